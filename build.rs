@@ -1,0 +1,26 @@
+//! Compiles the small C++ file beside torch-sys' own and sets the run path of libtorch.
+
+use std::env;
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/torchscript/native.cpp");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+
+    // torch-sys publishes where it found libtorch; its own run path does not reach the final program.
+    let library =
+        PathBuf::from(env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys publishes libtorch_lib"));
+    let library = library.canonicalize().unwrap_or(library);
+    let include = library.parent().map(|root| root.join("include")).unwrap_or_default();
+
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("src/torchscript/native.cpp")
+        .compile("rust_eland_native");
+
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library.display());
+}

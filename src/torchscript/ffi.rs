@@ -1,0 +1,313 @@
+//! Safe functions over libtorch's tracer, exporter and allocator hooks (`native.cpp`) and torch-sys' raw module functions.
+//! With `checkpoint/map.rs` the only unsafe code of the crate.
+
+use std::any::Any;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use libc::size_t;
+use tch::{Kind, Tensor};
+use torch_sys::{C_tensor, CModule_};
+
+use super::TorchError;
+
+unsafe extern "C" {
+    fn re_is_tracing() -> bool;
+    fn re_trace_abandon();
+    fn re_size_of(tensor: *const C_tensor, axis: i64, out: *mut *mut C_tensor) -> *mut c_char;
+    fn re_stash_size(
+        argument: *const c_char,
+        count: size_t,
+        index: size_t,
+        value: *const C_tensor,
+    ) -> *mut c_char;
+    fn re_stash_scalar(argument: *const c_char, value: *const C_tensor) -> *mut c_char;
+    fn re_tensor_over(
+        data: *mut c_void,
+        sizes: *const i64,
+        rank: size_t,
+        scalar_type: c_int,
+        owner: *mut c_void,
+        release: extern "C" fn(*mut c_void),
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn re_module_operations(
+        module: *const CModule_,
+        visit: extern "C" fn(*mut c_void, *const c_char),
+        context: *mut c_void,
+    ) -> *mut c_char;
+    fn re_module_save(
+        module: *const CModule_,
+        write: extern "C" fn(*mut c_void, *const c_void, size_t) -> size_t,
+        context: *mut c_void,
+    ) -> *mut c_char;
+    fn re_module_forward(
+        module: *mut CModule_,
+        inputs: *const *const C_tensor,
+        count: size_t,
+        out: *mut *mut C_tensor,
+        peak: *mut i64,
+    ) -> *mut c_char;
+}
+
+/// Takes the message that a native function returned: null is success.
+fn check(message: *mut c_char) -> Result<(), TorchError> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: native.cpp returns a NUL-terminated string from strdup, and gives it away.
+    let text = unsafe { CStr::from_ptr(message).to_string_lossy().into_owned() };
+    // SAFETY: as above; nothing refers to it any more.
+    unsafe { libc::free(message.cast()) };
+    Err(TorchError::Native(text))
+}
+
+/// Takes torch-sys' pending error, if there is one.
+fn check_torch_sys() -> Result<(), TorchError> {
+    // SAFETY: returns null or a malloc'ed string that it gives away, which is just what `check` takes.
+    check(unsafe { torch_sys::get_and_reset_last_err() })
+}
+
+/// Runs a native function that makes a tensor.
+fn new_tensor(make: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Tensor, TorchError> {
+    let mut out = std::ptr::null_mut();
+    check(make(&mut out))?;
+    // SAFETY: on success `out` is a tensor made with `new`, which `Tensor` deletes.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Whether operations on this thread are being recorded.
+pub(super) fn is_tracing() -> bool {
+    // SAFETY: reads a thread-local.
+    unsafe { re_is_tracing() }
+}
+
+/// The size of `axis` as a recorded scalar tensor. Only while tracing.
+pub(super) fn size_of(tensor: &Tensor, axis: i64) -> Result<Tensor, TorchError> {
+    // SAFETY: `tensor` is alive; the function checks the axis.
+    new_tensor(|out| unsafe { re_size_of(tensor.as_ptr(), axis, out) })
+}
+
+/// Makes element `index` of the next operation's list argument `argument` the recorded `value`.
+pub(super) fn stash_size(
+    argument: &CStr,
+    count: usize,
+    index: usize,
+    value: &Tensor,
+) -> Result<(), TorchError> {
+    // SAFETY: all pointers are alive for the call.
+    check(unsafe { re_stash_size(argument.as_ptr(), count, index, value.as_ptr()) })
+}
+
+/// Makes the next operation's scalar argument `argument` the recorded `value`.
+pub(super) fn stash_scalar(argument: &CStr, value: &Tensor) -> Result<(), TorchError> {
+    // SAFETY: all pointers are alive for the call.
+    check(unsafe { re_stash_scalar(argument.as_ptr(), value.as_ptr()) })
+}
+
+/// A tensor of `shape` over the bytes of `owner` from `offset` on, without a copy. The tensor keeps `owner` alive.
+///
+/// The memory is read-only: nothing may write to the tensor in place.
+///
+/// # Errors
+/// When the bytes do not hold the shape, or do not lie on the element's alignment.
+pub fn tensor_over<T>(
+    owner: Arc<T>,
+    offset: usize,
+    kind: Kind,
+    shape: &[i64],
+) -> Result<Tensor, TorchError>
+where
+    T: AsRef<[u8]> + Send + Sync + 'static,
+{
+    extern "C" fn release<T>(owner: *mut c_void) {
+        // SAFETY: `owner` came from Arc::into_raw of an Arc<T> below and is released once.
+        drop(unsafe { Arc::from_raw(owner.cast::<T>()) });
+    }
+    let (scalar_type, size) = match kind {
+        Kind::Float => (6, 4),
+        Kind::Half => (5, 2),
+        Kind::BFloat16 => (15, 2),
+        Kind::Double => (7, 8),
+        Kind::Int64 => (4, 8),
+        other => return Err(TorchError::Native(format!("no tensor over mapped {other:?}"))),
+    };
+    let bytes = shape
+        .iter()
+        .try_fold(size, |all: usize, &n| all.checked_mul(usize::try_from(n).ok()?))
+        .and_then(|length| {
+            let end = offset.checked_add(length)?;
+            (*owner).as_ref().get(offset..end)
+        })
+        .ok_or_else(|| TorchError::Native("a tensor beyond the end of its file".into()))?;
+    let data = bytes.as_ptr();
+    if data.align_offset(size) != 0 {
+        return Err(TorchError::Native("a tensor that is not aligned to its element size".into()));
+    }
+    let owner = Arc::into_raw(owner).cast_mut().cast::<c_void>();
+    let made = new_tensor(|out| {
+        // SAFETY: `data` holds the whole shape (checked) and lives until `release` drops the owner.
+        unsafe {
+            re_tensor_over(
+                data.cast_mut().cast(),
+                shape.as_ptr(),
+                shape.len(),
+                scalar_type,
+                owner,
+                release::<T>,
+                out,
+            )
+        }
+    });
+    if made.is_err() {
+        release::<T>(owner);
+    }
+    made
+}
+
+/// An owned `torch::jit::Module`.
+pub(super) struct RawModule(*mut CModule_);
+
+// SAFETY: a torch::jit::Module is a handle to reference-counted data; `forward` of a module without mutable state may run on any
+// thread, and this handle is not shared between threads without a lock of the caller's (it is not Sync).
+unsafe impl Send for RawModule {}
+
+impl Drop for RawModule {
+    fn drop(&mut self) {
+        // SAFETY: made by torch-sys with `new`, freed once.
+        unsafe { torch_sys::atm_free(self.0) }
+    }
+}
+
+impl RawModule {
+    fn from_torch_sys(module: *mut CModule_) -> Result<Self, TorchError> {
+        check_torch_sys()?;
+        if module.is_null() {
+            return Err(TorchError::Native("libtorch made no module and gave no reason".into()));
+        }
+        Ok(Self(module))
+    }
+
+    /// Records what `forward` does with `inputs` as the module's method `forward`.
+    pub(super) fn trace<E: From<TorchError>>(
+        inputs: &[Tensor],
+        forward: impl FnOnce(&[Tensor]) -> Result<Tensor, E>,
+    ) -> Result<Self, E> {
+        let mut raw: Vec<_> = inputs.iter().map(|t| t.as_ptr().cast_mut()).collect();
+        // SAFETY: the name is NUL-terminated; `raw` holds live tensors for the call.
+        let module = unsafe {
+            torch_sys::atm_create_for_tracing(
+                c"Model".as_ptr().cast_mut(),
+                raw.as_mut_ptr(),
+                raw.len() as c_int,
+            )
+        };
+        let module = Self::from_torch_sys(module).map_err(E::from)?;
+        // A panic must not leave this thread recording.
+        let output = match catch_unwind(AssertUnwindSafe(|| forward(inputs))) {
+            Ok(Ok(output)) => output,
+            failed => {
+                // SAFETY: forgets the thread's recording state.
+                unsafe { re_trace_abandon() };
+                match failed {
+                    Ok(result) => return result.map(|_| module),
+                    Err(panic) => resume_unwind(panic),
+                }
+            }
+        };
+        let mut outputs = [output.as_ptr().cast_mut()];
+        // SAFETY: the module is alive and the thread is tracing; the name and the outputs live for the call.
+        unsafe {
+            torch_sys::atm_end_tracing(
+                module.0,
+                c"forward".as_ptr().cast_mut(),
+                outputs.as_mut_ptr(),
+                1,
+            );
+        }
+        check_torch_sys().map_err(|error| {
+            // SAFETY: as above; a failed end leaves the recording state behind.
+            unsafe { re_trace_abandon() };
+            E::from(error)
+        })?;
+        Ok(module)
+    }
+
+    pub(super) fn load(path: &Path) -> Result<Self, TorchError> {
+        let name = CString::new(path.as_os_str().as_encoded_bytes())
+            .map_err(|_| TorchError::Native(format!("{path:?} holds a NUL byte")))?;
+        // SAFETY: the name is NUL-terminated and lives for the call.
+        Self::from_torch_sys(unsafe { torch_sys::atm_load(name.as_ptr().cast_mut()) })
+    }
+
+    pub(super) fn operations(&self, mut visit: impl FnMut(&str)) -> Result<(), TorchError> {
+        extern "C" fn call(context: *mut c_void, kind: *const c_char) {
+            // SAFETY: `context` is the `&mut &mut dyn FnMut` below, `kind` a NUL-terminated string; both live for the call.
+            let (visit, kind) =
+                unsafe { (&mut *context.cast::<&mut dyn FnMut(&str)>(), CStr::from_ptr(kind)) };
+            visit(&kind.to_string_lossy());
+        }
+        let mut visit: &mut dyn FnMut(&str) = &mut visit;
+        // SAFETY: the module and `visit` live for the call; `visit` only counts and does not unwind.
+        check(unsafe {
+            re_module_operations(self.0, call, std::ptr::from_mut(&mut visit).cast::<c_void>())
+        })
+    }
+
+    pub(super) fn save(&self, writer: &mut dyn Write) -> Result<(), TorchError> {
+        struct Sink<'a> {
+            writer: &'a mut dyn Write,
+            failed: Option<std::io::Error>,
+            panicked: Option<Box<dyn Any + Send>>,
+        }
+        extern "C" fn write(context: *mut c_void, data: *const c_void, size: size_t) -> size_t {
+            // SAFETY: `context` is the Sink below.
+            let sink = unsafe { &mut *context.cast::<Sink<'_>>() };
+            if size == 0 || sink.failed.is_some() {
+                return 0;
+            }
+            // SAFETY: libtorch hands over `size` readable bytes.
+            let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size) };
+            match catch_unwind(AssertUnwindSafe(|| sink.writer.write_all(bytes))) {
+                Ok(Ok(())) => size,
+                Ok(Err(error)) => {
+                    sink.failed = Some(error);
+                    0
+                }
+                Err(panic) => {
+                    sink.panicked = Some(panic);
+                    0
+                }
+            }
+        }
+        let mut sink = Sink { writer, failed: None, panicked: None };
+        // SAFETY: the module and the sink live for the call; `write` does not unwind.
+        let saved = check(unsafe {
+            re_module_save(self.0, write, std::ptr::from_mut(&mut sink).cast::<c_void>())
+        });
+        if let Some(panic) = sink.panicked {
+            resume_unwind(panic);
+        }
+        match sink.failed {
+            Some(error) => Err(TorchError::Write(error)),
+            None => saved,
+        }
+    }
+
+    /// Runs `forward` under inference mode; the second value is the peak of live bytes, if asked for.
+    pub(super) fn forward(
+        &self,
+        inputs: &[Tensor],
+        peak: Option<&mut i64>,
+    ) -> Result<Tensor, TorchError> {
+        let inputs: Vec<_> = inputs.iter().map(Tensor::as_ptr).collect();
+        let peak = peak.map_or(std::ptr::null_mut(), std::ptr::from_mut);
+        // SAFETY: module, inputs and peak live for the call.
+        new_tensor(|out| unsafe {
+            re_module_forward(self.0, inputs.as_ptr(), inputs.len(), out, peak)
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! A TorchScript module.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use tch::Tensor;
+
+use super::TorchError;
+use super::ffi::RawModule;
+
+/// A TorchScript module with a method `forward` from tensors to one tensor.
+pub struct Module(RawModule);
+
+impl Module {
+    /// Records what `forward` does with `inputs`; tensors that it captures become constants of the graph.
+    ///
+    /// Sizes stay symbolic where `forward` takes them from [`Size`](super::Size); any other integer is baked in.
+    ///
+    /// # Errors
+    /// What `forward` returns, and libtorch's own.
+    pub fn trace<E: From<TorchError>>(
+        inputs: &[Tensor],
+        forward: impl FnOnce(&[Tensor]) -> Result<Tensor, E>,
+    ) -> Result<Self, E> {
+        tch::no_grad(|| RawModule::trace(inputs, forward)).map(Self)
+    }
+
+    /// Loads an archive.
+    ///
+    /// # Errors
+    /// When the file is not a TorchScript archive that this libtorch can read.
+    pub fn load(path: &Path) -> Result<Self, TorchError> {
+        RawModule::load(path).map(Self)
+    }
+
+    /// The kinds of all nodes (`aten::linear`, `prim::Constant` …) with their number, over all methods, functions inlined and
+    /// sub-blocks included, as Elasticsearch's native process collects them.
+    ///
+    /// # Errors
+    /// When libtorch cannot inline a graph.
+    pub fn operations(&self) -> Result<BTreeMap<String, usize>, TorchError> {
+        let mut kinds = BTreeMap::new();
+        self.0.operations(|kind| *kinds.entry(kind.to_owned()).or_insert(0) += 1)?;
+        Ok(kinds)
+    }
+
+    /// Writes the archive. The same module gives the same bytes.
+    ///
+    /// # Errors
+    /// When the writer fails or libtorch cannot serialize the module.
+    pub fn save(&self, writer: &mut dyn Write) -> Result<(), TorchError> {
+        self.0.save(writer)
+    }
+
+    /// Runs `forward`, without gradients. Of a tuple the first element is taken, as Elasticsearch does.
+    ///
+    /// # Errors
+    /// libtorch's own, for instance wrong shapes.
+    pub fn forward(&self, inputs: &[Tensor]) -> Result<Tensor, TorchError> {
+        self.0.forward(inputs, None)
+    }
+
+    /// Runs `forward` and returns with its output the peak of bytes that were live, at one moment, in tensors that it made.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_measured(&self, inputs: &[Tensor]) -> Result<(Tensor, u64), TorchError> {
+        let mut peak = 0;
+        let output = self.0.forward(inputs, Some(&mut peak))?;
+        Ok((output, u64::try_from(peak).unwrap_or(0)))
+    }
+}

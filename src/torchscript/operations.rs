@@ -1,0 +1,89 @@
+//! Which operations Elasticsearch accepts in a graph.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+/// The list of Elasticsearch's native process: comments, `[allowed]`, `[forbidden]`, one operation a line.
+const LIST: &str = include_str!("elasticsearch-operations.txt");
+
+/// The most nodes that a graph may have.
+pub const MAX_NODES: usize = 1_000_000;
+
+static LISTED: LazyLock<(BTreeSet<&str>, BTreeSet<&str>)> = LazyLock::new(|| {
+    let section = |name: &str| {
+        LIST.lines()
+            .skip_while(|line| *line != name)
+            .skip(1)
+            .take_while(|line| !line.starts_with('['))
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .collect()
+    };
+    (section("[allowed]"), section("[forbidden]"))
+});
+
+/// Why Elasticsearch would refuse a graph.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It holds operations that are forbidden by name.
+    #[error("the graph contains forbidden operations: {}", .0.join(", "))]
+    Forbidden(Vec<String>),
+    /// It holds operations that are not on the list.
+    #[error("the graph contains operations that Elasticsearch does not know: {}", .0.join(", "))]
+    Unrecognised(Vec<String>),
+    /// It is too large.
+    #[error("the graph has {0} nodes, more than the {MAX_NODES} that Elasticsearch accepts")]
+    TooManyNodes(usize),
+}
+
+/// Checks the kinds of a graph's nodes, with their counts, as Elasticsearch 9.4 and later (and 8.19.20 and later) does before it
+/// serves a model.
+///
+/// # Errors
+/// The first reason for which it would be refused.
+pub fn check(kinds: &BTreeMap<String, usize>) -> Result<(), Refused> {
+    let (allowed, forbidden) = &*LISTED;
+    let nodes = kinds.values().sum();
+    if nodes > MAX_NODES {
+        return Err(Refused::TooManyNodes(nodes));
+    }
+    let named = |of: &dyn Fn(&str) -> bool| -> Vec<String> {
+        kinds.keys().filter(|kind| of(kind)).cloned().collect()
+    };
+    let found = named(&|kind| forbidden.contains(kind));
+    if !found.is_empty() {
+        return Err(Refused::Forbidden(found));
+    }
+    let found = named(&|kind| !allowed.contains(kind));
+    if found.is_empty() { Ok(()) } else { Err(Refused::Unrecognised(found)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(names: &[&str]) -> BTreeMap<String, usize> {
+        names.iter().map(|name| ((*name).to_owned(), 1)).collect()
+    }
+
+    #[test]
+    fn the_list_is_read_whole() {
+        assert_eq!((LISTED.0.len(), LISTED.1.len()), (111, 6));
+    }
+
+    #[test]
+    fn what_is_not_listed_is_refused_by_name() {
+        assert_eq!(check(&kinds(&["aten::linear", "prim::Constant"])), Ok(()));
+        assert_eq!(
+            check(&kinds(&["aten::linear", "aten::argmax", "aten::erf"])),
+            Err(Refused::Unrecognised(vec!["aten::argmax".into(), "aten::erf".into()]))
+        );
+        assert_eq!(
+            check(&kinds(&["aten::as_strided", "aten::erf"])),
+            Err(Refused::Forbidden(vec!["aten::as_strided".into()]))
+        );
+        assert_eq!(
+            check(&BTreeMap::from([("aten::add".to_owned(), MAX_NODES + 1)])),
+            Err(Refused::TooManyNodes(MAX_NODES + 1))
+        );
+    }
+}

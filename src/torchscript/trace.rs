@@ -1,0 +1,161 @@
+//! Shapes that stay free in a traced graph.
+//!
+//! `Tensor::size` gives plain integers, which a trace bakes in. [`Size`] is an integer that a trace computes from a tensor instead,
+//! and the functions here take it where an operation wants a shape. Outside a trace they compute the same with plain integers.
+
+use std::ffi::CStr;
+
+use tch::{Kind, Tensor};
+
+use super::{TorchError, ffi};
+
+/// A size of a tensor: an integer now, a value of the graph while tracing.
+#[derive(Debug)]
+pub struct Size {
+    value: i64,
+    recorded: Option<Tensor>,
+}
+
+impl Size {
+    /// The size of `axis` of `tensor`.
+    ///
+    /// # Errors
+    /// When the tensor has no such axis.
+    pub fn of(tensor: &Tensor, axis: usize) -> Result<Self, TorchError> {
+        let value = *tensor
+            .size()
+            .get(axis)
+            .ok_or_else(|| TorchError::Native(format!("no axis {axis} in {:?}", tensor.size())))?;
+        let recorded =
+            if ffi::is_tracing() { Some(ffi::size_of(tensor, axis as i64)?) } else { None };
+        Ok(Self { value, recorded })
+    }
+}
+
+/// One element of a shape.
+#[derive(Debug, Clone, Copy)]
+pub enum Dim<'a> {
+    /// The same number always; -1 is inferred.
+    Fixed(i64),
+    /// A size of the input.
+    Of(&'a Size),
+}
+
+impl From<i64> for Dim<'_> {
+    fn from(n: i64) -> Self {
+        Self::Fixed(n)
+    }
+}
+
+impl<'a> From<&'a Size> for Dim<'a> {
+    fn from(size: &'a Size) -> Self {
+        Self::Of(size)
+    }
+}
+
+/// Stashes the recorded sizes of `shape` for the next operation and returns the plain integers.
+fn stash(argument: &CStr, shape: &[Dim<'_>]) -> Result<Vec<i64>, TorchError> {
+    let mut plain = Vec::with_capacity(shape.len());
+    for (i, dim) in shape.iter().enumerate() {
+        plain.push(match dim {
+            Dim::Fixed(n) => *n,
+            Dim::Of(size) => {
+                if let Some(recorded) = &size.recorded {
+                    ffi::stash_size(argument, shape.len(), i, recorded)?;
+                }
+                size.value
+            }
+        });
+    }
+    Ok(plain)
+}
+
+/// Stashes a recorded size as the scalar `argument` of the next operation and returns the plain integer.
+fn stash_scalar(argument: &CStr, size: &Size) -> Result<i64, TorchError> {
+    if let Some(recorded) = &size.recorded {
+        ffi::stash_scalar(argument, recorded)?;
+    }
+    Ok(size.value)
+}
+
+/// `tensor.view(shape)`.
+///
+/// # Errors
+/// When the shape does not fit.
+pub fn view(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError> {
+    let shape = stash(c"size", shape)?;
+    Ok(tensor.f_view(shape.as_slice())?)
+}
+
+/// `tensor.reshape(shape)`: a view where the layout allows it, else a copy.
+///
+/// # Errors
+/// When the shape does not fit.
+pub fn reshape(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError> {
+    let shape = stash(c"shape", shape)?;
+    Ok(tensor.f_reshape(shape.as_slice())?)
+}
+
+/// The first `end` entries of `tensor` along `axis`.
+///
+/// # Errors
+/// When the tensor has no such axis.
+pub fn slice(tensor: &Tensor, axis: i64, end: &Size) -> Result<Tensor, TorchError> {
+    let end = stash_scalar(c"end", end)?;
+    Ok(tensor.f_slice(axis, 0, end, 1)?)
+}
+
+/// The integers 0 to `end` (exclusive), int64.
+///
+/// # Errors
+/// libtorch's own.
+pub fn arange(end: &Size) -> Result<Tensor, TorchError> {
+    let end = stash_scalar(c"end", end)?;
+    Ok(Tensor::f_arange(end, (Kind::Int64, tch::Device::Cpu))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Module;
+    use super::*;
+
+    #[test]
+    fn sizes_stay_free_in_a_traced_graph() {
+        let forward = |inputs: &[Tensor]| -> Result<Tensor, TorchError> {
+            let (batch, tokens) = (Size::of(&inputs[0], 0)?, Size::of(&inputs[0], 1)?);
+            let table = Tensor::arange(64, (Kind::Float, tch::Device::Cpu));
+            let row = view(&slice(&table, 0, &tokens)?, &[1.into(), (&tokens).into(), 1.into()])?;
+            let counted = view(&arange(&tokens)?, &[1.into(), (-1).into(), 1.into()])?;
+            let ids = view(&inputs[0], &[(&batch).into(), (&tokens).into(), 1.into()])?;
+            let sum = ids.f_add(&row)?.f_add(&counted)?;
+            reshape(&sum.f_transpose(1, 2)?, &[(&batch).into(), (-1).into()])
+        };
+        let example = [Tensor::ones([1, 5], (Kind::Int64, tch::Device::Cpu))];
+        let module = Module::trace(&example, forward).unwrap();
+        for (batch, tokens) in [(1, 1), (1, 5), (3, 7), (2, 64)] {
+            let input = [Tensor::ones([batch, tokens], (Kind::Int64, tch::Device::Cpu))];
+            assert_eq!(module.forward(&input).unwrap(), forward(&input).unwrap());
+        }
+        let saved = |module: &Module| {
+            let mut bytes = Vec::new();
+            module.save(&mut bytes).unwrap();
+            bytes
+        };
+        assert_eq!(saved(&module), saved(&Module::trace(&example, forward).unwrap()));
+    }
+
+    #[test]
+    fn a_failed_trace_leaves_the_thread_able_to_trace() {
+        let example = [Tensor::ones([2, 2], (Kind::Float, tch::Device::Cpu))];
+        let failed = Module::trace(&example, |inputs| -> Result<Tensor, TorchError> {
+            Ok(inputs[0].f_view([3])?)
+        });
+        assert!(failed.is_err());
+        assert!(
+            Module::trace(&example, |inputs| -> Result<Tensor, TorchError> {
+                Ok(inputs[0].f_relu()?)
+            })
+            .is_ok()
+        );
+    }
+}
