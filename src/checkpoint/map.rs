@@ -1,0 +1,30 @@
+//! The one memory map.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// A whole file, mapped read-only. Pages come in when they are read and may be dropped by the system at any time, so that a
+/// checkpoint of any size costs no anonymous memory.
+#[derive(Debug)]
+pub struct Map(memmap2::Mmap);
+
+impl Map {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be opened or mapped.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: the mapping is private and read-only, and handed out as bytes that may hold anything. Another process that
+        // truncates the file meanwhile makes a later read fault, as for every program that maps files; nothing is validated once
+        // and trusted afterwards except the header, which is copied.
+        Ok(Self(unsafe { memmap2::Mmap::map(&file)? }))
+    }
+}
+
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}

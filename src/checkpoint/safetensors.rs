@@ -1,0 +1,204 @@
+//! The header of a safetensors file: eight bytes of length, JSON, then the tensors' bytes without gaps.
+//!
+//! Source: the format's description in the safetensors repository. Everything is checked before a byte is handed out.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use tch::Kind;
+
+/// Longer headers are refused by the reference implementation too.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Where a tensor lies in its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// Element type.
+    pub kind: Kind,
+    /// Sizes, outermost first.
+    pub shape: Vec<i64>,
+    /// First byte, from the start of the file.
+    pub offset: usize,
+    /// Number of bytes.
+    pub length: usize,
+}
+
+/// Why a file is no safetensors file.
+#[derive(Debug, thiserror::Error)]
+pub enum SafetensorsError {
+    /// Shorter than its header says.
+    #[error("the file ends after {length} bytes, within its header")]
+    Truncated {
+        /// Bytes in the file.
+        length: usize,
+    },
+    /// A length that no header has.
+    #[error("it says that its header has {0} bytes; at most {MAX_HEADER} are possible")]
+    HeaderLength(u64),
+    /// Not JSON, or not of the right form.
+    #[error("its header is not valid: {0}")]
+    Header(#[from] serde_json::Error),
+    /// A tensor that does not fit.
+    #[error("tensor {name}: {reason}")]
+    Tensor {
+        /// The tensor's name in the file.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The tensors do not fill the file.
+    #[error(
+        "its tensors end at byte {expected}, the file at byte {length}; it is truncated or damaged"
+    )]
+    Length {
+        /// Where the last tensor ends.
+        expected: usize,
+        /// Bytes in the file.
+        length: usize,
+    },
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+/// Reads the header of a whole file and returns where each tensor lies.
+///
+/// # Errors
+/// When any length, offset or shape is not what the format demands.
+pub fn read(file: &[u8]) -> Result<BTreeMap<String, Slice>, SafetensorsError> {
+    let truncated = SafetensorsError::Truncated { length: file.len() };
+    let Some((length, rest)) = file.split_first_chunk::<8>() else { return Err(truncated) };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER {
+        return Err(SafetensorsError::HeaderLength(length));
+    }
+    let Some(header) = rest.get(..length as usize) else { return Err(truncated) };
+    let start = 8 + length as usize;
+
+    let mut header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header)?;
+    header.remove("__metadata__");
+    let mut tensors = BTreeMap::new();
+    for (name, entry) in header {
+        let entry: Entry = serde_json::from_value(entry)?;
+        let slice = slice(&entry, start)
+            .map_err(|reason| SafetensorsError::Tensor { name: name.clone(), reason })?;
+        tensors.insert(name, slice);
+    }
+
+    // The tensors tile the rest of the file: no gap, no overlap, nothing behind the last.
+    let mut in_order: Vec<(&String, &Slice)> = tensors.iter().collect();
+    in_order.sort_by_key(|(_, slice)| (slice.offset, slice.length));
+    let mut end = start;
+    for (name, slice) in in_order {
+        if slice.offset != end {
+            return Err(SafetensorsError::Tensor {
+                name: name.clone(),
+                reason: format!(
+                    "starts at byte {}, not at {end} where the one before ends",
+                    slice.offset
+                ),
+            });
+        }
+        end = slice.offset + slice.length;
+    }
+    if end != file.len() {
+        return Err(SafetensorsError::Length { expected: end, length: file.len() });
+    }
+    Ok(tensors)
+}
+
+fn slice(entry: &Entry, start: usize) -> Result<Slice, String> {
+    let (kind, size) = match entry.dtype.as_str() {
+        "F64" => (Kind::Double, 8),
+        "F32" => (Kind::Float, 4),
+        "F16" => (Kind::Half, 2),
+        "BF16" => (Kind::BFloat16, 2),
+        "I64" => (Kind::Int64, 8),
+        "I32" => (Kind::Int, 4),
+        "I16" => (Kind::Int16, 2),
+        "I8" => (Kind::Int8, 1),
+        "U8" => (Kind::Uint8, 1),
+        "BOOL" => (Kind::Bool, 1),
+        other => return Err(format!("its element type {other} is not one that can be read")),
+    };
+    let (begin, end) = entry.data_offsets;
+    let length = end.checked_sub(begin).ok_or("it ends before it begins")?;
+    let wanted = entry.shape.iter().try_fold(size, |all: u64, &n| all.checked_mul(n));
+    if wanted != Some(length) {
+        return Err(format!(
+            "it has {length} bytes, which is not what {:?} of {} needs",
+            entry.shape, entry.dtype
+        ));
+    }
+    let as_size =
+        |n: u64| usize::try_from(n).map_err(|_| "it lies beyond this machine's memory".to_owned());
+    let shape = entry
+        .shape
+        .iter()
+        .map(|&n| i64::try_from(n).map_err(|_| "its shape is too large".to_owned()));
+    Ok(Slice {
+        kind,
+        shape: shape.collect::<Result<_, _>>()?,
+        offset: start.checked_add(as_size(begin)?).ok_or("it lies beyond this machine's memory")?,
+        length: as_size(length)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(header: &str, data: usize) -> Vec<u8> {
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.resize(file.len() + data, 0);
+        file
+    }
+
+    #[test]
+    fn tensors_are_found() {
+        let header = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[2,3],"data_offsets":[2,26]},"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}"#;
+        let tensors = read(&file(header, 26)).unwrap();
+        let start = 8 + header.len();
+        assert_eq!(
+            tensors["b"],
+            Slice { kind: Kind::Float, shape: vec![2, 3], offset: start + 2, length: 24 }
+        );
+        assert_eq!(tensors["a"].kind, Kind::Half);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let refused =
+            |header: &str, data: usize| read(&file(header, data)).unwrap_err().to_string();
+        let one = |shape: &str, begin: u64, end: u64| {
+            format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[{begin},{end}]}}}}"#)
+        };
+        assert!(refused(&one("[2]", 0, 8), 7).contains("truncated or damaged"));
+        assert!(refused(&one("[2]", 0, 8), 9).contains("truncated or damaged"));
+        assert!(refused(&one("[3]", 0, 8), 8).contains("tensor a"));
+        assert!(refused(&one("[2]", 8, 0), 8).contains("ends before it begins"));
+        assert!(refused(&one("[2]", 4, 12), 12).contains("starts at byte"));
+        assert!(refused(&one("[4294967296,4294967296]", 0, 0), 0).contains("tensor a"));
+        assert!(
+            refused(&one("[2]", 18446744073709551608, 18446744073709551615), 8)
+                .contains("tensor a")
+        );
+        assert!(refused("{\"a\":1}", 0).contains("header is not valid"));
+        assert!(refused("[", 0).contains("header is not valid"));
+        assert!(read(&[0; 7]).is_err());
+        assert!(
+            read(&(1u64 << 60).to_le_bytes())
+                .unwrap_err()
+                .to_string()
+                .contains("1152921504606846976")
+        );
+        assert!(
+            read(&200u64.to_le_bytes()).unwrap_err().to_string().contains("ends after 8 bytes")
+        );
+    }
+}

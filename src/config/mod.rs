@@ -1,0 +1,11 @@
+//! The JSON files of a repository that describe the model, as typed structs.
+
+mod model;
+mod sentence_transformers;
+mod tokenizer;
+
+pub use model::ModelConfig;
+pub use sentence_transformers::{
+    DenseConfig, Module, PoolingConfig, PoolingMode, SentenceBertConfig, SentenceTransformers,
+};
+pub use tokenizer::TokenizerConfig;

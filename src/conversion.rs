@@ -1,0 +1,377 @@
+//! A model's files, read and joined: the network under its task, the tokenizer, and what is sent of them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use tch::{Kind, Tensor};
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::config::{ModelConfig, SentenceTransformers};
+use crate::models::{
+    Architecture, AttentionForm, Blueprint, ConfigError, Dimensions, Inputs, Model, SpecialTokens,
+};
+use crate::source::{ModelFiles, SourceError};
+use crate::tasks::{Embedder, EmbedderError, Facts, Task, guess};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::torchscript::operations::{self, Refused};
+use crate::torchscript::{Module, TorchError};
+
+/// Why a model cannot be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConversionError {
+    /// A file cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// `config.json` describes no model that can be built.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A sentence-transformers module cannot be built.
+    #[error(transparent)]
+    Embedder(#[from] EmbedderError),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+    /// Nobody knows the architecture.
+    #[error("the model_type {found} in config.json is not one that can be served; supported: {}", .known.join(", "))]
+    ModelType {
+        /// What config.json says.
+        found: String,
+        /// What can be built.
+        known: Vec<&'static str>,
+    },
+    /// The files do not say what the model is for.
+    #[error("cannot tell from config.json what the model is for: give --task-type; it can serve {}", names(.can))]
+    NoTask {
+        /// The tasks for which the checkpoint has all weights.
+        can: Vec<Task>,
+    },
+    /// The checkpoint has no weights or labels for the task.
+    #[error("this model cannot serve {task}: {reason}\nIt can serve {}", names(.can))]
+    WrongTask {
+        /// The task asked for.
+        task: Task,
+        /// Why not.
+        reason: String,
+        /// The tasks for which the checkpoint has all weights.
+        can: Vec<Task>,
+    },
+    /// A longer input than the model takes.
+    #[error(
+        "--max-model-input-length {asked} is more than the {positions} positions that the model has; give at most that"
+    )]
+    Length {
+        /// The option.
+        asked: u32,
+        /// What the position table holds.
+        positions: u32,
+    },
+    /// Elasticsearch would not serve the graph.
+    #[error("Elasticsearch would refuse this model: {0}")]
+    Refused(#[from] Refused),
+}
+
+fn names(tasks: &[Task]) -> String {
+    if tasks.is_empty() {
+        return "no task: the folder holds no weights that any task could use".into();
+    }
+    tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// What the user chooses.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The task; guessed from the files where absent.
+    pub task: Option<Task>,
+    /// The longest input in tokens, instead of what the files say.
+    pub max_length: Option<u32>,
+    /// Put before every text at ingest.
+    pub ingest_prefix: Option<String>,
+    /// Put before every text at search.
+    pub search_prefix: Option<String>,
+    /// How attention is written in the graph: what the cluster's libtorch runs.
+    pub attention: AttentionForm,
+}
+
+/// A model under a task, ready to be traced.
+pub struct Conversion {
+    task: Task,
+    tokenizer: Tokenizer,
+    network: Network,
+    labels: Vec<String>,
+    max_sequence_length: u32,
+    parameter_bytes: u64,
+    options: Options,
+    notes: Vec<String>,
+}
+
+/// A model with what its task makes of the head's output.
+struct Network {
+    task: Task,
+    model: Box<dyn Model>,
+    embedder: Option<Embedder>,
+    special: SpecialTokens,
+    attention: AttentionForm,
+}
+
+impl Network {
+    fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+        let inputs = Inputs::of_server(tensors, self.special, self.task.pair(), self.attention)?;
+        let output = self.model.forward(&inputs)?;
+        match &self.embedder {
+            Some(embedder) => embedder.forward(&output, &inputs),
+            None => self.task.output(&output, &inputs),
+        }
+    }
+}
+
+/// What a traced model is and needs.
+pub struct Traced {
+    /// The graph, with the weights as constants.
+    pub module: Module,
+    /// Peak of live bytes in one pass over an input of the greatest length.
+    pub per_allocation_memory_bytes: u64,
+}
+
+const WEIGHTS: &str = "model.safetensors";
+
+impl Conversion {
+    /// Reads a model's folder.
+    ///
+    /// # Errors
+    /// When anything in it cannot be read, understood or served; see [`ConversionError`].
+    pub fn read(files: &ModelFiles, options: Options) -> Result<Self, ConversionError> {
+        let sentence_transformers = SentenceTransformers::read(files)?;
+        let root = sentence_transformers.as_ref().map_or("", |st| st.transformer.as_str());
+        let files_of_model = files.sub(root)?;
+        let config = ModelConfig::read(&files_of_model)?;
+        let architecture = architecture(&config)?;
+        let dimensions = (architecture.dimensions)(&config.json)?;
+        let mut tokenizer = Tokenizer::read(&files_of_model, &config)?;
+        tokenizer.check_embeddings(dimensions.vocabulary)?;
+        let path = weights(&files_of_model)?;
+        let checkpoint = Checkpoint::open(&path)?;
+
+        let task =
+            options.task.or_else(|| guess(&config, sentence_transformers.is_some())).ok_or_else(
+                || ConversionError::NoTask { can: servable(architecture, &config, &path) },
+            )?;
+        task.check_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
+            task,
+            reason,
+            can: servable(architecture, &config, &path),
+        })?;
+        let (model, loaded) =
+            load(architecture, &config, task, &checkpoint).map_err(|error| match error {
+                ConversionError::Checkpoint(missing @ CheckpointError::Weights { .. }) => {
+                    ConversionError::WrongTask {
+                        task,
+                        reason: missing.to_string(),
+                        can: servable(architecture, &config, &path),
+                    }
+                }
+                other => other,
+            })?;
+
+        let embedding = task == Task::TextEmbedding;
+        let modules = sentence_transformers.filter(|_| embedding);
+        let embedder = match &modules {
+            Some(st) => Some(Embedder::load(files, &st.modules, dimensions.hidden)?),
+            None => embedding.then(|| Embedder::mean(dimensions.hidden)),
+        };
+        let settings = modules.map(|st| st.settings).unwrap_or_default();
+        tokenizer.do_lower_case |= settings.do_lower_case;
+
+        let mut notes = std::mem::take(&mut tokenizer.warnings);
+        if !loaded.unused.is_empty() {
+            notes.push(format!("not used of {WEIGHTS}: {}", loaded.unused.join(", ")));
+        }
+        let max_sequence_length =
+            max_sequence_length(task, &options, &tokenizer, settings.max_seq_length, dimensions)?;
+        Ok(Self {
+            task,
+            network: Network {
+                task,
+                model,
+                embedder,
+                special: tokenizer.special,
+                attention: options.attention,
+            },
+            labels: config.labels,
+            max_sequence_length,
+            parameter_bytes: loaded.bytes,
+            tokenizer,
+            options,
+            notes,
+        })
+    }
+
+    /// The task.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The longest input in tokens.
+    #[must_use]
+    pub fn max_sequence_length(&self) -> u32 {
+        self.max_sequence_length
+    }
+
+    /// What the user should know: what the server will do differently, and tensors of the file that are of no use to the task.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Runs the model on the tensors that the server passes, without a graph.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+        tch::no_grad(|| self.network.forward(tensors))
+    }
+
+    /// Traces the model, checks that Elasticsearch would accept the graph, and measures the memory that a pass needs.
+    ///
+    /// # Errors
+    /// When it would not, or libtorch fails.
+    pub fn trace(&self) -> Result<Traced, ConversionError> {
+        /// Any length serves; a short one is traced faster.
+        const TOKENS: i64 = 16;
+        let example = self.example(TOKENS.min(self.max_sequence_length.into()));
+        let module = Module::trace(&example, |tensors| self.network.forward(tensors))?;
+        operations::check(&module.operations()?)?;
+        let longest = self.example(self.max_sequence_length.into());
+        let (_, per_allocation_memory_bytes) = module.forward_measured(&longest)?;
+        Ok(Traced { module, per_allocation_memory_bytes })
+    }
+
+    /// Inputs of one row without padding.
+    fn example(&self, tokens: i64) -> Vec<Tensor> {
+        let of = (Kind::Int64, tch::Device::Cpu);
+        let mut tensors = vec![
+            Tensor::full([1, tokens], self.tokenizer.special.separator, of),
+            Tensor::ones([1, tokens], of),
+            Tensor::zeros([1, tokens], of),
+            Tensor::arange(tokens, of).unsqueeze(0),
+        ];
+        tensors.truncate(self.tokenizer.kind.inputs());
+        tensors
+    }
+
+    /// The body of the request that creates the model. `name` is what the user called it.
+    #[must_use]
+    pub fn configuration(&self, name: &str, traced: &Traced) -> Map<String, Value> {
+        let facts = Facts {
+            tokenizer: self.tokenizer.kind.name(),
+            do_lower_case: self.tokenizer.do_lower_case,
+            max_sequence_length: self.max_sequence_length,
+            labels: &self.labels,
+            embedding_size: self.network.embedder.as_ref().map(Embedder::size),
+        };
+        let mut configuration = Map::new();
+        let mut set = |name: &str, value| configuration.insert(name.to_owned(), value);
+        set("description", format!("Model {name} for task type '{}'", self.task).into());
+        set("model_type", "pytorch".into());
+        set("inference_config", self.task.inference_config(&facts));
+        set("input", json!({ "field_names": ["text_field"] }));
+        set(
+            "metadata",
+            json!({
+                "per_deployment_memory_bytes": self.parameter_bytes,
+                "per_allocation_memory_bytes": traced.per_allocation_memory_bytes,
+            }),
+        );
+        let prefixes: Map<String, Value> =
+            [("ingest", &self.options.ingest_prefix), ("search", &self.options.search_prefix)]
+                .into_iter()
+                .filter_map(|(key, prefix)| Some((key.to_owned(), prefix.clone()?.into())))
+                .collect();
+        if !prefixes.is_empty() {
+            set("prefix_strings", prefixes.into());
+        }
+        configuration
+    }
+}
+
+fn architecture(config: &ModelConfig) -> Result<&'static Architecture, ConversionError> {
+    let found = config.model_type.as_deref();
+    found.and_then(Architecture::find).ok_or_else(|| ConversionError::ModelType {
+        found: found.unwrap_or("(none)").to_owned(),
+        known: Architecture::model_types(),
+    })
+}
+
+/// The file of weights.
+fn weights(files: &ModelFiles) -> Result<PathBuf, ConversionError> {
+    const ADVICE: &str = "only safetensors weights can be read so far";
+    files.find(WEIGHTS)?.ok_or_else(|| files.missing(WEIGHTS, ADVICE).into())
+}
+
+/// What was read of a checkpoint.
+struct Loaded {
+    unused: Vec<String>,
+    bytes: u64,
+}
+
+fn load(
+    architecture: &Architecture,
+    config: &ModelConfig,
+    task: Task,
+    checkpoint: &Checkpoint,
+) -> Result<(Box<dyn Model>, Loaded), ConversionError> {
+    let labels = i64::try_from(config.labels.len()).unwrap_or(i64::MAX);
+    let blueprint = Blueprint { config: &config.json, head: task.head(), labels };
+    let model = (architecture.load)(&checkpoint.weights(), blueprint)?;
+    let (unused, bytes) = checkpoint.finish()?;
+    Ok((model, Loaded { unused, bytes }))
+}
+
+/// The tasks for which a checkpoint has labels and all weights.
+fn servable(architecture: &Architecture, config: &ModelConfig, weights: &Path) -> Vec<Task> {
+    let Ok(checkpoint) = Checkpoint::survey(weights) else { return Vec::new() };
+    Task::ALL
+        .into_iter()
+        .filter(|task| task.check_labels(&config.labels).is_ok())
+        .filter(|task| load(architecture, config, *task, &checkpoint).is_ok())
+        .collect()
+}
+
+/// The smallest of what the tokenizer, sentence-transformers and the position table allow, and what the task sends. The user's own
+/// number stands for all but the table.
+fn max_sequence_length(
+    task: Task,
+    options: &Options,
+    tokenizer: &Tokenizer,
+    max_seq_length: Option<u32>,
+    dimensions: Dimensions,
+) -> Result<u32, ConversionError> {
+    let positions = u32::try_from(dimensions.positions).unwrap_or(u32::MAX);
+    let (decided, by) = match options.max_length {
+        Some(asked) if asked > positions => {
+            return Err(ConversionError::Length { asked, positions });
+        }
+        Some(asked) => (asked, "--max-model-input-length"),
+        None => {
+            let mut limits = vec![(positions, "max_position_embeddings in config.json")];
+            limits.extend(tokenizer.max_length.map(|n| (n, "tokenizer_config.json")));
+            limits.extend(max_seq_length.map(|n| (n, "sentence_bert_config.json")));
+            limits.extend(task.max_sequence_length().map(|n| (n, "the task")));
+            limits.into_iter().min_by_key(|limit| limit.0).unwrap_or((positions, "config.json"))
+        }
+    };
+    tracing::info!("max_sequence_length is {decided}, by {by}");
+    Ok(decided)
+}

@@ -1,0 +1,255 @@
+//! Layers that the architectures share. Shapes: `[batch, tokens, hidden]` unless said otherwise.
+
+use serde::Deserialize;
+use tch::{Kind, Tensor};
+
+use super::{AttentionForm, Inputs};
+use crate::checkpoint::Weights;
+use crate::torchscript::{TorchError, reshape, view};
+
+/// `torch.nn.Linear`.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Reads `weight` `[outputs, inputs]` and `bias` `[outputs]`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, inputs: i64, outputs: i64) -> Self {
+        Self {
+            weight: weights.tensor("weight", &[outputs, inputs]),
+            bias: Some(weights.tensor("bias", &[outputs])),
+        }
+    }
+
+    /// A linear layer of given tensors, for instance one whose weight is tied to another layer's.
+    #[must_use]
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias }
+    }
+
+    /// `[…, inputs]` to `[…, outputs]`.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor, TorchError> {
+        Ok(input.f_linear(&self.weight, self.bias.as_ref())?)
+    }
+}
+
+/// `torch.nn.LayerNorm` over the last axis.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    size: i64,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// Reads `weight` and `bias`, both `[size]`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, size: i64, epsilon: f64) -> Self {
+        Self {
+            weight: weights.tensor("weight", &[size]),
+            bias: weights.tensor("bias", &[size]),
+            size,
+            epsilon,
+        }
+    }
+
+    /// Normalizes the last axis.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor, TorchError> {
+        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
+        Ok(input.f_layer_norm([self.size], weight, bias, self.epsilon, false)?)
+    }
+}
+
+/// Rows of `table` `[rows, hidden]` by `ids` `[batch, tokens]`.
+///
+/// # Errors
+/// libtorch's own, for instance an id beyond the table.
+pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor, TorchError> {
+    Ok(Tensor::f_embedding(table, ids, -1, false, false)?)
+}
+
+/// An activation function, by its name in `config.json` (`ACT2FN` in Transformers), made of operations that Elasticsearch accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Gaussian error linear unit.
+    #[serde(alias = "gelu_python")]
+    Gelu,
+    /// Its approximation by tanh.
+    #[serde(alias = "gelu_fast", alias = "gelu_pytorch_tanh", alias = "gelu_python_tanh")]
+    #[serde(alias = "gelu_accurate")]
+    GeluNew,
+    /// gelu, clipped to [-10, 10].
+    #[serde(rename = "gelu_10")]
+    Gelu10,
+    /// `x * sigmoid(1.702 x)`.
+    QuickGelu,
+    /// The cumulative distribution of a normal distribution with mean 0.707107 and deviation 0.282095.
+    Laplace,
+    /// Rectified linear unit with slope 0.01 below zero.
+    LeakyRelu,
+    /// Nothing.
+    #[serde(alias = "identity")]
+    Linear,
+    /// `x * tanh(softplus(x))`.
+    Mish,
+    /// Rectified linear unit.
+    Relu,
+    /// relu, squared.
+    Relu2,
+    /// relu, clipped to [0, 6].
+    Relu6,
+    /// Logistic function.
+    Sigmoid,
+    /// `x * sigmoid(x)`.
+    #[serde(alias = "swish")]
+    Silu,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+impl Activation {
+    /// The activation that a `torch.nn` class computes with its default arguments, by its class name.
+    #[must_use]
+    pub fn of_torch_class(name: &str) -> Option<Self> {
+        Some(match name {
+            "GELU" => Self::Gelu,
+            "Identity" => Self::Linear,
+            "LeakyReLU" => Self::LeakyRelu,
+            "Mish" => Self::Mish,
+            "ReLU" => Self::Relu,
+            "ReLU6" => Self::Relu6,
+            "SiLU" => Self::Silu,
+            "Sigmoid" => Self::Sigmoid,
+            "Tanh" => Self::Tanh,
+            _ => return None,
+        })
+    }
+
+    /// Applies it to every element.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(self, x: &Tensor) -> Result<Tensor, TorchError> {
+        Ok(match self {
+            Self::Gelu => x.f_gelu("none")?,
+            Self::GeluNew => x.f_gelu("tanh")?,
+            Self::Gelu10 => x.f_gelu("none")?.f_clamp(-10., 10.)?,
+            // sigmoid is not an operation that Elasticsearch accepts; silu(y) = y * sigmoid(y) is.
+            Self::QuickGelu => x.f_mul_scalar(1.702)?.f_silu()?.f_div_scalar(1.702)?,
+            Self::Laplace => {
+                // Nor is erf: gelu(y) / y is the normal distribution that it stands for here, 1/2 at zero.
+                let y = x.f_sub_scalar(0.707107)?.f_div_scalar(0.282095)?;
+                let phi = y.f_gelu("none")?.f_div(&y)?;
+                phi.f_masked_fill(&y.f_eq(0.)?, 0.5)?
+            }
+            Self::LeakyRelu => x.f_relu()?.f_sub(&x.f_neg()?.f_relu()?.f_mul_scalar(0.01)?)?,
+            Self::Linear => x.shallow_clone(),
+            Self::Mish => {
+                // tanh(log(1 + n)) = (n² + 2n) / (n² + 2n + 2) with n = e^x; beyond x = 20 it is 1 in float32.
+                let n = Tensor::f_pow_scalar(std::f64::consts::E, &x.f_clamp(-100., 20.)?)?;
+                let m = n.f_mul(&n.f_add_scalar(2.)?)?;
+                x.f_mul(&m.f_div(&m.f_add_scalar(2.)?)?)?
+            }
+            Self::Relu => x.f_relu()?,
+            Self::Relu2 => x.f_relu()?.f_pow_tensor_scalar(2)?,
+            Self::Relu6 => x.f_clamp(0., 6.)?,
+            Self::Sigmoid => x.f_mul_scalar(0.5)?.f_tanh()?.f_mul_scalar(0.5)?.f_add_scalar(0.5)?,
+            Self::Silu => x.f_silu()?,
+            Self::Tanh => x.f_tanh()?,
+        })
+    }
+}
+
+/// What is added to attention scores `[batch, heads, tokens, tokens]` so that nobody attends to padding: 0, or float32's lowest
+/// number, in the shape `[batch, 1, 1, tokens]`. Made once a pass.
+///
+/// # Errors
+/// libtorch's own.
+pub fn attention_bias(attention_mask: &Tensor) -> Result<Tensor, TorchError> {
+    let mask = attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_unsqueeze(2)?;
+    Ok(mask.f_sub_scalar(1.)?.f_mul_scalar(f64::from(f32::MAX))?)
+}
+
+/// Multi-head attention of a sequence to itself, with separate query, key and value (`BertSelfAttention` and its many copies).
+#[derive(Debug)]
+pub struct SelfAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    heads: i64,
+    head_size: i64,
+}
+
+impl SelfAttention {
+    /// Reads the projections `names` (query, key, value), each `[hidden, hidden]` with bias.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, names: [&str; 3], hidden: i64, heads: i64) -> Self {
+        let [query, key, value] =
+            names.map(|name| Linear::load(&weights.sub(name), hidden, hidden));
+        Self { query, key, value, heads, head_size: hidden / heads }
+    }
+
+    /// The attended values, `[batch, tokens, hidden]`, before the output projection. `bias` is added to the scores.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(
+        &self,
+        hidden_states: &Tensor,
+        bias: &Tensor,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
+        let split = [batch, tokens, self.heads.into(), self.head_size.into()];
+        let by_head = |projection: &Linear| -> Result<Tensor, TorchError> {
+            Ok(view(&projection.forward(hidden_states)?, &split)?.f_transpose(1, 2)?)
+        };
+        let query = by_head(&self.query)?;
+        let key = by_head(&self.key)?;
+        let value = by_head(&self.value)?;
+        let scale = (self.head_size as f64).sqrt().recip();
+        let context = attend([&query, &key, &value], bias, scale, inputs)?.f_transpose(1, 2)?;
+        // Not a view: the fused operation's memory layout differs between versions of libtorch.
+        reshape(&context, &[batch, tokens, (self.heads * self.head_size).into()])
+    }
+}
+
+/// `softmax(query · key * scale + bias) · value`, in the form that the inputs ask for. Query, key, value and the result are
+/// `[batch, heads, tokens, head_size]`; the bias is broadcast to `[batch, heads, tokens, tokens]`.
+///
+/// # Errors
+/// libtorch's own.
+pub fn attend(
+    [query, key, value]: [&Tensor; 3],
+    bias: &Tensor,
+    scale: f64,
+    inputs: &Inputs,
+) -> Result<Tensor, TorchError> {
+    match inputs.attention {
+        AttentionForm::Fused => Ok(Tensor::f_scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            Some(bias),
+            0.,
+            false,
+            scale,
+            false,
+        )?),
+        AttentionForm::Plain => {
+            let scores = query.f_matmul(&key.f_transpose(-1, -2)?)?.f_mul_scalar(scale)?;
+            Ok(scores.f_add(bias)?.f_softmax(-1, None)?.f_matmul(value)?)
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Architectures, one file each, and the inputs that they take.
+
+pub mod bert;
+mod inputs;
+pub mod layers;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::checkpoint::Weights;
+use crate::torchscript::TorchError;
+pub use inputs::{AttentionForm, Inputs, SpecialTokens};
+
+/// The part of a Transformers class that turns hidden states into a task's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// None: `[batch, tokens, hidden]`.
+    Base,
+    /// `…ForMaskedLM`: logits `[batch, tokens, vocabulary]`.
+    MaskedLm,
+    /// `…ForTokenClassification`: logits `[batch, tokens, labels]`.
+    TokenClassification,
+    /// `…ForSequenceClassification`: logits `[batch, labels]`.
+    SequenceClassification,
+    /// `…ForQuestionAnswering`: logits of start and end, `[batch, tokens, 2]`.
+    QuestionAnswering,
+}
+
+/// A loaded model: an architecture under a head.
+pub trait Model {
+    /// The head's output.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError>;
+}
+
+/// What a model is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Blueprint<'a> {
+    /// `config.json`.
+    pub config: &'a Value,
+    /// The head wanted.
+    pub head: Head,
+    /// Number of labels, for the heads that classify.
+    pub labels: i64,
+}
+
+/// Why a `config.json` does not describe a model that can be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A field of the wrong type, or a value nobody knows.
+    #[error("config.json: {0}")]
+    Field(#[from] serde_json::Error),
+    /// A value that makes no model.
+    #[error("config.json: {0}")]
+    Value(String),
+    /// A variant that cannot be built.
+    #[error("config.json says {0}, which cannot be served: {1}")]
+    Unsupported(String, &'static str),
+}
+
+/// What sets an architecture's size: the numbers that tasks and checks need, whatever the architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dimensions {
+    /// Width of the hidden states that the base model returns.
+    pub hidden: i64,
+    /// Rows of the embedding table.
+    pub vocabulary: i64,
+    /// The longest input, in tokens, that the positions allow.
+    pub positions: i64,
+}
+
+/// An architecture that can be built.
+pub struct Architecture {
+    /// `model_type` in `config.json`.
+    pub model_type: &'static str,
+    /// Its sizes.
+    pub dimensions: fn(&Value) -> Result<Dimensions, ConfigError>,
+    /// Builds it over the weights.
+    pub load: fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, ConfigError>,
+}
+
+/// All architectures. A new one is its own file and one line here.
+pub static ARCHITECTURES: &[Architecture] =
+    &[Architecture { model_type: "bert", dimensions: bert::dimensions, load: bert::load }];
+
+impl Architecture {
+    /// The architecture of a `model_type`.
+    #[must_use]
+    pub fn find(model_type: &str) -> Option<&'static Self> {
+        ARCHITECTURES.iter().find(|known| known.model_type == model_type)
+    }
+
+    /// The `model_type` of each.
+    #[must_use]
+    pub fn model_types() -> Vec<&'static str> {
+        ARCHITECTURES.iter().map(|known| known.model_type).collect()
+    }
+}
+
+/// Reads the fields of an architecture from `config.json`.
+fn read_config<T: DeserializeOwned>(config: &Value) -> Result<T, ConfigError> {
+    Ok(T::deserialize(config)?)
+}
+
+/// The largest size that any field may have: beyond every real model, small enough that products of a few do not overflow.
+const MAX_SIZE: i64 = 1 << 24;
+
+/// Checks sizes, named as in `config.json`.
+fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), ConfigError> {
+    for &(name, value) in sizes {
+        if !(1..=MAX_SIZE).contains(&value) {
+            return Err(ConfigError::Value(format!("{name} is {value}, which no model has")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! Where a model's files come from.
+
+mod directory;
+
+pub use directory::{ModelFiles, SourceError};

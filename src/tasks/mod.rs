@@ -1,0 +1,203 @@
+//! Tasks: what a model does for Elasticsearch. Each file says which head it takes, what the graph returns and which
+//! `inference_config` goes with it.
+
+mod auto;
+mod fill_mask;
+mod ner;
+mod pass_through;
+mod pooling;
+mod question_answering;
+mod text_classification;
+mod text_embedding;
+mod text_expansion;
+mod text_similarity;
+mod zero_shot_classification;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Map, Value, json};
+use tch::Tensor;
+
+use crate::models::{Head, Inputs};
+use crate::torchscript::TorchError;
+pub use auto::guess;
+pub use text_embedding::{Embedder, EmbedderError};
+
+/// A task, by its name in the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Task {
+    /// The missing word.
+    FillMask,
+    /// Named entities.
+    Ner,
+    /// The hidden states as they are.
+    PassThrough,
+    /// Where in a text the answer to a question stands.
+    QuestionAnswering,
+    /// The class of a text.
+    TextClassification,
+    /// A dense vector.
+    TextEmbedding,
+    /// A sparse vector over the vocabulary.
+    TextExpansion,
+    /// How well a text answers a query.
+    TextSimilarity,
+    /// The class of a text among labels given with the request.
+    ZeroShotClassification,
+}
+
+impl Task {
+    /// All of them, in the order of their names.
+    pub const ALL: [Self; 9] = [
+        Self::FillMask,
+        Self::Ner,
+        Self::PassThrough,
+        Self::QuestionAnswering,
+        Self::TextClassification,
+        Self::TextEmbedding,
+        Self::TextExpansion,
+        Self::TextSimilarity,
+        Self::ZeroShotClassification,
+    ];
+
+    fn definition(self) -> &'static dyn Definition {
+        match self {
+            Self::FillMask => &fill_mask::FillMask,
+            Self::Ner => &ner::Ner,
+            Self::PassThrough => &pass_through::PassThrough,
+            Self::QuestionAnswering => &question_answering::QuestionAnswering,
+            Self::TextClassification => &text_classification::TextClassification,
+            Self::TextEmbedding => &text_embedding::TextEmbedding,
+            Self::TextExpansion => &text_expansion::TextExpansion,
+            Self::TextSimilarity => &text_similarity::TextSimilarity,
+            Self::ZeroShotClassification => &zero_shot_classification::ZeroShotClassification,
+        }
+    }
+
+    /// The name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.definition().name()
+    }
+
+    /// The head that it takes.
+    #[must_use]
+    pub fn head(self) -> Head {
+        self.definition().head()
+    }
+
+    /// Whether the server puts two texts in a row.
+    #[must_use]
+    pub fn pair(self) -> bool {
+        self.definition().pair()
+    }
+
+    /// Checks the model's labels.
+    ///
+    /// # Errors
+    /// The reason why the server would refuse them.
+    pub fn check_labels(self, labels: &[String]) -> Result<(), String> {
+        self.definition().check_labels(labels)
+    }
+
+    /// What the graph returns, from what the head returns.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn output(self, head_output: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        self.definition().output(head_output, inputs)
+    }
+
+    /// The `inference_config` to send.
+    #[must_use]
+    pub fn inference_config(self, facts: &Facts<'_>) -> Value {
+        let definition = self.definition();
+        let mut tokenization = Map::new();
+        tokenization.insert("do_lower_case".into(), facts.do_lower_case.into());
+        tokenization.insert("max_sequence_length".into(), facts.max_sequence_length.into());
+        definition.tokenize(facts.max_sequence_length, &mut tokenization);
+        let mut config = Map::new();
+        config.insert("tokenization".into(), json!({ facts.tokenizer: tokenization }));
+        definition.configure(facts, &mut config);
+        json!({ self.name(): config })
+    }
+
+    /// The longest input, in tokens, that is sent for this task although the model would take more.
+    #[must_use]
+    pub fn max_sequence_length(self) -> Option<u32> {
+        self.definition().max_sequence_length()
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Task {
+    type Err = String;
+
+    /// Reads a name; hyphens may stand for underscores.
+    fn from_str(name: &str) -> Result<Self, String> {
+        let wanted = name.replace('-', "_");
+        Self::ALL.into_iter().find(|task| task.name() == wanted).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|task| task.name()).collect();
+            format!(
+                "there is no task {name:?}; the tasks are {}. Use 'text_similarity' for rerank tasks",
+                names.join(", ")
+            )
+        })
+    }
+}
+
+/// What an `inference_config` is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The server's tokenizer.
+    pub tokenizer: &'static str,
+    /// Whether it lower-cases.
+    pub do_lower_case: bool,
+    /// The longest input in tokens.
+    pub max_sequence_length: u32,
+    /// The model's labels, in the order of its logits.
+    pub labels: &'a [String],
+    /// Width of the embedding, for the task that has one.
+    pub embedding_size: Option<i64>,
+}
+
+/// What sets a task apart.
+trait Definition: Sync {
+    fn name(&self) -> &'static str;
+
+    fn head(&self) -> Head;
+
+    fn pair(&self) -> bool {
+        false
+    }
+
+    fn max_sequence_length(&self) -> Option<u32> {
+        None
+    }
+
+    fn check_labels(&self, _labels: &[String]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn output(&self, head_output: &Tensor, _inputs: &Inputs) -> Result<Tensor, TorchError> {
+        Ok(head_output.shallow_clone())
+    }
+
+    /// Adds to the tokenization settings.
+    fn tokenize(&self, _max_sequence_length: u32, _tokenization: &mut Map<String, Value>) {}
+
+    /// Adds to the task's own settings.
+    fn configure(&self, _facts: &Facts<'_>, _config: &mut Map<String, Value>) {}
+}
+
+/// The labels as they are sent: the server reads `B_PER`, not `B-PER`.
+fn classification_labels(facts: &Facts<'_>, config: &mut Map<String, Value>) {
+    let labels: Vec<_> = facts.labels.iter().map(|label| label.replace('-', "_")).collect();
+    config.insert("classification_labels".into(), labels.into());
+}

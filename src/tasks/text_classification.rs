@@ -1,0 +1,34 @@
+//! text_classification: the class of a text.
+
+use serde_json::{Map, Value};
+
+use super::{Definition, Facts, classification_labels};
+use crate::models::Head;
+
+/// Logits `[batch, labels]`; the server takes the softmax.
+pub(super) struct TextClassification;
+
+impl Definition for TextClassification {
+    fn name(&self) -> &'static str {
+        "text_classification"
+    }
+
+    fn head(&self) -> Head {
+        Head::SequenceClassification
+    }
+
+    fn check_labels(&self, labels: &[String]) -> Result<(), String> {
+        if labels.len() >= 2 {
+            Ok(())
+        } else {
+            Err(format!(
+                "Elasticsearch demands at least two labels, the model has {}",
+                labels.len()
+            ))
+        }
+    }
+
+    fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {
+        classification_labels(facts, config);
+    }
+}

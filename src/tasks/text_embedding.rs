@@ -1,0 +1,197 @@
+//! text_embedding: one dense vector, by the modules of sentence-transformers.
+
+use serde_json::{Map, Value};
+use tch::Tensor;
+
+use super::pooling::pool;
+use super::{Definition, Facts};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::config::{Module, PoolingConfig, PoolingMode};
+use crate::models::layers::{Activation, LayerNorm, Linear};
+use crate::models::{Head, Inputs};
+use crate::source::{ModelFiles, SourceError};
+use crate::torchscript::TorchError;
+
+/// `[batch, embedding_size]`.
+pub(super) struct TextEmbedding;
+
+impl Definition for TextEmbedding {
+    fn name(&self) -> &'static str {
+        "text_embedding"
+    }
+
+    fn head(&self) -> Head {
+        Head::Base
+    }
+
+    fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {
+        config.insert("embedding_size".into(), facts.embedding_size.into());
+    }
+}
+
+/// Why the modules behind a transformer cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedderError {
+    /// A module that cannot be served.
+    #[error("{0}")]
+    Module(String),
+    /// A file cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Its weights cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// The modules behind the transformer: hidden states to one vector.
+#[derive(Debug)]
+pub struct Embedder {
+    steps: Vec<Step>,
+    size: i64,
+}
+
+#[derive(Debug)]
+enum Step {
+    Pool(Vec<PoolingMode>),
+    Dense(Linear, Activation),
+    LayerNorm(LayerNorm),
+    Normalize,
+}
+
+/// What `torch.nn.functional.normalize` and `torch.nn.LayerNorm` keep the denominator from being zero with.
+const NORMALIZE_EPSILON: f64 = 1e-12;
+const LAYER_NORM_EPSILON: f64 = 1e-5;
+
+impl Embedder {
+    /// The mean over tokens: what sentence-transformers does with a folder that has no `modules.json`.
+    #[must_use]
+    pub fn mean(hidden: i64) -> Self {
+        Self { steps: vec![Step::Pool(vec![PoolingMode::Mean])], size: hidden }
+    }
+
+    /// Builds the modules. `hidden` is the width of the hidden states.
+    ///
+    /// # Errors
+    /// When a module cannot be served, or its weights are missing or of another shape.
+    pub fn load(
+        files: &ModelFiles,
+        modules: &[Module],
+        hidden: i64,
+    ) -> Result<Self, EmbedderError> {
+        let mut steps = Vec::new();
+        let mut size = hidden;
+        let fits = |module: &str, wanted: i64, size: i64| {
+            if wanted == size {
+                return Ok(());
+            }
+            Err(EmbedderError::Module(format!(
+                "the module {module} expects vectors of {wanted}, what comes before it makes {size}"
+            )))
+        };
+        for module in modules {
+            let pooled = steps.iter().any(|step| matches!(step, Step::Pool(_)));
+            if matches!(module, Module::Pooling(_)) == pooled {
+                return Err(EmbedderError::Module(
+                    "modules.json must have one Pooling, and it must come first after the Transformer".into(),
+                ));
+            }
+            match module {
+                Module::Pooling(PoolingConfig { dimension, modes, .. }) => {
+                    fits("Pooling", *dimension, size)?;
+                    size *= modes.len() as i64;
+                    steps.push(Step::Pool(modes.clone()));
+                }
+                Module::Dense { folder, config } => {
+                    fits(folder, config.in_features, size)?;
+                    if config.module_input_name != "sentence_embedding" {
+                        return Err(EmbedderError::Module(format!(
+                            "the module {folder} reads {}; only sentence_embedding can be served",
+                            config.module_input_name
+                        )));
+                    }
+                    let activation = activation(folder, config.activation_function.as_deref())?;
+                    size = config.out_features;
+                    let linear = weights(files, folder, |checkpoint| {
+                        let weights = checkpoint.weights().sub("linear");
+                        let shape = [config.out_features, config.in_features];
+                        let bias = config.bias.then(|| weights.tensor("bias", &shape[..1]));
+                        Linear::new(weights.tensor("weight", &shape), bias)
+                    })?;
+                    steps.push(Step::Dense(linear, activation));
+                }
+                Module::LayerNorm { folder, dimension } => {
+                    fits(folder, *dimension, size)?;
+                    let norm = weights(files, folder, |checkpoint| {
+                        let weights = checkpoint.weights().sub("norm");
+                        LayerNorm::load(&weights, *dimension, LAYER_NORM_EPSILON)
+                    })?;
+                    steps.push(Step::LayerNorm(norm));
+                }
+                Module::Normalize => steps.push(Step::Normalize),
+            }
+        }
+        if steps.is_empty() {
+            return Err(EmbedderError::Module("modules.json has no Pooling".into()));
+        }
+        Ok(Self { steps, size })
+    }
+
+    /// Width of the vector.
+    #[must_use]
+    pub fn size(&self) -> i64 {
+        self.size
+    }
+
+    /// `[batch, tokens, hidden]` to `[batch, size]`.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(&self, hidden_states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let mut vector = hidden_states.shallow_clone();
+        for step in &self.steps {
+            vector = match step {
+                Step::Pool(modes) => {
+                    let pooled = modes.iter().map(|&mode| pool(mode, &vector, inputs));
+                    let mut pooled = pooled.collect::<Result<Vec<_>, _>>()?;
+                    if pooled.len() == 1 { pooled.remove(0) } else { Tensor::f_cat(&pooled, 1)? }
+                }
+                Step::Dense(linear, activation) => activation.forward(&linear.forward(&vector)?)?,
+                Step::LayerNorm(norm) => norm.forward(&vector)?,
+                Step::Normalize => {
+                    let length = vector.f_norm_scalaropt_dim(2, [-1i64], true)?;
+                    vector.f_div(&length.f_clamp_min(NORMALIZE_EPSILON)?)?
+                }
+            };
+        }
+        Ok(vector)
+    }
+}
+
+/// Loads a module's own weights.
+fn weights<T>(
+    files: &ModelFiles,
+    folder: &str,
+    load: impl FnOnce(&Checkpoint) -> T,
+) -> Result<T, EmbedderError> {
+    const NAME: &str = "model.safetensors";
+    let files = files.sub(folder)?;
+    let path = files.find(NAME)?.ok_or_else(|| {
+        files.missing(NAME, "modules.json names this module; fetch its weights too")
+    })?;
+    let checkpoint = Checkpoint::open(&path)?;
+    let loaded = load(&checkpoint);
+    checkpoint.finish()?;
+    Ok(loaded)
+}
+
+fn activation(folder: &str, path: Option<&str>) -> Result<Activation, EmbedderError> {
+    let Some(path) = path else { return Ok(Activation::Tanh) };
+    path.strip_prefix("torch.nn.")
+        .and_then(|path| path.rsplit('.').next())
+        .and_then(Activation::of_torch_class)
+        .ok_or_else(|| {
+            EmbedderError::Module(format!(
+                "the module {folder} has the activation {path}, which cannot be served"
+            ))
+        })
+}

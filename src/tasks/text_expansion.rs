@@ -1,0 +1,29 @@
+//! text_expansion: a weight for every token of the vocabulary (SPLADE, Formal et al. 2021, arXiv:2109.10086).
+
+use tch::{Kind, Tensor};
+
+use super::Definition;
+use crate::models::{Head, Inputs};
+use crate::torchscript::TorchError;
+
+/// `[batch, vocabulary]`: max over tokens of log(1 + relu(logits)).
+///
+/// The server takes one row as finished weights, so the pooling is part of the graph.
+pub(super) struct TextExpansion;
+
+impl Definition for TextExpansion {
+    fn name(&self) -> &'static str {
+        "text_expansion"
+    }
+
+    fn head(&self) -> Head {
+        Head::MaskedLm
+    }
+
+    fn output(&self, logits: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        // log(1 + relu(x)) never falls, so it can wait until one row is left; padding becomes 0, the least that relu gives.
+        let mask = inputs.attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?;
+        let (most, _) = logits.f_mul(&mask)?.f_max_dim(1, false)?;
+        Ok(most.f_relu()?.f_add_scalar(1.)?.f_log()?)
+    }
+}

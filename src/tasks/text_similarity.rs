@@ -1,0 +1,39 @@
+//! text_similarity: how well a text fits a query (cross-encoders, rerankers).
+
+use serde_json::{Map, Value};
+
+use super::Definition;
+use crate::models::Head;
+
+/// One raw score a row, `[batch, 1]`, of the pair query, text.
+pub(super) struct TextSimilarity;
+
+impl Definition for TextSimilarity {
+    fn name(&self) -> &'static str {
+        "text_similarity"
+    }
+
+    fn head(&self) -> Head {
+        Head::SequenceClassification
+    }
+
+    fn pair(&self) -> bool {
+        true
+    }
+
+    fn check_labels(&self, labels: &[String]) -> Result<(), String> {
+        if labels.len() == 1 {
+            Ok(())
+        } else {
+            Err(format!(
+                "Elasticsearch demands a model with one score, this one has {} labels",
+                labels.len()
+            ))
+        }
+    }
+
+    /// A long document is cut, never the query.
+    fn tokenize(&self, _max_sequence_length: u32, tokenization: &mut Map<String, Value>) {
+        tokenization.insert("truncate".into(), "second".into());
+    }
+}

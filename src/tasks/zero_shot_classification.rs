@@ -1,0 +1,44 @@
+//! zero_shot_classification: whether a text entails a hypothesis made of a label that comes with the request.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::{Definition, Facts, classification_labels};
+use crate::models::Head;
+
+/// Logits `[batch, 3]` of the pair text, hypothesis.
+pub(super) struct ZeroShotClassification;
+
+/// The labels of natural language inference, lower case.
+pub(super) const ENTAILMENT: [&str; 3] = ["contradiction", "entailment", "neutral"];
+
+impl Definition for ZeroShotClassification {
+    fn name(&self) -> &'static str {
+        "zero_shot_classification"
+    }
+
+    fn head(&self) -> Head {
+        Head::SequenceClassification
+    }
+
+    fn pair(&self) -> bool {
+        true
+    }
+
+    fn check_labels(&self, labels: &[String]) -> Result<(), String> {
+        let named: BTreeSet<_> = labels.iter().map(|label| label.to_lowercase()).collect();
+        if labels.len() == 3 && named.iter().map(String::as_str).eq(ENTAILMENT) {
+            Ok(())
+        } else {
+            Err(format!(
+                "Elasticsearch demands the three labels contradiction, entailment and neutral, the model has {}",
+                labels.join(", ")
+            ))
+        }
+    }
+
+    fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {
+        classification_labels(facts, config);
+    }
+}
