@@ -15,6 +15,7 @@ use crate::tasks::{Embedder, EmbedderError, Facts, Task, guess};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::torchscript::operations::{self, Refused};
 use crate::torchscript::{Module, TorchError};
+use crate::version::Version;
 
 /// Why a model cannot be converted.
 #[derive(Debug, thiserror::Error)]
@@ -235,6 +236,27 @@ impl Conversion {
         &self.notes
     }
 
+    /// Bytes of the parameters.
+    #[must_use]
+    pub fn parameter_bytes(&self) -> u64 {
+        self.parameter_bytes
+    }
+
+    /// The oldest Elasticsearch that can serve it.
+    #[must_use]
+    pub fn minimum_version(&self) -> Version {
+        let prefixed = self.options.ingest_prefix.is_some() || self.options.search_prefix.is_some();
+        [
+            Some(Version::OLDEST),
+            prefixed.then_some(Version::PREFIX_STRINGS),
+            (self.options.attention == AttentionForm::Fused).then_some(Version::FUSED_ATTENTION),
+        ]
+        .into_iter()
+        .flatten()
+        .max()
+        .unwrap_or(Version::OLDEST)
+    }
+
     /// Runs the model on the tensors that the server passes, without a graph.
     ///
     /// # Errors
@@ -271,9 +293,9 @@ impl Conversion {
         tensors
     }
 
-    /// The body of the request that creates the model. `name` is what the user called it.
+    /// The body of the request that creates the model. `title` names it in the description.
     #[must_use]
-    pub fn configuration(&self, name: &str, traced: &Traced) -> Map<String, Value> {
+    pub fn configuration(&self, title: &str, traced: &Traced) -> Map<String, Value> {
         let facts = Facts {
             tokenizer: self.tokenizer.kind.name(),
             do_lower_case: self.tokenizer.do_lower_case,
@@ -283,7 +305,7 @@ impl Conversion {
         };
         let mut configuration = Map::new();
         let mut set = |name: &str, value| configuration.insert(name.to_owned(), value);
-        set("description", format!("Model {name} for task type '{}'", self.task).into());
+        set("description", format!("Model {title} for task type '{}'", self.task).into());
         set("model_type", "pytorch".into());
         set("inference_config", self.task.inference_config(&facts));
         set("input", json!({ "field_names": ["text_field"] }));

@@ -1,8 +1,26 @@
+//! Makes Hugging Face transformers into served models of Elasticsearch.
+//!
+//! A model becomes a [bundle](bundle): the TorchScript definition, the vocabulary and the configuration. A bundle becomes a served
+//! model through the trained-models API ([`elasticsearch`]).
+//!
+//! ```text
+//! hub id or folder ─ source ─► model files ─► checkpoint ─► models × tasks ─► torchscript ─┐
+//!                                   └──────► tokenizer ──────────────────────────────────► bundle ─► elasticsearch
+//! ```
+#![deny(missing_docs)]
+
+pub mod bundle;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod conversion;
+pub mod elasticsearch;
+pub mod error;
+pub mod model_id;
 pub mod models;
+pub mod progress;
 pub mod source;
 pub mod tasks;
 pub mod tokenizer;
 pub mod torchscript;
+pub mod version;

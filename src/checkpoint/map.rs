@@ -15,11 +15,18 @@ impl Map {
     /// # Errors
     /// When it cannot be opened or mapped.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::of(&File::open(path)?)
+    }
+
+    /// Maps an open file.
+    ///
+    /// # Errors
+    /// When it cannot be mapped.
+    pub fn of(file: &File) -> io::Result<Self> {
         // SAFETY: the mapping is private and read-only, and handed out as bytes that may hold anything. Another process that
         // truncates the file meanwhile makes a later read fault, as for every program that maps files; nothing is validated once
         // and trusted afterwards except the header, which is copied.
-        Ok(Self(unsafe { memmap2::Mmap::map(&file)? }))
+        Ok(Self(unsafe { memmap2::Mmap::map(file)? }))
     }
 }
 

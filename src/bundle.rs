@@ -1,0 +1,293 @@
+//! The three things that Elasticsearch stores of a model: definition, vocabulary and configuration.
+//!
+//! On disk a bundle is laid out like a model of Elasticsearch's file-based model repository: `ID.pt`, `ID.vocab.json` and
+//! `ID.metadata.json`, the last naming the others.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map as JsonMap, Value};
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::Map;
+use crate::conversion::{Conversion, ConversionError};
+use crate::model_id::{ModelId, ModelIdError};
+use crate::progress::Progress;
+use crate::tokenizer::Vocabulary;
+use crate::torchscript::operations::{self, Refused};
+use crate::torchscript::{Module, TorchError};
+
+/// Why a bundle cannot be made, written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The model cannot be converted.
+    #[error(transparent)]
+    Conversion(#[from] ConversionError),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+    /// A file cannot be read or written.
+    #[error("{what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// `ID.metadata.json` or `ID.vocab.json` is not valid.
+    #[error("{path} is not valid: {reason}; export the model again")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The definition is not the one that was exported.
+    #[error(
+        "{path} is not the definition that its metadata describes: {reason}; export the model again"
+    )]
+    Altered {
+        /// The definition.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// Elasticsearch would not serve the definition.
+    #[error("Elasticsearch would refuse {path}: {reason}")]
+    Refused {
+        /// The definition.
+        path: PathBuf,
+        /// Why.
+        reason: Refused,
+    },
+    /// The id is not one.
+    #[error(transparent)]
+    ModelId(#[from] ModelIdError),
+}
+
+/// A model as Elasticsearch stores it.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Its id.
+    pub model_id: ModelId,
+    /// The body of the request that creates it.
+    pub configuration: JsonMap<String, Value>,
+    /// The body of the request that stores its vocabulary.
+    pub vocabulary: Vocabulary,
+    /// The TorchScript archive.
+    pub definition: Definition,
+}
+
+/// A TorchScript archive on disk, mapped.
+#[derive(Debug)]
+pub struct Definition {
+    /// Its bytes.
+    pub bytes: Map,
+    /// SHA-256 of them, in hexadecimal.
+    pub sha256: String,
+}
+
+/// `ID.metadata.json` (`ModelPackageConfig` in Elasticsearch).
+#[derive(Debug, Serialize, Deserialize)]
+struct Metadata {
+    packaged_model_id: String,
+    minimum_version: String,
+    size: u64,
+    sha256: String,
+    vocabulary_file: String,
+    #[serde(flatten)]
+    configuration: JsonMap<String, Value>,
+}
+
+impl Bundle {
+    /// Traces the model into a file that vanishes with this process. `title` names it in its description.
+    ///
+    /// # Errors
+    /// When the model cannot be traced or its archive cannot be written.
+    pub fn create(
+        conversion: &Conversion,
+        model_id: ModelId,
+        title: &str,
+        progress: Progress,
+    ) -> Result<Self, BundleError> {
+        let folder = std::env::temp_dir();
+        let file = tempfile::tempfile().map_err(io_error("cannot make a file in", &folder))?;
+        Self::trace_into(file, &folder, conversion, model_id, title, progress)
+    }
+
+    /// Traces the model and writes the bundle's files into `folder`, whole or not at all. Returns the path of the metadata too.
+    ///
+    /// # Errors
+    /// When the model cannot be traced or a file cannot be written.
+    pub fn export(
+        conversion: &Conversion,
+        model_id: ModelId,
+        title: &str,
+        folder: &Path,
+        progress: Progress,
+    ) -> Result<(Self, PathBuf), BundleError> {
+        fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
+        let definition = Unfinished::new(folder, format!("{model_id}.pt"))?;
+        let file = definition.file.as_file().try_clone();
+        let file = file.map_err(io_error("cannot write", &definition.path))?;
+        let bundle =
+            Self::trace_into(file, &definition.path, conversion, model_id, title, progress)?;
+        let id = &bundle.model_id;
+
+        let vocabulary = Unfinished::new(folder, format!("{id}.vocab.json"))?;
+        vocabulary.write_json(&bundle.vocabulary)?;
+        let metadata = Unfinished::new(folder, format!("{id}.metadata.json"))?;
+        metadata.write_json(&Metadata {
+            packaged_model_id: id.to_string(),
+            minimum_version: conversion.minimum_version().to_string(),
+            size: bundle.definition.bytes.as_ref().len() as u64,
+            sha256: bundle.definition.sha256.clone(),
+            vocabulary_file: format!("{id}.vocab.json"),
+            configuration: bundle.configuration.clone(),
+        })?;
+        definition.finish()?;
+        vocabulary.finish()?;
+        let path = metadata.finish()?;
+        Ok((bundle, path))
+    }
+
+    /// Reads an exported bundle, and checks that its definition is the one that was exported and that Elasticsearch accepts it.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is not what it should be.
+    pub fn read(metadata: &Path, model_id: Option<ModelId>) -> Result<Self, BundleError> {
+        let read = |path: &Path| fs::read(path).map_err(io_error("cannot read", path));
+        let invalid = |path: &Path| {
+            let path = path.to_owned();
+            |reason: serde_json::Error| BundleError::Invalid { path, reason: reason.to_string() }
+        };
+        let described: Metadata =
+            serde_json::from_slice(&read(metadata)?).map_err(invalid(metadata))?;
+        let id: ModelId = described.packaged_model_id.parse()?;
+        let folder = metadata.parent().unwrap_or(Path::new(""));
+        let within = |name: &str| match Path::new(name).file_name() {
+            Some(file) if file == name => Ok(folder.join(name)),
+            _ => Err(BundleError::Invalid {
+                path: metadata.to_owned(),
+                reason: format!("{name:?} is not the name of a file beside it"),
+            }),
+        };
+        let path = within(&described.vocabulary_file)?;
+        let vocabulary = serde_json::from_slice(&read(&path)?).map_err(invalid(&path))?;
+
+        let path = folder.join(format!("{id}.pt"));
+        let bytes = Map::open(&path).map_err(io_error("cannot read", &path))?;
+        let altered = |reason| BundleError::Altered { path: path.clone(), reason };
+        let (size, expected) = (bytes.as_ref().len() as u64, described.size);
+        if size != expected {
+            return Err(altered(format!("it has {size} bytes, not {expected}")));
+        }
+        let sha256 = hexadecimal(&Sha256::digest(bytes.as_ref()));
+        if sha256 != described.sha256 {
+            return Err(altered(format!("its SHA-256 is {sha256}, not {}", described.sha256)));
+        }
+        operations::check(&Module::load(&path)?.operations()?)
+            .map_err(|reason| BundleError::Refused { path: path.clone(), reason })?;
+        Ok(Self {
+            model_id: model_id.unwrap_or(id),
+            configuration: described.configuration,
+            vocabulary,
+            definition: Definition { bytes, sha256 },
+        })
+    }
+
+    fn trace_into(
+        mut file: File,
+        path: &Path,
+        conversion: &Conversion,
+        model_id: ModelId,
+        title: &str,
+        progress: Progress,
+    ) -> Result<Self, BundleError> {
+        let stage = progress.bytes("tracing", conversion.parameter_bytes());
+        let traced = conversion.trace()?;
+        let mut hashed = Hashed { file: &mut file, hash: Sha256::new(), progress: &stage };
+        traced.module.save(&mut hashed)?;
+        let sha256 = hexadecimal(&hashed.hash.finalize());
+        file.flush().map_err(io_error("cannot write", path))?;
+        let bytes = Map::of(&file).map_err(io_error("cannot map", path))?;
+        stage.finish();
+        Ok(Self {
+            model_id,
+            configuration: conversion.configuration(title, &traced),
+            vocabulary: conversion.tokenizer().vocabulary.clone(),
+            definition: Definition { bytes, sha256 },
+        })
+    }
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
+    let path = path.to_owned();
+    move |source| BundleError::Io { what, path, source }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes to a file and hashes what goes by.
+struct Hashed<'a> {
+    file: &'a mut File,
+    hash: Sha256,
+    progress: &'a crate::progress::Stage,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.progress.advance(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A file that takes its name only when it is complete.
+struct Unfinished {
+    file: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    fn new(folder: &Path, name: String) -> Result<Self, BundleError> {
+        let path = folder.join(&name);
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+        let file = builder
+            .prefix(&format!(".{name}."))
+            .suffix(".partial")
+            .tempfile_in(folder)
+            .map_err(io_error("cannot make a file in", folder))?;
+        Ok(Self { file, path })
+    }
+
+    fn write_json(&self, value: &impl Serialize) -> Result<(), BundleError> {
+        let mut writer = io::BufWriter::new(self.file.as_file());
+        serde_json::to_writer(&mut writer, value)
+            .map_err(io::Error::from)
+            .and_then(|()| writer.flush())
+            .map_err(io_error("cannot write", &self.path))
+    }
+
+    fn finish(self) -> Result<PathBuf, BundleError> {
+        let Self { file, path } = self;
+        file.as_file()
+            .sync_all()
+            .and_then(|()| file.persist(&path).map(drop).map_err(|e| e.error))
+            .map_err(io_error("cannot write", &path))?;
+        Ok(path)
+    }
+}

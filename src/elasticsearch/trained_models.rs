@@ -1,0 +1,107 @@
+//! The calls of the trained-models API (contract, sections 2 and 4 to 7).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Client, ClientError};
+use crate::model_id::ModelId;
+
+const ROOT: &str = "_ml/trained_models";
+
+/// The body of one part's request.
+#[derive(Serialize)]
+struct Part<'a> {
+    total_definition_length: usize,
+    total_parts: usize,
+    definition: &'a str,
+}
+
+/// How far a stored model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// There is none of this id.
+    Absent,
+    /// It is there; whether all of its definition is.
+    Present {
+        /// Whether the parts add up.
+        fully_defined: bool,
+    },
+}
+
+impl Client {
+    /// Whether a model of this id is there.
+    pub(super) async fn stored(&self, id: &ModelId) -> Result<Stored, ClientError> {
+        let path = format!("{ROOT}/{id}?include=definition_status");
+        match self.call(Method::GET, &path, None, "look for the model").await {
+            Ok(answer) => {
+                // Before 8.8 the server does not know definition_status and says nothing of it.
+                let status = &answer["trained_model_configs"][0]["fully_defined"];
+                Ok(Stored::Present { fully_defined: status.as_bool().unwrap_or(true) })
+            }
+            Err(ClientError::Refused { status: 404, .. }) => Ok(Stored::Absent),
+            // Models of another kind have no definition status, and are models all the same.
+            Err(ClientError::Refused { status: 400, .. }) => {
+                Ok(Stored::Present { fully_defined: true })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn create(
+        &self,
+        id: &ModelId,
+        configuration: &Map<String, Value>,
+    ) -> Result<(), ClientError> {
+        let body = json(configuration);
+        self.call(Method::PUT, &format!("{ROOT}/{id}"), body, "create the model").await.map(drop)
+    }
+
+    pub(super) async fn put_part(
+        &self,
+        id: &ModelId,
+        part: usize,
+        bytes: &[u8],
+        total: (usize, usize),
+    ) -> Result<(), ClientError> {
+        let (total_definition_length, total_parts) = total;
+        let definition = &STANDARD.encode(bytes);
+        let body = json(&Part { total_definition_length, total_parts, definition });
+        let path = format!("{ROOT}/{id}/definition/{part}");
+        self.call(Method::PUT, &path, body, "store a part of the definition").await.map(drop)
+    }
+
+    pub(super) async fn put_vocabulary(
+        &self,
+        id: &ModelId,
+        vocabulary: &impl Serialize,
+    ) -> Result<(), ClientError> {
+        let path = format!("{ROOT}/{id}/vocabulary");
+        self.call(Method::PUT, &path, json(vocabulary), "store the vocabulary").await.map(drop)
+    }
+
+    pub(super) async fn start(&self, id: &ModelId, timeout: u32) -> Result<(), ClientError> {
+        let path = format!("{ROOT}/{id}/deployment/_start?timeout={timeout}s&wait_for=started");
+        self.call(Method::POST, &path, None, "start the model").await.map(drop)
+    }
+
+    pub(super) async fn stop(&self, id: &ModelId) -> Result<(), ClientError> {
+        let path = format!("{ROOT}/{id}/deployment/_stop");
+        self.call(Method::POST, &path, None, "stop the model").await.map(drop)
+    }
+
+    /// Deletes a model; one that is not there is deleted already.
+    pub(super) async fn delete(&self, id: &ModelId) -> Result<(), ClientError> {
+        match self.call(Method::DELETE, &format!("{ROOT}/{id}"), None, "delete the model").await {
+            Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The bytes of a body. Serializing plain data to memory cannot fail.
+fn json(value: &impl Serialize) -> Option<Vec<u8>> {
+    serde_json::to_vec(value).ok()
+}

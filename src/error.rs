@@ -1,0 +1,67 @@
+//! All that can go wrong, and the exit code that tells it.
+
+use crate::bundle::BundleError;
+use crate::conversion::ConversionError;
+use crate::elasticsearch::ClientError;
+use crate::model_id::ModelIdError;
+
+/// An error of the program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Options that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// The model cannot be used.
+    #[error(transparent)]
+    Conversion(#[from] ConversionError),
+    /// The bundle cannot be made or read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The id is not one.
+    #[error(transparent)]
+    ModelId(#[from] ModelIdError),
+    /// The model is not in a folder.
+    #[error(
+        "there is no folder {0}. Downloading from the hub is not possible yet: clone the repository \
+         (git clone, with Git LFS) and give the folder"
+    )]
+    Hub(String),
+    /// The cluster.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+impl Error {
+    /// The program's exit code: 2 usage, 3 the model cannot be used, 4 hub, 5 connection or credentials, 6 the cluster refuses, 7 the
+    /// model exists, 8 the deployment failed, 130 interrupted.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::ModelId(_) => 2,
+            Self::Conversion(_) | Self::Bundle(_) => 3,
+            Self::Hub(_) => 4,
+            Self::Client(error) => match error {
+                ClientError::LeftBehind { cause, .. } => client_code(cause),
+                error => client_code(error),
+            },
+        }
+    }
+}
+
+fn client_code(error: &ClientError) -> u8 {
+    match error {
+        ClientError::Address(_) | ClientError::Certificates { .. } => 2,
+        ClientError::Unreachable { .. }
+        | ClientError::NotElasticsearch { .. }
+        | ClientError::TooOld(_)
+        | ClientError::Credentials(_)
+        | ClientError::Privilege(_) => 5,
+        ClientError::Unsupported { .. }
+        | ClientError::Refused { .. }
+        | ClientError::Incomplete(_)
+        | ClientError::LeftBehind { .. } => 6,
+        ClientError::Exists(_) => 7,
+        ClientError::Deployment { .. } => 8,
+        ClientError::Interrupted => 130,
+    }
+}
