@@ -1,0 +1,182 @@
+//! What all calls share.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use serde_json::json;
+
+use crate::configuration::Configuration;
+use crate::configuration::identifier;
+use crate::deployment::parameters::Parameters;
+use crate::deployment::{Deployment, Deployments, load};
+use crate::errors::ApiError;
+use crate::log::RequestLog;
+use crate::options::{License, Options};
+use crate::store::{Store, StoreError};
+
+/// A cluster of one node.
+pub(crate) struct Cluster {
+    pub(crate) options: Options,
+    pub(crate) store: Store,
+    pub(crate) deployments: Deployments,
+    pub(crate) log: RequestLog,
+}
+
+/// The id of the only node.
+pub(crate) const NODE: &str = "standin-node-0";
+
+/// The model that every cluster has.
+pub(crate) const LANGUAGE_IDENTIFICATION: &str = "lang_ident_model_1";
+
+impl Cluster {
+    /// Opens the directory and brings up again what was deployed there.
+    pub(crate) fn open(options: Options, data: &Path) -> io::Result<Arc<Self>> {
+        let store = Store::open(data, options.refresh_interval)?;
+        for id in &options.existing_models {
+            let body = json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}});
+            let invalid = |error: ApiError| io::Error::other(error.reason().to_owned());
+            let configuration =
+                Configuration::create(id, body, options.version).map_err(invalid)?;
+            match store.put_configuration(&configuration) {
+                Ok(()) | Err(StoreError::Exists) => {}
+                Err(StoreError::Io(error)) => return Err(error),
+            }
+        }
+        let deployments = Deployments::default();
+        let cluster = Arc::new(Self { options, store, deployments, log: RequestLog::default() });
+        for stored in cluster.store.deployments() {
+            let Ok(parameters) = serde_json::from_value::<Parameters>(stored) else { continue };
+            let Some(configuration) = cluster.store.configuration(&parameters.model_id) else {
+                continue;
+            };
+            cluster.deploy(parameters, configuration);
+        }
+        Ok(cluster)
+    }
+
+    /// The configuration of a model, or 404 in the words of most calls.
+    pub(crate) fn model(&self, id: &str) -> Result<Configuration, ApiError> {
+        self.store
+            .configuration(id)
+            .ok_or_else(|| ApiError::not_found(format!("Could not find trained model [{id}]")))
+    }
+
+    /// The total length of a model's definition, if it is whole.
+    pub(crate) fn definition_length(&self, id: &str) -> u64 {
+        self.store.parts(id).map_or(0, |parts| parts.iter().map(|part| part.length).sum())
+    }
+
+    /// Refuses what the licence does not cover.
+    pub(crate) fn check_license(&self) -> Result<(), ApiError> {
+        match self.options.license {
+            License::Platinum => Ok(()),
+            License::Basic => Err(ApiError::forbidden("current license is non-compliant for [ml]")),
+        }
+    }
+
+    /// The memory figures that a model's metadata gives: per deployment and per allocation.
+    pub(crate) fn memory(configuration: &Configuration) -> (u64, u64) {
+        // Floating-point numbers are read too; what is below zero counts as nothing.
+        let number = |key: &str| {
+            configuration.metadata_number(key).map_or(0, |number| number.max(0.0) as u64)
+        };
+        (number("per_deployment_memory_bytes"), number("per_allocation_memory_bytes"))
+    }
+
+    /// Adds a deployment and loads its model in a thread; nothing if there is a deployment of that id.
+    pub(crate) fn deploy(
+        self: &Arc<Self>,
+        parameters: Parameters,
+        configuration: Configuration,
+    ) -> Option<Arc<Deployment>> {
+        let length = self.definition_length(&configuration.model_id);
+        let stored = json!(parameters);
+        let deployment =
+            Arc::new(Deployment::new(parameters, length, Self::memory(&configuration)));
+        if !self.deployments.add(&deployment) {
+            return None;
+        }
+        let id = &deployment.parameters.deployment_id;
+        if let Err(error) = self.store.put_deployment(id, &stored) {
+            tracing::warn!("deployment {id} will not survive a restart: {error}");
+        }
+        let (cluster, loaded) = (Arc::clone(self), Arc::clone(&deployment));
+        thread::spawn(move || {
+            thread::sleep(cluster.options.loading_delay);
+            let options = &cluster.options;
+            let result = load(&cluster.store, &configuration, options.version, options.batched);
+            if let Err(reason) = &result {
+                tracing::info!("model {} failed to load: {reason}", configuration.model_id);
+            }
+            loaded.finish(result);
+        });
+        Some(deployment)
+    }
+
+    /// Removes a deployment; false if there is none of that id.
+    pub(crate) fn undeploy(&self, id: &str) -> bool {
+        let removed = self.deployments.remove(id);
+        self.store.delete_deployment(id);
+        removed
+    }
+
+    /// The ids that an expression of ids and wildcards, separated by commas, matches; an id that is missing is an error.
+    pub(crate) fn matching(&self, expression: &str) -> Result<Vec<Configuration>, ApiError> {
+        let all = self.store.configurations();
+        let mut wanted = Vec::new();
+        for part in expression.split(',').map(str::trim) {
+            let is_wildcard = part == "_all" || part.contains('*');
+            let pattern = if part == "_all" { "*" } else { part };
+            let before = wanted.len();
+            wanted.extend(
+                all.iter()
+                    .filter(|model| matches(pattern, &model.model_id))
+                    .map(|m| m.model_id.clone()),
+            );
+            if wanted.len() == before && !is_wildcard {
+                return Err(ApiError::not_found(format!(
+                    "No known trained model with model_id [{part}]"
+                )));
+            }
+        }
+        Ok(all.into_iter().filter(|model| wanted.contains(&model.model_id)).collect())
+    }
+}
+
+/// Whether a name matches a pattern in which `*` stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((prefix, rest)) => name.strip_prefix(prefix).is_some_and(|name| {
+            (0..=name.len())
+                .filter(|at| name.is_char_boundary(*at))
+                .any(|at| matches(rest, &name[at..]))
+        }),
+    }
+}
+
+/// Whether an id can be that of a model made by a user, for calls that must not touch the disk otherwise.
+pub(crate) fn is_packaged(id: &str) -> bool {
+    id.strip_prefix('.').is_some_and(identifier::is_valid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_anything() {
+        for (pattern, name, expected) in [
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c*", "abcd", true),
+            ("*", "", true),
+            ("a*d", "abc", false),
+            ("ab", "abc", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

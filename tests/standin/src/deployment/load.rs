@@ -1,0 +1,94 @@
+//! What a node does to serve a model, and how it fails (contract, 7.2 and 11.1).
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use rust_eland::torchscript::{Module, operations};
+
+use crate::archive;
+use crate::configuration::Configuration;
+use crate::configuration::task::Task;
+use crate::inference::{Evaluation, Output, evaluate};
+use crate::store::Store;
+use crate::tokenization::{Row, Tokenizer};
+use crate::version::Version;
+
+/// A model in memory, ready to answer.
+pub(crate) struct ServedModel {
+    pub(crate) tokenizer: Tokenizer,
+    module: Mutex<Module>,
+    evaluation: Evaluation,
+}
+
+impl ServedModel {
+    /// Evaluates the graph; one request at a time.
+    pub(crate) fn evaluate(&self, rows: &[Row]) -> Result<Output, String> {
+        let module = self.module.lock().unwrap_or_else(PoisonError::into_inner);
+        evaluate(&module, &self.tokenizer, rows, self.evaluation)
+    }
+}
+
+/// Loads a model; the error is the node's reason.
+///
+/// The vocabulary comes first. Of the definition nothing runs before all checks have passed.
+pub(crate) fn load(
+    store: &Store,
+    configuration: &Configuration,
+    version: Version,
+    batched: bool,
+) -> Result<ServedModel, String> {
+    let id = &configuration.model_id;
+    let vocabulary = store.vocabulary(id).ok_or_else(|| {
+        format!("[{id}] Could not find vocabulary document [{id}_vocabulary] for model [{id}]")
+    })?;
+    if let Task::Ner { labels: Some(labels) } = &configuration.inference.task {
+        let mut seen = HashSet::new();
+        if let Some(twice) = labels.iter().find(|label| !seen.insert(label.as_str())) {
+            return Err(format!(
+                "the classification label [{twice}] is duplicated in the list [{}]",
+                labels.join(", ")
+            ));
+        }
+    }
+    let tokenizer = Tokenizer::build(&configuration.inference.tokenization, vocabulary)
+        .map_err(|error| error.reason().to_owned())?;
+
+    let definition =
+        store.assemble(id).map_err(|error| format!("loading model [{id}] failed: {error}"))?;
+    let died = |reason: String| format!("inference native process died unexpectedly: {reason}");
+    if version.scans_archive() {
+        archive::scan(&definition).map_err(died)?;
+    }
+    archive::check_readable_by(&definition, version.libtorch()).map_err(died)?;
+    let module = Module::load(&definition).map_err(|error| died(error.to_string()))?;
+    let found = module.operations().map_err(|error| died(error.to_string()))?;
+    check_known_to(version, &found).map_err(died)?;
+    if version.checks_operations() {
+        operations::check(&found).map_err(|refused| died(refusal(&refused)))?;
+    }
+    let evaluation = Evaluation { batched: batched || version.batches(), version };
+    Ok(ServedModel { tokenizer, module: Mutex::new(module), evaluation })
+}
+
+/// Refuses operations that the libtorch of an older release does not have.
+fn check_known_to(version: Version, found: &BTreeMap<String, usize>) -> Result<(), String> {
+    const FUSED_ATTENTION: &str = "aten::scaled_dot_product_attention";
+    if version.libtorch() < (2, 0) && found.contains_key(FUSED_ATTENTION) {
+        return Err(format!("Unknown builtin op: {FUSED_ATTENTION}"));
+    }
+    Ok(())
+}
+
+/// A refusal in the native process' words.
+fn refusal(refused: &operations::Refused) -> String {
+    match refused {
+        operations::Refused::Forbidden(names) => {
+            format!("Model contains forbidden operations: {}", names.join(", "))
+        }
+        operations::Refused::Unrecognised(names) => format!(
+            "Model graph does not match any supported architecture. Unrecognised operations: {}",
+            names.join(", ")
+        ),
+        operations::Refused::TooManyNodes(_) => refused.to_string(),
+    }
+}

@@ -1,0 +1,209 @@
+//! Deployments: the state machine of a served model (contract, 7 and 13.1).
+
+mod load;
+pub(crate) mod parameters;
+pub(crate) mod stats;
+
+pub(crate) use load::{ServedModel, load};
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::configuration::milliseconds_now;
+use parameters::Parameters;
+
+/// The state of a deployment.
+#[derive(Clone)]
+pub(crate) enum State {
+    Starting,
+    Started(Arc<ServedModel>),
+    /// The node's reason. The deployment must be stopped before it can be started again.
+    Failed(String),
+    /// No longer there: stopped, or removed after a failed start.
+    Removed,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl State {
+    /// As it stands in `state` and `routing_state`.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Started(_) => "started",
+            Self::Failed(_) => "failed",
+            Self::Removed => "stopping",
+        }
+    }
+}
+
+/// What has been asked of a deployment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counters {
+    pub(crate) inferences: u64,
+    pub(crate) errors: u64,
+    pub(crate) timeouts: u64,
+    pub(crate) spent: Duration,
+    /// Milliseconds since 1970.
+    pub(crate) last_access: Option<u64>,
+}
+
+/// One deployment of a model.
+#[derive(Debug)]
+pub(crate) struct Deployment {
+    pub(crate) parameters: Parameters,
+    pub(crate) model_bytes: u64,
+    pub(crate) per_deployment_memory: u64,
+    pub(crate) per_allocation_memory: u64,
+    /// Milliseconds since 1970.
+    pub(crate) start_time: u64,
+    state: watch::Sender<State>,
+    counters: Mutex<Counters>,
+}
+
+impl Deployment {
+    pub(crate) fn new(parameters: Parameters, model_bytes: u64, memory: (u64, u64)) -> Self {
+        Self {
+            parameters,
+            model_bytes,
+            per_deployment_memory: memory.0,
+            per_allocation_memory: memory.1,
+            start_time: milliseconds_now(),
+            state: watch::Sender::new(State::Starting),
+            counters: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Ends the starting phase, unless the deployment has been removed meanwhile.
+    pub(crate) fn finish(&self, result: Result<ServedModel, String>) {
+        self.state.send_if_modified(|state| {
+            if !matches!(state, State::Starting) {
+                return false;
+            }
+            *state = match result {
+                Ok(served) => State::Started(Arc::new(served)),
+                Err(reason) => State::Failed(reason),
+            };
+            true
+        });
+    }
+
+    /// Waits until the state is none of starting.
+    pub(crate) async fn settled(&self) -> State {
+        let mut state = self.state.subscribe();
+        match state.wait_for(|state| !matches!(state, State::Starting)).await {
+            Ok(state) => state.clone(),
+            Err(_) => State::Removed,
+        }
+    }
+
+    pub(crate) fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer of a start, of which `node` bears the allocations.
+    pub(crate) fn assignment(&self, node: &str) -> Value {
+        let parameters = &self.parameters;
+        let state = self.state();
+        let allocations = parameters.number_of_allocations;
+        let current = if matches!(state, State::Started(_)) { allocations } else { 0 };
+        let reason = match &state {
+            State::Failed(reason) => reason.as_str(),
+            _ => "",
+        };
+        let mut task = json!({
+            "model_id": parameters.model_id,
+            "deployment_id": parameters.deployment_id,
+            "model_bytes": self.model_bytes,
+            "threads_per_allocation": parameters.threads_per_allocation,
+            "number_of_allocations": allocations,
+            "queue_capacity": parameters.queue_capacity,
+            "cache_size": self.cache_size(),
+        });
+        if let Some(priority) = &parameters.priority {
+            task["priority"] = priority.clone().into();
+        }
+        task["per_deployment_memory_bytes"] = self.per_deployment_memory.into();
+        task["per_allocation_memory_bytes"] = self.per_allocation_memory.into();
+        let mut assignment = json!({
+            "task_parameters": task,
+            "routing_table": {node: {
+                "current_allocations": current,
+                "target_allocations": allocations,
+                "routing_state": state.name(),
+                "reason": reason,
+            }},
+            "assignment_state": state.name(),
+            "start_time": self.start_time.to_string(),
+            "max_assigned_allocations": allocations,
+        });
+        if let Some(adaptive) = &parameters.adaptive_allocations {
+            assignment["adaptive_allocations"] = adaptive.clone();
+        }
+        json!({"assignment": assignment})
+    }
+
+    /// The cache's size as it is echoed: the model's size if nothing else was asked for.
+    pub(crate) fn cache_size(&self) -> String {
+        self.parameters.cache_size.clone().unwrap_or_else(|| format!("{}b", self.model_bytes))
+    }
+}
+
+/// All deployments by their ids.
+#[derive(Debug, Default)]
+pub(crate) struct Deployments(Mutex<BTreeMap<String, Arc<Deployment>>>);
+
+impl Deployments {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Deployment>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all().len()
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Deployment>> {
+        self.all().get(id).cloned()
+    }
+
+    /// The deployments of a model, by their ids.
+    pub(crate) fn of_model(&self, model_id: &str) -> Vec<Arc<Deployment>> {
+        let of = |deployment: &&Arc<Deployment>| deployment.parameters.model_id == model_id;
+        self.all().values().filter(of).cloned().collect()
+    }
+
+    /// Adds a deployment; false if there is one of that id.
+    pub(crate) fn add(&self, deployment: &Arc<Deployment>) -> bool {
+        let mut all = self.all();
+        let id = &deployment.parameters.deployment_id;
+        if all.contains_key(id) {
+            return false;
+        }
+        all.insert(id.clone(), Arc::clone(deployment));
+        true
+    }
+
+    /// Removes a deployment and tells who waits for it.
+    pub(crate) fn remove(&self, id: &str) -> bool {
+        match self.all().remove(id) {
+            Some(deployment) => {
+                deployment.state.send_replace(State::Removed);
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What happens to every request before and after its call: the REST layer of the server (contract, 1 and 12).
+
+use std::io::Read;
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use flate2::read::MultiGzDecoder;
+
+use crate::authentication::authenticate;
+use crate::cluster::Cluster;
+use crate::errors::ApiError;
+use crate::log::Exchange;
+use crate::version::Version;
+
+const PRODUCT: &str = "x-elastic-product";
+
+/// A type that requests and answers may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MediaType {
+    Json,
+    /// `application/vnd.elasticsearch+json` with the major version it is compatible with.
+    Versioned(u32),
+}
+
+/// Reads the body, lets the call answer, and logs both.
+pub(crate) async fn exchange(
+    State(cluster): State<Arc<Cluster>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let mut entry = Exchange {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        content_type: parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+        body_length: 0,
+        body: None,
+        status: 0,
+    };
+    let limit = cluster.options.max_content_length;
+    let response = match read_body(&parts.headers, body, limit).await {
+        Err(refusal) => refusal,
+        Ok((bytes, received)) => {
+            entry.body_length = received;
+            let is_part = parts.method == Method::PUT && entry.path.contains("/definition/");
+            if !is_part {
+                entry.body = serde_json::from_slice(&bytes).ok();
+            }
+            match admit(&cluster, &parts.headers, &entry.path, !bytes.is_empty()) {
+                Err(refusal) => refusal.into_response(),
+                Ok((principal, accepted)) => {
+                    parts.extensions.insert(principal);
+                    parts.headers.remove(header::CONTENT_ENCODING);
+                    let mut response =
+                        next.run(Request::from_parts(parts, Body::from(bytes))).await;
+                    set_content_type(&mut response, accepted);
+                    response
+                }
+            }
+        }
+    };
+    let mut response = response;
+    if cluster.options.product_header {
+        response.headers_mut().insert(PRODUCT, HeaderValue::from_static("Elasticsearch"));
+    }
+    entry.status = response.status().as_u16();
+    tracing::info!(
+        "{} {}{}{} -> {} ({} bytes)",
+        entry.method,
+        entry.path,
+        if entry.query.is_empty() { "" } else { "?" },
+        entry.query,
+        entry.status,
+        entry.body_length
+    );
+    cluster.log.add(entry);
+    response
+}
+
+/// The body, decompressed, and how many bytes came. Beyond the limit the answer is empty and the connection is closed.
+async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    limit: u64,
+) -> Result<(Vec<u8>, usize), Response> {
+    let refuse = || {
+        let expects = headers.contains_key(header::EXPECT);
+        let status =
+            if expects { StatusCode::EXPECTATION_FAILED } else { StatusCode::PAYLOAD_TOO_LARGE };
+        (status, [(header::CONNECTION, "close"), (header::CONTENT_LENGTH, "0")]).into_response()
+    };
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(refuse());
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let bytes = to_bytes(body, limit).await.map_err(|_| refuse())?;
+    let received = bytes.len();
+    match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok((bytes.into(), received)),
+        Some(b"gzip") => {
+            let mut decompressed = Vec::new();
+            let mut decoder = MultiGzDecoder::new(bytes.as_ref()).take(limit as u64 + 1);
+            if let Err(error) = decoder.read_to_end(&mut decompressed) {
+                let error = ApiError::illegal_argument(format!("cannot decompress body: {error}"));
+                return Err(error.into_response());
+            }
+            if decompressed.len() > limit {
+                return Err(refuse());
+            }
+            Ok((decompressed, received))
+        }
+        Some(other) => Err(ApiError::illegal_argument(format!(
+            "unknown content encoding [{}]",
+            String::from_utf8_lossy(other)
+        ))
+        .into_response()),
+    }
+}
+
+/// Checks who sends the request and the types of its body and of the answer it wants.
+fn admit(
+    cluster: &Cluster,
+    headers: &HeaderMap,
+    path: &str,
+    has_body: bool,
+) -> Result<(crate::authentication::Principal, MediaType), ApiError> {
+    let version = cluster.options.version;
+    let principal = authenticate(&cluster.options.credentials, headers, path)?;
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let content = text(header::CONTENT_TYPE);
+    let sent = match content {
+        Some(content) => Some(media_type(content, "Content-Type", version)?),
+        None if has_body => {
+            return Err(ApiError::sentence(
+                StatusCode::NOT_ACCEPTABLE,
+                "Content-Type header is missing",
+            ));
+        }
+        None => None,
+    };
+    let wanted = match text(header::ACCEPT) {
+        None => None,
+        Some(accept) => accepted(accept, version)?,
+    };
+    let is_versioned = |media: Option<MediaType>| matches!(media, Some(MediaType::Versioned(_)));
+    if has_body && is_versioned(wanted) != is_versioned(sent) {
+        return Err(ApiError::media_type(format!(
+            "A compatible version is required on both Content-Type and Accept headers if either one has requested a compatible version. Accept={} Content-Type={}",
+            text(header::ACCEPT).unwrap_or("null"),
+            content.unwrap_or("null")
+        )));
+    }
+    Ok((principal, wanted.or(sent).unwrap_or(MediaType::Json)))
+}
+
+/// The first type of an `Accept` header that the server can give; none where anything will do.
+fn accepted(accept: &str, version: Version) -> Result<Option<MediaType>, ApiError> {
+    let mut refusal = None;
+    for entry in accept.split(',') {
+        let essence = entry.split(';').next().unwrap_or_default().trim();
+        if essence == "*/*" || essence == "application/*" {
+            return Ok(None);
+        }
+        match media_type(entry, "Accept", version) {
+            Ok(media) => return Ok(Some(media)),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    refusal.map_or(Ok(None), Err)
+}
+
+fn media_type(text: &str, header: &str, version: Version) -> Result<MediaType, ApiError> {
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let parameter = |wanted: &str| {
+        parts.clone().filter_map(|part| part.split_once('=')).find_map(|(name, value)| {
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim_matches('"').to_owned())
+        })
+    };
+    match essence.as_str() {
+        "application/json" => Ok(MediaType::Json),
+        "application/vnd.elasticsearch+json" => {
+            let major = parameter("compatible-with").and_then(|value| value.parse().ok());
+            match major {
+                Some(major) if major == version.major || major + 1 == version.major => {
+                    Ok(MediaType::Versioned(major))
+                }
+                _ => Err(ApiError::media_type(format!(
+                    "Invalid media-type value on headers [{header}]"
+                ))),
+            }
+        }
+        _ => Err(ApiError::sentence(
+            StatusCode::NOT_ACCEPTABLE,
+            format!("{header} header [{text}] is not supported"),
+        )),
+    }
+}
+
+fn set_content_type(response: &mut Response, media: MediaType) {
+    if !response.headers().contains_key(header::CONTENT_TYPE) {
+        return;
+    }
+    if let MediaType::Versioned(major) = media {
+        let value = format!("application/vnd.elasticsearch+json;compatible-with={major}");
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(header::CONTENT_TYPE, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERSION: Version = Version::new(9, 5, 0);
+
+    #[test]
+    fn types_are_json_or_of_a_version_that_is_spoken() {
+        let read = |text: &str| media_type(text, "Accept", VERSION);
+        assert_eq!(read("application/json; charset=UTF-8"), Ok(MediaType::Json));
+        for major in [8, 9] {
+            let text = format!("application/vnd.elasticsearch+json; compatible-with={major}");
+            assert_eq!(read(&text), Ok(MediaType::Versioned(major)));
+        }
+        for wrong in [
+            "application/vnd.elasticsearch+json; compatible-with=7",
+            "application/vnd.elasticsearch+json",
+        ] {
+            assert_eq!(read(wrong).unwrap_err().status, 400, "{wrong}");
+        }
+        assert_eq!(read("text/html").unwrap_err().status, 406);
+    }
+
+    #[test]
+    fn any_accepted_type_will_do() {
+        assert_eq!(accepted("*/*", VERSION), Ok(None));
+        assert_eq!(accepted("text/html, application/json", VERSION), Ok(Some(MediaType::Json)));
+        assert!(accepted("text/html", VERSION).is_err());
+    }
+}

@@ -1,0 +1,314 @@
+//! Models on disk: nothing large stays in memory, and a restart from the same directory finds everything again.
+//!
+//! As in the server's indices every document is created once and never overwritten, and a part is *visible* only after a refresh: the
+//! last part, the configuration and the vocabulary refresh at once, otherwise the refresh interval does (contract, 4.2 and 6.3).
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use tempfile::NamedTempFile;
+
+use crate::configuration::{Configuration, identifier};
+use crate::definition::{NewPart, StoredPart};
+use crate::vocabulary::Vocabulary;
+
+const CONFIGURATION: &str = "configuration.json";
+const VOCABULARY: &str = "vocabulary.json";
+const PARTS: &str = "parts";
+const DEFINITION: &str = "definition.pt";
+
+/// Bytes before a part's own: the total length that came with it.
+const PART_HEADER: u64 = 8;
+
+/// Why something was not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("it is stored already")]
+    Exists,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// All models and deployments of one stand-in.
+#[derive(Debug)]
+pub(crate) struct Store {
+    root: PathBuf,
+    refresh_interval: Duration,
+    /// When each part that no refresh has made visible yet was stored.
+    unrefreshed: Mutex<HashMap<PathBuf, Instant>>,
+}
+
+impl Store {
+    pub(crate) fn open(root: &Path, refresh_interval: Duration) -> io::Result<Self> {
+        for folder in ["models", "deployments"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        Ok(Self { root: root.to_owned(), refresh_interval, unrefreshed: Mutex::default() })
+    }
+
+    fn model(&self, id: &str) -> PathBuf {
+        self.root.join("models").join(id)
+    }
+
+    fn unrefreshed(&self) -> MutexGuard<'_, HashMap<PathBuf, Instant>> {
+        let mut parts = self.unrefreshed.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|_, stored| stored.elapsed() < self.refresh_interval);
+        parts
+    }
+
+    /// Makes everything that is stored visible.
+    fn refresh(&self) {
+        self.unrefreshed().clear();
+    }
+
+    pub(crate) fn put_configuration(
+        &self,
+        configuration: &Configuration,
+    ) -> Result<(), StoreError> {
+        let path = self.model(&configuration.model_id).join(CONFIGURATION);
+        self.create(&path, |file| Ok(serde_json::to_writer(file, &configuration.document)?))?;
+        self.refresh();
+        Ok(())
+    }
+
+    /// The configuration of a model, if there is one of that id.
+    pub(crate) fn configuration(&self, id: &str) -> Option<Configuration> {
+        if !identifier::is_valid(id) {
+            return None;
+        }
+        let file = File::open(self.model(id).join(CONFIGURATION)).ok()?;
+        let document: Map<String, Value> = serde_json::from_reader(BufReader::new(file)).ok()?;
+        Configuration::from_document(document).ok()
+    }
+
+    /// All configurations by id.
+    pub(crate) fn configurations(&self) -> Vec<Configuration> {
+        let mut all: Vec<_> = names(&self.root.join("models"))
+            .into_iter()
+            .filter_map(|id| self.configuration(&id))
+            .collect();
+        all.sort_by(|a, b| a.model_id.cmp(&b.model_id));
+        all
+    }
+
+    pub(crate) fn put_part(&self, id: &str, part: &NewPart) -> Result<(), StoreError> {
+        let path = self.model(id).join(PARTS).join(part.number.to_string());
+        self.create(&path, |file| {
+            file.write_all(&part.total_length.to_le_bytes())?;
+            file.write_all(&part.bytes)
+        })?;
+        self.unrefreshed().insert(path, Instant::now());
+        if part.is_last {
+            self.refresh();
+        }
+        Ok(())
+    }
+
+    /// The visible parts of a definition in their order.
+    pub(crate) fn parts(&self, id: &str) -> io::Result<Vec<StoredPart>> {
+        let folder = self.model(id).join(PARTS);
+        let hidden = self.unrefreshed().clone();
+        let mut parts = Vec::new();
+        for name in names(&folder) {
+            let path = folder.join(&name);
+            let Ok(number) = name.parse() else { continue };
+            if hidden.contains_key(&path) {
+                continue;
+            }
+            let mut file = File::open(&path)?;
+            let mut total = [0; 8];
+            file.read_exact(&mut total)?;
+            let length = file.metadata()?.len().saturating_sub(PART_HEADER);
+            parts.push(StoredPart { number, length, total_length: u64::from_le_bytes(total) });
+        }
+        parts.sort_by_key(|part| part.number);
+        Ok(parts)
+    }
+
+    /// Writes the visible parts, in order, to one file.
+    pub(crate) fn assemble(&self, id: &str) -> io::Result<PathBuf> {
+        let mut whole = NamedTempFile::new_in(self.model(id))?;
+        for part in self.parts(id)? {
+            let mut file = File::open(self.model(id).join(PARTS).join(part.number.to_string()))?;
+            file.read_exact(&mut [0; PART_HEADER as usize])?;
+            io::copy(&mut file, &mut whole)?;
+        }
+        let path = self.model(id).join(DEFINITION);
+        whole.persist(&path).map_err(|error| error.error)?;
+        Ok(path)
+    }
+
+    pub(crate) fn put_vocabulary(
+        &self,
+        id: &str,
+        vocabulary: &Vocabulary,
+    ) -> Result<(), StoreError> {
+        let path = self.model(id).join(VOCABULARY);
+        self.create(&path, |file| {
+            Ok(serde_json::to_writer(io::BufWriter::new(file), vocabulary)?)
+        })?;
+        self.refresh();
+        Ok(())
+    }
+
+    pub(crate) fn vocabulary(&self, id: &str) -> Option<Vocabulary> {
+        let file = File::open(self.model(id).join(VOCABULARY)).ok()?;
+        serde_json::from_reader(BufReader::new(file)).ok()
+    }
+
+    /// Deletes all that is visible of a model. Parts that are not stay behind, as with the server's delete-by-query.
+    pub(crate) fn delete(&self, id: &str) -> io::Result<()> {
+        let folder = self.model(id);
+        let hidden = self.unrefreshed().clone();
+        for name in [CONFIGURATION, VOCABULARY, DEFINITION] {
+            match fs::remove_file(folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let parts = folder.join(PARTS);
+        for name in names(&parts) {
+            let path = parts.join(name);
+            if !hidden.contains_key(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+        // Only when nothing stayed behind.
+        if fs::remove_dir(&parts).is_ok() || !parts.exists() {
+            fs::remove_dir(&folder)?;
+        }
+        self.refresh();
+        Ok(())
+    }
+
+    /// Keeps what is needed to bring a deployment up again after a restart.
+    pub(crate) fn put_deployment(&self, id: &str, parameters: &Value) -> io::Result<()> {
+        let folder = self.root.join("deployments");
+        let mut file = NamedTempFile::new_in(&folder)?;
+        serde_json::to_writer(&mut file, parameters)?;
+        file.persist(self.deployment(id)).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    pub(crate) fn delete_deployment(&self, id: &str) {
+        // A deployment that never was on disk is as gone as any.
+        let _ = fs::remove_file(self.deployment(id));
+    }
+
+    /// The parameters of all deployments.
+    pub(crate) fn deployments(&self) -> Vec<Value> {
+        let folder = self.root.join("deployments");
+        names(&folder)
+            .into_iter()
+            .filter_map(|name| serde_json::from_slice(&fs::read(folder.join(name)).ok()?).ok())
+            .collect()
+    }
+
+    /// Deployment ids are freer than model ids, so the file is named by the id's bytes.
+    fn deployment(&self, id: &str) -> PathBuf {
+        let name: String = id.bytes().map(|byte| format!("{byte:02x}")).collect();
+        self.root.join("deployments").join(name)
+    }
+
+    /// Creates a file as a whole, or refuses because it exists.
+    fn create(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let folder = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(folder)?;
+        if path.exists() {
+            return Err(StoreError::Exists);
+        }
+        let mut file = NamedTempFile::new_in(&self.root)?;
+        write(file.as_file_mut())?;
+        file.persist_noclobber(path).map(|_| ()).map_err(|error| match error.error.kind() {
+            io::ErrorKind::AlreadyExists => StoreError::Exists,
+            _ => StoreError::Io(error.error),
+        })
+    }
+}
+
+/// The names in a folder; none when it is not there.
+fn names(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::version::Version;
+
+    fn store(interval: Duration) -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), interval).unwrap();
+        let body = json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}});
+        let configuration = Configuration::create("m", body, Version::default()).unwrap();
+        store.put_configuration(&configuration).unwrap();
+        (folder, store)
+    }
+
+    fn part(number: u32, bytes: &[u8], is_last: bool) -> NewPart {
+        NewPart { number, is_last, total_length: 6, bytes: bytes.to_vec() }
+    }
+
+    #[test]
+    fn parts_are_created_once_and_assembled_in_order() {
+        let (_folder, store) = store(Duration::ZERO);
+        store.put_part("m", &part(10, b"ef", true)).unwrap();
+        store.put_part("m", &part(2, b"cd", false)).unwrap();
+        store.put_part("m", &part(0, b"ab", false)).unwrap();
+        assert!(matches!(store.put_part("m", &part(2, b"xx", false)), Err(StoreError::Exists)));
+        let numbers: Vec<_> = store.parts("m").unwrap().iter().map(|part| part.number).collect();
+        assert_eq!(numbers, [0, 2, 10]);
+        assert_eq!(fs::read(store.assemble("m").unwrap()).unwrap(), b"abcdef");
+    }
+
+    #[test]
+    fn parts_become_visible_with_the_last_one() {
+        let (_folder, store) = store(Duration::from_secs(3600));
+        store.put_part("m", &part(0, b"ab", false)).unwrap();
+        assert_eq!(store.parts("m").unwrap(), []);
+        store.put_part("m", &part(1, b"cdef", true)).unwrap();
+        assert_eq!(store.parts("m").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_part_that_is_not_visible_survives_the_deletion() {
+        let (_folder, store) = store(Duration::from_secs(3600));
+        store.put_part("m", &part(0, b"ab", false)).unwrap();
+        store.delete("m").unwrap();
+        assert!(store.configuration("m").is_none());
+        assert!(matches!(store.put_part("m", &part(0, b"ab", false)), Err(StoreError::Exists)));
+        store.delete("m").unwrap();
+        store.put_part("m", &part(0, b"ab", false)).unwrap();
+    }
+
+    #[test]
+    fn a_second_store_over_the_same_folder_finds_everything() {
+        let (folder, store) = store(Duration::ZERO);
+        let vocabulary = Vocabulary { vocabulary: vec!["[UNK]".into()], ..Vocabulary::default() };
+        store.put_vocabulary("m", &vocabulary).unwrap();
+        store.put_part("m", &part(0, b"ab", false)).unwrap();
+        store.put_deployment("a/b", &json!({"deployment_id": "a/b"})).unwrap();
+        let again = Store::open(folder.path(), Duration::from_secs(3600)).unwrap();
+        assert_eq!(again.configurations().len(), 1);
+        assert_eq!(again.vocabulary("m"), Some(vocabulary));
+        assert_eq!(again.parts("m").unwrap().len(), 1);
+        assert_eq!(again.deployments(), [json!({"deployment_id": "a/b"})]);
+        again.delete_deployment("a/b");
+        assert!(again.deployments().is_empty());
+    }
+}
