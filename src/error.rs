@@ -57,6 +57,7 @@ fn client_code(error: &ClientError) -> u8 {
         | ClientError::Credentials(_)
         | ClientError::Privilege(_) => 5,
         ClientError::Unsupported { .. }
+        | ClientError::Licence(_)
         | ClientError::Refused { .. }
         | ClientError::Incomplete(_)
         | ClientError::LeftBehind { .. } => 6,

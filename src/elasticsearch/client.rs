@@ -73,6 +73,11 @@ pub enum ClientError {
         "the credentials do not allow this: {0}\nThe user or key needs the cluster privilege manage_ml (role machine_learning_admin)"
     )]
     Privilege(String),
+    /// 403 for want of a licence.
+    #[error(
+        "the cluster's licence does not allow machine learning: {0}\nIt needs a platinum or enterprise licence; a trial is enough to try"
+    )]
+    Licence(String),
     /// The id is taken.
     #[error(
         "the cluster already has a model {0}: give another id with --es-model-id, or replace it with --clear-previous"
@@ -223,6 +228,7 @@ impl Client {
         });
         Err(match status {
             StatusCode::UNAUTHORIZED => ClientError::Credentials(reason),
+            StatusCode::FORBIDDEN if reason.contains("license") => ClientError::Licence(reason),
             StatusCode::FORBIDDEN => ClientError::Privilege(reason),
             _ => {
                 ClientError::Refused { action: action.to_owned(), status: status.as_u16(), reason }

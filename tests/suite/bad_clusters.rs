@@ -1,0 +1,131 @@
+//! Clusters that cannot take the model: one clear message, the right exit code, no model left behind.
+
+use standin::{BuildFlavor, Credential, License, Options, Privilege, StandIn};
+
+use crate::fixtures::Fixture;
+use crate::program::{message, program, says};
+
+/// Imports a small model; returns exit code and message.
+fn import(url: &str, more: &[&str]) -> (i32, String) {
+    let output = program()
+        .args(["import", "--url", url, "--task-type", "ner", "--es-model-id", "m", "--start"])
+        .args(more)
+        .arg("--hub-model-id")
+        .arg(Fixture::named("bert/ner").model())
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), message(&output))
+}
+
+#[track_caller]
+fn refused(options: Options, more: &[&str], code: i32, parts: &[&str]) -> StandIn {
+    let standin = StandIn::start(options);
+    let (found, message) = import(&standin.url(), more);
+    assert_eq!(found, code, "{message}");
+    says(&message, parts);
+    standin
+}
+
+#[test]
+fn nobody_answers() {
+    let (code, message) = import("http://127.0.0.1:1", &[]);
+    assert_eq!(code, 5);
+    says(&message, &["cannot reach http://127.0.0.1:1", "refused"]);
+    let (code, message) = import("http://no-such-host.invalid:9200", &[]);
+    assert_eq!(code, 5);
+    says(&message, &["cannot reach", "no-such-host.invalid"]);
+}
+
+#[test]
+fn an_address_that_is_none() {
+    let (code, message) = import("me:secret@host:9200", &[]);
+    assert_eq!(code, 2, "{message}");
+    assert!(!message.contains("secret"), "{message}");
+}
+
+#[test]
+fn something_that_is_not_elasticsearch() {
+    let options = Options { product_header: false, ..Options::default() };
+    refused(options, &[], 5, &["not Elasticsearch", "X-Elastic-Product"]);
+}
+
+#[test]
+fn a_cluster_that_is_too_old() {
+    for version in ["8.6.2", "8.0.0"] {
+        let version = version.parse().unwrap();
+        let options = Options { version, ..Options::default() };
+        let standin = refused(options, &[], 5, &["Elasticsearch 8.", "upgrade it to 8.7.0"]);
+        assert!(standin.model_ids().is_empty());
+    }
+}
+
+#[test]
+fn serverless_is_never_too_old() {
+    let options = Options { build_flavor: BuildFlavor::Serverless, ..Options::default() };
+    let standin = StandIn::start(options);
+    let (code, message) = import(&standin.url(), &["--ingest-prefix", "x"]);
+    assert_eq!(code, 0, "{message}");
+}
+
+#[test]
+fn credentials_that_are_missing_or_wrong_or_weak() {
+    let secured = |privilege: Privilege| Options {
+        credentials: vec![Credential::user("me", "right").allowed(privilege)],
+        ..Options::default()
+    };
+    refused(secured(Privilege::Manage), &[], 5, &["credentials", "--es-api-key"]);
+    let wrong = ["-u", "me", "-p", "wr0ng"];
+    let standin =
+        refused(secured(Privilege::Manage), &wrong, 5, &["unable to authenticate user [me]"]);
+    let (_, message) = import(&standin.url(), &wrong);
+    assert!(!message.contains("wr0ng"), "{message}");
+    let right = ["-u", "me", "-p", "right"];
+    for privilege in [Privilege::None, Privilege::Monitor] {
+        let standin = refused(secured(privilege), &right, 5, &["manage_ml"]);
+        assert!(standin.model_ids().is_empty());
+    }
+}
+
+#[test]
+fn a_licence_without_machine_learning() {
+    let options = Options { license: License::Basic, ..Options::default() };
+    let standin = refused(options, &[], 6, &["non-compliant", "platinum"]);
+    assert!(standin.model_ids().is_empty());
+}
+
+#[test]
+fn an_id_that_is_taken() {
+    let options = Options { existing_models: vec!["m".into()], ..Options::default() };
+    let standin = refused(options, &[], 7, &["already has a model m", "--clear-previous"]);
+    assert_eq!(standin.model_ids(), ["m"]);
+    assert!(standin.requests().iter().all(|request| request.method == "GET"));
+    let (code, message) = import(&standin.url(), &["--clear-previous"]);
+    assert_eq!(code, 0, "{message}");
+    let (code, message) = import(&standin.url(), &["--clear-previous"]);
+    assert_eq!(code, 0, "a deployed model is replaced too: {message}");
+}
+
+#[test]
+fn a_model_that_cannot_be_read_leaves_the_old_one_alone() {
+    let standin =
+        StandIn::start(Options { existing_models: vec!["m".into()], ..Options::default() });
+    let (code, _) = import(&standin.url(), &["--clear-previous", "--max-model-input-length", "99"]);
+    assert_eq!(code, 3);
+    assert_eq!(standin.model_ids(), ["m"]);
+    assert!(standin.requests().iter().all(|request| request.method == "GET"));
+}
+
+#[test]
+fn a_part_that_is_refused_takes_the_model_with_it() {
+    // The configuration is small enough, a part is not.
+    let options = Options { max_content_length: 20_000, ..Options::default() };
+    let standin = refused(options, &[], 6, &["store a part of the definition (413)"]);
+    assert!(standin.model_ids().is_empty());
+}
+
+#[test]
+fn a_model_that_does_not_start_stays_stored() {
+    let options = Options { allocated_processors: 0, ..Options::default() };
+    let standin = refused(options, &[], 8, &["m is stored, but could not be started"]);
+    assert_eq!(standin.model_ids(), ["m"]);
+}

@@ -1,0 +1,334 @@
+//! Imports into the stand-in, and what the cluster then answers.
+
+use std::process::Command;
+
+use rust_eland::tasks::Task;
+use serde_json::{Value, json};
+use standin::{Options, StandIn, Version};
+use tch::{Kind, Tensor};
+
+use crate::fixtures::{Case, Fixture};
+use crate::program::{ask, clean, message, program};
+
+/// Imports a fixture and starts it.
+fn import(standin: &StandIn, fixture: &Fixture, task: Task) {
+    let output = program()
+        .args(["import", "--start", "--clear-previous", "--es-model-id", "m"])
+        .args(["--url", &standin.url(), "--task-type", task.name()])
+        .arg("--hub-model-id")
+        .arg(fixture.model())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{} {task}: {}", fixture.name, message(&output));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "m started\n");
+}
+
+/// What the stand-in answers to each row of a case.
+fn infer(standin: &StandIn, task: Task, texts: &[String]) -> Value {
+    let (document, options) = match (task, texts) {
+        (Task::QuestionAnswering, [question, text]) => (text, json!({ "question": question })),
+        (Task::TextSimilarity, [query, text]) => (text, json!({ "text": query })),
+        (Task::ZeroShotClassification, [text, hypothesis]) => {
+            let label = hypothesis.strip_prefix("This example is ").unwrap();
+            let options =
+                json!({"labels": [label.strip_suffix('.').unwrap()], "multi_label": true});
+            (text, options)
+        }
+        (Task::TextClassification, [text]) => (text, json!({"num_top_classes": -1})),
+        (_, [text]) => (text, json!({})),
+        other => panic!("{other:?}"),
+    };
+    let body =
+        json!({"docs": [{"text_field": document}], "inference_config": {task.name(): options}});
+    let (status, answer) = ask(standin, "POST", "/_ml/trained_models/m/_infer", Some(&body));
+    assert_eq!(status, 200, "{answer}");
+    answer["inference_results"][0].clone()
+}
+
+#[track_caller]
+fn close(ours: f64, reference: f64, of: &str) {
+    assert!(
+        (ours - reference).abs() <= 1e-4 * reference.abs().max(1.),
+        "{of}: {ours} for {reference}"
+    );
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    Vec::<f64>::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).unwrap()
+}
+
+/// Compares an answer with Hugging Face's output for the row, as the task's result shows it.
+fn compare(
+    answer: &Value,
+    task: Task,
+    case: &Case,
+    row: i64,
+    config: &Value,
+    vocabulary: &[String],
+) {
+    let of = &format!("{task} {} {row}", case.name);
+    let length = case.attention_mask.get(row).sum(Kind::Int64).int64_value(&[]);
+    let output = match task {
+        Task::QuestionAnswering => case.output.select(1, row).narrow(1, 0, length),
+        Task::FillMask | Task::Ner | Task::PassThrough => case.output.get(row).narrow(0, 0, length),
+        _ => case.output.get(row),
+    };
+    let predicted = &answer["predicted_value"];
+    let labels = &config["classification_labels"];
+    match task {
+        Task::TextEmbedding => {
+            let ours = predicted.as_array().unwrap();
+            let reference = numbers(&output);
+            assert_eq!(ours.len(), reference.len(), "{of}");
+            assert_eq!(config["embedding_size"], json!(reference.len()));
+            for (ours, reference) in ours.iter().zip(reference) {
+                close(ours.as_f64().unwrap(), reference, of);
+            }
+        }
+        Task::PassThrough => {
+            let ours = predicted.as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+            let ours: Vec<f64> = ours.map(|number| number.as_f64().unwrap()).collect();
+            let reference = numbers(&output);
+            assert_eq!(ours.len(), reference.len(), "{of}");
+            for (ours, reference) in ours.into_iter().zip(reference) {
+                close(ours, reference, of);
+            }
+        }
+        Task::TextExpansion => {
+            let ours = predicted.as_object().unwrap();
+            let mut positive = 0;
+            for (token, reference) in vocabulary.iter().zip(numbers(&output)) {
+                if reference > 1e-3 {
+                    positive += 1;
+                    let weight = ours.get(&token.replace('.', "__"));
+                    close(weight.and_then(Value::as_f64).unwrap_or(0.), reference, of);
+                }
+            }
+            assert!(positive > 0 && ours.len() >= positive, "{of}");
+        }
+        Task::TextSimilarity => {
+            close(predicted.as_f64().unwrap(), output.double_value(&[0]), of);
+        }
+        Task::TextClassification => {
+            let probabilities = numbers(&output.softmax(-1, Kind::Double));
+            let classes = answer["top_classes"].as_array().unwrap();
+            assert_eq!(classes.len(), probabilities.len(), "{of}");
+            for class in classes {
+                let label =
+                    labels.as_array().unwrap().iter().position(|l| *l == class["class_name"]);
+                close(
+                    class["class_probability"].as_f64().unwrap(),
+                    probabilities[label.unwrap()],
+                    of,
+                );
+            }
+        }
+        Task::ZeroShotClassification => {
+            // The probability of entailment against contradiction, as for any number of independent labels.
+            let of_label = |wanted: &str| {
+                let labels = labels.as_array().unwrap();
+                let found =
+                    labels.iter().position(|l| l.as_str().unwrap().to_lowercase() == wanted);
+                output.double_value(&[found.unwrap() as i64])
+            };
+            let odds = (of_label("entailment") - of_label("contradiction")).exp();
+            close(answer["prediction_probability"].as_f64().unwrap(), odds / (1. + odds), of);
+        }
+        Task::FillMask => {
+            let mask = vocabulary.iter().position(|token| token == "[MASK]").unwrap() as i64;
+            let places = case.input_ids.get(row).eq(mask).nonzero();
+            let row = output.get(places.int64_value(&[0, 0])).softmax(-1, Kind::Double);
+            let best = row.argmax(-1, false).int64_value(&[]);
+            close(
+                answer["prediction_probability"].as_f64().unwrap(),
+                row.double_value(&[best]),
+                of,
+            );
+            assert_eq!(predicted.as_str().unwrap(), vocabulary[best as usize], "{of}");
+        }
+        Task::Ner => {
+            // Words of one piece are tagged with the label of their token.
+            let best = output.argmax(-1, false);
+            let outside = labels.as_array().unwrap().iter().position(|l| l == "O").unwrap() as i64;
+            let inner = best.narrow(0, 1, length - 2);
+            let tagged = inner.ne(outside).sum(Kind::Int64).int64_value(&[]);
+            let entities = answer["entities"].as_array().unwrap();
+            assert!(entities.len() as i64 <= tagged, "{of}");
+            if tagged == length - 2 {
+                assert!(!entities.is_empty(), "{of}");
+            }
+        }
+        Task::QuestionAnswering => {
+            let separator = vocabulary.iter().position(|token| token == "[SEP]").unwrap() as i64;
+            let ids = case.input_ids.get(row).narrow(0, 0, length);
+            let first = ids.eq(separator).nonzero().int64_value(&[0, 0]) + 1;
+            // The server weighs the text's tokens and the first token against each other.
+            let kept = Tensor::full([length], f64::NEG_INFINITY, (Kind::Double, output.device()));
+            let _ = kept.narrow(0, first, length - 1 - first).fill_(0.);
+            let _ = kept.narrow(0, 0, 1).fill_(0.);
+            let weigh = |logits: Tensor| numbers(&(logits + &kept).softmax(-1, Kind::Double));
+            let (start, end) = (weigh(output.get(0)), weigh(output.get(1)));
+            let inner = first as usize..length as usize - 1;
+            let score = inner
+                .clone()
+                .flat_map(|s| (s..inner.end.min(s + 15)).map(move |e| (s, e)))
+                .map(|(s, e)| start[s] * end[e])
+                .fold(0., f64::max);
+            close(answer["prediction_probability"].as_f64().unwrap(), score, of);
+        }
+    }
+}
+
+/// Imports a fixture under every task and compares what the cluster answers to its texts.
+fn served_as_hugging_face_computes(standin: &StandIn, fixture: &Fixture) {
+    for task in fixture.tasks() {
+        import(standin, fixture, task);
+        let stored = standin.configuration("m").unwrap();
+        let config = &stored["inference_config"][task.name()];
+        let vocabulary = standin.vocabulary("m").unwrap().vocabulary;
+        let mut compared = 0;
+        for case in fixture.cases(task) {
+            for (row, texts) in case.texts.iter().flatten().enumerate() {
+                let answer = infer(standin, task, texts);
+                if answer["is_truncated"] != json!(true) {
+                    compare(&answer, task, &case, row as i64, config, &vocabulary);
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared >= 3, "{} {task}: only {compared} texts compared", fixture.name);
+    }
+}
+
+#[test]
+fn every_task_is_served_with_hugging_face_s_numbers() {
+    let standin = StandIn::start(Options::default());
+    for name in [
+        "bert/base",
+        "bert/masked-lm",
+        "bert/ner",
+        "bert/question-answering",
+        "bert/text-classification",
+        "bert/zero-shot",
+        "bert/cross-encoder",
+        "bert/st-dense",
+        "bert/st-lasttoken",
+        "bert/gamma-beta",
+        "bert/tokenizer-json-only",
+    ] {
+        served_as_hugging_face_computes(&standin, &Fixture::named(name));
+    }
+}
+
+#[test]
+fn an_old_cluster_gets_a_graph_and_a_configuration_that_it_knows() {
+    for version in ["8.7.0", "8.12.2"] {
+        let version = version.parse::<Version>().unwrap();
+        let standin = StandIn::start(Options { version, ..Options::default() });
+        import(&standin, &Fixture::named("bert/st-mean"), Task::TextEmbedding);
+        let config = standin.configuration("m").unwrap();
+        let known = version >= "8.8.0".parse().unwrap();
+        let size = &config["inference_config"]["text_embedding"]["embedding_size"];
+        assert_eq!(size.is_number(), known, "{config}");
+        served_as_hugging_face_computes(&standin, &Fixture::named("bert/cross-encoder"));
+    }
+}
+
+#[test]
+fn eland_s_name_takes_eland_s_options() {
+    let standin = StandIn::start(Options {
+        credentials: vec![standin::Credential::user("elastic", "p@ss")],
+        ..Options::default()
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("eland_import_hub_model");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rust-eland"), &link).unwrap();
+    let model = Fixture::named("bert/st-mean").model();
+    let output = clean(Command::new(link))
+        .args(["--url", &standin.url(), "-u", "elastic", "-p", "p@ss", "--insecure", "--start"])
+        .args(["--task-type", "text_embedding", "--es-model-id", "m", "--clear-previous"])
+        .args(["--ingest-prefix", "passage: ", "--search-prefix", "query: "])
+        .args(["--max-model-input-length", "20", "--hub-access-token", "hf_x", "--hub-model-id"])
+        .arg(model)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    let config = standin.configuration("m").unwrap();
+    assert_eq!(config["prefix_strings"], json!({"ingest": "passage: ", "search": "query: "}));
+    let tokenization = &config["inference_config"]["text_embedding"]["tokenization"]["bert"];
+    assert_eq!(tokenization["max_sequence_length"], 20);
+    assert!(!message(&output).contains("p@ss") && !message(&output).contains("hf_x"));
+}
+
+#[test]
+fn credentials_come_in_every_way() {
+    let key = "aWQ6a2V5"; // id:key
+    let standin = StandIn::start(Options {
+        credentials: vec![
+            standin::Credential::user("me", "p@ss:word"),
+            standin::Credential::api_key(key),
+        ],
+        ..Options::default()
+    });
+    let host = standin.url().replace("http://", "");
+    let url = standin.url();
+    let ways: [(&[&str], &[(&str, &str)]); 7] = [
+        (&["--url", &format!("http://me:p%40ss%3Aword@{host}")], &[]),
+        (&["--url", &url, "-u", "me", "-p", "p@ss:word"], &[]),
+        (&["--url", &url, "--es-username", "me", "--es-password", "p@ss:word"], &[]),
+        (&["--url", &url, "--es-api-key", key], &[]),
+        (&["--url", &url, "--es-api-key", "id:key", "-u", "no", "-p", "one"], &[]),
+        (&[], &[("ES_URL", &url), ("ES_USERNAME", "me"), ("ES_PASSWORD", "p@ss:word")]),
+        (&[], &[("ES_URL", &url), ("ES_API_KEY", key)]),
+    ];
+    for (arguments, environment) in ways {
+        let output = program()
+            .args(["import", "--clear-previous", "--es-model-id", "m", "--hub-model-id"])
+            .arg(Fixture::named("bert/base").model())
+            .args(["--task-type", "pass-through"])
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", message(&output));
+    }
+}
+
+#[test]
+fn the_wire_carries_what_eland_sends() {
+    let standin = StandIn::start(Options::default());
+    import(&standin, &Fixture::named("bert/question-answering"), Task::QuestionAnswering);
+    let sent: Vec<_> = standin
+        .requests()
+        .into_iter()
+        .filter(|request| request.method != "GET")
+        .map(|request| (format!("{} {}", request.method, request.path), request))
+        .collect();
+    let lines: Vec<_> = sent.iter().map(|(line, _)| line.as_str()).collect();
+    assert_eq!(
+        lines,
+        [
+            "POST /_ml/trained_models/m/deployment/_stop",
+            "DELETE /_ml/trained_models/m",
+            "PUT /_ml/trained_models/m",
+            "PUT /_ml/trained_models/m/definition/0",
+            "PUT /_ml/trained_models/m/vocabulary",
+            "POST /_ml/trained_models/m/deployment/_start",
+        ]
+    );
+    let mut body = sent[2].1.body.clone().unwrap();
+    for figure in ["per_deployment_memory_bytes", "per_allocation_memory_bytes"] {
+        assert!(body["metadata"][figure].take().as_u64().unwrap() > 10_000);
+    }
+    assert_eq!(
+        body,
+        json!({
+            "description": "Model m for task type 'question_answering'",
+            "model_type": "pytorch",
+            "inference_config": {"question_answering": {"tokenization": {"bert": {
+                "do_lower_case": true, "max_sequence_length": 64, "span": 21, "truncate": "none"}}}},
+            "input": {"field_names": ["text_field"]},
+            "metadata": {"per_deployment_memory_bytes": null, "per_allocation_memory_bytes": null},
+        })
+    );
+}

@@ -1,0 +1,10 @@
+//! The tests of the program and the library as a whole, in one binary: linking libtorch takes longer than running most of them.
+
+mod bad_clusters;
+mod bad_models;
+mod bundle;
+mod fixtures;
+mod import;
+mod numbers;
+mod program;
+mod real_model;
