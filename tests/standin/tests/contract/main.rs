@@ -1,0 +1,8 @@
+//! The stand-in against the contract, over the wire. One program, so that libtorch is linked once.
+
+mod deployments;
+mod inference;
+mod models;
+mod program;
+mod rest_layer;
+mod support;

@@ -1,0 +1,87 @@
+//! The program: one line when it is ready, its options, and a clean end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{get, put, send};
+
+/// A running program, killed at the latest when it is dropped.
+struct Program {
+    child: Child,
+    url: String,
+}
+
+impl Program {
+    fn start(data: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_standin"))
+            .arg("--data")
+            .arg(data)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim_end().strip_prefix("listening on ").unwrap().to_owned();
+        assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+        Self { child, url }
+    }
+
+    /// Ends it with a signal and returns what it printed after its first line.
+    fn end(mut self, signal: &str) -> String {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+        let mut rest = String::new();
+        self.child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        rest
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_keeps_models_over_a_restart_and_ends_on_a_signal() {
+    let data = tempfile::tempdir().unwrap();
+    let program = Program::start(data.path(), &["--version", "8.18.0"]);
+    assert_eq!(get(&program.url, "/").ok()["version"]["number"], "8.18.0");
+    let configuration =
+        serde_json::json!({"model_type": "pytorch", "inference_config": {"ner": {}}});
+    put(&program.url, "/_ml/trained_models/m", &configuration).ok();
+    assert_eq!(program.end("-TERM"), "");
+    let program = Program::start(data.path(), &["--serverless"]);
+    get(&program.url, "/_ml/trained_models/m").ok();
+    assert_eq!(get(&program.url, "/").ok()["version"]["build_flavor"], "serverless");
+    program.end("-INT");
+}
+
+#[test]
+fn it_asks_for_the_credentials_that_it_was_given() {
+    let data = tempfile::tempdir().unwrap();
+    let options = ["--user", "elastic", "--password", "secret", "--api-key", "aWQ6a2V5"];
+    let program = Program::start(data.path(), &options);
+    assert_eq!(get(&program.url, "/").status, 401);
+    send(&program.url, "GET", "/", &[("authorization", "ApiKey aWQ6a2V5")], b"").ok();
+    let basic = [("authorization", "Basic ZWxhc3RpYzpzZWNyZXQ=")];
+    send(&program.url, "GET", "/", &basic, b"").ok();
+}
+
+#[test]
+fn it_refuses_options_that_it_cannot_follow() {
+    let program = env!("CARGO_BIN_EXE_standin");
+    for arguments in [
+        &["--data", "/tmp", "--version", "7.17.0"][..],
+        &["--port", "0"],
+        &["--data", "/dev/null/x"],
+    ] {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+    }
+}
