@@ -1,0 +1,53 @@
+# One place for the commands that people, .ci/run and the GitHub workflow use. `make` alone lists them.
+
+CARGO ?= cargo
+PYTHON ?= python3
+# What `make image` builds with: docker or podman, whichever is there.
+ENGINE ?= $(shell command -v docker || command -v podman || echo docker)
+IMAGE ?= rust-eland
+
+.DEFAULT_GOAL := help
+.PHONY: help prerequisites libtorch minilm build demo test fmt lint doc image image-test clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+prerequisites: ## Name what is missing to build, with the command that installs it
+	@scripts/check-prerequisites
+
+libtorch: prerequisites ## Fetch libtorch 2.7 into the user's cache (or use $LIBTORCH) and link it as .libtorch
+	@$(PYTHON) scripts/fetch.py libtorch
+
+minilm: prerequisites ## Fetch the model all-MiniLM-L6-v2 (90 MB) into the user's cache
+	@$(PYTHON) scripts/fetch.py minilm
+
+build: libtorch ## Build the program: target/release/rust-eland
+	$(CARGO) build --release --locked
+
+demo: libtorch minilm ## Build all, start a stand-in for Elasticsearch, import MiniLM, compare five sentences
+	$(CARGO) build --release --locked --package rust-eland --package standin
+	@$(PYTHON) scripts/demo.py
+
+test: libtorch minilm ## Run all tests
+	$(CARGO) test --workspace --locked
+
+fmt: prerequisites ## Format the source
+	$(CARGO) fmt --all
+
+lint: libtorch ## Check the formatting and run clippy; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+doc: libtorch ## Build the documentation; warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+image: ## Build the container image with docker or podman
+	$(ENGINE) build --tag $(IMAGE) .
+
+image-test: libtorch minilm ## Build the image with buildah on Debian (no engine needed), import a model inside it
+	$(CARGO) build --release --locked --package standin
+	scripts/image
+
+clean: ## Remove what was built, and the link .libtorch; the cache stays
+	$(CARGO) clean
+	rm -f .libtorch
