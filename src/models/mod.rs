@@ -1,6 +1,9 @@
 //! Architectures, one file each, and the inputs that they take.
 
 pub mod bert;
+mod distance;
+pub mod encoder;
+pub mod heads;
 mod inputs;
 pub mod layers;
 
@@ -108,12 +111,34 @@ fn read_config<T: DeserializeOwned>(config: &Value) -> Result<T, ConfigError> {
 /// The largest size that any field may have: beyond every real model, small enough that products of a few do not overflow.
 const MAX_SIZE: i64 = 1 << 24;
 
+/// The most layers and positions: as far beyond every real model, and few enough that what is made of each costs little even where
+/// `config.json` lies about the weights.
+const MAX_LAYERS: i64 = 1 << 10;
+const MAX_POSITIONS: i64 = 1 << 20;
+
 /// Checks sizes, named as in `config.json`.
 fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), ConfigError> {
     for &(name, value) in sizes {
-        if !(1..=MAX_SIZE).contains(&value) {
+        let most = match name {
+            "max_position_embeddings" => MAX_POSITIONS,
+            _ if name.ends_with("layers") => MAX_LAYERS,
+            _ => MAX_SIZE,
+        };
+        if !(1..=most).contains(&value) {
             return Err(ConfigError::Value(format!("{name} is {value}, which no model has")));
         }
     }
     Ok(())
+}
+
+/// Refuses a decoder, which every class of BERT's kind can be made into.
+fn check_encoder(config: &Value) -> Result<(), ConfigError> {
+    let flags = ["is_decoder", "add_cross_attention"];
+    match flags.into_iter().find(|flag| config.get(flag) == Some(&Value::Bool(true))) {
+        Some(flag) => Err(ConfigError::Unsupported(
+            flag.into(),
+            "a decoder attends to the left only, and Elasticsearch serves encoders",
+        )),
+        None => Ok(()),
+    }
 }
