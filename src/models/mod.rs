@@ -2,10 +2,14 @@
 
 pub mod bert;
 mod distance;
+mod distilbert;
+mod electra;
 pub mod encoder;
 pub mod heads;
 mod inputs;
 pub mod layers;
+mod mpnet;
+mod roberta;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -86,8 +90,23 @@ pub struct Architecture {
 }
 
 /// All architectures. A new one is its own file and one line here.
-pub static ARCHITECTURES: &[Architecture] =
-    &[Architecture { model_type: "bert", dimensions: bert::dimensions, load: bert::load }];
+pub static ARCHITECTURES: &[Architecture] = &[
+    Architecture { model_type: "bert", dimensions: bert::dimensions, load: bert::load },
+    Architecture { model_type: "camembert", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "distilbert",
+        dimensions: distilbert::dimensions,
+        load: distilbert::load,
+    },
+    Architecture { model_type: "electra", dimensions: electra::dimensions, load: electra::load },
+    Architecture { model_type: "mpnet", dimensions: mpnet::dimensions, load: mpnet::load },
+    Architecture { model_type: "roberta", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "xlm-roberta",
+        dimensions: roberta::dimensions,
+        load: roberta::load,
+    },
+];
 
 impl Architecture {
     /// The architecture of a `model_type`.
@@ -106,6 +125,17 @@ impl Architecture {
 /// Reads the fields of an architecture from `config.json`.
 fn read_config<T: DeserializeOwned>(config: &Value) -> Result<T, ConfigError> {
     Ok(T::deserialize(config)?)
+}
+
+/// Reads the fields of an architecture that shares its struct with another and has `defaults` of its own.
+fn read_config_over<T: DeserializeOwned>(
+    mut defaults: Value,
+    config: &Value,
+) -> Result<T, ConfigError> {
+    if let (Some(defaults), Some(given)) = (defaults.as_object_mut(), config.as_object()) {
+        defaults.extend(given.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    read_config(&defaults)
 }
 
 /// The largest size that any field may have: beyond every real model, small enough that products of a few do not overflow.
