@@ -164,7 +164,6 @@ impl Encoder {
     }
 
     /// The table of words, for a decoder that is tied to it.
-    #[must_use]
     pub fn words(&self) -> &Tensor {
         &self.embeddings.words
     }
@@ -220,12 +219,12 @@ impl Embeddings {
         }
         let types = config.type_vocab_size;
         let mut token_types = (types > 0).then(|| table("token_type_embeddings", types));
-        if types == 1 {
-            if let (Some(places), Some(kinds)) = (&positions, &token_types) {
-                // A tensor that is missing in the file fails here, and is reported when loading ends.
-                positions = Some(places.f_add(kinds).unwrap_or_else(|_| Tensor::new()));
-                token_types = None;
-            }
+        if types == 1
+            && let (Some(places), Some(kinds)) = (&positions, &token_types)
+        {
+            // A tensor that is missing in the file fails here, and is reported when loading ends.
+            positions = Some(places.f_add(kinds).unwrap_or_else(|_| Tensor::new()));
+            token_types = None;
         }
         Self {
             words: table("word_embeddings", config.vocab_size),

@@ -1,5 +1,7 @@
 //! Layers that the architectures share. Shapes: `[batch, tokens, hidden]` unless said otherwise.
 
+use std::f64::consts::{E, FRAC_1_SQRT_2};
+
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
@@ -152,7 +154,7 @@ impl Activation {
             Self::QuickGelu => x.f_mul_scalar(1.702)?.f_silu()?.f_div_scalar(1.702)?,
             Self::Laplace => {
                 // Nor is erf: gelu(y) / y is the normal distribution that it stands for here, 1/2 at zero.
-                let y = x.f_sub_scalar(0.707107)?.f_div_scalar(0.282095)?;
+                let y = x.f_sub_scalar(FRAC_1_SQRT_2)?.f_div_scalar(0.282095)?;
                 let phi = y.f_gelu("none")?.f_div(&y)?;
                 phi.f_masked_fill(&y.f_eq(0.)?, 0.5)?
             }
@@ -160,7 +162,7 @@ impl Activation {
             Self::Linear => x.shallow_clone(),
             Self::Mish => {
                 // tanh(log(1 + n)) = (n² + 2n) / (n² + 2n + 2) with n = e^x; beyond x = 20 it is 1 in float32.
-                let n = Tensor::f_pow_scalar(std::f64::consts::E, &x.f_clamp(-100., 20.)?)?;
+                let n = Tensor::f_pow_scalar(E, &x.f_clamp(-100., 20.)?)?;
                 let m = n.f_mul(&n.f_add_scalar(2.)?)?;
                 x.f_mul(&m.f_div(&m.f_add_scalar(2.)?)?)?
             }

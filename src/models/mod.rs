@@ -86,8 +86,11 @@ pub struct Architecture {
     /// Its sizes.
     pub dimensions: fn(&Value) -> Result<Dimensions, ConfigError>,
     /// Builds it over the weights.
-    pub load: fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, ConfigError>,
+    pub load: Load,
 }
+
+/// Builds an architecture over its weights.
+pub type Load = fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, ConfigError>;
 
 /// All architectures. A new one is its own file and one line here.
 pub static ARCHITECTURES: &[Architecture] = &[
