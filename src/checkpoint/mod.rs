@@ -202,7 +202,6 @@ impl Weights<'_> {
     }
 
     /// The tensor `name` of `shape`, in float32.
-    #[must_use]
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Tensor {
         let name = self.name(name);
         let mut ledger = self.checkpoint.ledger.borrow_mut();

@@ -1,8 +1,11 @@
 //! Layers that the architectures share. Shapes: `[batch, tokens, hidden]` unless said otherwise.
 
+use std::f64::consts::{E, FRAC_1_SQRT_2};
+
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
+use super::distance::DistanceEmbedding;
 use super::{AttentionForm, Inputs};
 use crate::checkpoint::Weights;
 use crate::torchscript::{TorchError, reshape, view};
@@ -103,6 +106,8 @@ pub enum Activation {
     Linear,
     /// `x * tanh(softplus(x))`.
     Mish,
+    /// Rectified linear unit with a learned slope below zero.
+    Prelu,
     /// Rectified linear unit.
     Relu,
     /// relu, squared.
@@ -139,7 +144,7 @@ impl Activation {
     /// Applies it to every element.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// libtorch's own; prelu, whose slope is among the weights ([`ActivationLayer`]).
     pub fn forward(self, x: &Tensor) -> Result<Tensor, TorchError> {
         Ok(match self {
             Self::Gelu => x.f_gelu("none")?,
@@ -149,17 +154,22 @@ impl Activation {
             Self::QuickGelu => x.f_mul_scalar(1.702)?.f_silu()?.f_div_scalar(1.702)?,
             Self::Laplace => {
                 // Nor is erf: gelu(y) / y is the normal distribution that it stands for here, 1/2 at zero.
-                let y = x.f_sub_scalar(0.707107)?.f_div_scalar(0.282095)?;
+                let y = x.f_sub_scalar(FRAC_1_SQRT_2)?.f_div_scalar(0.282095)?;
                 let phi = y.f_gelu("none")?.f_div(&y)?;
                 phi.f_masked_fill(&y.f_eq(0.)?, 0.5)?
             }
-            Self::LeakyRelu => x.f_relu()?.f_sub(&x.f_neg()?.f_relu()?.f_mul_scalar(0.01)?)?,
+            Self::LeakyRelu => x.f_relu()?.f_sub(&below_zero(x)?.f_mul_scalar(0.01)?)?,
             Self::Linear => x.shallow_clone(),
             Self::Mish => {
                 // tanh(log(1 + n)) = (n² + 2n) / (n² + 2n + 2) with n = e^x; beyond x = 20 it is 1 in float32.
-                let n = Tensor::f_pow_scalar(std::f64::consts::E, &x.f_clamp(-100., 20.)?)?;
+                let n = Tensor::f_pow_scalar(E, &x.f_clamp(-100., 20.)?)?;
                 let m = n.f_mul(&n.f_add_scalar(2.)?)?;
                 x.f_mul(&m.f_div(&m.f_add_scalar(2.)?)?)?
+            }
+            Self::Prelu => {
+                return Err(TorchError::Native(
+                    "prelu has no slope in this part of the model".into(),
+                ));
             }
             Self::Relu => x.f_relu()?,
             Self::Relu2 => x.f_relu()?.f_pow_tensor_scalar(2)?,
@@ -169,6 +179,58 @@ impl Activation {
             Self::Tanh => x.f_tanh()?,
         })
     }
+}
+
+/// `x` below zero, without its sign; 0 elsewhere.
+fn below_zero(x: &Tensor) -> Result<Tensor, TorchError> {
+    Ok(x.f_neg()?.f_relu()?)
+}
+
+/// An activation with what it has learned, which is nothing for all but prelu.
+#[derive(Debug)]
+pub struct ActivationLayer {
+    activation: Activation,
+    slope: Option<Tensor>,
+}
+
+impl ActivationLayer {
+    /// Reads prelu's `weight`, `[1]`.
+    #[must_use]
+    pub fn load(activation: Activation, weights: &Weights<'_>) -> Self {
+        let slope = (activation == Activation::Prelu).then(|| weights.tensor("weight", &[1]));
+        Self { activation, slope }
+    }
+
+    /// Applies it to every element.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TorchError> {
+        match &self.slope {
+            Some(slope) => Ok(x.f_relu()?.f_sub(&below_zero(x)?.f_mul(slope)?)?),
+            None => self.activation.forward(x),
+        }
+    }
+}
+
+impl From<Activation> for ActivationLayer {
+    /// An activation that a class fixes, so that it can learn nothing.
+    fn from(activation: Activation) -> Self {
+        Self { activation, slope: None }
+    }
+}
+
+/// How the places of tokens enter a model (`position_embedding_type` in `config.json`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PositionEmbedding {
+    /// Added to the words.
+    #[default]
+    Absolute,
+    /// In the scores of attention, by query and distance.
+    RelativeKey,
+    /// In the scores of attention, by query and distance, and by key and distance.
+    RelativeKeyQuery,
 }
 
 /// What is added to attention scores `[batch, heads, tokens, tokens]` so that nobody attends to padding: 0, or float32's lowest
@@ -189,6 +251,7 @@ pub struct SelfAttention {
     value: Linear,
     heads: i64,
     head_size: i64,
+    distances: Option<DistanceEmbedding>,
 }
 
 impl SelfAttention {
@@ -197,7 +260,20 @@ impl SelfAttention {
     pub fn load(weights: &Weights<'_>, names: [&str; 3], hidden: i64, heads: i64) -> Self {
         let [query, key, value] =
             names.map(|name| Linear::load(&weights.sub(name), hidden, hidden));
-        Self { query, key, value, heads, head_size: hidden / heads }
+        Self { query, key, value, heads, head_size: hidden / heads, distances: None }
+    }
+
+    /// Lets the scores depend on the distance between tokens, of which there are at most `positions`, as `kind` says. Reads
+    /// `distance_embedding` `[2 * positions - 1, head_size]` where it does so.
+    #[must_use]
+    pub fn with_distances(
+        self,
+        weights: &Weights<'_>,
+        kind: PositionEmbedding,
+        positions: i64,
+    ) -> Self {
+        let distances = DistanceEmbedding::load(weights, kind, positions, self.head_size);
+        Self { distances, ..self }
     }
 
     /// The attended values, `[batch, tokens, hidden]`, before the output projection. `bias` is added to the scores.
@@ -218,6 +294,13 @@ impl SelfAttention {
         let query = by_head(&self.query)?;
         let key = by_head(&self.key)?;
         let value = by_head(&self.value)?;
+        let with_distances = match &self.distances {
+            Some(distances) => {
+                Some(bias.f_add(&distances.scores(&query, &key, self.heads, inputs)?)?)
+            }
+            None => None,
+        };
+        let bias = with_distances.as_ref().unwrap_or(bias);
         let scale = (self.head_size as f64).sqrt().recip();
         let context = attend([&query, &key, &value], bias, scale, inputs)?.f_transpose(1, 2)?;
         // Not a view: the fused operation's memory layout differs between versions of libtorch.

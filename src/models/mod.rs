@@ -1,8 +1,15 @@
 //! Architectures, one file each, and the inputs that they take.
 
 pub mod bert;
+mod distance;
+mod distilbert;
+mod electra;
+pub mod encoder;
+pub mod heads;
 mod inputs;
 pub mod layers;
+mod mpnet;
+mod roberta;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -79,12 +86,30 @@ pub struct Architecture {
     /// Its sizes.
     pub dimensions: fn(&Value) -> Result<Dimensions, ConfigError>,
     /// Builds it over the weights.
-    pub load: fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, ConfigError>,
+    pub load: Load,
 }
 
+/// Builds an architecture over its weights.
+pub type Load = fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, ConfigError>;
+
 /// All architectures. A new one is its own file and one line here.
-pub static ARCHITECTURES: &[Architecture] =
-    &[Architecture { model_type: "bert", dimensions: bert::dimensions, load: bert::load }];
+pub static ARCHITECTURES: &[Architecture] = &[
+    Architecture { model_type: "bert", dimensions: bert::dimensions, load: bert::load },
+    Architecture { model_type: "camembert", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "distilbert",
+        dimensions: distilbert::dimensions,
+        load: distilbert::load,
+    },
+    Architecture { model_type: "electra", dimensions: electra::dimensions, load: electra::load },
+    Architecture { model_type: "mpnet", dimensions: mpnet::dimensions, load: mpnet::load },
+    Architecture { model_type: "roberta", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "xlm-roberta",
+        dimensions: roberta::dimensions,
+        load: roberta::load,
+    },
+];
 
 impl Architecture {
     /// The architecture of a `model_type`.
@@ -105,15 +130,48 @@ fn read_config<T: DeserializeOwned>(config: &Value) -> Result<T, ConfigError> {
     Ok(T::deserialize(config)?)
 }
 
+/// Reads the fields of an architecture that shares its struct with another and has `defaults` of its own.
+fn read_config_over<T: DeserializeOwned>(
+    mut defaults: Value,
+    config: &Value,
+) -> Result<T, ConfigError> {
+    if let (Some(defaults), Some(given)) = (defaults.as_object_mut(), config.as_object()) {
+        defaults.extend(given.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    read_config(&defaults)
+}
+
 /// The largest size that any field may have: beyond every real model, small enough that products of a few do not overflow.
 const MAX_SIZE: i64 = 1 << 24;
+
+/// The most layers and positions: as far beyond every real model, and few enough that what is made of each costs little even where
+/// `config.json` lies about the weights.
+const MAX_LAYERS: i64 = 1 << 10;
+const MAX_POSITIONS: i64 = 1 << 20;
 
 /// Checks sizes, named as in `config.json`.
 fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), ConfigError> {
     for &(name, value) in sizes {
-        if !(1..=MAX_SIZE).contains(&value) {
+        let most = match name {
+            "max_position_embeddings" => MAX_POSITIONS,
+            _ if name.ends_with("layers") => MAX_LAYERS,
+            _ => MAX_SIZE,
+        };
+        if !(1..=most).contains(&value) {
             return Err(ConfigError::Value(format!("{name} is {value}, which no model has")));
         }
     }
     Ok(())
+}
+
+/// Refuses a decoder, which every class of BERT's kind can be made into.
+fn check_encoder(config: &Value) -> Result<(), ConfigError> {
+    let flags = ["is_decoder", "add_cross_attention"];
+    match flags.into_iter().find(|flag| config.get(flag) == Some(&Value::Bool(true))) {
+        Some(flag) => Err(ConfigError::Unsupported(
+            flag.into(),
+            "a decoder attends to the left only, and Elasticsearch serves encoders",
+        )),
+        None => Ok(()),
+    }
 }

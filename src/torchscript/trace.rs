@@ -30,6 +30,20 @@ impl Size {
             if ffi::is_tracing() { Some(ffi::size_of(tensor, axis as i64)?) } else { None };
         Ok(Self { value, recorded })
     }
+
+    /// This size times `factor` plus `offset`.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn affine(&self, factor: i64, offset: i64) -> Result<Self, TorchError> {
+        let recorded = match &self.recorded {
+            // A product with 1 would be recorded too.
+            Some(size) if factor == 1 => Some(size.f_add_scalar(offset)?),
+            Some(size) => Some(size.f_mul_scalar(factor)?.f_add_scalar(offset)?),
+            None => None,
+        };
+        Ok(Self { value: self.value * factor + offset, recorded })
+    }
 }
 
 /// One element of a shape.
@@ -71,11 +85,16 @@ fn stash(argument: &CStr, shape: &[Dim<'_>]) -> Result<Vec<i64>, TorchError> {
 }
 
 /// Stashes a recorded size as the scalar `argument` of the next operation and returns the plain integer.
-fn stash_scalar(argument: &CStr, size: &Size) -> Result<i64, TorchError> {
-    if let Some(recorded) = &size.recorded {
-        ffi::stash_scalar(argument, recorded)?;
+fn stash_scalar<'a>(argument: &CStr, size: impl Into<Dim<'a>>) -> Result<i64, TorchError> {
+    match size.into() {
+        Dim::Fixed(n) => Ok(n),
+        Dim::Of(size) => {
+            if let Some(recorded) = &size.recorded {
+                ffi::stash_scalar(argument, recorded)?;
+            }
+            Ok(size.value)
+        }
     }
-    Ok(size.value)
 }
 
 /// `tensor.view(shape)`.
@@ -96,13 +115,35 @@ pub fn reshape(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError>
     Ok(tensor.f_reshape(shape.as_slice())?)
 }
 
+/// `tensor.expand(shape)`: a view that repeats axes of size 1.
+///
+/// # Errors
+/// When the shape does not fit.
+pub fn expand(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError> {
+    let shape = stash(c"size", shape)?;
+    Ok(tensor.f_expand(shape.as_slice(), false)?)
+}
+
 /// The first `end` entries of `tensor` along `axis`.
 ///
 /// # Errors
 /// When the tensor has no such axis.
 pub fn slice(tensor: &Tensor, axis: i64, end: &Size) -> Result<Tensor, TorchError> {
-    let end = stash_scalar(c"end", end)?;
-    Ok(tensor.f_slice(axis, 0, end, 1)?)
+    slice_between(tensor, axis, 0, end)
+}
+
+/// The entries `start` to `end` (exclusive) of `tensor` along `axis`; what is negative counts from the end.
+///
+/// # Errors
+/// When the tensor has no such axis.
+pub fn slice_between<'a>(
+    tensor: &Tensor,
+    axis: i64,
+    start: impl Into<Dim<'a>>,
+    end: impl Into<Dim<'a>>,
+) -> Result<Tensor, TorchError> {
+    let (start, end) = (stash_scalar(c"start", start)?, stash_scalar(c"end", end)?);
+    Ok(tensor.f_slice(axis, start, end, 1)?)
 }
 
 /// The integers 0 to `end` (exclusive), int64.
@@ -127,7 +168,14 @@ mod tests {
             let row = view(&slice(&table, 0, &tokens)?, &[1.into(), (&tokens).into(), 1.into()])?;
             let counted = view(&arange(&tokens)?, &[1.into(), (-1).into(), 1.into()])?;
             let ids = view(&inputs[0], &[(&batch).into(), (&tokens).into(), 1.into()])?;
-            let sum = ids.f_add(&row)?.f_add(&counted)?;
+            let (begin, past) = (tokens.affine(-1, 64)?, tokens.affine(1, 0)?.affine(2, -1)?);
+            let last = slice_between(&table, 0, &begin, 64)?;
+            let wide = expand(&last.f_unsqueeze(0)?, &[(&past).into(), (&tokens).into()])?;
+            let wide = view(
+                &wide.f_sum_dim_intlist([0i64].as_slice(), false, None)?,
+                &[1.into(), (-1).into(), 1.into()],
+            )?;
+            let sum = ids.f_add(&row)?.f_add(&counted)?.f_add(&wide)?;
             reshape(&sum.f_transpose(1, 2)?, &[(&batch).into(), (-1).into()])
         };
         let example = [Tensor::ones([1, 5], (Kind::Int64, tch::Device::Cpu))];

@@ -1,0 +1,123 @@
+//! DistilBERT (Sanh et al. 2019, arXiv:1910.01108; `transformers/models/distilbert/modeling_distilbert.py`).
+//!
+//! A BERT without token types and pooler, with names of its own for all fields and weights.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
+use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::layers::{Activation, ActivationLayer, LayerNorm, Linear, PositionEmbedding};
+use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config};
+use crate::checkpoint::Weights;
+
+/// `DistilBertConfig`, with its defaults. Transformers takes the names that BERT gives to three of the fields as well
+/// (`attribute_map`). `sinusoidal_pos_embds` tells only how the table of positions was begun; the file holds it in any case.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct DistilBertConfig {
+    vocab_size: i64,
+    max_position_embeddings: i64,
+    #[serde(alias = "num_hidden_layers")]
+    n_layers: i64,
+    #[serde(alias = "num_attention_heads")]
+    n_heads: i64,
+    #[serde(alias = "hidden_size")]
+    dim: i64,
+    hidden_dim: i64,
+    activation: Activation,
+    tie_word_embeddings: bool,
+}
+
+impl Default for DistilBertConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 30522,
+            max_position_embeddings: 512,
+            n_layers: 6,
+            n_heads: 12,
+            dim: 768,
+            hidden_dim: 3072,
+            activation: Activation::Gelu,
+            tie_word_embeddings: true,
+        }
+    }
+}
+
+/// `TransformerBlock`'s.
+const NAMES: Names = Names {
+    attention: "attention",
+    query_key_value: ["q_lin", "k_lin", "v_lin"],
+    attention_output: "attention.out_lin",
+    attention_norm: "sa_layer_norm",
+    intermediate: "ffn.lin1",
+    activation: "ffn.activation",
+    output: "ffn.lin2",
+    norm: "output_layer_norm",
+};
+
+/// Reads and checks `config.json`.
+fn read(config: &Value) -> Result<(DistilBertConfig, EncoderConfig), ConfigError> {
+    check_encoder(config)?;
+    let config: DistilBertConfig = read_config(config)?;
+    let sizes = EncoderConfig {
+        vocab_size: config.vocab_size,
+        embedding_size: config.dim,
+        hidden_size: config.dim,
+        num_hidden_layers: config.n_layers,
+        num_attention_heads: config.n_heads,
+        intermediate_size: config.hidden_dim,
+        hidden_act: config.activation,
+        max_position_embeddings: config.max_position_embeddings,
+        position_embedding: PositionEmbedding::Absolute,
+        counting: Counting::FromZero,
+        type_vocab_size: 0,
+        // Of the class, not of the configuration.
+        layer_norm_eps: 1e-12,
+    };
+    sizes.check()?;
+    Ok((config, sizes))
+}
+
+/// The sizes of a DistilBERT.
+pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
+    Ok(read(config)?.1.dimensions())
+}
+
+/// Builds a DistilBERT under the head.
+pub(super) fn load(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+) -> Result<Box<dyn Model>, ConfigError> {
+    let (config, sizes) = read(blueprint.config)?;
+    let base = weights.base("distilbert");
+    let encoder = Encoder::load(&base, "transformer.layer", &NAMES, &sizes);
+    let hidden = sizes.hidden_size;
+    let head = TaskHead::load(
+        weights,
+        blueprint,
+        hidden,
+        || {
+            let (words, tied) = (encoder.words(), config.tie_word_embeddings);
+            let biases = &["vocab_projector.bias"];
+            let shape = [sizes.vocab_size, hidden];
+            let (name, act) = ("vocab_layer_norm", weights.sub("activation"));
+            MaskedLmHead {
+                dense: Linear::load(&weights.sub("vocab_transform"), hidden, hidden),
+                activation: ActivationLayer::load(sizes.hidden_act, &act),
+                norm: LayerNorm::load(&weights.sub(name), hidden, sizes.layer_norm_eps),
+                decoder: decoder(weights, "vocab_projector", biases, words, shape, tied),
+            }
+        },
+        || SequenceHead {
+            dense: Linear::load(&weights.sub("pre_classifier"), hidden, hidden),
+            activation: Activation::Relu.into(),
+            classifier: Linear::load(&weights.sub("classifier"), hidden, blueprint.labels),
+        },
+    );
+    // Known, and rightly left out where the task has none: the masked language model that nearly every DistilBERT began as.
+    for name in ["vocab_transform", "vocab_layer_norm", "vocab_projector"] {
+        weights.ignore_all(name);
+    }
+    Ok(Box::new(EncoderModel { encoder, head }))
+}

@@ -1,0 +1,77 @@
+//! ELECTRA (Clark et al. 2020, arXiv:2003.10555; `transformers/models/electra/modeling_electra.py`).
+//!
+//! A BERT whose embeddings may be narrower than its layers. The discriminator is what gets fine-tuned; the generator is a masked
+//! language model.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::bert::BertConfig;
+use super::encoder::{Encoder, EncoderConfig, EncoderModel, Names};
+use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::layers::{Activation, LayerNorm, Linear};
+use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
+use crate::checkpoint::Weights;
+
+/// `ElectraConfig`.
+#[derive(Debug, Deserialize)]
+struct ElectraConfig {
+    #[serde(flatten)]
+    bert: BertConfig,
+    embedding_size: i64,
+}
+
+/// Reads and checks `config.json`.
+fn read(config: &Value) -> Result<(BertConfig, EncoderConfig), ConfigError> {
+    check_encoder(config)?;
+    let defaults = json!({
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+    });
+    let ElectraConfig { bert, embedding_size } = read_config_over(defaults, config)?;
+    let sizes = EncoderConfig { embedding_size, ..bert.sizes() };
+    sizes.check()?;
+    Ok((bert, sizes))
+}
+
+/// The sizes of an ELECTRA.
+pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
+    Ok(read(config)?.1.dimensions())
+}
+
+/// Builds an ELECTRA under the head. Both heads with an activation have gelu, whatever `hidden_act` says.
+pub(super) fn load(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+) -> Result<Box<dyn Model>, ConfigError> {
+    let (config, sizes) = read(blueprint.config)?;
+    let base = weights.base("electra");
+    let encoder = Encoder::load(&base, "encoder.layer", &Names::BERT, &sizes);
+    let (hidden, width) = (sizes.hidden_size, sizes.embedding_size);
+    let head = TaskHead::load(
+        weights,
+        blueprint,
+        hidden,
+        // ElectraGeneratorPredictions, and generator_lm_head on it.
+        || {
+            let head = weights.sub("generator_predictions");
+            let shape = [sizes.vocab_size, width];
+            let biases = &["generator_lm_head.bias"];
+            let (words, tied) = (encoder.words(), config.tie_word_embeddings);
+            MaskedLmHead {
+                dense: Linear::load(&head.sub("dense"), hidden, width),
+                activation: Activation::Gelu.into(),
+                norm: LayerNorm::load(&head.sub("LayerNorm"), width, sizes.layer_norm_eps),
+                decoder: decoder(weights, "generator_lm_head", biases, words, shape, tied),
+            }
+        },
+        || SequenceHead::load(weights, hidden, blueprint.labels, Activation::Gelu.into()),
+    );
+    // Known, and rightly left out where the task has none: the heads of pre-training.
+    for name in ["generator_predictions", "generator_lm_head", "discriminator_predictions"] {
+        weights.ignore_all(name);
+    }
+    Ok(Box::new(EncoderModel { encoder, head }))
+}

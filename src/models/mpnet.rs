@@ -1,0 +1,194 @@
+//! MPNet (Song et al. 2020, arXiv:2004.09297; `transformers/models/mpnet/modeling_mpnet.py`).
+//!
+//! A BERT without token types, positions counted as RoBERTa's, and a bias on all attention scores by the distance between tokens.
+
+use serde::Deserialize;
+use serde_json::Value;
+use tch::{Kind, TchError, Tensor};
+
+use super::distance::{near, skew};
+use super::encoder::{Counting, Encoder, EncoderConfig, Names};
+use super::heads::{SequenceHead, TaskHead};
+use super::layers::{Activation, PositionEmbedding, attention_bias};
+use super::roberta::lm_head;
+use super::{Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, read_config};
+use crate::checkpoint::Weights;
+use crate::torchscript::{TorchError, expand};
+
+/// `MPNetConfig`, with its defaults.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct MPNetConfig {
+    vocab_size: i64,
+    hidden_size: i64,
+    num_hidden_layers: i64,
+    num_attention_heads: i64,
+    intermediate_size: i64,
+    hidden_act: Activation,
+    max_position_embeddings: i64,
+    layer_norm_eps: f64,
+    relative_attention_num_buckets: i64,
+    tie_word_embeddings: bool,
+}
+
+impl Default for MPNetConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 30527,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: Activation::Gelu,
+            max_position_embeddings: 512,
+            layer_norm_eps: 1e-12,
+            relative_attention_num_buckets: BUCKETS,
+            tie_word_embeddings: true,
+        }
+    }
+}
+
+/// `MPNetLayer`'s.
+const NAMES: Names = Names {
+    attention: "attention.attn",
+    query_key_value: ["q", "k", "v"],
+    attention_output: "attention.attn.o",
+    attention_norm: "attention.LayerNorm",
+    ..Names::BERT
+};
+
+/// The class fixes the id of the padding token, whatever `pad_token_id` says.
+const PADDING: i64 = 1;
+
+/// The buckets that distances fall into, half of them for each direction. The class never looks at
+/// `relative_attention_num_buckets` but to size the table.
+const BUCKETS: i64 = 32;
+
+/// From this distance on all fall into the last bucket.
+const FAR: f64 = 128.;
+
+/// Reads and checks `config.json`.
+fn read(config: &Value) -> Result<(MPNetConfig, EncoderConfig), ConfigError> {
+    check_encoder(config)?;
+    let config: MPNetConfig = read_config(config)?;
+    let sizes = EncoderConfig {
+        vocab_size: config.vocab_size,
+        embedding_size: config.hidden_size,
+        hidden_size: config.hidden_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_attention_heads: config.num_attention_heads,
+        intermediate_size: config.intermediate_size,
+        hidden_act: config.hidden_act,
+        max_position_embeddings: config.max_position_embeddings,
+        position_embedding: PositionEmbedding::Absolute,
+        counting: Counting::BehindPadding(PADDING),
+        type_vocab_size: 0,
+        layer_norm_eps: config.layer_norm_eps,
+    };
+    sizes.check()?;
+    if config.relative_attention_num_buckets < BUCKETS {
+        return Err(ConfigError::Value(format!(
+            "relative_attention_num_buckets is {}; MPNet uses {BUCKETS}",
+            config.relative_attention_num_buckets
+        )));
+    }
+    Ok((config, sizes))
+}
+
+/// The sizes of an MPNet.
+pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
+    Ok(read(config)?.1.dimensions())
+}
+
+/// Builds an MPNet under the head.
+pub(super) fn load(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+) -> Result<Box<dyn Model>, ConfigError> {
+    let (config, sizes) = read(blueprint.config)?;
+    let base = weights.base("mpnet");
+    let encoder = Encoder::load(&base, "encoder.layer", &NAMES, &sizes);
+    let heads = config.num_attention_heads;
+    let by_bucket = base
+        .sub("encoder.relative_attention_bias")
+        .tensor("weight", &[config.relative_attention_num_buckets, heads]);
+    // A tensor that is missing in the file fails here, and is reported when loading ends.
+    let by_distance =
+        by_distance(&by_bucket, sizes.dimensions().positions).unwrap_or_else(|_| Tensor::new());
+    let head = TaskHead::load(
+        weights,
+        blueprint,
+        sizes.hidden_size,
+        || lm_head(weights, &sizes, encoder.words(), config.tie_word_embeddings),
+        || {
+            let activation = Activation::Tanh.into();
+            SequenceHead::load(weights, sizes.hidden_size, blueprint.labels, activation)
+        },
+    );
+    // Known, and rightly left out where the task has none.
+    base.ignore_all("pooler");
+    weights.ignore_all("lm_head");
+    Ok(Box::new(MPNet { encoder, by_distance, heads, head }))
+}
+
+struct MPNet {
+    encoder: Encoder,
+    /// What is added to the scores of each head, by distance: `[heads, 2 * positions]`.
+    by_distance: Tensor,
+    heads: i64,
+    head: TaskHead,
+}
+
+impl Model for MPNet {
+    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let (heads, tokens) = (self.heads.into(), (&inputs.tokens).into());
+        let row = near(&self.by_distance, 1, &inputs.tokens)?.f_unsqueeze(0)?.f_unsqueeze(2)?;
+        let rows = expand(&row, &[1.into(), heads, tokens, (-1).into()])?;
+        let by_distance = skew(&rows, [1.into(), heads], &inputs.tokens)?;
+        let bias = attention_bias(&inputs.attention_mask)?.f_add(&by_distance)?;
+        self.head.forward(&self.encoder.forward_with(inputs, &bias)?)
+    }
+}
+
+/// From the bias by bucket, `[buckets, heads]`, to that by distance, `[heads, 2 * positions]`, as [`near`] takes it.
+fn by_distance(by_bucket: &Tensor, positions: i64) -> Result<Tensor, TchError> {
+    let of = (Kind::Int64, by_bucket.device());
+    let distances = Tensor::f_arange(2 * positions, of)?.f_sub_scalar(positions - 1)?;
+    by_bucket.f_index_select(0, &buckets(&distances)?)?.f_transpose(0, 1)?.f_contiguous()
+}
+
+/// The bucket of each distance `key position - query position` (`relative_position_bucket`): exact up to 7, then by its logarithm
+/// up to [`FAR`]; the second half of the buckets are for keys behind the query. The arithmetic is Transformers' own, in float32, for a
+/// bucket begins just where the logarithm is whole.
+fn buckets(distances: &Tensor) -> Result<Tensor, TchError> {
+    const HALF: i64 = BUCKETS / 2;
+    const EXACT: i64 = HALF / 2;
+    let n = distances.f_abs()?;
+    let logarithm = n.f_to_kind(Kind::Float)?.f_div_scalar(EXACT)?.f_log()?;
+    let large = logarithm
+        .f_div_scalar((FAR / EXACT as f64).ln())?
+        .f_mul_scalar(HALF - EXACT)?
+        .f_to_kind(Kind::Int64)?
+        .f_add_scalar(EXACT)?
+        .f_clamp_max(HALF - 1)?;
+    let behind = distances.f_gt(0)?.f_to_kind(Kind::Int64)?.f_mul_scalar(HALF)?;
+    n.f_where_self(&n.f_lt(EXACT)?, &large)?.f_add(&behind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_grow_with_the_logarithm_of_the_distance() {
+        let of = |distances: &[i64]| {
+            Vec::<i64>::try_from(buckets(&Tensor::from_slice(distances)).unwrap()).unwrap()
+        };
+        assert_eq!(of(&[0, -1, -7, 1, 7]), [0, 1, 7, 17, 23]);
+        // Each bucket is √2 times as wide as the last: 8, 11.3, 16, 22.6, 32, 45.3, 64, 90.5.
+        assert_eq!(of(&[-8, -11, -12, -15, -16, -22, -23]), [8, 8, 9, 9, 10, 10, 11]);
+        assert_eq!(of(&[-31, -32, -45, -46, -63, -64]), [11, 12, 12, 13, 13, 14]);
+        assert_eq!(of(&[-90, -91, -127, -128, -5000]), [14, 15, 15, 15, 15]);
+        assert_eq!(of(&[8, 128, 5000]), [24, 31, 31]);
+    }
+}

@@ -1,0 +1,81 @@
+//! RoBERTa (Liu et al. 2019, arXiv:1907.11692; `transformers/models/roberta/modeling_roberta.py`), and CamemBERT and XLM-RoBERTa,
+//! which are RoBERTas with other tokenizers.
+//!
+//! A BERT whose positions are counted as in fairseq, with heads of its own.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tch::Tensor;
+
+use super::bert::BertConfig;
+use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
+use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::layers::{Activation, LayerNorm, Linear};
+use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
+use crate::checkpoint::Weights;
+
+/// `RobertaConfig`.
+#[derive(Debug, Deserialize)]
+struct RobertaConfig {
+    #[serde(flatten)]
+    bert: BertConfig,
+    pad_token_id: i64,
+}
+
+/// Reads and checks `config.json`.
+fn read(config: &Value) -> Result<(BertConfig, EncoderConfig), ConfigError> {
+    check_encoder(config)?;
+    let mut defaults = json!({ "pad_token_id": 1 });
+    if config.get("model_type").is_some_and(|model_type| model_type == "roberta") {
+        defaults["vocab_size"] = 50265.into();
+    }
+    let RobertaConfig { bert, pad_token_id } = read_config_over(defaults, config)?;
+    let sizes = EncoderConfig { counting: Counting::BehindPadding(pad_token_id), ..bert.sizes() };
+    sizes.check()?;
+    Ok((bert, sizes))
+}
+
+/// The sizes of a RoBERTa.
+pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
+    Ok(read(config)?.1.dimensions())
+}
+
+/// Builds a RoBERTa under the head. In all three architectures the base model is called `roberta`.
+pub(super) fn load(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+) -> Result<Box<dyn Model>, ConfigError> {
+    let (config, sizes) = read(blueprint.config)?;
+    let base = weights.base("roberta");
+    let encoder = Encoder::load(&base, "encoder.layer", &Names::BERT, &sizes);
+    let hidden = sizes.hidden_size;
+    let head = TaskHead::load(
+        weights,
+        blueprint,
+        hidden,
+        || lm_head(weights, &sizes, encoder.words(), config.tie_word_embeddings),
+        || SequenceHead::load(weights, hidden, blueprint.labels, Activation::Tanh.into()),
+    );
+    // Known, and rightly left out where the task has none.
+    base.ignore_all("pooler");
+    weights.ignore_all("lm_head");
+    Ok(Box::new(EncoderModel { encoder, head }))
+}
+
+/// `RobertaLMHead`, which is `MPNetLMHead` too: with gelu, whatever `hidden_act` says.
+pub(super) fn lm_head(
+    weights: &Weights<'_>,
+    sizes: &EncoderConfig,
+    words: &Tensor,
+    tied: bool,
+) -> MaskedLmHead {
+    let head = weights.sub("lm_head");
+    let hidden = sizes.hidden_size;
+    let shape = [sizes.vocab_size, hidden];
+    MaskedLmHead {
+        dense: Linear::load(&head.sub("dense"), hidden, hidden),
+        activation: Activation::Gelu.into(),
+        norm: LayerNorm::load(&head.sub("layer_norm"), hidden, sizes.layer_norm_eps),
+        decoder: decoder(&head, "decoder", &["bias", "decoder.bias"], words, shape, tied),
+    }
+}
