@@ -186,7 +186,9 @@ impl Conversion {
             None => embedding.then(|| Embedder::mean(dimensions.hidden)),
         };
         let settings = modules.map(|st| st.settings).unwrap_or_default();
-        tokenizer.do_lower_case |= settings.do_lower_case;
+        if settings.do_lower_case {
+            tokenizer.lower_case();
+        }
 
         let mut notes = std::mem::take(&mut tokenizer.warnings);
         if !loaded.unused.is_empty() {
@@ -298,7 +300,7 @@ impl Conversion {
     pub fn configuration(&self, title: &str, traced: &Traced) -> Map<String, Value> {
         let facts = Facts {
             tokenizer: self.tokenizer.kind.name(),
-            do_lower_case: self.tokenizer.do_lower_case,
+            tokenization: &self.tokenizer.settings,
             max_sequence_length: self.max_sequence_length,
             labels: &self.labels,
             embedding_size: self.network.embedder.as_ref().map(Embedder::size),

@@ -8,4 +8,4 @@ pub use model::ModelConfig;
 pub use sentence_transformers::{
     DenseConfig, Module, PoolingConfig, PoolingMode, SentenceBertConfig, SentenceTransformers,
 };
-pub use tokenizer::TokenizerConfig;
+pub use tokenizer::{SPECIAL_TOKEN_ROLES, SpecialTokenNames, TokenizerConfig};

@@ -1,13 +1,13 @@
-//! `tokenizer_config.json`.
+//! `tokenizer_config.json` and `special_tokens_map.json`.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::source::{ModelFiles, SourceError};
 
-/// The settings that reach the server.
+/// The settings of a tokenizer that matter here.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct TokenizerConfig {
@@ -19,10 +19,27 @@ pub struct TokenizerConfig {
     pub strip_accents: Option<bool>,
     /// Whether Chinese characters are split off.
     pub tokenize_chinese_chars: Option<bool>,
+    /// Whether words are split at punctuation before WordPiece.
+    pub do_basic_tokenize: Option<bool>,
+    /// Words that stay whole.
+    pub never_split: Option<Vec<String>>,
+    /// Whether a text is read as if it began with a space (byte-level BPE).
+    pub add_prefix_space: Option<bool>,
+    /// Whether words are split at punctuation before SentencePiece (DeBERTa).
+    pub split_by_punct: Option<bool>,
+    /// Whether Japanese text is segmented at all.
+    pub do_word_tokenize: Option<bool>,
+    /// What segments Japanese text.
+    pub word_tokenizer_type: Option<String>,
+    /// What cuts Japanese words.
+    pub subword_tokenizer_type: Option<String>,
     model_max_length: Option<Value>,
     max_len: Option<Value>,
-    /// Tokens added to the vocabulary, by id.
-    pub added_tokens_decoder: BTreeMap<String, AddedToken>,
+    /// Tokens added to the vocabulary, by id. Where it is given, no other file's added tokens count.
+    pub added_tokens_decoder: Option<BTreeMap<String, AddedToken>>,
+    /// All else, the special tokens among it.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// A token added to the vocabulary.
@@ -32,6 +49,56 @@ pub struct AddedToken {
     pub content: String,
 }
 
+/// Which tokens have a role, as one file says.
+#[derive(Debug, Clone, Default)]
+pub struct SpecialTokenNames {
+    roles: BTreeMap<&'static str, Option<String>>,
+    /// Special tokens without a role.
+    pub additional: Vec<String>,
+}
+
+/// The roles, in the order in which Transformers goes through them.
+pub const SPECIAL_TOKEN_ROLES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+impl SpecialTokenNames {
+    /// Reads `special_tokens_map.json`; a repository without one names no tokens.
+    ///
+    /// # Errors
+    /// When it is not valid.
+    pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
+        let map: Map<String, Value> = files.json("special_tokens_map.json")?.unwrap_or_default();
+        Ok(Self::of(&map))
+    }
+
+    /// The token in a role of [`SPECIAL_TOKEN_ROLES`]. Nothing where the file does not speak of the role, `Some(None)` where it says
+    /// that no token has it.
+    #[must_use]
+    pub fn role(&self, role: &str) -> Option<Option<&str>> {
+        self.roles.get(role).map(Option::as_deref)
+    }
+
+    fn of(map: &Map<String, Value>) -> Self {
+        let roles = SPECIAL_TOKEN_ROLES
+            .into_iter()
+            .filter_map(|role| Some((role, content(map.get(role)?))))
+            .collect();
+        // Transformers 5 has renamed the list.
+        let additional = ["additional_special_tokens", "extra_special_tokens"]
+            .into_iter()
+            .filter_map(|name| map.get(name)?.as_array())
+            .flatten()
+            .filter_map(|token| content(token))
+            .collect();
+        Self { roles, additional }
+    }
+}
+
+/// A token, written as a string or as an object with its ways.
+fn content(token: &Value) -> Option<String> {
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
+}
+
 impl TokenizerConfig {
     /// Reads `tokenizer_config.json`; a repository without one has all defaults.
     ///
@@ -39,6 +106,12 @@ impl TokenizerConfig {
     /// When it is not valid.
     pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
         Ok(files.json("tokenizer_config.json")?.unwrap_or_default())
+    }
+
+    /// The tokens that have a role.
+    #[must_use]
+    pub fn special_tokens(&self) -> SpecialTokenNames {
+        SpecialTokenNames::of(&self.others)
     }
 
     /// The longest input in tokens that the tokenizer was made for: `model_max_length`, or `max_len` of old files. Transformers

@@ -98,12 +98,24 @@ impl ModelFiles {
     /// The text of a file, if it is there.
     ///
     /// # Errors
-    /// When it cannot be read or is not UTF-8.
+    /// When it cannot be read, is too large or is not UTF-8.
     pub fn text(&self, name: &str) -> Result<Option<String>, SourceError> {
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|error| SourceError::Io {
+            path: self.folder.join(name),
+            source: io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()),
+        })
+    }
+
+    /// The bytes of a file, if it is there: for small binary files such as a SentencePiece model.
+    ///
+    /// # Errors
+    /// When it cannot be read or is too large.
+    pub fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
         let Some(path) = self.find(name)? else { return Ok(None) };
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         File::open(&path)
-            .and_then(|file| file.take(MAX_TEXT + 1).read_to_string(&mut text))
+            .and_then(|file| file.take(MAX_TEXT + 1).read_to_end(&mut bytes))
             .and_then(|length| {
                 if length as u64 > MAX_TEXT {
                     Err(io::ErrorKind::FileTooLarge.into())
@@ -112,7 +124,7 @@ impl ModelFiles {
                 }
             })
             .map_err(|source| SourceError::Io { path, source })?;
-        Ok(Some(text))
+        Ok(Some(bytes))
     }
 
     /// A JSON file, if it is there.

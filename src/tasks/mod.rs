@@ -113,10 +113,11 @@ impl Task {
     #[must_use]
     pub fn inference_config(self, facts: &Facts<'_>) -> Value {
         let definition = self.definition();
+        // The order is eland's: what all tokenizers have, then the tokenizer's own.
         let mut tokenization = Map::new();
-        tokenization.insert("do_lower_case".into(), facts.do_lower_case.into());
         tokenization.insert("max_sequence_length".into(), facts.max_sequence_length.into());
         definition.tokenize(facts.max_sequence_length, &mut tokenization);
+        tokenization.extend(facts.tokenization.clone());
         let mut config = Map::new();
         config.insert("tokenization".into(), json!({ facts.tokenizer: tokenization }));
         definition.configure(facts, &mut config);
@@ -157,8 +158,8 @@ impl FromStr for Task {
 pub struct Facts<'a> {
     /// The server's tokenizer.
     pub tokenizer: &'static str,
-    /// Whether it lower-cases.
-    pub do_lower_case: bool,
+    /// Its own settings.
+    pub tokenization: &'a Map<String, Value>,
     /// The longest input in tokens.
     pub max_sequence_length: u32,
     /// The model's labels, in the order of its logits.

@@ -36,8 +36,8 @@ impl Definition for QuestionAnswering {
     }
 
     fn tokenize(&self, max_sequence_length: u32, tokenization: &mut Map<String, Value>) {
+        tokenization.insert("truncate".into(), "none".into());
         // A window must be longer than what it shares with the next, which a very short model needs less of.
         tokenization.insert("span".into(), SPAN.min(max_sequence_length / 3).into());
-        tokenization.insert("truncate".into(), "none".into());
     }
 }

@@ -1,142 +1,101 @@
-//! WordPiece vocabularies: `vocab.txt`, else `tokenizer.json` (`BertTokenizer` in Transformers and the classes that inherit from it).
+//! WordPiece vocabularies: `vocab.txt`, else `tokenizer.json` (`BertTokenizer` in Transformers and the classes like it,
+//! `MPNetTokenizer`).
 
-use std::collections::BTreeMap;
+use super::Reader;
+use super::tokenizer_json::{TokenizerJson, Tokens};
+use super::{Base, TokenizerError};
 
-use serde::Deserialize;
-use tokenizers::models::ModelWrapper;
+/// The file of the slow tokenizers.
+pub(super) const VOCABULARY: &str = "vocab.txt";
 
-use super::{TokenizerError, in_order};
-use crate::config::TokenizerConfig;
-use crate::source::ModelFiles;
-
-/// The classes in Transformers that tokenize as BERT does, without the suffix Fast. PreTrainedTokenizer is what a bare tokenizer.json
-/// is saved under; its content decides.
-pub(super) const CLASSES: &[&str] = &[
-    "BertTokenizer",
-    "DistilBertTokenizer",
-    "ElectraTokenizer",
-    "MobileBertTokenizer",
-    "SqueezeBertTokenizer",
-    "RetriBertTokenizer",
-    "DPRContextEncoderTokenizer",
-    "DPRQuestionEncoderTokenizer",
-    "PreTrainedTokenizer",
-];
-
-/// More ids than any vocabulary has.
-const MAX_TOKENS: usize = 1 << 24;
-
-pub(super) struct WordPiece {
-    pub(super) tokens: Vec<String>,
-    pub(super) do_lower_case: bool,
-    pub(super) warnings: Vec<String>,
+/// Reads `vocab.txt`, if it is there.
+pub(super) fn slow(reader: &Reader<'_>) -> Result<Option<Base>, TokenizerError> {
+    let Some(text) = reader.files.text(VOCABULARY)? else { return Ok(None) };
+    let tokens: Vec<_> = lines(&text).enumerate().collect();
+    if tokens.is_empty() {
+        return Err(TokenizerError::Empty(VOCABULARY));
+    }
+    Ok(Some(Base::of(tokens)))
 }
 
-/// What `tokenizer.json`'s `BertNormalizer` says.
-#[derive(Debug, Default, Deserialize)]
-struct Normalizer {
-    lowercase: Option<bool>,
-    strip_accents: Option<bool>,
-    handle_chinese_chars: Option<bool>,
+/// The vocabulary of `tokenizer.json`.
+pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
+    if !json.has_bert_s_prefix() {
+        return Err(TokenizerError::Unsupported(
+            "of tokenizer.json, WordPiece that does not mark inner pieces with ##".into(),
+        ));
+    }
+    let Tokens::Numbered(tokens) = &json.model.vocab else { return Ok(Base::default()) };
+    Ok(Base::of(tokens.iter().map(|(token, id)| (*id, token.clone())).collect()))
 }
 
-#[derive(Deserialize)]
-struct TokenizerJson {
-    #[serde(default)]
-    normalizer: Option<Normalizer>,
-}
-
-pub(super) fn read(
-    files: &ModelFiles,
-    config: &TokenizerConfig,
-) -> Result<WordPiece, TokenizerError> {
-    let (mut by_id, normalizer) = if let Some(text) = files.text("vocab.txt")? {
-        (lines(&text).enumerate().collect(), Normalizer::default())
-    } else if let Some(text) = files.text("tokenizer.json")? {
-        (tokenizer_json(&text)?, bert_normalizer(&text)?)
-    } else {
-        let advice = "one of them holds the vocabulary; fetch the tokenizer files too";
-        return Err(files.missing("vocab.txt and no tokenizer.json", advice).into());
+/// Whether text is lower-cased, with warnings where the server cannot do as the tokenizer does. A class of Transformers goes by
+/// `tokenizer_config.json` and its own defaults, whatever `tokenizer.json` says; where none is named, `tokenizer.json` alone counts.
+pub(super) fn do_lower_case(
+    reader: &Reader<'_>,
+    by_content: bool,
+    warnings: &mut Vec<String>,
+) -> bool {
+    let config = reader.config;
+    let normalization = reader.json.map(TokenizerJson::normalization);
+    let (lower_case, strip_accents, split_chinese) = match &normalization {
+        Some(json) if by_content => (json.lowercase, json.strip_accents, json.split_chinese),
+        _ => (
+            config.do_lower_case.unwrap_or(true),
+            config.strip_accents,
+            config.tokenize_chinese_chars.unwrap_or(true),
+        ),
     };
-    if by_id.is_empty() {
-        let name = if files.find("vocab.txt")?.is_some() { "vocab.txt" } else { "tokenizer.json" };
-        return Err(TokenizerError::Empty(name));
-    }
-    for (id, token) in added_tokens(files, config)? {
-        by_id.entry(id).or_insert(token);
-    }
-
-    // BertTokenizer lower-cases unless told otherwise.
-    let do_lower_case = config.do_lower_case.or(normalizer.lowercase).unwrap_or(true);
-    let strip_accents = config.strip_accents.or(normalizer.strip_accents);
-    let chinese = config.tokenize_chinese_chars.or(normalizer.handle_chinese_chars);
-    let mut warnings = Vec::new();
-    if let Some(strip_accents) = strip_accents.filter(|&strip| strip != do_lower_case) {
+    if let Some(json) = normalization.filter(|json| json.lowercase != lower_case) {
         warnings.push(format!(
-            "the tokenizer has strip_accents {strip_accents} with do_lower_case {do_lower_case}; Elasticsearch strips accents \
+            "tokenizer.json's normalizer has lowercase {}, but Transformers goes by do_lower_case of tokenizer_config.json \
+             (true where absent), so {lower_case} is sent",
+            json.lowercase
+        ));
+    } else if let Some(asked) = config.do_lower_case.filter(|&asked| asked != lower_case) {
+        warnings.push(format!(
+            "tokenizer_config.json has do_lower_case {asked}, but Transformers goes by tokenizer.json for this class, so \
+             {lower_case} is sent"
+        ));
+    }
+    if let Some(strip_accents) = strip_accents.filter(|&strip| strip != lower_case) {
+        warnings.push(format!(
+            "the tokenizer has strip_accents {strip_accents} with do_lower_case {lower_case}; Elasticsearch strips accents \
              just when it lower-cases, so words with accents will be tokenized differently"
         ));
     }
-    if chinese == Some(false) {
+    if !split_chinese {
         warnings.push(
             "the tokenizer keeps Chinese characters together; Elasticsearch always splits them, so such text will be tokenized \
              differently"
                 .into(),
         );
     }
-    Ok(WordPiece { tokens: in_order(by_id), do_lower_case, warnings })
+    if config.do_basic_tokenize == Some(false) {
+        warnings.push(
+            "the tokenizer does not split words at punctuation (do_basic_tokenize false); Elasticsearch always does".into(),
+        );
+    }
+    if config.never_split.as_ref().is_some_and(|words| !words.is_empty()) {
+        warnings.push("the tokenizer has words that it never splits (never_split); Elasticsearch has no such setting".into());
+    }
+    if by_content && reader.json.is_some_and(|json| !json.has_bert_s_words()) {
+        warnings.push(
+            "tokenizer.json does not tell words apart as BERT does (BertPreTokenizer); Elasticsearch does, so some text will be \
+             tokenized differently"
+                .into(),
+        );
+    }
+    lower_case
 }
 
-/// The lines of `vocab.txt` as Python's text mode sees them: ended by \n, \r\n or \r.
-fn lines(text: &str) -> impl Iterator<Item = String> {
+/// The lines of a text file as Python's text mode sees them: ended by \n, \r\n or \r.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = String> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let lines: Vec<String> =
         if text.is_empty() { Vec::new() } else { text.split('\n').map(str::to_owned).collect() };
     lines.into_iter()
-}
-
-fn tokenizer_json(text: &str) -> Result<BTreeMap<usize, String>, TokenizerError> {
-    let tokenizer: tokenizers::Tokenizer = text
-        .parse()
-        .map_err(|e: tokenizers::Error| TokenizerError::TokenizerJson(e.to_string()))?;
-    if !matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_)) {
-        return Err(TokenizerError::TokenizerJson("its model is not WordPiece".into()));
-    }
-    tokenizer.get_vocab(true).into_iter().map(|(token, id)| checked(id as usize, token)).collect()
-}
-
-fn bert_normalizer(text: &str) -> Result<Normalizer, TokenizerError> {
-    serde_json::from_str::<TokenizerJson>(text)
-        .map(|json| json.normalizer.unwrap_or_default())
-        .map_err(|e| TokenizerError::TokenizerJson(e.to_string()))
-}
-
-/// Tokens added behind the vocabulary, from `tokenizer_config.json` and `added_tokens.json`.
-fn added_tokens(
-    files: &ModelFiles,
-    config: &TokenizerConfig,
-) -> Result<BTreeMap<usize, String>, TokenizerError> {
-    let mut added = BTreeMap::new();
-    for (id, token) in &config.added_tokens_decoder {
-        let id = id.parse().map_err(|_| {
-            TokenizerError::TokenizerJson(format!("added_tokens_decoder: {id:?} is not an id"))
-        })?;
-        added.extend([checked(id, token.content.clone())?]);
-    }
-    let old: BTreeMap<String, usize> = files.json("added_tokens.json")?.unwrap_or_default();
-    for (token, id) in old {
-        added.extend([checked(id, token)?]);
-    }
-    Ok(added)
-}
-
-fn checked(id: usize, token: String) -> Result<(usize, String), TokenizerError> {
-    if id < MAX_TOKENS {
-        Ok((id, token))
-    } else {
-        Err(TokenizerError::TokenizerJson(format!("the token {token:?} has the id {id}")))
-    }
 }
 
 #[cfg(test)]

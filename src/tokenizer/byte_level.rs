@@ -1,0 +1,173 @@
+//! Byte-level BPE: `vocab.json` with `merges.txt`, else `tokenizer.json` (`RobertaTokenizer` and `BartTokenizer` in Transformers).
+
+use std::collections::{HashMap, HashSet};
+
+use super::ids::some_of;
+use super::tokenizer_json::{TokenizerJson, Tokens};
+use super::wordpiece::lines;
+use super::{Base, Reader, TokenizerError};
+
+/// The files of the slow tokenizers.
+pub(super) const VOCABULARY: &str = "vocab.json";
+pub(super) const MERGES: &str = "merges.txt";
+
+/// Reads `vocab.json` and `merges.txt`, if both are there.
+pub(super) fn slow(reader: &Reader<'_>) -> Result<Option<Base>, TokenizerError> {
+    let files = reader.files;
+    if files.find(VOCABULARY)?.is_none() {
+        return Ok(None);
+    }
+    let Some(merges) = files.text(MERGES)? else { return Ok(None) };
+    let ids: HashMap<String, usize> = files.json(VOCABULARY)?.unwrap_or_default();
+    if ids.is_empty() {
+        return Err(TokenizerError::Empty(VOCABULARY));
+    }
+    let (merges, mut notes) = ranked(&merges);
+    let unknown = unknown(&merges, |token| ids.contains_key(token));
+    if 2 * unknown.len() > merges.len() {
+        return Err(TokenizerError::Merges { unknown: unknown.len(), merges: merges.len() });
+    }
+    notes.extend(some_of(&unknown).map(|some| {
+        format!("merges.txt joins tokens to such as vocab.json does not have ({some}); where that happens in a text it gives <unk>")
+    }));
+    let mut tokens: Vec<_> = ids.into_iter().map(|(token, id)| (id, token)).collect();
+    tokens.sort_unstable();
+    Ok(Some(Base { merges: Some(merges), notes, ..Base::of(tokens) }))
+}
+
+/// The lines of `merges.txt` that `RobertaTokenizer` makes merges of, in the order of their ranks: all but the first, which names a
+/// version, and what stands behind the last line break. A merge that is listed twice has its later rank.
+fn ranked(text: &str) -> (Vec<String>, Vec<String>) {
+    let complete = text.ends_with(['\n', '\r']);
+    let mut all: Vec<String> = lines(text).collect();
+    if !complete {
+        all.pop();
+    }
+    let version = !all.is_empty() && !all.remove(0).starts_with("#version");
+    let mut broken = Vec::new();
+    let mut merges: Vec<String> = Vec::new();
+    for line in all {
+        let parts: Vec<&str> = line.split_whitespace().collect();
+        match parts.as_slice() {
+            [] => (),
+            [a, b] => merges.push(format!("{a} {b}")),
+            _ => broken.push(format!("{line:?}")),
+        }
+    }
+    let mut notes = Vec::new();
+    if version {
+        notes.push("merges.txt does not begin with a line that names its version; Transformers passes over its first line all the same".into());
+    }
+    if !complete {
+        notes.push(
+            "merges.txt does not end with a line break; Transformers passes over its last line"
+                .into(),
+        );
+    }
+    notes.extend(
+        some_of(&broken).map(|some| format!("merges.txt holds lines that are no merges: {some}")),
+    );
+    let mut seen = HashSet::new();
+    let mut keep: Vec<bool> =
+        merges.iter().rev().map(|merge| seen.insert(merge.as_str())).collect();
+    keep.reverse();
+    let mut keep = keep.into_iter();
+    merges.retain(|_| keep.next().unwrap_or_default());
+    (merges, notes)
+}
+
+/// The merges of which a part or the result is not in the vocabulary.
+fn unknown(merges: &[String], known: impl Fn(&str) -> bool) -> Vec<String> {
+    merges
+        .iter()
+        .filter(|merge| {
+            let joined = merge.replacen(' ', "", 1);
+            !(known(&joined) && merge.split(' ').all(&known))
+        })
+        .cloned()
+        .collect()
+}
+
+/// The vocabulary and merges of `tokenizer.json`.
+pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
+    let Tokens::Numbered(tokens) = &json.model.vocab else { return Ok(Base::default()) };
+    let broken =
+        |reason: String| TokenizerError::Broken { file: super::tokenizer_json::NAME, reason };
+    let known: HashSet<&str> = tokens.iter().map(|(token, _)| token.as_str()).collect();
+    let mut merges = Vec::with_capacity(json.model.merges.len());
+    for merge in &json.model.merges {
+        let (a, b) =
+            merge.pair().ok_or_else(|| broken(format!("{merge:?} is no merge of two tokens")))?;
+        if a.contains(' ') || b.contains(' ') {
+            return Err(broken(format!(
+                "the merge of {a:?} and {b:?} holds a space, which no byte stands for"
+            )));
+        }
+        merges.push(format!("{a} {b}"));
+    }
+    if let Some(some) = some_of(&unknown(&merges, |token| known.contains(token))) {
+        return Err(broken(format!(
+            "its merges name tokens that its vocabulary does not have: {some}"
+        )));
+    }
+    let names = json.normalizers();
+    let notes = (!names.is_empty()).then(|| {
+        format!(
+            "tokenizer.json changes text before it is cut ({}); Elasticsearch does not",
+            names.join(", ")
+        )
+    });
+    Ok(Base {
+        merges: Some(merges),
+        notes: notes.into_iter().collect(),
+        ..Base::of(tokens.iter().map(|(token, id)| (*id, token.clone())).collect())
+    })
+}
+
+/// Whether a text is read as if it began with a space: as `tokenizer_config.json` says, whatever `tokenizer.json` does.
+pub(super) fn add_prefix_space(reader: &Reader<'_>, warnings: &mut Vec<String>) -> bool {
+    let add = reader.config.add_prefix_space.unwrap_or(false);
+    if let Some(other) =
+        reader.json.and_then(TokenizerJson::add_prefix_space).filter(|&other| other != add)
+    {
+        warnings.push(format!(
+            "tokenizer.json has add_prefix_space {other}, but Transformers goes by tokenizer_config.json (false where absent), so \
+             {add} is sent"
+        ));
+    }
+    add
+}
+
+/// Merges of different tokens to the same one. The server knows a merge by what it makes.
+pub(super) fn ambiguous(merges: &[String]) -> Vec<String> {
+    let mut by_result: HashMap<String, &str> = HashMap::with_capacity(merges.len());
+    let mut ambiguous = Vec::new();
+    for merge in merges {
+        if let Some(other) = by_result.insert(merge.replacen(' ', "", 1), merge) {
+            ambiguous.push(format!("{other:?} and {merge:?}"));
+        }
+    }
+    ambiguous
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merges_are_ranked_as_in_python() {
+        let (merges, notes) = ranked("#version: 0.2\na b\nc d\na b\n\nab cd\n");
+        assert_eq!(merges, ["c d", "a b", "ab cd"]);
+        assert!(notes.is_empty());
+        let (merges, notes) = ranked("a b\nc d\nabc\ne f");
+        assert_eq!(merges, ["c d"]);
+        assert_eq!(notes.len(), 3);
+        assert!(ranked("").0.is_empty());
+    }
+
+    #[test]
+    fn merges_to_the_same_token_are_seen() {
+        let merges = ["a bc", "ab c", "d e"].map(str::to_owned);
+        assert_eq!(ambiguous(&merges), [r#""a bc" and "ab c""#]);
+    }
+}

@@ -1,0 +1,247 @@
+//! Which of Transformers' tokenizers a repository has, and which of the server's stands in for it.
+
+use super::tokenizer_json::{Algorithm, TokenizerJson};
+use super::{TokenizerError, TokenizerKind};
+use crate::config::{ModelConfig, SpecialTokenNames, TokenizerConfig};
+
+/// The slow tokenizers of Transformers whose vocabularies can be read. Classes that differ in name only are one here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    Bert,
+    BertJapanese,
+    MpNet,
+    Roberta,
+    XlmRoberta,
+    Camembert,
+    DebertaV2,
+}
+
+/// What a name in `tokenizer_class` stands for.
+enum Named {
+    Class(Class),
+    /// Saved from the tokenizers library alone: tokenizer.json decides.
+    Generic,
+}
+
+/// What is supported, for messages.
+pub(super) const SUPPORTED: &str = "BertTokenizer (also as DistilBertTokenizer, ElectraTokenizer, MobileBertTokenizer, \
+     SqueezeBertTokenizer, RetriBertTokenizer, DPRContextEncoderTokenizer, DPRQuestionEncoderTokenizer), \
+     BertJapaneseTokenizer with MeCab, MPNetTokenizer, RobertaTokenizer, BartTokenizer, XLMRobertaTokenizer, \
+     CamembertTokenizer and DebertaV2Tokenizer, each fast or slow";
+
+impl Class {
+    /// The server's tokenizer.
+    pub(super) fn kind(self) -> TokenizerKind {
+        match self {
+            Self::Bert => TokenizerKind::Bert,
+            Self::BertJapanese => TokenizerKind::BertJapanese,
+            Self::MpNet => TokenizerKind::MpNet,
+            Self::Roberta => TokenizerKind::Roberta,
+            Self::XlmRoberta | Self::Camembert => TokenizerKind::XlmRoberta,
+            Self::DebertaV2 => TokenizerKind::DebertaV2,
+        }
+    }
+
+    /// How it cuts words.
+    pub(super) fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Bert | Self::BertJapanese | Self::MpNet => Algorithm::WordPiece,
+            Self::Roberta => Algorithm::Bpe,
+            Self::XlmRoberta | Self::Camembert | Self::DebertaV2 => Algorithm::Unigram,
+        }
+    }
+
+    /// The tokens that the class puts into the roles of [`SPECIAL_TOKEN_ROLES`](crate::config::SPECIAL_TOKEN_ROLES) where no file
+    /// says otherwise.
+    pub(super) fn special_tokens(self) -> [Option<&'static str>; 7] {
+        match self {
+            Self::Bert | Self::BertJapanese => [
+                None,
+                None,
+                Some("[UNK]"),
+                Some("[SEP]"),
+                Some("[PAD]"),
+                Some("[CLS]"),
+                Some("[MASK]"),
+            ],
+            Self::DebertaV2 => {
+                ["[CLS]", "[SEP]", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"].map(Some)
+            }
+            Self::MpNet => ["<s>", "</s>", "[UNK]", "</s>", "<pad>", "<s>", "<mask>"].map(Some),
+            Self::Roberta | Self::XlmRoberta | Self::Camembert => {
+                ["<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"].map(Some)
+            }
+        }
+    }
+
+    fn of_model_type(model_type: &str) -> Option<Self> {
+        Some(match model_type {
+            "bert" | "distilbert" | "electra" | "mobilebert" | "squeezebert" | "retribert"
+            | "dpr" => Self::Bert,
+            "mpnet" => Self::MpNet,
+            "roberta" | "bart" => Self::Roberta,
+            "xlm-roberta" => Self::XlmRoberta,
+            "camembert" => Self::Camembert,
+            "deberta-v2" => Self::DebertaV2,
+            _ => return None,
+        })
+    }
+
+    /// The class whose vocabulary `tokenizer.json` holds, by its algorithm and by the token that it begins a text with.
+    fn of_content(json: &TokenizerJson, special: &SpecialTokenNames) -> Option<Self> {
+        let begins_with = |token: &str| {
+            let named = special.role("cls_token").flatten().or(special.role("bos_token").flatten());
+            json.template().map(|template| template.class).or(named) == Some(token)
+                || (named.is_none() && json.template().is_none() && json.has(token))
+        };
+        match json.algorithm() {
+            Algorithm::WordPiece if begins_with("[CLS]") => Some(Self::Bert),
+            Algorithm::WordPiece if begins_with("<s>") => Some(Self::MpNet),
+            Algorithm::Bpe if json.is_byte_level() && begins_with("<s>") => Some(Self::Roberta),
+            Algorithm::Unigram if begins_with("[CLS]") && json.has("[UNK]") => {
+                Some(Self::DebertaV2)
+            }
+            Algorithm::Unigram if json.has("<s>NOTUSED") => Some(Self::Camembert),
+            Algorithm::Unigram if begins_with("<s>") => Some(Self::XlmRoberta),
+            _ => None,
+        }
+    }
+}
+
+fn named(name: &str) -> Option<Named> {
+    Some(Named::Class(match name.strip_suffix("Fast").unwrap_or(name) {
+        "BertTokenizer"
+        | "DistilBertTokenizer"
+        | "ElectraTokenizer"
+        | "MobileBertTokenizer"
+        | "SqueezeBertTokenizer"
+        | "RetriBertTokenizer"
+        | "DPRContextEncoderTokenizer"
+        | "DPRQuestionEncoderTokenizer" => Class::Bert,
+        "BertJapaneseTokenizer" => Class::BertJapanese,
+        "MPNetTokenizer" => Class::MpNet,
+        "RobertaTokenizer" | "BartTokenizer" => Class::Roberta,
+        "XLMRobertaTokenizer" => Class::XlmRoberta,
+        "CamembertTokenizer" => Class::Camembert,
+        "DebertaV2Tokenizer" => Class::DebertaV2,
+        // The second is what Transformers 5 calls the first.
+        "PreTrainedTokenizer" | "TokenizersBackend" => return Some(Named::Generic),
+        _ => return None,
+    }))
+}
+
+/// Which tokenizer it is, and by what.
+pub(super) struct Choice {
+    pub(super) class: Class,
+    /// No class of Transformers is named, so that tokenizer.json alone counts, whatever other files there are.
+    pub(super) by_content: bool,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Refuses a tokenizer that the server has no equivalent for, by its name alone.
+pub(super) fn check_name(
+    config: &TokenizerConfig,
+    model: &ModelConfig,
+) -> Result<(), TokenizerError> {
+    match config.tokenizer_class.as_ref().or(model.tokenizer_class.as_ref()) {
+        Some(name) if named(name).is_none() => Err(TokenizerError::Unsupported(name.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// Decides the class: `tokenizer_class` of `tokenizer_config.json`, else of `config.json`, else what goes with the model_type, else
+/// what `tokenizer.json` contains. Reports which of them disagree.
+pub(super) fn choose(
+    config: &TokenizerConfig,
+    special: &SpecialTokenNames,
+    model: &ModelConfig,
+    json: Option<&TokenizerJson>,
+) -> Result<Choice, TokenizerError> {
+    check_name(config, model)?;
+    let content = json.and_then(|json| Class::of_content(json, special));
+    let model_type = model.model_type.as_deref().unwrap_or_default();
+    let by_model_type = Class::of_model_type(model_type);
+    let names = [
+        ("tokenizer_config.json", config.tokenizer_class.as_deref()),
+        ("config.json", model.tokenizer_class.as_deref()),
+    ];
+    let mut said: Vec<(String, Class)> = Vec::new();
+    let mut generic = None;
+    for (file, name) in names.into_iter().filter_map(|(file, name)| Some((file, name?))) {
+        match named(name) {
+            Some(Named::Class(class)) => {
+                said.push((format!("{file}'s tokenizer_class {name}"), class))
+            }
+            Some(Named::Generic) if said.is_empty() => generic = Some(name),
+            _ => (),
+        }
+    }
+    // What is named after the generic class counts no more than a model_type: Transformers looks at the first name alone.
+    let by_name = said.first().map(|said| said.1).filter(|_| generic.is_none());
+    said.extend(
+        by_model_type.map(|class| (format!("config.json's model_type {model_type}"), class)),
+    );
+
+    let class =
+        match (by_name, generic, json) {
+            (Some(class), ..) => Some(class),
+            (None, Some(name), Some(json)) => Some(content.ok_or_else(|| {
+                TokenizerError::Unsupported(format!("{name} ({})", json.describe()))
+            })?),
+            (None, ..) => by_model_type.or(content),
+        };
+    let class = class.ok_or_else(|| {
+        TokenizerError::Unsupported(json.map_or("of this model".into(), TokenizerJson::describe))
+    })?;
+    said.extend(content.map(|class| ("the content of tokenizer.json".to_owned(), class)));
+    let warnings = said
+        .iter()
+        .filter(|(_, other)| !alike(*other, class))
+        .map(|(source, other)| {
+            format!(
+                "the files disagree on the tokenizer: {source} stands for Elasticsearch's {}; {} is used",
+                other.kind().name(),
+                class.kind().name()
+            )
+        })
+        .collect();
+    Ok(Choice { class, by_content: generic.is_some() && json.is_some(), warnings })
+}
+
+/// Whether two sources say the same. What segments words is not to be seen from a model_type or a vocabulary.
+fn alike(a: Class, b: Class) -> bool {
+    let kind = |class: Class| match class {
+        Class::BertJapanese => TokenizerKind::Bert,
+        other => other.kind(),
+    };
+    kind(a) == kind(b)
+}
+
+/// The class by what `tokenizer.json` contains, where the class that the files name cannot have written it.
+pub(super) fn by_content(
+    json: &TokenizerJson,
+    special: &SpecialTokenNames,
+) -> Result<Class, TokenizerError> {
+    Class::of_content(json, special).ok_or_else(|| TokenizerError::Unsupported(json.describe()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fast_classes_are_as_the_slow_ones() {
+        for name in ["DistilBertTokenizer", "DistilBertTokenizerFast"] {
+            assert!(matches!(named(name), Some(Named::Class(Class::Bert))), "{name}");
+        }
+        for name in [
+            "GemmaTokenizer",
+            "Qwen2TokenizerFast",
+            "T5Tokenizer",
+            "CLIPTokenizer",
+            "BertweetTokenizer",
+        ] {
+            assert!(named(name).is_none(), "{name}");
+        }
+    }
+}

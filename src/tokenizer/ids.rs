@@ -1,0 +1,267 @@
+//! From tokens with ids to the list that is uploaded, in which a token's place is its id.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::TokenizerError;
+use super::added::AddedTokens;
+use super::tokenizer_json::AddedToken;
+
+/// What a slow tokenizer's `get_vocab` makes of an added token whose text or id is in the vocabulary too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Precedence {
+    /// The text gets the added token's id.
+    Added,
+    /// The text keeps the vocabulary's id (MPNet).
+    Vocabulary,
+    /// The vocabulary's token at the added token's id is no more (SentencePiece tokenizers in the manner of fairseq).
+    Replaced,
+}
+
+/// A vocabulary in the order of its ids.
+#[derive(Debug)]
+pub(super) struct Ids {
+    pub(super) tokens: Vec<String>,
+    /// Special tokens that the vocabulary lacks and no file numbers.
+    pub(super) appended: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Numbers tokens as `PreTrainedTokenizer` does. `vocabulary` is the tokens of the vocabulary files with their ids; of those with the
+/// same text the last one counts.
+pub(super) fn slow(
+    vocabulary: Vec<(usize, String)>,
+    added: &AddedTokens,
+    precedence: Precedence,
+) -> Result<Ids, TokenizerError> {
+    let mut by_id: BTreeMap<usize, &str> =
+        added.by_id.iter().map(|(id, token)| (*id, token.as_str())).collect();
+    let ids = with_added(&vocabulary, &by_id, precedence);
+    let next = ids.len();
+    let mut appended = Vec::new();
+    let mut lost = Vec::new();
+    for token in &added.special {
+        let id = ids.get(token.as_str()).copied().unwrap_or_else(|| {
+            appended.push(token.clone());
+            next + appended.len() - 1
+        });
+        // It takes the place of an added token that was given its id.
+        if let Some(old) = by_id.insert(id, token).filter(|old| old != token) {
+            lost.push(format!("{old:?} to {token:?} at {id}"));
+        }
+    }
+    let warnings = some_of(&lost).map(|some| {
+        format!(
+            "added tokens have the ids of special ones and lose them, as in Transformers: {some}"
+        )
+    });
+    let ids = with_added(&vocabulary, &by_id, precedence);
+    lay_out(&vocabulary, by_id.values().copied(), &ids, appended, warnings.into_iter().collect())
+}
+
+/// The ids of a vocabulary with added tokens.
+fn with_added<'a>(
+    vocabulary: &'a [(usize, String)],
+    added: &BTreeMap<usize, &'a str>,
+    precedence: Precedence,
+) -> HashMap<&'a str, usize> {
+    let mut ids: HashMap<&str, usize> = HashMap::with_capacity(vocabulary.len() + added.len());
+    if precedence == Precedence::Vocabulary {
+        ids.extend(added.iter().map(|(id, token)| (*token, *id)));
+    }
+    let kept = |id: &usize| precedence != Precedence::Replaced || !added.contains_key(id);
+    ids.extend(
+        vocabulary.iter().filter(|(id, _)| kept(id)).map(|(id, token)| (token.as_str(), *id)),
+    );
+    if precedence != Precedence::Vocabulary {
+        ids.extend(added.iter().map(|(id, token)| (*token, *id)));
+    }
+    ids
+}
+
+/// Numbers tokens as `PreTrainedTokenizerFast` does. `in_file` are the added tokens of `tokenizer.json`; what the other files add comes
+/// behind.
+pub(super) fn fast(
+    vocabulary: &[(usize, String)],
+    in_file: &[AddedToken],
+    added: &AddedTokens,
+) -> Result<Ids, TokenizerError> {
+    let mut ids: HashMap<&str, usize> = HashMap::with_capacity(vocabulary.len());
+    ids.extend(vocabulary.iter().map(|(id, token)| (token.as_str(), *id)));
+    let size = ids.len();
+    let mut next = size;
+    let mut renumbered = Vec::new();
+    for token in in_file {
+        let id = *ids.entry(&token.content).or_insert(next);
+        next = next.max(id.saturating_add(1));
+        if id != token.id {
+            renumbered.push(format!("{:?} has {id}, not {}", token.content, token.id));
+        }
+    }
+    for token in added.by_id.values() {
+        let id = *ids.entry(token).or_insert(next);
+        next = next.max(id.saturating_add(1));
+    }
+    let mut appended = Vec::new();
+    for token in &added.special {
+        let id = *ids.entry(token).or_insert_with(|| {
+            appended.push(token.clone());
+            next
+        });
+        next = next.max(id.saturating_add(1));
+    }
+    let warnings = some_of(&renumbered).map(|some| {
+        format!("tokenizer.json gives added tokens ids that Transformers does not: {some}")
+    });
+    let in_file = in_file.iter().map(|token| &token.content);
+    let others = in_file.chain(added.by_id.values()).chain(&added.special);
+    lay_out(vocabulary, others.map(String::as_str), &ids, appended, warnings.into_iter().collect())
+}
+
+/// Puts each token where `ids` says: those of the vocabulary, then the others, of which a later one takes an earlier one's place. A place that stays empty gets a token that no text contains, so that those behind it keep their
+/// ids.
+fn lay_out<'a>(
+    vocabulary: &'a [(usize, String)],
+    others: impl Iterator<Item = &'a str>,
+    ids: &HashMap<&str, usize>,
+    appended: Vec<String>,
+    mut warnings: Vec<String>,
+) -> Result<Ids, TokenizerError> {
+    let length = ids.values().max().map_or(0, |id| id.saturating_add(1));
+    // Real vocabularies have few holes. Many would cost memory that no file has paid for.
+    if length > 2 * ids.len() + 1024 {
+        return Err(TokenizerError::Id { id: length - 1, tokens: ids.len() });
+    }
+    let mut places: Vec<Option<&'a str>> = vec![None; length];
+    let at = |id: usize, token: &str| ids.get(token) == Some(&id);
+    for (id, token) in vocabulary {
+        if let Some(place) = places.get_mut(*id) {
+            *place = Some(token);
+        }
+    }
+    let mut replaced = Vec::new();
+    for token in others {
+        let Some(&id) = ids.get(token) else { continue };
+        let Some(place) = places.get_mut(id) else { continue };
+        if let Some(old) = place.replace(token)
+            && old != token
+            && at(id, old)
+        {
+            replaced.push(format!("{old:?} and {token:?} at {id}"));
+        }
+    }
+    let mut twice = Vec::new();
+    let tokens = places
+        .into_iter()
+        .enumerate()
+        .map(|(id, place)| match place {
+            Some(token) if at(id, token) => token.to_owned(),
+            Some(token) => {
+                let counts = ids.get(token).copied().unwrap_or_default();
+                twice.push(format!("{token:?} at {id} and {counts}"));
+                // The server too lets the last of them count.
+                if counts > id { token.to_owned() } else { filler(id) }
+            }
+            None => filler(id),
+        })
+        .collect();
+    warnings.extend(some_of(&twice).map(|some| {
+        format!("the vocabulary holds tokens twice ({some}); the second place counts, as in Transformers")
+    }));
+    warnings.extend(some_of(&replaced).map(|some| {
+        format!("the vocabulary has two tokens for one id ({some}); the second one is uploaded, and the first will not be found")
+    }));
+    Ok(Ids { tokens, appended, warnings })
+}
+
+/// A token that no text contains: the server takes words apart at spaces.
+fn filler(id: usize) -> String {
+    format!("[unused id {id}]")
+}
+
+/// The first of a list and how many there are more, for a message; nothing where there are none.
+pub(super) fn some_of(list: &[String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let shown = list.get(..SHOWN).unwrap_or(list).join(", ");
+    match list.len() {
+        0 => None,
+        n if n > SHOWN => Some(format!("{shown} and {} more", n - SHOWN)),
+        _ => Some(shown),
+    }
+}
+
+/// Where two lists number tokens differently, with the names of their sources.
+pub(super) fn differences(a: &[String], b: &[String]) -> Vec<String> {
+    let ids = |tokens: &'_ [String]| -> HashMap<String, usize> {
+        tokens.iter().enumerate().map(|(id, token)| (token.clone(), id)).collect()
+    };
+    let b_ids = ids(b);
+    let a_ids = ids(a);
+    let id = |id: Option<&usize>| id.map_or("none".into(), usize::to_string);
+    let mut differences = Vec::new();
+    for (at, token) in a.iter().enumerate() {
+        if a_ids.get(token) == Some(&at) && b_ids.get(token) != Some(&at) {
+            differences.push(format!("{token:?} has {at} and {}", id(b_ids.get(token))));
+        }
+    }
+    for (at, token) in b.iter().enumerate() {
+        if b_ids.get(token) == Some(&at) && !a_ids.contains_key(token) {
+            differences.push(format!("{token:?} has none and {at}"));
+        }
+    }
+    differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary(tokens: &[&str]) -> Vec<(usize, String)> {
+        tokens.iter().map(|token| (*token).to_owned()).enumerate().collect()
+    }
+
+    fn added(by_id: &[(usize, &str)], special: &[&str]) -> AddedTokens {
+        AddedTokens {
+            by_id: by_id.iter().map(|(id, token)| (*id, (*token).to_owned())).collect(),
+            special: special.iter().map(|token| (*token).to_owned()).collect(),
+            ..AddedTokens::default()
+        }
+    }
+
+    #[test]
+    fn a_token_that_stands_twice_keeps_all_ids_in_place() {
+        let ids =
+            slow(vocabulary(&["a", "b", "a", "c"]), &added(&[], &[]), Precedence::Added).unwrap();
+        assert_eq!(ids.tokens, ["a", "b", "a", "c"]);
+        assert_eq!(ids.warnings.len(), 1);
+    }
+
+    #[test]
+    fn an_added_token_moves() {
+        let moved = added(&[(0, "b"), (4, "c")], &[]);
+        let ids = slow(vocabulary(&["a", "b", "c"]), &moved, Precedence::Added).unwrap();
+        // `b` is 0, so that the later one must not be found.
+        assert_eq!(ids.tokens, ["b", "[unused id 1]", "c", "[unused id 3]", "c"]);
+        let ids = slow(vocabulary(&["a", "b", "c"]), &moved, Precedence::Vocabulary).unwrap();
+        assert_eq!(ids.tokens, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn special_tokens_that_are_missing_come_last() {
+        let special = added(&[(3, "x")], &["b", "[A]", "[B]"]);
+        let ids = slow(vocabulary(&["a", "b", "c"]), &special, Precedence::Added).unwrap();
+        assert_eq!(ids.tokens, ["a", "b", "c", "x", "[A]", "[B]"]);
+        assert_eq!(ids.appended, ["[A]", "[B]"]);
+        // Tokens count, not ids, as in Transformers: the first special token meets `x`.
+        let special = added(&[(4, "x")], &["[A]", "[B]"]);
+        let ids = slow(vocabulary(&["a", "b", "c"]), &special, Precedence::Added).unwrap();
+        assert_eq!(ids.tokens, ["a", "b", "c", "[unused id 3]", "[A]", "[B]"]);
+        assert_eq!(ids.warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_huge_id_makes_no_huge_list() {
+        let far = added(&[(usize::MAX, "x")], &[]);
+        let error = slow(vocabulary(&["a"]), &far, Precedence::Added).unwrap_err();
+        assert!(matches!(error, TokenizerError::Id { .. }));
+    }
+}

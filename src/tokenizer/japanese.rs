@@ -1,0 +1,49 @@
+//! Japanese text (`BertJapaneseTokenizer` in Transformers): segmented into words, which are then cut into pieces or characters.
+
+use super::{Reader, TokenizerError, TokenizerKind};
+
+/// Decides what the server can do for it, with warnings where that is not the same.
+pub(super) fn kind(
+    reader: &Reader<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<TokenizerKind, TokenizerError> {
+    let config = reader.config;
+    let unsupported =
+        |what: String| Err(TokenizerError::Unsupported(format!("BertJapaneseTokenizer {what}")));
+    match config.subword_tokenizer_type.as_deref().unwrap_or("wordpiece") {
+        "wordpiece" => (),
+        "character" => warnings.push(
+            "the tokenizer cuts words into single characters; Elasticsearch runs WordPiece on them: a word of several characters \
+             becomes [UNK] as a whole unless the vocabulary has its later characters with ## before them"
+                .into(),
+        ),
+        other => return unsupported(format!("with subword_tokenizer_type {other}")),
+    }
+    if config.do_word_tokenize == Some(false) {
+        return unsupported("without segmentation into words (do_word_tokenize false)".into());
+    }
+    match config.word_tokenizer_type.as_deref().unwrap_or("basic") {
+        "mecab" => {
+            warnings.push(
+                "Elasticsearch segments Japanese text with Kuromoji (IPADIC, search mode), not with the MeCab dictionary of the \
+                 tokenizer, so some words will be cut differently"
+                    .into(),
+            );
+            if config.do_lower_case == Some(true) {
+                warnings.push(
+                    "with do_lower_case Elasticsearch strips accents too, among them the voicing marks of kana (が becomes か)".into(),
+                );
+            }
+            Ok(TokenizerKind::BertJapanese)
+        }
+        "basic" => {
+            warnings.push(
+                "the tokenizer takes words from white space and keeps Chinese characters together; Elasticsearch always splits \
+                 them, so such text will be tokenized differently"
+                    .into(),
+            );
+            Ok(TokenizerKind::Bert)
+        }
+        other => unsupported(format!("with word_tokenizer_type {other}")),
+    }
+}

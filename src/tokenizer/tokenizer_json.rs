@@ -1,0 +1,349 @@
+//! `tokenizer.json`, the file of the tokenizers library, read for its data.
+//!
+//! The library itself hides merges and scores, and builds tries and regular expressions from what the file says, which a hostile file
+//! could make costly; here nothing is built.
+
+use std::fmt;
+
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::TokenizerError;
+use crate::source::ModelFiles;
+
+/// The name of the file.
+pub(super) const NAME: &str = "tokenizer.json";
+
+/// How words are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    WordPiece,
+    Bpe,
+    Unigram,
+    /// `WordLevel`, which no server knows.
+    Other,
+}
+
+/// The file.
+#[derive(Debug, Deserialize)]
+pub(super) struct TokenizerJson {
+    /// Tokens beside the model's, in the order of the file.
+    #[serde(default)]
+    pub(super) added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    pub(super) model: Model,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct AddedToken {
+    pub(super) id: usize,
+    pub(super) content: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Model {
+    #[serde(rename = "type")]
+    name: Option<String>,
+    pub(super) vocab: Tokens,
+    #[serde(default)]
+    pub(super) merges: Vec<Merge>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    max_input_chars_per_word: Option<u64>,
+    /// Whether characters that are not in the vocabulary become their bytes.
+    #[serde(default)]
+    pub(super) byte_fallback: bool,
+}
+
+/// The model's tokens.
+#[derive(Debug)]
+pub(super) enum Tokens {
+    /// With ids.
+    Numbered(Vec<(String, usize)>),
+    /// In the order of their ids, with scores.
+    Scored(Vec<(String, f64)>),
+}
+
+/// Two tokens that are joined. Old files hold them as a line of `merges.txt`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Merge {
+    Line(String),
+    Pair(String, String),
+}
+
+impl Merge {
+    /// The two tokens.
+    pub(super) fn pair(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Line(line) => line.split_once(' '),
+            Self::Pair(a, b) => Some((a, b)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Tokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Tokens;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("tokens with ids, or a list of tokens with scores")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tokens, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    tokens.push(entry);
+                }
+                Ok(Tokens::Numbered(tokens))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Tokens, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(entry) = seq.next_element()? {
+                    tokens.push(entry);
+                }
+                Ok(Tokens::Scored(tokens))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// What is done to a text before it is cut.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Normalization {
+    pub(super) lowercase: bool,
+    /// Nothing where it follows `lowercase`.
+    pub(super) strip_accents: Option<bool>,
+    pub(super) split_chinese: bool,
+    /// Whether a table of SentencePiece's is applied.
+    pub(super) charsmap: bool,
+}
+
+/// The tokens that are put around a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Template<'a> {
+    pub(super) class: &'a str,
+    pub(super) separator: &'a str,
+}
+
+impl TokenizerJson {
+    /// Reads the file, if it is there.
+    pub(super) fn read(files: &ModelFiles) -> Result<Option<Self>, TokenizerError> {
+        let Some(bytes) = super::bytes(files, NAME)? else { return Ok(None) };
+        Self::parse(&bytes).map(Some)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let broken = |reason: String| TokenizerError::Broken { file: NAME, reason };
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let json: Self = serde_json::from_slice(bytes).map_err(|e| broken(e.to_string()))?;
+        match (json.algorithm(), &json.model.vocab) {
+            (Algorithm::Unigram, Tokens::Numbered(_))
+            | (Algorithm::WordPiece | Algorithm::Bpe, Tokens::Scored(_)) => {
+                Err(broken("its vocabulary does not have the form that its model has".into()))
+            }
+            _ => Ok(json),
+        }
+    }
+
+    /// How words are cut. Old files do not say so, but show it.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        let model = &self.model;
+        match model.name.as_deref() {
+            Some("WordPiece") => Algorithm::WordPiece,
+            Some("BPE") => Algorithm::Bpe,
+            Some("Unigram") => Algorithm::Unigram,
+            Some(_) => Algorithm::Other,
+            None if matches!(model.vocab, Tokens::Scored(_)) => Algorithm::Unigram,
+            None if !model.merges.is_empty() => Algorithm::Bpe,
+            None if model.max_input_chars_per_word.is_some() => Algorithm::WordPiece,
+            None => Algorithm::Other,
+        }
+    }
+
+    /// Whether a token is in the vocabulary.
+    pub(super) fn has(&self, token: &str) -> bool {
+        self.added_tokens.iter().any(|added| added.content == token)
+            || match &self.model.vocab {
+                Tokens::Numbered(tokens) => tokens.iter().any(|(other, _)| other == token),
+                Tokens::Scored(tokens) => tokens.iter().any(|(other, _)| other == token),
+            }
+    }
+
+    /// In a few words, for messages.
+    pub(super) fn describe(&self) -> String {
+        let of = match self.algorithm() {
+            Algorithm::WordPiece => "WordPiece",
+            Algorithm::Bpe if self.is_byte_level() => "byte-level BPE",
+            Algorithm::Bpe => "BPE that is not byte-level",
+            Algorithm::Unigram => "Unigram",
+            Algorithm::Other => self.model.name.as_deref().unwrap_or("an unknown model"),
+        };
+        match self.template() {
+            Some(template) => {
+                format!(
+                    "of tokenizer.json, {of} that begins texts with {} and ends them with {}",
+                    template.class, template.separator
+                )
+            }
+            None => format!("of tokenizer.json, {of}"),
+        }
+    }
+
+    /// Whether its BPE is GPT-2's: over bytes, without marks at the ends of words.
+    pub(super) fn is_byte_level(&self) -> bool {
+        let marked = |mark: &Option<String>| mark.as_ref().is_some_and(|mark| !mark.is_empty());
+        let parts = parts(&self.pre_tokenizer, "pretokenizers");
+        // Another expression splits words where `Split` stands or use_regex is off.
+        parts
+            .iter()
+            .any(|part| is(part, "ByteLevel") && part.get("use_regex") != Some(&Value::Bool(false)))
+            && !parts.iter().any(|part| is(part, "Split"))
+            && !marked(&self.model.continuing_subword_prefix)
+            && !marked(&self.model.end_of_word_suffix)
+    }
+
+    /// Whether a WordPiece model marks the inner pieces of words as BERT's does.
+    pub(super) fn has_bert_s_prefix(&self) -> bool {
+        self.model.continuing_subword_prefix.as_deref().is_none_or(|prefix| prefix == "##")
+    }
+
+    /// Whether words are told apart as BERT does: at white space and punctuation.
+    pub(super) fn has_bert_s_words(&self) -> bool {
+        parts(&self.pre_tokenizer, "pretokenizers").iter().any(|part| is(part, "BertPreTokenizer"))
+    }
+
+    /// Whether a text is read as if it began with a space, where the file says so.
+    pub(super) fn add_prefix_space(&self) -> Option<bool> {
+        parts(&self.pre_tokenizer, "pretokenizers")
+            .iter()
+            .find(|part| is(part, "ByteLevel"))?
+            .get("add_prefix_space")?
+            .as_bool()
+    }
+
+    /// What is done to a text before it is cut.
+    pub(super) fn normalization(&self) -> Normalization {
+        let mut all = Normalization::default();
+        for part in parts(&self.normalizer, "normalizers") {
+            let flag = |name: &str| part.get(name).and_then(Value::as_bool);
+            match part.get("type").and_then(Value::as_str) {
+                Some("BertNormalizer") => {
+                    all.lowercase |= flag("lowercase").unwrap_or(true);
+                    all.strip_accents = all.strip_accents.or(flag("strip_accents"));
+                    all.split_chinese |= flag("handle_chinese_chars").unwrap_or(true);
+                }
+                Some("Lowercase") => all.lowercase = true,
+                Some("StripAccents") => all.strip_accents = Some(true),
+                Some("Precompiled") => all.charsmap = true,
+                _ => (),
+            }
+        }
+        // Only BertNormalizer couples the two.
+        let coupled =
+            parts(&self.normalizer, "normalizers").iter().any(|part| is(part, "BertNormalizer"));
+        all.strip_accents = all.strip_accents.or((!coupled).then_some(false));
+        all
+    }
+
+    /// The names of what is done to a text before it is cut.
+    pub(super) fn normalizers(&self) -> Vec<&str> {
+        parts(&self.normalizer, "normalizers")
+            .into_iter()
+            .filter_map(|part| part.get("type")?.as_str())
+            .collect()
+    }
+
+    /// The tokens that are put around a single text; nothing where none are.
+    pub(super) fn template(&self) -> Option<Template<'_>> {
+        parts(&self.post_processor, "processors").into_iter().find_map(|part| {
+            let token = |name: &str| part.get(name)?.get(0)?.as_str();
+            if let (Some(class), Some(separator)) = (token("cls"), token("sep")) {
+                return Some(Template { class, separator });
+            }
+            let single = part.get("single")?.as_array()?;
+            Some(Template {
+                class: special_token(single.first()?)?,
+                separator: special_token(single.last()?)?,
+            })
+        })
+    }
+}
+
+fn special_token(piece: &Value) -> Option<&str> {
+    piece.get("SpecialToken")?.get("id")?.as_str()
+}
+
+fn is(part: &Value, name: &str) -> bool {
+    part.get("type").and_then(Value::as_str) == Some(name)
+}
+
+/// What a `Sequence` is made of, or the thing itself. `within` is the name of the list.
+fn parts<'a>(value: &'a Value, within: &str) -> Vec<&'a Value> {
+    let mut parts = Vec::new();
+    // The parser has bounded the depth.
+    let mut rest = vec![value];
+    while let Some(value) = rest.pop() {
+        match value.get(within).and_then(Value::as_array) {
+            Some(list) => rest.extend(list.iter().rev()),
+            None => parts.push(value),
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> TokenizerJson {
+        TokenizerJson::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_sequence_of_normalizers_is_understood() {
+        let json = json(
+            r#"{"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Sequence",
+                "normalizers": [{"type": "Lowercase"}, {"type": "StripAccents"}]}]},
+                "model": {"type": "WordPiece", "vocab": {"a": 0}}}"#,
+        );
+        let wanted = Normalization {
+            lowercase: true,
+            strip_accents: Some(true),
+            ..Normalization::default()
+        };
+        assert_eq!(json.normalization(), wanted);
+    }
+
+    #[test]
+    fn models_of_old_files_show_what_they_are() {
+        let algorithm = |model: &str| json(&format!(r#"{{"model": {model}}}"#)).algorithm();
+        assert_eq!(algorithm(r#"{"vocab": [["a", -1.5]], "unk_id": 0}"#), Algorithm::Unigram);
+        assert_eq!(algorithm(r#"{"vocab": {"a": 0}, "merges": ["a b"]}"#), Algorithm::Bpe);
+        assert_eq!(
+            algorithm(r#"{"vocab": {"a": 0}, "max_input_chars_per_word": 100}"#),
+            Algorithm::WordPiece
+        );
+    }
+
+    #[test]
+    fn merges_are_lines_or_pairs() {
+        let json = json(
+            r#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b", ["c", "d e"]]}}"#,
+        );
+        let pairs: Vec<_> = json.model.merges.iter().filter_map(Merge::pair).collect();
+        assert_eq!(pairs, [("a", "b"), ("c", "d e")]);
+    }
+}

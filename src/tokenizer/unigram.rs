@@ -1,0 +1,132 @@
+//! Unigram vocabularies with scores: a SentencePiece model, else `tokenizer.json` (`XLMRobertaTokenizer`, `CamembertTokenizer` and
+//! `DebertaV2Tokenizer` in Transformers).
+
+use super::class::Class;
+use super::sentencepiece::SentencePieceModel;
+use super::tokenizer_json::{TokenizerJson, Tokens};
+use super::{Base, Reader, TokenizerError};
+
+/// The names that SentencePiece models have in repositories.
+const FILES: [&str; 3] = ["sentencepiece.bpe.model", "spm.model", "spiece.model"];
+
+/// The name under which Transformers looks for the model of a class.
+pub(super) fn own_file(class: Class) -> &'static str {
+    let [fairseq, deberta, _] = FILES;
+    if class == Class::DebertaV2 { deberta } else { fairseq }
+}
+
+/// Reads the SentencePiece model that Transformers would read, if it is there.
+pub(super) fn slow(reader: &Reader<'_>, class: Class) -> Result<Option<Base>, TokenizerError> {
+    named(reader, class, own_file(class))
+}
+
+/// Reads the SentencePiece model by whatever name it has.
+pub(super) fn by_any_name(
+    reader: &Reader<'_>,
+    class: Class,
+) -> Result<Option<Base>, TokenizerError> {
+    for name in FILES {
+        if let Some(base) = named(reader, class, name)? {
+            return Ok(Some(base));
+        }
+    }
+    Ok(None)
+}
+
+fn named(
+    reader: &Reader<'_>,
+    class: Class,
+    name: &'static str,
+) -> Result<Option<Base>, TokenizerError> {
+    let Some(bytes) = super::bytes(reader.files, name)? else { return Ok(None) };
+    let model = SentencePieceModel::parse(name, &bytes)?;
+    if model.algorithm() != "UNIGRAM" {
+        return Err(TokenizerError::Unsupported(format!(
+            "of {name}, SentencePiece's {} (Elasticsearch has Unigram only)",
+            model.algorithm()
+        )));
+    }
+    let pieces = model.pieces.iter().map(|piece| piece.text.clone());
+    // What fairseq put before SentencePiece's ids, and how far those have moved.
+    let (tokens, offset) = match class {
+        Class::XlmRoberta => {
+            let first = ["<s>", "<pad>", "</s>", "<unk>"].map(str::to_owned);
+            // SentencePiece's own <unk>, <s> and </s> give way.
+            let all = first.into_iter().chain(pieces.skip(3)).chain(["<mask>".to_owned()]);
+            (all.enumerate().collect(), 1)
+        }
+        // Its first five tokens are added ones.
+        Class::Camembert => (pieces.enumerate().map(|(id, piece)| (id + 4, piece)).collect(), 4),
+        _ => (pieces.enumerate().collect::<Vec<_>>(), 0),
+    };
+    let last = tokens.last().map_or(0, |(id, _)| *id);
+    let scores = (0..=last)
+        .map(|id| id.checked_sub(offset).and_then(|id| model.score(id)).unwrap_or(0.))
+        .collect();
+    let mut notes = model.peculiarities();
+    notes.extend(bytes_note(class, model.byte_fallback()));
+    Ok(Some(Base { scores: Some(scores), notes, ..Base::of(tokens) }))
+}
+
+/// The vocabulary and scores of `tokenizer.json`.
+pub(super) fn fast(json: &TokenizerJson, class: Class) -> Result<Base, TokenizerError> {
+    let Tokens::Scored(tokens) = &json.model.vocab else { return Ok(Base::default()) };
+    let mut scores: Vec<f64> = tokens.iter().map(|(_, score)| *score).collect();
+    if class == Class::Camembert {
+        // The converted file keeps <unk>NOTUSED from being used; the slow tokenizer has SentencePiece's score of <unk> here.
+        for ((token, _), score) in tokens.iter().zip(&mut scores) {
+            if token == "<unk>NOTUSED" {
+                *score = 0.;
+            }
+        }
+    }
+    let normalization = json.normalization();
+    let mut notes = Vec::new();
+    if normalization.lowercase {
+        notes.push(lower_case_note(class));
+    }
+    if !normalization.charsmap {
+        notes.push("tokenizer.json does not normalize text by a table of SentencePiece's; Elasticsearch always does by nmt_nfkc".into());
+    }
+    notes.extend(bytes_note(class, json.model.byte_fallback));
+    let tokens = tokens.iter().enumerate().map(|(id, (token, _))| (id, token.clone())).collect();
+    Ok(Base { scores: Some(scores), notes, ..Base::of(tokens) })
+}
+
+/// Where the settings ask for what the server does not do.
+pub(super) fn check_settings(reader: &Reader<'_>, class: Class, warnings: &mut Vec<String>) {
+    let config = reader.config;
+    if class != Class::DebertaV2 {
+        return; // The other classes ignore these.
+    }
+    if config.do_lower_case == Some(true) {
+        warnings.push(lower_case_note(class));
+    }
+    if config.split_by_punct == Some(true) {
+        warnings.push("the tokenizer splits words at punctuation first (split_by_punct); Elasticsearch does not".into());
+    }
+}
+
+pub(super) fn lower_case_note(class: Class) -> String {
+    format!(
+        "the tokenizer lower-cases text; Elasticsearch's {} tokenizer cannot, so text with capitals will be tokenized differently \
+         unless you lower-case it before",
+        class.kind().name()
+    )
+}
+
+/// Where the server does something else with unknown characters: it takes them apart into bytes for DeBERTa, and for no other.
+fn bytes_note(class: Class, byte_fallback: bool) -> Option<String> {
+    match (class == Class::DebertaV2, byte_fallback) {
+        (true, true) | (false, false) => None,
+        (true, false) => Some(
+            "a character that the vocabulary does not have gives one [UNK] for each of its bytes in Elasticsearch, where the tokenizer \
+             has one for all that follow each other"
+                .into(),
+        ),
+        (false, true) => Some(format!(
+            "the tokenizer takes unknown characters apart into bytes (byte_fallback); Elasticsearch's {} tokenizer does not",
+            class.kind().name()
+        )),
+    }
+}

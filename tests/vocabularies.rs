@@ -1,0 +1,451 @@
+//! What is read of tokenizer files, against what Python's tokenizers make of the same (see fixtures/vocabularies.py).
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rust_eland::config::ModelConfig;
+use rust_eland::source::ModelFiles;
+use rust_eland::tokenizer::{Tokenizer, TokenizerError, TokenizerKind};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+const SLOW_FILES: [&str; 5] =
+    ["vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spm.model"];
+
+#[derive(Deserialize)]
+struct Case {
+    base: Option<String>,
+    #[serde(default)]
+    without: Vec<String>,
+    #[serde(default)]
+    files: Map<String, Value>,
+    reference: Reference,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    kind: String,
+    settings: Map<String, Value>,
+    vocabulary: Option<Vec<String>>,
+    ids: Option<HashMap<String, usize>>,
+    merges: Option<Vec<String>>,
+    scores: Option<Vec<f64>>,
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// A folder with the files of a fixture that are not weights, without some, and with others.
+fn folder(base: Option<&str>, without: &[String], files: &Map<String, Value>) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    if let Some(base) = base {
+        for entry in fs::read_dir(fixtures().join(base).join("model")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_file() && !name.ends_with(".safetensors") && !without.contains(&name) {
+                fs::copy(&path, folder.path().join(name)).unwrap();
+            }
+        }
+    }
+    for (name, content) in files {
+        let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn read(folder: &Path) -> Result<Tokenizer, TokenizerError> {
+    let files = ModelFiles::open(folder).unwrap();
+    let model = ModelConfig::read(&files).unwrap();
+    Tokenizer::read(&files, &model)
+}
+
+/// The ids that the server gives: of the same tokens the last one counts.
+fn server_ids(tokens: &[String]) -> HashMap<&str, usize> {
+    tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect()
+}
+
+fn check(name: &str, tokenizer: &Tokenizer, reference: &Reference) {
+    assert_eq!(tokenizer.kind.name(), reference.kind, "{name}");
+    assert_eq!(tokenizer.settings, reference.settings, "{name}");
+    let tokens = &tokenizer.vocabulary.vocabulary;
+    if let Some(wanted) = &reference.vocabulary {
+        assert_eq!(tokens, wanted, "{name}");
+    }
+    if let Some(wanted) = &reference.ids {
+        let mut ids = server_ids(tokens);
+        ids.retain(|token, _| !token.starts_with("[unused id "));
+        let wanted: HashMap<&str, usize> = wanted.iter().map(|(t, id)| (t.as_str(), *id)).collect();
+        assert_eq!(ids, wanted, "{name}");
+    }
+    assert_eq!(tokenizer.vocabulary.merges, reference.merges, "{name}");
+    assert_eq!(tokenizer.vocabulary.scores, reference.scores, "{name}");
+    let ids = server_ids(tokens);
+    let special = tokenizer.kind.tokens();
+    let id = |token| ids.get(token).map_or(-1, |id| *id as i64);
+    assert_eq!(tokenizer.special.padding, id(special.padding), "{name}");
+    assert_eq!(tokenizer.special.separator, id(special.separator), "{name}");
+}
+
+#[test]
+fn vocabularies_are_those_of_python_s_tokenizers() {
+    let mut compared = 0;
+    for entry in fs::read_dir(fixtures().join("vocabularies")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let case: Case = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let whole = folder(case.base.as_deref(), &case.without, &case.files);
+        let tokenizer = read(whole.path());
+        check(&name, &tokenizer.unwrap(), &case.reference);
+        compared += 1;
+
+        // The same from the slow files alone, and from tokenizer.json alone.
+        if case.base.is_some() && whole.path().join("tokenizer.json").is_file() {
+            for without in [&["tokenizer.json"][..], &SLOW_FILES[..]] {
+                let mut gone = case.without.clone();
+                gone.extend(without.iter().map(|name| (*name).to_owned()));
+                let part = folder(case.base.as_deref(), &gone, &case.files);
+                let left = |name: &&str| part.path().join(name).is_file();
+                if SLOW_FILES.iter().chain(&["tokenizer.json"]).any(|name| left(name)) {
+                    check(
+                        &format!("{name} without {without:?}"),
+                        &read(part.path()).unwrap(),
+                        &case.reference,
+                    );
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(compared > 50, "only {compared} comparisons");
+}
+
+#[test]
+fn the_library_reads_the_same_from_tokenizer_json() {
+    let without = SLOW_FILES.map(str::to_owned);
+    for base in [
+        "bert/base",
+        "mpnet/base",
+        "roberta/base",
+        "xlm-roberta/base",
+        "camembert/base",
+        "deberta-v2/base",
+    ] {
+        let folder = folder(Some(base), &without, &Map::new());
+        let library =
+            tokenizers::Tokenizer::from_file(folder.path().join("tokenizer.json")).unwrap();
+        let ours = read(folder.path()).unwrap();
+        let theirs = library.get_vocab(true);
+        assert_eq!(ours.vocabulary.vocabulary.len(), theirs.len(), "{base}");
+        for (token, id) in server_ids(&ours.vocabulary.vocabulary) {
+            assert_eq!(theirs.get(token).map(|id| *id as usize), Some(id), "{base} {token}");
+        }
+    }
+}
+
+#[test]
+fn every_fixture_s_tokenizer_can_be_read() {
+    let kinds = [
+        ("bart", TokenizerKind::Roberta),
+        ("bert", TokenizerKind::Bert),
+        ("camembert", TokenizerKind::XlmRoberta),
+        ("deberta-v2", TokenizerKind::DebertaV2),
+        ("distilbert", TokenizerKind::Bert),
+        ("dpr", TokenizerKind::Bert),
+        ("electra", TokenizerKind::Bert),
+        ("mobilebert", TokenizerKind::Bert),
+        ("mpnet", TokenizerKind::MpNet),
+        ("roberta", TokenizerKind::Roberta),
+        ("squeezebert", TokenizerKind::Bert),
+        ("xlm-roberta", TokenizerKind::XlmRoberta),
+    ];
+    for (architecture, kind) in kinds {
+        for entry in fs::read_dir(fixtures().join(architecture)).unwrap() {
+            let model = entry.unwrap().path().join("model");
+            let tokenizer = read(&model).unwrap();
+            let multilingual = model.ends_with("multilingual-e5/model");
+            let japanese = model.to_string_lossy().contains("japanese");
+            let wanted = match kind {
+                _ if multilingual => TokenizerKind::XlmRoberta,
+                _ if japanese => TokenizerKind::BertJapanese,
+                kind => kind,
+            };
+            assert_eq!(tokenizer.kind, wanted, "{}", model.display());
+            // Nothing to report but what the made SentencePiece models really do otherwise, and what model_type makes expect.
+            let expected = ["normalizes text by", "one [UNK] for each of its bytes"];
+            let odd = tokenizer.warnings.iter().find(|warning| {
+                !expected.iter().any(|part| warning.contains(part))
+                    && !(multilingual && warning.contains("model_type bert"))
+                    && !japanese
+            });
+            assert_eq!(odd, None, "{}", model.display());
+        }
+    }
+}
+
+fn of(files: Value) -> Result<Tokenizer, TokenizerError> {
+    let Value::Object(files) = files else { panic!("not an object") };
+    read(folder(None, &[], &files).path())
+}
+
+/// A BERT folder with this tokenizer_config.json.
+fn bert(config: Value) -> Result<Tokenizer, TokenizerError> {
+    of(json!({
+        "config.json": {"model_type": "bert"},
+        "tokenizer_config.json": config,
+        "vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n",
+    }))
+}
+
+#[test]
+fn tokenizers_that_the_server_lacks_are_refused_by_name() {
+    for class in [
+        "GemmaTokenizer",
+        "Qwen2TokenizerFast",
+        "T5Tokenizer",
+        "CLIPTokenizer",
+        "BertweetTokenizer",
+        "LukeTokenizer",
+        "LlamaTokenizerFast",
+        "GPTNeoXTokenizerFast",
+        "BloomTokenizerFast",
+        "XLNetTokenizer",
+        "AlbertTokenizer",
+        "FunnelTokenizer",
+        "FNetTokenizer",
+        "LayoutLMTokenizer",
+        "DebertaTokenizer",
+        "GPT2Tokenizer",
+    ] {
+        // Whatever files there are: none is looked at.
+        let error = of(json!({
+            "config.json": {"model_type": "bert"},
+            "tokenizer_config.json": {"tokenizer_class": class},
+            "tokenizer.json": "no JSON",
+        }))
+        .unwrap_err();
+        assert!(matches!(&error, TokenizerError::Unsupported(name) if name == class), "{error}");
+        let message = error.to_string();
+        assert!(
+            message.contains(class) && message.contains("supported are BertTokenizer"),
+            "{message}"
+        );
+    }
+    for (kind, value) in
+        [("word_tokenizer_type", "sudachi"), ("subword_tokenizer_type", "sentencepiece")]
+    {
+        let error =
+            bert(json!({"tokenizer_class": "BertJapaneseTokenizer", kind: value})).unwrap_err();
+        assert!(error.to_string().contains(value), "{error}");
+    }
+}
+
+/// tokenizer.json with this model and these parts.
+fn generic(model: Value, parts: Value) -> Result<Tokenizer, TokenizerError> {
+    let mut tokenizer = json!({ "model": model });
+    tokenizer.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
+    of(json!({
+        "config.json": {"model_type": "bert"},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+        "tokenizer.json": tokenizer,
+    }))
+}
+
+#[test]
+fn a_tokenizer_json_of_another_kind_is_refused() {
+    let ids = json!({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4});
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true});
+    let around = json!({"type": "RobertaProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]});
+    let refused = [
+        // Llama: BPE on characters.
+        (json!({"type": "BPE", "vocab": ids, "merges": []}), json!({"post_processor": around})),
+        // Qwen: other words.
+        (
+            json!({"type": "BPE", "vocab": ids, "merges": []}),
+            json!({"post_processor": around, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": "x"}}, byte_level]}}),
+        ),
+        // CLIP: marks at the ends of words.
+        (
+            json!({"type": "BPE", "vocab": ids, "merges": [], "end_of_word_suffix": "</w>"}),
+            json!({"post_processor": around, "pre_tokenizer": byte_level}),
+        ),
+        (json!({"type": "WordLevel", "vocab": ids}), json!({})),
+        // T5: nothing before a text.
+        (
+            json!({"type": "Unigram", "vocab": [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0]]}),
+            json!({}),
+        ),
+    ];
+    for (model, parts) in refused {
+        let error = generic(model.clone(), parts).unwrap_err();
+        assert!(matches!(error, TokenizerError::Unsupported(_)), "{model}: {error}");
+    }
+    let error = generic(json!({"type": "Unigram", "vocab": ids}), json!({})).unwrap_err();
+    assert!(matches!(error, TokenizerError::Broken { .. }), "{error}");
+    let merges = json!({"type": "BPE", "vocab": ids, "merges": ["a b"]});
+    let error = generic(merges, json!({"post_processor": around, "pre_tokenizer": byte_level}))
+        .unwrap_err();
+    assert!(error.to_string().contains("a b"), "{error}");
+    let error = generic(
+        json!({"type": "BPE", "vocab": ids, "merges": []}),
+        json!({"post_processor": around, "pre_tokenizer": byte_level}),
+    )
+    .unwrap_err();
+    assert!(matches!(error, TokenizerError::NoMerges("roberta")), "{error}");
+}
+
+fn warns(tokenizer: Result<Tokenizer, TokenizerError>, of: &str) {
+    let warnings = tokenizer.unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.contains(of)), "{of}: {warnings:?}");
+}
+
+#[test]
+fn what_the_server_does_differently_is_said() {
+    warns(bert(json!({"strip_accents": false})), "strip_accents false");
+    warns(bert(json!({"do_lower_case": false, "strip_accents": true})), "strip_accents true");
+    warns(bert(json!({"tokenize_chinese_chars": false})), "Chinese");
+    warns(bert(json!({"do_basic_tokenize": false})), "punctuation");
+    warns(bert(json!({"never_split": ["x"]})), "never_split");
+    warns(bert(json!({"unk_token": "a"})), "unk_token");
+    let japanese = |word: &str, subword: &str| {
+        bert(json!({
+            "tokenizer_class": "BertJapaneseTokenizer",
+            "word_tokenizer_type": word,
+            "subword_tokenizer_type": subword,
+            "do_lower_case": true,
+        }))
+    };
+    warns(japanese("mecab", "wordpiece"), "Kuromoji");
+    warns(japanese("mecab", "wordpiece"), "voicing marks");
+    warns(japanese("mecab", "character"), "becomes [UNK] as a whole");
+    warns(japanese("basic", "wordpiece"), "Chinese");
+    assert!(bert(json!({"tokenizer_class": "BertTokenizer"})).unwrap().warnings.is_empty());
+
+    let deberta = |config: Value| {
+        let files = json!({"tokenizer_config.json": config});
+        read(folder(Some("deberta-v2/base"), &[], files.as_object().unwrap()).path())
+    };
+    warns(deberta(json!({"do_lower_case": true})), "lower-cases");
+    warns(deberta(json!({"split_by_punct": true})), "split_by_punct");
+    assert!(
+        !deberta(json!({"do_lower_case": true})).unwrap().settings.contains_key("do_lower_case")
+    );
+    let mut tokenizer = deberta(json!({})).unwrap();
+    tokenizer.lower_case();
+    warns(Ok(tokenizer), "sentence_bert_config.json");
+    let mut tokenizer = bert(json!({"do_lower_case": false})).unwrap();
+    tokenizer.lower_case();
+    assert_eq!(tokenizer.settings["do_lower_case"], true);
+
+    let cased = json!({
+        "config.json": {"model_type": "bert"},
+        "vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nThe\n",
+    });
+    warns(of(cased), r#""the" (5) is taken for "The""#);
+    warns(
+        of(json!({
+            "config.json": {"model_type": "roberta"},
+            "vocab.json": {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5, "ab": 6},
+            "merges.txt": "#version: 0.2\na b\na c\n",
+        })),
+        r#"a c); where"#,
+    );
+}
+
+#[test]
+fn files_that_disagree_are_reported() {
+    let normalizer = |lowercase| {
+        let tokenizer = json!({"normalizer": {"type": "BertNormalizer", "lowercase": lowercase}, "model": {
+            "type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "b": 5}}});
+        of(json!({
+            "config.json": {"model_type": "bert"},
+            "vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n",
+            "tokenizer.json": tokenizer,
+        }))
+    };
+    warns(normalizer(false), "has lowercase false");
+    assert_eq!(normalizer(false).unwrap().settings["do_lower_case"], true);
+    warns(normalizer(true), r#""a" has 5 and none, "b" has none and 5"#);
+    warns(
+        bert(json!({"tokenizer_class": "MPNetTokenizer", "cls_token": "<s>"}))
+            .or_else(|_| mpnet_in_bert()),
+        "model_type bert",
+    );
+    let error = bert(json!({"cls_token": "a"})).unwrap_err();
+    assert!(matches!(error, TokenizerError::OtherToken { role: "first token", .. }), "{error}");
+}
+
+fn mpnet_in_bert() -> Result<Tokenizer, TokenizerError> {
+    of(json!({
+        "config.json": {"model_type": "bert", "tokenizer_class": "MPNetTokenizer"},
+        "vocab.txt": "<s>\n<pad>\n</s>\n[UNK]\n<mask>\n",
+    }))
+}
+
+#[test]
+fn broken_files_are_refused() {
+    let bare = |files: Value| {
+        let mut all = json!({"config.json": {"model_type": "bert"}});
+        all.as_object_mut().unwrap().extend(files.as_object().unwrap().clone());
+        of(all).unwrap_err().to_string()
+    };
+    assert!(bare(json!({})).contains("no vocab.txt and no tokenizer.json"));
+    assert!(bare(json!({"vocab.txt": ""})).contains("vocab.txt holds no tokens"));
+    assert!(
+        bare(json!({"vocab.txt": "a\n"})).contains("lack [PAD]"),
+        "{}",
+        bare(json!({"vocab.txt": "a\n"}))
+    );
+    assert!(bare(json!({"tokenizer.json": "{"})).contains("tokenizer.json cannot be used"));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    assert!(bare(json!({"tokenizer.json": pointer})).contains("git lfs pull"));
+    let far = json!({"[PAD]": 0, "[UNK]": 4_000_000_000_u32});
+    let far = json!({"tokenizer.json": {"model": {"type": "WordPiece", "vocab": far}}});
+    assert!(bare(far).contains("has the id 4000000003"));
+    let unrelated = json!({
+        "config.json": {"model_type": "roberta"},
+        "vocab.json": {"<s>": 0},
+        "merges.txt": "#version: 0.2\na b\n",
+    });
+    assert!(bare(unrelated).contains("do not belong together"));
+    let mut model = json!({"config.json": {"model_type": "xlm-roberta"}});
+    for (content, wanted) in
+        [("", "no tokens"), ("hello", "no SentencePiece model"), (pointer, "git lfs pull")]
+    {
+        model["sentencepiece.bpe.model"] = content.into();
+        assert!(bare(model.clone()).contains(wanted), "{}", bare(model.clone()));
+    }
+}
+
+#[test]
+fn a_vocabulary_must_fit_the_embeddings() {
+    let mut tokenizer = bert(json!({})).unwrap();
+    assert!(tokenizer.check_embeddings(6).is_ok() && tokenizer.check_embeddings(100).is_ok());
+    assert!(matches!(
+        tokenizer.check_embeddings(5),
+        Err(TokenizerError::TooLarge { tokens: 6, rows: 5 })
+    ));
+    // A mask that the files do not know is Transformers' own addition.
+    let without_mask = json!({
+        "config.json": {"model_type": "bert"},
+        "vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n",
+    });
+    let mut tokenizer = of(without_mask).unwrap();
+    assert_eq!(tokenizer.vocabulary.vocabulary.len(), 6);
+    tokenizer.check_embeddings(5).unwrap();
+    assert_eq!(tokenizer.vocabulary.vocabulary.len(), 5);
+    warns(Ok(tokenizer), "left out of the vocabulary");
+}
+
+#[test]
+fn scores_are_written_with_a_decimal_point() {
+    let tokenizer = read(&fixtures().join("xlm-roberta/base/model")).unwrap();
+    let text = serde_json::to_string(&tokenizer.vocabulary).unwrap();
+    assert!(text.contains(r#""scores":[0.0,0.0,0.0,0.0,-2.5"#) && !text.contains("merges"));
+    let tokenizer = read(&fixtures().join("bert/base/model")).unwrap();
+    assert!(!serde_json::to_string(&tokenizer.vocabulary).unwrap().contains("scores"));
+}
