@@ -76,7 +76,8 @@ def stop(process) -> None:
 
 def embed(url: str, sentence: str):
     body = json.dumps({"docs": [{"text_field": sentence}]}).encode()
-    request = urllib.request.Request(f"{url}/_ml/trained_models/{MODEL_ID}/_infer", body, {"Content-Type": "application/json"})
+    # The first inference compiles the graph: on a busy machine that can take longer than the usual ten seconds.
+    request = urllib.request.Request(f"{url}/_ml/trained_models/{MODEL_ID}/_infer?timeout=60s", body, {"Content-Type": "application/json"})
     # No proxy: the stand-in is on loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -18,6 +18,7 @@ use crate::progress::Progress;
 use crate::tokenizer::Vocabulary;
 use crate::torchscript::operations::{self, Refused};
 use crate::torchscript::{Module, TorchError};
+use crate::version::Version;
 
 /// Why a bundle cannot be made, written or read.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,8 @@ pub struct Bundle {
     pub vocabulary: Vocabulary,
     /// The TorchScript archive.
     pub definition: Definition,
+    /// The oldest Elasticsearch that can serve it.
+    pub minimum_version: Version,
 }
 
 /// A TorchScript archive on disk, mapped.
@@ -143,7 +146,7 @@ impl Bundle {
         let metadata = Unfinished::new(folder, format!("{id}.metadata.json"))?;
         metadata.write_json(&Metadata {
             packaged_model_id: id.to_string(),
-            minimum_version: conversion.minimum_version().to_string(),
+            minimum_version: bundle.minimum_version.to_string(),
             size: bundle.definition.bytes.as_ref().len() as u64,
             sha256: bundle.definition.sha256.clone(),
             vocabulary_file: format!("{id}.vocab.json"),
@@ -197,6 +200,10 @@ impl Bundle {
             configuration: described.configuration,
             vocabulary,
             definition: Definition { bytes, sha256 },
+            minimum_version: described
+                .minimum_version
+                .parse()
+                .map_err(|reason| BundleError::Invalid { path: metadata.to_owned(), reason })?,
         })
     }
 
@@ -221,6 +228,7 @@ impl Bundle {
             configuration: conversion.configuration(title, &traced),
             vocabulary: conversion.tokenizer().vocabulary.clone(),
             definition: Definition { bytes, sha256 },
+            minimum_version: conversion.minimum_version(),
         })
     }
 }

@@ -250,6 +250,7 @@ impl Conversion {
         let prefixed = self.options.ingest_prefix.is_some() || self.options.search_prefix.is_some();
         [
             Some(Version::OLDEST),
+            Some(self.tokenizer.kind.since()),
             prefixed.then_some(Version::PREFIX_STRINGS),
             (self.options.attention == AttentionForm::Fused).then_some(Version::FUSED_ATTENTION),
         ]

@@ -24,7 +24,9 @@ impl Version {
     /// The first whose libtorch runs `scaled_dot_product_attention`.
     pub const FUSED_ATTENTION: Self = Self::new(8, 13, 0);
 
-    const fn new(major: u32, minor: u32, patch: u32) -> Self {
+    /// A release.
+    #[must_use]
+    pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
     }
 }

@@ -88,7 +88,7 @@ impl SpecialTokenNames {
             .into_iter()
             .filter_map(|name| map.get(name)?.as_array())
             .flatten()
-            .filter_map(|token| content(token))
+            .filter_map(content)
             .collect();
         Self { roles, additional }
     }

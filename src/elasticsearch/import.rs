@@ -52,7 +52,11 @@ impl Import {
         progress: Progress,
     ) -> Result<(), ClientError> {
         let id = &bundle.model_id;
-        let configuration = configuration(client, bundle)?;
+        let needed = bundle.minimum_version;
+        if !client.supports(needed) {
+            return Err(ClientError::Unsupported { found: client.version(), needed });
+        }
+        let configuration = configuration(client, bundle);
         if self.clear_previous {
             client.stop(id).await?;
             client.delete(id).await?;
@@ -72,21 +76,15 @@ impl Import {
 }
 
 /// The configuration as the cluster's version takes it.
-fn configuration(client: &Client, bundle: &Bundle) -> Result<Map<String, Value>, ClientError> {
+fn configuration(client: &Client, bundle: &Bundle) -> Map<String, Value> {
     let mut configuration = bundle.configuration.clone();
-    if configuration.contains_key("prefix_strings") && !client.supports(Version::PREFIX_STRINGS) {
-        return Err(ClientError::Unsupported {
-            found: client.version(),
-            needed: Version::PREFIX_STRINGS,
-        });
-    }
     if !client.supports(Version::EMBEDDING_SIZE)
         && let Some(task) = configuration.get_mut("inference_config")
         && let Some(embedding) = task.get_mut("text_embedding").and_then(Value::as_object_mut)
     {
         embedding.remove("embedding_size");
     }
-    Ok(configuration)
+    configuration
 }
 
 async fn store(client: &Client, bundle: &Bundle, progress: Progress) -> Result<(), ClientError> {

@@ -25,6 +25,7 @@ use self::tokenizer_json::{Algorithm, TokenizerJson};
 use crate::config::{ModelConfig, SpecialTokenNames, TokenizerConfig};
 use crate::models::SpecialTokens;
 use crate::source::{ModelFiles, SourceError};
+use crate::version::Version;
 
 /// Why a tokenizer cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -184,14 +185,14 @@ impl TokenizerKind {
         }
     }
 
-    /// The first Elasticsearch that has it, as major and minor version.
+    /// The first Elasticsearch that has it.
     #[must_use]
-    pub fn since(self) -> (u32, u32) {
+    pub fn since(self) -> Version {
         match self {
-            Self::Bert => (8, 0),
-            Self::MpNet | Self::Roberta => (8, 2),
-            Self::BertJapanese | Self::XlmRoberta => (8, 9),
-            Self::DebertaV2 => (8, 16),
+            Self::Bert => Version::new(8, 0, 0),
+            Self::MpNet | Self::Roberta => Version::new(8, 2, 0),
+            Self::BertJapanese | Self::XlmRoberta => Version::new(8, 9, 0),
+            Self::DebertaV2 => Version::new(8, 16, 0),
         }
     }
 

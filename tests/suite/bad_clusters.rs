@@ -60,6 +60,15 @@ fn a_cluster_that_is_too_old() {
 }
 
 #[test]
+fn a_cluster_that_lacks_what_the_model_needs() {
+    let options =
+        |version: &str| Options { version: version.parse().unwrap(), ..Options::default() };
+    let prefixed = ["--ingest-prefix", "passage: "];
+    let standin = refused(options("8.11.4"), &prefixed, 6, &["8.11.4", "needs 8.12.0 or later"]);
+    assert!(standin.requests().iter().all(|request| request.method == "GET"));
+}
+
+#[test]
 fn serverless_is_never_too_old() {
     let options = Options { build_flavor: BuildFlavor::Serverless, ..Options::default() };
     let standin = StandIn::start(options);

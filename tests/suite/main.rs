@@ -8,3 +8,4 @@ mod import;
 mod numbers;
 mod program;
 mod real_model;
+mod vocabularies;
