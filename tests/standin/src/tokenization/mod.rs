@@ -1,8 +1,10 @@
 //! Text to token ids as the server does it (contract, 3). Written from the contract and the server's documented behaviour, apart from
 //! the importer's own tokenizers, so that one can find the other's mistakes.
 
+mod byte_pair;
 mod layout;
 mod special_tokens;
+mod unigram;
 mod word_piece;
 
 pub(crate) use layout::Row;
@@ -12,7 +14,9 @@ use std::ops::Range;
 use crate::configuration::tokenization::{self as settings, Tokenization};
 use crate::errors::ApiError;
 use crate::vocabulary::Vocabulary;
+use byte_pair::BytePair;
 use special_tokens::SpecialTokens;
+use unigram::{Unigram, Unknown};
 use word_piece::WordPiece;
 
 /// One token of a text.
@@ -47,6 +51,8 @@ pub(crate) struct Tokenizer {
 }
 
 enum Algorithm {
+    BytePair(BytePair),
+    Unigram(Unigram),
     WordPiece(WordPiece),
 }
 
@@ -55,18 +61,47 @@ impl Tokenizer {
     pub(crate) fn build(settings: &Tokenization, vocabulary: Vocabulary) -> Result<Self, ApiError> {
         use settings::Tokenizer as Kind;
         let special = SpecialTokens::find(settings, &vocabulary.vocabulary)?;
-        let (algorithm, inputs) = match &settings.tokenizer {
-            Kind::Bert => (word_piece(settings, &vocabulary, &special), Inputs::Four),
-            Kind::Mpnet => (word_piece(settings, &vocabulary, &special), Inputs::Two),
-            Kind::BertJa
-            | Kind::Roberta { .. }
-            | Kind::XlmRoberta
-            | Kind::DebertaV2
-            | Kind::ByteLevelBpe { .. } => {
-                return Err(ApiError::not_implemented(format!(
-                    "the stand-in does not tokenize for [{}] yet",
-                    settings.name()
+        let Vocabulary { vocabulary, merges, scores } = vocabulary;
+        let (unknown, mask) = (special.unknown, special.mask_text.as_str());
+        let word_piece = || {
+            let lower_case = settings.do_lower_case;
+            Algorithm::WordPiece(WordPiece::new(&vocabulary, lower_case, unknown, mask))
+        };
+        let byte_pair = |add_prefix_space| {
+            Algorithm::BytePair(BytePair::new(
+                &vocabulary,
+                &merges,
+                add_prefix_space,
+                unknown,
+                mask,
+            ))
+        };
+        let unigram = |handling, never_split: &[&str]| {
+            if scores.len() != vocabulary.len() {
+                return Err(ApiError::illegal_argument(format!(
+                    "provided vocabulary [{}] and scores [{}] must have the same size",
+                    vocabulary.len(),
+                    scores.len()
                 )));
+            }
+            let unigram = Unigram::new(&vocabulary, &scores, unknown, handling, never_split);
+            Ok(Algorithm::Unigram(unigram))
+        };
+        let (algorithm, inputs) = match &settings.tokenizer {
+            Kind::Bert => (word_piece(), Inputs::Four),
+            Kind::Mpnet => (word_piece(), Inputs::Two),
+            Kind::Roberta { add_prefix_space } | Kind::ByteLevelBpe { add_prefix_space, .. } => {
+                (byte_pair(*add_prefix_space), Inputs::Two)
+            }
+            Kind::XlmRoberta => (unigram(Unknown::Fused, &[mask])?, Inputs::Two),
+            Kind::DebertaV2 => {
+                let never_split = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"];
+                (unigram(Unknown::Bytes, &never_split)?, Inputs::Three)
+            }
+            Kind::BertJa => {
+                return Err(ApiError::not_implemented(
+                    "the stand-in does not tokenize for [bert_ja]: it has no Japanese analyser",
+                ));
             }
         };
         Ok(Self {
@@ -74,7 +109,7 @@ impl Tokenizer {
             special,
             with_special_tokens: settings.with_special_tokens,
             max_sequence_length: settings.max_sequence_length,
-            vocabulary: vocabulary.vocabulary,
+            vocabulary,
             inputs,
         })
     }
@@ -82,6 +117,8 @@ impl Tokenizer {
     /// The tokens of a text, without special ones.
     fn tokens(&self, text: &str) -> Vec<Token> {
         match &self.algorithm {
+            Algorithm::BytePair(byte_pair) => byte_pair.tokens(text),
+            Algorithm::Unigram(unigram) => unigram.tokens(text),
             Algorithm::WordPiece(word_piece) => word_piece.tokens(text),
         }
     }
@@ -108,20 +145,9 @@ impl Tokenizer {
     pub(crate) fn decoded(&self, id: usize) -> Option<String> {
         let stored = self.stored(id)?;
         Some(match &self.algorithm {
+            Algorithm::BytePair(_) => byte_pair::decoded(stored),
+            Algorithm::Unigram(_) => unigram::decoded(stored),
             Algorithm::WordPiece(_) => stored.strip_prefix("##").unwrap_or(stored).to_owned(),
         })
     }
-}
-
-fn word_piece(
-    settings: &Tokenization,
-    vocabulary: &Vocabulary,
-    special: &SpecialTokens,
-) -> Algorithm {
-    Algorithm::WordPiece(WordPiece::new(
-        &vocabulary.vocabulary,
-        settings.do_lower_case,
-        special.unknown,
-        &special.mask_text,
-    ))
 }
