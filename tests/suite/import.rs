@@ -75,6 +75,8 @@ fn compare(
     };
     let predicted = &answer["predicted_value"];
     let labels = &config["classification_labels"];
+    let bert = ["bert", "deberta_v2"].iter().any(|kind| config["tokenization"].get(kind).is_some());
+    let id = |token: &str| vocabulary.iter().position(|known| known == token).unwrap() as i64;
     match task {
         Task::TextEmbedding => {
             let ours = predicted.as_array().unwrap();
@@ -135,7 +137,7 @@ fn compare(
             close(answer["prediction_probability"].as_f64().unwrap(), odds / (1. + odds), of);
         }
         Task::FillMask => {
-            let mask = vocabulary.iter().position(|token| token == "[MASK]").unwrap() as i64;
+            let mask = id(if bert { "[MASK]" } else { "<mask>" });
             let places = case.input_ids.get(row).eq(mask).nonzero();
             let row = output.get(places.int64_value(&[0, 0])).softmax(-1, Kind::Double);
             let best = row.argmax(-1, false).int64_value(&[]);
@@ -144,7 +146,8 @@ fn compare(
                 row.double_value(&[best]),
                 of,
             );
-            assert_eq!(predicted.as_str().unwrap(), vocabulary[best as usize], "{of}");
+            let token = predicted.as_str().unwrap();
+            assert_eq!(token, vocabulary[best as usize].trim_start_matches(['Ġ', '▁']), "{of}");
         }
         Task::Ner => {
             // Words of one piece are tagged with the label of their token.
@@ -159,9 +162,10 @@ fn compare(
             }
         }
         Task::QuestionAnswering => {
-            let separator = vocabulary.iter().position(|token| token == "[SEP]").unwrap() as i64;
+            // Between the texts stand one separator or, in RoBERTa's relatives, two.
+            let (separator, separators) = if bert { (id("[SEP]"), 1) } else { (id("</s>"), 2) };
             let ids = case.input_ids.get(row).narrow(0, 0, length);
-            let first = ids.eq(separator).nonzero().int64_value(&[0, 0]) + 1;
+            let first = ids.eq(separator).nonzero().int64_value(&[0, 0]) + separators;
             // The server weighs the text's tokens and the first token against each other.
             let kept = Tensor::full([length], f64::NEG_INFINITY, (Kind::Double, output.device()));
             let _ = kept.narrow(0, first, length - 1 - first).fill_(0.);
@@ -196,28 +200,39 @@ fn served_as_hugging_face_computes(standin: &StandIn, fixture: &Fixture) {
                 }
             }
         }
-        assert!(compared >= 3, "{} {task}: only {compared} texts compared", fixture.name);
+        let texts = fixture.cases(task).iter().any(|case| case.texts.is_some());
+        assert!(compared >= 3 || !texts, "{} {task}: only {compared} texts compared", fixture.name);
+    }
+}
+
+/// Imports all fixtures of the architectures. The activations' and the Japanese ones are left to numbers.rs: the former differ in
+/// nothing that the server sees, and the latter's texts need an analyser that the stand-in does not have.
+fn served(architectures: &[&str]) {
+    let standin = StandIn::start(Options::default());
+    let left_out = ["bert/act-", "bert/japanese"];
+    let fixtures = Fixture::all().into_iter().filter(|fixture| {
+        let architecture = fixture.name.split('/').next().unwrap();
+        architectures.contains(&architecture)
+            && !left_out.iter().any(|begin| fixture.name.starts_with(begin))
+    });
+    for fixture in fixtures {
+        served_as_hugging_face_computes(&standin, &fixture);
     }
 }
 
 #[test]
-fn every_task_is_served_with_hugging_face_s_numbers() {
-    let standin = StandIn::start(Options::default());
-    for name in [
-        "bert/base",
-        "bert/masked-lm",
-        "bert/ner",
-        "bert/question-answering",
-        "bert/text-classification",
-        "bert/zero-shot",
-        "bert/cross-encoder",
-        "bert/st-dense",
-        "bert/st-lasttoken",
-        "bert/gamma-beta",
-        "bert/tokenizer-json-only",
-    ] {
-        served_as_hugging_face_computes(&standin, &Fixture::named(name));
-    }
+fn bert_is_served_with_hugging_face_s_numbers() {
+    served(&["bert"]);
+}
+
+#[test]
+fn roberta_s_family_is_served_with_hugging_face_s_numbers() {
+    served(&["roberta", "camembert", "xlm-roberta"]);
+}
+
+#[test]
+fn distilbert_electra_and_mpnet_are_served_with_hugging_face_s_numbers() {
+    served(&["distilbert", "electra", "mpnet"]);
 }
 
 #[test]
@@ -272,22 +287,23 @@ fn credentials_come_in_every_way() {
     });
     let host = standin.url().replace("http://", "");
     let url = standin.url();
-    let ways: [(&[&str], &[(&str, &str)]); 7] = [
-        (&["--url", &format!("http://me:p%40ss%3Aword@{host}")], &[]),
-        (&["--url", &url, "-u", "me", "-p", "p@ss:word"], &[]),
-        (&["--url", &url, "--es-username", "me", "--es-password", "p@ss:word"], &[]),
-        (&["--url", &url, "--es-api-key", key], &[]),
-        (&["--url", &url, "--es-api-key", "id:key", "-u", "no", "-p", "one"], &[]),
-        (&[], &[("ES_URL", &url), ("ES_USERNAME", "me"), ("ES_PASSWORD", "p@ss:word")]),
-        (&[], &[("ES_URL", &url), ("ES_API_KEY", key)]),
+    let arguments = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let ways = [
+        (arguments(&["--url", &format!("http://me:p%40ss%3Aword@{host}")]), vec![]),
+        (arguments(&["--url", &url, "-u", "me", "-p", "p@ss:word"]), vec![]),
+        (arguments(&["--url", &url, "--es-username", "me", "--es-password", "p@ss:word"]), vec![]),
+        (arguments(&["--url", &url, "--es-api-key", key]), vec![]),
+        (arguments(&["--url", &url, "--es-api-key", "id:key", "-u", "no", "-p", "one"]), vec![]),
+        (vec![], vec![("ES_URL", &*url), ("ES_USERNAME", "me"), ("ES_PASSWORD", "p@ss:word")]),
+        (vec![], vec![("ES_URL", &*url), ("ES_API_KEY", key)]),
     ];
     for (arguments, environment) in ways {
         let output = program()
             .args(["import", "--clear-previous", "--es-model-id", "m", "--hub-model-id"])
             .arg(Fixture::named("bert/base").model())
             .args(["--task-type", "pass-through"])
-            .args(arguments)
-            .envs(environment.iter().copied())
+            .args(&arguments)
+            .envs(environment)
             .output()
             .unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", message(&output));
