@@ -244,6 +244,9 @@ pub fn attention_bias(attention_mask: &Tensor) -> Result<Tensor, TorchError> {
 }
 
 /// Multi-head attention of a sequence to itself, with separate query, key and value (`BertSelfAttention` and its many copies).
+///
+/// Three linear layers, not one of three times the width: on one thread, at 8 to 512 tokens of width 768, one took 0.995 to 1.016 of
+/// the time of three, and its weight would be a copy that cannot be mapped from the checkpoint.
 #[derive(Debug)]
 pub struct SelfAttention {
     query: Linear,
