@@ -5,7 +5,7 @@
 //! them from its own place: at token `j` it sees the entry `N-1+j-i`. Read row by row these entries lie `2N-1` apart, so that a
 //! view of the rows does what a look-up of N² distances would (Huang et al. 2018, arXiv:1809.04281, section 3.4.1, call it skewing).
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::Inputs;
 use super::layers::PositionEmbedding;
@@ -67,7 +67,7 @@ impl DistanceEmbedding {
         // The scores are scaled as those of query and key are.
         let scale = (head_size as f64).sqrt().recip();
         let whole = |table: Tensor| -> Result<Tensor, TchError> {
-            let unread = Tensor::f_zeros([1, head_size], (Kind::Float, table.device()))?;
+            let unread = Tensor::f_zeros([1, head_size], (Kind::Float, Device::Cpu))?;
             Tensor::f_cat(&[table, unread], 0)?.f_mul_scalar(scale)
         };
         // A tensor that is missing in the file fails here, and is reported when loading ends.
@@ -108,12 +108,12 @@ mod tests {
     #[test]
     fn a_row_is_seen_from_its_own_place() {
         // P = 5; the entry for a distance is the distance itself.
-        let table = Tensor::arange_start(-4, 6, (Kind::Int64, tch::Device::Cpu));
+        let table = Tensor::arange_start(-4, 6, (Kind::Int64, Device::Cpu));
         for n in 1..=5 {
-            let tokens = Size::of(&Tensor::zeros([n], (Kind::Int64, tch::Device::Cpu)), 0).unwrap();
+            let tokens = Size::of(&Tensor::zeros([n], (Kind::Int64, Device::Cpu)), 0).unwrap();
             let rows = near(&table, 0, &tokens).unwrap().expand([2, 3, n, 2 * n], false);
             let scores = skew(&rows, [2.into(), 3.into()], &tokens).unwrap();
-            let places = Tensor::arange(n, (Kind::Int64, tch::Device::Cpu));
+            let places = Tensor::arange(n, (Kind::Int64, Device::Cpu));
             let distances = places.unsqueeze(0) - places.unsqueeze(1);
             assert_eq!(scores, distances.expand([2, 3, n, n], false));
         }

@@ -219,6 +219,9 @@ impl Embeddings {
         }
         let types = config.type_vocab_size;
         let mut token_types = (types > 0).then(|| table("token_type_embeddings", types));
+        if types == 0 {
+            embeddings.ignore_all("token_type_embeddings");
+        }
         if types == 1
             && let (Some(places), Some(kinds)) = (&positions, &token_types)
         {

@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::distance::{near, skew};
 use super::encoder::{Counting, Encoder, EncoderConfig, Names};
@@ -152,7 +152,7 @@ impl Model for MPNet {
 
 /// From the bias by bucket, `[buckets, heads]`, to that by distance, `[heads, 2 * positions]`, as [`near`] takes it.
 fn by_distance(by_bucket: &Tensor, positions: i64) -> Result<Tensor, TchError> {
-    let of = (Kind::Int64, by_bucket.device());
+    let of = (Kind::Int64, Device::Cpu);
     let distances = Tensor::f_arange(2 * positions, of)?.f_sub_scalar(positions - 1)?;
     by_bucket.f_index_select(0, &buckets(&distances)?)?.f_transpose(0, 1)?.f_contiguous()
 }

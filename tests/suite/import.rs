@@ -239,6 +239,21 @@ fn distilbert_electra_and_mpnet_are_served_with_hugging_face_s_numbers() {
 }
 
 #[test]
+fn bart_dpr_and_retribert_are_served_with_hugging_face_s_numbers() {
+    served(&["bart", "dpr", "retribert"]);
+}
+
+#[test]
+fn mobilebert_and_squeezebert_are_served_with_hugging_face_s_numbers() {
+    served(&["mobilebert", "squeezebert"]);
+}
+
+#[test]
+fn deberta_v2_and_v3_are_served_with_hugging_face_s_numbers() {
+    served(&["deberta-v2"]);
+}
+
+#[test]
 fn an_old_cluster_gets_a_graph_and_a_configuration_that_it_knows() {
     for version in ["8.7.0", "8.12.2"] {
         let version = version.parse::<Version>().unwrap();
