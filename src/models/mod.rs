@@ -11,6 +11,8 @@ pub mod layers;
 mod mpnet;
 mod roberta;
 
+use std::fmt;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::Tensor;
@@ -22,7 +24,7 @@ pub use inputs::{AttentionForm, Inputs, SpecialTokens};
 /// The part of a Transformers class that turns hidden states into a task's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
-    /// None: `[batch, tokens, hidden]`.
+    /// None: the base model's [`Output`].
     Base,
     /// `…ForMaskedLM`: logits `[batch, tokens, vocabulary]`.
     MaskedLm,
@@ -32,6 +34,27 @@ pub enum Head {
     SequenceClassification,
     /// `…ForQuestionAnswering`: logits of start and end, `[batch, tokens, 2]`.
     QuestionAnswering,
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "hidden states",
+            Self::MaskedLm => "masked language modelling",
+            Self::TokenClassification => "token classification",
+            Self::SequenceClassification => "sequence classification",
+            Self::QuestionAnswering => "question answering",
+        })
+    }
+}
+
+/// What a base model returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// A vector for each token: `[batch, tokens, hidden]`.
+    Tokens,
+    /// One vector for the whole row, which is the embedding that the model was trained for: `[batch, hidden]`.
+    Row,
 }
 
 /// A loaded model: an architecture under a head.
@@ -66,13 +89,18 @@ pub enum ConfigError {
     /// A variant that cannot be built.
     #[error("config.json says {0}, which cannot be served: {1}")]
     Unsupported(String, &'static str),
+    /// A head that Transformers does not have for the architecture.
+    #[error("{0} has no head for {1}")]
+    NoHead(&'static str, Head),
 }
 
 /// What sets an architecture's size: the numbers that tasks and checks need, whatever the architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dimensions {
-    /// Width of the hidden states that the base model returns.
+    /// Width of the vectors that the base model returns.
     pub hidden: i64,
+    /// What these vectors stand for.
+    pub output: Output,
     /// Rows of the embedding table.
     pub vocabulary: i64,
     /// The longest input, in tokens, that the positions allow.
@@ -111,11 +139,42 @@ pub static ARCHITECTURES: &[Architecture] = &[
     },
 ];
 
+/// Values of `model_type` that people try, and why they cannot be served.
+const UNSERVABLE: &[(&[&str], &str)] = &[
+    (
+        &["deberta"],
+        "Elasticsearch has no tokenizer for DeBERTa v1; DeBERTa v2 and v3 (model_type deberta-v2) can be served",
+    ),
+    (
+        &["albert", "big_bird", "xlm", "xlnet"],
+        "Elasticsearch has no tokenizer for it; XLM-RoBERTa and DeBERTa v2 and v3 can be served",
+    ),
+    (
+        &[
+            "bloom", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox", "llama", "mistral", "qwen2",
+            "qwen3",
+        ],
+        "it is a decoder that generates text, and Elasticsearch serves encoders and has no tokenizer for it",
+    ),
+    (
+        &["marian", "mbart", "mt5", "pegasus", "t5"],
+        "Elasticsearch has no tokenizer for it; of the encoder-decoders BART can be served",
+    ),
+    (&["blip", "clip", "siglip", "vit"], "Elasticsearch feeds models text, not images"),
+];
+
 impl Architecture {
-    /// The architecture of a `model_type`.
+    /// The architecture of a `config.json`.
     #[must_use]
     pub fn find(model_type: &str) -> Option<&'static Self> {
         ARCHITECTURES.iter().find(|known| known.model_type == model_type)
+    }
+
+    /// Why a `model_type` cannot be served, for those that are known not to.
+    #[must_use]
+    pub fn why_not(model_type: &str) -> Option<&'static str> {
+        let known = UNSERVABLE.iter().find(|(types, _)| types.contains(&model_type));
+        known.map(|&(_, reason)| reason)
     }
 
     /// The `model_type` of each.
@@ -173,5 +232,19 @@ fn check_encoder(config: &Value) -> Result<(), ConfigError> {
             "a decoder attends to the left only, and Elasticsearch serves encoders",
         )),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_served_is_told_apart_from_the_unknown() {
+        assert!(Architecture::why_not("deberta").unwrap().contains("deberta-v2"));
+        assert!(Architecture::why_not("nobody-knows").is_none());
+        for (types, _) in UNSERVABLE {
+            assert!(types.iter().all(|known| Architecture::find(known).is_none()));
+        }
     }
 }
