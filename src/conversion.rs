@@ -335,7 +335,7 @@ impl Conversion {
 
 fn architecture(config: &ModelConfig) -> Result<&'static Architecture, ConversionError> {
     let found = config.model_type.as_deref().unwrap_or("(none)");
-    Architecture::find(found).ok_or_else(|| {
+    Architecture::find(found, &config.architectures).ok_or_else(|| {
         match Architecture::why_not(found) {
             Some(reason) => ConversionError::Unservable(found.to_owned(), reason),
             None => ConversionError::ModelType {

@@ -3,6 +3,7 @@
 pub mod bert;
 mod distance;
 mod distilbert;
+mod dpr;
 mod electra;
 pub mod encoder;
 pub mod heads;
@@ -129,6 +130,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         dimensions: distilbert::dimensions,
         load: distilbert::load,
     },
+    Architecture { model_type: "dpr", dimensions: dpr::dimensions, load: dpr::load },
     Architecture { model_type: "electra", dimensions: electra::dimensions, load: electra::load },
     Architecture { model_type: "mpnet", dimensions: mpnet::dimensions, load: mpnet::load },
     Architecture { model_type: "roberta", dimensions: roberta::dimensions, load: roberta::load },
@@ -164,9 +166,12 @@ const UNSERVABLE: &[(&[&str], &str)] = &[
 ];
 
 impl Architecture {
-    /// The architecture of a `config.json`.
+    /// The architecture of a `config.json`, by its `model_type` and the Transformers classes that it names.
     #[must_use]
-    pub fn find(model_type: &str) -> Option<&'static Self> {
+    pub fn find(model_type: &str, classes: &[String]) -> Option<&'static Self> {
+        // Some DPR encoders call themselves bert; what their file holds, only DPR's class can read.
+        let is_dpr = classes.iter().any(|class| dpr::ENCODERS.contains(&class.as_str()));
+        let model_type = if model_type == "bert" && is_dpr { "dpr" } else { model_type };
         ARCHITECTURES.iter().find(|known| known.model_type == model_type)
     }
 
@@ -244,7 +249,14 @@ mod tests {
         assert!(Architecture::why_not("deberta").unwrap().contains("deberta-v2"));
         assert!(Architecture::why_not("nobody-knows").is_none());
         for (types, _) in UNSERVABLE {
-            assert!(types.iter().all(|known| Architecture::find(known).is_none()));
+            assert!(types.iter().all(|known| Architecture::find(known, &[]).is_none()));
         }
+    }
+
+    #[test]
+    fn a_dpr_encoder_may_call_itself_bert() {
+        let find = |class: &str| Architecture::find("bert", &[class.to_owned()]).unwrap();
+        assert_eq!(find("DPRContextEncoder").model_type, "dpr");
+        assert_eq!(find("BertModel").model_type, "bert");
     }
 }
