@@ -10,6 +10,7 @@ pub mod heads;
 mod inputs;
 pub mod layers;
 mod mpnet;
+mod retribert;
 mod roberta;
 
 use std::fmt;
@@ -133,6 +134,11 @@ pub static ARCHITECTURES: &[Architecture] = &[
     Architecture { model_type: "dpr", dimensions: dpr::dimensions, load: dpr::load },
     Architecture { model_type: "electra", dimensions: electra::dimensions, load: electra::load },
     Architecture { model_type: "mpnet", dimensions: mpnet::dimensions, load: mpnet::load },
+    Architecture {
+        model_type: "retribert",
+        dimensions: retribert::dimensions,
+        load: retribert::load,
+    },
     Architecture { model_type: "roberta", dimensions: roberta::dimensions, load: roberta::load },
     Architecture {
         model_type: "xlm-roberta",
