@@ -9,6 +9,7 @@ pub mod encoder;
 pub mod heads;
 mod inputs;
 pub mod layers;
+mod mobilebert;
 mod mpnet;
 mod retribert;
 mod roberta;
@@ -133,6 +134,11 @@ pub static ARCHITECTURES: &[Architecture] = &[
     },
     Architecture { model_type: "dpr", dimensions: dpr::dimensions, load: dpr::load },
     Architecture { model_type: "electra", dimensions: electra::dimensions, load: electra::load },
+    Architecture {
+        model_type: "mobilebert",
+        dimensions: mobilebert::dimensions,
+        load: mobilebert::load,
+    },
     Architecture { model_type: "mpnet", dimensions: mpnet::dimensions, load: mpnet::load },
     Architecture {
         model_type: "retribert",
