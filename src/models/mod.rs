@@ -13,6 +13,7 @@ mod mobilebert;
 mod mpnet;
 mod retribert;
 mod roberta;
+mod squeezebert;
 
 use std::fmt;
 
@@ -146,6 +147,11 @@ pub static ARCHITECTURES: &[Architecture] = &[
         load: retribert::load,
     },
     Architecture { model_type: "roberta", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "squeezebert",
+        dimensions: squeezebert::dimensions,
+        load: squeezebert::load,
+    },
     Architecture {
         model_type: "xlm-roberta",
         dimensions: roberta::dimensions,
