@@ -1,5 +1,6 @@
 //! Architectures, one file each, and the inputs that they take.
 
+mod bart;
 pub mod bert;
 mod distance;
 mod distilbert;
@@ -126,6 +127,7 @@ pub type Load = fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, Config
 
 /// All architectures. A new one is its own file and one line here.
 pub static ARCHITECTURES: &[Architecture] = &[
+    Architecture { model_type: "bart", dimensions: bart::dimensions, load: bart::load },
     Architecture { model_type: "bert", dimensions: bert::dimensions, load: bert::load },
     Architecture { model_type: "camembert", dimensions: roberta::dimensions, load: roberta::load },
     Architecture {
