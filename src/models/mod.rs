@@ -2,6 +2,7 @@
 
 mod bart;
 pub mod bert;
+mod deberta_v2;
 mod distance;
 mod distilbert;
 mod dpr;
@@ -130,6 +131,11 @@ pub static ARCHITECTURES: &[Architecture] = &[
     Architecture { model_type: "bart", dimensions: bart::dimensions, load: bart::load },
     Architecture { model_type: "bert", dimensions: bert::dimensions, load: bert::load },
     Architecture { model_type: "camembert", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "deberta-v2",
+        dimensions: deberta_v2::dimensions,
+        load: deberta_v2::load,
+    },
     Architecture {
         model_type: "distilbert",
         dimensions: distilbert::dimensions,
