@@ -46,6 +46,9 @@ pub enum ConversionError {
         /// What can be built.
         known: Vec<&'static str>,
     },
+    /// The architecture is known, and known not to be servable.
+    #[error("the model_type {0} in config.json cannot be served: {1}")]
+    Unservable(String, &'static str),
     /// The files do not say what the model is for.
     #[error("cannot tell from config.json what the model is for: give --task-type; it can serve {}", names(.can))]
     NoTask {
@@ -169,21 +172,20 @@ impl Conversion {
         })?;
         let (model, loaded) =
             load(architecture, &config, task, &checkpoint).map_err(|error| match error {
-                ConversionError::Checkpoint(missing @ CheckpointError::Weights { .. }) => {
-                    ConversionError::WrongTask {
-                        task,
-                        reason: missing.to_string(),
-                        can: servable(architecture, &config, &path),
-                    }
-                }
+                ConversionError::Checkpoint(CheckpointError::Weights { .. })
+                | ConversionError::Config(ConfigError::NoHead(..)) => ConversionError::WrongTask {
+                    task,
+                    reason: error.to_string(),
+                    can: servable(architecture, &config, &path),
+                },
                 other => other,
             })?;
 
         let embedding = task == Task::TextEmbedding;
         let modules = sentence_transformers.filter(|_| embedding);
         let embedder = match &modules {
-            Some(st) => Some(Embedder::load(files, &st.modules, dimensions.hidden)?),
-            None => embedding.then(|| Embedder::mean(dimensions.hidden)),
+            Some(st) => Some(Embedder::load(files, &st.modules, dimensions)?),
+            None => embedding.then(|| Embedder::of_base(dimensions)),
         };
         let settings = modules.map(|st| st.settings).unwrap_or_default();
         if settings.do_lower_case {
@@ -332,10 +334,15 @@ impl Conversion {
 }
 
 fn architecture(config: &ModelConfig) -> Result<&'static Architecture, ConversionError> {
-    let found = config.model_type.as_deref();
-    found.and_then(Architecture::find).ok_or_else(|| ConversionError::ModelType {
-        found: found.unwrap_or("(none)").to_owned(),
-        known: Architecture::model_types(),
+    let found = config.model_type.as_deref().unwrap_or("(none)");
+    Architecture::find(found, &config.architectures).ok_or_else(|| {
+        match Architecture::why_not(found) {
+            Some(reason) => ConversionError::Unservable(found.to_owned(), reason),
+            None => ConversionError::ModelType {
+                found: found.to_owned(),
+                known: Architecture::model_types(),
+            },
+        }
     })
 }
 

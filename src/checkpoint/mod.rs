@@ -226,6 +226,30 @@ impl Weights<'_> {
         tensor.unwrap_or_else(Tensor::new)
     }
 
+    /// A tensor that is computed from tensors handed out, so that the graph need not. Nothing is computed, and a placeholder
+    /// handed out, where one of these may be a placeholder.
+    pub fn derived(&self, compute: impl FnOnce() -> Result<Tensor, TorchError>) -> Tensor {
+        let incomplete = {
+            let ledger = self.checkpoint.ledger.borrow();
+            !ledger.problems.is_empty() || ledger.failed.is_some()
+        };
+        if self.checkpoint.survey || incomplete {
+            return Tensor::new();
+        }
+        let computed = tch::no_grad(compute);
+        let mut ledger = self.checkpoint.ledger.borrow_mut();
+        match computed {
+            Ok(tensor) => {
+                ledger.bytes += 4 * tensor.numel() as u64;
+                tensor
+            }
+            Err(error) => {
+                ledger.failed = Some(error);
+                Tensor::new()
+            }
+        }
+    }
+
     fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }

@@ -8,7 +8,7 @@ use super::layers::{
     Activation, ActivationLayer, LayerNorm, Linear, PositionEmbedding, SelfAttention,
     attention_bias, embedding,
 };
-use super::{ConfigError, Dimensions, Inputs, Model, check_sizes};
+use super::{ConfigError, Dimensions, Inputs, Model, Output, check_sizes};
 use crate::checkpoint::Weights;
 use crate::torchscript::{TorchError, slice};
 
@@ -100,6 +100,7 @@ impl EncoderConfig {
                 }
                 _ => self.max_position_embeddings,
             },
+            output: Output::Tokens,
         }
     }
 }
@@ -192,8 +193,8 @@ impl Encoder {
 /// The sum of the embeddings of words, positions and token types under a norm (`BertEmbeddings`), widened where the layers are wider
 /// (`embeddings_project` of ELECTRA).
 #[derive(Debug)]
-struct Embeddings {
-    words: Tensor,
+pub(super) struct Embeddings {
+    pub(super) words: Tensor,
     positions: Option<Tensor>,
     counting: Counting,
     /// None where there is but one type, which every position then holds already.
@@ -204,7 +205,7 @@ struct Embeddings {
 }
 
 impl Embeddings {
-    fn load(weights: &Weights<'_>, config: &EncoderConfig) -> Self {
+    pub(super) fn load(weights: &Weights<'_>, config: &EncoderConfig) -> Self {
         let embeddings = weights.sub("embeddings");
         let width = config.embedding_size;
         let table = |name: &str, rows| embeddings.sub(name).tensor("weight", &[rows, width]);
@@ -242,7 +243,7 @@ impl Embeddings {
         }
     }
 
-    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+    pub(super) fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let mut sum = embedding(&self.words, &inputs.input_ids)?;
         if let Some(table) = &self.token_types {
             let types = match inputs.token_type_ids(self.types)? {

@@ -18,6 +18,8 @@ pub enum TaskHead {
     Tokens(Linear),
     /// Two layers over the first token.
     Sequence(SequenceHead),
+    /// One linear layer over the first token.
+    First(Linear),
 }
 
 impl TaskHead {
@@ -51,6 +53,7 @@ impl TaskHead {
             Self::MaskedLm(head) => head.forward(hidden_states),
             Self::Tokens(classifier) => classifier.forward(hidden_states),
             Self::Sequence(head) => head.forward(hidden_states),
+            Self::First(classifier) => classifier.forward(&hidden_states.f_select(1, 0)?),
         }
     }
 }

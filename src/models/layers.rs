@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::distance::DistanceEmbedding;
 use super::{AttentionForm, Inputs};
 use crate::checkpoint::Weights;
-use crate::torchscript::{TorchError, reshape, view};
+use crate::torchscript::{TorchError, full, reshape, view};
 
 /// `torch.nn.Linear`.
 #[derive(Debug)]
@@ -338,4 +338,112 @@ pub fn attend(
             Ok(scores.f_add(bias)?.f_softmax(-1, None)?.f_matmul(value)?)
         }
     }
+}
+
+/// Multi-head attention whose query, key and value are made from states that may differ in kind and width.
+#[derive(Debug)]
+pub struct CrossAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    heads: i64,
+    head_size: i64,
+}
+
+impl CrossAttention {
+    /// Reads the projections `names` (query, key, value) of states of the widths `from`, each to `hidden`, with bias.
+    #[must_use]
+    pub fn load(
+        weights: &Weights<'_>,
+        names: [&str; 3],
+        from: [i64; 3],
+        hidden: i64,
+        heads: i64,
+    ) -> Self {
+        let [query, key, value] = names;
+        let load = |name: &str, from| Linear::load(&weights.sub(name), from, hidden);
+        let [query, key, value] = [load(query, from[0]), load(key, from[1]), load(value, from[2])];
+        Self { query, key, value, heads, head_size: hidden / heads }
+    }
+
+    /// The attended values, `[batch, tokens, hidden]`, before the output projection. `bias` is added to the scores.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(
+        &self,
+        states: [&Tensor; 3],
+        bias: &Tensor,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        let [query, key, value] = self.by_head(states, inputs)?;
+        let context = attend([&query, &key, &value], bias, self.scale(), inputs)?;
+        self.joined(&context, inputs)
+    }
+
+    /// The same where no token sees those behind it; the mask is what [`causal_bias`] makes.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward_causal(
+        &self,
+        states: [&Tensor; 3],
+        causal: Option<&Tensor>,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        let [query, key, value] = self.by_head(states, inputs)?;
+        let context = match causal {
+            Some(bias) => attend([&query, &key, &value], bias, self.scale(), inputs)?,
+            None => Tensor::f_scaled_dot_product_attention::<&Tensor>(
+                &query,
+                &key,
+                &value,
+                None,
+                0.,
+                true,
+                self.scale(),
+                false,
+            )?,
+        };
+        self.joined(&context, inputs)
+    }
+
+    fn scale(&self) -> f64 {
+        (self.head_size as f64).sqrt().recip()
+    }
+
+    fn by_head(
+        &self,
+        [query, key, value]: [&Tensor; 3],
+        inputs: &Inputs,
+    ) -> Result<[Tensor; 3], TorchError> {
+        let split = [
+            (&inputs.batch).into(),
+            (&inputs.tokens).into(),
+            self.heads.into(),
+            self.head_size.into(),
+        ];
+        let by_head = |projection: &Linear, states: &Tensor| -> Result<Tensor, TorchError> {
+            Ok(view(&projection.forward(states)?, &split)?.f_transpose(1, 2)?)
+        };
+        Ok([by_head(&self.query, query)?, by_head(&self.key, key)?, by_head(&self.value, value)?])
+    }
+
+    fn joined(&self, context: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
+        reshape(&context.f_transpose(1, 2)?, &[batch, tokens, (self.heads * self.head_size).into()])
+    }
+}
+
+/// What is added to attention scores so that no token sees those behind it: 0, or float32's lowest number, in the shape
+/// `[tokens, tokens]`. Made once a pass; nothing in the fused form, whose operation knows that mask.
+///
+/// # Errors
+/// libtorch's own.
+pub fn causal_bias(inputs: &Inputs) -> Result<Option<Tensor>, TorchError> {
+    if inputs.attention == AttentionForm::Fused {
+        return Ok(None);
+    }
+    let square = [(&inputs.tokens).into(), (&inputs.tokens).into()];
+    Ok(Some(full(&square, f64::from(f32::MIN))?.f_triu(1)?))
 }

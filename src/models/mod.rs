@@ -1,15 +1,23 @@
 //! Architectures, one file each, and the inputs that they take.
 
+mod bart;
 pub mod bert;
+mod deberta_v2;
 mod distance;
 mod distilbert;
+mod dpr;
 mod electra;
 pub mod encoder;
 pub mod heads;
 mod inputs;
 pub mod layers;
+mod mobilebert;
 mod mpnet;
+mod retribert;
 mod roberta;
+mod squeezebert;
+
+use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,7 +30,7 @@ pub use inputs::{AttentionForm, Inputs, SpecialTokens};
 /// The part of a Transformers class that turns hidden states into a task's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
-    /// None: `[batch, tokens, hidden]`.
+    /// None: the base model's [`Output`].
     Base,
     /// `…ForMaskedLM`: logits `[batch, tokens, vocabulary]`.
     MaskedLm,
@@ -32,6 +40,27 @@ pub enum Head {
     SequenceClassification,
     /// `…ForQuestionAnswering`: logits of start and end, `[batch, tokens, 2]`.
     QuestionAnswering,
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "hidden states",
+            Self::MaskedLm => "masked language modelling",
+            Self::TokenClassification => "token classification",
+            Self::SequenceClassification => "sequence classification",
+            Self::QuestionAnswering => "question answering",
+        })
+    }
+}
+
+/// What a base model returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// A vector for each token: `[batch, tokens, hidden]`.
+    Tokens,
+    /// One vector for the whole row, which is the embedding that the model was trained for: `[batch, hidden]`.
+    Row,
 }
 
 /// A loaded model: an architecture under a head.
@@ -66,13 +95,18 @@ pub enum ConfigError {
     /// A variant that cannot be built.
     #[error("config.json says {0}, which cannot be served: {1}")]
     Unsupported(String, &'static str),
+    /// A head that Transformers does not have for the architecture.
+    #[error("{0} has no head for {1}")]
+    NoHead(&'static str, Head),
 }
 
 /// What sets an architecture's size: the numbers that tasks and checks need, whatever the architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dimensions {
-    /// Width of the hidden states that the base model returns.
+    /// Width of the vectors that the base model returns.
     pub hidden: i64,
+    /// What these vectors stand for.
+    pub output: Output,
     /// Rows of the embedding table.
     pub vocabulary: i64,
     /// The longest input, in tokens, that the positions allow.
@@ -94,16 +128,38 @@ pub type Load = fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, Config
 
 /// All architectures. A new one is its own file and one line here.
 pub static ARCHITECTURES: &[Architecture] = &[
+    Architecture { model_type: "bart", dimensions: bart::dimensions, load: bart::load },
     Architecture { model_type: "bert", dimensions: bert::dimensions, load: bert::load },
     Architecture { model_type: "camembert", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "deberta-v2",
+        dimensions: deberta_v2::dimensions,
+        load: deberta_v2::load,
+    },
     Architecture {
         model_type: "distilbert",
         dimensions: distilbert::dimensions,
         load: distilbert::load,
     },
+    Architecture { model_type: "dpr", dimensions: dpr::dimensions, load: dpr::load },
     Architecture { model_type: "electra", dimensions: electra::dimensions, load: electra::load },
+    Architecture {
+        model_type: "mobilebert",
+        dimensions: mobilebert::dimensions,
+        load: mobilebert::load,
+    },
     Architecture { model_type: "mpnet", dimensions: mpnet::dimensions, load: mpnet::load },
+    Architecture {
+        model_type: "retribert",
+        dimensions: retribert::dimensions,
+        load: retribert::load,
+    },
     Architecture { model_type: "roberta", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "squeezebert",
+        dimensions: squeezebert::dimensions,
+        load: squeezebert::load,
+    },
     Architecture {
         model_type: "xlm-roberta",
         dimensions: roberta::dimensions,
@@ -111,11 +167,45 @@ pub static ARCHITECTURES: &[Architecture] = &[
     },
 ];
 
+/// Values of `model_type` that people try, and why they cannot be served.
+const UNSERVABLE: &[(&[&str], &str)] = &[
+    (
+        &["deberta"],
+        "Elasticsearch has no tokenizer for DeBERTa v1; DeBERTa v2 and v3 (model_type deberta-v2) can be served",
+    ),
+    (
+        &["albert", "big_bird", "xlm", "xlnet"],
+        "Elasticsearch has no tokenizer for it; XLM-RoBERTa and DeBERTa v2 and v3 can be served",
+    ),
+    (
+        &[
+            "bloom", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox", "llama", "mistral", "qwen2",
+            "qwen3",
+        ],
+        "it is a decoder that generates text, and Elasticsearch serves encoders and has no tokenizer for it",
+    ),
+    (
+        &["marian", "mbart", "mt5", "pegasus", "t5"],
+        "Elasticsearch has no tokenizer for it; of the encoder-decoders BART can be served",
+    ),
+    (&["blip", "clip", "siglip", "vit"], "Elasticsearch feeds models text, not images"),
+];
+
 impl Architecture {
-    /// The architecture of a `model_type`.
+    /// The architecture of a `config.json`, by its `model_type` and the Transformers classes that it names.
     #[must_use]
-    pub fn find(model_type: &str) -> Option<&'static Self> {
+    pub fn find(model_type: &str, classes: &[String]) -> Option<&'static Self> {
+        // Some DPR encoders call themselves bert; what their file holds, only DPR's class can read.
+        let is_dpr = classes.iter().any(|class| dpr::ENCODERS.contains(&class.as_str()));
+        let model_type = if model_type == "bert" && is_dpr { "dpr" } else { model_type };
         ARCHITECTURES.iter().find(|known| known.model_type == model_type)
+    }
+
+    /// Why a `model_type` cannot be served, for those that are known not to.
+    #[must_use]
+    pub fn why_not(model_type: &str) -> Option<&'static str> {
+        let known = UNSERVABLE.iter().find(|(types, _)| types.contains(&model_type));
+        known.map(|&(_, reason)| reason)
     }
 
     /// The `model_type` of each.
@@ -177,235 +267,4 @@ fn check_encoder(config: &Value) -> Result<(), ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::checkpoint::{Checkpoint, CheckpointError};
-
-    const HEADS: [Head; 5] = [
-        Head::Base,
-        Head::MaskedLm,
-        Head::TokenClassification,
-        Head::SequenceClassification,
-        Head::QuestionAnswering,
-    ];
-
-    /// A checkpoint of zeros.
-    fn checkpoint(tensors: &[(String, Vec<i64>)]) -> Checkpoint {
-        let mut header = serde_json::Map::new();
-        let mut end = 0;
-        for (name, shape) in tensors {
-            let start = end;
-            end += 4 * shape.iter().product::<i64>();
-            let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] });
-            header.insert(name.clone(), entry);
-        }
-        let mut header = serde_json::to_vec(&header).unwrap();
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(header);
-        bytes.resize(bytes.len() + usize::try_from(end).unwrap(), 0);
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        Checkpoint::open(file.path()).unwrap()
-    }
-
-    fn load(
-        architecture: &Architecture,
-        config: &Value,
-        head: Head,
-        checkpoint: &Checkpoint,
-    ) -> Result<Vec<String>, CheckpointError> {
-        let blueprint = Blueprint { config, head, labels: 3 };
-        (architecture.load)(&checkpoint.weights(), blueprint).unwrap();
-        Ok(checkpoint.finish()?.0)
-    }
-
-    /// The names and shapes of all tensors that a model wants.
-    fn wanted(architecture: &Architecture, config: &Value, head: Head) -> Vec<(String, Vec<i64>)> {
-        match load(architecture, config, head, &checkpoint(&[])) {
-            Err(CheckpointError::Weights { problems, .. }) => problems
-                .iter()
-                .map(|problem| {
-                    let (name, shape) = problem.split_once(' ').unwrap();
-                    let shape = shape.strip_suffix(" is missing").unwrap();
-                    (name.to_owned(), serde_json::from_str(shape).unwrap())
-                })
-                .collect(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn tiny(model_type: &str, more: Value) -> Value {
-        let tiny = json!({
-            "model_type": model_type,
-            "vocab_size": 11,
-            "hidden_size": 6,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 5,
-            "embedding_size": 4,
-            "hidden_dim": 5,
-            "max_position_embeddings": 8,
-        });
-        read_config_over(tiny, &more).unwrap()
-    }
-
-    const RELATIVE: &str = "relative_key_query";
-
-    #[test]
-    fn what_a_model_wants_is_all_that_is_read_and_missing_tensors_are_no_panic() {
-        for architecture in ["bert", "roberta", "electra", "distilbert", "mpnet"] {
-            let architecture = Architecture::find(architecture).unwrap();
-            let relative = json!({ "position_embedding_type": RELATIVE, "hidden_act": "prelu" });
-            for more in [json!({}), relative, json!({ "tie_word_embeddings": false })] {
-                let config = tiny(architecture.model_type, more);
-                for head in HEADS {
-                    let wanted = wanted(architecture, &config, head);
-                    let unused = load(architecture, &config, head, &checkpoint(&wanted)).unwrap();
-                    assert_eq!(unused, Vec::<String>::new());
-                }
-            }
-        }
-    }
-
-    /// Files of old releases: the base model below its name, what is tied written out, buffers, poolers and pre-training heads in every
-    /// file, biases under their second name.
-    #[test]
-    fn what_old_releases_wrote_is_read_or_known() {
-        type Old = (&'static str, &'static str, &'static [&'static str], [&'static str; 2]);
-        let old: &[Old] = &[
-            (
-                "bert",
-                "bert",
-                &[
-                    "bert.embeddings.position_ids",
-                    "bert.pooler.dense.weight",
-                    "bert.pooler.dense.bias",
-                    "cls.predictions.decoder.weight",
-                    "cls.seq_relationship.weight",
-                ],
-                ["cls.predictions.bias", "cls.predictions.decoder.bias"],
-            ),
-            (
-                "camembert",
-                "roberta",
-                &[
-                    "roberta.embeddings.position_ids",
-                    "roberta.pooler.dense.weight",
-                    "lm_head.decoder.weight",
-                    "lm_head.dense.weight",
-                ],
-                ["lm_head.bias", "lm_head.decoder.bias"],
-            ),
-            (
-                "distilbert",
-                "distilbert",
-                &[
-                    "distilbert.embeddings.position_ids",
-                    "vocab_projector.weight",
-                    "vocab_transform.bias",
-                    "vocab_layer_norm.weight",
-                ],
-                ["", ""],
-            ),
-            (
-                "electra",
-                "electra",
-                &[
-                    "electra.embeddings.position_ids",
-                    "generator_lm_head.weight",
-                    "generator_predictions.dense.bias",
-                    "discriminator_predictions.dense.weight",
-                ],
-                ["", ""],
-            ),
-            (
-                "mpnet",
-                "mpnet",
-                &[
-                    "mpnet.embeddings.position_ids",
-                    "mpnet.pooler.dense.weight",
-                    "lm_head.decoder.weight",
-                    "lm_head.dense.weight",
-                ],
-                ["lm_head.bias", "lm_head.decoder.bias"],
-            ),
-        ];
-        for (model_type, prefix, extra, [bias, old_bias]) in old {
-            let architecture = Architecture::find(model_type).unwrap();
-            let config = tiny(model_type, json!({}));
-            for head in HEADS {
-                let base: Vec<_> = wanted(architecture, &config, Head::Base);
-                let in_base = |name: &str| {
-                    name.starts_with("pooler") || base.iter().any(|(known, _)| known == name)
-                };
-                let mut tensors: Vec<_> = wanted(architecture, &config, head)
-                    .into_iter()
-                    .map(|(name, shape)| match name.as_str() {
-                        name if in_base(name) => (format!("{prefix}.{name}"), shape),
-                        name if name == *bias => ((*old_bias).to_owned(), shape),
-                        _ => (name, shape),
-                    })
-                    .collect();
-                for name in *extra {
-                    if tensors.iter().all(|(known, _)| known != name) {
-                        tensors.push(((*name).to_owned(), vec![1]));
-                    }
-                }
-                let unused = load(architecture, &config, head, &checkpoint(&tensors)).unwrap();
-                assert_eq!(unused, Vec::<String>::new(), "{model_type} {head:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn configurations_that_make_no_model_are_refused() {
-        let refused = |model_type: &str, more: Value| {
-            let architecture = Architecture::find(model_type).unwrap();
-            let config = tiny(model_type, more.clone());
-            assert!((architecture.dimensions)(&config).is_err(), "{model_type} {more}");
-        };
-        for model_type in ["bert", "roberta", "electra", "distilbert", "mpnet"] {
-            for size in [-1, 0, i64::MAX] {
-                for field in [
-                    "vocab_size",
-                    "hidden_size",
-                    "num_hidden_layers",
-                    "num_attention_heads",
-                    "max_position_embeddings",
-                ] {
-                    refused(model_type, json!({ field: size }));
-                }
-            }
-            refused(model_type, json!({ "num_attention_heads": 4 }));
-            refused(model_type, json!({ "is_decoder": true }));
-            refused(model_type, json!({ "add_cross_attention": true }));
-            refused(model_type, json!({ "vocab_size": "many" }));
-        }
-        for model_type in ["bert", "roberta", "electra"] {
-            refused(model_type, json!({ "hidden_act": "xielu" }));
-            refused(model_type, json!({ "position_embedding_type": "rotary" }));
-            refused(model_type, json!({ "type_vocab_size": -1 }));
-        }
-        for padding in [-1, 7, i64::MAX] {
-            refused("roberta", json!({ "pad_token_id": padding }));
-        }
-        refused("mpnet", json!({ "relative_attention_num_buckets": 31 }));
-        refused("electra", json!({ "embedding_size": 0 }));
-    }
-
-    #[test]
-    fn positions_are_those_that_tokens_can_have() {
-        let positions = |model_type: &str, more: Value| {
-            let architecture = Architecture::find(model_type).unwrap();
-            (architecture.dimensions)(&tiny(model_type, more)).unwrap().positions
-        };
-        assert_eq!(positions("bert", json!({})), 8);
-        assert_eq!(positions("xlm-roberta", json!({})), 6);
-        assert_eq!(positions("roberta", json!({ "pad_token_id": 0 })), 7);
-        assert_eq!(positions("roberta", json!({ "position_embedding_type": RELATIVE })), 8);
-        assert_eq!(positions("mpnet", json!({ "pad_token_id": 0 })), 6);
-    }
-}
+mod tests;

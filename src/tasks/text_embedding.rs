@@ -8,7 +8,7 @@ use super::{Definition, Facts};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Module, PoolingConfig, PoolingMode};
 use crate::models::layers::{Activation, LayerNorm, Linear};
-use crate::models::{Head, Inputs};
+use crate::models::{Dimensions, Head, Inputs, Output};
 use crate::source::{ModelFiles, SourceError};
 use crate::torchscript::TorchError;
 
@@ -63,23 +63,33 @@ const NORMALIZE_EPSILON: f64 = 1e-12;
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 
 impl Embedder {
-    /// The mean over tokens: what sentence-transformers does with a folder that has no `modules.json`.
+    /// What a folder without `modules.json` stands for: the vector of a model that makes one a row, else the mean over tokens, as in
+    /// sentence-transformers.
     #[must_use]
-    pub fn mean(hidden: i64) -> Self {
-        Self { steps: vec![Step::Pool(vec![PoolingMode::Mean])], size: hidden }
+    pub fn of_base(base: Dimensions) -> Self {
+        let steps = match base.output {
+            Output::Tokens => vec![Step::Pool(vec![PoolingMode::Mean])],
+            Output::Row => Vec::new(),
+        };
+        Self { steps, size: base.hidden }
     }
 
-    /// Builds the modules. `hidden` is the width of the hidden states.
+    /// Builds the modules behind a base model.
     ///
     /// # Errors
     /// When a module cannot be served, or its weights are missing or of another shape.
     pub fn load(
         files: &ModelFiles,
         modules: &[Module],
-        hidden: i64,
+        base: Dimensions,
     ) -> Result<Self, EmbedderError> {
+        if base.output == Output::Row {
+            return Err(EmbedderError::Module(
+                "modules.json pools tokens, but the model makes one vector a row".into(),
+            ));
+        }
         let mut steps = Vec::new();
-        let mut size = hidden;
+        let mut size = base.hidden;
         let fits = |module: &str, wanted: i64, size: i64| {
             if wanted == size {
                 return Ok(());
@@ -142,7 +152,7 @@ impl Embedder {
         self.size
     }
 
-    /// `[batch, tokens, hidden]` to `[batch, size]`.
+    /// The base model's output to `[batch, size]`.
     ///
     /// # Errors
     /// libtorch's own.

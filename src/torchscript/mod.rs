@@ -7,7 +7,7 @@ mod trace;
 
 pub use ffi::tensor_over;
 pub use module::Module;
-pub use trace::{Dim, Size, arange, expand, reshape, slice, slice_between, view};
+pub use trace::{Dim, Size, arange, expand, full, reshape, slice, slice_between, view};
 
 /// What can go wrong in libtorch.
 #[derive(Debug, thiserror::Error)]

@@ -124,6 +124,15 @@ pub fn expand(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError> 
     Ok(tensor.f_expand(shape.as_slice(), false)?)
 }
 
+/// `torch.full(shape, value)`, float32.
+///
+/// # Errors
+/// libtorch's own.
+pub fn full(shape: &[Dim<'_>], value: f64) -> Result<Tensor, TorchError> {
+    let shape = stash(c"size", shape)?;
+    Ok(Tensor::f_full(shape.as_slice(), value, (Kind::Float, tch::Device::Cpu))?)
+}
+
 /// The first `end` entries of `tensor` along `axis`.
 ///
 /// # Errors
@@ -175,7 +184,8 @@ mod tests {
                 &wide.f_sum_dim_intlist([0i64].as_slice(), false, None)?,
                 &[1.into(), (-1).into(), 1.into()],
             )?;
-            let sum = ids.f_add(&row)?.f_add(&counted)?.f_add(&wide)?;
+            let filled = full(&[(&tokens).into(), 1.into()], 2.)?;
+            let sum = ids.f_add(&row)?.f_add(&counted)?.f_add(&wide)?.f_add(&filled)?;
             reshape(&sum.f_transpose(1, 2)?, &[(&batch).into(), (-1).into()])
         };
         let example = [Tensor::ones([1, 5], (Kind::Int64, tch::Device::Cpu))];

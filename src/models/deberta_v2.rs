@@ -1,0 +1,743 @@
+//! DeBERTa v2 and v3 (He et al. 2020 and 2021, arXiv:2006.03654 and arXiv:2111.09543;
+//! `transformers/models/deberta_v2/modeling_deberta_v2.py`): attention between contents and relative positions.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use tch::{Kind, Tensor};
+
+use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::layers::{Activation, ActivationLayer, LayerNorm, Linear, attend, embedding};
+use super::{
+    Blueprint, ConfigError, Dimensions, Inputs, MAX_SIZE, Model, Output, check_encoder,
+    check_sizes, read_config,
+};
+use crate::checkpoint::Weights;
+use crate::torchscript::{Size, TorchError, arange, expand, reshape, slice, view};
+
+/// `DebertaV2Config`, with its defaults, and what the layers read beside it.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct DebertaV2Config {
+    vocab_size: i64,
+    hidden_size: i64,
+    num_hidden_layers: i64,
+    num_attention_heads: i64,
+    attention_head_size: Option<i64>,
+    intermediate_size: i64,
+    hidden_act: Activation,
+    max_position_embeddings: i64,
+    type_vocab_size: i64,
+    layer_norm_eps: f64,
+    embedding_size: Option<i64>,
+    position_biased_input: bool,
+    relative_attention: bool,
+    max_relative_positions: i64,
+    position_buckets: i64,
+    #[serde(deserialize_with = "pos_att_type")]
+    pos_att_type: Vec<String>,
+    share_att_key: bool,
+    norm_rel_ebd: String,
+    conv_kernel_size: i64,
+    conv_groups: i64,
+    conv_act: Activation,
+    pooler_hidden_size: Option<i64>,
+    pooler_hidden_act: Activation,
+    legacy: Option<bool>,
+    tie_word_embeddings: bool,
+}
+
+impl Default for DebertaV2Config {
+    fn default() -> Self {
+        Self {
+            vocab_size: 128_100,
+            hidden_size: 1536,
+            num_hidden_layers: 24,
+            num_attention_heads: 24,
+            attention_head_size: None,
+            intermediate_size: 6144,
+            hidden_act: Activation::Gelu,
+            max_position_embeddings: 512,
+            type_vocab_size: 0,
+            layer_norm_eps: 1e-7,
+            embedding_size: None,
+            position_biased_input: true,
+            relative_attention: false,
+            max_relative_positions: -1,
+            position_buckets: -1,
+            pos_att_type: Vec::new(),
+            share_att_key: false,
+            norm_rel_ebd: "none".into(),
+            conv_kernel_size: 0,
+            conv_groups: 1,
+            conv_act: Activation::Tanh,
+            pooler_hidden_size: None,
+            pooler_hidden_act: Activation::Gelu,
+            legacy: None,
+            tie_word_embeddings: true,
+        }
+    }
+}
+
+/// A list, or its items with `|` between them, as the published configurations have it.
+fn pos_att_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Kinds {
+        Joined(String),
+        List(Vec<String>),
+    }
+    Ok(match Option::<Kinds>::deserialize(deserializer)? {
+        None => Vec::new(),
+        Some(Kinds::Joined(kinds)) => items(&kinds),
+        Some(Kinds::List(kinds)) => kinds,
+    })
+}
+
+fn items(joined: &str) -> Vec<String> {
+    joined.to_lowercase().split('|').map(|item| item.trim().to_owned()).collect()
+}
+
+impl DebertaV2Config {
+    fn read(config: &Value) -> Result<Self, ConfigError> {
+        check_encoder(config)?;
+        let config: Self = read_config(config)?;
+        check_sizes(&[
+            ("vocab_size", config.vocab_size),
+            ("hidden_size", config.hidden_size),
+            ("num_hidden_layers", config.num_hidden_layers),
+            ("num_attention_heads", config.num_attention_heads),
+            ("intermediate_size", config.intermediate_size),
+            ("max_position_embeddings", config.max_position_embeddings),
+            ("embedding_size", config.embedding_size()),
+            ("conv_groups", config.conv_groups),
+        ])?;
+        let wrong = |reason: String| Err(ConfigError::Value(reason));
+        if !(0..=MAX_SIZE).contains(&config.type_vocab_size) {
+            return wrong(format!(
+                "type_vocab_size is {}, which no model has",
+                config.type_vocab_size
+            ));
+        }
+        if config.hidden_size % config.num_attention_heads != 0 {
+            return wrong(format!(
+                "hidden_size {} is not a multiple of num_attention_heads {}",
+                config.hidden_size, config.num_attention_heads
+            ));
+        }
+        for (name, size, must) in [
+            ("attention_head_size", config.attention_head_size, config.head_size()),
+            ("pooler_hidden_size", config.pooler_hidden_size, config.hidden_size),
+        ] {
+            if let Some(size) = size.filter(|&size| size != must) {
+                return wrong(format!(
+                    "{name} is {size}; with these other sizes it must be {must}"
+                ));
+            }
+        }
+        if config.conv_kernel_size > 0
+            && (config.conv_kernel_size % 2 == 0
+                || config.conv_kernel_size > MAX_SIZE
+                || config.hidden_size % config.conv_groups != 0)
+        {
+            return wrong(format!(
+                "conv_kernel_size {} must be odd, and hidden_size {} a multiple of conv_groups {}",
+                config.conv_kernel_size, config.hidden_size, config.conv_groups
+            ));
+        }
+        if config.relative_attention {
+            /// Enough for every model; the table of distances grows with it.
+            const MOST: i64 = 1 << 16;
+            let positions = config.max_position_embeddings.max(config.max_relative_positions);
+            if positions > MOST {
+                return wrong(format!(
+                    "{positions} relative positions are more than any model has"
+                ));
+            }
+            // Beyond these the logarithms that share the distances out among the buckets are of 0, or in 0 parts.
+            let (buckets, distances) = (config.position_buckets, config.relative_positions());
+            if buckets > 0 && (buckets < 2 || distances - 1 <= buckets / 2) {
+                return wrong(format!(
+                    "{distances} relative positions cannot be put into position_buckets {buckets}"
+                ));
+            }
+        }
+        Ok(config)
+    }
+
+    fn head_size(&self) -> i64 {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    fn embedding_size(&self) -> i64 {
+        self.embedding_size.unwrap_or(self.hidden_size)
+    }
+
+    /// How far apart two tokens may be to be told from tokens still further apart.
+    fn relative_positions(&self) -> i64 {
+        if self.max_relative_positions < 1 {
+            self.max_position_embeddings
+        } else {
+            self.max_relative_positions
+        }
+    }
+
+    /// Half the rows of the table of relative positions.
+    fn span(&self) -> i64 {
+        if self.position_buckets > 0 { self.position_buckets } else { self.relative_positions() }
+    }
+
+    /// Whether `kind` of attention (c2p or p2c) is there.
+    fn has(&self, kind: &str) -> bool {
+        self.pos_att_type.iter().any(|item| item == kind)
+    }
+
+    fn norm(&self, weights: &Weights<'_>) -> LayerNorm {
+        LayerNorm::load(&weights.sub("LayerNorm"), self.hidden_size, self.layer_norm_eps)
+    }
+}
+
+/// The sizes of a DeBERTa.
+pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
+    let config = DebertaV2Config::read(config)?;
+    Ok(Dimensions {
+        hidden: config.hidden_size,
+        vocabulary: config.vocab_size,
+        positions: config.max_position_embeddings,
+        output: Output::Tokens,
+    })
+}
+
+/// Builds a DeBERTa under the head.
+pub(super) fn load(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+) -> Result<Box<dyn Model>, ConfigError> {
+    let config = DebertaV2Config::read(blueprint.config)?;
+    let base = weights.base("deberta");
+    let embeddings = Embeddings::load(&base.sub("embeddings"), &config);
+    let encoder = Encoder::load(&base.sub("encoder"), &config);
+    let hidden = config.hidden_size;
+    let head = TaskHead::load(
+        weights,
+        blueprint,
+        hidden,
+        || masked_lm(weights, &config, &embeddings.words),
+        // ContextPooler, and a classifier on it.
+        || SequenceHead {
+            dense: Linear::load(&weights.sub("pooler.dense"), hidden, hidden),
+            activation: config.pooler_hidden_act.into(),
+            classifier: Linear::load(&weights.sub("classifier"), hidden, blueprint.labels),
+        },
+    );
+    // Known, and rightly left out: absolute positions that the input is not biased by, and the heads of other tasks, among them
+    // that of the discriminator that v3 was trained with.
+    base.ignore("embeddings.position_ids");
+    base.ignore_all("embeddings.position_embeddings");
+    for head in ["pooler", "cls", "lm_predictions", "mask_predictions"] {
+        weights.ignore_all(head);
+    }
+    Ok(Box::new(Deberta { embeddings, encoder, head }))
+}
+
+struct Deberta {
+    embeddings: Embeddings,
+    encoder: Encoder,
+    head: TaskHead,
+}
+
+impl Model for Deberta {
+    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        // [batch, tokens, 1]
+        let mask = inputs.attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(2)?;
+        let embedded = self.embeddings.forward(inputs)?.f_mul(&mask)?;
+        let hidden_states = self.encoder.forward(&embedded, &mask, inputs)?;
+        self.head.forward(&hidden_states)
+    }
+}
+
+/// `DebertaV2Embeddings`, without the mask.
+struct Embeddings {
+    words: Tensor,
+    positions: Option<Tensor>,
+    token_types: Option<Tensor>,
+    types: i64,
+    projection: Option<Linear>,
+    norm: LayerNorm,
+}
+
+impl Embeddings {
+    fn load(weights: &Weights<'_>, config: &DebertaV2Config) -> Self {
+        let (width, types) = (config.embedding_size(), config.type_vocab_size);
+        let table = |name: &str, rows| weights.sub(name).tensor("weight", &[rows, width]);
+        Self {
+            words: table("word_embeddings", config.vocab_size),
+            positions: config
+                .position_biased_input
+                .then(|| table("position_embeddings", config.max_position_embeddings)),
+            token_types: (types > 0).then(|| table("token_type_embeddings", types)),
+            types,
+            projection: (width != config.hidden_size).then(|| {
+                let shape = [config.hidden_size, width];
+                Linear::new(weights.sub("embed_proj").tensor("weight", &shape), None)
+            }),
+            norm: config.norm(weights),
+        }
+    }
+
+    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let mut states = embedding(&self.words, &inputs.input_ids)?;
+        if let Some(positions) = &self.positions {
+            states = states.f_add(&slice(positions, 0, &inputs.tokens)?)?;
+        }
+        if let Some(token_types) = &self.token_types {
+            let types = match inputs.token_type_ids(self.types)? {
+                Some(ids) => embedding(token_types, &ids)?,
+                None => token_types.f_select(0, 0)?,
+            };
+            states = states.f_add(&types)?;
+        }
+        if let Some(projection) = &self.projection {
+            states = projection.forward(&states)?;
+        }
+        self.norm.forward(&states)
+    }
+}
+
+/// `DebertaV2Encoder`.
+struct Encoder {
+    /// Where there is attention to relative positions.
+    distances: Option<Distances>,
+    layers: Vec<Layer>,
+    convolution: Option<Convolution>,
+}
+
+impl Encoder {
+    fn load(weights: &Weights<'_>, config: &DebertaV2Config) -> Self {
+        let relative = Relative::load(weights, config);
+        let layer = weights.sub("layer");
+        Self {
+            distances: relative.is_some().then(|| Distances::load(weights, config)),
+            layers: (0..config.num_hidden_layers)
+                .map(|i| Layer::load(&layer.sub(i), config, relative.as_ref()))
+                .collect(),
+            convolution: (config.conv_kernel_size > 0)
+                .then(|| Convolution::load(&weights.sub("conv"), config)),
+        }
+    }
+
+    fn forward(
+        &self,
+        embedded: &Tensor,
+        mask: &Tensor,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        // Padding attends to nothing too: its scores are all the same. [batch, 1, tokens, tokens]
+        let both = mask.f_mul(&mask.f_transpose(1, 2)?)?.f_unsqueeze(1)?;
+        let bias = both.f_sub_scalar(1.)?.f_mul_scalar(f64::from(f32::MAX))?;
+        let places = match (&self.distances, self.layers.first()) {
+            (Some(distances), Some(layer)) => {
+                Some(distances.places(layer.attention.heads, inputs)?)
+            }
+            _ => None,
+        };
+        let mut states = embedded.shallow_clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            let output = layer.forward(&states, &bias, places.as_ref(), inputs)?;
+            states = match &self.convolution {
+                Some(convolution) if i == 0 => convolution.forward(&states, &output, mask)?,
+                _ => output,
+            };
+        }
+        Ok(states)
+    }
+}
+
+/// Where in a layer's table of relative positions the row of each distance stands.
+///
+/// The rows are sorted by how far apart the tokens are that they stand for: 0, -1, 1, -2, 2, …. A text of n tokens needs the first
+/// 2 n rows only, and so its graph multiplies by no more.
+struct Distances {
+    /// By the distance `query - key`; negative ones count from the end. int64 `[2 * positions - 1]`.
+    rows: Tensor,
+    /// Whether what is said above holds. It does unless the buckets are nearly as many as the distances.
+    sorted: bool,
+}
+
+/// What [`Distances`] says of a text.
+struct Places<'a> {
+    /// The row for each pair of query and key, int64 `[batch, heads, tokens, tokens]`, of which `[tokens, tokens]` are in memory.
+    rows: Tensor,
+    /// Half the number of rows needed, if not all are.
+    pairs: Option<&'a Size>,
+}
+
+impl Distances {
+    fn load(weights: &Weights<'_>, config: &DebertaV2Config) -> Self {
+        let span = config.span();
+        let row = |bucket: i64| {
+            let bucket = bucket.clamp(-span, span - 1);
+            if bucket < 0 { -2 * bucket - 1 } else { 2 * bucket }
+        };
+        let mut sorted = true;
+        let rows = weights.derived(|| {
+            let buckets = buckets(config.max_position_embeddings, config)?;
+            sorted = (0..).zip(&buckets).all(|(distance, &bucket)| bucket <= distance);
+            let behind = buckets.iter().copied();
+            let ahead = buckets.iter().skip(1).rev().map(|bucket| -bucket);
+            let rows: Vec<i64> = behind.chain(ahead).map(row).collect();
+            Ok(Tensor::f_from_slice(&rows)?)
+        });
+        Self { rows, sorted }
+    }
+
+    fn places<'a>(&self, heads: i64, inputs: &'a Inputs) -> Result<Places<'a>, TorchError> {
+        let places = arange(&inputs.tokens)?;
+        let distances = places.f_unsqueeze(1)?.f_sub(&places)?;
+        let rows = self.rows.f_index(&[Some(&distances)])?;
+        let tokens = (&inputs.tokens).into();
+        Ok(Places {
+            rows: expand(&rows, &[(&inputs.batch).into(), heads.into(), tokens, tokens])?,
+            pairs: self.sorted.then_some(&inputs.tokens),
+        })
+    }
+}
+
+/// The bucket of each distance from 0 to `far` (exclusive): small ones have one each, those beyond share them by their logarithm
+/// (`make_log_bucket_position`). A distance in the other direction has the negative bucket.
+fn buckets(far: i64, config: &DebertaV2Config) -> Result<Vec<i64>, TorchError> {
+    if config.position_buckets <= 0 {
+        return Ok((0..far).collect());
+    }
+    let half = config.position_buckets / 2;
+    let farthest = ((config.relative_positions() - 1) as f64 / half as f64) as f32;
+    // In libtorch and float32, for a logarithm that is rounded otherwise may fall into the next bucket.
+    let distances = Tensor::f_arange(far, (Kind::Int64, tch::Device::Cpu))?;
+    let logarithm = distances.f_clamp_min(half - 1)?.f_div_scalar(half)?.f_log()?;
+    let shared = logarithm.f_div(&Tensor::f_from_slice(&[farthest])?.f_log()?)?;
+    let shared = shared.f_mul_scalar(half - 1)?.f_ceil()?.f_add_scalar(half)?;
+    let shared = Vec::<i64>::try_from(shared.f_to_kind(Kind::Int64)?)?;
+    Ok((0..far)
+        .zip(shared)
+        .map(|(near, shared)| if near <= half { near } else { shared })
+        .collect())
+}
+
+/// The table of relative positions, which all layers share.
+struct Relative {
+    /// `[2 * span, hidden]`, by bucket.
+    table: Tensor,
+    norm: Option<LayerNorm>,
+    /// Row numbers of `table` in the order of [`Distances`].
+    order: Vec<i64>,
+}
+
+impl Relative {
+    /// Nothing where no kind of attention uses it.
+    fn load(weights: &Weights<'_>, config: &DebertaV2Config) -> Option<Self> {
+        if !config.relative_attention || !(config.has("c2p") || config.has("p2c")) {
+            weights.ignore_all("rel_embeddings");
+            weights.ignore_all("LayerNorm");
+            return None;
+        }
+        let span = config.span();
+        let normed = items(&config.norm_rel_ebd).iter().any(|item| item == "layer_norm");
+        Some(Self {
+            table: weights.sub("rel_embeddings").tensor("weight", &[2 * span, config.hidden_size]),
+            norm: normed.then(|| config.norm(weights)),
+            order: (0..span).flat_map(|i| [span + i, span - 1 - i]).collect(),
+        })
+    }
+
+    /// What a layer makes of the table, by head: `[span, 2, heads, head_size]`.
+    fn projected(
+        &self,
+        projection: &Linear,
+        config: &DebertaV2Config,
+    ) -> Result<Tensor, TorchError> {
+        let table = match &self.norm {
+            Some(norm) => norm.forward(&self.table)?,
+            None => self.table.shallow_clone(),
+        };
+        let table = table.f_index_select(0, &Tensor::f_from_slice(&self.order)?)?;
+        let heads = [-1, 2, config.num_attention_heads, config.head_size()];
+        Ok(projection.forward(&table)?.f_view(heads)?)
+    }
+}
+
+/// `DebertaV2Layer`.
+struct Layer {
+    attention: DisentangledAttention,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    activation: ActivationLayer,
+    output: Linear,
+    norm: LayerNorm,
+}
+
+impl Layer {
+    fn load(weights: &Weights<'_>, config: &DebertaV2Config, relative: Option<&Relative>) -> Self {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let attention = weights.sub("attention");
+        Self {
+            attention: DisentangledAttention::load(&attention.sub("self"), config, relative),
+            attention_output: Linear::load(&attention.sub("output.dense"), hidden, hidden),
+            attention_norm: config.norm(&attention.sub("output")),
+            intermediate: Linear::load(&weights.sub("intermediate.dense"), hidden, inner),
+            activation: ActivationLayer::load(
+                config.hidden_act,
+                &weights.sub("intermediate.intermediate_act_fn"),
+            ),
+            output: Linear::load(&weights.sub("output.dense"), inner, hidden),
+            norm: config.norm(&weights.sub("output")),
+        }
+    }
+
+    fn forward(
+        &self,
+        hidden_states: &Tensor,
+        bias: &Tensor,
+        places: Option<&Places<'_>>,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        let context = self.attention.forward(hidden_states, bias, places, inputs)?;
+        let attended = self
+            .attention_norm
+            .forward(&self.attention_output.forward(&context)?.f_add(hidden_states)?)?;
+        let inner = self.activation.forward(&self.intermediate.forward(&attended)?)?;
+        self.norm.forward(&self.output.forward(&inner)?.f_add(&attended)?)
+    }
+}
+
+/// `DisentangledSelfAttention`: content to content, content to position and position to content.
+///
+/// What the projections make of the relative positions is the same for every text, and so a constant.
+struct DisentangledAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    heads: i64,
+    head_size: i64,
+    scale: f64,
+    /// Keys of positions for the queries of contents, `[heads, head_size, span, 2]`.
+    content_to_position: Option<Tensor>,
+    /// Queries of positions, scaled, for the keys of contents, `[heads, span, 2, head_size]`.
+    position_to_content: Option<Tensor>,
+}
+
+impl DisentangledAttention {
+    fn load(weights: &Weights<'_>, config: &DebertaV2Config, relative: Option<&Relative>) -> Self {
+        let hidden = config.hidden_size;
+        let linear = |name: &str| Linear::load(&weights.sub(name), hidden, hidden);
+        // Every kind that is named counts, used or not.
+        let kinds = 1 + i64::from(config.has("c2p")) + i64::from(config.has("p2c"));
+        let scale = ((config.head_size() * kinds) as f64).sqrt().recip();
+        let projected = |kind: &str, shared: &str, own: &str| {
+            let relative = relative.filter(|_| config.has(kind))?;
+            let projection = linear(if config.share_att_key { shared } else { own });
+            Some((relative, projection))
+        };
+        let content_to_position =
+            projected("c2p", "key_proj", "pos_key_proj").map(|(relative, projection)| {
+                weights.derived(|| {
+                    let keys = relative.projected(&projection, config)?;
+                    Ok(keys.f_permute([2, 3, 0, 1])?.f_contiguous()?)
+                })
+            });
+        let position_to_content =
+            projected("p2c", "query_proj", "pos_query_proj").map(|(relative, projection)| {
+                weights.derived(|| {
+                    let queries = relative.projected(&projection, config)?.f_mul_scalar(scale)?;
+                    Ok(queries.f_permute([2, 0, 1, 3])?.f_contiguous()?)
+                })
+            });
+        Self {
+            query: linear("query_proj"),
+            key: linear("key_proj"),
+            value: linear("value_proj"),
+            heads: config.num_attention_heads,
+            head_size: config.head_size(),
+            scale,
+            content_to_position,
+            position_to_content,
+        }
+    }
+
+    /// The attended values, `[batch, tokens, hidden]`. `bias` is the mask.
+    fn forward(
+        &self,
+        hidden_states: &Tensor,
+        bias: &Tensor,
+        places: Option<&Places<'_>>,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
+        let split = [batch, tokens, self.heads.into(), self.head_size.into()];
+        let by_head = |states: &Tensor| -> Result<Tensor, TorchError> {
+            Ok(view(states, &split)?.f_transpose(1, 2)?)
+        };
+        let query = by_head(&self.query.forward(hidden_states)?.f_mul_scalar(self.scale)?)?;
+        let key = by_head(&self.key.forward(hidden_states)?)?;
+        let value = by_head(&self.value.forward(hidden_states)?)?;
+        let positions = match places {
+            Some(places) => self.position_scores(&query, &key, places)?,
+            None => None,
+        };
+        let context = match positions {
+            Some(mut scores) => {
+                // In place: what it is added to is this layer's own.
+                let _ = scores.f_add_(bias)?;
+                attend([&query, &key, &value], &scores, 1., inputs)?
+            }
+            None => attend([&query, &key, &value], bias, 1., inputs)?,
+        };
+        let hidden = (self.heads * self.head_size).into();
+        reshape(&context.f_transpose(1, 2)?, &[batch, tokens, hidden])
+    }
+
+    /// The scores that come from relative positions, `[batch, heads, tokens, tokens]`.
+    fn position_scores(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        places: &Places<'_>,
+    ) -> Result<Option<Tensor>, TorchError> {
+        let needed = |table: &Tensor, axis| match places.pairs {
+            Some(pairs) => slice(table, axis, pairs),
+            None => Ok(table.shallow_clone()),
+        };
+        let (heads, size) = (self.heads.into(), self.head_size.into());
+        let content_to_position = match &self.content_to_position {
+            Some(keys) => {
+                let keys = view(&needed(keys, 2)?, &[heads, size, (-1).into()])?;
+                Some(query.f_matmul(&keys)?.f_gather(-1, &places.rows, false)?)
+            }
+            None => None,
+        };
+        let position_to_content = match &self.position_to_content {
+            Some(queries) => {
+                let queries = view(&needed(queries, 1)?, &[heads, (-1).into(), size])?;
+                let scores = queries.f_matmul(&key.f_transpose(-1, -2)?)?;
+                Some(scores.f_gather(-2, &places.rows, false)?)
+            }
+            None => None,
+        };
+        Ok(match (content_to_position, position_to_content) {
+            (Some(mut scores), Some(others)) => {
+                let _ = scores.f_add_(&others)?;
+                Some(scores)
+            }
+            (scores, others) => scores.or(others),
+        })
+    }
+}
+
+/// `ConvLayer`: a convolution over the embeddings beside the first layer.
+struct Convolution {
+    weight: Tensor,
+    bias: Tensor,
+    padding: i64,
+    groups: i64,
+    activation: Activation,
+    norm: LayerNorm,
+}
+
+impl Convolution {
+    fn load(weights: &Weights<'_>, config: &DebertaV2Config) -> Self {
+        let (hidden, kernel, groups) =
+            (config.hidden_size, config.conv_kernel_size, config.conv_groups);
+        let convolution = weights.sub("conv");
+        Self {
+            weight: convolution.tensor("weight", &[hidden, hidden / groups, kernel]),
+            bias: convolution.tensor("bias", &[hidden]),
+            padding: (kernel - 1) / 2,
+            groups,
+            activation: config.conv_act,
+            norm: config.norm(weights),
+        }
+    }
+
+    /// `embedded` went into the layer, `output` came out.
+    fn forward(
+        &self,
+        embedded: &Tensor,
+        output: &Tensor,
+        mask: &Tensor,
+    ) -> Result<Tensor, TorchError> {
+        let channels = embedded.f_transpose(1, 2)?;
+        let bias = Some(&self.bias);
+        let convolved = channels.f_conv1d(&self.weight, bias, 1, self.padding, 1, self.groups)?;
+        let convolved = self.activation.forward(&convolved.f_transpose(1, 2)?)?;
+        // Transformers sets the convolution's output at padding to 0 as well; this product does so at last in any case.
+        Ok(self.norm.forward(&output.f_add(&convolved)?)?.f_mul(mask)?)
+    }
+}
+
+/// `LegacyDebertaV2LMPredictionHead` or `DebertaV2LMPredictionHead`.
+fn masked_lm(weights: &Weights<'_>, config: &DebertaV2Config, words: &Tensor) -> MaskedLmHead {
+    let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
+    let activation = |weights: &Weights<'_>| {
+        ActivationLayer::load(config.hidden_act, &weights.sub("transform_act_fn"))
+    };
+    let (old, new) = (weights.sub("cls.predictions"), weights.sub("lm_predictions.lm_head"));
+    // Microsoft's own files hold the new head, and their config.json says nothing of it: what the file has counts.
+    let (in_old, in_new) = (old.has("transform.dense.weight"), new.has("dense.weight"));
+    if in_new && !(in_old && config.legacy.unwrap_or(true)) {
+        return MaskedLmHead {
+            dense: Linear::load(&new.sub("dense"), hidden, hidden),
+            activation: activation(&new),
+            norm: config.norm(&new),
+            decoder: decoder(&new, "decoder", &["bias"], words, [vocabulary, hidden], true),
+        };
+    }
+    let (transform, width) = (old.sub("transform"), config.embedding_size());
+    let (biases, shape) = (&["bias", "decoder.bias"], [vocabulary, width]);
+    let tied = config.tie_word_embeddings;
+    MaskedLmHead {
+        dense: Linear::load(&transform.sub("dense"), hidden, width),
+        activation: activation(&transform),
+        norm: LayerNorm::load(&transform.sub("LayerNorm"), width, config.layer_norm_eps),
+        decoder: decoder(&old, "decoder", biases, words, shape, tied),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_those_of_transformers() {
+        // The sum of (distance + 1) * bucket, as make_log_bucket_position of Transformers 4.57.6 gives it.
+        for (position_buckets, positions, expected) in [
+            (256, 512, 27_544_510),
+            (8, 64, 14_108),
+            (32, 512, 3_846_563),
+            (512, 1024, 220_309_019),
+        ] {
+            let config = DebertaV2Config {
+                position_buckets,
+                max_position_embeddings: positions,
+                ..DebertaV2Config::default()
+            };
+            let buckets = buckets(positions, &config).unwrap();
+            assert_eq!((1..).zip(buckets).map(|(i, bucket)| i * bucket).sum::<i64>(), expected);
+        }
+    }
+
+    #[test]
+    fn positions_that_do_not_fit_the_buckets_are_refused() {
+        let read = |buckets, positions| {
+            DebertaV2Config::read(&serde_json::json!({
+                "relative_attention": true,
+                "position_buckets": buckets,
+                "max_position_embeddings": positions,
+                "pos_att_type": "p2c|c2p",
+            }))
+        };
+        assert!(read(256, 512).unwrap().has("c2p"));
+        assert!(read(-1, 512).is_ok());
+        for (buckets, positions) in [(1, 512), (512, 257), (4, 3), (-1, 1 << 20)] {
+            assert!(read(buckets, positions).is_err(), "{buckets} {positions}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! DPR (Karpukhin et al. 2020, arXiv:2004.04906; `transformers/models/dpr/modeling_dpr.py`): a BERT whose first state is the
+//! embedding, with a projection or without.
+
+use serde::Deserialize;
+use serde_json::Value;
+use tch::Tensor;
+
+use super::bert::{BertConfig, encoder};
+use super::encoder::Encoder;
+use super::layers::Linear;
+use super::{
+    Blueprint, ConfigError, Dimensions, Head, Inputs, MAX_SIZE, Model, Output, read_config,
+};
+use crate::checkpoint::Weights;
+use crate::torchscript::TorchError;
+
+/// The classes in Transformers that are encoders, as `architectures` in `config.json` names them.
+pub(super) const ENCODERS: [&str; 2] = ["DPRContextEncoder", "DPRQuestionEncoder"];
+
+/// What `DPRConfig` has more than `BertConfig`.
+#[derive(Debug, Deserialize)]
+struct DprConfig {
+    /// Width of the projection; 0 for none.
+    #[serde(default)]
+    projection_dim: i64,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+}
+
+impl DprConfig {
+    fn read(config: &Value) -> Result<Self, ConfigError> {
+        let config: Self = read_config(config)?;
+        if config.architectures.iter().flatten().any(|class| class == "DPRReader") {
+            return Err(ConfigError::Unsupported(
+                "the class DPRReader".into(),
+                "a reader ranks passages among each other, which no task does; a context or question encoder can be served",
+            ));
+        }
+        if !(0..=MAX_SIZE).contains(&config.projection_dim) {
+            return Err(ConfigError::Value(format!(
+                "projection_dim is {}, which no model has",
+                config.projection_dim
+            )));
+        }
+        Ok(config)
+    }
+}
+
+/// The sizes of a DPR encoder.
+pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
+    let (bert, dpr) = (BertConfig::read(config)?, DprConfig::read(config)?);
+    Ok(Dimensions {
+        hidden: if dpr.projection_dim > 0 { dpr.projection_dim } else { bert.hidden_size },
+        output: Output::Row,
+        ..bert.sizes().dimensions()
+    })
+}
+
+/// Builds a DPR encoder, whichever of the two the file holds.
+pub(super) fn load(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+) -> Result<Box<dyn Model>, ConfigError> {
+    let (bert, dpr) = (BertConfig::read(blueprint.config)?, DprConfig::read(blueprint.config)?);
+    if blueprint.head != Head::Base {
+        return Err(ConfigError::NoHead("DPR", blueprint.head));
+    }
+    let weights = weights.base("question_encoder").base("ctx_encoder");
+    let base = weights.base("bert_model");
+    let encoder = encoder(&base, &bert);
+    let projection = (dpr.projection_dim > 0)
+        .then(|| Linear::load(&weights.sub("encode_proj"), bert.hidden_size, dpr.projection_dim));
+    // Known, and rightly left out: the pooler of old files.
+    base.ignore_all("pooler");
+    Ok(Box::new(Dpr { encoder, projection }))
+}
+
+struct Dpr {
+    encoder: Encoder,
+    projection: Option<Linear>,
+}
+
+impl Model for Dpr {
+    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let first = self.encoder.forward(inputs)?.f_select(1, 0)?;
+        match &self.projection {
+            Some(projection) => projection.forward(&first),
+            None => Ok(first),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_is_refused_and_the_projection_is_the_width() {
+        let reader = dimensions(&json!({ "architectures": ["DPRReader"] })).unwrap_err();
+        assert!(reader.to_string().contains("DPRReader"), "{reader}");
+        assert_eq!(dimensions(&json!({})).unwrap().hidden, 768);
+        assert_eq!(dimensions(&json!({ "projection_dim": 20 })).unwrap().hidden, 20);
+        assert!(dimensions(&json!({ "projection_dim": -1 })).is_err());
+    }
+}

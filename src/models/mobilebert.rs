@@ -1,0 +1,475 @@
+//! MobileBERT (Sun et al. 2020, arXiv:2004.02984; `transformers/models/mobilebert/modeling_mobilebert.py`): thin layers between
+//! bottlenecks, norms that only scale and shift, words embedded with their neighbours.
+
+use serde::Deserialize;
+use serde_json::Value;
+use tch::Tensor;
+
+use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::layers::{
+    Activation, ActivationLayer, CrossAttention, LayerNorm, Linear, attention_bias, embedding,
+};
+use super::{
+    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_sizes,
+    read_config,
+};
+use crate::checkpoint::Weights;
+use crate::torchscript::{TorchError, slice};
+
+/// `MobileBertConfig`, with its defaults.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct MobileBertConfig {
+    vocab_size: i64,
+    hidden_size: i64,
+    num_hidden_layers: i64,
+    num_attention_heads: i64,
+    intermediate_size: i64,
+    hidden_act: Activation,
+    max_position_embeddings: i64,
+    type_vocab_size: i64,
+    layer_norm_eps: f64,
+    embedding_size: i64,
+    trigram_input: bool,
+    use_bottleneck: bool,
+    intra_bottleneck_size: i64,
+    use_bottleneck_attention: bool,
+    key_query_shared_bottleneck: bool,
+    num_feedforward_networks: i64,
+    normalization_type: NormalizationType,
+    classifier_activation: bool,
+    tie_word_embeddings: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum NormalizationType {
+    NoNorm,
+    LayerNorm,
+}
+
+impl Default for MobileBertConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 30522,
+            hidden_size: 512,
+            num_hidden_layers: 24,
+            num_attention_heads: 4,
+            intermediate_size: 512,
+            hidden_act: Activation::Relu,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            embedding_size: 128,
+            trigram_input: true,
+            use_bottleneck: true,
+            intra_bottleneck_size: 128,
+            use_bottleneck_attention: false,
+            key_query_shared_bottleneck: true,
+            num_feedforward_networks: 4,
+            normalization_type: NormalizationType::NoNorm,
+            classifier_activation: true,
+            tie_word_embeddings: true,
+        }
+    }
+}
+
+impl MobileBertConfig {
+    fn read(config: &Value) -> Result<Self, ConfigError> {
+        check_encoder(config)?;
+        let config: Self = read_config(config)?;
+        check_sizes(&[
+            ("vocab_size", config.vocab_size),
+            ("hidden_size", config.hidden_size),
+            ("num_hidden_layers", config.num_hidden_layers),
+            ("num_attention_heads", config.num_attention_heads),
+            ("intermediate_size", config.intermediate_size),
+            ("max_position_embeddings", config.max_position_embeddings),
+            ("type_vocab_size", config.type_vocab_size),
+            ("embedding_size", config.embedding_size),
+            ("intra_bottleneck_size", config.intra_bottleneck_size),
+            ("num_feedforward_networks", config.num_feedforward_networks),
+        ])?;
+        let inner = config.inner();
+        if inner % config.num_attention_heads != 0 {
+            return Err(ConfigError::Value(format!(
+                "a width of {inner} between the bottlenecks is not a multiple of num_attention_heads {}",
+                config.num_attention_heads
+            )));
+        }
+        if config.query_source() == Source::Hidden && inner != config.hidden_size {
+            return Err(ConfigError::Value(format!(
+                "without a bottleneck for query and key, intra_bottleneck_size {inner} must be hidden_size {}",
+                config.hidden_size
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Width between the bottlenecks, `true_hidden_size` in Transformers.
+    fn inner(&self) -> i64 {
+        if self.use_bottleneck { self.intra_bottleneck_size } else { self.hidden_size }
+    }
+
+    /// What query and key are made from.
+    fn query_source(&self) -> Source {
+        if self.use_bottleneck && self.use_bottleneck_attention {
+            Source::Bottleneck
+        } else if self.use_bottleneck && self.key_query_shared_bottleneck {
+            Source::OwnBottleneck
+        } else {
+            Source::Hidden
+        }
+    }
+}
+
+/// The sizes of a MobileBERT.
+pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
+    let config = MobileBertConfig::read(config)?;
+    Ok(Dimensions {
+        hidden: config.hidden_size,
+        vocabulary: config.vocab_size,
+        positions: config.max_position_embeddings,
+        output: Output::Tokens,
+    })
+}
+
+/// Builds a MobileBERT under the head.
+pub(super) fn load(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+) -> Result<Box<dyn Model>, ConfigError> {
+    let config = MobileBertConfig::read(blueprint.config)?;
+    let base = weights.base("mobilebert");
+    let embeddings = Embeddings::load(&base.sub("embeddings"), &config);
+    let layer = base.sub("encoder.layer");
+    let layers = (0..config.num_hidden_layers).map(|i| Layer::load(&layer.sub(i), &config));
+    let layers = layers.collect();
+    let hidden = config.hidden_size;
+    let classifier = || Linear::load(&weights.sub("classifier"), hidden, blueprint.labels);
+    let head = match blueprint.head {
+        Head::SequenceClassification if !config.classifier_activation => {
+            TaskHead::First(classifier())
+        }
+        _ => TaskHead::load(
+            weights,
+            blueprint,
+            hidden,
+            || masked_lm(weights, &config, &embeddings.words),
+            // MobileBertPooler, and a classifier on it.
+            || SequenceHead {
+                dense: Linear::load(&base.sub("pooler.dense"), hidden, hidden),
+                activation: Activation::Tanh.into(),
+                classifier: classifier(),
+            },
+        ),
+    };
+    // Known, and rightly left out: the buffer of positions, and where the task has none the pooler and the pre-training heads.
+    base.ignore("embeddings.position_ids");
+    base.ignore_all("pooler");
+    weights.ignore_all("cls");
+    Ok(Box::new(MobileBert { embeddings, layers, head }))
+}
+
+struct MobileBert {
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+    head: TaskHead,
+}
+
+impl Model for MobileBert {
+    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let mut hidden_states = self.embeddings.forward(inputs)?;
+        let bias = attention_bias(&inputs.attention_mask)?;
+        for layer in &self.layers {
+            hidden_states = layer.forward(&hidden_states, &bias, inputs)?;
+        }
+        self.head.forward(&hidden_states)
+    }
+}
+
+/// The epsilon of the norms to which Transformers does not pass `layer_norm_eps`.
+const EPSILON: f64 = 1e-5;
+
+/// A norm of either type.
+enum Norm {
+    LayerNorm(LayerNorm),
+    /// `NoNorm`: a weight and a bias for each number, both `[size]`.
+    NoNorm(Tensor, Tensor),
+}
+
+impl Norm {
+    fn load(weights: &Weights<'_>, kind: NormalizationType, size: i64, epsilon: f64) -> Self {
+        match kind {
+            NormalizationType::LayerNorm => {
+                Self::LayerNorm(LayerNorm::load(weights, size, epsilon))
+            }
+            NormalizationType::NoNorm => {
+                Self::NoNorm(weights.tensor("weight", &[size]), weights.tensor("bias", &[size]))
+            }
+        }
+    }
+
+    fn forward(&self, input: &Tensor) -> Result<Tensor, TorchError> {
+        match self {
+            Self::LayerNorm(norm) => norm.forward(input),
+            Self::NoNorm(weight, bias) => Ok(input.f_mul(weight)?.f_add(bias)?),
+        }
+    }
+}
+
+/// A linear layer, a residual connection if there is one, and a norm. A norm that only scales and shifts is made part of the linear
+/// layer.
+enum NormalizedLinear {
+    LayerNorm(Linear, LayerNorm),
+    /// What is left of the norm is the weight, for the residual connection.
+    NoNorm(Linear, Tensor),
+}
+
+impl NormalizedLinear {
+    /// Reads `dense` and `LayerNorm`.
+    fn load(
+        weights: &Weights<'_>,
+        kind: NormalizationType,
+        inputs: i64,
+        outputs: i64,
+        epsilon: f64,
+    ) -> Self {
+        let dense = weights.sub("dense");
+        match Norm::load(&weights.sub("LayerNorm"), kind, outputs, epsilon) {
+            Norm::LayerNorm(norm) => Self::LayerNorm(Linear::load(&dense, inputs, outputs), norm),
+            Norm::NoNorm(scale, shift) => {
+                let weight = dense.tensor("weight", &[outputs, inputs]);
+                let bias = dense.tensor("bias", &[outputs]);
+                let weight = weights.derived(|| Ok(weight.f_mul(&scale.f_unsqueeze(1)?)?));
+                let bias = weights.derived(|| Ok(bias.f_mul(&scale)?.f_add(&shift)?));
+                Self::NoNorm(Linear::new(weight, Some(bias)), scale)
+            }
+        }
+    }
+
+    fn forward(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor, TorchError> {
+        match (self, residual) {
+            (Self::LayerNorm(linear, norm), Some(residual)) => {
+                norm.forward(&linear.forward(input)?.f_add(residual)?)
+            }
+            (Self::LayerNorm(linear, norm), None) => norm.forward(&linear.forward(input)?),
+            (Self::NoNorm(linear, weight), Some(residual)) => {
+                Ok(linear.forward(input)?.f_add(&residual.f_mul(weight)?)?)
+            }
+            (Self::NoNorm(linear, _), None) => linear.forward(input),
+        }
+    }
+}
+
+/// `MobileBertEmbeddings`.
+struct Embeddings {
+    words: Tensor,
+    positions: Tensor,
+    token_types: Tensor,
+    types: i64,
+    trigram: bool,
+    transformation: Option<Linear>,
+    norm: Norm,
+}
+
+impl Embeddings {
+    fn load(weights: &Weights<'_>, config: &MobileBertConfig) -> Self {
+        let (width, hidden) = (config.embedding_size, config.hidden_size);
+        let table = |name: &str, rows, width| weights.sub(name).tensor("weight", &[rows, width]);
+        let neighbours = if config.trigram_input { 3 } else { 1 };
+        let transformation = if config.trigram_input || width != hidden {
+            let weights = weights.sub("embedding_transformation");
+            Some(Linear::load(&weights, neighbours * width, hidden))
+        } else {
+            weights.ignore_all("embedding_transformation");
+            None
+        };
+        let kind = config.normalization_type;
+        Self {
+            words: table("word_embeddings", config.vocab_size, width),
+            positions: table("position_embeddings", config.max_position_embeddings, hidden),
+            token_types: table("token_type_embeddings", config.type_vocab_size, hidden),
+            types: config.type_vocab_size,
+            trigram: config.trigram_input,
+            transformation,
+            norm: Norm::load(&weights.sub("LayerNorm"), kind, hidden, EPSILON),
+        }
+    }
+
+    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let mut words = embedding(&self.words, &inputs.input_ids)?;
+        if self.trigram {
+            // The word behind, the word, the word before; zeros beyond both ends.
+            let padded = words.f_pad([0i64, 0, 1, 1].as_slice(), "constant", 0.)?;
+            let (next, last) = (padded.f_slice(1, 2, None, 1)?, padded.f_slice(1, 0, -2, 1)?);
+            words = Tensor::f_cat(&[&next, &words, &last], 2)?;
+        }
+        if let Some(transformation) = &self.transformation {
+            words = transformation.forward(&words)?;
+        }
+        let positions = slice(&self.positions, 0, &inputs.tokens)?;
+        let types = match inputs.token_type_ids(self.types)? {
+            Some(ids) => embedding(&self.token_types, &ids)?,
+            None => self.token_types.f_select(0, 0)?,
+        };
+        self.norm.forward(&words.f_add(&types)?.f_add(&positions)?)
+    }
+}
+
+/// What query and key are made from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The hidden states.
+    Hidden,
+    /// The bottleneck at the layer's entrance.
+    Bottleneck,
+    /// A bottleneck for query and key.
+    OwnBottleneck,
+}
+
+/// `MobileBertLayer`.
+struct Layer {
+    bottlenecks: Option<Bottlenecks>,
+    attention: CrossAttention,
+    attention_output: NormalizedLinear,
+    /// All but the last feed the next; the last is followed by the bottleneck at the exit.
+    feed_forwards: Vec<FeedForward>,
+}
+
+/// `Bottleneck` and `OutputBottleneck`.
+struct Bottlenecks {
+    entrance: NormalizedLinear,
+    query: Source,
+    own: Option<NormalizedLinear>,
+    exit: NormalizedLinear,
+}
+
+/// `FFNLayer`.
+struct FeedForward {
+    intermediate: Linear,
+    activation: ActivationLayer,
+    output: NormalizedLinear,
+}
+
+impl Layer {
+    fn load(weights: &Weights<'_>, config: &MobileBertConfig) -> Self {
+        let (hidden, inner) = (config.hidden_size, config.inner());
+        let linear = |weights: &Weights<'_>, inputs, outputs, epsilon| {
+            NormalizedLinear::load(weights, config.normalization_type, inputs, outputs, epsilon)
+        };
+        let query = config.query_source();
+        let bottlenecks = config.use_bottleneck.then(|| {
+            let bottleneck = weights.sub("bottleneck");
+            let own = (query == Source::OwnBottleneck).then(|| {
+                linear(&bottleneck.sub("attention"), hidden, inner, config.layer_norm_eps)
+            });
+            // Transformers makes it and leaves it out where use_bottleneck_attention is set too.
+            bottleneck.ignore_all("attention");
+            let exit = weights.sub("output.bottleneck");
+            Bottlenecks {
+                entrance: linear(&bottleneck.sub("input"), hidden, inner, config.layer_norm_eps),
+                query,
+                own,
+                exit: linear(&exit, inner, hidden, config.layer_norm_eps),
+            }
+        });
+        let feed_forward = |weights: &Weights<'_>, epsilon| FeedForward {
+            intermediate: Linear::load(
+                &weights.sub("intermediate.dense"),
+                inner,
+                config.intermediate_size,
+            ),
+            activation: ActivationLayer::load(
+                config.hidden_act,
+                &weights.sub("intermediate.intermediate_act_fn"),
+            ),
+            output: linear(&weights.sub("output"), config.intermediate_size, inner, epsilon),
+        };
+        let mut feed_forwards: Vec<_> = (0..config.num_feedforward_networks - 1)
+            .map(|i| feed_forward(&weights.sub("ffn").sub(i), config.layer_norm_eps))
+            .collect();
+        feed_forwards.push(feed_forward(weights, EPSILON));
+        let attention = weights.sub("attention");
+        let value = if query == Source::Bottleneck { inner } else { hidden };
+        Self {
+            bottlenecks,
+            attention: CrossAttention::load(
+                &attention.sub("self"),
+                ["query", "key", "value"],
+                [inner, inner, value],
+                inner,
+                config.num_attention_heads,
+            ),
+            attention_output: linear(&attention.sub("output"), inner, inner, config.layer_norm_eps),
+            feed_forwards,
+        }
+    }
+
+    fn forward(
+        &self,
+        hidden_states: &Tensor,
+        bias: &Tensor,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        let Some(bottlenecks) = &self.bottlenecks else {
+            return self.forward_inside([hidden_states; 3], bias, inputs);
+        };
+        let narrow = bottlenecks.entrance.forward(hidden_states, None)?;
+        let narrow = match (bottlenecks.query, &bottlenecks.own) {
+            (Source::Bottleneck, _) => {
+                self.forward_inside([&narrow, &narrow, &narrow], bias, inputs)?
+            }
+            (Source::OwnBottleneck, Some(own)) => {
+                let query = own.forward(hidden_states, None)?;
+                self.forward_inside([&query, hidden_states, &narrow], bias, inputs)?
+            }
+            _ => self.forward_inside([hidden_states, hidden_states, &narrow], bias, inputs)?,
+        };
+        bottlenecks.exit.forward(&narrow, Some(hidden_states))
+    }
+
+    /// Attention and feed-forwards. Query and key are made from `query`; `residual` goes around the attention.
+    fn forward_inside(
+        &self,
+        [query, value, residual]: [&Tensor; 3],
+        bias: &Tensor,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        let context = self.attention.forward([query, query, value], bias, inputs)?;
+        let mut states = self.attention_output.forward(&context, Some(residual))?;
+        for feed_forward in &self.feed_forwards {
+            let inner = feed_forward.intermediate.forward(&states)?;
+            let inner = feed_forward.activation.forward(&inner)?;
+            states = feed_forward.output.forward(&inner, Some(&states))?;
+        }
+        Ok(states)
+    }
+}
+
+/// `MobileBertLMPredictionHead`.
+fn masked_lm(weights: &Weights<'_>, config: &MobileBertConfig, words: &Tensor) -> MaskedLmHead {
+    let head = weights.sub("cls.predictions");
+    let transform = head.sub("transform");
+    let (vocabulary, hidden, width) =
+        (config.vocab_size, config.hidden_size, config.embedding_size);
+    let words = if config.tie_word_embeddings {
+        words.shallow_clone()
+    } else {
+        head.sub("decoder").tensor("weight", &[vocabulary, width])
+    };
+    // The word embeddings decode the first part of the hidden states, a table of its own the rest.
+    let whole = if width < hidden {
+        let rest = head.sub("dense").tensor("weight", &[hidden - width, vocabulary]);
+        head.derived(|| Ok(Tensor::f_cat(&[&words, &rest.f_transpose(0, 1)?], 1)?))
+    } else {
+        words
+    };
+    let (biases, shape) = (&["bias", "decoder.bias"], [vocabulary, hidden]);
+    MaskedLmHead {
+        dense: Linear::load(&transform.sub("dense"), hidden, hidden),
+        activation: ActivationLayer::load(config.hidden_act, &transform.sub("transform_act_fn")),
+        norm: LayerNorm::load(&transform.sub("LayerNorm"), hidden, config.layer_norm_eps),
+        decoder: decoder(&head, "decoder", biases, &whole, shape, true),
+    }
+}

@@ -1,0 +1,78 @@
+//! RetriBERT (yjernite/retribert-base-uncased; `models/retribert/modeling_retribert.py` in Transformers up to 4.45): a BERT whose
+//! pooled output is projected to the embedding of a query.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tch::Tensor;
+
+use super::bert::{BertConfig, encoder};
+use super::encoder::Encoder;
+use super::layers::Linear;
+use super::{
+    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_sizes, read_config_over,
+};
+use crate::checkpoint::Weights;
+use crate::torchscript::TorchError;
+
+/// `RetriBertConfig`.
+#[derive(Debug, Deserialize)]
+struct RetriBertConfig {
+    #[serde(flatten)]
+    bert: BertConfig,
+    projection_dim: i64,
+}
+
+fn read(config: &Value) -> Result<RetriBertConfig, ConfigError> {
+    let defaults = json!({ "num_hidden_layers": 8, "projection_dim": 128 });
+    let config: RetriBertConfig = read_config_over(defaults, config)?;
+    config.bert.sizes().check()?;
+    check_sizes(&[("projection_dim", config.projection_dim)])?;
+    Ok(config)
+}
+
+/// The sizes of a RetriBERT.
+pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
+    let config = read(config)?;
+    Ok(Dimensions {
+        hidden: config.projection_dim,
+        output: Output::Row,
+        ..config.bert.sizes().dimensions()
+    })
+}
+
+/// Builds RetriBERT's encoder of queries.
+pub(super) fn load(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+) -> Result<Box<dyn Model>, ConfigError> {
+    let RetriBertConfig { bert, projection_dim } = read(blueprint.config)?;
+    if blueprint.head != Head::Base {
+        return Err(ConfigError::NoHead("RetriBERT", blueprint.head));
+    }
+    let weights = weights.base("retribert");
+    let base = weights.sub("bert_query");
+    let hidden = bert.hidden_size;
+    let shape = [projection_dim, hidden];
+    let model = RetriBert {
+        encoder: encoder(&base, &bert),
+        pooler: Linear::load(&base.sub("pooler.dense"), hidden, hidden),
+        projection: Linear::new(weights.sub("project_query").tensor("weight", &shape), None),
+    };
+    // Known, and rightly left out: what embeds documents.
+    weights.ignore_all("bert_doc");
+    weights.ignore_all("project_doc");
+    Ok(Box::new(model))
+}
+
+struct RetriBert {
+    encoder: Encoder,
+    pooler: Linear,
+    projection: Linear,
+}
+
+impl Model for RetriBert {
+    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let first = self.encoder.forward(inputs)?.f_select(1, 0)?;
+        self.projection.forward(&self.pooler.forward(&first)?.f_tanh()?)
+    }
+}
