@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flate2::read::MultiGzDecoder;
 
-use crate::authentication::authenticate;
+use crate::authentication::{Principal, authenticate};
 use crate::cluster::Cluster;
 use crate::errors::ApiError;
 use crate::log::Exchange;
@@ -46,7 +46,7 @@ pub(crate) async fn exchange(
         status: 0,
     };
     let limit = cluster.options.max_content_length;
-    let response = match read_body(&parts.headers, body, limit).await {
+    let mut response = match read_body(&parts.headers, body, limit).await {
         Err(refusal) => refusal,
         Ok((bytes, received)) => {
             entry.body_length = received;
@@ -67,7 +67,6 @@ pub(crate) async fn exchange(
             }
         }
     };
-    let mut response = response;
     if cluster.options.product_header {
         response.headers_mut().insert(PRODUCT, HeaderValue::from_static("Elasticsearch"));
     }
@@ -134,7 +133,7 @@ fn admit(
     headers: &HeaderMap,
     path: &str,
     has_body: bool,
-) -> Result<(crate::authentication::Principal, MediaType), ApiError> {
+) -> Result<(Principal, MediaType), ApiError> {
     let version = cluster.options.version;
     let principal = authenticate(&cluster.options.credentials, headers, path)?;
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());

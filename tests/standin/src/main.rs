@@ -55,6 +55,7 @@ fn run(arguments: Arguments) -> std::io::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_writer(std::io::stderr)
+        .with_ansi(false)
         .init();
     let user = arguments.user.as_deref().zip(arguments.password.as_deref());
     let mut credentials: Vec<_> =

@@ -1,14 +1,13 @@
 //! A stand-in that listens, and what a test can ask of it.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
@@ -55,16 +54,20 @@ impl StandIn {
         };
         let port = options.port;
         let cluster = Cluster::open(options, &data)?;
+        // Bound without the runtime, so that asynchronous tests can start a stand-in too.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
         let runtime =
             runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))?;
-        let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let app = router(Arc::clone(&cluster));
         let thread = thread::spawn(move || {
             runtime.block_on(async move {
+                let serve =
+                    async { axum::serve(tokio::net::TcpListener::from_std(listener)?, app).await };
                 tokio::select! {
-                    served = axum::serve(listener, app) => {
+                    served = serve => {
                         if let Err(error) = served {
                             tracing::error!("the stand-in stopped serving: {error}");
                         }

@@ -10,6 +10,7 @@ use crate::configuration::{Configuration, GENERATED};
 use crate::definition::check_complete;
 use crate::deployment::stats::required_memory;
 use crate::errors::ApiError;
+use crate::query::Query;
 use crate::store::StoreError;
 use crate::version::since;
 
@@ -269,7 +270,7 @@ struct Page {
 }
 
 impl Page {
-    fn take(query: &mut crate::query::Query) -> Result<Self, ApiError> {
+    fn take(query: &mut Query) -> Result<Self, ApiError> {
         let mut number = |name: &str, default: usize| -> Result<usize, ApiError> {
             let Some(given) = query.int(name)? else { return Ok(default) };
             usize::try_from(given).map_err(|_| {

@@ -147,6 +147,17 @@ pub const VOCABULARY: [&str; 16] = [
 
 /// Creates a model, stores vocabulary and definition; everything must succeed.
 pub fn upload(url: &str, id: &str, inference_config: &Value, definition: &[u8]) {
+    upload_with(url, id, inference_config, &json!({"vocabulary": VOCABULARY}), definition);
+}
+
+/// The same with a vocabulary of its own.
+pub fn upload_with(
+    url: &str,
+    id: &str,
+    inference_config: &Value,
+    vocabulary: &Value,
+    definition: &[u8],
+) {
     let path = format!("/_ml/trained_models/{id}");
     let configuration = json!({
         "model_type": "pytorch",
@@ -154,7 +165,7 @@ pub fn upload(url: &str, id: &str, inference_config: &Value, definition: &[u8]) 
         "input": {"field_names": ["text_field"]},
     });
     put(url, &path, &configuration).ok();
-    put(url, &format!("{path}/vocabulary"), &json!({"vocabulary": VOCABULARY})).ok();
+    put(url, &format!("{path}/vocabulary"), vocabulary).ok();
     let body = part(definition, definition.len(), 1);
     put(url, &format!("{path}/definition/0"), &body).ok();
 }
