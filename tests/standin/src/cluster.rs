@@ -157,7 +157,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Whether an id can be that of a model made by a user, for calls that must not touch the disk otherwise.
+/// Whether an id names a package of the model repository, which is created in a different way (contract, 10).
 pub(crate) fn is_packaged(id: &str) -> bool {
     id.strip_prefix('.').is_some_and(identifier::is_valid)
 }

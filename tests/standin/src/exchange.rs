@@ -103,7 +103,13 @@ async fn read_body(
         return Err(refuse());
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let bytes = to_bytes(body, limit).await.map_err(|_| refuse())?;
+    let bytes = to_bytes(body, limit).await.map_err(|error| {
+        if error.to_string() == "length limit exceeded" {
+            return refuse();
+        }
+        // The client has gone; the log alone sees this.
+        ApiError::illegal_argument(format!("the body was cut: {error}")).into_response()
+    })?;
     let received = bytes.len();
     match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok((bytes.into(), received)),

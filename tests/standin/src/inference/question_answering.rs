@@ -1,6 +1,7 @@
 //! Results of question answering (contract, 8).
 //!
-//! The graph gives [2, 1, tokens] for each window: start logits, then end logits. The windows' outputs lie behind each other.
+//! The graph gives [2, 1, tokens] for each window: start logits, then end logits. The windows' outputs lie behind each other. Releases
+//! before 8.9, which evaluate all windows in one call, get [2, windows, tokens].
 
 use serde_json::{Map, Value, json};
 
@@ -27,7 +28,7 @@ pub(super) fn question_answering(
     max_answer_length: i32,
     field: &str,
 ) -> Result<Map<String, Value>, ApiError> {
-    let [outer, _, width] = output.sizes;
+    let [outer, inner, width] = output.sizes;
     if outer == 0 {
         return Err(ApiError::internal("question answering result has no data"));
     }
@@ -36,13 +37,16 @@ pub(super) fn question_answering(
             "question answering result has invalid dimension, number of dimensions must be a multiple of 2 found [{outer}]"
         )));
     }
-    if outer / 2 != rows.len() {
+    if outer / 2 * inner != rows.len() || (outer > 2 && inner > 1) {
         return Err(ApiError::internal(format!(
             "question answering result has invalid dimensions; the number of spans [{}] does not match batched token size [{}]",
-            outer / 2,
+            outer / 2 * inner,
             rows.len()
         )));
     }
+    // Either factor is 1, so this is the window's pair in both layouts.
+    let logits =
+        |window: usize, which: usize| output.rows(window / inner * 2 + which)[window % inner];
     let wanted = usize::try_from(num_top_classes).unwrap_or(0);
     let longest = usize::try_from(max_answer_length).unwrap_or(0);
     let mut answers = Vec::new();
@@ -53,8 +57,8 @@ pub(super) fn question_answering(
                 row.ids.len()
             )));
         }
-        let start = probabilities(output.rows(window * 2)[0], row);
-        let end = probabilities(output.rows(window * 2 + 1)[0], row);
+        let start = probabilities(logits(window, 0), row);
+        let end = probabilities(logits(window, 1), row);
         let tokens = row.tokens.len();
         for first in 0..tokens {
             for last in first..tokens.min(first + longest) {
@@ -157,6 +161,9 @@ mod tests {
         let output = Output::new([4, 1, 7], &values);
         let result = question_answering(&output, &rows, text, 0, 15, "p").unwrap();
         assert_eq!((&result["p"], &result["start_offset"]), (&"d".into(), &6.into()));
+        // The same as a batch: all starts, then all ends.
+        let batch = Output::new([2, 2, 7], &logits(7, &[0, 4, 0, 4]));
+        assert_eq!(question_answering(&batch, &rows, text, 0, 15, "p").unwrap(), result);
         let unstacked = Output::new([1, 2, 7], &logits(7, &[0, 0]));
         assert!(question_answering(&unstacked, &rows, text, 0, 15, "p").is_err());
     }

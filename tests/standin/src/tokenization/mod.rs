@@ -1,5 +1,5 @@
-//! Text to token ids as the server does it (contract, 3). Written from the contract and the server's documented behaviour, apart from
-//! the importer's own tokenizers, so that one can find the other's mistakes.
+//! Text to token ids as the server does it (contract, 3), apart from the importer's own tokenizers, so that one can find the other's
+//! mistakes.
 
 mod byte_pair;
 mod layout;

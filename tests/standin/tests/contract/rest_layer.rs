@@ -35,6 +35,16 @@ fn the_cluster_says_who_it_is() {
 }
 
 #[test]
+fn it_starts_and_stops_inside_a_runtime() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let standin = StandIn::start(Options::default());
+        let url = standin.url();
+        tokio::task::spawn_blocking(move || get(&url, "/").ok()).await.unwrap();
+    });
+}
+
+#[test]
 fn errors_have_the_servers_envelope_and_header() {
     let standin = StandIn::start(Options::default());
     let reply = get(&standin.url(), "/_ml/trained_models/absent");
@@ -111,6 +121,11 @@ fn larger_bodies_are_refused_without_a_word() {
     assert_eq!(reply.header("content-length"), Some("0"));
     let reply = send(&url, "PUT", path, &[json, ("expect", "100-continue")], &large);
     assert_eq!((reply.status, reply.body.len()), (417, 0));
+    // A body of unknown length is measured while it comes.
+    let chunked = [b"3e9\r\n", &large[..], b"\r\n0\r\n\r\n"].concat();
+    let headers = [json, ("transfer-encoding", "chunked"), ("content-length", "")];
+    let reply = send(&url, "PUT", path, &headers, &chunked);
+    assert_eq!((reply.status, reply.body.len()), (413, 0));
     // The limit counts what a compressed body holds.
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(&large).unwrap();

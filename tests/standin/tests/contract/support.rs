@@ -56,7 +56,8 @@ pub fn send(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body:
     let mut stream = TcpStream::connect(address).unwrap();
     let mut request =
         format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
-    for (name, value) in headers {
+    // An empty value leaves a header out that would be there otherwise.
+    for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     if !headers.iter().any(|(name, _)| *name == "content-length") {
