@@ -120,6 +120,7 @@ struct Network {
     model: Box<dyn Model>,
     embedder: Option<Embedder>,
     special: SpecialTokens,
+    vocabulary: i64,
     attention: AttentionForm,
 }
 
@@ -129,7 +130,7 @@ impl Network {
         let output = self.model.forward(&inputs)?;
         match &self.embedder {
             Some(embedder) => embedder.forward(&output, &inputs),
-            None => self.task.output(&output, &inputs),
+            None => self.task.output(&output, &inputs, self.vocabulary),
         }
     }
 }
@@ -205,6 +206,8 @@ impl Conversion {
                 model,
                 embedder,
                 special: tokenizer.special,
+                vocabulary: i64::try_from(tokenizer.vocabulary.vocabulary.len())
+                    .unwrap_or(i64::MAX),
                 attention: options.attention,
             },
             labels: config.labels,
@@ -280,9 +283,32 @@ impl Conversion {
         let example = self.example(TOKENS.min(self.max_sequence_length.into()));
         let module = Module::trace(&example, |tensors| self.network.forward(tensors))?;
         operations::check(&module.operations()?)?;
-        let longest = self.example(self.max_sequence_length.into());
-        let (_, per_allocation_memory_bytes) = module.forward_measured(&longest)?;
+        let per_allocation_memory_bytes = self.peak_memory(&module)?;
         Ok(Traced { module, per_allocation_memory_bytes })
+    }
+
+    /// Bytes that are live at the peak of a pass over one row of the greatest length.
+    ///
+    /// Up to 1,024 tokens it is measured. A pass over 8,192 would take minutes and, without fused attention, many gigabytes; what is
+    /// live is a sum of tensors whose sizes grow with the length or its square, so three shorter lengths tell it. They lie above the
+    /// length at which attention outgrows the feed-forward (256 in models of the usual proportions), where the sum becomes another.
+    fn peak_memory(&self, module: &Module) -> Result<u64, TorchError> {
+        const LENGTHS: [i64; 3] = [512, 768, 1024];
+        let peak =
+            |tokens: i64| Ok::<_, TorchError>(module.forward_measured(&self.example(tokens))?.1);
+        let longest = i64::from(self.max_sequence_length);
+        if longest <= LENGTHS[2] {
+            return peak(longest);
+        }
+        // The parabola through three equidistant points.
+        let mut at = [0.; 3];
+        for (bytes, tokens) in at.iter_mut().zip(LENGTHS) {
+            *bytes = peak(tokens)? as f64;
+        }
+        let steps = (longest - LENGTHS[0]) as f64 / (LENGTHS[1] - LENGTHS[0]) as f64;
+        let curvature = at[2] - 2. * at[1] + at[0];
+        let bytes = at[0] + steps * (at[1] - at[0]) + steps * (steps - 1.) / 2. * curvature;
+        Ok(bytes.max(at[2]) as u64)
     }
 
     /// Inputs of one row without padding.

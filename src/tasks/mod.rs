@@ -101,12 +101,17 @@ impl Task {
         self.definition().check_labels(labels)
     }
 
-    /// What the graph returns, from what the head returns.
+    /// What the graph returns, from what the head returns. `vocabulary` is the number of tokens that are uploaded.
     ///
     /// # Errors
     /// libtorch's own.
-    pub fn output(self, head_output: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        self.definition().output(head_output, inputs)
+    pub fn output(
+        self,
+        head_output: &Tensor,
+        inputs: &Inputs,
+        vocabulary: i64,
+    ) -> Result<Tensor, TorchError> {
+        self.definition().output(head_output, inputs, vocabulary)
     }
 
     /// The `inference_config` to send.
@@ -186,7 +191,12 @@ trait Definition: Sync {
         Ok(())
     }
 
-    fn output(&self, head_output: &Tensor, _inputs: &Inputs) -> Result<Tensor, TorchError> {
+    fn output(
+        &self,
+        head_output: &Tensor,
+        _inputs: &Inputs,
+        _vocabulary: i64,
+    ) -> Result<Tensor, TorchError> {
         Ok(head_output.shallow_clone())
     }
 

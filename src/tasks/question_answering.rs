@@ -31,7 +31,12 @@ impl Definition for QuestionAnswering {
         Some(LENGTH)
     }
 
-    fn output(&self, logits: &Tensor, _inputs: &Inputs) -> Result<Tensor, TorchError> {
+    fn output(
+        &self,
+        logits: &Tensor,
+        _inputs: &Inputs,
+        _vocabulary: i64,
+    ) -> Result<Tensor, TorchError> {
         Ok(logits.f_permute([2, 0, 1])?)
     }
 

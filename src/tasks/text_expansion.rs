@@ -6,7 +6,7 @@ use super::Definition;
 use crate::models::{Head, Inputs};
 use crate::torchscript::TorchError;
 
-/// `[batch, vocabulary]`: max over tokens of log(1 + relu(logits)).
+/// `[batch, vocabulary]`: max over tokens of log(1 + relu(logits)), for the tokens that are uploaded.
 ///
 /// The server takes one row as finished weights, so the pooling is part of the graph.
 pub(super) struct TextExpansion;
@@ -20,10 +20,20 @@ impl Definition for TextExpansion {
         Head::MaskedLm
     }
 
-    fn output(&self, logits: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+    fn output(
+        &self,
+        logits: &Tensor,
+        inputs: &Inputs,
+        vocabulary: i64,
+    ) -> Result<Tensor, TorchError> {
         // log(1 + relu(x)) never falls, so it can wait until one row is left; padding becomes 0, the least that relu gives.
         let mask = inputs.attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?;
         let (most, _) = logits.f_mul(&mask)?.f_max_dim(1, false)?;
-        Ok(most.f_relu()?.f_add_scalar(1.)?.f_log()?)
+        let weights = most.f_relu()?.f_add_scalar(1.)?.f_log()?;
+        // Many tables have more rows than there are tokens, and the server fails on a weight that it has no token for.
+        match weights.size().last() {
+            Some(&rows) if rows > vocabulary => Ok(weights.f_slice(1, 0, vocabulary, 1)?),
+            _ => Ok(weights),
+        }
     }
 }

@@ -92,8 +92,11 @@ fn an_unknown_architecture() {
     let model = Model::copy_of("bert/ner");
     says(
         &model.config("model_type", json!("mamba")).refused("ner"),
-        &["model_type mamba", "supported: bert"],
+        &["model_type mamba", "supported: bart, bert"],
     );
+    // The server has no tokenizer for the first DeBERTa.
+    let message = model.config("model_type", json!("deberta")).refused("ner");
+    says(&message, &["deberta", "deberta-v2"]);
 }
 
 #[test]

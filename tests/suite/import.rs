@@ -196,6 +196,12 @@ fn served_as_hugging_face_computes(standin: &StandIn, fixture: &Fixture) {
         let mut compared = 0;
         for case in fixture.cases(task) {
             for (row, texts) in case.texts.iter().flatten().enumerate() {
+                // MobileBERT's last token sees the embedding behind it, so that Hugging Face gives a padded row other numbers than the
+                // text alone, which is what the server sends; numbers.rs compares the padded rows.
+                let padded = case.attention_mask.get(row as i64).min().int64_value(&[]) == 0;
+                if padded && fixture.name.starts_with("mobilebert") {
+                    continue;
+                }
                 let answer = infer(standin, task, texts);
                 if answer["is_truncated"] != json!(true) {
                     compare(&answer, task, &case, row as i64, config, &vocabulary);

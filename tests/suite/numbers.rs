@@ -5,6 +5,7 @@ use crate::fixtures::{Case, Fixture};
 use rust_eland::conversion::{Conversion, Options};
 use rust_eland::models::AttentionForm;
 use rust_eland::source::ModelFiles;
+use rust_eland::tasks::Task;
 use rust_eland::tokenizer::TokenizerKind;
 use tch::{Kind, Tensor};
 
@@ -48,17 +49,23 @@ fn compare(architectures: &[&str]) {
             for case in fixture.cases(task) {
                 let inputs = as_the_server_sends(&case, tokenizer.kind, tokenizer.special.padding);
                 let ours = traced.module.forward(&inputs).unwrap();
-                if ours.size() != case.output.size() {
+                let mut reference = case.output;
+                if task == Task::TextExpansion {
+                    // Rows of the embedding table beyond the vocabulary are no tokens; the server could not name them.
+                    let tokens = tokenizer.vocabulary.vocabulary.len() as i64;
+                    reference = reference.narrow(1, 0, tokens.min(reference.size()[1]));
+                }
+                if ours.size() != reference.size() {
                     failures.push(format!(
                         "{name} {}: {:?} for {:?}",
                         case.name,
                         ours.size(),
-                        case.output.size()
+                        reference.size()
                     ));
                     continue;
                 }
-                let difference = (&ours - &case.output).abs().max().double_value(&[]);
-                let allowed = 1e-4 * case.output.abs().max().double_value(&[]).max(1.);
+                let difference = (&ours - &reference).abs().max().double_value(&[]);
+                let allowed = 1e-4 * reference.abs().max().double_value(&[]).max(1.);
                 if difference.is_nan() || difference > allowed {
                     failures.push(format!("{name} {}: {difference} > {allowed}", case.name));
                 }
