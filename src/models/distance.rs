@@ -5,7 +5,7 @@
 //! them from its own place: at token `j` it sees the entry `N-1+j-i`. Read row by row these entries lie `2N-1` apart, so that a
 //! view of the rows does what a look-up of N² distances would (Huang et al. 2018, arXiv:1809.04281, section 3.4.1, call it skewing).
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::Inputs;
 use super::layers::PositionEmbedding;
@@ -66,14 +66,13 @@ impl DistanceEmbedding {
             weights.sub("distance_embedding").tensor("weight", &[2 * positions - 1, head_size]);
         // The scores are scaled as those of query and key are.
         let scale = (head_size as f64).sqrt().recip();
-        let whole = |table: Tensor| -> Result<Tensor, TchError> {
+        let whole = |table: &Tensor| -> Result<Tensor, TorchError> {
             let unread = Tensor::f_zeros([1, head_size], (Kind::Float, Device::Cpu))?;
-            Tensor::f_cat(&[table, unread], 0)?.f_mul_scalar(scale)
+            Ok(Tensor::f_cat(&[table, &unread], 0)?.f_mul_scalar(scale)?)
         };
-        // A tensor that is missing in the file fails here, and is reported when loading ends.
-        let of_query = table.f_flip([0]).and_then(whole).unwrap_or_else(|_| Tensor::new());
+        let of_query = weights.derived(|| whole(&table.f_flip([0])?));
         let of_key = (kind == PositionEmbedding::RelativeKeyQuery)
-            .then(|| whole(table).unwrap_or_else(|_| Tensor::new()));
+            .then(|| weights.derived(|| whole(&table)));
         Some(Self { of_query, of_key })
     }
 

@@ -226,8 +226,7 @@ impl Embeddings {
         if types == 1
             && let (Some(places), Some(kinds)) = (&positions, &token_types)
         {
-            // A tensor that is missing in the file fails here, and is reported when loading ends.
-            positions = Some(places.f_add(kinds).unwrap_or_else(|_| Tensor::new()));
+            positions = Some(weights.derived(|| Ok(places.f_add(kinds)?)));
             token_types = None;
         }
         Self {

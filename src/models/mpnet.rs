@@ -112,9 +112,8 @@ pub(super) fn load(
     let by_bucket = base
         .sub("encoder.relative_attention_bias")
         .tensor("weight", &[config.relative_attention_num_buckets, heads]);
-    // A tensor that is missing in the file fails here, and is reported when loading ends.
-    let by_distance =
-        by_distance(&by_bucket, sizes.dimensions().positions).unwrap_or_else(|_| Tensor::new());
+    let positions = sizes.dimensions().positions;
+    let by_distance = weights.derived(|| Ok(by_distance(&by_bucket, positions)?));
     let head = TaskHead::load(
         weights,
         blueprint,
