@@ -1,6 +1,6 @@
 //! Makes Hugging Face transformers into served models of Elasticsearch.
 //!
-//! A model becomes a [bundle](bundle): the TorchScript definition, the vocabulary and the configuration. A bundle becomes a served
+//! A model becomes a bundle ([`mod@bundle`]): the TorchScript definition, the vocabulary and the configuration. A bundle becomes a served
 //! model through the trained-models API ([`elasticsearch`]).
 //!
 //! ```text

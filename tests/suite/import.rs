@@ -210,7 +210,7 @@ fn served_as_hugging_face_computes(standin: &StandIn, fixture: &Fixture) {
             }
         }
         let texts = fixture.cases(task).iter().any(|case| case.texts.is_some());
-        assert!(compared >= 3 || !texts, "{} {task}: only {compared} texts compared", fixture.name);
+        assert!(compared >= 2 || !texts, "{} {task}: only {compared} texts compared", fixture.name);
     }
 }
 
