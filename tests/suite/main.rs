@@ -7,5 +7,6 @@ mod fixtures;
 mod import;
 mod numbers;
 mod program;
+mod readme;
 mod real_model;
 mod vocabularies;
