@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::ids::some_of;
-use super::tokenizer_json::{TokenizerJson, Tokens};
+use super::tokenizer_json::{NAME, TokenizerJson, Tokens};
 use super::wordpiece::lines;
 use super::{Base, Reader, TokenizerError};
 
@@ -91,8 +91,7 @@ fn unknown(merges: &[String], known: impl Fn(&str) -> bool) -> Vec<String> {
 /// The vocabulary and merges of `tokenizer.json`.
 pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
     let Tokens::Numbered(tokens) = &json.model.vocab else { return Ok(Base::default()) };
-    let broken =
-        |reason: String| TokenizerError::Broken { file: super::tokenizer_json::NAME, reason };
+    let broken = |reason: String| TokenizerError::Broken { file: NAME, reason };
     let known: HashSet<&str> = tokens.iter().map(|(token, _)| token.as_str()).collect();
     let mut merges = Vec::with_capacity(json.model.merges.len());
     for merge in &json.model.merges {

@@ -87,12 +87,14 @@ impl Class {
         })
     }
 
-    /// The class whose vocabulary `tokenizer.json` holds, by its algorithm and by the token that it begins a text with.
-    fn of_content(json: &TokenizerJson, special: &SpecialTokenNames) -> Option<Self> {
-        let begins_with = |token: &str| {
-            let named = special.role("cls_token").flatten().or(special.role("bos_token").flatten());
-            json.template().map(|template| template.class).or(named) == Some(token)
-                || (named.is_none() && json.template().is_none() && json.has(token))
+    /// The class whose vocabulary `tokenizer.json` holds, by its algorithm and by the token that it puts before a text; `first` is what
+    /// other files say of that.
+    fn of_content(json: &TokenizerJson, first: Option<&str>) -> Option<Self> {
+        let template = json.template();
+        let begins_with = |token: &str| match (template, first) {
+            (Some(template), _) => template.first == Some(token),
+            (None, Some(first)) => first == token,
+            (None, None) => json.has(token),
         };
         match json.algorithm() {
             Algorithm::WordPiece if begins_with("[CLS]") => Some(Self::Bert),
@@ -101,7 +103,9 @@ impl Class {
             Algorithm::Unigram if begins_with("[CLS]") && json.has("[UNK]") => {
                 Some(Self::DebertaV2)
             }
-            Algorithm::Unigram if json.has("<s>NOTUSED") => Some(Self::Camembert),
+            Algorithm::Unigram if begins_with("<s>") && json.has("<s>NOTUSED") => {
+                Some(Self::Camembert)
+            }
             Algorithm::Unigram if begins_with("<s>") => Some(Self::XlmRoberta),
             _ => None,
         }
@@ -149,22 +153,28 @@ pub(super) fn check_name(
     }
 }
 
+/// The token that begins a text, as far as the settings name it.
+fn first_token(config: &TokenizerConfig, map: &SpecialTokenNames) -> Option<String> {
+    let own = config.special_tokens();
+    let role = |role: &str| own.role(role).or(map.role(role)).flatten();
+    role("cls_token").or(role("bos_token")).map(str::to_owned)
+}
+
 /// Decides the class: `tokenizer_class` of `tokenizer_config.json`, else of `config.json`, else what goes with the model_type, else
 /// what `tokenizer.json` contains. Reports which of them disagree.
 pub(super) fn choose(
     config: &TokenizerConfig,
-    special: &SpecialTokenNames,
+    map: &SpecialTokenNames,
     model: &ModelConfig,
     json: Option<&TokenizerJson>,
 ) -> Result<Choice, TokenizerError> {
-    check_name(config, model)?;
-    let content = json.and_then(|json| Class::of_content(json, special));
-    let model_type = model.model_type.as_deref().unwrap_or_default();
-    let by_model_type = Class::of_model_type(model_type);
+    let content =
+        json.and_then(|json| Class::of_content(json, first_token(config, map).as_deref()));
     let names = [
         ("tokenizer_config.json", config.tokenizer_class.as_deref()),
         ("config.json", model.tokenizer_class.as_deref()),
     ];
+    // What each source says, the one that counts first.
     let mut said: Vec<(String, Class)> = Vec::new();
     let mut generic = None;
     for (file, name) in names.into_iter().filter_map(|(file, name)| Some((file, name?))) {
@@ -176,23 +186,19 @@ pub(super) fn choose(
             _ => (),
         }
     }
-    // What is named after the generic class counts no more than a model_type: Transformers looks at the first name alone.
-    let by_name = said.first().map(|said| said.1).filter(|_| generic.is_none());
-    said.extend(
-        by_model_type.map(|class| (format!("config.json's model_type {model_type}"), class)),
-    );
+    let model_type = model.model_type.as_deref().unwrap_or_default();
+    if let Some(class) = Class::of_model_type(model_type) {
+        said.push((format!("config.json's model_type {model_type}"), class));
+    }
 
-    let class =
-        match (by_name, generic, json) {
-            (Some(class), ..) => Some(class),
-            (None, Some(name), Some(json)) => Some(content.ok_or_else(|| {
-                TokenizerError::Unsupported(format!("{name} ({})", json.describe()))
-            })?),
-            (None, ..) => by_model_type.or(content),
-        };
-    let class = class.ok_or_else(|| {
-        TokenizerError::Unsupported(json.map_or("of this model".into(), TokenizerJson::describe))
-    })?;
+    let by_content = generic.zip(json);
+    let unsupported = |json: &TokenizerJson| TokenizerError::Unsupported(json.describe());
+    let class = match by_content {
+        Some((_, json)) => content.ok_or_else(|| unsupported(json))?,
+        None => said.first().map(|said| said.1).or(content).ok_or_else(|| {
+            json.map_or(TokenizerError::Unsupported("of this model".into()), unsupported)
+        })?,
+    };
     said.extend(content.map(|class| ("the content of tokenizer.json".to_owned(), class)));
     let warnings = said
         .iter()
@@ -205,7 +211,7 @@ pub(super) fn choose(
             )
         })
         .collect();
-    Ok(Choice { class, by_content: generic.is_some() && json.is_some(), warnings })
+    Ok(Choice { class, by_content: by_content.is_some(), warnings })
 }
 
 /// Whether two sources say the same. What segments words is not to be seen from a model_type or a vocabulary.
@@ -219,10 +225,12 @@ fn alike(a: Class, b: Class) -> bool {
 
 /// The class by what `tokenizer.json` contains, where the class that the files name cannot have written it.
 pub(super) fn by_content(
+    config: &TokenizerConfig,
+    map: &SpecialTokenNames,
     json: &TokenizerJson,
-    special: &SpecialTokenNames,
 ) -> Result<Class, TokenizerError> {
-    Class::of_content(json, special).ok_or_else(|| TokenizerError::Unsupported(json.describe()))
+    Class::of_content(json, first_token(config, map).as_deref())
+        .ok_or_else(|| TokenizerError::Unsupported(json.describe()))
 }
 
 #[cfg(test)]

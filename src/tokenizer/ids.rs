@@ -189,26 +189,26 @@ pub(super) fn some_of(list: &[String]) -> Option<String> {
     }
 }
 
-/// Where two lists number tokens differently, with the names of their sources.
+/// The tokens that two lists number differently, for a message.
 pub(super) fn differences(a: &[String], b: &[String]) -> Vec<String> {
-    let ids = |tokens: &'_ [String]| -> HashMap<String, usize> {
-        tokens.iter().enumerate().map(|(id, token)| (token.clone(), id)).collect()
+    fn ids(tokens: &[String]) -> HashMap<&str, usize> {
+        tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect()
+    }
+    let (a_ids, b_ids) = (ids(a), ids(b));
+    let name = |id: Option<&usize>| id.map_or("none".into(), usize::to_string);
+    let other = |(id, token): (usize, &String)| {
+        let (here, there) = (a_ids.get(token.as_str()), b_ids.get(token.as_str()));
+        // Where a list holds it twice, the last place counts.
+        let counts = here.or(there) == Some(&id);
+        (counts && here != there)
+            .then(|| format!("{token:?} has {} and {}", name(here), name(there)))
     };
-    let b_ids = ids(b);
-    let a_ids = ids(a);
-    let id = |id: Option<&usize>| id.map_or("none".into(), usize::to_string);
-    let mut differences = Vec::new();
-    for (at, token) in a.iter().enumerate() {
-        if a_ids.get(token) == Some(&at) && b_ids.get(token) != Some(&at) {
-            differences.push(format!("{token:?} has {at} and {}", id(b_ids.get(token))));
-        }
-    }
-    for (at, token) in b.iter().enumerate() {
-        if b_ids.get(token) == Some(&at) && !a_ids.contains_key(token) {
-            differences.push(format!("{token:?} has none and {at}"));
-        }
-    }
-    differences
+    let only_b = |(_, token): &(usize, &String)| !a_ids.contains_key(token.as_str());
+    a.iter()
+        .enumerate()
+        .filter_map(other)
+        .chain(b.iter().enumerate().filter(only_b).filter_map(other))
+        .collect()
 }
 
 #[cfg(test)]

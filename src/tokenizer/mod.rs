@@ -294,6 +294,8 @@ struct Draft {
     class: Class,
     /// tokenizer.json alone decided what it is.
     by_content: bool,
+    /// The vocabulary is from tokenizer.json.
+    from_json: bool,
     base: Base,
     ids: Ids,
     added: AddedTokens,
@@ -311,26 +313,37 @@ impl Tokenizer {
         // By name first: a file of another kind of tokenizer would only give a worse message.
         class::check_name(&config, model)?;
         let map = SpecialTokenNames::read(files)?;
-        let json = TokenizerJson::read(files)?;
+        let (json, unreadable) = match TokenizerJson::read(files) {
+            Ok(json) => (json, None),
+            Err(error @ TokenizerError::Source(_)) => return Err(error),
+            Err(error) => (None, Some(error)),
+        };
         let json = json.as_ref();
         let Choice { mut class, mut by_content, mut warnings } =
             class::choose(&config, &map, model, json)?;
 
         let reader = Reader { files, config: &config, json };
         let slow = if by_content { None } else { reader.slow(class)? };
+        match unreadable {
+            Some(error) if slow.is_none() => return Err(error),
+            Some(error) => {
+                warnings.push(format!("{error}; {} is used without it", slow_files(class)))
+            }
+            None => (),
+        }
         if let (None, Some(json)) = (&slow, json)
             && json.algorithm() != class.algorithm()
         {
             // A fast class runs whatever the file holds.
-            let read = class::by_content(json, &map)?;
-            (class, by_content) = (read, true);
+            (class, by_content) = (class::by_content(&config, &map, json)?, true);
         }
         let added = AddedTokens::gather(files, &config, &map, class, json)?;
+        let from_json = slow.is_none() && json.is_some();
         let (base, ids) = match (slow, json) {
             (Some(base), json) => {
                 let (base, ids) = base.numbered(&added, class)?;
                 if let Some(json) = json.filter(|json| json.algorithm() == class.algorithm()) {
-                    warnings.extend(reader.compare(json, class, &added, &ids)?);
+                    warnings.extend(reader.compare(json, class, &added, &ids));
                 }
                 (base, ids)
             }
@@ -348,7 +361,7 @@ impl Tokenizer {
                 }
             },
         };
-        reader.finish(Draft { class, by_content, base, ids, added }, warnings)
+        reader.finish(Draft { class, by_content, from_json, base, ids, added }, warnings)
     }
 
     /// Makes the server lower-case text, where its tokenizer can; else the user is warned.
@@ -426,30 +439,33 @@ impl Reader<'_> {
         }
     }
 
-    /// Compares the slow tokenizer's ids with those of `tokenizer.json`.
+    /// Compares the slow tokenizer's ids with those of `tokenizer.json`, which is not used, so that it may be wrong in other ways.
     fn compare(
         &self,
         json: &TokenizerJson,
         class: Class,
         added: &AddedTokens,
         slow: &Ids,
-    ) -> Result<Option<String>, TokenizerError> {
-        // It is not the file that is used, so that whatever is wrong with it is no more than that.
-        let Ok(base) = self.fast(json, class) else { return Ok(None) };
-        let fast = ids::fast(&base.tokens, &json.added_tokens, added)?;
-        let differences = ids::differences(&slow.tokens, &fast.tokens);
-        Ok(ids::some_of(&differences).map(|some| {
-            format!(
-                "{} and tokenizer.json do not give the same ids: {some}; those of the former are used",
-                slow_files(class)
-            )
-        }))
+    ) -> Option<String> {
+        let base = self.fast(json, class).ok()?;
+        let fast = ids::fast(&base.tokens, &json.added_tokens, added).ok()?;
+        let some = ids::some_of(&ids::differences(&slow.tokens, &fast.tokens))?;
+        let files = slow_files(class);
+        Some(format!(
+            "{files} and tokenizer.json do not give the same ids: {some}; those of the former are used"
+        ))
     }
 
     /// Checks what was read, and puts it into the form that is uploaded.
     fn finish(&self, draft: Draft, mut warnings: Vec<String>) -> Result<Tokenizer, TokenizerError> {
-        let Draft { class, by_content, base: Base { merges, scores, notes, .. }, ids, added } =
-            draft;
+        let Draft {
+            class,
+            by_content,
+            from_json,
+            base: Base { merges, scores, notes, .. },
+            ids,
+            added,
+        } = draft;
         warnings.extend(notes);
         warnings.extend(ids.warnings.iter().cloned());
         let mut kind = class.kind();
@@ -487,7 +503,7 @@ impl Reader<'_> {
             scores.resize(ids.tokens.len(), 0.);
             scores
         });
-        let special = self.special_tokens(kind, by_content, &ids, &added, &mut warnings)?;
+        let special = self.special_tokens(kind, from_json, &ids, &added, &mut warnings)?;
         Ok(Tokenizer {
             kind,
             vocabulary: Vocabulary { vocabulary: ids.tokens, merges, scores },
@@ -503,7 +519,7 @@ impl Reader<'_> {
     fn special_tokens(
         &self,
         kind: TokenizerKind,
-        by_content: bool,
+        from_json: bool,
         Ids { tokens, appended, .. }: &Ids,
         added: &AddedTokens,
         warnings: &mut Vec<String>,
@@ -520,9 +536,12 @@ impl Reader<'_> {
             return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
         }
 
-        let template = self.json.filter(|_| by_content).map(TokenizerJson::template);
-        let (class, separator) = match template {
-            Some(Some(template)) => (Some(template.class), Some(template.separator)),
+        // A fast tokenizer goes by its file's template, a slow one by the roles.
+        let template = self.json.filter(|_| from_json).map(TokenizerJson::template);
+        let (first, last) = match template {
+            Some(Some(template)) => {
+                (template.first.or(Some("none")), template.last.or(Some("none")))
+            }
             Some(None) => {
                 warnings.push(format!(
                     "tokenizer.json puts no tokens around a text; Elasticsearch puts {} and {}",
@@ -533,13 +552,14 @@ impl Reader<'_> {
             None => (added.role("cls_token"), added.role("sep_token")),
         };
         for (role, token, server) in
-            [("first token", class, server.class), ("last token", separator, server.separator)]
+            [("first token", first, server.class), ("last token", last, server.separator)]
         {
             if let Some(token) = token.filter(|token| *token != server) {
+                let kind = kind.name();
                 return Err(TokenizerError::OtherToken {
                     role,
                     token: token.to_owned(),
-                    kind: kind.name(),
+                    kind,
                     server,
                 });
             }

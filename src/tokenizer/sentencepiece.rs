@@ -53,7 +53,7 @@ pub(super) struct SentencePieceModel {
 const MAX_PIECES: usize = 1 << 20;
 
 impl SentencePieceModel {
-    /// Reads a model. Pieces are decoded one by one and counted, for a file of empty ones would otherwise take twenty times its size.
+    /// Reads a model. Pieces are decoded one by one and counted, so that a file cannot take many times its size.
     pub(super) fn parse(file: &'static str, bytes: &[u8]) -> Result<Self, TokenizerError> {
         let broken = |reason: String| TokenizerError::Broken { file, reason };
         let undecodable =
@@ -85,6 +85,9 @@ impl SentencePieceModel {
                     let raw = RawPiece::decode(message).map_err(undecodable)?;
                     let (text, score) =
                         (raw.piece.unwrap_or_default(), raw.score.unwrap_or_default());
+                    if text.is_empty() {
+                        return Err(broken(format!("piece {} is empty", model.pieces.len())));
+                    }
                     if !score.is_finite() {
                         return Err(broken(format!("the piece {text:?} has the score {score}")));
                     }
@@ -182,7 +185,8 @@ mod tests {
         assert!(parse(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]).is_err());
         assert!(parse(&piece("a", f32::NAN)).unwrap_err().contains("score"));
         assert!(parse(b"{\"no\": \"protobuf\"}").is_err());
-        let many: Vec<u8> = [0x0a, 0].repeat(MAX_PIECES + 1);
+        assert!(parse(&[0x0a, 0]).unwrap_err().contains("empty"));
+        let many = piece("a", 0.).repeat(MAX_PIECES + 1);
         assert!(parse(&many).unwrap_err().contains("more than"));
     }
 }

@@ -134,8 +134,8 @@ pub(super) struct Normalization {
 /// The tokens that are put around a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Template<'a> {
-    pub(super) class: &'a str,
-    pub(super) separator: &'a str,
+    pub(super) first: Option<&'a str>,
+    pub(super) last: Option<&'a str>,
 }
 
 impl TokenizerJson {
@@ -187,19 +187,19 @@ impl TokenizerJson {
         let of = match self.algorithm() {
             Algorithm::WordPiece => "WordPiece",
             Algorithm::Bpe if self.is_byte_level() => "byte-level BPE",
-            Algorithm::Bpe => "BPE that is not byte-level",
+            Algorithm::Bpe => "BPE that is not RoBERTa's",
             Algorithm::Unigram => "Unigram",
             Algorithm::Other => self.model.name.as_deref().unwrap_or("an unknown model"),
         };
-        match self.template() {
-            Some(template) => {
-                format!(
-                    "of tokenizer.json, {of} that begins texts with {} and ends them with {}",
-                    template.class, template.separator
-                )
-            }
-            None => format!("of tokenizer.json, {of}"),
-        }
+        let around = self.template().map(|template| {
+            let token = |token: Option<&str>| token.unwrap_or("nothing").to_owned();
+            format!(
+                " with {} before and {} behind a text",
+                token(template.first),
+                token(template.last)
+            )
+        });
+        format!("in tokenizer.json ({of}{})", around.unwrap_or_default())
     }
 
     /// Whether its BPE is GPT-2's: over bytes, without marks at the ends of words.
@@ -266,17 +266,17 @@ impl TokenizerJson {
             .collect()
     }
 
-    /// The tokens that are put around a single text; nothing where none are.
+    /// The tokens that are put around a single text; nothing where nobody puts any.
     pub(super) fn template(&self) -> Option<Template<'_>> {
         parts(&self.post_processor, "processors").into_iter().find_map(|part| {
             let token = |name: &str| part.get(name)?.get(0)?.as_str();
-            if let (Some(class), Some(separator)) = (token("cls"), token("sep")) {
-                return Some(Template { class, separator });
+            if let (Some(first), Some(last)) = (token("cls"), token("sep")) {
+                return Some(Template { first: Some(first), last: Some(last) });
             }
             let single = part.get("single")?.as_array()?;
             Some(Template {
-                class: special_token(single.first()?)?,
-                separator: special_token(single.last()?)?,
+                first: single.first().and_then(special_token),
+                last: single.last().and_then(special_token),
             })
         })
     }

@@ -3,7 +3,7 @@
 
 use super::class::Class;
 use super::sentencepiece::SentencePieceModel;
-use super::tokenizer_json::{TokenizerJson, Tokens};
+use super::tokenizer_json::{NAME, TokenizerJson, Tokens};
 use super::{Base, Reader, TokenizerError};
 
 /// The names that SentencePiece models have in repositories.
@@ -71,6 +71,9 @@ fn named(
 /// The vocabulary and scores of `tokenizer.json`.
 pub(super) fn fast(json: &TokenizerJson, class: Class) -> Result<Base, TokenizerError> {
     let Tokens::Scored(tokens) = &json.model.vocab else { return Ok(Base::default()) };
+    if tokens.iter().any(|(token, _)| token.is_empty()) {
+        return Err(TokenizerError::Broken { file: NAME, reason: "a token is empty".into() });
+    }
     let mut scores: Vec<f64> = tokens.iter().map(|(_, score)| *score).collect();
     if class == Class::Camembert {
         // The converted file keeps <unk>NOTUSED from being used; the slow tokenizer has SentencePiece's score of <unk> here.
