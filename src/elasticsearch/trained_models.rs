@@ -87,17 +87,24 @@ impl Client {
         self.call(Method::POST, &path, None, "start the model").await.map(drop)
     }
 
+    /// Stops a model; one that does not run, or is not there, is stopped already.
     pub(super) async fn stop(&self, id: &ModelId) -> Result<(), ClientError> {
         let path = format!("{ROOT}/{id}/deployment/_stop");
-        self.call(Method::POST, &path, None, "stop the model").await.map(drop)
+        or_absent(self.call(Method::POST, &path, None, "stop the model").await)
     }
 
     /// Deletes a model; one that is not there is deleted already.
     pub(super) async fn delete(&self, id: &ModelId) -> Result<(), ClientError> {
-        match self.call(Method::DELETE, &format!("{ROOT}/{id}"), None, "delete the model").await {
-            Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let path = format!("{ROOT}/{id}");
+        or_absent(self.call(Method::DELETE, &path, None, "delete the model").await)
+    }
+}
+
+/// Takes "there is none" for success.
+fn or_absent(answer: Result<Value, ClientError>) -> Result<(), ClientError> {
+    match answer {
+        Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
