@@ -532,34 +532,25 @@ impl DisentangledAttention {
         // Every kind that is named counts, used or not.
         let kinds = 1 + i64::from(config.has("c2p")) + i64::from(config.has("p2c"));
         let scale = ((config.head_size() * kinds) as f64).sqrt().recip();
-        let projected = |kind: &str, shared: &str, own: &str| {
+        let (query, key) = (linear("query_proj"), linear("key_proj"));
+        let projected = |kind: &str, own: &str, shared: &Linear, order: [i64; 4], scale: f64| {
             let relative = relative.filter(|_| config.has(kind))?;
-            let projection = linear(if config.share_att_key { shared } else { own });
-            Some((relative, projection))
+            let own = (!config.share_att_key).then(|| linear(own));
+            let projection = own.as_ref().unwrap_or(shared);
+            Some(weights.derived(|| {
+                let projected = relative.projected(projection, config)?.f_mul_scalar(scale)?;
+                Ok(projected.f_permute(order)?.f_contiguous()?)
+            }))
         };
-        let content_to_position =
-            projected("c2p", "key_proj", "pos_key_proj").map(|(relative, projection)| {
-                weights.derived(|| {
-                    let keys = relative.projected(&projection, config)?;
-                    Ok(keys.f_permute([2, 3, 0, 1])?.f_contiguous()?)
-                })
-            });
-        let position_to_content =
-            projected("p2c", "query_proj", "pos_query_proj").map(|(relative, projection)| {
-                weights.derived(|| {
-                    let queries = relative.projected(&projection, config)?.f_mul_scalar(scale)?;
-                    Ok(queries.f_permute([2, 0, 1, 3])?.f_contiguous()?)
-                })
-            });
         Self {
-            query: linear("query_proj"),
-            key: linear("key_proj"),
+            content_to_position: projected("c2p", "pos_key_proj", &key, [2, 3, 0, 1], 1.),
+            position_to_content: projected("p2c", "pos_query_proj", &query, [2, 0, 1, 3], scale),
+            query,
+            key,
             value: linear("value_proj"),
             heads: config.num_attention_heads,
             head_size: config.head_size(),
             scale,
-            content_to_position,
-            position_to_content,
         }
     }
 

@@ -9,7 +9,8 @@ use super::bert::{BertConfig, encoder};
 use super::encoder::Encoder;
 use super::layers::Linear;
 use super::{
-    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_sizes, read_config_over,
+    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_sizes,
+    read_config_over,
 };
 use crate::checkpoint::Weights;
 use crate::torchscript::TorchError;
@@ -23,6 +24,7 @@ struct RetriBertConfig {
 }
 
 fn read(config: &Value) -> Result<RetriBertConfig, ConfigError> {
+    check_encoder(config)?;
     let defaults = json!({ "num_hidden_layers": 8, "projection_dim": 128 });
     let config: RetriBertConfig = read_config_over(defaults, config)?;
     config.bert.sizes().check()?;

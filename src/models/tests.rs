@@ -92,6 +92,139 @@ fn what_a_model_wants_is_all_that_is_read_and_missing_tensors_are_no_panic() {
     }
 }
 
+/// Configurations of the architectures that are not an encoder of BERT's make, and the heads that these have.
+fn others() -> Vec<(&'static str, Value, &'static [Head])> {
+    let deberta = |more: Value| {
+        let relative =
+            json!({ "relative_attention": true, "position_buckets": 4, "pos_att_type": "p2c|c2p" });
+        ("deberta-v2", read_config_over(relative, &more).unwrap(), HEADS.as_slice())
+    };
+    let mobilebert = |more: Value| ("mobilebert", more, HEADS.as_slice());
+    let squeezebert = |groups: i64, tied: bool| {
+        let groups = json!({
+            "embedding_size": 6,
+            "intermediate_size": 6,
+            "q_groups": groups,
+            "k_groups": 1,
+            "v_groups": 6,
+            "intermediate_groups": groups,
+            "output_groups": groups,
+            "tie_word_embeddings": tied,
+        });
+        ("squeezebert", groups, HEADS.as_slice())
+    };
+    let bart = |tied: bool| {
+        let sizes = json!({
+            "d_model": 6,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "decoder_layers": 1,
+            "decoder_attention_heads": 3,
+            "activation_function": "prelu",
+            "tie_word_embeddings": tied,
+        });
+        let heads: &[Head] =
+            &[Head::Base, Head::MaskedLm, Head::SequenceClassification, Head::QuestionAnswering];
+        ("bart", sizes, heads)
+    };
+    vec![
+        bart(true),
+        bart(false),
+        deberta(json!({})),
+        deberta(
+            json!({ "share_att_key": true, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3 }),
+        ),
+        deberta(json!({ "embedding_size": 6, "type_vocab_size": 2, "tie_word_embeddings": false })),
+        deberta(json!({ "relative_attention": false, "position_biased_input": false })),
+        ("dpr", json!({ "projection_dim": 3 }), &[Head::Base]),
+        mobilebert(json!({})),
+        mobilebert(json!({ "normalization_type": "layer_norm", "use_bottleneck": false })),
+        mobilebert(json!({ "use_bottleneck_attention": true, "tie_word_embeddings": false })),
+        mobilebert(json!({ "classifier_activation": false, "hidden_act": "prelu" })),
+        ("retribert", json!({}), &[Head::Base]),
+        squeezebert(2, true),
+        squeezebert(3, false),
+    ]
+}
+
+#[test]
+fn the_others_want_what_they_read_too() {
+    for (model_type, more, heads) in others() {
+        let architecture = Architecture::find(model_type, &[]).unwrap();
+        let config = tiny(model_type, more);
+        for &head in heads {
+            let wanted = wanted(architecture, &config, head);
+            let unused = load(architecture, &config, head, &checkpoint(&wanted)).unwrap();
+            assert_eq!(unused, Vec::<String>::new(), "{config} {head}");
+        }
+    }
+}
+
+/// Below the base model's name, with what old releases wrote beside it.
+#[test]
+fn the_others_read_old_files_too() {
+    let old: &[(&str, &str, &[&str])] = &[
+        (
+            "bart",
+            "model",
+            &["model.encoder.version", "model.decoder.embed_tokens.weight", "lm_head.weight"],
+        ),
+        (
+            "deberta-v2",
+            "deberta",
+            &[
+                "deberta.embeddings.position_ids",
+                "mask_predictions.classifier.weight",
+                "cls.predictions.decoder.weight",
+                "pooler.dense.weight",
+            ],
+        ),
+        ("dpr", "ctx_encoder", &["ctx_encoder.bert_model.pooler.dense.bias"]),
+        ("dpr", "question_encoder", &["question_encoder.bert_model.embeddings.position_ids"]),
+        (
+            "mobilebert",
+            "mobilebert",
+            &["mobilebert.pooler.dense.weight", "cls.seq_relationship.bias"],
+        ),
+        (
+            "retribert",
+            "retribert",
+            &["retribert.bert_doc.pooler.dense.weight", "retribert.project_doc.weight"],
+        ),
+        ("squeezebert", "transformer", &["transformer.pooler.dense.bias", "cls.predictions.bias"]),
+    ];
+    for (model_type, more, _) in others() {
+        let architecture = Architecture::find(model_type, &[]).unwrap();
+        let config = tiny(model_type, more);
+        for (_, prefix, extra) in old.iter().filter(|old| old.0 == model_type) {
+            let old_name = |name: String| match model_type {
+                "dpr" if !name.starts_with("encode_proj") => format!("{prefix}.bert_model.{name}"),
+                _ => format!("{prefix}.{name}"),
+            };
+            let base = wanted(architecture, &config, Head::Base).into_iter();
+            let mut tensors: Vec<_> = base.map(|(name, shape)| (old_name(name), shape)).collect();
+            tensors.extend(extra.iter().map(|name| ((*name).to_owned(), vec![1])));
+            let unused = load(architecture, &config, Head::Base, &checkpoint(&tensors)).unwrap();
+            assert_eq!(unused, Vec::<String>::new(), "{config}");
+        }
+    }
+}
+
+#[test]
+fn bart_finds_its_words_under_any_of_their_names() {
+    let architecture = Architecture::find("bart", &[]).unwrap();
+    let config = tiny("bart", others().remove(0).1);
+    for name in ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"] {
+        let mut tensors = wanted(architecture, &config, Head::Base);
+        tensors.iter_mut().for_each(|(known, _)| {
+            if known == "shared.weight" {
+                name.clone_into(known);
+            }
+        });
+        load(architecture, &config, Head::Base, &checkpoint(&tensors)).unwrap();
+    }
+}
+
 /// Files of old releases: the base model below its name, what is tied written out, buffers, poolers and pre-training heads in every
 /// file, biases under their second name.
 #[test]
@@ -216,6 +349,33 @@ fn configurations_that_make_no_model_are_refused() {
     }
     refused("mpnet", json!({ "relative_attention_num_buckets": 31 }));
     refused("electra", json!({ "embedding_size": 0 }));
+    for (model_type, more, _) in others() {
+        let but = |field: &str, value: Value| {
+            refused(model_type, read_config_over(more.clone(), &json!({ field: value })).unwrap());
+        };
+        for size in [-1, 0, i64::MAX] {
+            but("vocab_size", json!(size));
+            but("max_position_embeddings", json!(size));
+            but(if model_type == "bart" { "d_model" } else { "hidden_size" }, json!(size));
+        }
+        but("is_decoder", json!(true));
+    }
+    for (model_type, field, value) in [
+        ("bart", "decoder_start_token_id", json!(11)),
+        ("bart", "decoder_attention_heads", json!(5)),
+        ("deberta-v2", "attention_head_size", json!(4)),
+        ("deberta-v2", "conv_kernel_size", json!(2)),
+        ("deberta-v2", "type_vocab_size", json!(-1)),
+        ("dpr", "architectures", json!(["DPRReader"])),
+        ("mobilebert", "num_feedforward_networks", json!(0)),
+        ("mobilebert", "normalization_type", json!("batch_norm")),
+        ("mobilebert", "key_query_shared_bottleneck", json!(false)),
+        ("squeezebert", "q_groups", json!(4)),
+        ("squeezebert", "embedding_size", json!(4)),
+    ] {
+        let (_, more, _) = others().into_iter().find(|other| other.0 == model_type).unwrap();
+        refused(model_type, read_config_over(more, &json!({ field: value })).unwrap());
+    }
 }
 
 #[test]
@@ -230,6 +390,7 @@ fn positions_are_those_that_tokens_can_have() {
     assert_eq!(positions("roberta", json!({ "position_embedding_type": RELATIVE })), 8);
     assert_eq!(positions("mpnet", json!({ "pad_token_id": 0 })), 6);
 }
+
 #[test]
 fn what_cannot_be_served_is_told_apart_from_the_unknown() {
     assert!(Architecture::why_not("deberta").unwrap().contains("deberta-v2"));
