@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::trained_models::Stored;
 use super::{Client, ClientError};
 use crate::bundle::Bundle;
 use crate::model_id::ModelId;
@@ -34,10 +33,7 @@ pub struct Import {
 /// # Errors
 /// When it is taken, or the cluster does not answer.
 pub async fn check_free(client: &Client, id: &ModelId) -> Result<(), ClientError> {
-    match client.stored(id).await? {
-        Stored::Absent => Ok(()),
-        Stored::Present { .. } => Err(ClientError::Exists(id.clone())),
-    }
+    if client.exists(id).await? { Err(ClientError::Exists(id.clone())) } else { Ok(()) }
 }
 
 impl Import {
@@ -99,10 +95,7 @@ async fn store(client: &Client, bundle: &Bundle, progress: Progress) -> Result<(
     }
     stage.finish();
     client.put_vocabulary(id, &bundle.vocabulary).await?;
-    match client.stored(id).await? {
-        Stored::Present { fully_defined: true } => Ok(()),
-        _ => Err(ClientError::Incomplete(id.clone())),
-    }
+    if client.is_whole(id).await? { Ok(()) } else { Err(ClientError::Incomplete(id.clone())) }
 }
 
 /// Removes a half-made model. Returns the error to tell.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Client, ClientError};
 use crate::model_id::ModelId;
+use crate::version::Version;
 
 const ROOT: &str = "_ml/trained_models";
 
@@ -19,35 +20,25 @@ struct Part<'a> {
     definition: &'a str,
 }
 
-/// How far a stored model is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    /// There is none of this id.
-    Absent,
-    /// It is there; whether all of its definition is.
-    Present {
-        /// Whether the parts add up.
-        fully_defined: bool,
-    },
-}
-
 impl Client {
     /// Whether a model of this id is there.
-    pub(super) async fn stored(&self, id: &ModelId) -> Result<Stored, ClientError> {
-        let path = format!("{ROOT}/{id}?include=definition_status");
+    pub(super) async fn exists(&self, id: &ModelId) -> Result<bool, ClientError> {
+        let path = format!("{ROOT}/{id}");
         match self.call(Method::GET, &path, None, "look for the model").await {
-            Ok(answer) => {
-                // Before 8.8 the server does not know definition_status and says nothing of it.
-                let status = &answer["trained_model_configs"][0]["fully_defined"];
-                Ok(Stored::Present { fully_defined: status.as_bool().unwrap_or(true) })
-            }
-            Err(ClientError::Refused { status: 404, .. }) => Ok(Stored::Absent),
-            // Models of another kind have no definition status, and are models all the same.
-            Err(ClientError::Refused { status: 400, .. }) => {
-                Ok(Stored::Present { fully_defined: true })
-            }
+            Ok(_) => Ok(true),
+            Err(ClientError::Refused { status: 404, .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the server has the whole definition, which releases before 8.8 cannot say.
+    pub(super) async fn is_whole(&self, id: &ModelId) -> Result<bool, ClientError> {
+        if !self.supports(Version::DEFINITION_STATUS) {
+            return Ok(true);
+        }
+        let path = format!("{ROOT}/{id}?include=definition_status");
+        let answer = self.call(Method::GET, &path, None, "tell whether the model is whole").await?;
+        Ok(answer["trained_model_configs"][0]["fully_defined"] == true)
     }
 
     pub(super) async fn create(

@@ -115,6 +115,17 @@ fn an_id_that_is_taken() {
 }
 
 #[test]
+fn an_id_that_is_free_on_the_oldest_cluster() {
+    // 8.7 does not know definition_status, which says whether a model is whole.
+    let version = "8.7.0".parse().unwrap();
+    let standin = StandIn::start(Options { version, ..Options::default() });
+    let (code, message) = import(&standin.url(), &[]);
+    assert_eq!(code, 0, "{message}");
+    let (code, message) = import(&standin.url(), &[]);
+    assert_eq!(code, 7, "{message}");
+}
+
+#[test]
 fn a_model_that_cannot_be_read_leaves_the_old_one_alone() {
     let standin =
         StandIn::start(Options { existing_models: vec!["m".into()], ..Options::default() });
