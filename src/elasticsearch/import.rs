@@ -1,5 +1,6 @@
 //! A bundle becomes a served model.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -59,13 +60,20 @@ impl Import {
         } else {
             check_free(client, id).await?;
         }
-        client.create(id, &configuration).await?;
+        // A model that this run has not created may be another's, and stays.
+        let created = Cell::new(false);
         let stored = tokio::select! {
-            stored = store(client, bundle, progress) => stored,
+            stored = async {
+                client.create(id, &configuration).await?;
+                created.set(true);
+                store(client, bundle, progress).await
+            } => stored,
             _ = tokio::signal::ctrl_c() => Err(ClientError::Interrupted),
         };
-        if let Err(cause) = stored {
-            return Err(remove(client, id, cause).await);
+        match stored {
+            Ok(()) => {}
+            Err(cause) if created.get() => return Err(remove(client, id, cause).await),
+            Err(cause) => return Err(cause),
         }
         if self.start { start(client, id).await } else { Ok(()) }
     }

