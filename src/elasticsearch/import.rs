@@ -1,6 +1,5 @@
 //! A bundle becomes a served model.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -60,22 +59,23 @@ impl Import {
         } else {
             check_free(client, id).await?;
         }
-        // A model that this run has not created may be another's, and stays.
-        let created = Cell::new(false);
+        // From here on Ctrl-C is ours to answer; what is not awaited with it, is finished first.
+        let mut interrupted = tokio::spawn(tokio::signal::ctrl_c());
+        client.create(id, &configuration).await?;
         let stored = tokio::select! {
-            stored = async {
-                client.create(id, &configuration).await?;
-                created.set(true);
-                store(client, bundle, progress).await
-            } => stored,
-            _ = tokio::signal::ctrl_c() => Err(ClientError::Interrupted),
+            stored = store(client, bundle, progress) => stored,
+            _ = &mut interrupted => Err(ClientError::Interrupted),
         };
-        match stored {
-            Ok(()) => {}
-            Err(cause) if created.get() => return Err(remove(client, id, cause).await),
-            Err(cause) => return Err(cause),
+        if let Err(cause) = stored {
+            return Err(remove(client, id, cause).await);
         }
-        if self.start { start(client, id).await } else { Ok(()) }
+        if !self.start {
+            return Ok(());
+        }
+        tokio::select! {
+            started = start(client, id) => started,
+            _ = &mut interrupted => Err(ClientError::Interrupted),
+        }
     }
 }
 
