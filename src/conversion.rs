@@ -1,11 +1,9 @@
 //! A model's files, read and joined: the network under its task, the tokenizer, and what is sent of them.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
 use crate::config::{ModelConfig, SentenceTransformers};
 use crate::models::{
     Architecture, AttentionForm, Blueprint, ConfigError, Dimensions, Inputs, Model, SpecialTokens,
@@ -143,8 +141,6 @@ pub struct Traced {
     pub per_allocation_memory_bytes: u64,
 }
 
-const WEIGHTS: &str = "model.safetensors";
-
 impl Conversion {
     /// Reads a model's folder.
     ///
@@ -159,17 +155,17 @@ impl Conversion {
         let dimensions = (architecture.dimensions)(&config.json)?;
         let mut tokenizer = Tokenizer::read(&files_of_model, &config)?;
         tokenizer.check_embeddings(dimensions.vocabulary)?;
-        let path = weights(&files_of_model)?;
-        let checkpoint = Checkpoint::open(&path)?;
+        let weights = WeightFiles::find(&files_of_model)?;
+        let checkpoint = Checkpoint::open(&weights)?;
 
         let task =
             options.task.or_else(|| guess(&config, sentence_transformers.is_some())).ok_or_else(
-                || ConversionError::NoTask { can: servable(architecture, &config, &path) },
+                || ConversionError::NoTask { can: servable(architecture, &config, &weights) },
             )?;
         task.check_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
             task,
             reason,
-            can: servable(architecture, &config, &path),
+            can: servable(architecture, &config, &weights),
         })?;
         let (model, loaded) =
             load(architecture, &config, task, &checkpoint).map_err(|error| match error {
@@ -177,7 +173,7 @@ impl Conversion {
                 | ConversionError::Config(ConfigError::NoHead(..)) => ConversionError::WrongTask {
                     task,
                     reason: error.to_string(),
-                    can: servable(architecture, &config, &path),
+                    can: servable(architecture, &config, &weights),
                 },
                 other => other,
             })?;
@@ -195,7 +191,8 @@ impl Conversion {
 
         let mut notes = std::mem::take(&mut tokenizer.warnings);
         if !loaded.unused.is_empty() {
-            notes.push(format!("not used of {WEIGHTS}: {}", loaded.unused.join(", ")));
+            let file = weights.path.file_name().unwrap_or_default().to_string_lossy();
+            notes.push(format!("not used of {file}: {}", loaded.unused.join(", ")));
         }
         let max_sequence_length =
             max_sequence_length(task, &options, &tokenizer, settings.max_seq_length, dimensions)?;
@@ -372,12 +369,6 @@ fn architecture(config: &ModelConfig) -> Result<&'static Architecture, Conversio
     })
 }
 
-/// The file of weights.
-fn weights(files: &ModelFiles) -> Result<PathBuf, ConversionError> {
-    const ADVICE: &str = "only safetensors weights can be read so far";
-    files.find(WEIGHTS)?.ok_or_else(|| files.missing(WEIGHTS, ADVICE).into())
-}
-
 /// What was read of a checkpoint.
 struct Loaded {
     unused: Vec<String>,
@@ -398,7 +389,7 @@ fn load(
 }
 
 /// The tasks for which a checkpoint has labels and all weights.
-fn servable(architecture: &Architecture, config: &ModelConfig, weights: &Path) -> Vec<Task> {
+fn servable(architecture: &Architecture, config: &ModelConfig, weights: &WeightFiles) -> Vec<Task> {
     let Ok(checkpoint) = Checkpoint::survey(weights) else { return Vec::new() };
     Task::ALL
         .into_iter()

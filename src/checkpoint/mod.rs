@@ -1,8 +1,12 @@
 //! Checkpoints: names to tensors, memory-mapped, with nothing in them ever executed.
 
+mod files;
 mod map;
 mod names;
+mod pickle;
+mod pytorch;
 pub mod safetensors;
+mod zip;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +16,12 @@ use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
+use crate::source::SourceError;
 use crate::torchscript::{TorchError, tensor_over};
+pub use files::{Format, WeightFiles};
 pub use map::Map;
+pub use pickle::PickleError;
+pub use pytorch::PytorchError;
 use safetensors::{SafetensorsError, Slice};
 
 /// Why a checkpoint cannot be read.
@@ -30,6 +38,36 @@ pub enum CheckpointError {
     /// A clone made without Git LFS.
     #[error("{0} is a Git LFS pointer, not the weights: run `git lfs pull` in the clone")]
     LfsPointer(PathBuf),
+    /// The folder has no weights, or none that can be read.
+    #[error(
+        "{folder} holds no model.safetensors, pytorch_model.bin or index of several: {}",
+        others(.unreadable)
+    )]
+    NoWeights {
+        /// The model's folder.
+        folder: PathBuf,
+        /// Weights in other formats.
+        unreadable: Vec<String>,
+    },
+    /// The index names a file that is not there.
+    #[error("{index} names {shard}, which is not there; fetch it too")]
+    NoShard {
+        /// The index.
+        index: PathBuf,
+        /// The file.
+        shard: String,
+    },
+    /// A file cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Not a file of PyTorch's, or one that wants more than to be read.
+    #[error("{path} cannot be read as PyTorch weights: {source}")]
+    Pytorch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PytorchError,
+    },
     /// Not a valid safetensors file.
     #[error("{path} is not a valid safetensors file: {source}; fetch it again")]
     Safetensors {
@@ -61,12 +99,71 @@ fn list(problems: &[String]) -> String {
     text
 }
 
-/// One file of weights.
+/// What there is instead of weights that can be read.
+fn others(names: &[String]) -> String {
+    if names.is_empty() {
+        return "fetch the weights too".into();
+    }
+    format!("{} cannot be read; save the model as safetensors", names.join(", "))
+}
+
+/// Maps a file.
+fn open(path: &Path) -> Result<Map, CheckpointError> {
+    Map::open(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
+}
+
+fn refuse_lfs_pointer(map: &Map, path: &Path) -> Result<(), CheckpointError> {
+    if map.as_ref().starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Err(CheckpointError::LfsPointer(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Where a tensor lies.
+#[derive(Debug)]
+struct Stored {
+    map: Arc<Map>,
+    /// From its first element to its last.
+    slice: Slice,
+    /// In elements, where it is not contiguous.
+    strides: Option<Vec<i64>>,
+}
+
+impl Stored {
+    /// The tensor in float32, mapped where the file holds it so, else made contiguous or widened in memory of its own.
+    fn tensor(&self) -> Result<Tensor, TorchError> {
+        let Slice { kind, shape, offset, length } = &self.slice;
+        let file = (*self.map).as_ref();
+        let elements = [i64::try_from(length / kind.elt_size_in_bytes()).unwrap_or(i64::MAX)];
+        let spanned = if self.strides.is_some() { &elements[..] } else { shape };
+        let tensor = match tensor_over(Arc::clone(&self.map), *offset, *kind, spanned) {
+            Ok(tensor) => tensor,
+            // Old files are not padded, so their tensors can lie on odd addresses.
+            Err(_) => {
+                let bytes = file.get(*offset..offset + length).unwrap_or_default();
+                Tensor::f_from_data_size(bytes, spanned, *kind)?
+            }
+        };
+        let tensor = match &self.strides {
+            None => tensor,
+            Some(strides) => {
+                // Strides of 0 repeat elements: no more of them than the file justifies.
+                let repeated = shape.iter().try_fold(1i64, |all, &n| all.checked_mul(n));
+                if repeated.is_none_or(|all| usize::try_from(all).is_ok_and(|n| n > file.len())) {
+                    return Err(TorchError::Native("a tensor larger than its file".into()));
+                }
+                tensor.f_as_strided(shape, strides, 0)?.f_contiguous()?
+            }
+        };
+        Ok(if *kind == Kind::Float { tensor } else { tensor.f_to_kind(Kind::Float)? })
+    }
+}
+
+/// A model's weights, in one file or several.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    map: Arc<Map>,
-    tensors: BTreeMap<String, Slice>,
+    tensors: BTreeMap<String, Stored>,
     survey: bool,
     ledger: RefCell<Ledger>,
 }
@@ -82,36 +179,48 @@ struct Ledger {
 }
 
 impl Checkpoint {
-    /// Opens a safetensors file: maps it and reads its header.
+    /// Opens the weights: maps the files and reads where their tensors lie.
     ///
     /// # Errors
-    /// When it cannot be read or is not valid.
-    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let map = Map::open(path)
-            .map_err(|source| CheckpointError::Io { path: path.to_owned(), source })?;
-        if map.as_ref().starts_with(b"version https://git-lfs.github.com/spec/") {
-            return Err(CheckpointError::LfsPointer(path.to_owned()));
+    /// When one cannot be read or is not valid.
+    pub fn open(files: &WeightFiles) -> Result<Self, CheckpointError> {
+        let mut tensors = BTreeMap::new();
+        for path in &files.shards {
+            let map = Arc::new(open(path)?);
+            refuse_lfs_pointer(&map, path)?;
+            let stored = |slice, strides| Stored { map: Arc::clone(&map), slice, strides };
+            let bytes = (*map).as_ref();
+            match files.format {
+                Format::Safetensors => tensors.extend(
+                    safetensors::read(bytes)
+                        .map_err(|source| CheckpointError::Safetensors {
+                            path: path.clone(),
+                            source,
+                        })?
+                        .into_iter()
+                        .map(|(name, slice)| (name, stored(slice, None))),
+                ),
+                Format::Pytorch => tensors.extend(
+                    pytorch::read(bytes)
+                        .map_err(|source| CheckpointError::Pytorch { path: path.clone(), source })?
+                        .into_iter()
+                        .map(|(name, view)| (name, stored(view.slice, view.strides))),
+                ),
+            }
         }
-        let tensors = safetensors::read(map.as_ref())
-            .map_err(|source| CheckpointError::Safetensors { path: path.to_owned(), source })?
+        let tensors = names::unwrap(tensors)
             .into_iter()
-            .map(|(name, slice)| (names::canonical(&name), slice))
+            .map(|(name, stored)| (names::canonical(&name), stored))
             .collect();
-        Ok(Self {
-            path: path.to_owned(),
-            map: Arc::new(map),
-            tensors,
-            survey: false,
-            ledger: RefCell::default(),
-        })
+        Ok(Self { path: files.path.clone(), tensors, survey: false, ledger: RefCell::default() })
     }
 
-    /// Opens a file only to see which models could be loaded from it: all its tensors are placeholders.
+    /// Opens the weights only to see which models could be loaded from them: all their tensors are placeholders.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn survey(path: &Path) -> Result<Self, CheckpointError> {
-        Ok(Self { survey: true, ..Self::open(path)? })
+    pub fn survey(files: &WeightFiles) -> Result<Self, CheckpointError> {
+        Ok(Self { survey: true, ..Self::open(files)? })
     }
 
     /// All of it, names as in the file.
@@ -138,20 +247,6 @@ impl Checkpoint {
         }
         let unused = self.tensors.keys().filter(|name| !ledger.used.contains(*name)).cloned();
         Ok((unused.collect(), ledger.bytes))
-    }
-
-    /// The tensor in float32, mapped where the file holds it so, else widened into memory of its own.
-    fn tensor(&self, slice: &Slice) -> Result<Tensor, TorchError> {
-        let mapped = tensor_over(Arc::clone(&self.map), slice.offset, slice.kind, &slice.shape);
-        let tensor = match mapped {
-            Ok(tensor) => tensor,
-            // Old files are not padded, so their tensors can lie on odd addresses.
-            Err(_) => {
-                let bytes = (*self.map).as_ref().get(slice.offset..slice.offset + slice.length);
-                Tensor::f_from_data_size(bytes.unwrap_or_default(), &slice.shape, slice.kind)?
-            }
-        };
-        Ok(if slice.kind == Kind::Float { tensor } else { tensor.f_to_kind(Kind::Float)? })
     }
 }
 
@@ -210,15 +305,15 @@ impl Weights<'_> {
                 ledger.problems.push(format!("{name} {shape:?} is missing"));
                 None
             }
-            Some(slice) if slice.shape != shape => {
+            Some(stored) if stored.slice.shape != shape => {
                 ledger.problems.push(format!(
                     "{name} has the shape {:?}; config.json calls for {shape:?}",
-                    slice.shape
+                    stored.slice.shape
                 ));
                 None
             }
             Some(_) if self.checkpoint.survey => None,
-            Some(slice) => self.checkpoint.tensor(slice).map_err(|e| ledger.failed = Some(e)).ok(),
+            Some(stored) => stored.tensor().map_err(|e| ledger.failed = Some(e)).ok(),
         };
         if ledger.used.insert(name) {
             ledger.bytes += tensor.as_ref().map_or(0, |tensor| 4 * tensor.numel() as u64);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, Format, WeightFiles};
 
 const HEADS: [Head; 5] = [
     Head::Base,
@@ -30,7 +30,7 @@ fn checkpoint(tensors: &[(String, Vec<i64>)]) -> Checkpoint {
     bytes.resize(bytes.len() + usize::try_from(end).unwrap(), 0);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    Checkpoint::open(file.path()).unwrap()
+    Checkpoint::open(&WeightFiles::one(Format::Safetensors, file.path().to_owned())).unwrap()
 }
 
 fn load(

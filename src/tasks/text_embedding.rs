@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::pooling::pool;
 use super::{Definition, Facts};
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
 use crate::config::{Module, PoolingConfig, PoolingMode};
 use crate::models::layers::{Activation, LayerNorm, Linear};
 use crate::models::{Dimensions, Head, Inputs, Output};
@@ -183,12 +183,7 @@ fn weights<T>(
     folder: &str,
     load: impl FnOnce(&Checkpoint) -> T,
 ) -> Result<T, EmbedderError> {
-    const NAME: &str = "model.safetensors";
-    let files = files.sub(folder)?;
-    let path = files.find(NAME)?.ok_or_else(|| {
-        files.missing(NAME, "modules.json names this module; fetch its weights too")
-    })?;
-    let checkpoint = Checkpoint::open(&path)?;
+    let checkpoint = Checkpoint::open(&WeightFiles::find(&files.sub(folder)?)?)?;
     let loaded = load(&checkpoint);
     checkpoint.finish()?;
     Ok(loaded)

@@ -10,3 +10,4 @@ mod program;
 mod readme;
 mod real_model;
 mod vocabularies;
+mod weights;

@@ -1,0 +1,649 @@
+//! The part of Python's pickle format that state dicts use, read as data.
+//!
+//! A pickle is a program for a stack machine, and unpickling it runs whatever functions it names. Nothing is ever called here: a few
+//! names stand for what they make of their arguments (an ordered dict, a view of a storage), every other name is refused.
+//!
+//! Source: `pickletools.py` of CPython (protocols 2 to 5), `torch/_utils.py` and `torch/serialization.py`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tch::Kind;
+
+/// Opcodes in one pickle. A state dict has some thirty for a tensor; each costs less than a hundred bytes of ours.
+const MAX_OPCODES: usize = 1 << 19;
+
+/// Why a pickle is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum PickleError {
+    /// It names something that weights do not consist of.
+    #[error(
+        "this file wants to call {name} (byte {position} of its pickle), which no weights need; refusing"
+    )]
+    Global {
+        /// Where the opcode is.
+        position: usize,
+        /// Module and name.
+        name: String,
+    },
+    /// Anything else.
+    #[error("its pickle is damaged or holds more than weights: at byte {position}, {reason}")]
+    Opcode {
+        /// Where the opcode is.
+        position: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Index of a value. Values refer to each other by index, so that dropping them never recurses.
+type Id = u32;
+
+#[derive(Debug, Clone)]
+enum Value<'a> {
+    /// Of no use to us.
+    Other,
+    None,
+    Bool(bool),
+    Int(i64),
+    Str(&'a str),
+    Global(Global),
+    Tuple(Box<[Id]>),
+    List(Box<Vec<Id>>),
+    Dict(Box<Vec<(Id, Id)>>),
+    Storage(Box<Storage<'a>>),
+    Tensor(Box<Strided<'a>>),
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy)]
+enum Global {
+    OrderedDict,
+    RebuildTensor,
+    RebuildParameter,
+    Size,
+    Device,
+    Storage(Kind),
+}
+
+impl Global {
+    fn find(module: &str, name: &str) -> Option<Self> {
+        Some(match (module, name) {
+            ("collections", "OrderedDict") => Self::OrderedDict,
+            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::RebuildTensor,
+            ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
+            ("torch", "Size") => Self::Size,
+            ("torch", "device") => Self::Device,
+            ("torch" | "torch.cuda", storage) => Self::Storage(match storage {
+                "DoubleStorage" => Kind::Double,
+                "FloatStorage" => Kind::Float,
+                "HalfStorage" => Kind::Half,
+                "BFloat16Storage" => Kind::BFloat16,
+                "LongStorage" => Kind::Int64,
+                "IntStorage" => Kind::Int,
+                "ShortStorage" => Kind::Int16,
+                "CharStorage" => Kind::Int8,
+                "ByteStorage" => Kind::Uint8,
+                "BoolStorage" => Kind::Bool,
+                _ => return None,
+            }),
+            _ => return None,
+        })
+    }
+}
+
+/// A storage that a pickle refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Storage<'a> {
+    /// Its name in the file.
+    pub key: &'a str,
+    /// Element type.
+    pub kind: Kind,
+    /// Elements in all of it.
+    pub elements: usize,
+    /// Elements before the part that is referred to (views of storages, in the legacy format).
+    pub skipped: usize,
+}
+
+/// A tensor: a view of a storage. Nothing of it is checked against the storage yet.
+#[derive(Debug, Clone)]
+pub(super) struct Strided<'a> {
+    pub storage: Storage<'a>,
+    /// In elements.
+    pub offset: usize,
+    pub shape: Vec<i64>,
+    /// In elements, one for each size.
+    pub strides: Vec<i64>,
+}
+
+/// What a pickle holds.
+#[derive(Debug)]
+pub(super) struct Pickle<'a> {
+    values: Vec<Value<'a>>,
+    root: Id,
+    /// All storages that it refers to, by key.
+    pub storages: BTreeMap<&'a str, Storage<'a>>,
+    /// Bytes read.
+    pub length: usize,
+}
+
+impl<'a> Pickle<'a> {
+    /// Reads one pickle from the beginning of `bytes`.
+    ///
+    /// # Errors
+    /// When it is damaged, or holds anything but data of the kinds above.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, PickleError> {
+        let mut machine = Machine {
+            bytes,
+            at: 0,
+            opcode_at: 0,
+            values: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            storages: BTreeMap::new(),
+        };
+        let root = machine.run()?;
+        Ok(Self { values: machine.values, root, storages: machine.storages, length: machine.at })
+    }
+
+    /// The tensors of the state dict: the dict itself, or the one under a key that training scripts use.
+    pub fn state_dict(&self) -> Option<BTreeMap<&'a str, &Strided<'a>>> {
+        let root = self.dict(self.root)?;
+        // By name at once: one long name that the memo repeats must not be copied for each entry.
+        let tensors = |entries: &[(Id, Id)]| -> BTreeMap<_, _> {
+            entries
+                .iter()
+                .filter_map(|&(key, value)| Some((self.text(key)?, self.tensor(value)?)))
+                .collect()
+        };
+        let own = tensors(root);
+        if !own.is_empty() {
+            return Some(own);
+        }
+        ["state_dict", "model_state_dict", "model"].iter().find_map(|wanted| {
+            let entry = root.iter().find(|(key, _)| self.text(*key) == Some(wanted))?;
+            Some(tensors(self.dict(entry.1)?)).filter(|tensors| !tensors.is_empty())
+        })
+    }
+
+    /// The whole as a number.
+    pub fn int(&self) -> Option<i64> {
+        match self.value(self.root) {
+            Some(Value::Int(n)) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// The whole as a list of strings.
+    pub fn strings(&self) -> Option<Vec<&'a str>> {
+        match self.value(self.root) {
+            Some(Value::List(items)) => items.iter().map(|&id| self.text(id)).collect(),
+            _ => None,
+        }
+    }
+
+    /// The truth value under a key of the whole.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        let entry = self.dict(self.root)?.iter().find(|(key, _)| self.text(*key) == Some(name))?;
+        match self.value(entry.1) {
+            Some(Value::Bool(flag)) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    fn value(&self, id: Id) -> Option<&Value<'a>> {
+        self.values.get(id as usize)
+    }
+
+    fn text(&self, id: Id) -> Option<&'a str> {
+        match self.value(id) {
+            Some(Value::Str(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn dict(&self, id: Id) -> Option<&[(Id, Id)]> {
+        match self.value(id) {
+            Some(Value::Dict(entries)) => Some(entries),
+            _ => None,
+        }
+    }
+
+    fn tensor(&self, id: Id) -> Option<&Strided<'a>> {
+        match self.value(id) {
+            Some(Value::Tensor(tensor)) => Some(tensor),
+            _ => None,
+        }
+    }
+}
+
+/// The stack machine.
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    opcode_at: usize,
+    values: Vec<Value<'a>>,
+    stack: Vec<Id>,
+    /// Heights of the stack.
+    marks: Vec<usize>,
+    memo: HashMap<u32, Id>,
+    storages: BTreeMap<&'a str, Storage<'a>>,
+}
+
+impl<'a> Machine<'a> {
+    /// Runs until STOP. Each opcode makes at most one value and puts at most one on the stack, in the memo or into a collection.
+    fn run(&mut self) -> Result<Id, PickleError> {
+        for _ in 0..MAX_OPCODES {
+            self.opcode_at = self.at;
+            let [opcode] = self.array()?;
+            if opcode == b'.' {
+                return self.pop();
+            }
+            self.step(opcode)?;
+        }
+        Err(self.error(format!("there are more than {MAX_OPCODES} opcodes")))
+    }
+
+    fn step(&mut self, opcode: u8) -> Result<(), PickleError> {
+        match opcode {
+            // PROTO, FRAME
+            0x80 => {
+                let [protocol] = self.array()?;
+                if !(2..=5).contains(&protocol) {
+                    return Err(self.error(format!("protocol {protocol} is none of 2 to 5")));
+                }
+            }
+            0x95 => {
+                self.array::<8>()?;
+            }
+            // MARK, POP, POP_MARK, DUP
+            b'(' => self.marks.push(self.stack.len()),
+            b'0' => {
+                if self.marks.last() == Some(&self.stack.len()) {
+                    self.marks.pop();
+                } else {
+                    self.pop()?;
+                }
+            }
+            b'1' => {
+                self.pop_mark()?;
+            }
+            b'2' => self.stack.push(self.top()?),
+            // Constants and numbers
+            b'N' => self.push(Value::None),
+            0x88 => self.push(Value::Bool(true)),
+            0x89 => self.push(Value::Bool(false)),
+            b'J' => {
+                let n = i32::from_le_bytes(self.array()?);
+                self.push(Value::Int(n.into()));
+            }
+            b'K' => {
+                let [n] = self.array()?;
+                self.push(Value::Int(n.into()));
+            }
+            b'M' => {
+                let n = u16::from_le_bytes(self.array()?);
+                self.push(Value::Int(n.into()));
+            }
+            0x8a => {
+                let length = self.length::<1>()?;
+                let value = long(self.take(length)?);
+                self.push(value);
+            }
+            b'G' => {
+                self.array::<8>()?;
+                self.push(Value::Other);
+            }
+            // Strings; bytes are of no use
+            b'X' | b'T' => self.string::<4>()?,
+            0x8c | b'U' => self.string::<1>()?,
+            0x8d => self.string::<8>()?,
+            b'B' => self.binary::<4>()?,
+            b'C' => self.binary::<1>()?,
+            0x8e => self.binary::<8>()?,
+            // Tuples
+            b')' => self.push(Value::Tuple(Box::default())),
+            b't' => {
+                let items = self.pop_mark()?;
+                self.push(Value::Tuple(items.into()));
+            }
+            0x85..=0x87 => {
+                let mut items = vec![0; usize::from(opcode - 0x84)];
+                for item in items.iter_mut().rev() {
+                    *item = self.pop()?;
+                }
+                self.push(Value::Tuple(items.into()));
+            }
+            // Lists
+            b']' => self.push(Value::List(Box::default())),
+            b'l' => {
+                let items = self.pop_mark()?;
+                self.push(Value::List(Box::new(items)));
+            }
+            b'a' => {
+                let item = self.pop()?;
+                self.extend_list(&[item])?;
+            }
+            b'e' => {
+                let items = self.pop_mark()?;
+                self.extend_list(&items)?;
+            }
+            // Dicts
+            b'}' => self.push(Value::Dict(Box::default())),
+            b'd' => {
+                let items = self.pop_mark()?;
+                self.push(Value::Dict(Box::default()));
+                self.extend_dict(&items)?;
+            }
+            b's' => {
+                let value = self.pop()?;
+                let key = self.pop()?;
+                self.extend_dict(&[key, value])?;
+            }
+            b'u' => {
+                let items = self.pop_mark()?;
+                self.extend_dict(&items)?;
+            }
+            // The memo
+            b'q' => {
+                let [slot] = self.array()?;
+                self.put(slot.into())?;
+            }
+            b'r' => {
+                let slot = u32::from_le_bytes(self.array()?);
+                self.put(slot)?;
+            }
+            0x94 => self.put(self.memo.len() as u32)?,
+            b'h' => {
+                let [slot] = self.array()?;
+                self.get(slot.into())?;
+            }
+            b'j' => {
+                let slot = u32::from_le_bytes(self.array()?);
+                self.get(slot)?;
+            }
+            // Names; INST too, for the sake of its message
+            b'c' | b'i' => {
+                let module = self.line()?;
+                let name = self.line()?;
+                self.global(module, name)?;
+                if opcode == b'i' {
+                    return Err(self.error("INST is no opcode of a state dict".into()));
+                }
+            }
+            0x93 => {
+                let name = self.pop()?;
+                let module = self.pop()?;
+                let (Some(module), Some(name)) = (self.text(module), self.text(name)) else {
+                    return Err(self.error("a name is not a string".into()));
+                };
+                self.global(module, name)?;
+            }
+            // REDUCE and NEWOBJ: a name applied to arguments
+            b'R' | 0x81 => self.apply()?,
+            // BUILD: attributes of an object; state dicts carry their modules' versions so
+            b'b' => {
+                self.pop()?;
+                let object = self.top()?;
+                if !matches!(self.value(object), Value::Dict(_)) {
+                    return Err(self.error("attributes are set of what is no dict".into()));
+                }
+            }
+            b'Q' => self.storage()?,
+            other => {
+                return Err(self.error(format!("opcode {other:#04x} is none of a state dict's")));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Result<(), PickleError> {
+        const MAX_ARGUMENTS: usize = 16;
+        let arguments = self.pop()?;
+        let callee = self.pop()?;
+        let arguments = match self.value(arguments) {
+            Value::Tuple(arguments) if arguments.len() <= MAX_ARGUMENTS => arguments.clone(),
+            _ => return Err(self.error("arguments are not a short tuple".into())),
+        };
+        let Value::Global(callee) = *self.value(callee) else {
+            return Err(self.error("what is called is not a name".into()));
+        };
+        let made = match (callee, &*arguments) {
+            (Global::OrderedDict, []) => Value::Dict(Box::default()),
+            (Global::OrderedDict, [pairs]) => {
+                let entries = self.pairs(*pairs);
+                Value::Dict(Box::new(entries.ok_or_else(|| self.error("no list of pairs".into()))?))
+            }
+            (Global::RebuildTensor, [storage, offset, shape, strides, ..]) => {
+                let tensor = self.strided(*storage, *offset, *shape, *strides);
+                Value::Tensor(Box::new(
+                    tensor.ok_or_else(|| self.error("a tensor is not as tensors are".into()))?,
+                ))
+            }
+            (Global::RebuildParameter, &[same, ..]) | (Global::Size, &[same]) => {
+                if !matches!(self.value(same), Value::Tensor(_) | Value::Tuple(_)) {
+                    return Err(self.error(format!("{callee:?} of something else")));
+                }
+                self.stack.push(same);
+                return Ok(());
+            }
+            (Global::Device, _) => Value::Other,
+            _ => return Err(self.error(format!("{callee:?} has other arguments"))),
+        };
+        self.push(made);
+        Ok(())
+    }
+
+    /// A list of pairs as the entries of a dict. No longer than the opcodes that made the list: it is taken out of it.
+    fn pairs(&mut self, list: Id) -> Option<Vec<(Id, Id)>> {
+        let Value::List(list) = self.values.get_mut(list as usize)? else { return None };
+        let list = std::mem::take(&mut **list);
+        list.into_iter()
+            .map(|pair| match self.value(pair) {
+                Value::Tuple(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
+                Value::List(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn strided(&self, storage: Id, offset: Id, shape: Id, strides: Id) -> Option<Strided<'a>> {
+        /// No tensor has as many axes; each view costs that much memory.
+        const MAX_RANK: usize = 8;
+        let Value::Storage(storage) = self.value(storage) else { return None };
+        let numbers = |id: Id| match self.value(id) {
+            Value::Tuple(items) if items.len() <= MAX_RANK => items
+                .iter()
+                .map(|&id| i64::try_from(self.size(id)?).ok())
+                .collect::<Option<Vec<_>>>(),
+            _ => None,
+        };
+        let shape = numbers(shape)?;
+        let strides = numbers(strides)?;
+        let offset = self.size(offset)?.checked_add(storage.skipped)?;
+        (shape.len() == strides.len()).then_some(Strided {
+            storage: **storage,
+            offset,
+            shape,
+            strides,
+        })
+    }
+
+    /// The persistent id of a storage: ("storage", type, key, device, elements), in the legacy format with the view of it.
+    fn storage(&mut self) -> Result<(), PickleError> {
+        let id = self.pop()?;
+        let storage = self.storage_of(id);
+        let storage =
+            storage.ok_or_else(|| self.error("a storage is not as storages are".into()))?;
+        let whole = Storage { skipped: 0, ..storage };
+        if *self.storages.entry(storage.key).or_insert(whole) != whole {
+            return Err(
+                self.error(format!("storage {} is described twice, otherwise", storage.key))
+            );
+        }
+        self.push(Value::Storage(Box::new(storage)));
+        Ok(())
+    }
+
+    fn storage_of(&self, id: Id) -> Option<Storage<'a>> {
+        let Value::Tuple(parts) = self.value(id) else { return None };
+        let (&[tag, kind, key, _device, elements], rest) = parts.split_first_chunk()?;
+        let (Some("storage"), Value::Global(Global::Storage(kind))) =
+            (self.text(tag), self.value(kind))
+        else {
+            return None;
+        };
+        let skipped = match rest.first().map(|&view| self.value(view)) {
+            None | Some(Value::None) => 0,
+            Some(Value::Tuple(view)) => self.size(*view.get(1)?)?,
+            Some(_) => return None,
+        };
+        let elements = self.size(elements)?;
+        Some(Storage { key: self.text(key)?, kind: *kind, elements, skipped })
+    }
+
+    fn global(&mut self, module: &str, name: &str) -> Result<(), PickleError> {
+        let Some(global) = Global::find(module, name) else {
+            // Nobody reads more of a hostile name.
+            const SHOWN: usize = 100;
+            let name = format!("{module}.{name}");
+            let name = name.escape_debug().take(SHOWN).collect();
+            return Err(PickleError::Global { position: self.opcode_at, name });
+        };
+        self.push(Value::Global(global));
+        Ok(())
+    }
+
+    fn string<const N: usize>(&mut self) -> Result<(), PickleError> {
+        let length = self.length::<N>()?;
+        let text = std::str::from_utf8(self.take(length)?)
+            .map_err(|_| self.error("a string is not UTF-8".into()))?;
+        self.push(Value::Str(text));
+        Ok(())
+    }
+
+    fn binary<const N: usize>(&mut self) -> Result<(), PickleError> {
+        let length = self.length::<N>()?;
+        self.take(length)?;
+        self.push(Value::Other);
+        Ok(())
+    }
+
+    fn line(&mut self) -> Result<&'a str, PickleError> {
+        let rest = &self.bytes[self.at..];
+        let end = rest.iter().position(|&byte| byte == b'\n');
+        let line = end.and_then(|end| std::str::from_utf8(&rest[..end]).ok());
+        let line = line.ok_or_else(|| self.error("a name does not end".into()))?;
+        self.at += line.len() + 1;
+        Ok(line)
+    }
+
+    /// A length in `N` bytes.
+    fn length<const N: usize>(&mut self) -> Result<usize, PickleError> {
+        let mut bytes = [0; 8];
+        bytes[..N].copy_from_slice(&self.array::<N>()?);
+        Ok(usize::try_from(u64::from_le_bytes(bytes)).unwrap_or(usize::MAX))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], PickleError> {
+        let array = self.bytes[self.at..].first_chunk().copied();
+        self.at += if array.is_some() { N } else { 0 };
+        array.ok_or_else(|| self.error("the file ends".into()))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], PickleError> {
+        let taken = self.bytes[self.at..].get(..length);
+        self.at += if taken.is_some() { length } else { 0 };
+        taken.ok_or_else(|| self.error(format!("{length} bytes are wanted of a file that ends")))
+    }
+
+    fn push(&mut self, value: Value<'a>) {
+        self.stack.push(self.values.len() as Id);
+        self.values.push(value);
+    }
+
+    fn top(&self) -> Result<Id, PickleError> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        let top = self.stack.last().filter(|_| self.stack.len() > floor);
+        top.copied().ok_or_else(|| self.error("the stack is empty".into()))
+    }
+
+    fn pop(&mut self) -> Result<Id, PickleError> {
+        let top = self.top()?;
+        self.stack.pop();
+        Ok(top)
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Id>, PickleError> {
+        let mark = self.marks.pop().ok_or_else(|| self.error("there is no mark".into()))?;
+        // Not split_off, which may hand out the whole stack's capacity.
+        Ok(self.stack.drain(mark.min(self.stack.len())..).collect())
+    }
+
+    fn put(&mut self, slot: u32) -> Result<(), PickleError> {
+        self.memo.insert(slot, self.top()?);
+        Ok(())
+    }
+
+    fn get(&mut self, slot: u32) -> Result<(), PickleError> {
+        let id = self.memo.get(&slot).copied();
+        self.stack.push(id.ok_or_else(|| self.error(format!("the memo has no {slot}")))?);
+        Ok(())
+    }
+
+    fn extend_list(&mut self, items: &[Id]) -> Result<(), PickleError> {
+        let list = self.top()?;
+        match self.values.get_mut(list as usize) {
+            Some(Value::List(list)) => list.extend(items),
+            _ => return Err(self.error("items are put into what is no list".into())),
+        }
+        Ok(())
+    }
+
+    fn extend_dict(&mut self, items: &[Id]) -> Result<(), PickleError> {
+        let dict = self.top()?;
+        let (pairs, odd) = items.as_chunks::<2>();
+        match self.values.get_mut(dict as usize) {
+            Some(Value::Dict(dict)) if odd.is_empty() => {
+                dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
+            }
+            _ => return Err(self.error("entries are put into what is no dict".into())),
+        }
+        Ok(())
+    }
+
+    fn value(&self, id: Id) -> &Value<'a> {
+        self.values.get(id as usize).unwrap_or(&Value::Other)
+    }
+
+    fn text(&self, id: Id) -> Option<&'a str> {
+        match self.value(id) {
+            Value::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn size(&self, id: Id) -> Option<usize> {
+        match self.value(id) {
+            Value::Int(n) => usize::try_from(*n).ok(),
+            _ => None,
+        }
+    }
+
+    fn error(&self, reason: String) -> PickleError {
+        PickleError::Opcode { position: self.opcode_at, reason }
+    }
+}
+
+/// A two's complement number of any length; what does not fit is no size of anything.
+fn long<'a>(bytes: &[u8]) -> Value<'a> {
+    let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
+    let mut all = [if negative { 0xff } else { 0 }; 8];
+    match all.get_mut(..bytes.len()) {
+        Some(low) => {
+            low.copy_from_slice(bytes);
+            Value::Int(i64::from_le_bytes(all))
+        }
+        None => Value::Other,
+    }
+}

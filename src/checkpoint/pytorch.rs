@@ -1,0 +1,196 @@
+//! `pytorch_model.bin`: what `torch.save` makes of a state dict, in both of its formats.
+//!
+//! Source: `torch/serialization.py` (PyTorch 2.7). Since 1.6 it is a zip archive of a pickle and one uncompressed entry for each
+//! storage; before that five pickles (magic number, protocol, the writer's system, the object, the storages' keys), then the
+//! storages.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use tch::Kind;
+
+use super::pickle::{Pickle, PickleError, Strided};
+use super::safetensors::Slice;
+use super::zip;
+
+/// The first pickle of the legacy format: protocol 2, the number 0x1950a86a20f9469cfc6c.
+const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+
+/// Why a file holds no weights that can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PytorchError {
+    /// Its pickle.
+    #[error(transparent)]
+    Pickle(#[from] PickleError),
+    /// The archive or the storages behind the pickle.
+    #[error("{0}")]
+    Archive(String),
+    /// A tensor that its storage does not hold.
+    #[error("tensor {name}: {reason}")]
+    Tensor {
+        /// The tensor's name in the file.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+/// Where a tensor lies in its file.
+#[derive(Debug)]
+pub(super) struct View {
+    /// The bytes from its first element to its last, and its shape.
+    pub slice: Slice,
+    /// In elements, where it is not contiguous.
+    pub strides: Option<Vec<i64>>,
+}
+
+/// Reads a whole file and returns where each tensor lies.
+///
+/// # Errors
+/// When it is none of the formats, is damaged, or wants anything but data.
+pub(super) fn read(file: &[u8]) -> Result<BTreeMap<String, View>, PytorchError> {
+    if file.starts_with(b"PK\x03\x04") {
+        archive(file)
+    } else if file.starts_with(LEGACY) {
+        legacy(file)
+    } else {
+        // Whoever wants to hide a call in a bare pickle is to be named too.
+        if file.starts_with(b"\x80") {
+            Pickle::read(file)?;
+        }
+        Err(invalid("it is no file that torch.save wrote; fetch it again"))
+    }
+}
+
+fn invalid(reason: impl Into<String>) -> PytorchError {
+    PytorchError::Archive(reason.into())
+}
+
+fn archive(file: &[u8]) -> Result<BTreeMap<String, View>, PytorchError> {
+    let entries = zip::entries(file).map_err(PytorchError::Archive)?;
+    let mut roots = entries
+        .keys()
+        .filter_map(|name| name.strip_suffix("/data.pkl"))
+        .filter(|root| !root.contains('/'));
+    let (Some(root), None) = (roots.next(), roots.next()) else {
+        return Err(invalid("the archive has no data.pkl; it is no file that torch.save wrote"));
+    };
+    let find = |name: &str| entries.get(format!("{root}/{name}").as_str()).cloned();
+    if find("constants.pkl").is_some() {
+        return Err(invalid("it is a TorchScript archive, not a state dict"));
+    }
+    if find("byteorder").and_then(|range| file.get(range)).is_some_and(|order| order == b"big") {
+        return Err(invalid("it was written on a big-endian machine; save the model again"));
+    }
+    let pickle = find("data.pkl").and_then(|range| file.get(range)).unwrap_or_default();
+    views(&Pickle::read(pickle)?, |key| find(&format!("data/{key}")))
+}
+
+fn legacy(file: &[u8]) -> Result<BTreeMap<String, View>, PytorchError> {
+    const PROTOCOL: i64 = 1001;
+    let mut at = LEGACY.len();
+    let mut next = || -> Result<Pickle<'_>, PytorchError> {
+        let pickle = Pickle::read(&file[at..])?;
+        at += pickle.length;
+        Ok(pickle)
+    };
+    let protocol = next()?.int();
+    if protocol != Some(PROTOCOL) {
+        return Err(invalid(format!("its format is not {PROTOCOL}, the only one of its kind")));
+    }
+    if next()?.flag("little_endian") == Some(false) {
+        return Err(invalid("it was written on a big-endian machine; save the model again"));
+    }
+    let state = next()?;
+    let keys = next()?;
+    let keys = keys.strings().ok_or_else(|| invalid("its list of storages is damaged"))?;
+
+    let mut storages = BTreeMap::new();
+    for key in keys {
+        let storage = state
+            .storages
+            .get(key)
+            .ok_or_else(|| invalid(format!("its storage {key:?} belongs to no tensor")))?;
+        let truncated = || invalid(format!("it ends within storage {key:?}; fetch it again"));
+        let length = file.get(at..).and_then(|rest| rest.first_chunk()).ok_or_else(truncated)?;
+        if usize::try_from(u64::from_le_bytes(*length)) != Ok(storage.elements) {
+            return Err(invalid(format!("its storage {key:?} has another length than is said")));
+        }
+        let start = at + length.len();
+        let end = storage
+            .elements
+            .checked_mul(size(storage.kind))
+            .and_then(|bytes| start.checked_add(bytes))
+            .filter(|end| *end <= file.len())
+            .ok_or_else(truncated)?;
+        storages.insert(key, start..end);
+        at = end;
+    }
+    views(&state, |key| storages.get(key).cloned())
+}
+
+fn views(
+    pickle: &Pickle<'_>,
+    storage: impl Fn(&str) -> Option<Range<usize>>,
+) -> Result<BTreeMap<String, View>, PytorchError> {
+    let tensors = pickle.state_dict().ok_or_else(|| invalid("it holds no state dict"))?;
+    tensors
+        .into_iter()
+        .map(|(name, tensor)| {
+            let view = storage(tensor.storage.key)
+                .ok_or("its storage is not in the file")
+                .and_then(|bytes| view(tensor, bytes));
+            match view {
+                Ok(view) => Ok((name.to_owned(), view)),
+                Err(reason) => Err(PytorchError::Tensor { name: name.to_owned(), reason }),
+            }
+        })
+        .collect()
+}
+
+/// The part of a storage's bytes that a tensor spans.
+fn view(tensor: &Strided<'_>, bytes: Range<usize>) -> Result<View, &'static str> {
+    const BEYOND: &str = "it lies beyond the end of its storage";
+    let (shape, strides) = (&tensor.shape, &tensor.strides);
+    let span = span(shape, strides).ok_or("its shape is too large")?;
+    let size = size(tensor.storage.kind);
+    let offset = tensor.offset.checked_mul(size).ok_or(BEYOND)?;
+    let length = span.checked_mul(size).ok_or(BEYOND)?;
+    let start = bytes.start.checked_add(offset).ok_or(BEYOND)?;
+    if start.checked_add(length).is_none_or(|end| end > bytes.end) {
+        return Err(BEYOND);
+    }
+    let slice = Slice { kind: tensor.storage.kind, shape: shape.clone(), offset: start, length };
+    let strides = (span > 0 && !contiguous(shape, strides)).then(|| strides.clone());
+    Ok(View { slice, strides })
+}
+
+/// Elements from the first to the last.
+fn span(shape: &[i64], strides: &[i64]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    let last = shape.iter().zip(strides).try_fold(0i64, |last, (size, stride)| {
+        last.checked_add((size - 1).checked_mul(*stride)?)
+    })?;
+    usize::try_from(last.checked_add(1)?).ok()
+}
+
+fn contiguous(shape: &[i64], strides: &[i64]) -> bool {
+    let mut wanted = Some(1i64);
+    shape.iter().zip(strides).rev().all(|(&size, &stride)| {
+        let fits = size == 1 || wanted == Some(stride);
+        wanted = wanted.and_then(|wanted| wanted.checked_mul(size));
+        fits
+    })
+}
+
+/// Bytes of an element.
+fn size(kind: Kind) -> usize {
+    match kind {
+        Kind::Double | Kind::Int64 => 8,
+        Kind::Float | Kind::Int => 4,
+        Kind::Half | Kind::BFloat16 | Kind::Int16 => 2,
+        _ => 1,
+    }
+}

@@ -1,0 +1,153 @@
+//! The directory of a zip archive: where each stored entry's bytes lie. Nothing is ever extracted.
+//!
+//! Source: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3 (Zip64).
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A state dict has one entry for each storage.
+const MAX_ENTRIES: u64 = 1 << 18;
+
+/// Where each entry's bytes lie, by name.
+///
+/// # Errors
+/// When the directory is damaged, or an entry is compressed, encrypted or beyond the end.
+pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, String> {
+    let (mut at, count) = directory(file).ok_or("its directory is missing; it is truncated")?;
+    if count > MAX_ENTRIES {
+        return Err(format!("it says that it has {count} entries"));
+    }
+    let mut entries = BTreeMap::new();
+    for _ in 0..count {
+        let entry = Entry::read(file, at).ok_or("its directory is damaged")?;
+        at = entry.next;
+        let name = std::str::from_utf8(entry.name).map_err(|_| "an entry's name is not UTF-8")?;
+        if name.ends_with('/') {
+            continue;
+        }
+        if entry.flags & 1 != 0 {
+            return Err(format!("its entry {name:?} is encrypted"));
+        }
+        if entry.method != 0 {
+            return Err(format!(
+                "its entry {name:?} is compressed, which PyTorch never does; save the model again"
+            ));
+        }
+        let data = entry.data(file).ok_or_else(|| format!("its entry {name:?} is damaged"))?;
+        if entries.insert(name, data).is_some() {
+            return Err(format!("it has two entries {name:?}"));
+        }
+    }
+    Ok(entries)
+}
+
+fn u16_at(file: &[u8], at: usize) -> Option<u16> {
+    file.get(at..)?.first_chunk().copied().map(u16::from_le_bytes)
+}
+
+fn u32_at(file: &[u8], at: usize) -> Option<u32> {
+    file.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
+}
+
+fn u64_at(file: &[u8], at: usize) -> Option<u64> {
+    file.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
+}
+
+/// Start of the central directory and number of its entries.
+fn directory(file: &[u8]) -> Option<(usize, u64)> {
+    /// The end record is 22 bytes and a comment.
+    const END: usize = 22;
+    const LONGEST_COMMENT: usize = 0xffff;
+    let last = file.len().checked_sub(END)?;
+    let end = (last.saturating_sub(LONGEST_COMMENT)..=last)
+        .rev()
+        .find(|&at| file.get(at..at + 4) == Some(b"PK\x05\x06"))?;
+    let count = u16_at(file, end + 10)?;
+    let start = u32_at(file, end + 16)?;
+    // A Zip64 locator stands before the end record; PyTorch writes it always.
+    let locator = end.checked_sub(20).filter(|&at| file.get(at..at + 4) == Some(b"PK\x06\x07"));
+    if let Some(locator) = locator.filter(|_| count == u16::MAX || start == u32::MAX) {
+        let record = usize::try_from(u64_at(file, locator + 8)?).ok()?;
+        if file.get(record..record.checked_add(4)?) != Some(b"PK\x06\x06") {
+            return None;
+        }
+        let start = usize::try_from(u64_at(file, record + 48)?).ok()?;
+        return Some((start, u64_at(file, record + 32)?));
+    }
+    Some((start as usize, count.into()))
+}
+
+/// One record of the central directory.
+struct Entry<'a> {
+    name: &'a [u8],
+    flags: u16,
+    method: u16,
+    size: usize,
+    header: usize,
+    next: usize,
+}
+
+impl<'a> Entry<'a> {
+    fn read(file: &'a [u8], at: usize) -> Option<Self> {
+        const LENGTH: usize = 46;
+        let record = file.get(at..at.checked_add(LENGTH)?)?;
+        if !record.starts_with(b"PK\x01\x02") {
+            return None;
+        }
+        let name_end = at + LENGTH + usize::from(u16_at(record, 28)?);
+        let extra_end = name_end + usize::from(u16_at(record, 30)?);
+        let mut size = u64::from(u32_at(record, 24)?);
+        let mut header = u64::from(u32_at(record, 42)?);
+        let compressed = u32_at(record, 20)?;
+        // What does not fit in 32 bits stands in an extra field, in this order.
+        let extra = file.get(name_end..extra_end)?;
+        let mut long = zip64(extra).unwrap_or_default();
+        let mut next = || {
+            let value = u64_at(long, 0);
+            long = long.get(8..).unwrap_or_default();
+            value
+        };
+        if size == u64::from(u32::MAX) {
+            size = next()?;
+        }
+        if compressed == u32::MAX {
+            next()?;
+        }
+        if header == u64::from(u32::MAX) {
+            header = next()?;
+        }
+        Some(Self {
+            name: file.get(at + LENGTH..name_end)?,
+            flags: u16_at(record, 8)?,
+            method: u16_at(record, 10)?,
+            size: usize::try_from(size).ok()?,
+            header: usize::try_from(header).ok()?,
+            next: extra_end + usize::from(u16_at(record, 32)?),
+        })
+    }
+
+    /// Its bytes stand behind a second header, with a name and extra field of its own lengths.
+    fn data(&self, file: &[u8]) -> Option<Range<usize>> {
+        const LENGTH: usize = 30;
+        let header = file.get(self.header..self.header.checked_add(LENGTH)?)?;
+        if !header.starts_with(b"PK\x03\x04") {
+            return None;
+        }
+        let skipped = usize::from(u16_at(header, 26)?) + usize::from(u16_at(header, 28)?);
+        let start = self.header + LENGTH + skipped;
+        let end = start.checked_add(self.size)?;
+        (end <= file.len()).then_some(start..end)
+    }
+}
+
+/// The Zip64 field among extra fields.
+fn zip64(mut extra: &[u8]) -> Option<&[u8]> {
+    loop {
+        let (id, length) = (u16_at(extra, 0)?, usize::from(u16_at(extra, 2)?));
+        let field = extra.get(4..4 + length)?;
+        if id == 1 {
+            return Some(field);
+        }
+        extra = &extra[4 + length..];
+    }
+}
