@@ -48,8 +48,8 @@ enum Value<'a> {
     Str(&'a str),
     Global(Global),
     Tuple(Box<[Id]>),
-    List(Box<Vec<Id>>),
-    Dict(Box<Vec<(Id, Id)>>),
+    List(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
     Storage(Box<Storage<'a>>),
     Tensor(Box<Strided<'a>>),
 }
@@ -315,10 +315,10 @@ impl<'a> Machine<'a> {
                 self.push(Value::Tuple(items.into()));
             }
             // Lists
-            b']' => self.push(Value::List(Box::default())),
+            b']' => self.push(Value::List(Vec::new())),
             b'l' => {
                 let items = self.pop_mark()?;
-                self.push(Value::List(Box::new(items)));
+                self.push(Value::List(items));
             }
             b'a' => {
                 let item = self.pop()?;
@@ -329,10 +329,10 @@ impl<'a> Machine<'a> {
                 self.extend_list(&items)?;
             }
             // Dicts
-            b'}' => self.push(Value::Dict(Box::default())),
+            b'}' => self.push(Value::Dict(Vec::new())),
             b'd' => {
                 let items = self.pop_mark()?;
-                self.push(Value::Dict(Box::default()));
+                self.push(Value::Dict(Vec::new()));
                 self.extend_dict(&items)?;
             }
             b's' => {
@@ -409,10 +409,10 @@ impl<'a> Machine<'a> {
             return Err(self.error("what is called is not a name".into()));
         };
         let made = match (callee, &*arguments) {
-            (Global::OrderedDict, []) => Value::Dict(Box::default()),
+            (Global::OrderedDict, []) => Value::Dict(Vec::new()),
             (Global::OrderedDict, [pairs]) => {
                 let entries = self.pairs(*pairs);
-                Value::Dict(Box::new(entries.ok_or_else(|| self.error("no list of pairs".into()))?))
+                Value::Dict(entries.ok_or_else(|| self.error("no list of pairs".into()))?)
             }
             (Global::RebuildTensor, [storage, offset, shape, strides, ..]) => {
                 let tensor = self.strided(*storage, *offset, *shape, *strides);
@@ -437,7 +437,7 @@ impl<'a> Machine<'a> {
     /// A list of pairs as the entries of a dict. No longer than the opcodes that made the list: it is taken out of it.
     fn pairs(&mut self, list: Id) -> Option<Vec<(Id, Id)>> {
         let Value::List(list) = self.values.get_mut(list as usize)? else { return None };
-        let list = std::mem::take(&mut **list);
+        let list = std::mem::take(list);
         list.into_iter()
             .map(|pair| match self.value(pair) {
                 Value::Tuple(pair) if pair.len() == 2 => Some((pair[0], pair[1])),

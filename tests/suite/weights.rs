@@ -105,7 +105,9 @@ fn a_module_s_weights_may_be_pytorch_s() {
     fs::remove_file(&dense).unwrap();
     says(&refused(folder.path()), &["2_Dense holds no model.safetensors, pytorch_model.bin"]);
     copy(&checkpoint("dense"), &folder.path().join("2_Dense"));
-    assert_eq!(output(folder.path()), reference);
+    // The matrix lies on another alignment, with which libtorch's last bit varies.
+    let difference = f64::try_from((output(folder.path()) - &reference).abs().max()).unwrap();
+    assert!(difference < 1e-7, "{difference}");
     copy(&checkpoint("hostile-eval"), &folder.path().join("2_Dense"));
     says(&refused(folder.path()), &["2_Dense/pytorch_model.bin", "eval"]);
 }
