@@ -19,9 +19,13 @@ const WRAPPERS: [&str; 2] = ["module.", "0.auto_model."];
 
 /// Takes wrappers' prefixes off the names where all of them have them.
 pub(super) fn unwrap<T>(mut tensors: BTreeMap<String, T>) -> BTreeMap<String, T> {
-    while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| {
-        !tensors.is_empty() && tensors.keys().all(|name| name.starts_with(**wrapper))
-    }) {
+    // Each wrapper within the other; a hostile name may have thousands.
+    const NESTED: usize = 4;
+    for _ in 0..NESTED {
+        let common = |wrapper: &&&str| tensors.keys().all(|name| name.starts_with(**wrapper));
+        let Some(wrapper) = WRAPPERS.iter().find(common).filter(|_| !tensors.is_empty()) else {
+            break;
+        };
         tensors =
             tensors.into_iter().map(|(name, t)| (name[wrapper.len()..].to_owned(), t)).collect();
     }

@@ -10,7 +10,10 @@ use std::collections::{BTreeMap, HashMap};
 use tch::Kind;
 
 /// Opcodes in one pickle. A state dict has some thirty for a tensor; each costs less than a hundred bytes of ours.
-const MAX_OPCODES: usize = 1 << 19;
+const MAX_OPCODES: usize = 1 << 18;
+
+/// Names and keys are shorter; comparing longer ones over and over would take minutes.
+const MAX_STRING: usize = 1 << 10;
 
 /// Why a pickle is not read.
 #[derive(Debug, thiserror::Error)]
@@ -518,7 +521,7 @@ impl<'a> Machine<'a> {
         let length = self.length::<N>()?;
         let text = std::str::from_utf8(self.take(length)?)
             .map_err(|_| self.error("a string is not UTF-8".into()))?;
-        self.push(Value::Str(text));
+        self.push(if length > MAX_STRING { Value::Other } else { Value::Str(text) });
         Ok(())
     }
 
@@ -645,5 +648,104 @@ fn long<'a>(bytes: &[u8]) -> Value<'a> {
             Value::Int(i64::from_le_bytes(all))
         }
         None => Value::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(pickle: impl AsRef<[u8]>) -> String {
+        Pickle::read(pickle.as_ref()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_are_refused_with_their_position() {
+        for (pickle, name, position) in [
+            (&b"\x80\x02cos\nsystem\n."[..], "os.system", 2),
+            (b"\x80\x04\x8c\x05posix\x8c\x06system\x93.", "posix.system", 17),
+            (b"(ios\nsystem\n.", "os.system", 1),
+            (b"cbuiltins\neval\n.", "builtins.eval", 0),
+            (b"ctorch\nload\n.", "torch.load", 0),
+            (b"ctorch._utils\n_rebuild_tensor_v2\x00\n.", "_rebuild_tensor_v2\\0", 0),
+        ] {
+            let message = refused(pickle);
+            assert!(message.contains(&format!("{name} (byte {position} ")), "{message}");
+        }
+        let long = [b"c", &[b'a'; 10_000][..], b"\nb\n."].concat();
+        assert!(refused(long).len() < 300);
+    }
+
+    #[test]
+    fn lengths_are_checked_before_anything_is_allocated() {
+        for pickle in [
+            &b"X\xff\xff\xff\xffa."[..],
+            b"B\xff\xff\xff\xffa.",
+            b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffa.",
+            b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7fa.",
+            b"\x8a\xff\x01.",
+        ] {
+            assert!(refused(pickle).contains("of a file that ends"), "{pickle:?}");
+        }
+        assert!(refused(b"\x80\x02}").contains("the file ends"));
+        assert!(refused(b"").contains("the file ends"));
+    }
+
+    #[test]
+    fn the_stack_does_not_underflow() {
+        for pickle in [
+            &b"."[..],
+            b"0.",
+            b"1.",
+            b"2.",
+            b"t.",
+            b"K\x01(\x85.",
+            b"]a.",
+            b"K\x01K\x02a.",
+            b"(s.",
+            b"}(K\x01u.",
+            b"R.",
+            b"))R.",
+            b"Q.",
+            b")Q.",
+            b"b.",
+            b"K\x01}b0b.",
+            b"h\x07.",
+            b"q\x00.",
+            b"\x93.",
+            b"K\x01K\x01\x93.",
+            b"\x94.",
+            b"e.",
+            b"(e.",
+            b"(d0(K\x01d.",
+            b"\x80\x01.",
+            b"(K\x010.",
+            b"\xff.",
+            b"i",
+            b"c\n",
+        ] {
+            assert!(Pickle::read(pickle).is_err(), "{pickle:?}");
+        }
+    }
+
+    #[test]
+    fn depth_costs_no_stack_and_length_has_a_bound() {
+        let depth = MAX_OPCODES / 2 - 1;
+        let nested = [vec![b']'; depth], vec![b'a'; depth - 1], vec![b'.']].concat();
+        assert!(Pickle::read(&nested).is_ok());
+        // A list within itself.
+        assert!(Pickle::read(b"]q\x00h\x00a.").is_ok());
+        assert!(refused(vec![b']'; MAX_OPCODES + 1]).contains("more than 262144 opcodes"));
+    }
+
+    #[test]
+    fn numbers_of_every_width() {
+        let int = |pickle: &[u8]| Pickle::read(pickle).unwrap().int();
+        assert_eq!(int(b"K\xff."), Some(255));
+        assert_eq!(int(b"M\x01\x02."), Some(513));
+        assert_eq!(int(b"J\xff\xff\xff\xff."), Some(-1));
+        assert_eq!(int(b"\x8a\x00."), Some(0));
+        assert_eq!(int(b"\x8a\x02\x00\x80."), Some(-32768));
+        assert_eq!(int(b"\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01."), None);
     }
 }

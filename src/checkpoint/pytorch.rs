@@ -194,3 +194,49 @@ fn size(kind: Kind) -> usize {
         _ => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pickle::Storage;
+    use super::*;
+
+    fn of(offset: usize, shape: &[i64], strides: &[i64]) -> Result<View, &'static str> {
+        let storage = Storage { key: "0", kind: Kind::Float, elements: 6, skipped: 0 };
+        let tensor = Strided { storage, offset, shape: shape.into(), strides: strides.into() };
+        view(&tensor, 100..124)
+    }
+
+    #[test]
+    fn views_lie_within_their_storage() {
+        let whole = of(0, &[2, 3], &[3, 1]).unwrap();
+        assert_eq!((whole.slice.offset, whole.slice.length, whole.strides), (100, 24, None));
+        let turned = of(0, &[3, 2], &[1, 3]).unwrap();
+        assert_eq!((turned.slice.length, turned.strides), (24, Some(vec![1, 3])));
+        let part = of(3, &[1, 3], &[77, 1]).unwrap();
+        assert_eq!((part.slice.offset, part.slice.length, part.strides), (112, 12, None));
+        assert_eq!(of(5, &[], &[]).unwrap().slice.length, 4);
+        assert_eq!(of(6, &[0, 9], &[9, 1]).unwrap().slice.length, 0);
+        for (offset, shape, strides) in [
+            (1, [2, 3], [3, 1]),
+            (0, [3, 3], [3, 1]),
+            (0, [2, 3], [4, 1]),
+            (usize::MAX, [1, 1], [1, 1]),
+            (usize::MAX / 4, [1, 1], [1, 1]),
+            (7, [0, 1], [1, 1]),
+            (0, [i64::MAX, i64::MAX], [i64::MAX, 1]),
+            (0, [i64::MAX, 2], [1, i64::MAX]),
+        ] {
+            assert!(of(offset, &shape, &strides).is_err(), "{offset} {shape:?} {strides:?}");
+        }
+    }
+
+    #[test]
+    fn what_torch_did_not_save_is_said_to_be_so() {
+        for file in [&b""[..], b"PK", b"GGUF", b"{}", b"\x80\x02}."] {
+            assert!(read(file).unwrap_err().to_string().contains("torch.save"), "{file:?}");
+        }
+        assert!(read(b"PK\x03\x04").unwrap_err().to_string().contains("truncated"));
+        let bare = read(b"\x80\x02cposix\nsystem\n.").unwrap_err().to_string();
+        assert!(bare.contains("posix.system"));
+    }
+}

@@ -71,6 +71,7 @@ fn every_format_gives_the_same_numbers() {
     assert!(f64::try_from(reference.abs().max()).unwrap() > 1e-3);
     for name in [
         "zip",
+        "zip-64",
         "zip-float64",
         "zip-odd-layouts",
         "zip-nested",
