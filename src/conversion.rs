@@ -184,6 +184,7 @@ impl Conversion {
             Some(st) => Some(Embedder::load(files, &st.modules, dimensions)?),
             None => embedding.then(|| Embedder::of_base(dimensions)),
         };
+        let parameter_bytes = loaded.bytes + embedder.as_ref().map_or(0, Embedder::parameter_bytes);
         let settings = modules.map(|st| st.settings).unwrap_or_default();
         if settings.do_lower_case {
             tokenizer.lower_case();
@@ -209,7 +210,7 @@ impl Conversion {
             },
             labels: config.labels,
             max_sequence_length,
-            parameter_bytes: loaded.bytes,
+            parameter_bytes,
             tokenizer,
             options,
             notes,

@@ -48,6 +48,7 @@ pub enum EmbedderError {
 pub struct Embedder {
     steps: Vec<Step>,
     size: i64,
+    parameter_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl Embedder {
             Output::Tokens => vec![Step::Pool(vec![PoolingMode::Mean])],
             Output::Row => Vec::new(),
         };
-        Self { steps, size: base.hidden }
+        Self { steps, size: base.hidden, parameter_bytes: 0 }
     }
 
     /// Builds the modules behind a base model.
@@ -90,6 +91,7 @@ impl Embedder {
         }
         let mut steps = Vec::new();
         let mut size = base.hidden;
+        let mut parameter_bytes = 0;
         let fits = |module: &str, wanted: i64, size: i64| {
             if wanted == size {
                 return Ok(());
@@ -121,7 +123,7 @@ impl Embedder {
                     }
                     let activation = activation(folder, config.activation_function.as_deref())?;
                     size = config.out_features;
-                    let linear = weights(files, folder, |checkpoint| {
+                    let linear = weights(files, folder, &mut parameter_bytes, |checkpoint| {
                         let weights = checkpoint.weights().sub("linear");
                         let shape = [config.out_features, config.in_features];
                         let bias = config.bias.then(|| weights.tensor("bias", &shape[..1]));
@@ -131,7 +133,7 @@ impl Embedder {
                 }
                 Module::LayerNorm { folder, dimension } => {
                     fits(folder, *dimension, size)?;
-                    let norm = weights(files, folder, |checkpoint| {
+                    let norm = weights(files, folder, &mut parameter_bytes, |checkpoint| {
                         let weights = checkpoint.weights().sub("norm");
                         LayerNorm::load(&weights, *dimension, LAYER_NORM_EPSILON)
                     })?;
@@ -143,13 +145,19 @@ impl Embedder {
         if steps.is_empty() {
             return Err(EmbedderError::Module("modules.json has no Pooling".into()));
         }
-        Ok(Self { steps, size })
+        Ok(Self { steps, size, parameter_bytes })
     }
 
     /// Width of the vector.
     #[must_use]
     pub fn size(&self) -> i64 {
         self.size
+    }
+
+    /// Bytes of the modules' own parameters.
+    #[must_use]
+    pub fn parameter_bytes(&self) -> u64 {
+        self.parameter_bytes
     }
 
     /// The base model's output to `[batch, size]`.
@@ -177,15 +185,16 @@ impl Embedder {
     }
 }
 
-/// Loads a module's own weights.
+/// Loads a module's own weights, and adds their bytes to `bytes`.
 fn weights<T>(
     files: &ModelFiles,
     folder: &str,
+    bytes: &mut u64,
     load: impl FnOnce(&Checkpoint) -> T,
 ) -> Result<T, EmbedderError> {
     let checkpoint = Checkpoint::open(&WeightFiles::find(&files.sub(folder)?)?)?;
     let loaded = load(&checkpoint);
-    checkpoint.finish()?;
+    *bytes += checkpoint.finish()?.1;
     Ok(loaded)
 }
 
