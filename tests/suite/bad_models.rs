@@ -211,3 +211,24 @@ fn modules_that_cannot_be_served_or_lead_outside() {
         &["9_Pooling", "config.json"],
     );
 }
+
+#[test]
+fn tensors_that_nothing_uses_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let exported = |fixture: &str, task: &str| {
+        let run = program()
+            .args(["export", "--task-type", task, "--es-model-id", "m", "--hub-model-id"])
+            .arg(Fixture::named(fixture).model())
+            .arg("--output")
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        assert!(run.status.success());
+        String::from_utf8(run.stderr).unwrap()
+    };
+    let left = "not used of model.safetensors: classifier.bias, classifier.weight";
+    says(&exported("bert/ner", "pass_through"), &[left]);
+    // What old files always hold is known: poolers, positions, the heads of pre-training.
+    let message = exported("bert/gamma-beta", "pass_through");
+    assert!(!message.contains("not used"), "{message}");
+}
