@@ -1,7 +1,6 @@
 //! Which task a model was made for.
 
 use super::Task;
-use super::zero_shot_classification::ENTAILMENT;
 use crate::config::ModelConfig;
 
 /// The task that `architectures` in `config.json` points to. A sentence-transformers folder is an embedding model whatever its
@@ -17,19 +16,52 @@ pub fn guess(config: &ModelConfig, sentence_transformers: bool) -> Option<Task> 
     } else if class("TokenClassification") {
         Some(Task::Ner)
     } else if class("SequenceClassification") {
-        let entails = |label: &String| ENTAILMENT.contains(&label.to_lowercase().as_str());
-        Some(if config.labels.len() == 1 {
-            Task::TextSimilarity
-        } else if config.labels.iter().all(entails) {
-            Task::ZeroShotClassification
-        } else {
-            Task::TextClassification
-        })
+        // One score is a reranker's, the three labels of natural language inference are zero-shot's.
+        let fits = |task: &Task| task.check_labels(&config.labels).is_ok();
+        let special = [Task::TextSimilarity, Task::ZeroShotClassification];
+        Some(special.into_iter().find(fits).unwrap_or(Task::TextClassification))
     } else if class("QuestionAnswering") {
         Some(Task::QuestionAnswering)
     } else if class("DPRQuestionEncoder") || class("DPRContextEncoder") {
         Some(Task::TextEmbedding)
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_task_is_told_by_class_and_labels() {
+        let guessed = |class: &str, labels: &[&str], sentence_transformers: bool| {
+            let config = ModelConfig {
+                json: Value::Null,
+                model_type: None,
+                architectures: vec![class.to_owned()],
+                tokenizer_class: None,
+                labels: labels.iter().map(|&label| label.to_owned()).collect(),
+            };
+            guess(&config, sentence_transformers)
+        };
+        assert_eq!(guessed("BertForMaskedLM", &[], false), Some(Task::FillMask));
+        assert_eq!(guessed("MPNetForMaskedLM", &[], true), Some(Task::TextEmbedding));
+        assert_eq!(guessed("BertForTokenClassification", &[], false), Some(Task::Ner));
+        assert_eq!(
+            guessed("ElectraForQuestionAnswering", &[], false),
+            Some(Task::QuestionAnswering)
+        );
+        assert_eq!(guessed("DPRContextEncoder", &[], false), Some(Task::TextEmbedding));
+        assert_eq!(guessed("BertModel", &[], false), None);
+        let by_labels = |labels: &[&str]| guessed("BertForSequenceClassification", labels, false);
+        assert_eq!(by_labels(&["LABEL_0"]), Some(Task::TextSimilarity));
+        assert_eq!(by_labels(&["POSITIVE", "NEGATIVE"]), Some(Task::TextClassification));
+        let inference = ["ENTAILMENT", "neutral", "contradiction"];
+        assert_eq!(by_labels(&inference), Some(Task::ZeroShotClassification));
+        // Two of the three are not what the server's zero-shot task takes.
+        assert_eq!(by_labels(&inference[..2]), Some(Task::TextClassification));
     }
 }

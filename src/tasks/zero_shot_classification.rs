@@ -11,7 +11,7 @@ use crate::models::Head;
 pub(super) struct ZeroShotClassification;
 
 /// The labels of natural language inference, lower case.
-pub(super) const ENTAILMENT: [&str; 3] = ["contradiction", "entailment", "neutral"];
+const ENTAILMENT: [&str; 3] = ["contradiction", "entailment", "neutral"];
 
 impl Definition for ZeroShotClassification {
     fn name(&self) -> &'static str {
