@@ -6,13 +6,15 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
-use super::layers::{Activation, ActivationLayer, LayerNorm, Linear, attend, embedding};
+use super::layers::{
+    Activation, ActivationLayer, Heads, LayerNorm, Linear, attend, embedding, token_type_embedding,
+};
 use super::{
     Blueprint, ConfigError, Dimensions, Inputs, MAX_SIZE, Model, Output, check_encoder,
     check_sizes, read_config,
 };
 use crate::checkpoint::Weights;
-use crate::torchscript::{Size, TorchError, arange, expand, reshape, slice, view};
+use crate::torchscript::{Size, TorchError, arange, expand, slice, view};
 
 /// `DebertaV2Config`, with its defaults, and what the layers read beside it.
 #[derive(Debug, Deserialize)]
@@ -290,11 +292,7 @@ impl Embeddings {
             states = states.f_add(&slice(positions, 0, &inputs.tokens)?)?;
         }
         if let Some(token_types) = &self.token_types {
-            let types = match inputs.token_type_ids(self.types)? {
-                Some(ids) => embedding(token_types, &ids)?,
-                None => token_types.f_select(0, 0)?,
-            };
-            states = states.f_add(&types)?;
+            states = states.f_add(&token_type_embedding(token_types, self.types, inputs)?)?;
         }
         if let Some(projection) = &self.projection {
             states = projection.forward(&states)?;
@@ -336,7 +334,7 @@ impl Encoder {
         let bias = both.f_sub_scalar(1.)?.f_mul_scalar(f64::from(f32::MAX))?;
         let places = match (&self.distances, self.layers.first()) {
             (Some(distances), Some(layer)) => {
-                Some(distances.places(layer.attention.heads, inputs)?)
+                Some(distances.places(layer.attention.heads.count, inputs)?)
             }
             _ => None,
         };
@@ -516,8 +514,7 @@ struct DisentangledAttention {
     query: Linear,
     key: Linear,
     value: Linear,
-    heads: i64,
-    head_size: i64,
+    heads: Heads,
     scale: f64,
     /// Keys of positions for the queries of contents, `[heads, head_size, span, 2]`.
     content_to_position: Option<Tensor>,
@@ -548,8 +545,7 @@ impl DisentangledAttention {
             query,
             key,
             value: linear("value_proj"),
-            heads: config.num_attention_heads,
-            head_size: config.head_size(),
+            heads: Heads::of(hidden, config.num_attention_heads),
             scale,
         }
     }
@@ -562,11 +558,7 @@ impl DisentangledAttention {
         places: Option<&Places<'_>>,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
-        let split = [batch, tokens, self.heads.into(), self.head_size.into()];
-        let by_head = |states: &Tensor| -> Result<Tensor, TorchError> {
-            Ok(view(states, &split)?.f_transpose(1, 2)?)
-        };
+        let by_head = |states: &Tensor| self.heads.split(states, inputs);
         let query = by_head(&self.query.forward(hidden_states)?.f_mul_scalar(self.scale)?)?;
         let key = by_head(&self.key.forward(hidden_states)?)?;
         let value = by_head(&self.value.forward(hidden_states)?)?;
@@ -582,8 +574,7 @@ impl DisentangledAttention {
             }
             None => attend([&query, &key, &value], bias, 1., inputs)?,
         };
-        let hidden = (self.heads * self.head_size).into();
-        reshape(&context.f_transpose(1, 2)?, &[batch, tokens, hidden])
+        self.heads.join(&context, inputs)
     }
 
     /// The scores that come from relative positions, `[batch, heads, tokens, tokens]`.
@@ -597,7 +588,7 @@ impl DisentangledAttention {
             Some(pairs) => slice(table, axis, pairs),
             None => Ok(table.shallow_clone()),
         };
-        let (heads, size) = (self.heads.into(), self.head_size.into());
+        let (heads, size) = (self.heads.count.into(), self.heads.size.into());
         let content_to_position = match &self.content_to_position {
             Some(keys) => {
                 let keys = view(&needed(keys, 2)?, &[heads, size, (-1).into()])?;

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::heads::TaskHead;
 use super::layers::{
     Activation, ActivationLayer, LayerNorm, Linear, PositionEmbedding, SelfAttention,
-    attention_bias, embedding,
+    attention_bias, embedding, token_type_embedding,
 };
 use super::{ConfigError, Dimensions, Inputs, Model, Output, check_sizes};
 use crate::checkpoint::Weights;
@@ -245,11 +245,7 @@ impl Embeddings {
     pub(super) fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let mut sum = embedding(&self.words, &inputs.input_ids)?;
         if let Some(table) = &self.token_types {
-            let types = match inputs.token_type_ids(self.types)? {
-                Some(ids) => embedding(table, &ids)?,
-                None => table.f_select(0, 0)?,
-            };
-            sum = sum.f_add(&types)?;
+            sum = sum.f_add(&token_type_embedding(table, self.types, inputs)?)?;
         }
         if let Some(table) = &self.positions {
             let positions = match self.counting {

@@ -81,6 +81,21 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor, TorchError> {
     Ok(Tensor::f_embedding(table, ids, -1, false, false)?)
 }
 
+/// What the kinds of tokens add to their embeddings: rows of `table` `[types, hidden]`, or its first row where all are of kind 0.
+///
+/// # Errors
+/// libtorch's own.
+pub fn token_type_embedding(
+    table: &Tensor,
+    types: i64,
+    inputs: &Inputs,
+) -> Result<Tensor, TorchError> {
+    match inputs.token_type_ids(types)? {
+        Some(ids) => embedding(table, &ids),
+        None => Ok(table.f_select(0, 0)?),
+    }
+}
+
 /// An activation function, by its name in `config.json` (`ACT2FN` in Transformers), made of operations that Elasticsearch accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -249,11 +264,7 @@ pub fn attention_bias(attention_mask: &Tensor) -> Result<Tensor, TorchError> {
 /// the time of three, and its weight would be a copy that cannot be mapped from the checkpoint.
 #[derive(Debug)]
 pub struct SelfAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    heads: i64,
-    head_size: i64,
+    attention: CrossAttention,
     distances: Option<DistanceEmbedding>,
 }
 
@@ -261,9 +272,8 @@ impl SelfAttention {
     /// Reads the projections `names` (query, key, value), each `[hidden, hidden]` with bias.
     #[must_use]
     pub fn load(weights: &Weights<'_>, names: [&str; 3], hidden: i64, heads: i64) -> Self {
-        let [query, key, value] =
-            names.map(|name| Linear::load(&weights.sub(name), hidden, hidden));
-        Self { query, key, value, heads, head_size: hidden / heads, distances: None }
+        let attention = CrossAttention::load(weights, names, [hidden; 3], hidden, heads);
+        Self { attention, distances: None }
     }
 
     /// Lets the scores depend on the distance between tokens, of which there are at most `positions`, as `kind` says. Reads
@@ -275,7 +285,8 @@ impl SelfAttention {
         kind: PositionEmbedding,
         positions: i64,
     ) -> Self {
-        let distances = DistanceEmbedding::load(weights, kind, positions, self.head_size);
+        let size = self.attention.heads.size;
+        let distances = DistanceEmbedding::load(weights, kind, positions, size);
         Self { distances, ..self }
     }
 
@@ -289,25 +300,59 @@ impl SelfAttention {
         bias: &Tensor,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
-        let split = [batch, tokens, self.heads.into(), self.head_size.into()];
-        let by_head = |projection: &Linear| -> Result<Tensor, TorchError> {
-            Ok(view(&projection.forward(hidden_states)?, &split)?.f_transpose(1, 2)?)
-        };
-        let query = by_head(&self.query)?;
-        let key = by_head(&self.key)?;
-        let value = by_head(&self.value)?;
+        let heads = self.attention.heads;
+        let [query, key, value] = self.attention.by_head([hidden_states; 3], inputs)?;
         let with_distances = match &self.distances {
             Some(distances) => {
-                Some(bias.f_add(&distances.scores(&query, &key, self.heads, inputs)?)?)
+                Some(bias.f_add(&distances.scores(&query, &key, heads.count, inputs)?)?)
             }
             None => None,
         };
         let bias = with_distances.as_ref().unwrap_or(bias);
-        let scale = (self.head_size as f64).sqrt().recip();
-        let context = attend([&query, &key, &value], bias, scale, inputs)?.f_transpose(1, 2)?;
+        heads.join(&attend([&query, &key, &value], bias, heads.scale(), inputs)?, inputs)
+    }
+}
+
+/// How attention is cut into heads.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// Number of heads.
+    pub count: i64,
+    /// Width of each.
+    pub size: i64,
+}
+
+impl Heads {
+    /// Heads that share a width of `hidden`.
+    #[must_use]
+    pub fn of(hidden: i64, count: i64) -> Self {
+        Self { count, size: hidden / count }
+    }
+
+    /// What scores are multiplied by: one by the root of a head's width.
+    #[must_use]
+    pub fn scale(self) -> f64 {
+        (self.size as f64).sqrt().recip()
+    }
+
+    /// `[batch, tokens, hidden]` to `[batch, heads, tokens, head_size]`.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn split(self, states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
+        let split = view(states, &[batch, tokens, self.count.into(), self.size.into()])?;
+        Ok(split.f_transpose(1, 2)?)
+    }
+
+    /// `[batch, heads, tokens, head_size]` to `[batch, tokens, hidden]`.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn join(self, context: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
         // Not a view: the fused operation's memory layout differs between versions of libtorch.
-        reshape(&context, &[batch, tokens, (self.heads * self.head_size).into()])
+        reshape(&context.f_transpose(1, 2)?, &[batch, tokens, (self.count * self.size).into()])
     }
 }
 
@@ -346,8 +391,7 @@ pub struct CrossAttention {
     query: Linear,
     key: Linear,
     value: Linear,
-    heads: i64,
-    head_size: i64,
+    heads: Heads,
 }
 
 impl CrossAttention {
@@ -363,7 +407,7 @@ impl CrossAttention {
         let [query, key, value] = names;
         let load = |name: &str, from| Linear::load(&weights.sub(name), from, hidden);
         let [query, key, value] = [load(query, from[0]), load(key, from[1]), load(value, from[2])];
-        Self { query, key, value, heads, head_size: hidden / heads }
+        Self { query, key, value, heads: Heads::of(hidden, heads) }
     }
 
     /// The attended values, `[batch, tokens, hidden]`, before the output projection. `bias` is added to the scores.
@@ -377,8 +421,8 @@ impl CrossAttention {
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         let [query, key, value] = self.by_head(states, inputs)?;
-        let context = attend([&query, &key, &value], bias, self.scale(), inputs)?;
-        self.joined(&context, inputs)
+        let context = attend([&query, &key, &value], bias, self.heads.scale(), inputs)?;
+        self.heads.join(&context, inputs)
     }
 
     /// The same where no token sees those behind it; the mask is what [`causal_bias`] makes.
@@ -393,7 +437,7 @@ impl CrossAttention {
     ) -> Result<Tensor, TorchError> {
         let [query, key, value] = self.by_head(states, inputs)?;
         let context = match causal {
-            Some(bias) => attend([&query, &key, &value], bias, self.scale(), inputs)?,
+            Some(bias) => attend([&query, &key, &value], bias, self.heads.scale(), inputs)?,
             None => Tensor::f_scaled_dot_product_attention::<&Tensor>(
                 &query,
                 &key,
@@ -401,15 +445,11 @@ impl CrossAttention {
                 None,
                 0.,
                 true,
-                self.scale(),
+                self.heads.scale(),
                 false,
             )?,
         };
-        self.joined(&context, inputs)
-    }
-
-    fn scale(&self) -> f64 {
-        (self.head_size as f64).sqrt().recip()
+        self.heads.join(&context, inputs)
     }
 
     fn by_head(
@@ -417,21 +457,10 @@ impl CrossAttention {
         [query, key, value]: [&Tensor; 3],
         inputs: &Inputs,
     ) -> Result<[Tensor; 3], TorchError> {
-        let split = [
-            (&inputs.batch).into(),
-            (&inputs.tokens).into(),
-            self.heads.into(),
-            self.head_size.into(),
-        ];
-        let by_head = |projection: &Linear, states: &Tensor| -> Result<Tensor, TorchError> {
-            Ok(view(&projection.forward(states)?, &split)?.f_transpose(1, 2)?)
+        let by_head = |projection: &Linear, states: &Tensor| {
+            self.heads.split(&projection.forward(states)?, inputs)
         };
         Ok([by_head(&self.query, query)?, by_head(&self.key, key)?, by_head(&self.value, value)?])
-    }
-
-    fn joined(&self, context: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
-        reshape(&context.f_transpose(1, 2)?, &[batch, tokens, (self.heads * self.head_size).into()])
     }
 }
 

@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{
     Activation, ActivationLayer, CrossAttention, LayerNorm, Linear, attention_bias, embedding,
+    token_type_embedding,
 };
 use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_sizes,
@@ -309,10 +310,7 @@ impl Embeddings {
             words = transformation.forward(&words)?;
         }
         let positions = slice(&self.positions, 0, &inputs.tokens)?;
-        let types = match inputs.token_type_ids(self.types)? {
-            Some(ids) => embedding(&self.token_types, &ids)?,
-            None => self.token_types.f_select(0, 0)?,
-        };
+        let types = token_type_embedding(&self.token_types, self.types, inputs)?;
         self.norm.forward(&words.f_add(&types)?.f_add(&positions)?)
     }
 }

@@ -9,13 +9,14 @@ use super::bert::BertConfig;
 use super::encoder::{Embeddings, EncoderConfig};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{
-    Activation, ActivationLayer, LayerNorm, Linear, PositionEmbedding, attend, attention_bias,
+    Activation, ActivationLayer, Heads, LayerNorm, Linear, PositionEmbedding, attend,
+    attention_bias,
 };
 use super::{
     Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, check_sizes, read_config_over,
 };
 use crate::checkpoint::Weights;
-use crate::torchscript::{TorchError, reshape, view};
+use crate::torchscript::TorchError;
 
 /// `SqueezeBertConfig`.
 #[derive(Debug, Deserialize)]
@@ -179,8 +180,7 @@ struct Layer {
     query: GroupedLinear,
     key: GroupedLinear,
     value: GroupedLinear,
-    heads: i64,
-    head_size: i64,
+    heads: Heads,
     post_attention: GroupedLinear,
     attention_norm: LayerNorm,
     intermediate: GroupedLinear,
@@ -207,8 +207,7 @@ impl Layer {
             query: projection("query", config.q_groups),
             key: projection("key", config.k_groups),
             value: projection("value", config.v_groups),
-            heads: sizes.num_attention_heads,
-            head_size: hidden / sizes.num_attention_heads,
+            heads: Heads::of(hidden, sizes.num_attention_heads),
             post_attention: convolution(
                 "post_attention",
                 hidden,
@@ -229,16 +228,13 @@ impl Layer {
         bias: &Tensor,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
-        let split = [batch, tokens, self.heads.into(), self.head_size.into()];
-        let by_head = |projection: &GroupedLinear| -> Result<Tensor, TorchError> {
-            Ok(view(&projection.forward(hidden_states)?, &split)?.f_transpose(1, 2)?)
+        let by_head = |projection: &GroupedLinear| {
+            self.heads.split(&projection.forward(hidden_states)?, inputs)
         };
         let (query, key) = (by_head(&self.query)?, by_head(&self.key)?);
         let value = by_head(&self.value)?;
-        let scale = (self.head_size as f64).sqrt().recip();
-        let context = attend([&query, &key, &value], bias, scale, inputs)?.f_transpose(1, 2)?;
-        let context = reshape(&context, &[batch, tokens, (self.heads * self.head_size).into()])?;
+        let context = attend([&query, &key, &value], bias, self.heads.scale(), inputs)?;
+        let context = self.heads.join(&context, inputs)?;
 
         let attended = self.post_attention.forward(&context)?.f_add(hidden_states)?;
         let attended = self.attention_norm.forward(&attended)?;
