@@ -50,12 +50,13 @@ impl Error {
 
 fn client_code(error: &ClientError) -> u8 {
     match error {
-        ClientError::Address(_) | ClientError::Certificates { .. } => 2,
+        ClientError::Address(_) | ClientError::Option(_) | ClientError::Certificates { .. } => 2,
         ClientError::Unreachable { .. }
+        | ClientError::NoneUsable(_)
         | ClientError::NotElasticsearch { .. }
         | ClientError::TooOld(_)
         | ClientError::Credentials(_)
-        | ClientError::Privilege(_) => 5,
+        | ClientError::Privilege { .. } => 5,
         ClientError::Unsupported { .. }
         | ClientError::Licence(_)
         | ClientError::Refused { .. }

@@ -2,126 +2,14 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Method, StatusCode};
 use serde_json::Value;
 
-use super::Connection;
-use crate::model_id::ModelId;
+use super::{ClientError, Connection, Failure};
 use crate::version::Version;
-
-/// What can go wrong between here and a served model.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The address is not one.
-    #[error("the cluster's address cannot be used: {0}")]
-    Address(String),
-    /// The file of `--ca-certs`.
-    #[error(
-        "no certificates can be read from {path}: {reason}; name a file of certificates in PEM form"
-    )]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-    /// No answer.
-    #[error("cannot reach {url}: {reason}\nIs the address right, and the cluster up?")]
-    Unreachable {
-        /// The address.
-        url: String,
-        /// What failed, to the innermost cause.
-        reason: String,
-    },
-    /// An answer, but not of Elasticsearch.
-    #[error(
-        "{url} is not Elasticsearch: {reason}\nCheck the address: a proxy or another service may be answering"
-    )]
-    NotElasticsearch {
-        /// The address.
-        url: String,
-        /// How one can tell.
-        reason: String,
-    },
-    /// A version that cannot load the archives.
-    #[error(
-        "the cluster runs Elasticsearch {0}, whose libtorch cannot load these models: upgrade it to {oldest} or later",
-        oldest = Version::OLDEST
-    )]
-    TooOld(Version),
-    /// A version that lacks something that the model needs.
-    #[error(
-        "the cluster runs Elasticsearch {found}; this model needs {needed} or later: upgrade the cluster"
-    )]
-    Unsupported {
-        /// What runs.
-        found: Version,
-        /// What the model needs.
-        needed: Version,
-    },
-    /// 401.
-    #[error(
-        "the cluster does not accept the credentials: {0}\nGive --es-username and --es-password, or --es-api-key"
-    )]
-    Credentials(String),
-    /// 403.
-    #[error(
-        "the credentials do not allow this: {0}\nThe user or key needs the cluster privilege manage_ml (role machine_learning_admin)"
-    )]
-    Privilege(String),
-    /// 403 for want of a licence.
-    #[error(
-        "the cluster's licence does not allow machine learning: {0}\nIt needs a platinum or enterprise licence; a trial is enough to try"
-    )]
-    Licence(String),
-    /// The id is taken.
-    #[error(
-        "the cluster already has a model {0}: give another id with --es-model-id, or replace it with --clear-previous"
-    )]
-    Exists(ModelId),
-    /// The server refuses a request.
-    #[error("Elasticsearch refuses to {action} ({status}): {reason}")]
-    Refused {
-        /// What was asked.
-        action: String,
-        /// HTTP status.
-        status: u16,
-        /// The server's words.
-        reason: String,
-    },
-    /// All was stored, and yet the model is not complete.
-    #[error(
-        "Elasticsearch does not have the whole definition of {0}, although it acknowledged every part; import it again"
-    )]
-    Incomplete(ModelId),
-    /// The upload failed and what was stored could not be removed.
-    #[error(
-        "{cause}\nThe half-made model {model_id} could not be removed ({reason}): delete it with DELETE _ml/trained_models/{model_id}"
-    )]
-    LeftBehind {
-        /// Why the upload failed.
-        cause: Box<ClientError>,
-        /// The model.
-        model_id: ModelId,
-        /// Why it could not be removed.
-        reason: String,
-    },
-    /// The model is there but does not run.
-    #[error("the model {model_id} is stored, but could not be started: {reason}")]
-    Deployment {
-        /// The model.
-        model_id: ModelId,
-        /// Why not.
-        reason: String,
-    },
-    /// Ctrl-C.
-    #[error("interrupted")]
-    Interrupted,
-}
 
 /// A cluster that answers.
 #[derive(Debug, Clone)]
@@ -211,6 +99,8 @@ impl Client {
         }
         let unreachable = |error: reqwest::Error| ClientError::Unreachable {
             url: self.connection.url.to_string(),
+            failure: failure(&error),
+            sent: !error.is_connect(),
             reason: causes(&error.without_url()),
         };
         let response = request.send().await.map_err(unreachable)?;
@@ -229,10 +119,19 @@ impl Client {
         Err(match status {
             StatusCode::UNAUTHORIZED => ClientError::Credentials(reason),
             StatusCode::FORBIDDEN if reason.contains("license") => ClientError::Licence(reason),
-            StatusCode::FORBIDDEN => ClientError::Privilege(reason),
-            _ => {
-                ClientError::Refused { action: action.to_owned(), status: status.as_u16(), reason }
+            StatusCode::FORBIDDEN => {
+                let (kind, privilege) = privilege(&reason);
+                ClientError::Privilege { reason, kind, privilege }
             }
+            _ => ClientError::Refused {
+                action: action.to_owned(),
+                status: status.as_u16(),
+                kind: answer
+                    .as_ref()
+                    .and_then(|answer| Some(answer["error"]["type"].as_str()?.to_owned())),
+                reason,
+                retry_after: retry_after(&headers),
+            },
         })
     }
 
@@ -262,7 +161,11 @@ fn http_client(connection: &Connection) -> Result<reqwest::Client, ClientError> 
         builder = builder.tls_danger_accept_invalid_certs(true);
     }
     if let Some(path) = &connection.ca_certs {
-        let unusable = |reason: String| ClientError::Certificates { path: path.clone(), reason };
+        let unusable = |reason: String| ClientError::Certificates {
+            option: "--ca-certs",
+            path: path.clone(),
+            reason: format!("{reason}; name a file of certificates in PEM form"),
+        };
         let pem = fs::read(path).map_err(|e| unusable(e.to_string()))?;
         let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| unusable(causes(&e)))?;
         if certificates.is_empty() {
@@ -282,6 +185,45 @@ fn causes(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What kind of failure it is that there is no answer.
+fn failure(error: &reqwest::Error) -> Failure {
+    if error.is_dns() {
+        return Failure::Resolve;
+    }
+    if error.is_timeout() {
+        return Failure::TimedOut;
+    }
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return Failure::Refused;
+        }
+        cause = error.source();
+    }
+    if error.is_connect() { Failure::Other } else { Failure::Broken }
+}
+
+/// The kind of the missing privilege and its name: the least of those that the server names as granting the action (contract 12).
+fn privilege(reason: &str) -> (&'static str, String) {
+    for kind in ["cluster", "index"] {
+        let named = reason.split_once(&format!("granted by the {kind} privileges ["));
+        if let Some((_, names)) = named
+            && let Some((name, _)) = names.split_once([',', ']'])
+        {
+            return (kind, name.to_owned());
+        }
+    }
+    ("cluster", "manage_ml".to_owned())
+}
+
+/// The seconds of `Retry-After`. Its other form, a date, is not worth a clock that may be wrong.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// The server's words: the reason of the error, then of each cause that says something new (contract 0.1).

@@ -2,9 +2,11 @@
 
 mod client;
 mod connection;
+mod error;
 mod import;
 mod trained_models;
 
-pub use client::{Client, ClientError};
+pub use client::Client;
 pub use connection::{Connection, Credentials};
+pub use error::{ClientError, Failure};
 pub use import::{Import, check_free};
