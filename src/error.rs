@@ -54,6 +54,7 @@ fn client_code(error: &ClientError) -> u8 {
         ClientError::Unreachable { .. }
         | ClientError::NoneUsable(_)
         | ClientError::NotElasticsearch { .. }
+        | ClientError::WrongPath { .. }
         | ClientError::TooOld(_)
         | ClientError::Credentials(_)
         | ClientError::Privilege { .. } => 5,

@@ -1,15 +1,18 @@
 //! Options that several subcommands share.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
 
+use super::password;
 use crate::conversion::{Conversion, Options};
-use crate::elasticsearch::{ClientError, Connection, Credentials};
+use crate::elasticsearch::{ClientError, Connection, Credentials, Trust};
 use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::models::AttentionForm;
+use crate::secrets::Secret;
 use crate::source::ModelFiles;
 use crate::tasks::Task;
 
@@ -36,7 +39,7 @@ pub(super) struct ModelArguments {
     hub_model_id: Option<String>,
     /// Token for private and gated repositories
     #[arg(long, value_name = "TOKEN", env = "HUB_ACCESS_TOKEN", hide_env_values = true)]
-    hub_access_token: Option<String>,
+    hub_access_token: Option<Secret>,
     /// The model's id in Elasticsearch [default: derived from --hub-model-id]
     #[arg(long, value_name = "ID")]
     pub(super) es_model_id: Option<ModelId>,
@@ -115,47 +118,104 @@ impl ModelArguments {
 }
 
 /// Where the cluster is and how to log in.
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(group = ArgGroup::new("cluster").required(true).args(["url", "cloud_id"]))]
 pub(super) struct ConnectionArguments {
-    /// The cluster's address; may carry user:password@
+    /// The cluster's address; may carry user:password@. Several, separated by commas, are tried in turn
     #[arg(long, value_name = "URL", env = "ES_URL", hide_env_values = true)]
     url: Option<String>,
     /// The cluster's cloud id
     #[arg(long, value_name = "ID", env = "CLOUD_ID")]
     cloud_id: Option<String>,
-    /// User
-    #[arg(short = 'u', long, value_name = "USER", env = "ES_USERNAME", requires = "es_password")]
+    /// User; without a password it is asked for
+    #[arg(short = 'u', long, value_name = "USER", env = "ES_USERNAME")]
     es_username: Option<String>,
-    /// Password
+    /// Password. Others on this machine can see it for a moment: rather use the variable, the file or the prompt
     #[arg(short = 'p', long, value_name = "PASSWORD", env = "ES_PASSWORD", hide_env_values = true)]
-    es_password: Option<String>,
-    /// API key, encoded or as id:key; wins over user and password
+    es_password: Option<Secret>,
+    /// A file with the password, - for standard input; wins over --es-password
+    #[arg(long, value_name = "PATH")]
+    es_password_file: Option<PathBuf>,
+    /// API key, encoded or as id:key; wins over a token
     #[arg(long, value_name = "KEY", env = "ES_API_KEY", hide_env_values = true)]
-    es_api_key: Option<String>,
-    /// Do not verify the cluster's certificate
-    #[arg(long)]
-    insecure: bool,
-    /// Certificates to trust, in PEM
+    es_api_key: Option<Secret>,
+    /// Bearer token, of a service account or a JWT; wins over user and password
+    #[arg(long, value_name = "TOKEN", env = "ES_TOKEN", hide_env_values = true)]
+    es_token: Option<Secret>,
+    /// Certificates of the authorities to trust instead of the system's, in PEM form
     #[arg(long, value_name = "PATH")]
     ca_certs: Option<PathBuf>,
+    /// SHA-256 of the authority to trust, as Elasticsearch prints it at its first start
+    #[arg(long, value_name = "HEX", conflicts_with = "ca_certs")]
+    ca_fingerprint: Option<String>,
+    /// Certificate to show to the cluster, with its chain, in PEM form
+    #[arg(long, value_name = "PATH")]
+    client_cert: Option<PathBuf>,
+    /// The private key of --client-cert, in PEM form [default: the file of --client-cert]
+    #[arg(long, value_name = "PATH", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+    /// Do not verify the cluster's certificate
+    #[arg(long, conflicts_with_all = ["ca_certs", "ca_fingerprint"])]
+    insecure: bool,
+    /// A further header for every request; can be repeated
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<String>,
+}
+
+/// Shows nothing: the address may hold a password.
+impl fmt::Debug for ConnectionArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionArguments").finish_non_exhaustive()
+    }
 }
 
 impl ConnectionArguments {
+    /// What the options say. Asks for a password if a user is named without one.
     pub(super) fn connection(&self) -> Result<Connection, ClientError> {
         let mut connection = match (&self.url, &self.cloud_id) {
             (Some(url), _) => Connection::to_url(url)?,
             (None, Some(cloud_id)) => Connection::to_cloud(cloud_id)?,
             (None, None) => return Err(ClientError::Address("give --url or --cloud-id".into())),
         };
-        if let Some(key) = &self.es_api_key {
-            connection.credentials = Some(Credentials::ApiKey(key.clone()));
-        } else if let (Some(user), Some(password)) = (&self.es_username, &self.es_password) {
-            let (user, password) = (user.clone(), password.clone());
-            connection.credentials = Some(Credentials::Basic { user, password });
+        connection.headers =
+            self.header.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        connection.trust = match (&self.ca_certs, &self.ca_fingerprint) {
+            _ if self.insecure => Trust::Anyone,
+            (Some(path), _) => Trust::Authorities(path.clone()),
+            (None, Some(fingerprint)) => Trust::Pinned(fingerprint.parse()?),
+            (None, None) => Trust::System,
+        };
+        connection.client_certificate = self.client_cert.as_ref().map(|certificate| {
+            (certificate.clone(), self.client_key.as_ref().unwrap_or(certificate).clone())
+        });
+        // What is empty, as a variable may be, was not given.
+        let given = |secret: &Option<Secret>| secret.clone().filter(|it| !it.expose().is_empty());
+        if let Some(key) = given(&self.es_api_key) {
+            connection.credentials = Some(Credentials::ApiKey(key));
+        } else if let Some(token) = given(&self.es_token) {
+            connection.credentials = Some(Credentials::Bearer(token));
+        } else {
+            let named = self.es_username.clone().filter(|user| !user.is_empty());
+            let password = match &self.es_password_file {
+                Some(path) => Some(password::read(path)?),
+                None => given(&self.es_password),
+            };
+            let is_complete =
+                named.is_none() && password.is_none() && connection.credentials.is_some();
+            match named.or(connection.user.take()) {
+                _ if is_complete => {}
+                Some(user) => {
+                    let password = password.map_or_else(|| password::ask(&user), Ok)?;
+                    connection.credentials = Some(Credentials::Basic { user, password });
+                }
+                None if password.is_some() => {
+                    return Err(ClientError::Option(
+                        "a password is given, but no user: give --es-username (ES_USERNAME)".into(),
+                    ));
+                }
+                None => {}
+            }
         }
-        connection.insecure = self.insecure;
-        connection.ca_certs = self.ca_certs.clone();
         Ok(connection)
     }
 }

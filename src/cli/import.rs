@@ -44,6 +44,7 @@ impl ImportArguments {
         };
         let client = Client::connect(self.connection.connection()?).await?;
         tracing::info!("connected to Elasticsearch {}", client.version());
+        client.check_licence().await?;
         if !self.clear_previous {
             check_free(&client, &model_id).await?;
         }

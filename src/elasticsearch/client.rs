@@ -1,64 +1,135 @@
 //! Requests to a cluster, and what their failures mean.
 
 use std::error::Error;
-use std::fs;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Method, StatusCode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use reqwest::header::{LOCATION, RETRY_AFTER, SET_COOKIE};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 
-use super::{ClientError, Connection, Failure};
+use super::proxies::Proxies;
+use super::{ClientError, Connection, Failure, Trust, tls};
+use crate::secrets::redact;
 use crate::version::Version;
 
 /// A cluster that answers.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    connection: Connection,
+    /// Sent with every request; the secrets among them are marked as such.
+    headers: HeaderMap,
+    proxies: Arc<Proxies>,
+    addresses: Vec<Url>,
+    /// Which of the addresses is in use.
+    current: Arc<AtomicUsize>,
     version: Version,
     serverless: bool,
 }
 
 /// How long a single answer may take. Storing a part on a busy cluster takes long; eland waits as long.
 const TIMEOUT: Duration = Duration::from_secs(300);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The licences that allow machine learning.
+const LICENCES: [&str; 3] = ["platinum", "enterprise", "trial"];
+
+/// What servers say to a plain request at a port for TLS: nginx, Go's net/http.
+const PLAIN_REQUEST: [&str; 2] =
+    ["plain HTTP request was sent to HTTPS port", "HTTP request to an HTTPS server"];
 
 impl Client {
-    /// Connects: reaches the cluster, logs in, and sees that it is one that can serve.
+    /// Connects: reaches the cluster, logs in, and sees that it is one that can serve. Of several addresses the first that does is used.
     ///
     /// # Errors
     /// When it cannot be reached, is something else, is too old, or refuses the credentials.
     pub async fn connect(connection: Connection) -> Result<Self, ClientError> {
-        // Another crate may have set a provider first; either will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let proxies = Proxies::from_environment();
         let mut client = Self {
-            http: http_client(&connection)?,
-            connection,
+            headers: connection.headers()?,
+            http: http_client(&connection, &proxies)?,
+            proxies: Arc::new(proxies),
+            addresses: connection.addresses,
+            current: Arc::default(),
             version: Version::OLDEST,
             serverless: false,
         };
-        let (headers, info) = client.send(Method::GET, "", None, "say what it is").await.map_err(
-            |error| match error {
-                ClientError::Refused { status, reason, .. } => {
-                    client.not_elasticsearch(format!("it answers {status}: {reason}"))
+        let mut failures = Vec::new();
+        for index in 0..client.addresses.len() {
+            client.current.store(index, Ordering::Relaxed);
+            match client.look().await {
+                Ok(()) => return Ok(client),
+                Err(error) if is_of_address(&error) => {
+                    if index + 1 < client.addresses.len() {
+                        tracing::warn!("{error}\nTrying the next address");
+                    }
+                    failures.push(error);
                 }
-                other => other,
-            },
-        )?;
-        let product = headers.get("x-elastic-product").and_then(|value| value.to_str().ok());
-        if product != Some("Elasticsearch") {
-            return Err(
-                client.not_elasticsearch("its answer lacks the header X-Elastic-Product".into())
-            );
+                Err(error) => return Err(error),
+            }
         }
+        match failures.pop() {
+            Some(only) if failures.is_empty() => Err(only),
+            Some(last) => {
+                failures.push(last);
+                Err(ClientError::NoneUsable(failures))
+            }
+            None => Err(ClientError::Address("there is none".into())),
+        }
+    }
+
+    /// Sees what answers.
+    async fn look(&mut self) -> Result<(), ClientError> {
+        let answer = self.send(Method::GET, "", None, "say what it is").await;
+        let (headers, info) = answer.map_err(|error| self.misplaced(error))?;
         let number = info["version"]["number"].as_str().unwrap_or_default();
-        client.version = number.parse().map_err(|reason| client.not_elasticsearch(reason))?;
-        client.serverless = info["version"]["build_flavor"] == "serverless";
-        if !client.supports(Version::OLDEST) {
-            return Err(ClientError::TooOld(client.version));
+        let product = headers.get("x-elastic-product").map(HeaderValue::as_bytes);
+        // Releases before 7.14 did not send the header.
+        let is_old = info["tagline"] == "You Know, for Search"
+            && info["version"]["distribution"].is_null()
+            && number.parse().is_ok_and(|version: Version| version < Version::OLDEST);
+        if product != Some(b"Elasticsearch") && !is_old {
+            let reason = if info["version"]["distribution"] == "opensearch" {
+                format!("it is OpenSearch {number}, which does not have the trained-models API")
+            } else {
+                "its answer lacks the header X-Elastic-Product".to_owned()
+            };
+            return Err(self.not_elasticsearch(reason));
         }
-        Ok(client)
+        self.version = number.parse().map_err(|reason| self.not_elasticsearch(reason))?;
+        self.serverless = info["version"]["build_flavor"] == "serverless";
+        if !self.supports(Version::OLDEST) {
+            return Err(ClientError::TooOld(self.version));
+        }
+        Ok(())
+    }
+
+    /// Refuses a cluster whose licence lacks machine learning. If the licence cannot be read, the later requests will tell.
+    ///
+    /// # Errors
+    /// When the licence does not suffice, or the cluster does not answer.
+    pub async fn check_licence(&self) -> Result<(), ClientError> {
+        if self.serverless {
+            return Ok(());
+        }
+        match self.call(Method::GET, "_license", None, "tell its licence").await {
+            Ok(answer) => {
+                let licence = &answer["license"];
+                match (licence["type"].as_str(), licence["status"].as_str()) {
+                    (Some(kind), Some(status)) if status != "active" => {
+                        Err(ClientError::Licence(format!("the {kind} licence is {status}")))
+                    }
+                    (Some(kind), _) if !LICENCES.contains(&kind) => {
+                        Err(ClientError::Licence(format!("it is a {kind} licence")))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Err(ClientError::Privilege { .. } | ClientError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the cluster has what came with a version. Serverless always has; the number that it gives means nothing.
@@ -84,6 +155,7 @@ impl Client {
         self.send(method, path, body, action).await.map(|(_, answer)| answer)
     }
 
+    /// The one place where a request is sent and its answer classified.
     async fn send(
         &self,
         method: Method,
@@ -91,120 +163,215 @@ impl Client {
         body: Option<Vec<u8>>,
         action: &str,
     ) -> Result<(HeaderMap, Value), ClientError> {
-        let url =
-            self.connection.url.join(path).map_err(|e| ClientError::Address(e.to_string()))?;
-        let mut request = self.http.request(method, url).header("accept", "application/json");
-        if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body);
+        let index = self.current.load(Ordering::Relaxed);
+        let base = self.addresses.get(index).ok_or(ClientError::Address("there is none".into()))?;
+        let url = base.join(path).map_err(|e| ClientError::Address(e.to_string()))?;
+        let mut headers = self.headers.clone();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let sent = body.as_ref().map_or(0, Vec::len);
+        if body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let unreachable = |error: reqwest::Error| ClientError::Unreachable {
-            url: self.connection.url.to_string(),
-            failure: failure(&error),
-            sent: !error.is_connect(),
-            reason: causes(&error.without_url()),
-        };
-        let response = request.send().await.map_err(unreachable)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.map_err(unreachable)?;
+        tracing::debug!("> {method} {url} ({sent} bytes) {}", shown(&headers));
+        let start = Instant::now();
+        let mut request = self.http.request(method, url).headers(headers);
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let (status, headers, text) = receive(request.send().await).await.map_err(|error| {
+            let error = self.unreachable(base, error);
+            tracing::debug!("< failed after {} ms: {error}", start.elapsed().as_millis());
+            // The next request, or the next try of this one, goes to the next address.
+            self.current.store((index + 1) % self.addresses.len(), Ordering::Relaxed);
+            error
+        })?;
+        tracing::debug!(
+            "< {status} ({} bytes, {} ms) {}",
+            text.len(),
+            start.elapsed().as_millis(),
+            shown(&headers)
+        );
         let answer: Option<Value> = serde_json::from_str(&text).ok();
         if status.is_success() {
             return answer
                 .map(|answer| (headers, answer))
                 .ok_or_else(|| self.not_elasticsearch("its answer is not JSON".into()));
         }
-        let reason = answer.as_ref().and_then(reason).unwrap_or_else(|| {
-            let known = status.canonical_reason().unwrap_or("an answer without a reason");
-            format!("{known}, which is not an answer of Elasticsearch's own")
-        });
-        Err(match status {
+        Err(self.refusal(base, status, &headers, &text, answer.as_ref(), action))
+    }
+
+    fn refusal(
+        &self,
+        base: &Url,
+        status: StatusCode,
+        headers: &HeaderMap,
+        text: &str,
+        answer: Option<&Value>,
+        action: &str,
+    ) -> ClientError {
+        let known = status.canonical_reason().unwrap_or("an answer without a reason");
+        let reason = answer.and_then(reason).map_or_else(
+            || format!("{known}, which is not an answer of Elasticsearch's own"),
+            |reason| redact(&reason),
+        );
+        let unanswered = |failure| ClientError::Unreachable {
+            url: self.place(base),
+            failure,
+            reason: format!("the answer is {} {known}", status.as_u16()),
+            sent: false,
+        };
+        match status {
             StatusCode::UNAUTHORIZED => ClientError::Credentials(reason),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => unanswered(Failure::ProxyCredentials),
+            StatusCode::BAD_REQUEST if PLAIN_REQUEST.iter().any(|said| text.contains(said)) => {
+                unanswered(Failure::TlsServer)
+            }
             StatusCode::FORBIDDEN if reason.contains("license") => ClientError::Licence(reason),
             StatusCode::FORBIDDEN => {
                 let (kind, privilege) = privilege(&reason);
                 ClientError::Privilege { reason, kind, privilege }
             }
+            _ if status.is_redirection() => {
+                let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+                let location = redact(location.unwrap_or("another address"));
+                self.not_elasticsearch(format!("it redirects to {location}"))
+            }
             _ => ClientError::Refused {
                 action: action.to_owned(),
                 status: status.as_u16(),
-                kind: answer
-                    .as_ref()
-                    .and_then(|answer| Some(answer["error"]["type"].as_str()?.to_owned())),
+                kind: answer.and_then(|answer| Some(answer["error"]["type"].as_str()?.to_owned())),
                 reason,
-                retry_after: retry_after(&headers),
+                retry_after: retry_after(headers),
             },
-        })
+        }
+    }
+
+    /// What a failure of the very first request means: that the address is not the cluster's.
+    fn misplaced(&self, error: ClientError) -> ClientError {
+        match error {
+            ClientError::Refused { status: 404, reason, .. } => {
+                ClientError::WrongPath { url: self.address(), reason }
+            }
+            ClientError::Refused { status, kind: None, reason, .. }
+                if ![413, 429, 502, 503, 504].contains(&status) =>
+            {
+                self.not_elasticsearch(format!("it answers {status}: {reason}"))
+            }
+            // Elasticsearch closes a connection on which it is not spoken TLS to.
+            ClientError::Unreachable { url, failure: Failure::Broken, reason, sent }
+                if url.starts_with("http:") && !url.contains(THROUGH) =>
+            {
+                ClientError::Unreachable { url, failure: Failure::ClosedUnanswered, reason, sent }
+            }
+            other => other,
+        }
+    }
+
+    fn unreachable(&self, base: &Url, error: reqwest::Error) -> ClientError {
+        let failure = Failure::of(&error);
+        let sent = !error.is_connect();
+        let reason = redact(&causes(&error.without_url()));
+        ClientError::Unreachable { url: self.place(base), failure, reason, sent }
+    }
+
+    /// An address, with the proxy on the way to it.
+    fn place(&self, base: &Url) -> String {
+        match self.proxies.on_the_way_to(base) {
+            Some(proxy) => format!("{base}{THROUGH}{proxy}"),
+            None => base.to_string(),
+        }
+    }
+
+    /// The address in use.
+    fn address(&self) -> String {
+        let index = self.current.load(Ordering::Relaxed);
+        self.addresses.get(index).map(|base| self.place(base)).unwrap_or_default()
     }
 
     fn not_elasticsearch(&self, reason: String) -> ClientError {
-        ClientError::NotElasticsearch { url: self.connection.url.to_string(), reason }
+        ClientError::NotElasticsearch { url: self.address(), reason }
     }
 }
 
-fn http_client(connection: &Connection) -> Result<reqwest::Client, ClientError> {
-    let mut builder = reqwest::Client::builder()
+const THROUGH: &str = " through the proxy ";
+
+/// Whether another address of the cluster may do better.
+fn is_of_address(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::Unreachable { .. }
+            | ClientError::NotElasticsearch { .. }
+            | ClientError::WrongPath { .. }
+            | ClientError::Refused { .. }
+    )
+}
+
+async fn receive(
+    answer: Result<Response, reqwest::Error>,
+) -> Result<(StatusCode, HeaderMap, String), reqwest::Error> {
+    let response = answer?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    Ok((status, headers, response.text().await?))
+}
+
+fn http_client(connection: &Connection, proxies: &Proxies) -> Result<reqwest::Client, ClientError> {
+    let speaks_tls = |address: &Url| {
+        let proxy = proxies.on_the_way_to(address);
+        address.scheme() == "https" || proxy.is_some_and(|proxy| proxy.starts_with("https:"))
+    };
+    let is_used = connection.addresses.iter().any(speaks_tls);
+    let tls =
+        tls::configuration(&connection.trust, connection.client_certificate.as_ref(), is_used)?;
+    if connection.trust == Trust::Anyone {
+        tracing::warn!(
+            "--insecure: the cluster's certificate is not verified; anyone in between can read and change what is sent"
+        );
+    }
+    reqwest::Client::builder()
         .user_agent(concat!("rust-eland/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(TIMEOUT)
         // A redirect would carry the credentials somewhere else.
-        .redirect(reqwest::redirect::Policy::none());
-    if let Some(credentials) = &connection.credentials {
-        let mut value = HeaderValue::try_from(credentials.header()).map_err(|_| {
-            ClientError::Credentials("they hold characters that no header can carry".into())
-        })?;
-        value.set_sensitive(true);
-        builder = builder.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value)]));
-    }
-    if connection.insecure {
-        tracing::warn!(
-            "--insecure: the cluster's certificate is not verified; anyone in between can read and change what is sent"
-        );
-        builder = builder.tls_danger_accept_invalid_certs(true);
-    }
-    if let Some(path) = &connection.ca_certs {
-        let unusable = |reason: String| ClientError::Certificates {
-            option: "--ca-certs",
-            path: path.clone(),
-            reason: format!("{reason}; name a file of certificates in PEM form"),
-        };
-        let pem = fs::read(path).map_err(|e| unusable(e.to_string()))?;
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| unusable(causes(&e)))?;
-        if certificates.is_empty() {
-            return Err(unusable("it holds none".into()));
-        }
-        builder = builder.tls_certs_only(certificates);
-    }
-    builder.build().map_err(|e| ClientError::Address(causes(&e)))
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_backend_preconfigured(tls)
+        .build()
+        .map_err(|error| ClientError::Option(redact(&causes(&error))))
 }
 
-/// An error with its causes, outermost first.
+/// Headers for a trace.
+fn shown(headers: &HeaderMap) -> String {
+    let shown = headers.iter().map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let value = match value.split_once(' ') {
+            Some((scheme, _)) if name == AUTHORIZATION => format!("{scheme} …"),
+            _ if name == SET_COOKIE || headers[name].is_sensitive() => "…".to_owned(),
+            _ => redact(&value),
+        };
+        format!("{name}: {value}")
+    });
+    shown.collect::<Vec<_>>().join("; ")
+}
+
+/// An error with its causes, outermost first. That a request failed, the reader knows.
 fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let mut texts = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {
-        text += &format!(": {error}");
+        texts.push(error.to_string());
         cause = error.source();
     }
-    text
-}
-
-/// What kind of failure it is that there is no answer.
-fn failure(error: &reqwest::Error) -> Failure {
-    if error.is_dns() {
-        return Failure::Resolve;
-    }
-    if error.is_timeout() {
-        return Failure::TimedOut;
-    }
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && error.kind() == std::io::ErrorKind::ConnectionRefused
-        {
-            return Failure::Refused;
-        }
-        cause = error.source();
-    }
-    if error.is_connect() { Failure::Other } else { Failure::Broken }
+    let tells = |text: &String| {
+        ![
+            "error sending request",
+            "client error (",
+            "request or response body error",
+            "error decoding response body",
+        ]
+        .iter()
+        .any(|empty| text.starts_with(empty))
+    };
+    let first = texts.iter().position(tells).unwrap_or(0);
+    texts.split_off(first).join(": ")
 }
 
 /// The kind of the missing privilege and its name: the least of those that the server names as granting the action (contract 12).
@@ -220,10 +387,16 @@ fn privilege(reason: &str) -> (&'static str, String) {
     ("cluster", "manage_ml".to_owned())
 }
 
-/// The seconds of `Retry-After`. Its other form, a date, is not worth a clock that may be wrong.
+/// What `Retry-After` says: seconds, or a date, which is compared with the answer's own.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let answered = headers.get(DATE)?.to_str().ok()?;
+    let (until, now) =
+        (httpdate::parse_http_date(value).ok()?, httpdate::parse_http_date(answered).ok()?);
+    until.duration_since(now).ok()
 }
 
 /// The server's words: the reason of the error, then of each cause that says something new (contract 0.1).

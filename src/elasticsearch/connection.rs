@@ -1,86 +1,186 @@
 //! Where the cluster is and how to log in.
 
-use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
 use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
-use super::ClientError;
+use super::{ClientError, Trust};
+use crate::secrets::Secret;
 
 /// How to log in. Its debug form shows no secret.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// User and password.
     Basic {
         /// The user.
         user: String,
         /// The password.
-        password: String,
+        password: Secret,
     },
     /// An API key, encoded or as `id:key`.
-    ApiKey(String),
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Basic { user, .. } => write!(f, "Basic({user}, …)"),
-            Self::ApiKey(_) => f.write_str("ApiKey(…)"),
-        }
-    }
+    ApiKey(Secret),
+    /// An access token, a service account's token or a JWT.
+    Bearer(Secret),
 }
 
 impl Credentials {
     /// The value of the `Authorization` header.
-    pub(super) fn header(&self) -> String {
-        match self {
+    fn header(&self) -> Result<HeaderValue, ClientError> {
+        // Remembered as secrets too, for they are as good as what they encode.
+        let encoded = |text: &str| Secret::new(STANDARD.encode(text));
+        let value = match self {
+            Self::Basic { user, .. } if user.contains(':') => {
+                return Err(ClientError::Option("a user's name cannot hold a colon".into()));
+            }
             Self::Basic { user, password } => {
-                format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+                format!("Basic {}", encoded(&format!("{user}:{}", password.expose())).expose())
             }
             // The encoded form is base64, which has no colon.
-            Self::ApiKey(key) if key.contains(':') => format!("ApiKey {}", STANDARD.encode(key)),
-            Self::ApiKey(key) => format!("ApiKey {key}"),
-        }
+            Self::ApiKey(key) => match key.expose() {
+                key if key.contains(':') => format!("ApiKey {}", encoded(key).expose()),
+                key => {
+                    remember_decoded(key);
+                    format!("ApiKey {key}")
+                }
+            },
+            Self::Bearer(token) => format!("Bearer {}", token.expose()),
+        };
+        let mut value = HeaderValue::try_from(value).map_err(|_| {
+            ClientError::Option(
+                "the API key or token holds characters that no header can carry: was a line break copied with it?"
+                    .into(),
+            )
+        })?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 }
 
-/// A cluster's address and the way in.
+/// Remembers the key in `base64(id:key)`.
+fn remember_decoded(key: &str) {
+    let decoded = STANDARD.decode(key).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    if let Some((_, key)) = decoded.as_deref().and_then(|decoded| decoded.split_once(':')) {
+        let _ = Secret::new(key);
+    }
+}
+
+/// A header to send with every request. Its value counts as a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    name: HeaderName,
+    value: Secret,
+}
+
+impl FromStr for Header {
+    type Err = ClientError;
+
+    /// Reads `Name: value`.
+    fn from_str(text: &str) -> Result<Self, ClientError> {
+        // No message repeats the text, which may be a secret without a name.
+        let invalid = |reason: &str| ClientError::Option(format!("--header: {reason}"));
+        let (name, value) =
+            text.split_once(':').ok_or_else(|| invalid("it is not of the form 'Name: value'"))?;
+        let value = Secret::new(value.trim());
+        let name: HeaderName =
+            name.trim().parse().map_err(|_| invalid("what is before the colon is not a name"))?;
+        if HeaderValue::from_str(value.expose()).is_err() {
+            return Err(invalid(&format!(
+                "the value of {name} holds characters that no header can carry"
+            )));
+        }
+        let ours = [
+            "accept",
+            "content-length",
+            "content-type",
+            "content-encoding",
+            "connection",
+            "transfer-encoding",
+        ];
+        if ours.contains(&name.as_str()) {
+            return Err(invalid(&format!("{name} is set by the program")));
+        }
+        Ok(Self { name, value })
+    }
+}
+
+/// A cluster's addresses and the way in.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// The address, without user and password, its path ending in a slash.
-    pub(super) url: Url,
+    /// The addresses, without user and password, their paths ending in a slash; at least one.
+    pub(super) addresses: Vec<Url>,
+    /// A user whom the address names without a password.
+    pub user: Option<String>,
     /// How to log in.
     pub credentials: Option<Credentials>,
-    /// Whether any certificate will do.
-    pub insecure: bool,
-    /// Certificates to trust, in PEM, instead of the system's.
-    pub ca_certs: Option<PathBuf>,
+    /// Which certificates are believed.
+    pub trust: Trust,
+    /// A certificate to show to the cluster and the file of its private key, both in PEM form.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Headers to send with every request.
+    pub headers: Vec<Header>,
 }
 
 impl Connection {
-    /// Takes an address; user and password in it become the credentials.
+    /// Takes an address, or several separated by commas; user and password in them become the credentials.
     ///
     /// # Errors
-    /// When it is not an http or https address.
-    pub fn to_url(address: &str) -> Result<Self, ClientError> {
+    /// When one is not an http or https address, or when they hold different credentials.
+    pub fn to_url(addresses: &str) -> Result<Self, ClientError> {
+        let mut connection = Self {
+            addresses: Vec::new(),
+            user: None,
+            credentials: None,
+            trust: Trust::System,
+            client_certificate: None,
+            headers: Vec::new(),
+        };
+        for address in separated(addresses) {
+            connection.add(address)?;
+        }
+        Ok(connection)
+    }
+
+    fn add(&mut self, address: &str) -> Result<(), ClientError> {
         // The address may hold a password, so no message repeats it.
-        let invalid = |reason: &str| ClientError::Address(reason.to_owned());
+        let invalid = |reason: &str| {
+            ClientError::Address(format!("{reason}; write http://host:9200 or https://host:9200"))
+        };
         let mut url = Url::parse(address).map_err(|e| invalid(&e.to_string()))?;
         if !["http", "https"].contains(&url.scheme()) || !url.has_host() {
             return Err(invalid("it does not begin with http:// or https:// and a host"));
         }
         let decoded = |text: &str| {
-            percent_decoded(text).ok_or_else(|| invalid("user or password is not UTF-8"))
+            let decoded = percent_decode_str(text).decode_utf8();
+            decoded.map(String::from).map_err(|_| invalid("user or password is not UTF-8"))
         };
-        let credentials = match (url.username(), url.password()) {
-            ("", None) => None,
-            (user, Some(password)) => {
-                Some(Credentials::Basic { user: decoded(user)?, password: decoded(password)? })
+        let user = decoded(url.username())?;
+        let credentials = match url.password() {
+            None => None,
+            Some(password) => {
+                // As it is written in the address.
+                let _ = Secret::new(password);
+                let password = Secret::new(decoded(password)?);
+                Some(Credentials::Basic { user: user.clone(), password })
             }
-            (_, None) => return Err(invalid("it names a user without a password")),
         };
+        let differ = (credentials.is_some()
+            && self.credentials.is_some()
+            && credentials != self.credentials)
+            || (!user.is_empty() && self.user.as_ref().is_some_and(|other| *other != user));
+        if differ {
+            return Err(ClientError::Address(
+                "two of them hold different credentials, but they are to be one cluster's".into(),
+            ));
+        }
+        if !user.is_empty() {
+            self.user = Some(user);
+        }
+        self.credentials = credentials.or(self.credentials.take());
         // Neither call can fail for an address with a host.
         let _ = url.set_username("");
         let _ = url.set_password(None);
@@ -89,7 +189,8 @@ impl Connection {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        Ok(Self { url, credentials, insecure: false, ca_certs: None })
+        self.addresses.push(url);
+        Ok(())
     }
 
     /// Takes a cloud id: `name:` and the base64 of `host[:port]$elasticsearch-uuid$kibana-uuid`.
@@ -103,70 +204,143 @@ impl Connection {
                     .into(),
             )
         };
-        let (_, encoded) = cloud_id.rsplit_once(':').ok_or_else(invalid)?;
+        let (_, encoded) = cloud_id.trim().rsplit_once(':').ok_or_else(invalid)?;
         let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let decoded = decoded.ok_or_else(invalid)?;
         let mut parts = decoded.split('$');
         let (host, uuid) = parts.next().zip(parts.next()).ok_or_else(invalid)?;
         let (host, port) = host.split_once(':').unwrap_or((host, "443"));
-        if host.is_empty() || uuid.is_empty() {
+        // The identifier may bring its own port, which is then the one.
+        let (uuid, port) = uuid.split_once(':').unwrap_or((uuid, port));
+        let is_name = |text: &str| {
+            !text.is_empty()
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        };
+        if !is_name(host) || !is_name(uuid) || port.parse::<u16>().is_err() {
             return Err(invalid());
         }
         Self::to_url(&format!("https://{uuid}.{host}:{port}"))
     }
+
+    /// What is sent with every request; secrets are marked as such.
+    pub(super) fn headers(&self) -> Result<HeaderMap, ClientError> {
+        let mut headers = HeaderMap::new();
+        if let Some(credentials) = &self.credentials {
+            headers.insert(AUTHORIZATION, credentials.header()?);
+        }
+        for Header { name, value } in &self.headers {
+            if headers.contains_key(AUTHORIZATION) && name == AUTHORIZATION {
+                return Err(ClientError::Option(
+                    "--header: Authorization is given, and credentials too; give one of them"
+                        .into(),
+                ));
+            }
+            let value = HeaderValue::from_str(value.expose());
+            let mut value = value.map_err(|e| ClientError::Option(format!("--header: {e}")))?;
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        Ok(headers)
+    }
 }
 
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let code = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let code = code.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match (first, code) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
+/// Splits at the commas that another address follows; a password may hold some too.
+fn separated(addresses: &str) -> impl Iterator<Item = &str> {
+    let starts = |rest: &str| {
+        let rest = rest.trim_start();
+        rest.is_empty() || rest.starts_with("http://") || rest.starts_with("https://")
+    };
+    let mut rest = Some(addresses);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let comma = text.match_indices(',').map(|(at, _)| at).find(|at| starts(&text[at + 1..]));
+        let (first, others) = match comma {
+            Some(at) => (&text[..at], Some(&text[at + 1..])),
+            None => (text, None),
+        };
+        rest = others.filter(|others| !others.trim().is_empty());
+        Some(first.trim())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn header(connection: &Connection) -> HeaderValue {
+        connection.credentials.as_ref().unwrap().header().unwrap()
+    }
+
     #[test]
     fn user_and_password_leave_the_address() {
-        let connection = Connection::to_url("https://me:p%40ss%3Aw@host:9200/es").unwrap();
-        assert_eq!(connection.url.as_str(), "https://host:9200/es/");
-        let header = connection.credentials.as_ref().unwrap().header();
-        assert_eq!(header, format!("Basic {}", STANDARD.encode("me:p@ss:w")));
-        assert!(!format!("{connection:?}").contains("p@ss"));
-        for address in ["host:9200", "ftp://host", "https://user@host", "", "https://"] {
+        let connection = Connection::to_url("https://me:p%40ss%3Aw,x@host:9200/es").unwrap();
+        assert_eq!(connection.addresses[0].as_str(), "https://host:9200/es/");
+        assert_eq!(header(&connection), format!("Basic {}", STANDARD.encode("me:p@ss:w,x")));
+        let shown = format!("{connection:?}");
+        assert!(!shown.contains("p@ss") && !shown.contains("p%40ss"), "{shown}");
+        assert!(header(&connection).is_sensitive());
+        for address in
+            ["host:9200", "ftp://host", "", "https://", "https://[::1", "https://a:9200,b:9200"]
+        {
             assert!(Connection::to_url(address).is_err(), "{address}");
         }
+        let user = Connection::to_url("https://me@[::1]:9200").unwrap();
+        assert_eq!((user.user.as_deref(), user.credentials), (Some("me"), None));
+        assert_eq!(user.addresses[0].as_str(), "https://[::1]:9200/");
+    }
+
+    #[test]
+    fn several_addresses_are_one_cluster() {
+        let connection =
+            Connection::to_url("http://a:9200, https://me:x@b/p,http://me:x@[::1]:1,").unwrap();
+        let addresses: Vec<_> = connection.addresses.iter().map(Url::as_str).collect();
+        assert_eq!(addresses, ["http://a:9200/", "https://b/p/", "http://[::1]:1/"]);
+        assert!(connection.credentials.is_some());
+        assert!(Connection::to_url("http://me:x@a,http://me:y@b").is_err());
+        assert!(Connection::to_url("http://me@a,http://you@b").is_err());
     }
 
     #[test]
     fn cloud_ids_name_a_host() {
         let cloud = |text: &str| Connection::to_cloud(&format!("my:{}", STANDARD.encode(text)));
-        let url = |text: &str| cloud(text).unwrap().url.to_string();
+        let url = |text: &str| cloud(text).unwrap().addresses[0].to_string();
         assert_eq!(url("eu.cloud.io$abc$def"), "https://abc.eu.cloud.io/");
+        assert_eq!(url("eu.cloud.io$abc"), "https://abc.eu.cloud.io/");
         assert_eq!(url("eu.cloud.io:9243$abc$def"), "https://abc.eu.cloud.io:9243/");
+        assert_eq!(url("eu.cloud.io:9243$abc:9244$def"), "https://abc.eu.cloud.io:9244/");
         assert!(cloud("nothing").is_err() && Connection::to_cloud("x").is_err());
+        assert!(cloud("evil.io/$a$").is_err() && cloud("x$u:p@evil.io#$").is_err());
     }
 
     #[test]
-    fn both_forms_of_an_api_key_give_one_header() {
-        let encoded = STANDARD.encode("id:key");
-        assert_eq!(
-            Credentials::ApiKey("id:key".into()).header(),
-            Credentials::ApiKey(encoded).header()
-        );
+    fn each_kind_of_credentials_has_its_header() {
+        let value = |credentials: Credentials| credentials.header().unwrap();
+        let key = |text: &str| value(Credentials::ApiKey(Secret::new(text)));
+        assert_eq!(key("id:key"), key(&STANDARD.encode("id:key")));
+        assert_eq!(value(Credentials::Bearer(Secret::new("a.b.c"))), "Bearer a.b.c");
+        assert!(Credentials::Bearer(Secret::new("a\nb")).header().is_err());
+        let (user, password) = ("a:b".into(), Secret::new("c"));
+        assert!(Credentials::Basic { user, password }.header().is_err());
+    }
+
+    #[test]
+    fn headers_are_checked_and_not_repeated() {
+        assert!("X-Tenant: blue".parse::<Header>().is_ok());
+        assert!("X-Empty:".parse::<Header>().is_ok());
+        for wrong in [
+            "hidden-value",
+            "a b: hidden-value",
+            ": hidden-value",
+            "X: hidden\nvalue",
+            "Accept: hidden",
+        ] {
+            let message = wrong.parse::<Header>().unwrap_err().to_string();
+            assert!(message.starts_with("--header: ") && !message.contains("hidden"), "{message}");
+        }
+        let mut connection = Connection::to_url("http://me:x@host").unwrap();
+        connection.headers = vec!["authorization: Basic x".parse().unwrap()];
+        assert!(connection.headers().is_err());
+        connection.credentials = None;
+        assert!(connection.headers().unwrap()["authorization"].is_sensitive());
     }
 }

@@ -1,9 +1,9 @@
 //! What can go wrong between here and a served model, told apart, each with what to do about it.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Failure;
 use crate::model_id::ModelId;
 use crate::version::Version;
 
@@ -39,7 +39,7 @@ pub enum ClientError {
         sent: bool,
     },
     /// None of several addresses gave a cluster.
-    #[error("none of the {} addresses can be used", .0.len())]
+    #[error("none of the {} addresses can be used:\n{}", .0.len(), numbered(.0))]
     NoneUsable(Vec<ClientError>),
     /// An answer, but not of Elasticsearch.
     #[error(
@@ -49,6 +49,16 @@ pub enum ClientError {
         /// The address.
         url: String,
         /// How one can tell.
+        reason: String,
+    },
+    /// 404 for the very first request.
+    #[error(
+        "nothing is served at {url}: {reason}\nCheck the path of the address: behind a proxy it may need another prefix, without one it has none"
+    )]
+    WrongPath {
+        /// The address.
+        url: String,
+        /// The server's words.
         reason: String,
     },
     /// A version that cannot load the archives.
@@ -176,6 +186,11 @@ impl ClientError {
     }
 }
 
+fn numbered(errors: &[ClientError]) -> String {
+    let lines = errors.iter().zip(1..).map(|(error, number)| format!("{number}. {error}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// What to do about a refusal whose reason does not tell: a further line, or nothing.
 fn advice(status: u16, kind: Option<&str>) -> &'static str {
     match (status, kind) {
@@ -192,94 +207,6 @@ fn advice(status: u16, kind: Option<&str>) -> &'static str {
             "\nThe cluster, or a proxy before it, is not able to answer now: see its health and try again"
         }
         _ => "",
-    }
-}
-
-/// Why there is no answer. Its display form is what to do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// The host's name is not known.
-    Resolve,
-    /// Nothing listens at the port.
-    Refused,
-    /// Nothing answers in time.
-    TimedOut,
-    /// The connection broke, or the answer was cut.
-    Broken,
-    /// The certificate is signed by an authority that is not trusted.
-    UnknownIssuer,
-    /// The certificate is one of another host.
-    WrongHost,
-    /// The certificate has expired, or is not yet valid.
-    Expired,
-    /// No certificate that the server presents has the fingerprint that was given.
-    Fingerprint,
-    /// Something else is wrong with the certificate.
-    Certificate,
-    /// The server wants a certificate of ours.
-    ClientCertificate,
-    /// TLS was spoken to a port that does not speak it.
-    PlainServer,
-    /// Plain HTTP was spoken to a port that does not speak it.
-    TlsServer,
-    /// The proxy wants credentials.
-    ProxyCredentials,
-    /// The proxy does not connect to the cluster.
-    Proxy,
-    /// Anything else.
-    Other,
-}
-
-impl Failure {
-    /// Whether it may pass by itself.
-    #[must_use]
-    pub fn is_transient(self) -> bool {
-        matches!(
-            self,
-            Self::Resolve
-                | Self::Refused
-                | Self::TimedOut
-                | Self::Broken
-                | Self::Proxy
-                | Self::Other
-        )
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Resolve => "Nobody knows a host of this name: is it written right?",
-            Self::Refused => "Nothing listens there: are address and port right, and is the cluster up?",
-            Self::TimedOut => {
-                "Nothing answers there: are address and port right, and does a firewall or a proxy stand in between?"
-            }
-            Self::Broken => "The connection broke: try again",
-            Self::UnknownIssuer => {
-                "The certificate is not signed by an authority that is trusted here: name the cluster's CA with --ca-certs \
-                 (config/certs/http_ca.crt of the cluster) or give its fingerprint with --ca-fingerprint"
-            }
-            Self::WrongHost => {
-                "The certificate is one for other names: use one of them in the address"
-            }
-            Self::Expired => "Renew the cluster's certificate, and see that this machine's clock is right",
-            Self::Fingerprint => {
-                "Compare --ca-fingerprint with what Elasticsearch printed at its first start; if it is right, someone else answers there"
-            }
-            Self::Certificate => "Renew the cluster's certificate",
-            Self::ClientCertificate => {
-                "Give one that the cluster, or the proxy before it, trusts, with --client-cert and --client-key"
-            }
-            Self::PlainServer => "The port does not speak TLS: write http:// instead of https://",
-            Self::TlsServer => "The port seems to speak TLS: write https:// instead of http://",
-            Self::ProxyCredentials => {
-                "Put the proxy's user and password into the address in HTTPS_PROXY or HTTP_PROXY (http://user:password@host:port)"
-            }
-            Self::Proxy => {
-                "The proxy does not connect to the cluster: is it allowed to, and is the cluster up? NO_PROXY names hosts to reach without it"
-            }
-            Self::Other => "Is the address right, and the cluster up?",
-        })
     }
 }
 

@@ -3,10 +3,15 @@
 mod client;
 mod connection;
 mod error;
+mod failure;
 mod import;
+mod proxies;
+mod tls;
 mod trained_models;
 
 pub use client::Client;
-pub use connection::{Connection, Credentials};
-pub use error::{ClientError, Failure};
+pub use connection::{Connection, Credentials, Header};
+pub use error::ClientError;
+pub use failure::Failure;
 pub use import::{Import, check_free};
+pub use tls::{Fingerprint, Trust};

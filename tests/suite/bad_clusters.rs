@@ -98,7 +98,7 @@ fn credentials_that_are_missing_or_wrong_or_weak() {
 #[test]
 fn a_licence_without_machine_learning() {
     let options = Options { license: License::Basic, ..Options::default() };
-    let standin = refused(options, &[], 6, &["non-compliant", "platinum"]);
+    let standin = refused(options, &[], 6, &["it is a basic licence", "platinum"]);
     assert!(standin.model_ids().is_empty());
 }
 

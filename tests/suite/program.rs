@@ -10,12 +10,35 @@ pub fn program() -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_rust-eland")))
 }
 
+/// What changes where the program connects to and what it says.
+const VARIABLES: [&str; 20] = [
+    "ALL_PROXY",
+    "CLOUD_ID",
+    "ES_API_KEY",
+    "ES_PASSWORD",
+    "ES_TOKEN",
+    "ES_URL",
+    "ES_USERNAME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "HUB_ACCESS_TOKEN",
+    "NO_PROXY",
+    "REQUEST_METHOD",
+    "RUST_LOG",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "NO_COLOR",
+];
+
 /// A command without the program's environment variables.
 pub fn clean(mut command: Command) -> Command {
-    for name in ["ES_URL", "CLOUD_ID", "ES_USERNAME", "ES_PASSWORD", "ES_API_KEY", "RUST_LOG"] {
+    for name in VARIABLES {
         command.env_remove(name);
     }
-    command.env_remove("HUB_ACCESS_TOKEN").env("NO_PROXY", "127.0.0.1");
     command
 }
 

@@ -1,0 +1,81 @@
+//! Where a password comes from that neither the command line nor the environment holds.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, stderr, stdin};
+use std::path::Path;
+
+use crate::elasticsearch::ClientError;
+use crate::secrets::Secret;
+
+/// No password is longer: such a file is another one.
+const LONGEST: u64 = 4096;
+
+/// Reads the password in a file, `-` for standard input. A line break at its end is cut.
+pub(super) fn read(path: &Path) -> Result<Secret, ClientError> {
+    let unusable = |reason: &str| {
+        ClientError::Option(format!(
+            "--es-password-file {}: {reason}; name a file that holds the password and nothing else",
+            path.display()
+        ))
+    };
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        stdin().lock().take(LONGEST + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| unusable(&error.to_string()))?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(unusable(&format!("it is longer than {LONGEST} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| unusable("it is not UTF-8"))?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return Err(unusable("it is empty"));
+    }
+    if password.contains(char::is_control) {
+        return Err(unusable("it holds more than one line"));
+    }
+    Ok(Secret::new(password))
+}
+
+/// Asks for the password on the terminal, without showing it.
+pub(super) fn ask(user: &str) -> Result<Secret, ClientError> {
+    let missing = |reason: &str| {
+        ClientError::Option(format!(
+            "the user {user} is given without a password, and {reason}: give --es-password-file, or set ES_PASSWORD"
+        ))
+    };
+    if !stdin().is_terminal() || !stderr().is_terminal() {
+        return Err(missing("there is no terminal to ask for it"));
+    }
+    let answer = rpassword::prompt_password(format!("Password of {user}: "));
+    let password = answer.map_err(|error| missing(&format!("it cannot be read: {error}")))?;
+    if password.is_empty() { Err(missing("none was typed")) } else { Ok(Secret::new(password)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_holds_the_password_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let of = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            read(&path)
+        };
+        for text in ["s3cret word", "s3cret word\n", "s3cret word\r\n"] {
+            assert_eq!(of(text.as_bytes()).unwrap().expose(), "s3cret word");
+        }
+        assert_eq!(of(b" kept \n").unwrap().expose(), " kept ");
+        for wrong in [&b""[..], b"\n", b"one\ntwo", b"\xff", &[b'x'; 5000]] {
+            assert!(of(wrong).is_err());
+        }
+        assert!(read(folder.path()).is_err() && read(&folder.path().join("none")).is_err());
+    }
+}

@@ -1,0 +1,272 @@
+//! Whom to believe: how the certificates of the cluster are verified, and the one that it may want of us.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::{fmt, fs};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
+use sha2::{Digest, Sha256};
+
+use super::ClientError;
+
+/// Which certificates of the cluster are believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Those that the system's authorities sign.
+    #[default]
+    System,
+    /// Those that the authorities in a file sign, in PEM form.
+    Authorities(PathBuf),
+    /// Those that the authority of this fingerprint signs, and itself.
+    Pinned(Fingerprint),
+    /// Any.
+    Anyone,
+}
+
+/// The SHA-256 of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl FromStr for Fingerprint {
+    type Err = ClientError;
+
+    /// Reads 64 hexadecimal digits, with colons or without: the forms of Elasticsearch and of openssl.
+    fn from_str(text: &str) -> Result<Self, ClientError> {
+        let invalid = || {
+            ClientError::Option(
+                "--ca-fingerprint: it is not a SHA-256, which has 64 hexadecimal digits, with colons between the bytes or without: \
+                 copy it from what Elasticsearch printed at its first start, or from openssl x509 -fingerprint -sha256 -in http_ca.crt"
+                    .into(),
+            )
+        };
+        // openssl writes a name before it.
+        let digits = text.rsplit_once('=').map_or(text, |(_, digits)| digits);
+        let digits: Vec<u8> = digits.bytes().filter(|byte| !b": \t\r\n".contains(byte)).collect();
+        if digits.len() != 64 {
+            return Err(invalid());
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            let pair = std::str::from_utf8(pair).ok();
+            let pair = pair.filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()));
+            *byte = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(invalid)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Fingerprint {
+    fn of(certificate: &CertificateDer<'_>) -> Self {
+        Self(Sha256::digest(certificate).into())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// How TLS is spoken to the cluster. Reads all files, so that a missing one is told before any work.
+pub(super) fn configuration(
+    trust: &Trust,
+    client_certificate: Option<&(PathBuf, PathBuf)>,
+    is_used: bool,
+) -> Result<ClientConfig, ClientError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ClientError::Option(format!("TLS cannot be set up: {error}")))?;
+    let builder = match trust {
+        Trust::Authorities(path) => builder.with_root_certificates(authorities(path)?),
+        Trust::Pinned(fingerprint) => {
+            let verifier = Pinned { fingerprint: Some(*fingerprint), provider };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+        Trust::Anyone => {
+            let verifier = Pinned { fingerprint: None, provider };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+        // Without an address that needs them, a machine without authorities is as good as any.
+        Trust::System if !is_used => builder.with_root_certificates(RootCertStore::empty()),
+        Trust::System => {
+            let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(|error| {
+                ClientError::Option(format!(
+                    "this machine's certificate authorities cannot be read: {error}\nInstall them (Debian's package \
+                     ca-certificates), or give --ca-certs or --ca-fingerprint"
+                ))
+            })?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let Some((certificate, key)) = client_certificate else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates("--client-cert", certificate)?;
+    builder.with_client_auth_cert(chain, private_key(key)?).map_err(|error| {
+        ClientError::Certificates {
+            option: "--client-cert",
+            path: certificate.clone(),
+            reason: format!("it cannot be used with the key of --client-key: {error}"),
+        }
+    })
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, ClientError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates("--ca-certs", path)? {
+        store.add(certificate).map_err(|error| unusable("--ca-certs", path, &error.to_string()))?;
+    }
+    Ok(store)
+}
+
+fn certificates(
+    option: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    let bytes = fs::read(path).map_err(|error| unusable(option, path, &error.to_string()))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|error| unusable(option, path, &format!("it is broken: {error}")))?;
+    if certificates.is_empty() {
+        let reason = if bytes.is_empty() { "it is empty" } else { "it holds no certificate" };
+        return Err(unusable(option, path, reason));
+    }
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ClientError> {
+    let option = "--client-key";
+    let told = |reason: &str| ClientError::Certificates {
+        option,
+        path: path.to_owned(),
+        reason: format!("{reason}; name a file with the private key in PEM form, not encrypted"),
+    };
+    let bytes = fs::read(path).map_err(|error| told(&error.to_string()))?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound if bytes.windows(9).any(|window| window == b"ENCRYPTED") => {
+            told("the key in it is encrypted (openssl pkey -in KEY -out FILE decrypts it)")
+        }
+        pem::Error::NoItemsFound => told("it holds no private key"),
+        // Nothing of the file's content is told.
+        _ => told("it is broken"),
+    })
+}
+
+fn unusable(option: &'static str, path: &Path, reason: &str) -> ClientError {
+    ClientError::Certificates {
+        option,
+        path: path.to_owned(),
+        reason: format!(
+            "{reason}; name a file of certificates in PEM form (-----BEGIN CERTIFICATE-----)"
+        ),
+    }
+}
+
+/// The certificate was not found.
+#[derive(Debug, thiserror::Error)]
+#[error("none of the server's certificates has the fingerprint; theirs are {}", .0.join(", "))]
+pub(super) struct NotPinned(Vec<String>);
+
+/// Believes a chain that holds the certificate of a fingerprint, as Elastic's own clients do, and asks more of it than they: if it is
+/// not the server's own certificate, it must have signed that one. The host's name is not compared: the authority that Elasticsearch
+/// makes at its first start signs for its own cluster alone, for the names that the machine had then. Without a fingerprint every
+/// chain is believed.
+#[derive(Debug)]
+struct Pinned {
+    fingerprint: Option<Fingerprint>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let believed = ServerCertVerified::assertion();
+        let Some(wanted) = self.fingerprint else { return Ok(believed) };
+        if Fingerprint::of(end_entity) == wanted {
+            return Ok(believed);
+        }
+        let Some(authority) = intermediates.iter().find(|one| Fingerprint::of(one) == wanted)
+        else {
+            let presented = std::iter::once(end_entity).chain(intermediates);
+            let presented = presented.map(|one| Fingerprint::of(one).to_string()).collect();
+            return Err(CertificateError::Other(OtherError(Arc::new(NotPinned(presented)))).into());
+        };
+        let mut store = RootCertStore::empty();
+        store.add(authority.clone())?;
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(end_entity)?,
+            &store,
+            intermediates,
+            now,
+            self.provider.signature_verification_algorithms.all,
+        )?;
+        Ok(believed)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_are_read_in_the_forms_in_which_they_are_printed() {
+        let plain = "00112233445566778899aabbccddeeff".repeat(2);
+        let read = |text: &str| text.parse::<Fingerprint>();
+        let colons: Vec<_> = (0..32).map(|i| plain[2 * i..2 * i + 2].to_uppercase()).collect();
+        let colons = colons.join(":");
+        for text in [plain.clone(), colons.clone(), format!("sha256 Fingerprint={colons}\n")] {
+            assert_eq!(read(&text).unwrap().to_string(), plain, "{text}");
+        }
+        for wrong in [
+            "",
+            "00",
+            &plain[2..],
+            &format!("{plain}00"),
+            &plain.replace('a', "g"),
+            &"+1".repeat(32),
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Secrets: what is one is known in one place, so that no log and no message shows it, whoever writes it.
+//!
+//! A [`Secret`] remembers its text, and the forms in which it travels, for the life of the process. [`redact`] replaces each of them by
+//! `…`; everything that the program writes to standard error goes through it ([`stderr`]), the traces of other crates too.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{PoisonError, RwLock};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// What stands for a secret.
+const HIDDEN: &str = "…";
+
+/// Shorter secrets are hidden only where they stand alone: a password `a` would make every message unreadable.
+const ALONE: usize = 8;
+
+/// All forms of all secrets, the longest first, so that no secret is half hidden by another that is a part of it.
+static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
+
+/// A text that nobody may see: a password, a key, a token. Its debug form does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret and remembers it.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let unquoted = |quoted: String| quoted[1..quoted.len() - 1].to_owned();
+        let encoded = utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string();
+        let mut forms = vec![
+            unquoted(serde_json::Value::from(text.as_str()).to_string()),
+            unquoted(format!("{text:?}")),
+            encoded.to_ascii_lowercase(),
+            encoded,
+            STANDARD.encode(&text),
+            STANDARD_NO_PAD.encode(&text),
+            URL_SAFE.encode(&text),
+            URL_SAFE_NO_PAD.encode(&text),
+            text.clone(),
+        ];
+        let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+        known.append(&mut forms);
+        known.retain(|form| !form.is_empty());
+        known.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        known.dedup();
+        Self(text)
+    }
+
+    /// The text, for the one place that sends it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+/// The text without the secrets that are known so far.
+#[must_use]
+pub fn redact(text: &str) -> String {
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    known.iter().fold(text.to_owned(), |text, secret| hide(text, secret))
+}
+
+fn hide(text: String, secret: &str) -> String {
+    if !text.contains(secret) {
+        return text;
+    }
+    let alone = secret.chars().count() < ALONE;
+    let mut hidden = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once(secret) {
+        hidden += before;
+        let touches = before.ends_with(char::is_alphanumeric)
+            || before.is_empty() && hidden.ends_with(char::is_alphanumeric)
+            || after.starts_with(char::is_alphanumeric);
+        hidden += if alone && touches { secret } else { HIDDEN };
+        rest = after;
+    }
+    hidden + rest
+}
+
+/// Standard error, without the secrets.
+#[must_use]
+pub fn stderr() -> impl Write {
+    Redacted(io::stderr())
+}
+
+/// Each write is one whole line of a log.
+struct Redacted<W>(W);
+
+impl<W: Write> Write for Redacted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(redact(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_hidden_in_every_form() {
+        let secret = Secret::new("p@ss/w\"ord√");
+        let forms = [
+            "p@ss/w\"ord√".to_owned(),
+            "p%40ss%2Fw%22ord%E2%88%9A".to_owned(),
+            "p%40ss%2fw%22ord%e2%88%9a".to_owned(),
+            format!("{:?}", "p@ss/w\"ord√"),
+            STANDARD.encode("p@ss/w\"ord√"),
+        ];
+        for form in forms {
+            let text = redact(&format!("before {form} after{form}"));
+            assert!(text.matches('…').count() == 2 && text.starts_with("before "), "{text}");
+        }
+        assert_eq!(format!("{secret:?}"), "…");
+    }
+
+    #[test]
+    fn a_short_secret_is_hidden_where_it_stands_alone() {
+        let _secret = Secret::new("zqx");
+        assert_eq!(redact("zqx: user:zqx@host, zqxy azqx zqx"), "…: user:…@host, zqxy azqx …");
+        let _empty = Secret::new("");
+        assert_eq!(redact("a b"), "a b");
+    }
+
+    #[test]
+    fn a_log_shows_no_secret() {
+        let _secret = Secret::new("correct horse");
+        let mut log = Redacted(Vec::new());
+        writeln!(log, "password=correct horse").unwrap();
+        assert_eq!(String::from_utf8(log.0).unwrap(), "password=…\n");
+    }
+}
