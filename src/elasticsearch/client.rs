@@ -1,6 +1,5 @@
 //! Requests to a cluster, and what their failures mean.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use reqwest::header::{LOCATION, RETRY_AFTER, SET_COOKIE};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 
+use super::failure::causes;
 use super::proxies::Proxies;
 use super::{ClientError, Connection, Failure, Trust, tls};
 use crate::secrets::redact;
@@ -350,28 +350,6 @@ fn shown(headers: &HeaderMap) -> String {
         format!("{name}: {value}")
     });
     shown.collect::<Vec<_>>().join("; ")
-}
-
-/// An error with its causes, outermost first. That a request failed, the reader knows.
-fn causes(error: &dyn Error) -> String {
-    let mut texts = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        texts.push(error.to_string());
-        cause = error.source();
-    }
-    let tells = |text: &String| {
-        ![
-            "error sending request",
-            "client error (",
-            "request or response body error",
-            "error decoding response body",
-        ]
-        .iter()
-        .any(|empty| text.starts_with(empty))
-    };
-    let first = texts.iter().position(tells).unwrap_or(0);
-    texts.split_off(first).join(": ")
 }
 
 /// The kind of the missing privilege and its name: the least of those that the server names as granting the action (contract 12).

@@ -54,7 +54,6 @@ impl Failure {
         if error.is_dns() {
             return Self::Resolve;
         }
-        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         let mut failure = if error.is_timeout() {
             Self::TimedOut
         } else if error.is_connect() {
@@ -62,19 +61,14 @@ impl Failure {
         } else {
             Self::Broken
         };
-        while let Some(error) = cause {
-            if let Some(error) = error.downcast_ref::<io::Error>() {
-                // What an i/o error wraps is not among its sources, only what that wraps.
-                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-                if let Some(error) = inner {
-                    return Self::of_tls(error);
-                }
-                if error.kind() == io::ErrorKind::ConnectionRefused {
-                    failure = Self::Refused;
-                }
-            }
+        for error in chain(error) {
             if let Some(error) = error.downcast_ref::<rustls::Error>() {
                 return Self::of_tls(error);
+            }
+            if let Some(error) = error.downcast_ref::<io::Error>()
+                && error.kind() == io::ErrorKind::ConnectionRefused
+            {
+                failure = Self::Refused;
             }
             // These types are private to the HTTP library.
             match error.to_string().as_str() {
@@ -86,7 +80,6 @@ impl Failure {
                 "invalid HTTP version parsed" => return Self::TlsServer,
                 _ => {}
             }
-            cause = error.source();
         }
         failure
     }
@@ -177,4 +170,46 @@ impl fmt::Display for Failure {
             Self::Other => "Is the address right, and the cluster up?",
         })
     }
+}
+
+/// An error and its causes, outermost first. What an i/o error wraps is not among its sources, only what that wraps.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = match error.downcast_ref::<io::Error>() {
+            Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+        Some(error)
+    })
+}
+
+/// What failed, to the innermost cause. That a request failed, the reader knows.
+pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
+    const EMPTY: [&str; 4] = [
+        "error sending request",
+        "client error (",
+        "request or response body error",
+        "error decoding response body",
+    ];
+    let mut texts: Vec<String> = Vec::new();
+    for error in chain(error) {
+        // Such an error has a debug form alone.
+        let text = match error.downcast_ref() {
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(error))) => {
+                format!("invalid peer certificate: {}", error.0)
+            }
+            _ => error.to_string(),
+        };
+        if error.is::<rustls::Error>() {
+            // Already said by the i/o error around it.
+            texts.pop();
+        }
+        if texts.last() != Some(&text) {
+            texts.push(text);
+        }
+    }
+    let first = texts.iter().position(|text| !EMPTY.iter().any(|empty| text.starts_with(empty)));
+    texts.split_off(first.unwrap_or(0)).join(": ")
 }

@@ -1,0 +1,140 @@
+//! What may stand between the program and a cluster: forwarders, with TLS or without, and servers that give one answer.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustls::ServerConfig;
+use standin::StandIn;
+use tokio::io::copy_bidirectional;
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+
+/// Forwards connections to a stand-in. Stops when it is dropped.
+pub struct Front {
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Front {
+    /// Listens at an address, such as `[::1]:0`, without TLS.
+    pub fn plain(at: &str, standin: &StandIn) -> std::io::Result<Self> {
+        Self::start(TcpListener::bind(at)?, standin, None)
+    }
+
+    /// Speaks TLS on the loopback interface.
+    pub fn tls(standin: &StandIn, config: ServerConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start(listener, standin, Some(TlsAcceptor::from(Arc::new(config)))).unwrap()
+    }
+
+    fn start(
+        listener: TcpListener,
+        standin: &StandIn,
+        acceptor: Option<TlsAcceptor>,
+    ) -> std::io::Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let address = listener.local_addr()?;
+        let to = standin.url().trim_start_matches("http://").to_owned();
+        listener.set_nonblocking(true)?;
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (to, acceptor) = (to.clone(), acceptor.clone());
+                // A broken connection is the client's to tell.
+                tokio::spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(to).await?;
+                    match acceptor {
+                        None => copy_bidirectional(&mut near, &mut far).await,
+                        Some(acceptor) => {
+                            let mut near = acceptor.accept(near).await?;
+                            copy_bidirectional(&mut near, &mut far).await
+                        }
+                    }
+                });
+            }
+        });
+        Ok(Self { address, runtime: Some(runtime) })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A server that gives every request the same answer, and keeps the requests' heads.
+pub struct Canned {
+    address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Canned {
+    /// Answers with these bytes and closes the connection.
+    pub fn answering(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&heads);
+        // Ends with the test's process.
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { continue };
+                if let Some(head) = head(&mut stream) {
+                    kept.lock().unwrap().push(head);
+                }
+                let _ = stream.write_all(&bytes);
+                let _ = stream.shutdown(Shutdown::Write);
+            }
+        });
+        Self { address, heads }
+    }
+
+    /// Answers with a status line, headers and a body.
+    pub fn with(status: &str, headers: &str, body: &str) -> Self {
+        Self::answering(format!(
+            "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The heads of all requests so far.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+/// Reads up to the empty line; what is not HTTP is no head.
+fn head(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 || bytes.first() == Some(&0x16) {
+            return None;
+        }
+        bytes.push(byte[0]);
+    }
+    String::from_utf8(bytes).ok()
+}

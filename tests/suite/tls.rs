@@ -1,0 +1,378 @@
+//! Certificates: who is believed, who is not, and what is said then. All of them are made here.
+
+use std::fs;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
+use standin::{Options, StandIn};
+use tempfile::TempDir;
+
+use crate::fixtures::Fixture;
+use crate::fronts::{Canned, Front};
+use crate::program::{message, program, says};
+
+/// An authority that signs.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+    file: String,
+}
+
+/// A certificate with its key, in PEM form.
+struct Signed {
+    chain: Vec<CertificateDer<'static>>,
+    pem: String,
+    key: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.crt");
+        fs::write(&path, issuer.pem()).unwrap();
+        Self { issuer, folder, file: path.to_str().unwrap().to_owned() }
+    }
+
+    /// A file of this content beside it.
+    fn keep(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn der(&self) -> CertificateDer<'static> {
+        self.issuer.der().clone()
+    }
+
+    /// Signs a certificate for names or addresses.
+    fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Signed {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Signed {
+            chain: vec![certificate.der().clone(), self.der()],
+            pem: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    fn server(&self) -> Signed {
+        self.sign(&["127.0.0.1", "localhost"], |_| {})
+    }
+}
+
+impl Signed {
+    fn config(&self) -> ServerConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        builder.with_no_client_auth().with_single_cert(self.chain.clone(), self.private()).unwrap()
+    }
+
+    /// As [`Self::config`], for clients with a certificate of an authority.
+    fn config_for(&self, authority: &Authority) -> ServerConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der()).unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .unwrap();
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_client_cert_verifier(verifier);
+        builder.with_single_cert(self.chain.clone(), self.private()).unwrap()
+    }
+
+    fn private(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
+    }
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Imports a small model; returns exit code and message. The system's authorities are those in `system`, none if that is empty.
+fn import_trusting(system: &str, url: &str, more: &[&str]) -> (i32, String) {
+    let output = program()
+        .env("SSL_CERT_FILE", system)
+        .args(["import", "--url", url, "--task-type", "ner", "--es-model-id", "m"])
+        .args(more)
+        .arg("--hub-model-id")
+        .arg(Fixture::named("bert/ner").model())
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), message(&output))
+}
+
+/// As [`import_trusting`], on a machine whose authorities do not know the cluster's.
+fn import(url: &str, more: &[&str]) -> (i32, String) {
+    let other = Authority::new("Somebody else");
+    import_trusting(&other.file, url, more)
+}
+
+fn https(front: &Front) -> String {
+    format!("https://127.0.0.1:{}", front.port())
+}
+
+/// Fails unless the import is refused with a code and a message, and nothing was asked of the cluster.
+#[track_caller]
+fn refused(standin: &StandIn, url: &str, more: &[&str], code: i32, parts: &[&str]) {
+    let (found, message) = import(url, more);
+    assert_eq!(found, code, "{message}");
+    says(&message, parts);
+    assert!(standin.requests().is_empty(), "{:?}", standin.requests());
+}
+
+#[track_caller]
+fn succeeds(url: &str, more: &[&str]) -> String {
+    let (code, message) = import(url, more);
+    assert_eq!(code, 0, "{message}");
+    message
+}
+
+#[test]
+fn an_authority_is_unknown_until_it_is_named() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let front = Front::tls(&standin, authority.server().config());
+    let advice =
+        &["cannot reach https://127.0.0.1", "UnknownIssuer", "--ca-certs", "--ca-fingerprint"];
+    refused(&standin, &https(&front), &[], 5, advice);
+    succeeds(&https(&front), &["--ca-certs", &authority.file]);
+    let localhost = format!("https://localhost:{}", front.port());
+    succeeds(&localhost, &["--ca-certs", &authority.file, "--clear-previous"]);
+    // In a bundle of several.
+    let other = Authority::new("Another");
+    let bundle = format!("a comment\n{}\n{}", other.issuer.pem(), authority.issuer.pem());
+    let bundle = authority.keep("bundle.pem", bundle);
+    succeeds(&https(&front), &["--ca-certs", &bundle, "--clear-previous"]);
+}
+
+#[test]
+fn the_system_s_authorities_are_believed() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Company CA"));
+    let front = Front::tls(&standin, authority.server().config());
+    let (code, message) = import_trusting(&authority.file, &https(&front), &[]);
+    assert_eq!(code, 0, "{message}");
+    // --ca-certs takes their place.
+    let other = Authority::new("Another");
+    let named = ["--ca-certs", &other.file];
+    let (code, message) = import_trusting(&authority.file, &https(&front), &named);
+    assert_eq!(code, 5, "{message}");
+    // A machine without any can speak plain HTTP, and says what it lacks for more.
+    let none = authority.keep("none.pem", "");
+    let (code, message) = import_trusting(&none, &standin.url(), &["--clear-previous"]);
+    assert_eq!(code, 0, "{message}");
+    let (code, message) = import_trusting(&none, &https(&front), &[]);
+    assert_eq!(code, 2, "{message}");
+    says(&message, &["certificate authorities cannot be read", "ca-certificates"]);
+    let pinned = ["--ca-fingerprint", &fingerprint(&authority.der()), "--clear-previous"];
+    let (code, message) = import_trusting(&none, &https(&front), &pinned);
+    assert_eq!(code, 0, "{message}");
+}
+
+#[test]
+fn the_certificate_of_another_host() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let front = Front::tls(&standin, authority.sign(&["es.example"], |_| {}).config());
+    let parts = &["127.0.0.1", "es.example", "use one of them in the address"];
+    refused(&standin, &https(&front), &["--ca-certs", &authority.file], 5, parts);
+}
+
+#[test]
+fn a_certificate_out_of_its_time() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let certs = ["--ca-certs", &authority.file];
+    for (years, word) in [((2001, 2002), "expired"), ((2100, 2101), "not valid yet")] {
+        let signed = authority.sign(&["127.0.0.1"], |params| {
+            params.not_before = date_time_ymd(years.0, 1, 1);
+            params.not_after = date_time_ymd(years.1, 1, 1);
+        });
+        let front = Front::tls(&standin, signed.config());
+        refused(&standin, &https(&front), &certs, 5, &[word, "Renew", "clock"]);
+        let pinned = ["--ca-fingerprint", &fingerprint(&authority.der())];
+        refused(&standin, &https(&front), &pinned, 5, &[word, "Renew"]);
+    }
+}
+
+#[test]
+fn the_fingerprint_of_the_authority() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let server = authority.server();
+    let front = Front::tls(&standin, server.config());
+    let plain = fingerprint(&authority.der());
+    let wrong = fingerprint(&Authority::new("Another").der());
+    let told = &["none of the server's certificates", &plain, "Compare --ca-fingerprint"];
+    refused(&standin, &https(&front), &["--ca-fingerprint", &wrong], 5, told);
+    for malformed in ["", "abc", &plain[1..], "sha1:00"] {
+        let told = &["--ca-fingerprint", "64 hexadecimal digits"];
+        refused(&standin, &https(&front), &["--ca-fingerprint", malformed], 2, told);
+    }
+    succeeds(&https(&front), &["--ca-fingerprint", &plain]);
+    let pairs: Vec<_> = (0..32).map(|at| plain[2 * at..2 * at + 2].to_uppercase()).collect();
+    succeeds(&https(&front), &["--ca-fingerprint", &pairs.join(":"), "--clear-previous"]);
+    // The server's own certificate will do too, as in Elastic's clients.
+    let own = fingerprint(&server.chain[0]);
+    succeeds(&https(&front), &["--ca-fingerprint", &own, "--clear-previous"]);
+}
+
+#[test]
+fn a_pinned_authority_vouches_for_any_name_but_only_by_its_signature() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let pinned = fingerprint(&authority.der());
+    // Somebody in between appends the authority's certificate, which is public, to a chain of his own.
+    let mut forged = Authority::new("Mallory").server();
+    forged.chain.push(authority.der());
+    let front = Front::tls(&standin, forged.config());
+    refused(&standin, &https(&front), &["--ca-fingerprint", &pinned], 5, &["UnknownIssuer"]);
+    let front = Front::tls(&standin, authority.sign(&["es01"], |_| {}).config());
+    succeeds(&https(&front), &["--ca-fingerprint", &pinned]);
+}
+
+#[test]
+fn a_cluster_that_wants_a_certificate() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let front = Front::tls(&standin, authority.server().config_for(&authority));
+    let client = authority.sign(&["client"], |_| {});
+    let (certificate, key) =
+        (authority.keep("client.crt", &client.pem), authority.keep("client.key", &client.key));
+    let ca = ["--ca-certs", &authority.file];
+    let with = |more: &[&'static str]| [&ca[..], more].concat();
+    refused(&standin, &https(&front), &with(&[]), 5, &["CertificateRequired", "--client-cert"]);
+
+    let named = |certificate: &str, key: &str| {
+        let named = ["--client-cert", certificate, "--client-key", key];
+        named.map(str::to_owned)
+    };
+    let given = |options: &[String]| -> Vec<String> {
+        ca.iter().map(|word| (*word).to_owned()).chain(options.iter().cloned()).collect()
+    };
+    let check = |options: &[String], code: i32, parts: &[&str]| {
+        let options = given(options);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        refused(&standin, &https(&front), &options, code, parts);
+    };
+    let stranger = Authority::new("Another").sign(&["client"], |_| {});
+    let (other, its_key) =
+        (authority.keep("other.crt", &stranger.pem), authority.keep("other.key", &stranger.key));
+    check(&named(&other, &its_key), 5, &["--client-cert"]);
+    check(&named(&certificate, &its_key), 2, &["client.crt", "--client-key"]);
+    let locked = authority.keep(
+        "locked.key",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
+    check(&named(&certificate, &locked), 2, &["locked.key", "encrypted"]);
+    check(&named(&certificate, &certificate), 2, &["--client-key", "no private key"]);
+    check(&named(&key, &key), 2, &["--client-cert", "holds no certificate"]);
+    check(&named("none", &key), 2, &["--client-cert none", "No such file"]);
+    check(&named(&certificate, &key)[2..], 2, &["--client-cert"]);
+
+    let both = authority.keep("both.pem", format!("{}{}", client.key, client.pem));
+    succeeds(&https(&front), &[ca[0], ca[1], "--client-cert", &both]);
+    let separate = ["--client-cert", &certificate, "--client-key", &key, "--clear-previous"];
+    succeeds(&https(&front), &[&ca[..], &separate].concat());
+}
+
+#[test]
+fn insecure_believes_anyone_and_warns_each_time() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let front = Front::tls(&standin, authority.sign(&["es.example"], |_| {}).config());
+    for more in [&["--insecure"][..], &["--insecure", "--clear-previous"]] {
+        let message = succeeds(&https(&front), more);
+        assert_eq!(message.matches("is not verified").count(), 1, "{message}");
+    }
+    for contradicting in [["--ca-certs", &authority.file], ["--ca-fingerprint", "00"]] {
+        let (code, message) =
+            import(&https(&front), &[&["--insecure"][..], &contradicting].concat());
+        assert_eq!(code, 2, "{message}");
+    }
+}
+
+#[test]
+fn a_file_of_certificates_that_holds_none() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let broken = "-----BEGIN CERTIFICATE-----\nnot base64!\n-----END CERTIFICATE-----\n";
+    let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let folder = authority.folder.path().to_str().unwrap().to_owned();
+    for (path, reason) in [
+        (format!("{folder}/absent.crt"), "No such file"),
+        (folder.clone(), "directory"),
+        (authority.keep("empty.crt", ""), "it is empty"),
+        (authority.keep("other.txt", "hello"), "holds no certificate"),
+        (authority.keep("ca.der", authority.der()), "holds no certificate"),
+        (authority.keep("broken.crt", broken), "broken"),
+        (authority.keep("nonsense.crt", nonsense), "invalid peer certificate"),
+    ] {
+        let parts = &["--ca-certs", &path, reason, "PEM"];
+        // Told before any work, also for an address that needs none.
+        refused(&standin, &standin.url(), &["--ca-certs", &path], 2, parts);
+    }
+}
+
+#[test]
+fn a_certificate_that_is_its_own_authority() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("unused"));
+    // As openssl req -x509 makes them.
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let server = Signed {
+        chain: vec![certificate.der().clone()],
+        pem: certificate.pem(),
+        key: key.serialize_pem(),
+    };
+    let front = Front::tls(&standin, server.config());
+    let path = authority.keep("self.crt", &server.pem);
+    let told = &["its own authority", "--ca-fingerprint"];
+    refused(&standin, &https(&front), &["--ca-certs", &path], 5, told);
+    succeeds(&https(&front), &["--ca-fingerprint", &fingerprint(certificate.der())]);
+}
+
+#[test]
+fn tls_and_plain_http_mixed_up() {
+    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let front = Front::tls(&standin, authority.server().config());
+    let plain = format!("http://127.0.0.1:{}", front.port());
+    refused(&standin, &plain, &[], 5, &["speak TLS", "write https:// instead of http://"]);
+    let tls = standin.url().replace("http:", "https:");
+    refused(&standin, &tls, &[], 5, &["does not speak TLS: write http:// instead of https://"]);
+    // nginx says so in words, Elasticsearch hangs up.
+    let nginx = "<center>The plain HTTP request was sent to HTTPS port</center>";
+    let nginx = Canned::with("400 Bad Request", "content-type: text/html\r\n", nginx);
+    refused(&standin, &nginx.url(), &[], 5, &["write https:// instead of http://"]);
+    let silent = Canned::answering("");
+    refused(&standin, &silent.url(), &[], 5, &["If the port speaks TLS, write https://"]);
+}
+
+#[test]
+fn a_server_without_a_common_version_of_tls() {
+    // A handshake failure: alert 40, as a server that knows TLS 1.0 alone gives.
+    let alert = Canned::answering([0x15, 3, 1, 0, 2, 2, 40]);
+    let url = format!("https://127.0.0.1:{}", alert.port());
+    let (code, message) = import(&url, &[]);
+    assert_eq!(code, 5, "{message}");
+    says(&message, &["versions 1.2 and 1.3"]);
+    // A port that is closed is told as with plain HTTP.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (code, message) = import(&format!("https://127.0.0.1:{port}"), &[]);
+    assert_eq!(code, 5, "{message}");
+    says(&message, &["refused", "Nothing listens there"]);
+}
