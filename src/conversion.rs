@@ -8,7 +8,7 @@ use crate::config::{ModelConfig, SentenceTransformers};
 use crate::models::{
     Architecture, AttentionForm, Blueprint, ConfigError, Dimensions, Inputs, Model, SpecialTokens,
 };
-use crate::source::{ModelFiles, SourceError};
+use crate::source::{ModelFiles, Origin, SourceError};
 use crate::tasks::{Embedder, EmbedderError, Facts, Task, guess};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::torchscript::operations::{self, Refused};
@@ -43,6 +43,31 @@ pub enum ConversionError {
         found: String,
         /// What can be built.
         known: Vec<&'static str>,
+    },
+    /// The architecture is code of the repository's own.
+    #[error(
+        "this model runs code of its repository ({class}, auto_map in config.json), which is never run here: it would need \
+         the architecture {found} built in; built in are {}", .known.join(", ")
+    )]
+    OwnCode {
+        /// `model_type` in config.json.
+        found: String,
+        /// The repository's class.
+        class: String,
+        /// What can be built.
+        known: Vec<&'static str>,
+    },
+    /// LoRA and its like.
+    #[error(
+        "{folder} holds an adapter (LoRA or another of PEFT's) and no whole model. Its base model is {}: import that, or merge \
+         the two (merge_and_unload in PEFT), save the result and give its folder",
+        .base.as_deref().unwrap_or("not named in adapter_config.json")
+    )]
+    Adapter {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What it adapts.
+        base: Option<String>,
     },
     /// The architecture is known, and known not to be servable.
     #[error("the model_type {0} in config.json cannot be served: {1}")]
@@ -98,6 +123,8 @@ pub struct Options {
     pub search_prefix: Option<String>,
     /// How attention is written in the graph: what the cluster's libtorch runs.
     pub attention: AttentionForm,
+    /// Where the files come from, if that is known.
+    pub origin: Option<Origin>,
 }
 
 /// A model under a task, ready to be traced.
@@ -147,6 +174,7 @@ impl Conversion {
     /// # Errors
     /// When anything in it cannot be read, understood or served; see [`ConversionError`].
     pub fn read(files: &ModelFiles, options: Options) -> Result<Self, ConversionError> {
+        refuse_adapter(files)?;
         let sentence_transformers = SentenceTransformers::read(files)?;
         let root = sentence_transformers.as_ref().map_or("", |st| st.transformer.as_str());
         let files_of_model = files.sub(root)?;
@@ -158,10 +186,18 @@ impl Conversion {
         let weights = WeightFiles::find(&files_of_model)?;
         let checkpoint = Checkpoint::open(&weights)?;
 
-        let task =
-            options.task.or_else(|| guess(&config, sentence_transformers.is_some())).ok_or_else(
-                || ConversionError::NoTask { can: servable(architecture, &config, &weights) },
-            )?;
+        // As eland does, for repositories of the library that lack modules.json.
+        let of_library = options
+            .origin
+            .as_ref()
+            .is_some_and(|origin| origin.model_id.starts_with("sentence-transformers/"));
+        let guessed = || match guess(&config, sentence_transformers.is_some()) {
+            Some(Task::FillMask) | None if of_library => Some(Task::TextEmbedding),
+            task => task,
+        };
+        let task = options.task.or_else(guessed).ok_or_else(|| ConversionError::NoTask {
+            can: servable(architecture, &config, &weights),
+        })?;
         task.check_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
             task,
             reason,
@@ -191,6 +227,11 @@ impl Conversion {
         }
 
         let mut notes = std::mem::take(&mut tokenizer.warnings);
+        if let (Some(class), Some(found)) = (config.own_code(), &config.model_type) {
+            notes.push(format!(
+                "config.json names code of the repository ({class}, auto_map), which is never run: the model is built as {found}"
+            ));
+        }
         if !loaded.unused.is_empty() {
             let file = weights.path.file_name().unwrap_or_default().to_string_lossy();
             notes.push(format!("not used of {file}: {}", loaded.unused.join(", ")));
@@ -338,13 +379,15 @@ impl Conversion {
         set("model_type", "pytorch".into());
         set("inference_config", self.task.inference_config(&facts));
         set("input", json!({ "field_names": ["text_field"] }));
-        set(
-            "metadata",
-            json!({
-                "per_deployment_memory_bytes": self.parameter_bytes,
-                "per_allocation_memory_bytes": traced.per_allocation_memory_bytes,
-            }),
-        );
+        let mut metadata = json!({
+            "per_deployment_memory_bytes": self.parameter_bytes,
+            "per_allocation_memory_bytes": traced.per_allocation_memory_bytes,
+        });
+        if let Some(origin) = &self.options.origin {
+            metadata["hub_model_id"] = origin.model_id.as_str().into();
+            metadata["hub_commit"] = origin.commit.as_str().into();
+        }
+        set("metadata", metadata);
         let prefixes: Map<String, Value> =
             [("ingest", &self.options.ingest_prefix), ("search", &self.options.search_prefix)]
                 .into_iter()
@@ -360,14 +403,43 @@ impl Conversion {
 fn architecture(config: &ModelConfig) -> Result<&'static Architecture, ConversionError> {
     let found = config.model_type.as_deref().unwrap_or("(none)");
     Architecture::find(found, &config.architectures).ok_or_else(|| {
-        match Architecture::why_not(found) {
-            Some(reason) => ConversionError::Unservable(found.to_owned(), reason),
-            None => ConversionError::ModelType {
-                found: found.to_owned(),
-                known: Architecture::model_types(),
-            },
+        let (found, known) = (found.to_owned(), Architecture::model_types());
+        match (Architecture::why_not(&found), config.own_code()) {
+            (Some(reason), _) => ConversionError::Unservable(found, reason),
+            (None, Some(class)) => {
+                ConversionError::OwnCode { found, class: class.to_owned(), known }
+            }
+            (None, None) => ConversionError::ModelType { found, known },
         }
     })
+}
+
+/// Checks by `config.json` alone that a model's architecture can be built: before anything large is fetched.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_architecture(config: &Value) -> Result<(), ConversionError> {
+    let config = ModelConfig::parse(config.clone())
+        .map_err(|source| SourceError::Json { path: "config.json".into(), source })?;
+    architecture(&config).map(drop)
+}
+
+/// Refuses a folder with nothing but an adapter, which has no weights of its own.
+fn refuse_adapter(files: &ModelFiles) -> Result<(), ConversionError> {
+    #[derive(serde::Deserialize)]
+    struct Adapter {
+        base_model_name_or_path: Option<String>,
+    }
+    if !matches!(WeightFiles::find(files), Err(CheckpointError::NoWeights { .. })) {
+        return Ok(());
+    }
+    match files.json::<Adapter>("adapter_config.json")? {
+        None => Ok(()),
+        Some(adapter) => Err(ConversionError::Adapter {
+            folder: files.folder().to_owned(),
+            base: adapter.base_model_name_or_path,
+        }),
+    }
 }
 
 /// What was read of a checkpoint.

@@ -4,6 +4,7 @@ use crate::bundle::BundleError;
 use crate::conversion::ConversionError;
 use crate::elasticsearch::ClientError;
 use crate::model_id::ModelIdError;
+use crate::source::hub::HubError;
 
 /// An error of the program.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +21,9 @@ pub enum Error {
     /// The id is not one.
     #[error(transparent)]
     ModelId(#[from] ModelIdError),
-    /// The model is not in a folder.
-    #[error(
-        "there is no folder {0}. Downloading from the hub is not possible yet: clone the repository \
-         (git clone, with Git LFS) and give the folder"
-    )]
-    Hub(String),
+    /// The hub or its cache.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The cluster.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -39,12 +37,25 @@ impl Error {
         match self {
             Self::Usage(_) | Self::ModelId(_) => 2,
             Self::Conversion(_) | Self::Bundle(_) => 3,
-            Self::Hub(_) => 4,
+            Self::Hub(error) => hub_code(error),
             Self::Client(error) => match error {
                 ClientError::LeftBehind { cause, .. } => client_code(cause),
                 error => client_code(error),
             },
         }
+    }
+}
+
+fn hub_code(error: &HubError) -> u8 {
+    match error {
+        HubError::Revision(_) | HubError::Setting { .. } | HubError::Certificates { .. } => 2,
+        HubError::NoConfig { .. }
+        | HubError::NoWeights { .. }
+        | HubError::NoShard { .. }
+        | HubError::Json { .. }
+        | HubError::Adapter { .. } => 3,
+        HubError::Interrupted => 130,
+        _ => 4,
     }
 }
 

@@ -1,14 +1,16 @@
 //! How far the work is: a bar on a terminal, plain lines otherwise, always on standard error.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Shows stages of the work.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     bars: bool,
+    quiet: bool,
 }
 
 /// One stage, measured in bytes.
@@ -23,11 +25,23 @@ pub struct Stage {
 impl Default for Progress {
     /// Bars where standard error is a terminal.
     fn default() -> Self {
-        Self { bars: stderr().is_terminal() }
+        Self { bars: stderr().is_terminal(), quiet: false }
     }
 }
 
 impl Progress {
+    /// Bars or lines as by default, or nothing.
+    #[must_use]
+    pub fn unless(quiet: bool) -> Self {
+        if quiet { Self { bars: false, quiet } } else { Self::default() }
+    }
+
+    /// Begins a stage of several files that are under way at once, each with a line of its own.
+    #[must_use]
+    pub fn files(self) -> Files {
+        Files { lines: self.bars.then(MultiProgress::new), plain: !self.bars && !self.quiet }
+    }
+
     /// Begins a stage of so many bytes.
     #[must_use]
     pub fn bytes(self, name: &'static str, total: u64) -> Stage {
@@ -41,7 +55,7 @@ impl Progress {
             bar.set_draw_target(ProgressDrawTarget::stderr());
             bar.tick();
         }
-        Stage { name, bar, begun: Instant::now(), plain: !self.bars }
+        Stage { name, bar, begun: Instant::now(), plain: !self.bars && !self.quiet }
     }
 }
 
@@ -59,4 +73,87 @@ impl Stage {
             tracing::info!("{}: {} in {seconds:.1} s", self.name, HumanBytes(self.bar.position()));
         }
     }
+}
+
+/// Several files that are under way at once.
+#[derive(Debug, Clone)]
+pub struct Files {
+    lines: Option<MultiProgress>,
+    plain: bool,
+}
+
+/// One of several files.
+#[derive(Debug)]
+pub struct FileStage {
+    name: String,
+    bar: ProgressBar,
+    begun: Instant,
+    /// Bytes that an earlier run has left.
+    kept: AtomicU64,
+    plain: bool,
+}
+
+impl Files {
+    /// Begins a file of so many bytes.
+    #[must_use]
+    pub fn begin(&self, name: &str, total: u64) -> FileStage {
+        let mut stage =
+            FileStage { name: name.to_owned(), plain: self.plain, ..FileStage::silent() };
+        if let Some(lines) = &self.lines {
+            stage.bar = lines.add(ProgressBar::new(total));
+            let template =
+                "{prefix:>25!} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                stage.bar.set_style(style.progress_chars("=> "));
+            }
+            stage.bar.set_prefix(name.to_owned());
+            stage.bar.tick();
+        }
+        stage
+    }
+}
+
+impl FileStage {
+    /// A file that nobody watches.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self {
+            name: String::new(),
+            bar: ProgressBar::hidden(),
+            begun: Instant::now(),
+            kept: AtomicU64::new(0),
+            plain: false,
+        }
+    }
+
+    /// So many bytes are there already; speed and time are told for the rest.
+    pub fn set(&self, bytes: u64) {
+        self.kept.store(bytes, Ordering::Relaxed);
+        self.bar.set_position(bytes);
+        self.bar.reset_eta();
+    }
+
+    /// Some more bytes are done.
+    pub fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    /// The file is complete.
+    pub fn finish(self) {
+        self.bar.finish();
+        if self.plain {
+            let (seconds, all) = (self.begun.elapsed().as_secs_f64(), self.bar.position());
+            let kept = match self.kept.into_inner() {
+                0 => String::new(),
+                kept => format!(", {} of it by an earlier run", HumanBytes(kept)),
+            };
+            tracing::info!("{}: {} in {seconds:.1} s{kept}", self.name, HumanBytes(all));
+        }
+    }
+}
+
+/// A number of bytes, for people.
+#[must_use]
+pub fn bytes(number: u64) -> String {
+    HumanBytes(number).to_string()
 }

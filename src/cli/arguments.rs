@@ -1,19 +1,20 @@
 //! Options that several subcommands share.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
 
 use super::password;
+use super::source::{Source, SourceArguments};
 use crate::conversion::{Conversion, Options};
 use crate::elasticsearch::{ClientError, Connection, Credentials, Trust};
 use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::models::AttentionForm;
+use crate::progress::Progress;
 use crate::secrets::Secret;
-use crate::source::ModelFiles;
 use crate::tasks::Task;
 
 /// `--task-type`.
@@ -34,12 +35,8 @@ impl FromStr for TaskChoice {
 /// Which model, and as what.
 #[derive(Debug, Args)]
 pub(super) struct ModelArguments {
-    /// The model: a folder laid out like a clone of its hub repository
-    #[arg(long, value_name = "FOLDER")]
-    hub_model_id: Option<String>,
-    /// Token for private and gated repositories
-    #[arg(long, value_name = "TOKEN", env = "HUB_ACCESS_TOKEN", hide_env_values = true)]
-    hub_access_token: Option<Secret>,
+    #[command(flatten)]
+    source: SourceArguments,
     /// The model's id in Elasticsearch [default: derived from --hub-model-id]
     #[arg(long, value_name = "ID")]
     pub(super) es_model_id: Option<ModelId>,
@@ -65,37 +62,39 @@ impl ModelArguments {
     /// What the model is called in its description: its hub id. A folder's path says nothing to those who read it on the cluster, so
     /// for a folder it is the id that the model gets.
     pub(super) fn title(&self) -> Result<String, Error> {
-        let name = self.name()?;
-        if Path::new(name).exists() {
-            Ok(self.model_id()?.to_string())
-        } else {
-            Ok(name.to_owned())
+        match self.source.hub_id()? {
+            Some(id) => Ok(id.to_string()),
+            None => Ok(self.model_id()?.to_string()),
         }
-    }
-
-    fn name(&self) -> Result<&str, Error> {
-        if self.quantize {
-            return Err(Error::Usage("--quantize is not possible yet; leave it out".into()));
-        }
-        self.hub_model_id.as_deref().ok_or_else(|| Error::Usage("give --hub-model-id".into()))
     }
 
     /// The id in Elasticsearch.
     pub(super) fn model_id(&self) -> Result<ModelId, Error> {
-        match &self.es_model_id {
-            Some(id) => Ok(id.clone()),
-            None => Ok(ModelId::derive(self.name()?)?),
+        if let Some(id) = &self.es_model_id {
+            return Ok(id.clone());
         }
+        Ok(match self.source.hub_id()? {
+            Some(id) => ModelId::derive(id.as_str())?,
+            None => ModelId::derive(self.source.name()?)?,
+        })
     }
 
-    /// Reads the model.
-    pub(super) fn convert(&self, attention: AttentionForm) -> Result<Conversion, Error> {
-        let name = self.name()?;
-        let path = Path::new(name);
-        if !path.exists() {
-            return Err(Error::Hub(name.to_owned()));
+    /// Where the model is. Whatever can be wrong with the options is found here, before any work.
+    pub(super) fn source(&self) -> Result<Source, Error> {
+        if self.quantize {
+            return Err(Error::Usage("--quantize is not possible yet; leave it out".into()));
         }
-        let files = ModelFiles::open(path).map_err(crate::conversion::ConversionError::from)?;
+        self.source.source()
+    }
+
+    /// Fetches the model, if need be, and reads it.
+    pub(super) async fn convert(
+        &self,
+        source: &Source,
+        attention: AttentionForm,
+        progress: Progress,
+    ) -> Result<Conversion, Error> {
+        let (files, origin) = source.files(progress).await?;
         let task = match self.task_type {
             TaskChoice::Auto => None,
             TaskChoice::Named(task) => Some(task),
@@ -108,6 +107,7 @@ impl ModelArguments {
                 ingest_prefix: self.ingest_prefix.clone(),
                 search_prefix: self.search_prefix.clone(),
                 attention,
+                origin,
             },
         )?;
         for note in conversion.notes() {

@@ -21,12 +21,12 @@ pub(super) struct ExportArguments {
 }
 
 impl ExportArguments {
-    pub(super) fn execute(self) -> Result<(), Error> {
-        // The form that every release from 8.7 on runs, since nobody says which will take it.
-        let conversion = self.model.convert(AttentionForm::Plain)?;
+    pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
+        let source = self.model.source()?;
         let (model_id, title) = (self.model.model_id()?, self.model.title()?);
-        let (_, metadata) =
-            Bundle::export(&conversion, model_id, &title, &self.output, Progress::default())?;
+        // The form that every release from 8.7 on runs, since nobody says which will take it.
+        let conversion = self.model.convert(&source, AttentionForm::Plain, progress).await?;
+        let (_, metadata) = Bundle::export(&conversion, model_id, &title, &self.output, progress)?;
         println!("{}", metadata.display());
         Ok(())
     }

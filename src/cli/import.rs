@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::arguments::{ConnectionArguments, ModelArguments};
+use super::source::Source;
 use crate::bundle::Bundle;
 use crate::elasticsearch::{Client, Import, check_free};
 use crate::error::Error;
@@ -21,7 +22,7 @@ pub(super) struct ImportArguments {
     model: ModelArguments,
     /// Import what `rust-eland export` wrote: the path of its ID.metadata.json
     #[arg(long, value_name = "PATH", conflicts_with_all = [
-        "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize"])]
+        "revision", "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize"])]
     bundle: Option<PathBuf>,
     /// Start the model after the upload
     #[arg(long)]
@@ -31,16 +32,22 @@ pub(super) struct ImportArguments {
     clear_previous: bool,
 }
 
+/// What is imported.
+enum Input {
+    Bundle(Bundle),
+    Model(Source),
+}
+
 impl ImportArguments {
-    pub(super) async fn execute(self) -> Result<(), Error> {
-        let progress = Progress::default();
-        let exported = match &self.bundle {
-            Some(path) => Some(Bundle::read(path, self.model.es_model_id.clone())?),
-            None => None,
-        };
-        let model_id = match &exported {
-            Some(bundle) => bundle.model_id.clone(),
-            None => self.model.model_id()?,
+    pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
+        // Before the cluster is asked: what is wrong with the options need not wait for it.
+        let (input, model_id) = match &self.bundle {
+            Some(path) => {
+                let bundle = Bundle::read(path, self.model.es_model_id.clone())?;
+                let id = bundle.model_id.clone();
+                (Input::Bundle(bundle), id)
+            }
+            None => (Input::Model(self.model.source()?), self.model.model_id()?),
         };
         let client = Client::connect(self.connection.connection()?).await?;
         tracing::info!("connected to Elasticsearch {}", client.version());
@@ -48,12 +55,12 @@ impl ImportArguments {
         if !self.clear_previous {
             check_free(&client, &model_id).await?;
         }
-        let bundle = match exported {
-            Some(bundle) => bundle,
-            None => {
+        let bundle = match input {
+            Input::Bundle(bundle) => bundle,
+            Input::Model(source) => {
                 let fused = client.supports(Version::FUSED_ATTENTION);
                 let form = if fused { AttentionForm::Fused } else { AttentionForm::Plain };
-                let conversion = self.model.convert(form)?;
+                let conversion = self.model.convert(&source, form, progress).await?;
                 let title = self.model.title()?;
                 Bundle::create(&conversion, model_id.clone(), &title, progress)?
             }

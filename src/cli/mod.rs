@@ -2,25 +2,27 @@
 
 mod arguments;
 mod command_line;
+mod download;
 mod export;
 mod import;
-mod logging;
+mod output;
 mod password;
+mod source;
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::output::OutputArguments;
 use crate::error::Error;
 
 /// Imports Hugging Face transformers into Elasticsearch as served models.
 #[derive(Debug, Parser)]
 #[command(name = "rust-eland", version, about, arg_required_else_help = true)]
 struct Cli {
-    /// Trace every request to the cluster on standard error, without secrets
-    #[arg(long, global = true)]
-    debug: bool,
+    #[command(flatten)]
+    output: OutputArguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -31,6 +33,8 @@ enum Command {
     Import(import::ImportArguments),
     /// Write the bundle to a folder instead of uploading it
     Export(export::ExportArguments),
+    /// Fetch a model from the hub into its cache, or to a folder for a machine without network
+    Download(download::DownloadArguments),
 }
 
 /// The name under which the program takes eland's options without a subcommand.
@@ -44,26 +48,23 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Er
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let name = arguments.first().and_then(|path| Path::new(path).file_stem());
     command_line::conceal(&arguments);
-    let (debug, command) = if name.is_some_and(|name| name == ELAND) {
-        let command =
-            <import::ImportArguments as clap::Args>::augment_args(clap::Command::new(ELAND));
-        let command = command.version(env!("CARGO_PKG_VERSION")).arg_required_else_help(true);
-        let debug = clap::Arg::new("debug").long("debug").action(clap::ArgAction::SetTrue);
-        let debug =
-            debug.help("Trace every request to the cluster on standard error, without secrets");
-        let matches = command.arg(debug).get_matches_from(arguments);
-        let command = Command::Import(
-            import::ImportArguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()),
-        );
-        (matches.get_flag("debug"), command)
+    let Cli { output, command } = if name.is_some_and(|name| name == ELAND) {
+        let command = clap::Command::new(ELAND).version(env!("CARGO_PKG_VERSION"));
+        let command = OutputArguments::augment_args(import::ImportArguments::augment_args(command));
+        let matches = command.arg_required_else_help(true).get_matches_from(arguments);
+        let parsed = import::ImportArguments::from_arg_matches(&matches)
+            .and_then(|import| Ok((OutputArguments::from_arg_matches(&matches)?, import)));
+        let (output, import) = parsed.unwrap_or_else(|e| e.exit());
+        Cli { output, command: Command::Import(import) }
     } else {
-        let Cli { debug, command } = Cli::parse_from(arguments);
-        (debug, command)
+        Cli::parse_from(arguments)
     };
-    logging::start(debug);
+    output.start_logging();
+    let progress = output.progress();
     match command {
-        Command::Import(arguments) => arguments.execute().await,
-        Command::Export(arguments) => arguments.execute(),
+        Command::Import(arguments) => arguments.execute(progress).await,
+        Command::Export(arguments) => arguments.execute(progress).await,
+        Command::Download(arguments) => arguments.execute(progress).await,
     }
 }
 

@@ -45,11 +45,20 @@ impl ModelConfig {
             "config.json",
             "a Transformers model needs it to say what it is; is this the folder of the model itself?",
         )?;
-        let invalid =
-            |source| SourceError::Json { path: files.folder().join("config.json"), source };
-        let fields = Fields::deserialize(&json).map_err(invalid)?;
-        let labels = labels(fields.id2label, fields.num_labels)
-            .map_err(|reason| invalid(serde::de::Error::custom(reason)))?;
+        Self::parse(json).map_err(|source| SourceError::Json {
+            path: files.folder().join("config.json"),
+            source,
+        })
+    }
+
+    /// Takes what `config.json` holds.
+    ///
+    /// # Errors
+    /// When it is not valid.
+    pub fn parse(json: Value) -> Result<Self, serde_json::Error> {
+        let fields = Fields::deserialize(&json)?;
+        let labels =
+            labels(fields.id2label, fields.num_labels).map_err(serde::de::Error::custom)?;
         Ok(Self {
             model_type: fields.model_type,
             architectures: fields.architectures.unwrap_or_default(),
@@ -57,6 +66,15 @@ impl ModelConfig {
             labels,
             json,
         })
+    }
+
+    /// The class of the repository's own code that is to be run for this model (`auto_map`), if there is any.
+    #[must_use]
+    pub fn own_code(&self) -> Option<&str> {
+        let map = self.json.get("auto_map")?.as_object()?;
+        // A configuration class alone says nothing of how the model computes.
+        let models = map.iter().filter(|(auto, _)| auto.starts_with("AutoModel"));
+        models.filter_map(|(_, class)| class.as_str()).next()
     }
 }
 
