@@ -46,7 +46,8 @@ impl Client {
     /// # Errors
     /// When it cannot be reached, is something else, is too old, or refuses the credentials.
     pub async fn connect(connection: Connection) -> Result<Self, ClientError> {
-        let proxies = Proxies::from_environment();
+        let proxies =
+            if connection.proxies { Proxies::from_environment() } else { Proxies::default() };
         let mut client = Self {
             headers: connection.headers()?,
             http: http_client(&connection, &proxies)?,
@@ -226,8 +227,10 @@ impl Client {
             StatusCode::BAD_REQUEST if PLAIN_REQUEST.iter().any(|said| text.contains(said)) => {
                 unanswered(Failure::TlsServer)
             }
-            StatusCode::FORBIDDEN if reason.contains("license") => ClientError::Licence(reason),
-            StatusCode::FORBIDDEN => {
+            StatusCode::FORBIDDEN if reason.contains("license is non-compliant") => {
+                ClientError::Licence(reason)
+            }
+            StatusCode::FORBIDDEN if answer.is_some_and(|answer| !answer["error"].is_null()) => {
                 let (kind, privilege) = privilege(&reason);
                 ClientError::Privilege { reason, kind, privilege }
             }
@@ -327,7 +330,9 @@ fn http_client(connection: &Connection, proxies: &Proxies) -> Result<reqwest::Cl
             "--insecure: the cluster's certificate is not verified; anyone in between can read and change what is sent"
         );
     }
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder();
+    let builder = if connection.proxies { builder } else { builder.no_proxy() };
+    builder
         .user_agent(concat!("rust-eland/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(TIMEOUT)

@@ -41,13 +41,12 @@ impl Credentials {
                 format!("Basic {}", encoded(&format!("{user}:{}", password.expose())).expose())
             }
             // The encoded form is base64, which has no colon.
-            Self::ApiKey(key) => match key.expose() {
-                key if key.contains(':') => format!("ApiKey {}", encoded(key).expose()),
-                key => {
-                    remember_decoded(key);
-                    format!("ApiKey {key}")
-                }
-            },
+            Self::ApiKey(key) => {
+                let key = key.expose();
+                let encoded = if key.contains(':') { encoded(key) } else { Secret::new(key) };
+                remember_key(encoded.expose());
+                format!("ApiKey {}", encoded.expose())
+            }
             Self::Bearer(token) => format!("Bearer {}", token.expose()),
         };
         let mut value = HeaderValue::try_from(value).map_err(|_| {
@@ -62,8 +61,8 @@ impl Credentials {
 }
 
 /// Remembers the key in `base64(id:key)`.
-fn remember_decoded(key: &str) {
-    let decoded = STANDARD.decode(key).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+fn remember_key(encoded: &str) {
+    let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     if let Some((_, key)) = decoded.as_deref().and_then(|decoded| decoded.split_once(':')) {
         let _ = Secret::new(key);
     }
@@ -123,6 +122,8 @@ pub struct Connection {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Headers to send with every request.
     pub headers: Vec<Header>,
+    /// Whether to go through the proxies that the environment names.
+    pub proxies: bool,
 }
 
 impl Connection {
@@ -138,6 +139,7 @@ impl Connection {
             trust: Trust::System,
             client_certificate: None,
             headers: Vec::new(),
+            proxies: true,
         };
         for address in separated(addresses) {
             connection.add(address)?;

@@ -14,9 +14,9 @@ use crate::secrets::Secret;
 const VARIABLES: [[&str; 2]; 3] =
     [["HTTPS_PROXY", "https_proxy"], ["HTTP_PROXY", "http_proxy"], ["ALL_PROXY", "all_proxy"]];
 
-/// The proxies of the environment.
-#[derive(Debug)]
-pub(super) struct Proxies(Matcher);
+/// The proxies of the environment; none by default.
+#[derive(Debug, Default)]
+pub(super) struct Proxies(Option<Matcher>);
 
 impl Proxies {
     /// Reads the environment. A value that is no address of a proxy is told, for the HTTP library ignores it.
@@ -35,12 +35,12 @@ impl Proxies {
                 );
             }
         }
-        Self(Matcher::from_system())
+        Self(Some(Matcher::from_system()))
     }
 
     /// The proxy on the way to an address, without user and password.
     pub(super) fn on_the_way_to(&self, address: &Url) -> Option<String> {
-        intercept(&self.0, address.as_str())
+        intercept(self.0.as_ref()?, address.as_str())
     }
 }
 

@@ -76,16 +76,21 @@ impl Drop for Front {
     }
 }
 
-/// A server that gives every request the same answer, and keeps the requests' heads.
+/// A server that answers by the head of the request, and keeps the heads.
 pub struct Canned {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Canned {
-    /// Answers with these bytes and closes the connection.
+    /// Answers everything with these bytes and closes the connection.
     pub fn answering(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
+        Self::by_head(move |_| bytes.clone())
+    }
+
+    /// Answers with what a request's head, empty if it is not HTTP, is answered with.
+    pub fn by_head(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -94,9 +99,9 @@ impl Canned {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { continue };
-                if let Some(head) = head(&mut stream) {
-                    kept.lock().unwrap().push(head);
-                }
+                let head = head(&mut stream).unwrap_or_default();
+                let bytes = answer(&head);
+                kept.lock().unwrap().push(head);
                 let _ = stream.write_all(&bytes);
                 let _ = stream.shutdown(Shutdown::Write);
             }
@@ -106,10 +111,7 @@ impl Canned {
 
     /// Answers with a status line, headers and a body.
     pub fn with(status: &str, headers: &str, body: &str) -> Self {
-        Self::answering(format!(
-            "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
-            body.len()
-        ))
+        Self::answering(http(status, headers, body))
     }
 
     pub fn url(&self) -> String {
@@ -124,6 +126,15 @@ impl Canned {
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap().clone()
     }
+}
+
+/// An answer in HTTP.
+pub fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 /// Reads up to the empty line; what is not HTTP is no head.

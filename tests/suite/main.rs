@@ -3,6 +3,7 @@
 mod bad_clusters;
 mod bad_models;
 mod bundle;
+mod connections;
 mod fixtures;
 mod fronts;
 mod import;

@@ -11,7 +11,7 @@ pub fn program() -> Command {
 }
 
 /// What changes where the program connects to and what it says.
-const VARIABLES: [&str; 20] = [
+pub const VARIABLES: [&str; 20] = [
     "ALL_PROXY",
     "CLOUD_ID",
     "ES_API_KEY",

@@ -141,36 +141,45 @@ fn refused(standin: &StandIn, url: &str, more: &[&str], code: i32, parts: &[&str
     assert!(standin.requests().is_empty(), "{:?}", standin.requests());
 }
 
+/// Fails unless the cluster is reached, which says that the model is there already.
 #[track_caller]
-fn succeeds(url: &str, more: &[&str]) -> String {
+fn reaches(url: &str, more: &[&str]) -> String {
     let (code, message) = import(url, more);
-    assert_eq!(code, 0, "{message}");
+    assert_eq!(code, 7, "{message}");
     message
+}
+
+/// A cluster with the model that is to be imported.
+fn cluster() -> StandIn {
+    StandIn::start(Options { existing_models: vec!["m".into()], ..Options::default() })
 }
 
 #[test]
 fn an_authority_is_unknown_until_it_is_named() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config());
     let advice =
         &["cannot reach https://127.0.0.1", "UnknownIssuer", "--ca-certs", "--ca-fingerprint"];
     refused(&standin, &https(&front), &[], 5, advice);
-    succeeds(&https(&front), &["--ca-certs", &authority.file]);
+    reaches(&https(&front), &["--ca-certs", &authority.file]);
     let localhost = format!("https://localhost:{}", front.port());
-    succeeds(&localhost, &["--ca-certs", &authority.file, "--clear-previous"]);
+    reaches(&localhost, &["--ca-certs", &authority.file]);
+    let whole = ["--ca-certs", &authority.file, "--clear-previous"];
+    let (code, message) = import(&https(&front), &whole);
+    assert_eq!(code, 0, "{message}");
     // In a bundle of several.
     let other = Authority::new("Another");
     let bundle = format!("a comment\n{}\n{}", other.issuer.pem(), authority.issuer.pem());
     let bundle = authority.keep("bundle.pem", bundle);
-    succeeds(&https(&front), &["--ca-certs", &bundle, "--clear-previous"]);
+    reaches(&https(&front), &["--ca-certs", &bundle]);
 }
 
 #[test]
 fn the_system_s_authorities_are_believed() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Company CA"));
+    let (standin, authority) = (cluster(), Authority::new("Company CA"));
     let front = Front::tls(&standin, authority.server().config());
     let (code, message) = import_trusting(&authority.file, &https(&front), &[]);
-    assert_eq!(code, 0, "{message}");
+    assert_eq!(code, 7, "{message}");
     // --ca-certs takes their place.
     let other = Authority::new("Another");
     let named = ["--ca-certs", &other.file];
@@ -178,19 +187,19 @@ fn the_system_s_authorities_are_believed() {
     assert_eq!(code, 5, "{message}");
     // A machine without any can speak plain HTTP, and says what it lacks for more.
     let none = authority.keep("none.pem", "");
-    let (code, message) = import_trusting(&none, &standin.url(), &["--clear-previous"]);
-    assert_eq!(code, 0, "{message}");
+    let (code, message) = import_trusting(&none, &standin.url(), &[]);
+    assert_eq!(code, 7, "{message}");
     let (code, message) = import_trusting(&none, &https(&front), &[]);
     assert_eq!(code, 2, "{message}");
     says(&message, &["certificate authorities cannot be read", "ca-certificates"]);
-    let pinned = ["--ca-fingerprint", &fingerprint(&authority.der()), "--clear-previous"];
+    let pinned = ["--ca-fingerprint", &fingerprint(&authority.der())];
     let (code, message) = import_trusting(&none, &https(&front), &pinned);
-    assert_eq!(code, 0, "{message}");
+    assert_eq!(code, 7, "{message}");
 }
 
 #[test]
 fn the_certificate_of_another_host() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.sign(&["es.example"], |_| {}).config());
     let parts = &["127.0.0.1", "es.example", "use one of them in the address"];
     refused(&standin, &https(&front), &["--ca-certs", &authority.file], 5, parts);
@@ -198,7 +207,7 @@ fn the_certificate_of_another_host() {
 
 #[test]
 fn a_certificate_out_of_its_time() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let certs = ["--ca-certs", &authority.file];
     for (years, word) in [((2001, 2002), "expired"), ((2100, 2101), "not valid yet")] {
         let signed = authority.sign(&["127.0.0.1"], |params| {
@@ -214,7 +223,7 @@ fn a_certificate_out_of_its_time() {
 
 #[test]
 fn the_fingerprint_of_the_authority() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let server = authority.server();
     let front = Front::tls(&standin, server.config());
     let plain = fingerprint(&authority.der());
@@ -225,17 +234,17 @@ fn the_fingerprint_of_the_authority() {
         let told = &["--ca-fingerprint", "64 hexadecimal digits"];
         refused(&standin, &https(&front), &["--ca-fingerprint", malformed], 2, told);
     }
-    succeeds(&https(&front), &["--ca-fingerprint", &plain]);
+    reaches(&https(&front), &["--ca-fingerprint", &plain]);
     let pairs: Vec<_> = (0..32).map(|at| plain[2 * at..2 * at + 2].to_uppercase()).collect();
-    succeeds(&https(&front), &["--ca-fingerprint", &pairs.join(":"), "--clear-previous"]);
+    reaches(&https(&front), &["--ca-fingerprint", &pairs.join(":")]);
     // The server's own certificate will do too, as in Elastic's clients.
     let own = fingerprint(&server.chain[0]);
-    succeeds(&https(&front), &["--ca-fingerprint", &own, "--clear-previous"]);
+    reaches(&https(&front), &["--ca-fingerprint", &own]);
 }
 
 #[test]
 fn a_pinned_authority_vouches_for_any_name_but_only_by_its_signature() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let pinned = fingerprint(&authority.der());
     // Somebody in between appends the authority's certificate, which is public, to a chain of his own.
     let mut forged = Authority::new("Mallory").server();
@@ -243,12 +252,12 @@ fn a_pinned_authority_vouches_for_any_name_but_only_by_its_signature() {
     let front = Front::tls(&standin, forged.config());
     refused(&standin, &https(&front), &["--ca-fingerprint", &pinned], 5, &["UnknownIssuer"]);
     let front = Front::tls(&standin, authority.sign(&["es01"], |_| {}).config());
-    succeeds(&https(&front), &["--ca-fingerprint", &pinned]);
+    reaches(&https(&front), &["--ca-fingerprint", &pinned]);
 }
 
 #[test]
 fn a_cluster_that_wants_a_certificate() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config_for(&authority));
     let client = authority.sign(&["client"], |_| {});
     let (certificate, key) =
@@ -285,17 +294,17 @@ fn a_cluster_that_wants_a_certificate() {
     check(&named(&certificate, &key)[2..], 2, &["--client-cert"]);
 
     let both = authority.keep("both.pem", format!("{}{}", client.key, client.pem));
-    succeeds(&https(&front), &[ca[0], ca[1], "--client-cert", &both]);
-    let separate = ["--client-cert", &certificate, "--client-key", &key, "--clear-previous"];
-    succeeds(&https(&front), &[&ca[..], &separate].concat());
+    reaches(&https(&front), &[ca[0], ca[1], "--client-cert", &both]);
+    let separate = ["--client-cert", &certificate, "--client-key", &key];
+    reaches(&https(&front), &[&ca[..], &separate].concat());
 }
 
 #[test]
 fn insecure_believes_anyone_and_warns_each_time() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.sign(&["es.example"], |_| {}).config());
-    for more in [&["--insecure"][..], &["--insecure", "--clear-previous"]] {
-        let message = succeeds(&https(&front), more);
+    for more in [&["--insecure"]; 2] {
+        let message = reaches(&https(&front), more);
         assert_eq!(message.matches("is not verified").count(), 1, "{message}");
     }
     for contradicting in [["--ca-certs", &authority.file], ["--ca-fingerprint", "00"]] {
@@ -307,7 +316,7 @@ fn insecure_believes_anyone_and_warns_each_time() {
 
 #[test]
 fn a_file_of_certificates_that_holds_none() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let broken = "-----BEGIN CERTIFICATE-----\nnot base64!\n-----END CERTIFICATE-----\n";
     let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let folder = authority.folder.path().to_str().unwrap().to_owned();
@@ -328,7 +337,7 @@ fn a_file_of_certificates_that_holds_none() {
 
 #[test]
 fn a_certificate_that_is_its_own_authority() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("unused"));
+    let (standin, authority) = (cluster(), Authority::new("unused"));
     // As openssl req -x509 makes them.
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -343,12 +352,12 @@ fn a_certificate_that_is_its_own_authority() {
     let path = authority.keep("self.crt", &server.pem);
     let told = &["its own authority", "--ca-fingerprint"];
     refused(&standin, &https(&front), &["--ca-certs", &path], 5, told);
-    succeeds(&https(&front), &["--ca-fingerprint", &fingerprint(certificate.der())]);
+    reaches(&https(&front), &["--ca-fingerprint", &fingerprint(certificate.der())]);
 }
 
 #[test]
 fn tls_and_plain_http_mixed_up() {
-    let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Cluster CA"));
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config());
     let plain = format!("http://127.0.0.1:{}", front.port());
     refused(&standin, &plain, &[], 5, &["speak TLS", "write https:// instead of http://"]);

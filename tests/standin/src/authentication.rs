@@ -29,6 +29,11 @@ pub(crate) fn authenticate(
             "missing authentication credentials for REST request [{path}]"
         ))
     };
+    let unknown = || {
+        ApiError::unauthenticated(format!(
+            "unable to authenticate with provided credentials and anonymous access is not allowed for REST request [{path}]"
+        ))
+    };
     let header = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
     let header = header.to_str().map_err(|_| missing())?;
     let (scheme, given) = header.split_once(' ').ok_or_else(missing)?;
@@ -46,15 +51,14 @@ pub(crate) fn authenticate(
         })?;
         Ok(Principal { name: format!("user [{name}]"), privilege: credential.privilege })
     } else if scheme.eq_ignore_ascii_case("apikey") {
-        let credential = find(&Secret::ApiKey(given.to_owned())).ok_or_else(|| {
-            ApiError::unauthenticated(format!(
-                "unable to authenticate with provided credentials and anonymous access is not allowed for REST request [{path}]"
-            ))
-        })?;
+        let credential = find(&Secret::ApiKey(given.to_owned())).ok_or_else(unknown)?;
         let decoded = STANDARD.decode(given).unwrap_or_default();
         let id = decoded.split(|byte| *byte == b':').next().unwrap_or_default();
         let name = format!("API key id [{}]", String::from_utf8_lossy(id));
         Ok(Principal { name, privilege: credential.privilege })
+    } else if scheme.eq_ignore_ascii_case("bearer") {
+        let credential = find(&Secret::Token(given.to_owned())).ok_or_else(unknown)?;
+        Ok(Principal { name: "service account".into(), privilege: credential.privilege })
     } else {
         Err(missing())
     }
@@ -87,6 +91,7 @@ mod tests {
             Credential::user("elastic", "pass:word"),
             Credential::user("reader", "x").allowed(Privilege::Monitor),
             Credential::api_key("aWQ6a2V5"),
+            Credential::token("AAEAAWVs"),
         ];
         let mut headers = HeaderMap::new();
         if let Some(value) = authorization {
@@ -103,6 +108,7 @@ mod tests {
     fn credentials_are_told_apart() {
         assert!(ask(Some(&basic("elastic:pass:word"))).is_ok());
         assert!(ask(Some("ApiKey aWQ6a2V5")).is_ok());
+        assert!(ask(Some("Bearer AAEAAWVs")).is_ok());
         assert_eq!(
             ask(None).unwrap_err().reason(),
             "missing authentication credentials for REST request [/]"

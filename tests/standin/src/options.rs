@@ -98,6 +98,12 @@ impl Credential {
         Self { secret: Secret::ApiKey(encoded.to_owned()), privilege: Privilege::Manage }
     }
 
+    /// A bearer token that may manage machine learning.
+    #[must_use]
+    pub fn token(token: &str) -> Self {
+        Self { secret: Secret::Token(token.to_owned()), privilege: Privilege::Manage }
+    }
+
     /// The same credential with another privilege.
     #[must_use]
     pub fn allowed(self, privilege: Privilege) -> Self {
@@ -117,6 +123,8 @@ pub enum Secret {
     },
     /// `Authorization: ApiKey` with base64 of `id:key`.
     ApiKey(String),
+    /// `Authorization: Bearer`, as of a service account.
+    Token(String),
 }
 
 /// Cluster privileges, each including those before it (contract, 1).
