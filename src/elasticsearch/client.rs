@@ -194,9 +194,11 @@ impl Client {
         );
         let answer: Option<Value> = serde_json::from_str(&text).ok();
         if status.is_success() {
-            return answer
-                .map(|answer| (headers, answer))
-                .ok_or_else(|| self.not_elasticsearch("its answer is not JSON".into()));
+            let not_json = || ClientError::NotElasticsearch {
+                url: self.place(base),
+                reason: "its answer is not JSON".into(),
+            };
+            return answer.map(|answer| (headers, answer)).ok_or_else(not_json);
         }
         Err(self.refusal(base, status, &headers, &text, answer.as_ref(), action))
     }
@@ -222,6 +224,14 @@ impl Client {
             sent: false,
         };
         match status {
+            // Of a proxy's own: tinyproxy says so of a wrong password.
+            StatusCode::UNAUTHORIZED
+                if answer.is_none()
+                    && base.scheme() == "http"
+                    && self.proxies.on_the_way_to(base).is_some() =>
+            {
+                unanswered(Failure::ProxyCredentials)
+            }
             StatusCode::UNAUTHORIZED => ClientError::Credentials(reason),
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => unanswered(Failure::ProxyCredentials),
             StatusCode::BAD_REQUEST if PLAIN_REQUEST.iter().any(|said| text.contains(said)) => {
@@ -237,7 +247,10 @@ impl Client {
             _ if status.is_redirection() => {
                 let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
                 let location = redact(location.unwrap_or("another address"));
-                self.not_elasticsearch(format!("it redirects to {location}"))
+                ClientError::NotElasticsearch {
+                    url: self.place(base),
+                    reason: format!("it redirects to {location}"),
+                }
             }
             _ => ClientError::Refused {
                 action: action.to_owned(),
@@ -251,9 +264,17 @@ impl Client {
 
     /// What a failure of the very first request means: that the address is not the cluster's.
     fn misplaced(&self, error: ClientError) -> ClientError {
+        let url = self.address();
         match error {
+            // A proxy's own page, as tinyproxy's 500 if nothing answers it.
+            ClientError::Refused { status: status @ (403 | 500..), kind: None, .. }
+                if url.contains(THROUGH) =>
+            {
+                let reason = format!("the answer is {status}");
+                ClientError::Unreachable { url, failure: Failure::Proxy, reason, sent: false }
+            }
             ClientError::Refused { status: 404, reason, .. } => {
-                ClientError::WrongPath { url: self.address(), reason }
+                ClientError::WrongPath { url, reason }
             }
             ClientError::Refused { status, kind: None, reason, .. }
                 if ![413, 429, 502, 503, 504].contains(&status) =>
@@ -332,6 +353,13 @@ fn http_client(connection: &Connection, proxies: &Proxies) -> Result<reqwest::Cl
     }
     let builder = reqwest::Client::builder();
     let builder = if connection.proxies { builder } else { builder.no_proxy() };
+    // Some proxies close a connection after an answer without saying so, and the next request would be lost on it.
+    let is_relayed =
+        |address: &Url| address.scheme() == "http" && proxies.on_the_way_to(address).is_some();
+    let builder = match connection.addresses.iter().any(is_relayed) {
+        true => builder.pool_max_idle_per_host(0),
+        false => builder,
+    };
     builder
         .user_agent(concat!("rust-eland/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -414,5 +442,32 @@ mod tests {
         assert_eq!(reason(&answer).as_deref(), Some(expected));
         assert_eq!(reason(&json!({"error": "plain"})).as_deref(), Some("plain"));
         assert_eq!(reason(&json!({})), None);
+    }
+
+    #[test]
+    fn the_least_privilege_is_named() {
+        let granted = |by: &str| {
+            format!("action [a] is unauthorized for user [u], this action is granted by the {by}")
+        };
+        let of = |by: &str| privilege(&granted(by));
+        assert_eq!(
+            of("cluster privileges [monitor_ml,monitor,all]"),
+            ("cluster", "monitor_ml".into())
+        );
+        assert_eq!(of("index privileges [read]"), ("index", "read".into()));
+        assert_eq!(privilege("no"), ("cluster", "manage_ml".into()));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            headers.insert(DATE, HeaderValue::from_static("Sat, 21 Nov 2026 10:00:00 GMT"));
+            retry_after(&headers)
+        };
+        assert_eq!(of(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(of("Sat, 21 Nov 2026 10:00:30 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!((of("Sat, 21 Nov 2026 09:00:00 GMT"), of("soon"), of("-1")), (None, None, None));
     }
 }

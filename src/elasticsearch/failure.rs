@@ -165,7 +165,8 @@ impl fmt::Display for Failure {
                 "Put the proxy's user and password into the address in HTTPS_PROXY or HTTP_PROXY (http://user:password@host:port)"
             }
             Self::Proxy => {
-                "The proxy does not connect to the cluster: is it allowed to, and is the cluster up? NO_PROXY names hosts to reach without it"
+                "The proxy does not connect to the cluster: is it allowed to, are its user and password right, and is the \
+                 cluster up? NO_PROXY names hosts to reach without it"
             }
             Self::Other => "Is the address right, and the cluster up?",
         })
@@ -212,4 +213,27 @@ pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
     }
     let first = texts.iter().position(|text| !EMPTY.iter().any(|empty| text.starts_with(empty)));
     texts.split_off(first.unwrap_or(0)).join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_answer_in_time() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(async {
+            let client =
+                reqwest::Client::builder().no_proxy().read_timeout(Duration::from_millis(20));
+            client.build().unwrap().get(url).send().await.unwrap_err()
+        });
+        assert_eq!(Failure::of(&error), Failure::TimedOut);
+        assert!(causes(&error).contains("timed out"), "{}", causes(&error));
+    }
 }

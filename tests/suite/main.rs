@@ -3,12 +3,14 @@
 mod bad_clusters;
 mod bad_models;
 mod bundle;
+mod certificates;
 mod connections;
 mod fixtures;
 mod fronts;
 mod import;
 mod numbers;
 mod program;
+mod proxies;
 mod readme;
 mod real_model;
 mod tls;
