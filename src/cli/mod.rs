@@ -30,7 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a served model of a Hugging Face model, or of an exported bundle
-    Import(import::ImportArguments),
+    Import(Box<import::ImportArguments>),
     /// Write the bundle to a folder instead of uploading it
     Export(export::ExportArguments),
     /// Fetch a model from the hub into its cache, or to a folder for a machine without network
@@ -55,7 +55,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Er
         let parsed = import::ImportArguments::from_arg_matches(&matches)
             .and_then(|import| Ok((OutputArguments::from_arg_matches(&matches)?, import)));
         let (output, import) = parsed.unwrap_or_else(|e| e.exit());
-        Cli { output, command: Command::Import(import) }
+        Cli { output, command: Command::Import(Box::new(import)) }
     } else {
         Cli::parse_from(arguments)
     };

@@ -10,6 +10,8 @@ mod fronts;
 mod import;
 mod numbers;
 mod program;
+// Debian's programs, and addresses that Linux alone has without being told.
+#[cfg(target_os = "linux")]
 mod proxies;
 mod readme;
 mod real_model;
