@@ -31,6 +31,8 @@ pub struct Client {
 
 /// How long a single answer may take. Storing a part on a busy cluster takes long; eland waits as long.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// How long the very first answer may take, which is a small one.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The licences that allow machine learning.
@@ -83,7 +85,13 @@ impl Client {
 
     /// Sees what answers.
     async fn look(&mut self) -> Result<(), ClientError> {
-        let answer = self.send(Method::GET, "", None, "say what it is").await;
+        let url = self.address();
+        let asked = self.send(Method::GET, "", None, "say what it is");
+        let answer = tokio::time::timeout(FIRST_TIMEOUT, asked).await.unwrap_or_else(|_| {
+            let (failure, seconds) = (Failure::TimedOut, FIRST_TIMEOUT.as_secs());
+            let reason = format!("no answer within {seconds} seconds");
+            Err(ClientError::Unreachable { url, failure, reason, sent: true })
+        });
         let (headers, info) = answer.map_err(|error| self.misplaced(error))?;
         let number = info["version"]["number"].as_str().unwrap_or_default();
         let product = headers.get("x-elastic-product").map(HeaderValue::as_bytes);

@@ -11,7 +11,7 @@ use tokio::io::copy_bidirectional;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-/// Forwards connections to a stand-in. Stops when it is dropped.
+/// Forwards connections, mostly to a stand-in. Stops when it is dropped.
 pub struct Front {
     address: SocketAddr,
     runtime: Option<Runtime>,
@@ -20,24 +20,28 @@ pub struct Front {
 impl Front {
     /// Listens at an address, such as `[::1]:0`, without TLS.
     pub fn plain(at: &str, standin: &StandIn) -> std::io::Result<Self> {
-        Self::start(TcpListener::bind(at)?, standin, None)
+        Self::start(TcpListener::bind(at)?, address_of(standin), None)
     }
 
     /// Speaks TLS on the loopback interface.
     pub fn tls(standin: &StandIn, config: ServerConfig) -> Self {
+        Self::tls_to(address_of(standin), config)
+    }
+
+    /// As [`Self::tls`], to whatever listens at an address.
+    pub fn tls_to(address: String, config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        Self::start(listener, standin, Some(TlsAcceptor::from(Arc::new(config)))).unwrap()
+        Self::start(listener, address, Some(TlsAcceptor::from(Arc::new(config)))).unwrap()
     }
 
     fn start(
         listener: TcpListener,
-        standin: &StandIn,
+        to: String,
         acceptor: Option<TlsAcceptor>,
     ) -> std::io::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let address = listener.local_addr()?;
-        let to = standin.url().trim_start_matches("http://").to_owned();
         listener.set_nonblocking(true)?;
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -74,6 +78,10 @@ impl Drop for Front {
             runtime.shutdown_background();
         }
     }
+}
+
+fn address_of(standin: &StandIn) -> String {
+    standin.url().trim_start_matches("http://").to_owned()
 }
 
 /// A server that answers by the head of the request, and keeps the heads.

@@ -3,8 +3,8 @@
 
 use std::env;
 use std::fs;
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -226,6 +226,58 @@ fn a_proxy_that_does_not_get_through() {
     let told = &["through the proxy http://127.0.0.1:1/", "refused"];
     refused(&["--url", "https://es.example:9200"], &closed, 5, told);
     refused(&["--url", "http://es.example:9200"], &closed, 5, told);
+}
+
+#[test]
+fn a_proxy_that_speaks_tls() {
+    let Some(proxy) = tinyproxy("") else { return };
+    let (standin, authority) = (cluster(), Authority::new("Company CA"));
+    let front = Front::tls_to(proxy.address.to_string(), authority.server().config());
+    let through = format!("https://127.0.0.1:{}", front.port());
+    let variables = [("HTTP_PROXY", through.as_str())];
+    reaches(&["--url", &standin.url(), "--ca-certs", &authority.file], &variables);
+    assert!(proxy.read("log").contains("Request (file descriptor"));
+}
+
+#[test]
+fn a_proxy_that_speaks_socks() {
+    let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
+    let front = Front::tls(&standin, authority.server().config());
+    let through = format!("socks5://{}", socks());
+    let variables = [("ALL_PROXY", through.as_str())];
+    reaches(&["--url", &standin.url()], &variables);
+    let secure = format!("https://127.0.0.1:{}", front.port());
+    reaches(&["--url", &secure, "--ca-certs", &authority.file], &variables);
+    let closed = [("ALL_PROXY", "socks5://127.0.0.1:1")];
+    refused(&["--url", &standin.url()], &closed, 5, &["through the proxy socks5://127.0.0.1:1"]);
+}
+
+/// The address of a SOCKS server (RFC 1928) that knows CONNECT to an IPv4 address alone. It ends with the test's process.
+fn socks() -> SocketAddr {
+    fn relay(mut near: TcpStream) -> std::io::Result<()> {
+        let mut greeting = [0; 2];
+        near.read_exact(&mut greeting)?;
+        near.read_exact(&mut vec![0; greeting[1].into()])?;
+        near.write_all(&[5, 0])?;
+        let mut request = [0; 10];
+        near.read_exact(&mut request)?;
+        let [5, 1, 0, 1, a, b, c, d, high, low] = request else { return Ok(()) };
+        let to = (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low]));
+        let mut far = TcpStream::connect(to)?;
+        near.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
+        let (mut from, mut into) = (near.try_clone()?, far.try_clone()?);
+        thread::spawn(move || std::io::copy(&mut from, &mut into));
+        std::io::copy(&mut far, &mut near)?;
+        near.shutdown(Shutdown::Both)
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            thread::spawn(move || relay(near));
+        }
+    });
+    address
 }
 
 /// An nginx that speaks TLS and passes what is below `/es/` to a stand-in; none if the machine lacks it.
