@@ -7,6 +7,7 @@ mod certificates;
 mod connections;
 mod fixtures;
 mod fronts;
+mod from_hub;
 mod import;
 mod numbers;
 mod program;

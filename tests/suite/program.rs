@@ -11,7 +11,7 @@ pub fn program() -> Command {
 }
 
 /// What changes where the program connects to and what it says.
-pub const VARIABLES: [&str; 20] = [
+pub const VARIABLES: [&str; 31] = [
     "ALL_PROXY",
     "CLOUD_ID",
     "ES_API_KEY",
@@ -19,14 +19,25 @@ pub const VARIABLES: [&str; 20] = [
     "ES_TOKEN",
     "ES_URL",
     "ES_USERNAME",
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN",
+    "HF_HUB_DOWNLOAD_TIMEOUT",
+    "HF_HUB_OFFLINE",
+    "HF_TOKEN",
+    "HF_TOKEN_PATH",
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "HUB_ACCESS_TOKEN",
+    "HUGGINGFACE_HUB_CACHE",
+    "HUGGING_FACE_HUB_TOKEN",
     "NO_PROXY",
     "REQUEST_METHOD",
     "RUST_LOG",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
+    "TRANSFORMERS_OFFLINE",
     "all_proxy",
     "http_proxy",
     "https_proxy",

@@ -1,0 +1,234 @@
+//! What the cache holds, or only seems to hold.
+
+use std::fs;
+use std::path::Path;
+
+use ::hub::{Hub, Options, Repository};
+use rust_eland::source::hub::HubError;
+
+use super::{Cache, ID, NEEDED, asked, fetch, noise, repository, serving};
+use crate::program::{message, says};
+
+const WEIGHTS: &str = "model.safetensors";
+
+fn filled() -> Cache {
+    let cache = Cache::new();
+    cache.fetch(&serving([repository()])).unwrap();
+    cache
+}
+
+#[test]
+fn a_damaged_blob_is_fetched_again_and_refused_offline() {
+    for (file, content) in [
+        // An error page that another tool stored, and a bit that has flipped.
+        (WEIGHTS, b"<html>503</html>".to_vec()),
+        (WEIGHTS, noise(99, 300_000)),
+        ("vocab.txt", noise(99, 30_000)),
+    ] {
+        let cache = filled();
+        let blob = cache.blob(&repository().files[file].etag());
+        fs::write(&blob, content).unwrap();
+        let error = cache.fetch_offline("main").unwrap_err();
+        assert!(matches!(error, HubError::Damaged { .. }), "{error}");
+        says(&error.to_string(), &[file, "without --offline"]);
+        let hub = serving([repository()]);
+        cache.fetch(&hub).unwrap();
+        cache.holds(&repository());
+        assert_eq!(asked(&hub, "/resolve/").len(), 1);
+        cache.fetch_offline("main").unwrap();
+    }
+}
+
+#[test]
+fn a_part_is_not_taken_for_the_whole() {
+    for (file, reason) in
+        [(WEIGHTS, "no weights"), ("config.json", "no config.json"), ("vocab.txt", "no vocabulary")]
+    {
+        let cache = filled();
+        fs::remove_file(cache.snapshot(&repository().commit()).join(file)).unwrap();
+        let error = cache.fetch_offline("main").unwrap_err();
+        assert!(matches!(error, HubError::PartlyCached { .. }), "{error}");
+        says(&error.to_string(), &[reason, "without --offline"]);
+        // The blob is there still.
+        let hub = serving([repository()]);
+        cache.fetch(&hub).unwrap();
+        cache.holds(&repository());
+        assert!(asked(&hub, "/resolve").is_empty());
+    }
+    let error = Cache::new().fetch_offline("main").unwrap_err();
+    assert!(matches!(error, HubError::NotCached { .. }), "{error}");
+    says(&error.to_string(), &[ID, "main", "--offline", "rust-eland download"]);
+    let cache = filled();
+    for revision in ["v1", &"0".repeat(40)] {
+        assert!(matches!(cache.fetch_offline(revision), Err(HubError::NotCached { .. })));
+    }
+    // A branch that is no commit leads nowhere.
+    let reference = cache.hub().join("models--org--model/refs/main");
+    fs::write(reference, "../../../../etc").unwrap();
+    assert!(matches!(cache.fetch_offline("main"), Err(HubError::NotCached { .. })));
+}
+
+#[test]
+fn weights_in_parts_are_all_there_or_not_at_all() {
+    let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
+    let mut parts = repository()
+        .file("model.safetensors.index.json", index)
+        .large("model-1.safetensors", noise(20, 1000))
+        .large("model-2.safetensors", noise(21, 1000))
+        .large("model-3.safetensors", noise(22, 1000));
+    parts.files.remove(WEIGHTS);
+    let cache = Cache::new();
+    let hub = serving([parts.clone()]);
+    let snapshot = cache.fetch(&hub).unwrap();
+    assert_eq!(snapshot.files.len(), 5);
+    assert!(asked(&hub, "model-3").is_empty() && asked(&hub, "pytorch_model").is_empty());
+    cache.fetch_offline("main").unwrap();
+    fs::remove_file(snapshot.folder.join("model-2.safetensors")).unwrap();
+    let error = cache.fetch_offline("main").unwrap_err();
+    assert!(matches!(error, HubError::PartlyCached { .. }), "{error}");
+    says(&error.to_string(), &["model-2.safetensors"]);
+}
+
+#[test]
+fn a_hub_that_is_away_is_done_without_if_the_cache_is_whole() {
+    let cache = filled();
+    for hub in [None, Some(serving([repository()]))] {
+        let mut url = "http://127.0.0.1:9".to_owned();
+        if let Some(hub) = &hub {
+            hub.inject(::hub::Fault::hub("", usize::MAX, ::hub::Break::status(503, &[])));
+            url = hub.url();
+        }
+        let snapshot = fetch(cache.settings(&url), ID, "main").unwrap();
+        assert_eq!(snapshot.origin.commit, repository().commit());
+    }
+    let error = fetch(Cache::new().settings("http://127.0.0.1:9"), ID, "main").unwrap_err();
+    assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
+    says(&error.to_string(), &["127.0.0.1:9", "git clone", "LFS", "--output", "HTTPS_PROXY"]);
+}
+
+#[test]
+fn a_branch_that_moves_is_followed() {
+    let hub = serving([repository()]);
+    let cache = Cache::new();
+    cache.fetch(&hub).unwrap();
+    let newer = repository().file("vocab.txt", noise(30, 100));
+    hub.replace(newer.clone());
+    hub.forget();
+    cache.fetch(&hub).unwrap();
+    cache.holds(&newer);
+    cache.holds(&repository());
+    // What both have is fetched once.
+    assert!(asked(&hub, WEIGHTS).is_empty() && !asked(&hub, "vocab.txt").is_empty());
+    assert_eq!(cache.fetch_offline("main").unwrap().origin.commit, newer.commit());
+    let older = cache.fetch_offline(&repository().commit()).unwrap();
+    assert_eq!(older.origin.commit, repository().commit());
+}
+
+#[test]
+fn snapshots_without_links_are_as_good() {
+    // As Python makes them where there are no links.
+    let cache = Cache::new();
+    let snapshot = cache.snapshot(&repository().commit());
+    fs::create_dir_all(&snapshot).unwrap();
+    for name in NEEDED {
+        fs::write(snapshot.join(name), &repository().files[name].content).unwrap();
+    }
+    let hub = serving([repository()]);
+    cache.fetch(&hub).unwrap();
+    assert!(asked(&hub, "/resolve").is_empty());
+    cache.fetch_offline("main").unwrap();
+    // One that is not what the hub lists is replaced.
+    fs::write(snapshot.join("vocab.txt"), "other").unwrap();
+    cache.fetch(&hub).unwrap();
+    cache.holds(&repository());
+}
+
+#[test]
+fn a_link_to_another_blob_is_put_right() {
+    let cache = filled();
+    let pointer = cache.snapshot(&repository().commit()).join("vocab.txt");
+    fs::remove_file(&pointer).unwrap();
+    let other = Path::new("../../blobs").join(repository().files["config.json"].etag());
+    std::os::unix::fs::symlink(other, &pointer).unwrap();
+    cache.fetch(&serving([repository()])).unwrap();
+    cache.holds(&repository());
+}
+
+#[test]
+fn files_of_the_same_content_are_one_blob() {
+    let same = noise(40, 10_000);
+    let repository = repository()
+        .file("added_tokens.json", "{}")
+        .file("special_tokens_map.json", "{}")
+        .file("merges.txt", "")
+        .large(WEIGHTS, same.clone())
+        .large("2_Dense/model.safetensors", same)
+        .file("2_Dense/config.json", "{}")
+        .file("modules.json", r#"[{"path": ""}, {"path": "2_Dense"}]"#);
+    let hub = serving([repository.clone()]);
+    let cache = Cache::new();
+    let snapshot = cache.fetch(&hub).unwrap();
+    for file in &snapshot.files {
+        assert!(fs::read(snapshot.folder.join(file)).unwrap() == repository.files[file].content);
+    }
+    let sha256 = repository.files[WEIGHTS].sha256();
+    assert_eq!(asked(&hub, &sha256).len(), 1);
+    // An empty file needs no request.
+    assert!(asked(&hub, "merges.txt").is_empty());
+}
+
+#[test]
+fn a_read_only_cache_that_is_whole_will_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let cache = filled();
+    let folder = cache.hub().join("models--org--model");
+    let modes = |mode| {
+        for path in [&folder, &folder.join("refs"), &folder.join("blobs"), &cache.hub()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    modes(0o555);
+    let online = cache.fetch(&serving([repository()]));
+    let offline = cache.fetch_offline("main");
+    modes(0o755);
+    online.unwrap();
+    offline.unwrap();
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_named() {
+    let cache = Cache::new();
+    fs::write(cache.home().join("hub"), "a file where the folder should be").unwrap();
+    let hub = serving([repository()]);
+    let output = cache.download(&hub, &[]);
+    assert_eq!(output.status.code(), Some(4), "{}", message(&output));
+    says(&message(&output), &["cannot make the folder", "HF_HOME"]);
+}
+
+#[test]
+fn every_fixture_is_read_from_the_hub_as_from_its_folder() {
+    use crate::fixtures::Fixture;
+    use rust_eland::conversion::{Conversion, Options as Choice};
+    use rust_eland::source::ModelFiles;
+
+    let fixtures = Fixture::all();
+    let id = |fixture: &Fixture| format!("org/{}", fixture.name.replace('/', "."));
+    let repositories: Vec<Repository> = fixtures
+        .iter()
+        .map(|fixture| Repository::of_folder(&id(fixture), &fixture.model()).unwrap())
+        .collect();
+    let hub = Hub::start(Options { repositories, ..Options::default() });
+    let cache = Cache::new();
+    for fixture in &fixtures {
+        let snapshot = fetch(cache.settings(&hub.url()), &id(fixture), "main").unwrap();
+        let read = |folder: &Path| {
+            let task = fixture.tasks().into_iter().next();
+            let files = ModelFiles::open(folder).unwrap();
+            let conversion = Conversion::read(&files, Choice { task, ..Choice::default() }).unwrap();
+            let vocabulary = serde_json::to_value(&conversion.tokenizer().vocabulary).unwrap();
+            let facts = (conversion.max_sequence_length(), conversion.parameter_bytes());
+            (vocabulary, facts, conversion.notes().to_vec())
+        };
+        assert!(read(&snapshot.folder) == read(&fixture.model()), "{}", fixture.name);
+    }
+}

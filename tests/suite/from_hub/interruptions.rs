@@ -1,0 +1,336 @@
+//! Connections that break, stop or lie, and processes that die.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use ::hub::{Break, Fault, Host, Hub};
+use rust_eland::source::hub::HubError;
+use serde_json::{Value, json};
+
+use super::{Cache, ID, asked, fetch, files_below, noise, on_cdn, repository, runtime, serving};
+use crate::program::{message, says};
+
+const WEIGHTS: &str = "model.safetensors";
+
+/// The ranges in which the weights were asked for at the CDN, and what was sent of each.
+fn ranges(hub: &Hub) -> Vec<(u64, u64)> {
+    let name = on_cdn(&repository(), WEIGHTS);
+    let requests = hub.requests();
+    let requests = requests.iter().filter(|request| request.path.contains(&name));
+    requests.map(|request| (request.from.unwrap_or(0), request.sent())).collect()
+}
+
+fn size() -> u64 {
+    repository().files[WEIGHTS].content.len() as u64
+}
+
+#[test]
+fn a_cut_connection_is_taken_up_where_it_broke() {
+    for after in [0, 1, 100_000, 299_999] {
+        let hub = serving([repository()]);
+        hub.inject(Fault::cdn("", 2, Break::Cut(after)));
+        hub.inject(Fault::hub("resolve-cache", 3, Break::Cut(after.min(10_000))));
+        let cache = Cache::new();
+        cache.fetch(&hub).unwrap();
+        cache.holds(&repository());
+        assert_eq!(hub.faults_left(), 0);
+        let ranges = ranges(&hub);
+        assert_eq!(ranges.len(), 3, "{ranges:?}");
+        for pair in ranges.windows(2) {
+            // No further than what was sent, and no byte before what has come.
+            assert!(pair[1].0 >= pair[0].0 && pair[1].0 <= pair[0].0 + pair[0].1, "{ranges:?}");
+        }
+        assert_eq!(ranges[2].0 + ranges[2].1, size());
+    }
+}
+
+#[test]
+fn a_stalled_connection_is_given_up_and_taken_up_again() {
+    for (host, how) in [
+        (Fault::cdn as fn(&str, usize, Break) -> Fault, Break::Stall(100_000)),
+        (Fault::cdn, Break::Silence),
+        (Fault::hub, Break::Silence),
+        (Fault::hub, Break::Stall(3)),
+    ] {
+        let hub = serving([repository()]);
+        hub.inject(host("", 1, how));
+        let cache = Cache::new();
+        let mut settings = cache.settings(&hub.url());
+        settings.read_timeout = Duration::from_secs(1);
+        fetch(settings, ID, "main").unwrap();
+        cache.holds(&repository());
+        assert_eq!(hub.faults_left(), 0);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_resume_is_read_from_the_start() {
+    let hub = serving([repository()]);
+    hub.inject(Fault::cdn("", 1, Break::Cut(100_000)));
+    hub.inject(Fault::cdn("", 1, Break::NoRange));
+    let cache = Cache::new();
+    cache.fetch(&hub).unwrap();
+    cache.holds(&repository());
+    assert_eq!(asked(&hub, &on_cdn(&repository(), WEIGHTS)).last().unwrap().2, 200);
+}
+
+#[test]
+fn answers_that_do_not_fit_are_not_written() {
+    let page = "<html><body>Service unavailable</body></html>";
+    for how in [
+        Break::status(403, &[]),
+        Break::status(503, &[]),
+        Break::status(200, &[]),
+        Break::status(206, &[]),
+        Break::status(404, &[]),
+        Break::status(400, &[]),
+        Break::status(416, &[]),
+        Break::Answer(200, Vec::new(), page.repeat(20_000)),
+        Break::header("Content-Range", "bytes 5-299999/300000"),
+    ] {
+        let hub = serving([repository()]);
+        // In the first attempt, and in one that resumes.
+        hub.inject(Fault::cdn("", 1, how.clone()));
+        hub.inject(Fault::cdn("", 1, Break::Cut(100_000)));
+        hub.inject(Fault::cdn("", 1, how.clone()));
+        let cache = Cache::new();
+        cache.fetch(&hub).unwrap_or_else(|error| panic!("{how:?}: {error}"));
+        cache.holds(&repository());
+        assert_eq!(hub.faults_left(), 0, "{how:?}");
+    }
+    for status in [403, 503] {
+        let hub = serving([repository()]);
+        hub.inject(Fault::cdn("", usize::MAX, Break::status(status, &[])));
+        let cache = Cache::new();
+        let error = cache.fetch(&hub).unwrap_err();
+        assert!(matches!(error, HubError::Unavailable { .. }), "{error}");
+        says(&error.to_string(), &[WEIGHTS, &status.to_string(), "Run again later"]);
+        assert!(!error.to_string().contains("Signature"), "{error}");
+        assert!(!cache.blob(&repository().files[WEIGHTS].etag()).exists());
+        cache.is_sound();
+    }
+    // Of a hub that is down, too.
+    let hub = serving([repository()]);
+    hub.inject(Fault::hub("/api/", 1, Break::status(502, &[])));
+    hub.inject(Fault::hub("/resolve/", 1, Break::status(504, &[])));
+    Cache::new().fetch(&hub).unwrap();
+}
+
+#[test]
+fn wrong_bytes_are_fetched_again_and_never_kept() {
+    let hub = serving([repository()]);
+    hub.inject(Fault::cdn("", 1, Break::Flip));
+    hub.inject(Fault::hub("resolve-cache", 1, Break::Flip));
+    let cache = Cache::new();
+    cache.fetch(&hub).unwrap();
+    cache.holds(&repository());
+    assert_eq!(hub.faults_left(), 0);
+
+    let hub = serving([repository()]);
+    hub.inject(Fault::cdn("", usize::MAX, Break::Flip));
+    let cache = Cache::new();
+    let error = cache.fetch(&hub).unwrap_err();
+    assert!(matches!(error, HubError::Mismatch { times: 3, .. }), "{error}");
+    says(&error.to_string(), &[WEIGHTS, "3 times", "nothing of it was kept"]);
+    cache.is_sound();
+    let etag = repository().files[WEIGHTS].etag();
+    assert!(!cache.blob(&etag).exists() && !cache.blob(&format!("{etag}.incomplete")).exists());
+
+    // A page of any length, when none is told.
+    let hub = serving([repository()]);
+    hub.inject(Fault::hub("resolve-cache", 1, Break::NoLength));
+    hub.inject(Fault::cdn("", 1, Break::NoLength));
+    let cache = Cache::new();
+    cache.fetch(&hub).unwrap();
+    cache.holds(&repository());
+}
+
+#[test]
+fn what_another_tool_has_begun_is_gone_on_with() {
+    let content = repository().files[WEIGHTS].content.clone();
+    let etag = repository().files[WEIGHTS].etag();
+    let begun = |bytes: &[u8]| {
+        let cache = Cache::new();
+        let path = cache.blob(&format!("{etag}.incomplete"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let hub = serving([repository()]);
+        cache.fetch(&hub).unwrap();
+        cache.holds(&repository());
+        assert!(!path.exists());
+        ranges(&hub)
+    };
+    assert_eq!(begun(&content[..123_456]), [(123_456, 300_000 - 123_456)]);
+    assert_eq!(begun(&content), []);
+    // What is not a part of the file is found out by the hash.
+    assert_eq!(begun(&noise(9, 1000)), [(1000, 299_000), (0, 300_000)]);
+    assert_eq!(begun(&noise(9, 300_000)), [(0, 300_000)]);
+    assert_eq!(begun(&noise(9, 300_001)), [(0, 300_000)]);
+}
+
+#[test]
+fn pieces_of_two_versions_are_never_joined() {
+    let hub = serving([repository()]);
+    hub.inject(Fault::cdn("", usize::MAX, Break::Cut(50_000)));
+    let cache = Cache::new();
+    let mut settings = cache.settings(&hub.url());
+    settings.backoff = Duration::ZERO;
+    // 50,000 at a time would get there in the end, so the hub goes away in the middle.
+    hub.inject(Fault::hub("/model.safetensors", usize::MAX, Break::status(503, &[])));
+    fetch(settings, ID, "main").unwrap_err();
+    drop(hub);
+    let newer = repository().large(WEIGHTS, noise(77, 300_000)).file("vocab.txt", noise(78, 100));
+    let hub = serving([newer.clone()]);
+    cache.fetch(&hub).unwrap();
+    cache.holds(&newer);
+
+    // The same between the listing and the download of one run: the commit is pinned.
+    let hub = serving([repository()]);
+    let cache = Cache::new();
+    let stale = json!({"id": ID, "sha": repository().commit()}).to_string();
+    hub.replace(newer);
+    hub.inject(Fault::hub("/revision/main", 1, Break::Answer(200, Vec::new(), stale)));
+    let error = cache.fetch(&hub).unwrap_err();
+    assert!(matches!(error, HubError::NoRevision { .. }), "{error}");
+}
+
+#[test]
+fn two_at_once_fetch_everything_once() {
+    let hub = serving([repository()]);
+    let cache = Cache::new();
+    let one = || async {
+        let client = super::Client::new(cache.settings(&hub.url())).unwrap();
+        let plan = client.plan(&ID.parse().unwrap(), &"main".parse().unwrap()).await.unwrap();
+        plan.fetch(super::Progress::unless(true)).await.unwrap()
+    };
+    runtime().block_on(async { tokio::join!(one(), one(), one()) });
+    cache.holds(&repository());
+    let requests = hub.requests();
+    for path in ["/resolve/", "/resolve-cache/"] {
+        let mut paths: Vec<_> =
+            requests.iter().map(|r| &r.path).filter(|p| p.contains(path)).collect();
+        let all = paths.len();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), all);
+    }
+    assert_eq!(ranges(&hub), [(0, 300_000)]);
+}
+
+#[test]
+fn a_full_disk_is_known_before() {
+    let hub = serving([repository()]);
+    let mut nodes: Vec<Value> = Vec::new();
+    for (path, file) in &repository().files {
+        let size = if path == WEIGHTS { 1 << 60 } else { file.content.len() as u64 };
+        nodes.push(json!({"type": "file", "path": path, "size": size, "oid": file.blob(),
+            "lfs": file.large.then(|| json!({"oid": file.sha256(), "size": size}))}));
+    }
+    let listing = Value::from(nodes).to_string();
+    hub.inject(Fault::hub("/tree/", 1, Break::Answer(200, Vec::new(), listing)));
+    let error = Cache::new().fetch(&hub).unwrap_err();
+    assert!(matches!(error, HubError::Space { .. }), "{error}");
+    says(&error.to_string(), &["are free", "HF_HOME"]);
+    assert!(asked(&hub, "vocab.txt").is_empty() && asked(&hub, WEIGHTS).is_empty());
+}
+
+#[test]
+fn a_download_that_is_killed_twenty_times_fetches_no_byte_twice() {
+    const RUNS: u64 = 20;
+    let repository = repository()
+        .file("tokenizer.json", noise(11, 700_000))
+        .large(WEIGHTS, noise(12, 3_000_000));
+    let needed = ["config.json", "vocab.txt", "tokenizer.json", WEIGHTS];
+    let total: u64 = needed.iter().map(|name| repository.files[*name].content.len() as u64).sum();
+    let hub = serving([repository.clone()]);
+    let cache = Cache::new();
+    let partly = || -> Vec<(String, u64)> {
+        let paths = files_below(&cache.hub());
+        let names = paths.iter().filter(|path| path.parent().unwrap().ends_with("blobs"));
+        names
+            .map(|path| {
+                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+                (name, fs::metadata(path).unwrap().len())
+            })
+            .collect()
+    };
+    let mut points = noise(13, RUNS as usize).into_iter().map(u64::from);
+    for run in 0..RUNS {
+        let before = partly();
+        hub.forget();
+        // Some 5 % each, at points that only the seed knows.
+        hub.hold_after(total / (RUNS + 2) * (64 + points.next().unwrap()) / 256);
+        let mut child = cache
+            .program(&hub.url())
+            .args(["download", "--hub-model-id", ID])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !hub.is_holding() {
+            assert!(child.try_wait().unwrap().is_none(), "run {run} ended by itself");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        resumed_from(&hub, &repository, &before);
+    }
+    hub.forget();
+    let before = partly();
+    assert!(before.iter().any(|(name, _)| name.ends_with(".incomplete")), "{before:?}");
+    hub.release();
+    let output = cache.download(&hub, &[]);
+    assert!(output.status.success(), "{}", message(&output));
+    resumed_from(&hub, &repository, &before);
+    cache.holds(&repository);
+    let snapshot = cache.snapshot(&repository.commit());
+    assert!(fs::read(snapshot.join("tokenizer.json")).unwrap() == repository.files["tokenizer.json"].content);
+    // And then there is nothing left to do.
+    hub.forget();
+    assert!(cache.download(&hub, &[]).status.success());
+    assert!(hub.requests().iter().all(|request| request.path.starts_with("/api/models/")));
+}
+
+/// Fails unless all that was asked for begins where the disk ended.
+#[track_caller]
+fn resumed_from(hub: &Hub, repository: &::hub::Repository, before: &[(String, u64)]) {
+    for request in hub.requests() {
+        let file = match request.host {
+            Host::Hub if !request.path.contains("/resolve-cache/") => continue,
+            _ => repository.files.iter().find(|(path, file)| {
+                request.path.contains(&format!("/{path}?")) || request.path.contains(&file.sha256())
+            }),
+        };
+        let etag = file.unwrap().1.etag();
+        assert!(!before.iter().any(|(name, _)| *name == etag), "fetched though complete: {request:?}");
+        let incomplete = format!("{etag}.incomplete");
+        let there = before.iter().find(|(name, _)| *name == incomplete).map_or(0, |(_, size)| *size);
+        assert_eq!(request.from.unwrap_or(0), there, "{request:?}");
+    }
+}
+
+#[test]
+fn ctrl_c_says_that_nothing_is_lost() {
+    let hub = serving([repository()]);
+    let cache = Cache::new();
+    hub.hold_after(150_000);
+    let child = cache
+        .program(&hub.url())
+        .args(["download", "--hub-model-id", ID])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !hub.is_holding() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", message(&output));
+    says(&message(&output), &["interrupted", "is kept"]);
+    hub.release();
+    assert!(cache.download(&hub, &[]).status.success());
+    cache.holds(&repository());
+}

@@ -1,0 +1,186 @@
+//! The ways to the hub: tokens from everywhere, proxies, mirrors, and certificates.
+
+use std::fs;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use ::hub::{Access, Host, Hub, Options};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::io::copy_bidirectional;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+
+use super::{Cache, ID, repository, runtime, serving};
+use crate::program::{message, says};
+
+const TOKEN: &str = "hf_granted_0123456789";
+
+fn private() -> Hub {
+    Hub::start(Options {
+        repositories: vec![repository().access(Access::Private)],
+        token: Some(TOKEN.into()),
+        ..Options::default()
+    })
+}
+
+#[test]
+fn tokens_come_in_every_way_and_are_shown_in_none() {
+    let hub = private();
+    let other = "hf_other_0123456789";
+    let ways: [(&[&str], &[(&str, &str)]); 5] = [
+        (&["--hub-access-token", TOKEN], &[("HUB_ACCESS_TOKEN", other), ("HF_TOKEN", other)]),
+        (&[], &[("HUB_ACCESS_TOKEN", TOKEN), ("HF_TOKEN", other)]),
+        (&[], &[("HF_TOKEN", TOKEN)]),
+        (&[], &[("HUB_ACCESS_TOKEN", ""), ("HF_TOKEN", TOKEN)]),
+        (&[], &[("HUGGING_FACE_HUB_TOKEN", TOKEN)]),
+    ];
+    let run = |cache: &Cache, arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut program = cache.program(&hub.url());
+        program.args(["download", "--hub-model-id", ID]).args(arguments);
+        // All that any crate says of it.
+        let output =
+            program.envs(variables.iter().copied()).env("RUST_LOG", "trace").output().unwrap();
+        let told = message(&output);
+        assert!(output.status.success(), "{arguments:?} {variables:?}: {told}");
+        assert!(!told.contains(TOKEN) && !told.contains(other));
+    };
+    for (arguments, variables) in ways {
+        run(&Cache::new(), arguments, variables);
+    }
+    // The stored file, at home and elsewhere.
+    let cache = Cache::new();
+    fs::write(cache.home().join("token"), format!("{TOKEN}\n")).unwrap();
+    run(&cache, &[], &[]);
+    let path = cache.home().join("token");
+    run(&Cache::new(), &[], &[("HF_TOKEN_PATH", path.to_str().unwrap())]);
+
+    for (token, part) in [("hf_revoked", "does not accept the token"), ("hf_\u{7f}", "no header")] {
+        let output = Cache::new().download(&hub, &["--hub-access-token", token]);
+        assert!(!output.status.success());
+        says(&message(&output), &[part, "--hub-access-token"]);
+        assert!(!message(&output).contains(token));
+    }
+}
+
+#[test]
+fn proxies_are_gone_through_unless_excepted() {
+    let hub = serving([repository()]);
+    // No such host: only a proxy can lead there.
+    let through = |cache: &Cache, variables: &[(&str, &str)]| {
+        let mut program = cache.program("http://hub.invalid");
+        program.env_remove("NO_PROXY").env("HF_HUB_DOWNLOAD_TIMEOUT", "60");
+        program.envs(variables.iter().copied());
+        program.args(["download", "--hub-model-id", ID]).output().unwrap()
+    };
+    let cache = Cache::new();
+    let output = through(&cache, &[("HTTP_PROXY", &hub.url())]);
+    assert!(output.status.success(), "{}", message(&output));
+    cache.holds(&repository());
+    let direct = |no_proxy: &str| {
+        let mut program = Cache::new().program(&hub.url());
+        program.env("HTTP_PROXY", "http://127.0.0.1:9").env("NO_PROXY", no_proxy);
+        program.args(["download", "--hub-model-id", ID]).output().unwrap().status.success()
+    };
+    assert!(direct("127.0.0.1") && !direct("example.com"));
+}
+
+#[test]
+fn a_mirror_below_a_path_is_an_endpoint_too() {
+    let hub = serving([repository()]);
+    let url = format!("{}/", hub.url());
+    let cache = Cache::new();
+    let output = cache.program(&url).args(["download", "--hub-model-id", ID]).output().unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    let url = format!("{}/mirror", hub.url());
+    let output =
+        Cache::new().program(&url).args(["download", "--hub-model-id", ID]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(hub.requests().iter().any(|request| request.path.starts_with("/mirror/api/models/")));
+}
+
+/// Puts TLS before a hub, with a certificate for this machine. Returns its address and the authority's certificate.
+fn with_tls(hub: &Hub, runtime: &tokio::runtime::Runtime) -> (String, String) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority);
+    let provider = Arc::new(ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.unwrap().der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let to = hub.url().replace("http://", "");
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        while let Ok((near, _)) = listener.accept().await {
+            let (to, acceptor) = (to.clone(), acceptor.clone());
+            tokio::spawn(async move {
+                let mut near = acceptor.accept(near).await?;
+                let mut far = tokio::net::TcpStream::connect(to).await?;
+                copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    (url, authority.pem())
+}
+
+#[test]
+fn certificates_of_a_re_signing_proxy_are_trusted_when_named() {
+    let small = ::hub::Repository::new(ID)
+        .file("config.json", r#"{"model_type": "bert"}"#)
+        .file("vocab.txt", "x")
+        .file("model.safetensors", super::noise(60, 1000));
+    let hub = serving([small.clone()]);
+    let runtime = runtime();
+    let (url, pem) = with_tls(&hub, &runtime);
+    let cache = Cache::new();
+    let path = cache.home().join("ca.pem");
+    fs::write(&path, pem).unwrap();
+    let path = path.to_str().unwrap();
+    let download = |cache: &Cache, arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut program = cache.program(&url);
+        program.envs(variables.iter().copied()).args(["download", "--hub-model-id", ID]);
+        program.args(arguments).output().unwrap()
+    };
+    let output = download(&cache, &[], &[]);
+    assert_eq!(output.status.code(), Some(4), "{}", message(&output));
+    says(&message(&output), &["is not trusted", "--hub-ca-certs", "re-signs"]);
+    // Once is enough: it will not be trusted the next time either.
+    assert!(!message(&output).contains("trying again"));
+    let output = download(&cache, &["--hub-ca-certs", path], &[]);
+    assert!(output.status.success(), "{}", message(&output));
+    cache.holds(&small);
+    let output = download(&Cache::new(), &[], &[("SSL_CERT_FILE", path)]);
+    assert!(output.status.success(), "{}", message(&output));
+
+    // From encryption to none there is no way.
+    let hub = serving([repository()]);
+    let (url, pem) = with_tls(&hub, &runtime);
+    let path = cache.home().join("other.pem");
+    fs::write(&path, pem).unwrap();
+    let mut program = Cache::new().program(&url);
+    program.args(["download", "--hub-model-id", ID, "--hub-ca-certs"]).arg(&path);
+    let output = program.output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    says(&message(&output), &["without encryption"]);
+    assert!(hub.requests().iter().all(|request| request.host == Host::Hub));
+
+    for (content, reason) in [("", "it holds none"), ("no certificate", "it holds none")] {
+        let path = cache.home().join("empty.pem");
+        fs::write(&path, content).unwrap();
+        let output = download(&cache, &["--hub-ca-certs", path.to_str().unwrap()], &[]);
+        assert_eq!(output.status.code(), Some(2));
+        says(&message(&output), &[reason, "--hub-ca-certs"]);
+    }
+}
