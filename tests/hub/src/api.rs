@@ -20,7 +20,7 @@ pub(crate) fn answer(state: &State, asked: &Asked, parts: &[String]) -> Answer {
         Found::Repository(repository) => repository,
         Found::Elsewhere(canonical) => {
             // Nothing but the way, as on the real hub.
-            let path = asked.path.replacen(&format!("/{id}"), &format!("/{canonical}"), 1);
+            let path = asked.path.replacen(&format!("/models/{id}"), &format!("/models/{canonical}"), 1);
             return Answer::redirect(307, &path);
         }
         Found::Refused(answer) => return answer,

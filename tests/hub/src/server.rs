@@ -243,6 +243,12 @@ impl State {
             from,
             if_none_match: header(header::IF_NONE_MATCH),
         };
+        // For a proxy's client there are two hosts here.
+        let cdn = self.addresses[1].to_string();
+        let host = match head.uri.authority() {
+            Some(authority) if authority.as_str() == cdn => Host::Cdn,
+            _ => host,
+        };
         let mut answer = match host {
             Host::Hub => self.answer(&asked),
             Host::Cdn => files::cdn(self, &asked),
