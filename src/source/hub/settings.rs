@@ -158,7 +158,7 @@ impl HubSettings {
             Token::new(&fs::read_to_string(path).ok()?, "the token file")
         };
         // An empty variable is as good as none.
-        let given = options.access_token.filter(|token| !token.secret.is_empty());
+        let given = options.access_token.filter(|token| !token.secret.expose().is_empty());
         settings.token = given.or_else(|| {
             let named = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
                 .into_iter()
