@@ -54,7 +54,7 @@ fn hub_code(error: &HubError) -> u8 {
         | HubError::NoShard { .. }
         | HubError::Json { .. }
         | HubError::Adapter { .. } => 3,
-        HubError::Interrupted => 130,
+        HubError::Stopped => 130,
         _ => 4,
     }
 }

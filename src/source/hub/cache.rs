@@ -182,6 +182,10 @@ fn place(pointer: &Path, target: &Path, blob: &Path) -> io::Result<()> {
         .and_then(|link| link.into_temp_path().persist(pointer).map_err(|error| error.error));
     let Err(error) = linked else { return Ok(()) };
     tracing::debug!("no link at {}: {error}", pointer.display());
+    copy(blob, pointer, folder)
+}
+
+fn copy(blob: &Path, pointer: &Path, folder: &Path) -> io::Result<()> {
     let copy = tempfile::Builder::new().prefix(".copy-").tempfile_in(folder)?.into_temp_path();
     fs::copy(blob, &copy)?;
     copy.persist(pointer).map_err(|error| error.error)
@@ -218,4 +222,50 @@ fn is_at(file: &File, path: &Path) -> bool {
 #[cfg(not(unix))]
 fn is_at(_: &File, _: &Path) -> bool {
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_are_no_links_the_file_itself_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = RepositoryCache::new(root.path(), &"org/name".parse().unwrap());
+        let commit = Commit::parse(&"c".repeat(40)).unwrap();
+        let digest = Digest::parse("d670460b4b4aece5915caf5c68d12f560a9fe3e4").unwrap();
+        let entry = Entry { size: 13, digest };
+        cache.prepare().unwrap();
+        fs::write(cache.blob(&entry.digest), "test content\n").unwrap();
+        let pointer = cache.snapshot(&commit).join("a/b.txt");
+        let folder = pointer.parent().unwrap();
+        fs::create_dir_all(folder).unwrap();
+        copy(&cache.blob(&entry.digest), &pointer, folder).unwrap();
+        assert!(!pointer.is_symlink() && cache.is_sound(&pointer));
+        assert!(cache.has(&commit, "a/b.txt", &entry));
+        // Without the blob it stays; beside the blob it becomes a link.
+        fs::rename(cache.blob(&entry.digest), root.path().join("elsewhere")).unwrap();
+        cache.link(&commit, "a/b.txt", &entry).unwrap();
+        assert!(!pointer.is_symlink());
+        fs::rename(root.path().join("elsewhere"), cache.blob(&entry.digest)).unwrap();
+        cache.link(&commit, "a/b.txt", &entry).unwrap();
+        assert!(pointer.is_symlink());
+        assert_eq!(fs::read_to_string(&pointer).unwrap(), "test content\n");
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_python_s_and_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = RepositoryCache::new(root.path(), &"org/name".parse().unwrap());
+        let digest = Digest::parse(&"a".repeat(64)).unwrap();
+        let first = cache.lock(&digest, "x").await.unwrap();
+        let name = format!(".locks/models--org--name/{}.lock", "a".repeat(64));
+        // filelock's call: flock(LOCK_EX | LOCK_NB) on the file of that name.
+        let other = File::open(root.path().join(name)).unwrap();
+        assert!(matches!(FileExt::try_lock(&other), Err(TryLockError::WouldBlock)));
+        let mut second = std::pin::pin!(cache.lock(&digest, "x"));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
+        drop(first);
+        second.await.unwrap();
+    }
 }

@@ -187,7 +187,11 @@ impl Client {
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        request.send().await.map_err(|error| self.broken(url, id, error))
+        let response = request.send().await.map_err(|error| self.broken(url, id, error))?;
+        // Not the query, which may be a signature.
+        let (host, path) = (host(url), url.path());
+        tracing::debug!("GET {host}{path} from {}: {}", offset.unwrap_or(0), response.status());
+        Ok(response)
     }
 
     /// The hub says what a file is when it is asked for it; the listing has said so before.

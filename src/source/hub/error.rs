@@ -303,9 +303,9 @@ pub enum HubError {
         /// What the system says.
         source: io::Error,
     },
-    /// Ctrl-C.
-    #[error("interrupted; run again to go on, what has been fetched is kept")]
-    Interrupted,
+    /// The work was given up from outside.
+    #[error("the download was stopped; run again to go on, what has been fetched is kept")]
+    Stopped,
 }
 
 impl HubError {

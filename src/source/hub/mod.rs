@@ -222,12 +222,8 @@ impl Plan {
                 tracing::info!("{origin}: all {} files are in the cache", files.len());
             } else {
                 announce(&repository, &missing, (files.len(), listing.len()))?;
-                let mut interrupted = tokio::spawn(tokio::signal::ctrl_c());
-                tokio::select! {
-                    fetched = transfer_all(&client, &repository, missing, progress.files()) => fetched?,
-                    _ = &mut interrupted => return Err(HubError::Interrupted),
-                }
-                interrupted.abort();
+                // Ctrl-C simply ends the process: what is written so far is what the next run goes on from.
+                transfer_all(&client, &repository, missing, progress.files()).await?;
             }
             let Repository { commit, cache, .. } = &repository;
             // The weights are last, so that a snapshot that has them is whole.
@@ -298,7 +294,7 @@ async fn missing(
             .filter(|(_, entry)| seen.insert(entry.digest.as_str().to_owned()))
             .collect()
     });
-    checked.await.map_err(|_| HubError::Interrupted)
+    checked.await.map_err(|_| HubError::Stopped)
 }
 
 /// Says what will be fetched, and that there is room for it.
@@ -357,7 +353,7 @@ async fn transfer_all(
     }
     while let Some(result) = tasks.join_next().await {
         // The others end with the set; what they have written stays.
-        result.map_err(|_| HubError::Interrupted)??;
+        result.map_err(|_| HubError::Stopped)??;
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ pub(super) async fn fetch(
     let (hasher, size) = (wanted.digest.hasher(wanted.size), wanted.size);
     // Gigabytes may be there to be hashed.
     let opened = tokio::task::spawn_blocking(move || Incomplete::open(path, hasher, size)).await;
-    let mut incomplete = opened.map_err(|_| HubError::Interrupted)??;
+    let mut incomplete = opened.map_err(|_| HubError::Stopped)??;
     stage.set(incomplete.length);
     let mut patience = client.patience();
     let mut sender = host(&client.settings().endpoint);

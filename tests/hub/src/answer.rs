@@ -45,13 +45,9 @@ impl Answer {
         let from = from.map(|from| usize::try_from(from).unwrap_or(usize::MAX));
         let answer = match from {
             None => Self { whole, ..Self::new(200, content.clone()) },
-            Some(from) if from < size => {
-                Self { whole, ..Self::new(206, content.slice(from..)) }
-                    .header("Content-Range", &format!("bytes {from}-{}/{size}", size - 1))
-            }
-            Some(_) => {
-                Self::new(416, "").header("Content-Range", &format!("bytes */{size}"))
-            }
+            Some(from) if from < size => Self { whole, ..Self::new(206, content.slice(from..)) }
+                .header("Content-Range", &format!("bytes {from}-{}/{size}", size - 1)),
+            Some(_) => Self::new(416, "").header("Content-Range", &format!("bytes */{size}")),
         };
         answer.header("Accept-Ranges", "bytes")
     }

@@ -20,7 +20,8 @@ pub(crate) fn answer(state: &State, asked: &Asked, parts: &[String]) -> Answer {
         Found::Repository(repository) => repository,
         Found::Elsewhere(canonical) => {
             // Nothing but the way, as on the real hub.
-            let path = asked.path.replacen(&format!("/models/{id}"), &format!("/models/{canonical}"), 1);
+            let path =
+                asked.path.replacen(&format!("/models/{id}"), &format!("/models/{canonical}"), 1);
             return Answer::redirect(307, &path);
         }
         Found::Refused(answer) => return answer,
@@ -28,7 +29,11 @@ pub(crate) fn answer(state: &State, asked: &Asked, parts: &[String]) -> Answer {
     let commit = repository.commit();
     let revision = rest.get(1).map_or("main", String::as_str);
     if revision != commit && !repository.revisions.iter().any(|name| name == revision) {
-        return Answer::error(404, Some("RevisionNotFound"), &format!("Invalid rev id: {revision}"));
+        return Answer::error(
+            404,
+            Some("RevisionNotFound"),
+            &format!("Invalid rev id: {revision}"),
+        );
     }
     if rest.first().is_some_and(|part| part == "tree") {
         tree(state, asked, &repository)
@@ -46,7 +51,9 @@ pub(crate) enum Found {
 
 pub(crate) fn find(state: &State, asked: &Asked, id: &str) -> Found {
     let repositories = state.repositories();
-    if let Some(repository) = repositories.iter().find(|one| one.aliases.iter().any(|alias| alias == id)) {
+    if let Some(repository) =
+        repositories.iter().find(|one| one.aliases.iter().any(|alias| alias == id))
+    {
         return Found::Elsewhere(repository.id.clone());
     }
     let repository = repositories.iter().find(|one| one.id == id);
@@ -89,16 +96,22 @@ fn info(asked: &Asked, repository: &Repository) -> Answer {
 
 fn tree(state: &State, asked: &Asked, repository: &Repository) -> Answer {
     let mut nodes: Vec<Value> = Vec::new();
-    let folders: BTreeSet<&str> =
-        repository.files.keys().filter_map(|path| path.rsplit_once('/')).map(|(folder, _)| folder).collect();
+    let folders: BTreeSet<&str> = repository
+        .files
+        .keys()
+        .filter_map(|path| path.rsplit_once('/'))
+        .map(|(folder, _)| folder)
+        .collect();
     for folder in folders {
         nodes.push(json!({ "type": "directory", "oid": git_blob(folder.as_bytes()), "size": 0, "path": folder }));
     }
     for (path, file) in &repository.files {
         let size = file.content.len();
-        let mut node = json!({ "type": "file", "oid": name_in_git(file), "size": size, "path": path });
+        let mut node =
+            json!({ "type": "file", "oid": name_in_git(file), "size": size, "path": path });
         if file.large {
-            node["lfs"] = json!({ "oid": file.sha256(), "size": size, "pointerSize": file.pointer().len() });
+            node["lfs"] =
+                json!({ "oid": file.sha256(), "size": size, "pointerSize": file.pointer().len() });
         }
         if file.xet {
             node["xetHash"] = hexadecimal(&[7; 32]).into();
@@ -118,7 +131,8 @@ fn tree(state: &State, asked: &Asked, repository: &Repository) -> Answer {
         return answer;
     }
     let path = asked.path.split('?').next().unwrap_or_default();
-    let link = format!("<{}{path}?recursive=true&expand=false&cursor={next}>; rel=\"next\"", state.url());
+    let link =
+        format!("<{}{path}?recursive=true&expand=false&cursor={next}>; rel=\"next\"", state.url());
     answer.header("Link", &link)
 }
 

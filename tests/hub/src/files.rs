@@ -24,7 +24,11 @@ pub(crate) fn resolve(state: &State, asked: &Asked, id: &str, rest: &[String]) -
     let commit = repository.commit();
     let Some((revision, path)) = rest.split_first() else { return not_found() };
     if *revision != commit && !repository.revisions.contains(revision) {
-        return Answer::error(404, Some("RevisionNotFound"), &format!("Invalid rev id: {revision}"));
+        return Answer::error(
+            404,
+            Some("RevisionNotFound"),
+            &format!("Invalid rev id: {revision}"),
+        );
     }
     let path = path.join("/");
     let Some(file) = repository.files.get(&path) else {
@@ -49,7 +53,8 @@ pub(crate) fn resolve(state: &State, asked: &Asked, id: &str, rest: &[String]) -
     if !file.xet {
         return answer;
     }
-    let token = format!("<{}/api/models/{id}/xet-read-token/{commit}>; rel=\"xet-auth\"", state.url());
+    let token =
+        format!("<{}/api/models/{id}/xet-read-token/{commit}>; rel=\"xet-auth\"", state.url());
     answer.header("X-Xet-Hash", &hexadecimal(&[7; 32])).header("Link", &token)
 }
 
@@ -57,7 +62,9 @@ pub(crate) fn resolve(state: &State, asked: &Asked, id: &str, rest: &[String]) -
 pub(crate) fn resolve_cache(state: &State, asked: &Asked, parts: &[String]) -> Answer {
     let found = state.repositories().into_iter().find_map(|repository| {
         let prefix: Vec<&str> = repository.id.split('/').collect();
-        let rest = parts.strip_prefix(prefix.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>().as_slice())?;
+        let rest = parts.strip_prefix(
+            prefix.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>().as_slice(),
+        )?;
         let (commit, path) = rest.split_first()?;
         let file = repository.files.get(&path.join("/")).filter(|file| !file.large)?.clone();
         (*commit == repository.commit()).then_some((repository, file))
@@ -83,7 +90,10 @@ pub(crate) fn resolve_cache(state: &State, asked: &Asked, parts: &[String]) -> A
 pub(crate) fn cdn(state: &State, asked: &Asked) -> Answer {
     // As the real one: a signature and a header are one too many.
     if asked.authorization.is_some() {
-        return Answer::new(400, "<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>");
+        return Answer::new(
+            400,
+            "<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>",
+        );
     }
     let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
     if query != SIGNATURE {

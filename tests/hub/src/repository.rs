@@ -104,7 +104,8 @@ impl Repository {
                     continue;
                 }
                 let content = Bytes::from(fs::read(entry.path())?);
-                let large = [".safetensors", ".bin", ".model"].iter().any(|end| name.ends_with(end));
+                let large =
+                    [".safetensors", ".bin", ".model"].iter().any(|end| name.ends_with(end));
                 repository.files.insert(name, File { content, large, xet: false });
             }
         }

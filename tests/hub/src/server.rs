@@ -120,10 +120,8 @@ impl Hub {
             log: Mutex::default(),
             gate: Arc::default(),
         });
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         for (listener, host) in listeners.into_iter().zip([Host::Hub, Host::Cdn]) {
             let state = Arc::clone(&state);
             let app = Router::new().fallback(move |request: HttpRequest| {
@@ -234,9 +232,8 @@ impl State {
         };
         // A proxy's client sends the whole address.
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let from = header(header::RANGE).and_then(|range| {
-            range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
-        });
+        let from = header(header::RANGE)
+            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
         let asked = Asked {
             path,
             authorization: header(header::AUTHORIZATION),
@@ -318,9 +315,9 @@ impl State {
 
     fn fault(&self, host: Host, path: &str) -> Option<Break> {
         let mut faults = locked(&self.faults);
-        let fault = faults.iter_mut().find(|fault| {
-            fault.host == host && fault.times > 0 && path.contains(&fault.path)
-        })?;
+        let fault = faults
+            .iter_mut()
+            .find(|fault| fault.host == host && fault.times > 0 && path.contains(&fault.path))?;
         fault.times -= 1;
         Some(fault.how.clone())
     }

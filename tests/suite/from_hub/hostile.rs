@@ -35,7 +35,8 @@ fn node(path: &str, oid: &str) -> Value {
 #[test]
 fn names_that_lead_out_are_left_out() {
     let oid = repository().files["README.md"].blob();
-    let names = ["../evil", "/tmp/evil", "a/../../evil", "a\\..\\evil", "C:evil", "", "a\nb", "./x"];
+    let names =
+        ["../evil", "/tmp/evil", "a/../../evil", "a\\..\\evil", "C:evil", "", "a\nb", "./x"];
     let hub = answering("/tree/", listing(&names.map(|name| node(name, &oid))));
     let outer = tempfile::tempdir().unwrap();
     let mut settings = Cache::new().settings(&hub.url());
@@ -52,7 +53,9 @@ fn hashes_and_commits_that_are_none_are_refused() {
     let outside = format!("../../{}", "a".repeat(34));
     let large = json!({"type": "file", "path": "x", "size": 1, "oid": "a".repeat(40),
         "lfs": {"oid": "../".repeat(21) + "x", "size": 1}});
-    for node in [node("x", &outside), node("x", "main"), node("config.json", &"a".repeat(40)), large] {
+    for node in
+        [node("x", &outside), node("x", "main"), node("config.json", &"a".repeat(40)), large]
+    {
         let cache = Cache::new();
         let error = cache.fetch(&answering("/tree/", listing(&[node]))).unwrap_err();
         assert!(matches!(error, HubError::Hostile { .. }), "{error}");
@@ -137,7 +140,8 @@ fn the_token_goes_nowhere_else() {
     elsewhere(&hub);
     let address = cdn(&hub);
     let away = [("Location", format!("{address}/anywhere"))];
-    let away: Vec<(&str, &str)> = away.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let away: Vec<(&str, &str)> =
+        away.iter().map(|(name, value)| (*name, value.as_str())).collect();
     hub.inject(Fault::hub("/resolve/", 9, Break::status(302, &away)));
     let error = Cache::new().fetch_as(&hub, token).unwrap_err();
     assert!(matches!(error, HubError::Unavailable { .. }), "{error}");

@@ -14,7 +14,8 @@ const LAYOUT: &str = include_str!("../../hub/layout.txt");
 const FIXTURES: [(&str, &str); 2] = [("org/st-mean", "bert/st-mean"), ("org/base", "bert/base")];
 
 fn repositories() -> Vec<Repository> {
-    let of = |(id, fixture): (&str, &str)| Repository::of_folder(id, &Fixture::named(fixture).model());
+    let of =
+        |(id, fixture): (&str, &str)| Repository::of_folder(id, &Fixture::named(fixture).model());
     FIXTURES.map(|one| of(one).unwrap()).into()
 }
 
@@ -46,7 +47,8 @@ fn listing(folder: &Path) -> String {
 fn recreate(folder: &Path) {
     let repositories = repositories();
     let files = repositories.iter().flat_map(|repository| repository.files.values());
-    let contents: BTreeMap<String, _> = files.map(|file| (file.etag(), file.content.clone())).collect();
+    let contents: BTreeMap<String, _> =
+        files.map(|file| (file.etag(), file.content.clone())).collect();
     for line in LAYOUT.lines() {
         let mut parts = line.split(' ');
         let (kind, name) = (parts.next().unwrap(), parts.next().unwrap());

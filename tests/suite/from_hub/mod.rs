@@ -43,7 +43,8 @@ pub fn repository() -> Repository {
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     (0..length).map(|_| next()).collect()
@@ -134,7 +135,8 @@ impl Cache {
             let name = path.file_name().unwrap().to_str().unwrap();
             if path.parent().unwrap().ends_with("blobs") && !name.ends_with(".incomplete") {
                 let content = fs::read(&path).unwrap();
-                let file = ::hub::File { content: content.into(), large: name.len() == 64, xet: false };
+                let file =
+                    ::hub::File { content: content.into(), large: name.len() == 64, xet: false };
                 assert_eq!(file.etag(), name);
             }
             assert!(![".link-", ".ref-", ".copy-"].iter().any(|start| name.starts_with(start)));

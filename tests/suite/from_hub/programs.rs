@@ -73,7 +73,8 @@ fn a_model_goes_from_the_hub_into_the_cluster_and_offline_again() {
     assert!(variable.status.success(), "{}", message(&variable));
     assert!(described(&standin, "again") == definition);
     // So does the snapshot's folder, whose path tells the same.
-    let snapshot = cache.hub().join("models--sentence-transformers--tiny-mean/snapshots").join(&commit);
+    let snapshot =
+        cache.hub().join("models--sentence-transformers--tiny-mean/snapshots").join(&commit);
     let folder = program()
         .args(["import", "--url", &standin.url(), "--es-model-id", "snapshot", "--hub-model-id"])
         .arg(&snapshot)
@@ -190,7 +191,8 @@ fn a_download_is_carried_to_where_there_is_no_network() {
     assert!(output.status.success(), "{}", message(&output));
     assert!(standin.configuration("m").unwrap()["metadata"].get("hub_commit").is_none());
     // A folder is no id.
-    let output = cache.program(&hub.url()).args(["download", "--hub-model-id"]).arg(&folder).output();
+    let output =
+        cache.program(&hub.url()).args(["download", "--hub-model-id"]).arg(&folder).output();
     assert_eq!(output.unwrap().status.code(), Some(2));
 }
 

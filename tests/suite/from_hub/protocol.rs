@@ -35,10 +35,7 @@ fn only_what_is_needed_is_fetched_and_no_token_leaves_the_hub() {
             assert!(!request.path.contains(unneeded), "{request:?}");
         }
     }
-    assert_eq!(
-        asked(&hub, "vocab.txt"),
-        [(Host::Hub, None, 307), (Host::Hub, None, 200)]
-    );
+    assert_eq!(asked(&hub, "vocab.txt"), [(Host::Hub, None, 307), (Host::Hub, None, 200)]);
     let resolved = asked(&hub, "model.safetensors");
     assert_eq!(resolved, [(Host::Hub, None, 302)]);
     assert_eq!(asked(&hub, &on_cdn(&repository(), "model.safetensors")), [(Host::Cdn, None, 200)]);
@@ -62,7 +59,8 @@ fn listings_come_in_pages_and_in_both_forms() {
             let mut node = serde_json::json!({
                 "type": "file", "path": path, "size": file.content.len(), "oid": file.blob()});
             if file.large {
-                node["lfs"] = serde_json::json!({"sha256": file.sha256(), "size": file.content.len()});
+                node["lfs"] =
+                    serde_json::json!({"sha256": file.sha256(), "size": file.content.len()});
             }
             node
         })
@@ -155,7 +153,10 @@ fn a_revoked_token_is_refused_for_public_repositories_too() {
     let hub = guarded(Access::Public);
     let error = Cache::new().fetch_as(&hub, "hf_revoked").unwrap_err();
     assert!(matches!(error, HubError::Token { .. }), "{error}");
-    says(&error.to_string(), &["does not accept the token (from the test)", "public models need none"]);
+    says(
+        &error.to_string(),
+        &["does not accept the token (from the test)", "public models need none"],
+    );
     assert!(!error.to_string().contains("hf_revoked"));
     Cache::new().fetch(&hub).unwrap();
 }
