@@ -27,14 +27,15 @@ fn private() -> Hub {
 fn tokens_come_in_every_way_and_are_shown_in_none() {
     let hub = private();
     let other = "hf_other_0123456789";
-    let ways: [(&[&str], &[(&str, &str)]); 5] = [
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+    let ways: [(&[&str], Variables<'_>); 5] = [
         (&["--hub-access-token", TOKEN], &[("HUB_ACCESS_TOKEN", other), ("HF_TOKEN", other)]),
         (&[], &[("HUB_ACCESS_TOKEN", TOKEN), ("HF_TOKEN", other)]),
         (&[], &[("HF_TOKEN", TOKEN)]),
         (&[], &[("HUB_ACCESS_TOKEN", ""), ("HF_TOKEN", TOKEN)]),
         (&[], &[("HUGGING_FACE_HUB_TOKEN", TOKEN)]),
     ];
-    let run = |cache: &Cache, arguments: &[&str], variables: &[(&str, &str)]| {
+    let run = |cache: &Cache, arguments: &[&str], variables: Variables<'_>| {
         let mut program = cache.program(&hub.url());
         program.args(["download", "--hub-model-id", ID]).args(arguments);
         // All that any crate says of it.
