@@ -1,6 +1,7 @@
 //! The program as a user runs it, from the hub into the cluster.
 
 use std::fs;
+use std::io::Read;
 use std::process::Command;
 
 use ::hub::{Hub, Options, Repository};
@@ -224,6 +225,42 @@ fn each_file_has_a_plain_line_where_there_is_no_terminal() {
         assert_eq!(told.matches(line).count(), 1, "{told}");
     }
     assert!(!told.contains('\r') && !told.contains("README"), "{told}");
+}
+
+#[test]
+fn each_file_has_a_line_of_its_own_on_a_terminal() {
+    let hub = serving([repository()]);
+    let cache = Cache::new();
+    let (mut terminal, other_end) = pty_process::blocking::open().unwrap();
+    terminal.resize(pty_process::Size::new(24, 120)).unwrap();
+    hub.hold_after(200_000);
+    let mut child = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_rust-eland"))
+        .env_clear()
+        .envs([("TERM", "xterm"), ("NO_PROXY", "127.0.0.1"), ("HF_ENDPOINT", &hub.url())])
+        .env("HF_HOME", cache.home())
+        .args(["download", "--hub-model-id", ID])
+        .spawn(other_end)
+        .unwrap();
+    let mut shown = String::new();
+    let mut buffer = [0; 4096];
+    // Both are under way when the hub holds back; how far they are is drawn until then.
+    let complete = |shown: &str| {
+        let last = shown.rfind("model.safetensors [").map_or("", |at| &shown[at..]);
+        shown.contains("vocab.txt [") && last.contains("KiB/292.97 KiB") && last.contains(" left")
+    };
+    while !complete(&shown) {
+        let read = terminal.read(&mut buffer).unwrap();
+        assert!(read > 0, "{shown}");
+        shown += &String::from_utf8_lossy(&buffer[..read]);
+    }
+    hub.release();
+    // At the end of the process reading fails.
+    while let Ok(read @ 1..) = terminal.read(&mut buffer) {
+        shown += &String::from_utf8_lossy(&buffer[..read]);
+    }
+    assert!(child.wait().unwrap().success(), "{shown}");
+    assert!(shown.contains("/s "), "{shown}");
+    cache.holds(&repository());
 }
 
 #[test]
