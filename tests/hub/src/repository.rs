@@ -66,7 +66,8 @@ impl File {
     }
 
     /// What git holds in place of a large file.
-    pub(crate) fn pointer(&self) -> String {
+    #[must_use]
+    pub fn pointer(&self) -> String {
         format!(
             "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n",
             self.sha256(),

@@ -1,6 +1,7 @@
 //! Models from the hub: what the program does with all that the hub, its CDN and the way there may do to it.
 
 mod caches;
+mod folders;
 mod hostile;
 mod interruptions;
 mod layout;
