@@ -19,6 +19,7 @@ pub mod error;
 pub mod model_id;
 pub mod models;
 pub mod progress;
+mod proxies;
 pub mod secrets;
 pub mod source;
 pub mod tasks;

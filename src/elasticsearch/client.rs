@@ -10,8 +10,8 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::failure::causes;
-use super::proxies::Proxies;
 use super::{ClientError, Connection, Failure, Trust, tls};
+use crate::proxies::Proxies;
 use crate::secrets::redact;
 use crate::version::Version;
 

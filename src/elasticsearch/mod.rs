@@ -5,7 +5,6 @@ mod connection;
 mod error;
 mod failure;
 mod import;
-mod proxies;
 mod tls;
 mod trained_models;
 

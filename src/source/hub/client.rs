@@ -17,12 +17,14 @@ use super::digest::Digest;
 use super::retry::{Failure, Patience, wait_asked_for};
 use super::settings::host;
 use super::{Commit, HubError, HubSettings, RepositoryId};
+use crate::proxies::Proxies;
 
 /// A client of one hub.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
     settings: Arc<HubSettings>,
+    proxies: Arc<Proxies>,
 }
 
 /// A file at a commit.
@@ -62,7 +64,7 @@ impl Client {
             name: "the connection to the hub",
             reason: causes(&e),
         })?;
-        Ok(Self { http, settings })
+        Ok(Self { http, settings, proxies: Arc::new(Proxies::from_environment()) })
     }
 
     pub(super) fn settings(&self) -> &HubSettings {
@@ -226,7 +228,8 @@ impl Client {
         {
             return HubError::Untrusted { host, reason }.into();
         }
-        Failure::again(HubError::Unreachable { host, reason, id: id.clone() })
+        let proxy = self.proxies.on_the_way_to(url);
+        Failure::again(HubError::Unreachable { host, proxy, reason, id: id.clone() })
     }
 
     /// What an answer other than 2xx means.

@@ -77,13 +77,16 @@ pub enum HubError {
     },
     /// No answer.
     #[error(
-        "cannot reach the hub at {host}: {reason}\nIs there a network, or a proxy to name in HTTPS_PROXY? Where there is \
+        "cannot reach the hub at {host}{}: {reason}\nIs there a network, or a proxy to name in HTTPS_PROXY? Where there is \
          none: fetch the model on another machine with `rust-eland download --hub-model-id {id} --output FOLDER` (or \
-         `git clone` with Git LFS), copy the folder here, and give it as --hub-model-id"
+         `git clone` with Git LFS), copy the folder here, and give it as --hub-model-id",
+        .proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default()
     )]
     Unreachable {
         /// Name and port.
         host: String,
+        /// The proxy on the way, without user and password.
+        proxy: Option<String>,
         /// What failed, to the innermost cause.
         reason: String,
         /// The repository.

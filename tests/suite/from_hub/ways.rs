@@ -86,6 +86,16 @@ fn proxies_are_gone_through_unless_excepted() {
 }
 
 #[test]
+fn a_proxy_that_is_in_the_way_is_named_without_its_password() {
+    let mut program = Cache::new().program("http://hub.invalid");
+    program.env("HTTP_PROXY", "http://me:correct-horse@127.0.0.1:9").env_remove("NO_PROXY");
+    let output = program.args(["download", "--hub-model-id", ID]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", message(&output));
+    says(&message(&output), &["hub.invalid through the proxy http://127.0.0.1:9"]);
+    assert!(!message(&output).contains("correct-horse"));
+}
+
+#[test]
 fn a_mirror_below_a_path_is_an_endpoint_too() {
     let hub = serving([repository()]);
     let url = format!("{}/", hub.url());

@@ -16,11 +16,11 @@ const VARIABLES: [[&str; 2]; 3] =
 
 /// The proxies of the environment; none by default.
 #[derive(Debug, Default)]
-pub(super) struct Proxies(Option<Matcher>);
+pub(crate) struct Proxies(Option<Matcher>);
 
 impl Proxies {
     /// Reads the environment. A value that is no address of a proxy is told, for the HTTP library ignores it.
-    pub(super) fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         for [upper, lower] in VARIABLES {
             let first =
                 [upper, lower].into_iter().find_map(|name| Some((name, env::var(name).ok()?)));
@@ -29,7 +29,7 @@ impl Proxies {
             };
             remember(&value);
             let anywhere = Matcher::builder().all(value).build();
-            if intercept(&anywhere, "http://elasticsearch/").is_none() {
+            if intercept(&anywhere, "http://example/").is_none() {
                 tracing::warn!(
                     "{name} is ignored: it is not the address of a proxy (http://host:port)"
                 );
@@ -39,7 +39,7 @@ impl Proxies {
     }
 
     /// The proxy on the way to an address, without user and password.
-    pub(super) fn on_the_way_to(&self, address: &Url) -> Option<String> {
+    pub(crate) fn on_the_way_to(&self, address: &Url) -> Option<String> {
         intercept(self.0.as_ref()?, address.as_str())
     }
 }
