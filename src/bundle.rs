@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map as JsonMap, Value};
@@ -70,6 +71,9 @@ pub enum BundleError {
     ModelId(#[from] ModelIdError),
 }
 
+/// The key of a configuration's metadata that names the definition, so that the cluster's model can be compared with one here.
+pub const DEFINITION_SHA256: &str = "definition_sha256";
+
 /// A model as Elasticsearch stores it.
 #[derive(Debug)]
 pub struct Bundle {
@@ -88,8 +92,8 @@ pub struct Bundle {
 /// A TorchScript archive on disk, mapped.
 #[derive(Debug)]
 pub struct Definition {
-    /// Its bytes.
-    pub bytes: Map,
+    /// Its bytes, which the requests that carry them share.
+    pub bytes: Arc<Map>,
     /// SHA-256 of them, in hexadecimal.
     pub sha256: String,
 }
@@ -147,7 +151,7 @@ impl Bundle {
         metadata.write_json(&Metadata {
             packaged_model_id: id.to_string(),
             minimum_version: bundle.minimum_version.to_string(),
-            size: bundle.definition.bytes.as_ref().len() as u64,
+            size: (*bundle.definition.bytes).as_ref().len() as u64,
             sha256: bundle.definition.sha256.clone(),
             vocabulary_file: format!("{id}.vocab.json"),
             configuration: bundle.configuration.clone(),
@@ -197,9 +201,9 @@ impl Bundle {
             .map_err(|reason| BundleError::Refused { path: path.clone(), reason })?;
         Ok(Self {
             model_id: model_id.unwrap_or(id),
-            configuration: described.configuration,
+            configuration: naming(described.configuration, &sha256),
             vocabulary,
-            definition: Definition { bytes, sha256 },
+            definition: Definition { bytes: Arc::new(bytes), sha256 },
             minimum_version: described
                 .minimum_version
                 .parse()
@@ -225,12 +229,21 @@ impl Bundle {
         stage.finish();
         Ok(Self {
             model_id,
-            configuration: conversion.configuration(title, &traced),
+            configuration: naming(conversion.configuration(title, &traced), &sha256),
             vocabulary: conversion.tokenizer().vocabulary.clone(),
-            definition: Definition { bytes, sha256 },
+            definition: Definition { bytes: Arc::new(bytes), sha256 },
             minimum_version: conversion.minimum_version(),
         })
     }
+}
+
+/// A configuration whose metadata name the definition.
+fn naming(mut configuration: JsonMap<String, Value>, sha256: &str) -> JsonMap<String, Value> {
+    let metadata = configuration.entry("metadata").or_insert_with(|| JsonMap::new().into());
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.insert(DEFINITION_SHA256.to_owned(), sha256.into());
+    }
+    configuration
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {

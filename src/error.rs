@@ -39,7 +39,7 @@ impl Error {
             Self::Conversion(_) | Self::Bundle(_) => 3,
             Self::Hub(error) => hub_code(error),
             Self::Client(error) => match error {
-                ClientError::LeftBehind { cause, .. } => client_code(cause),
+                ClientError::Unfinished { cause, .. } => client_code(cause),
                 error => client_code(error),
             },
         }
@@ -61,7 +61,10 @@ fn hub_code(error: &HubError) -> u8 {
 
 fn client_code(error: &ClientError) -> u8 {
     match error {
-        ClientError::Address(_) | ClientError::Option(_) | ClientError::Certificates { .. } => 2,
+        ClientError::Address(_)
+        | ClientError::Option(_)
+        | ClientError::Signals(_)
+        | ClientError::Certificates { .. } => 2,
         ClientError::Unreachable { .. }
         | ClientError::NoneUsable(_)
         | ClientError::NotElasticsearch { .. }
@@ -73,8 +76,17 @@ fn client_code(error: &ClientError) -> u8 {
         | ClientError::Licence(_)
         | ClientError::Refused { .. }
         | ClientError::Incomplete(_)
-        | ClientError::LeftBehind { .. } => 6,
-        ClientError::Exists(_) => 7,
+        | ClientError::LeftOver(_)
+        | ClientError::TooManyParts { .. }
+        | ClientError::InUse { .. }
+        | ClientError::Unfinished { .. } => 6,
+        ClientError::Exists(_)
+        | ClientError::Alias { .. }
+        | ClientError::HalfMade(_)
+        | ClientError::Different(_)
+        | ClientError::Underway(_)
+        | ClientError::Overtaken(_)
+        | ClientError::Lost(_) => 7,
         ClientError::Deployment { .. } => 8,
         ClientError::Interrupted => 130,
     }

@@ -6,8 +6,9 @@ use clap::{ArgGroup, Args};
 
 use super::arguments::{ConnectionArguments, ModelArguments};
 use super::source::Source;
+use super::upload::UploadArguments;
 use crate::bundle::Bundle;
-use crate::elasticsearch::{Client, Import, check_free};
+use crate::elasticsearch::{Client, ClientError, Interruption, Outcome, start};
 use crate::error::Error;
 use crate::models::AttentionForm;
 use crate::progress::Progress;
@@ -24,12 +25,11 @@ pub(super) struct ImportArguments {
     #[arg(long, value_name = "PATH", conflicts_with_all = [
         "revision", "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize"])]
     bundle: Option<PathBuf>,
+    #[command(flatten)]
+    upload: UploadArguments,
     /// Start the model after the upload
     #[arg(long)]
     start: bool,
-    /// Delete a model of the same id first
-    #[arg(long)]
-    clear_previous: bool,
 }
 
 /// What is imported.
@@ -49,12 +49,14 @@ impl ImportArguments {
             }
             None => (Input::Model(self.model.source()?), self.model.model_id()?),
         };
+
+        // The first look.
         let client = Client::connect(self.connection.connection()?).await?;
         tracing::info!("connected to Elasticsearch {}", client.version());
-        client.check_licence().await?;
-        if !self.clear_previous {
-            check_free(&client, &model_id).await?;
-        }
+        let import = self.upload.import();
+        let transaction = import.begin(&client, &model_id).await?;
+
+        // Everything that needs no cluster.
         let bundle = match input {
             Input::Bundle(bundle) => bundle,
             Input::Model(source) => {
@@ -65,10 +67,24 @@ impl ImportArguments {
                 Bundle::create(&conversion, model_id.clone(), &title, progress)?
             }
         };
-        let import = Import { clear_previous: self.clear_previous, start: self.start };
-        import.run(&client, &bundle, progress).await?;
-        let state = if self.start { "started" } else { "stored" };
+
+        // The second look and the upload. From here on the cluster is changed, so that Ctrl-C is ours to answer.
+        let interruption = Interruption::of_signals(|| {
+            tracing::warn!("stopping; once more (Ctrl-C) to stop at once");
+        })
+        .map_err(|error| ClientError::Signals(error.to_string()))?;
+        let outcome = transaction.run(&bundle, progress, &interruption).await?;
         tracing::info!("definition sha256 {}", bundle.definition.sha256);
+
+        let state = if self.start {
+            start(&client, &model_id, &interruption).await?;
+            "started"
+        } else {
+            match outcome {
+                Outcome::Stored => "stored",
+                Outcome::Unchanged => "unchanged",
+            }
+        };
         println!("{model_id} {state}");
         Ok(())
     }

@@ -8,6 +8,8 @@ mod import;
 mod output;
 mod password;
 mod source;
+mod units;
+mod upload;
 
 use std::ffi::OsString;
 use std::path::Path;

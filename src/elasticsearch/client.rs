@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue};
 use reqwest::header::{LOCATION, RETRY_AFTER, SET_COOKIE};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::failure::causes;
+use super::payload::Payload;
 use super::{ClientError, Connection, Failure, Trust, tls};
 use crate::proxies::Proxies;
 use crate::secrets::redact;
@@ -27,6 +28,7 @@ pub struct Client {
     current: Arc<AtomicUsize>,
     version: Version,
     serverless: bool,
+    uuid: Option<String>,
 }
 
 /// How long a single answer may take. Storing a part on a busy cluster takes long; eland waits as long.
@@ -58,6 +60,7 @@ impl Client {
             current: Arc::default(),
             version: Version::OLDEST,
             serverless: false,
+            uuid: None,
         };
         let mut failures = Vec::new();
         for index in 0..client.addresses.len() {
@@ -109,6 +112,8 @@ impl Client {
         }
         self.version = number.parse().map_err(|reason| self.not_elasticsearch(reason))?;
         self.serverless = info["version"]["build_flavor"] == "serverless";
+        // A node that has not joined its cluster yet says "_na_".
+        self.uuid = info["cluster_uuid"].as_str().filter(|uuid| *uuid != "_na_").map(str::to_owned);
         if !self.supports(Version::OLDEST) {
             return Err(ClientError::TooOld(self.version));
         }
@@ -153,12 +158,24 @@ impl Client {
         self.version
     }
 
+    /// Whether Elastic runs it, and so decides on nodes and versions.
+    #[must_use]
+    pub fn is_serverless(&self) -> bool {
+        self.serverless
+    }
+
+    /// What tells this cluster from others: its uuid or, where it has none, its address.
+    pub(super) fn identity(&self) -> &str {
+        let first = self.addresses.first().map_or("", Url::as_str);
+        self.uuid.as_deref().unwrap_or(first)
+    }
+
     /// Sends a request and reads the JSON of a 2xx answer. `action` completes "refuses to …".
     pub(super) async fn call(
         &self,
         method: Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Payload>,
         action: &str,
     ) -> Result<Value, ClientError> {
         self.send(method, path, body, action).await.map(|(_, answer)| answer)
@@ -169,7 +186,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Payload>,
         action: &str,
     ) -> Result<(HeaderMap, Value), ClientError> {
         let index = self.current.load(Ordering::Relaxed);
@@ -177,15 +194,15 @@ impl Client {
         let url = base.join(path).map_err(|e| ClientError::Address(e.to_string()))?;
         let mut headers = self.headers.clone();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let sent = body.as_ref().map_or(0, Vec::len);
-        if body.is_some() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let sent = body.as_ref().map_or(0, Payload::length);
+        if let Some(body) = &body {
+            body.describe(&mut headers);
         }
         tracing::debug!("> {method} {url} ({sent} bytes) {}", shown(&headers));
         let start = Instant::now();
         let mut request = self.http.request(method, url).headers(headers);
         if let Some(body) = body {
-            request = request.body(body);
+            request = request.body(body.into_body());
         }
         let (status, headers, text) = receive(request.send().await).await.map_err(|error| {
             let error = self.unreachable(base, error);

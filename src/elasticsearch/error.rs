@@ -121,22 +121,82 @@ pub enum ClientError {
         /// How long the answer asks to wait (`Retry-After`).
         retry_after: Option<Duration>,
     },
+    /// The id is another model's alias.
+    #[error("{alias} is an alias of the model {model_id}: give another id with --es-model-id")]
+    Alias {
+        /// The id.
+        alias: ModelId,
+        /// The model.
+        model_id: String,
+    },
+    /// The id is taken by half a model, and nothing here tells of its upload.
+    #[error(
+        "the cluster has a half-made model {0}, whose upload was not begun here: it was left as it is\nIf nobody is importing it now, replace it with --clear-previous, or delete it with DELETE _ml/trained_models/{0}"
+    )]
+    HalfMade(ModelId),
+    /// `--on-conflict skip`, and the model is another one.
+    #[error(
+        "the cluster has a model {0} with another definition: it was left as it is\nGive another id with --es-model-id, or replace it with --on-conflict replace"
+    )]
+    Different(ModelId),
+    /// A process on this machine is importing it.
+    #[error(
+        "another process on this machine is importing {0} into this cluster: wait for it, or give another id with --es-model-id"
+    )]
+    Underway(ModelId),
+    /// Someone else was faster.
+    #[error(
+        "another import has made the model {0} meanwhile: it was left as it is\nWait for that one, or give another id with --es-model-id"
+    )]
+    Overtaken(ModelId),
+    /// Someone else has deleted what was half stored.
+    #[error(
+        "the model {0} was deleted, or replaced, by someone else while it was uploaded: what is there now was left as it is\nImport it again if it is still wanted"
+    )]
+    Lost(ModelId),
+    /// Something that an earlier model left does not go away.
+    #[error(
+        "parts of an earlier model {0} are still stored, although it was deleted: give another id with --es-model-id, or try again later"
+    )]
+    LeftOver(ModelId),
+    /// Larger than the server can hold.
+    #[error(
+        "a definition of {length} bytes is more than Elasticsearch takes: 10,000 parts of 35 MiB"
+    )]
+    TooManyParts {
+        /// Bytes of the definition.
+        length: usize,
+    },
+    /// The model that is to be replaced is needed.
+    #[error("the old model {model_id} cannot be deleted: {reason}\n{state}. {way_out}",
+        state = if *stopped { "It is stopped, and still there" } else { "Nothing was changed" },
+        way_out = way_out(reason))]
+    InUse {
+        /// The model.
+        model_id: ModelId,
+        /// The server's words.
+        reason: String,
+        /// Whether it was stopped before.
+        stopped: bool,
+    },
     /// All was stored, and yet the model is not complete.
     #[error(
         "Elasticsearch does not have the whole definition of {0}, although it acknowledged every part; import it again"
     )]
     Incomplete(ModelId),
-    /// The upload failed and what was stored could not be removed.
-    #[error(
-        "{cause}\nThe half-made model {model_id} could not be removed ({reason}): delete it with DELETE _ml/trained_models/{model_id}"
-    )]
-    LeftBehind {
-        /// Why the upload failed.
+    /// The import did not come to its end.
+    #[error("{cause}{old}{what}",
+        old = if *replaced { format!("\nThe old model {model_id} was deleted before that.") } else { String::new() },
+        what = left.told(model_id))]
+    Unfinished {
+        /// Why not.
         cause: Box<ClientError>,
         /// The model.
         model_id: ModelId,
-        /// Why it could not be removed.
-        reason: String,
+        /// What is on the cluster now.
+        left: Left,
+        /// Whether an old model was deleted for it.
+        replaced: bool,
     },
     /// The model is there but does not run.
     #[error("the model {model_id} is stored, but could not be started: {reason}")]
@@ -146,6 +206,9 @@ pub enum ClientError {
         /// Why not.
         reason: String,
     },
+    /// The system does not let Ctrl-C be listened to, without which no upload begins.
+    #[error("signals cannot be listened to: {0}")]
+    Signals(String),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -207,6 +270,50 @@ fn advice(status: u16, kind: Option<&str>) -> &'static str {
             "\nThe cluster, or a proxy before it, is not able to answer now: see its health and try again"
         }
         _ => "",
+    }
+}
+
+/// What an import that did not come to its end has left on the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Nothing, since it was removed.
+    Removed,
+    /// So many parts of so many, with a journal here.
+    Resumable((usize, usize)),
+    /// Half a model, since it could not be removed.
+    Behind(String),
+    /// The old model, stopped.
+    Stopped,
+}
+
+impl Left {
+    fn told(&self, id: &ModelId) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Removed => format!("\nThe half-made model {id} was removed from the cluster."),
+            Self::Resumable((stored, parts)) => format!(
+                "\nThe upload of {id} can go on: {stored} of {parts} parts are stored. Run the same command again to send the rest, or give it up with DELETE _ml/trained_models/{id}"
+            ),
+            Self::Behind(reason) => format!(
+                "\nThe half-made model {id} could not be removed ({reason}): delete it with DELETE _ml/trained_models/{id}"
+            ),
+            Self::Stopped => format!("\nThe old model {id} is stopped, and may still be there."),
+        }
+    }
+}
+
+/// What lets go of a model, by the server's reason.
+fn way_out(reason: &str) -> &'static str {
+    if reason.contains("ingest processors") {
+        "Take it out of the ingest pipelines that name it, or its alias, first; or give another id with --es-model-id"
+    } else if reason.contains("deployed") {
+        "Stop its deployments first (POST _ml/trained_models/DEPLOYMENT/deployment/_stop); or give another id with --es-model-id"
+    } else if reason.contains("inference endpoint") || reason.contains("inference service") {
+        "Delete the inference endpoint that uses it first (DELETE _inference/ID); or give another id with --es-model-id"
+    } else {
+        "Let go of it first, or give another id with --es-model-id"
     }
 }
 

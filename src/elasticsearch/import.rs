@@ -1,80 +1,549 @@
-//! A bundle becomes a served model.
+//! A bundle becomes a stored model, as a transaction: whole, or nothing, or half of it with a journal from which the same command goes
+//! on. The order of things:
+//!
+//! 1. [`Import::begin`]: the first look at the cluster, before any long work.
+//! 2. The bundle is made, without the cluster.
+//! 3. [`Transaction::run`]: the second look, then whatever is in the way is removed, then the upload.
+//! 4. [`start`].
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::str::FromStr;
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
-use super::{Client, ClientError};
+use super::error::Left;
+use super::journal::{self, Claim, Header, Journal, Unclaimed, in_memory};
+use super::payload;
+use super::retry::{Tries, may_pass};
+use super::trained_models::{IMPORT_ID, StoredModel};
+use super::upload::{SMALLEST_PART, Setback, Upload, part_size};
+use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
 use crate::model_id::ModelId;
 use crate::progress::Progress;
 use crate::version::Version;
 
-/// Bytes of a part: what eland and the server's own importer send.
-const PART: usize = 1 << 20;
-
-/// The most parts that the server takes (contract 4.1).
-const MAX_PARTS: usize = 10_000;
-
 /// Seconds that a start may take, as in eland.
 const START_TIMEOUT: u32 = 60;
 
-/// What is done with a bundle.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Import {
-    /// Replace a model of the same id.
-    pub clear_previous: bool,
-    /// Start it afterwards.
-    pub start: bool,
+/// How often an upload begins anew because something of an earlier model of its id was in the way.
+const FRESH_STARTS: u32 = 3;
+
+/// What to do when the cluster has a model of the id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Leave it, and fail.
+    #[default]
+    Fail,
+    /// Delete it, once the new one is ready.
+    Replace,
+    /// Leave it, and succeed if it has the same definition.
+    Skip,
 }
 
-/// Checks that an id is free, before any long work is done for it.
-///
-/// # Errors
-/// When it is taken, or the cluster does not answer.
-pub async fn check_free(client: &Client, id: &ModelId) -> Result<(), ClientError> {
-    if client.exists(id).await? { Err(ClientError::Exists(id.clone())) } else { Ok(()) }
+impl OnConflict {
+    /// The names on the command line.
+    pub const NAMES: [&str; 3] = ["fail", "replace", "skip"];
+}
+
+impl FromStr for OnConflict {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "fail" => Ok(Self::Fail),
+            "replace" => Ok(Self::Replace),
+            "skip" => Ok(Self::Skip),
+            _ => Err(format!("one of {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
+/// What became of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The model is stored.
+    Stored,
+    /// The same model was there already.
+    Unchanged,
+}
+
+/// How bundles are imported.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// What to do when the cluster has a model of the id.
+    pub on_conflict: OnConflict,
+    /// How many parts go up at a time.
+    pub concurrency: usize,
+    /// Bytes of a part; more where 10,000 of them would not hold the definition.
+    pub part_size: usize,
+    /// When requests are sent again.
+    pub patience: Patience,
+    /// Where journals are kept; without, an interrupted import cannot be resumed.
+    pub state_folder: Option<PathBuf>,
+}
+
+impl Default for Import {
+    /// Four parts of 1 MiB, which is what eland and the server's own importer send; no journal.
+    fn default() -> Self {
+        Self {
+            on_conflict: OnConflict::default(),
+            concurrency: 4,
+            part_size: 1 << 20,
+            patience: Patience::default(),
+            state_folder: None,
+        }
+    }
+}
+
+/// An import for which the cluster has been looked at. It holds the right to import a model of this id from this machine.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    import: &'a Import,
+    client: &'a Client,
+    model_id: ModelId,
+    claim: Option<Claim>,
 }
 
 impl Import {
-    /// Stores the bundle, and starts it if asked. After a failure, or Ctrl-C, no half-made model stays behind.
+    /// Looks at the cluster before any long work is done for it: privilege, licence, and whether the id is free, or what is there may
+    /// be gone on with, replaced or left as it is.
     ///
     /// # Errors
-    /// When the cluster refuses, cannot be reached, or the model does not start.
+    /// When the import could not succeed, or another one of the same id is under way here.
+    pub async fn begin<'a>(
+        &'a self,
+        client: &'a Client,
+        model_id: &ModelId,
+    ) -> Result<Transaction<'a>, ClientError> {
+        let (privilege, licence) = tokio::join!(client.check_privilege(), client.check_licence());
+        privilege.and(licence)?;
+        let claim = match &self.state_folder {
+            None => None,
+            Some(folder) => match Claim::take(folder, client.identity(), model_id) {
+                Ok(claim) => Some(claim),
+                Err(Unclaimed::Held) => return Err(ClientError::Underway(model_id.clone())),
+                Err(Unclaimed::Io(path, error)) => {
+                    journal::warn_unresumable(&path, &error);
+                    None
+                }
+            },
+        };
+        let transaction = Transaction { import: self, client, model_id: model_id.clone(), claim };
+        if let Some(model) = transaction.look().await? {
+            let journal = transaction.claim.as_ref().and_then(Claim::resume);
+            let is_ours = journal.is_some_and(|journal| is_of(&model, &journal));
+            match self.on_conflict {
+                _ if is_ours => {}
+                OnConflict::Fail => return Err(transaction.conflict().await),
+                OnConflict::Skip if model.definition_sha256.is_none() => {
+                    return Err(ClientError::Different(model_id.clone()));
+                }
+                OnConflict::Skip | OnConflict::Replace => {}
+            }
+        }
+        Ok(transaction)
+    }
+}
+
+/// What is to be done about what is there.
+enum Plan {
+    /// Nothing is in the way.
+    Fresh,
+    /// The journal's upload goes on.
+    Resume(Journal),
+    /// Our own half of something else goes first.
+    Discard(Journal),
+    /// The old model goes first.
+    Replace(StoredModel),
+    /// The same model is there.
+    Leave,
+}
+
+impl Transaction<'_> {
+    /// Looks at the cluster again and stores the bundle. After a failure no half-made model stays behind unless the same command can
+    /// go on with it; the error says which.
+    ///
+    /// # Errors
+    /// When the cluster cannot serve the model, refuses, cannot be reached for too long, or the user stops the work.
     pub async fn run(
         self,
-        client: &Client,
         bundle: &Bundle,
         progress: Progress,
-    ) -> Result<(), ClientError> {
-        let id = &bundle.model_id;
+        interruption: &Interruption,
+    ) -> Result<Outcome, ClientError> {
         let needed = bundle.minimum_version;
-        if !client.supports(needed) {
-            return Err(ClientError::Unsupported { found: client.version(), needed });
+        if !self.client.supports(needed) {
+            return Err(ClientError::Unsupported { found: self.client.version(), needed });
         }
-        let configuration = configuration(client, bundle);
-        if self.clear_previous {
-            client.stop(id).await?;
-            client.delete(id).await?;
-        } else {
-            check_free(client, id).await?;
+        let length = (*bundle.definition.bytes).as_ref().len();
+        let wanted = self.import.part_size.max(1);
+        let size = part_size(length, wanted).ok_or(ClientError::TooManyParts { length })?;
+        if size > wanted {
+            tracing::info!("parts of {size} bytes, so that 10,000 of them hold the model");
         }
-        // From here on Ctrl-C is ours to answer; what is not awaited with it, is finished first.
-        let mut interrupted = tokio::spawn(tokio::signal::ctrl_c());
-        client.create(id, &configuration).await?;
-        let stored = tokio::select! {
-            stored = store(client, bundle, progress) => stored,
-            _ = &mut interrupted => Err(ClientError::Interrupted),
+        let vocabulary = serde_json::to_vec(&bundle.vocabulary).unwrap_or_default();
+        let configuration = configuration(self.client, bundle);
+        let header = Header {
+            model_id: self.model_id.to_string(),
+            cluster: self.client.identity().to_owned(),
+            import_id: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
+            definition_sha256: bundle.definition.sha256.clone(),
+            companions_sha256: companions(&vocabulary, &configuration),
+            length,
+            part_size: size,
         };
-        if let Err(cause) = stored {
-            return Err(remove(client, id, cause).await);
+        self.client.warn_of_memory(bundle).await;
+        let plan = self.plan(&header).await?;
+        let mut delivery = Delivery {
+            transaction: &self,
+            bundle,
+            configuration,
+            vocabulary: payload::gzip(&vocabulary),
+            progress,
+            interruption,
+            replaced: false,
+        };
+        delivery.carry_out(plan, header).await
+    }
+
+    /// The model that is there under the id, if any.
+    async fn look(&self) -> Result<Option<StoredModel>, ClientError> {
+        let model =
+            persistently(self.import.patience, || self.client.model(&self.model_id)).await?;
+        match model {
+            Some(model) if model.model_id != self.model_id.as_str() => {
+                Err(ClientError::Alias { alias: self.model_id.clone(), model_id: model.model_id })
+            }
+            model => Ok(model),
         }
-        if !self.start {
-            return Ok(());
+    }
+
+    /// Whether what is there is whole, as far as the cluster can say.
+    async fn is_whole(&self) -> Result<Option<bool>, ClientError> {
+        persistently(self.import.patience, || self.client.is_whole(&self.model_id)).await
+    }
+
+    /// What to say of a model that is there and not ours.
+    async fn conflict(&self) -> ClientError {
+        match self.is_whole().await {
+            Ok(Some(false)) => ClientError::HalfMade(self.model_id.clone()),
+            _ => ClientError::Exists(self.model_id.clone()),
         }
-        tokio::select! {
-            started = start(client, id) => started,
-            _ = &mut interrupted => Err(ClientError::Interrupted),
+    }
+
+    /// The second look.
+    async fn plan(&self, header: &Header) -> Result<Plan, ClientError> {
+        let Some(model) = self.look().await? else { return Ok(Plan::Fresh) };
+        let journal = self.claim.as_ref().and_then(Claim::resume);
+        if let Some(journal) = journal.filter(|journal| is_of(&model, journal)) {
+            if journal.header.is_of(header) {
+                return Ok(Plan::Resume(journal));
+            }
+            // Once it is whole, it is a model like any other, and somebody may use it.
+            if self.is_whole().await? != Some(true) {
+                return Ok(Plan::Discard(journal));
+            }
+        }
+        match self.import.on_conflict {
+            OnConflict::Fail => Err(self.conflict().await),
+            OnConflict::Replace => Ok(Plan::Replace(model)),
+            OnConflict::Skip => {
+                if model.definition_sha256.as_ref() != Some(&header.definition_sha256) {
+                    Err(ClientError::Different(self.model_id.clone()))
+                } else if self.is_whole().await? == Some(false) {
+                    Err(ClientError::HalfMade(self.model_id.clone()))
+                } else {
+                    Ok(Plan::Leave)
+                }
+            }
+        }
+    }
+}
+
+/// A bundle on its way.
+struct Delivery<'a> {
+    transaction: &'a Transaction<'a>,
+    bundle: &'a Bundle,
+    configuration: Map<String, Value>,
+    vocabulary: Bytes,
+    progress: Progress,
+    interruption: &'a Interruption,
+    /// Whether an old model has been deleted for it.
+    replaced: bool,
+}
+
+impl Delivery<'_> {
+    async fn carry_out(&mut self, plan: Plan, header: Header) -> Result<Outcome, ClientError> {
+        if self.interruption.is_requested() {
+            return Err(ClientError::Interrupted);
+        }
+        let journal = match plan {
+            Plan::Leave => {
+                self.forget();
+                return Ok(Outcome::Unchanged);
+            }
+            Plan::Resume(journal) => {
+                tracing::info!(
+                    "going on with the upload of {}: {} of {} parts are stored",
+                    self.id(),
+                    journal.stored(),
+                    journal.header.parts()
+                );
+                journal
+            }
+            Plan::Fresh => self.begin(self.known_again(header)),
+            Plan::Discard(journal) => {
+                tracing::info!("removing the half-made model {} of an earlier import", self.id());
+                if let Err(error) = self.remove(&journal).await {
+                    return Err(self.unfinished(error, Left::Resumable(progress_of(&journal))));
+                }
+                self.begin(header)
+            }
+            Plan::Replace(model) => {
+                self.clear(&model).await?;
+                self.replaced = true;
+                self.begin(header)
+            }
+        };
+        self.upload(journal).await?;
+        self.forget();
+        Ok(Outcome::Stored)
+    }
+
+    fn id(&self) -> &ModelId {
+        &self.transaction.model_id
+    }
+
+    fn client(&self) -> &Client {
+        self.transaction.client
+    }
+
+    fn begin(&self, header: Header) -> Journal {
+        match &self.transaction.claim {
+            Some(claim) => claim.begin(header),
+            None => in_memory(header),
+        }
+    }
+
+    fn forget(&self) {
+        if let Some(claim) = &self.transaction.claim {
+            claim.forget();
+        }
+    }
+
+    /// The id of a journal's import is kept: its model may not be there *yet*, if a server still works on the request of a process
+    /// that is gone.
+    fn known_again(&self, header: Header) -> Header {
+        match self.transaction.claim.as_ref().and_then(Claim::resume) {
+            Some(journal) => Header { import_id: journal.header.import_id, ..header },
+            None => header,
+        }
+    }
+
+    /// Uploads, anew where that helps, and puts things in order after a failure.
+    async fn upload(&self, mut journal: Journal) -> Result<(), ClientError> {
+        let mut fresh_starts = 0;
+        loop {
+            let mut configuration = self.configuration.clone();
+            name_import(&mut configuration, &journal.header.import_id);
+            let upload = Upload {
+                client: self.client(),
+                bundle: self.bundle,
+                configuration: &configuration,
+                vocabulary: &self.vocabulary,
+                concurrency: self.transaction.import.concurrency,
+                patience: self.transaction.import.patience,
+                interruption: self.interruption,
+                progress: self.progress,
+            };
+            let mut interruption = self.interruption.clone();
+            let stored = tokio::select! {
+                stored = upload.run(&mut journal) => stored,
+                () = interruption.repeated() => {
+                    journal.sync();
+                    return Err(self.stopped_at_once(&journal));
+                }
+            };
+            let size = journal.header.part_size;
+            match stored {
+                Ok(()) => return Ok(()),
+                Err(Setback::TooLarge(error)) if size > SMALLEST_PART => {
+                    let smaller = (size / 2).max(SMALLEST_PART);
+                    if part_size(journal.header.length, smaller) != Some(smaller) {
+                        return Err(self.give_up(&journal, error).await);
+                    }
+                    tracing::warn!(
+                        "a part of {size} bytes is more than the cluster, or a proxy before it, takes: beginning anew with parts of {smaller} bytes (--part-size)"
+                    );
+                    journal = self.begin_anew(journal, smaller).await?;
+                }
+                Err(Setback::LeftOver) if fresh_starts < FRESH_STARTS => {
+                    fresh_starts += 1;
+                    tracing::warn!(
+                        "something of an earlier model {} is still stored: beginning anew",
+                        self.id()
+                    );
+                    journal = self.begin_anew(journal, size).await?;
+                }
+                Err(Setback::LeftOver) => {
+                    let error = ClientError::LeftOver(self.id().clone());
+                    return Err(self.give_up(&journal, error).await);
+                }
+                Err(Setback::Overtaken) => {
+                    return Err(self.nothing_left(ClientError::Overtaken(self.id().clone())));
+                }
+                Err(Setback::Lost) => {
+                    return Err(self.nothing_left(ClientError::Lost(self.id().clone())));
+                }
+                Err(Setback::NotMade(error)) => return Err(self.nothing_left(error)),
+                Err(Setback::TooLarge(error) | Setback::Stopped(error)) => {
+                    return Err(self.conclude(&journal, error).await);
+                }
+            }
+        }
+    }
+
+    /// Removes what this import has made, and begins again.
+    async fn begin_anew(&self, journal: Journal, part_size: usize) -> Result<Journal, ClientError> {
+        match self.remove(&journal).await {
+            Ok(_) => Ok(self.begin(Header { part_size, ..journal.header })),
+            // A journal that is kept lets the next import remove it.
+            Err(error) => Err(self.left_behind(&journal, error)),
+        }
+    }
+
+    /// Whether to keep the half-made model or to remove it.
+    async fn conclude(&self, journal: &Journal, error: ClientError) -> ClientError {
+        let resumable = may_pass(&error)
+            || matches!(
+                error,
+                // Without them it could not be removed either.
+                ClientError::Interrupted
+                    | ClientError::Credentials(_)
+                    | ClientError::Privilege { .. }
+                    | ClientError::Licence(_)
+            );
+        if resumable && journal.is_durable() {
+            return self.unfinished(error, Left::Resumable(progress_of(journal)));
+        }
+        self.give_up(journal, error).await
+    }
+
+    /// Removes the half-made model because of `cause`.
+    async fn give_up(&self, journal: &Journal, cause: ClientError) -> ClientError {
+        let mut interruption = self.interruption.clone();
+        let removed = tokio::select! {
+            removed = self.remove(journal) => removed,
+            () = interruption.repeated() => Err(ClientError::Interrupted),
+        };
+        match removed {
+            Ok(removed) => {
+                self.forget();
+                self.unfinished(cause, if removed { Left::Removed } else { Left::Nothing })
+            }
+            Err(error) => self.unfinished(cause, self.remains(journal, &error)),
+        }
+    }
+
+    fn stopped_at_once(&self, journal: &Journal) -> ClientError {
+        let left = self.remains(journal, &ClientError::Interrupted);
+        self.unfinished(ClientError::Interrupted, left)
+    }
+
+    fn left_behind(&self, journal: &Journal, error: ClientError) -> ClientError {
+        let left = self.remains(journal, &error);
+        self.unfinished(error, left)
+    }
+
+    /// What is left when nothing could be removed.
+    fn remains(&self, journal: &Journal, error: &ClientError) -> Left {
+        if journal.is_durable() {
+            Left::Resumable(progress_of(journal))
+        } else {
+            Left::Behind(error.to_string())
+        }
+    }
+
+    fn unfinished(&self, cause: ClientError, left: Left) -> ClientError {
+        let (cause, model_id) = (Box::new(cause), self.id().clone());
+        ClientError::Unfinished { cause, model_id, left, replaced: self.replaced }
+    }
+
+    /// The end when nothing of ours is on the cluster.
+    fn nothing_left(&self, error: ClientError) -> ClientError {
+        self.forget();
+        if self.replaced { self.unfinished(error, Left::Nothing) } else { error }
+    }
+
+    /// Removes the half-made model, if what is there is the one that this import, or the journal's, has made. Returns whether it was.
+    async fn remove(&self, journal: &Journal) -> Result<bool, ClientError> {
+        // Somebody waits for an error message; the upload's own patience is at its end already.
+        let patience = self.transaction.import.patience;
+        let patience = Patience { retries: patience.retries.min(4), ..patience };
+        // A deletion finds what the index has refreshed, which it does every second (contract 6.3).
+        tokio::time::sleep(patience.refresh).await;
+        let model = persistently(patience, || self.client().model(self.id())).await?;
+        if !model.is_some_and(|model| is_of(&model, journal)) {
+            return Ok(false);
+        }
+        persistently(patience, || self.client().delete(self.id())).await?;
+        Ok(true)
+    }
+
+    /// Deletes the model that is to be replaced.
+    async fn clear(&self, seen: &StoredModel) -> Result<(), ClientError> {
+        let patience = self.transaction.import.patience;
+        // Not what another import has put in its place since.
+        match persistently(patience, || self.client().model(self.id())).await? {
+            None => return Ok(()),
+            Some(now) if now != *seen => return Err(ClientError::Overtaken(self.id().clone())),
+            Some(_) => {}
+        }
+        let in_the_way = |stopped: bool| {
+            let model_id = self.id().clone();
+            move |error: ClientError| match error {
+                ClientError::Refused { status: 409, reason, .. } => {
+                    ClientError::InUse { model_id, reason, stopped }
+                }
+                error if stopped => ClientError::Unfinished {
+                    cause: Box::new(error),
+                    model_id,
+                    left: Left::Stopped,
+                    replaced: false,
+                },
+                error => error,
+            }
+        };
+        persistently(patience, || self.client().stop(self.id()))
+            .await
+            .map_err(in_the_way(false))?;
+        persistently(patience, || self.client().delete(self.id())).await.map_err(in_the_way(true))
+    }
+}
+
+/// How many parts are stored, of how many.
+fn progress_of(journal: &Journal) -> (usize, usize) {
+    (journal.stored(), journal.header.parts())
+}
+
+/// Whether a model is the one that a journal tells of.
+fn is_of(model: &StoredModel, journal: &Journal) -> bool {
+    model.import_id.as_ref() == Some(&journal.header.import_id)
+}
+
+/// Sends a request that may be sent twice until it is answered for good.
+async fn persistently<T, F: Future<Output = Result<T, ClientError>>>(
+    patience: Patience,
+    mut request: impl FnMut() -> F,
+) -> Result<T, ClientError> {
+    let mut tries = Tries::new(patience);
+    loop {
+        match request().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => tries.wait_out(error).await?,
         }
     }
 }
@@ -91,38 +560,41 @@ fn configuration(client: &Client, bundle: &Bundle) -> Map<String, Value> {
     configuration
 }
 
-async fn store(client: &Client, bundle: &Bundle, progress: Progress) -> Result<(), ClientError> {
-    let id = &bundle.model_id;
-    let bytes = bundle.definition.bytes.as_ref();
-    let size = PART.max(bytes.len().div_ceil(MAX_PARTS));
-    let total = (bytes.len(), bytes.len().div_ceil(size));
-    let stage = progress.bytes("uploading", bytes.len() as u64);
-    for (part, bytes) in bytes.chunks(size).enumerate() {
-        client.put_part(id, part, bytes, total).await?;
-        stage.advance(bytes.len() as u64);
-    }
-    stage.finish();
-    client.put_vocabulary(id, &bundle.vocabulary).await?;
-    if client.is_whole(id).await? { Ok(()) } else { Err(ClientError::Incomplete(id.clone())) }
-}
-
-/// Removes a half-made model. Returns the error to tell.
-async fn remove(client: &Client, id: &ModelId, cause: ClientError) -> ClientError {
-    // Deleting finds what the index has refreshed, which it does every second (contract 6.3).
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    match client.delete(id).await {
-        Ok(()) => cause,
-        Err(error) => ClientError::LeftBehind {
-            cause: Box::new(cause),
-            model_id: id.clone(),
-            reason: error.to_string(),
-        },
+/// Lets the import know its model again.
+fn name_import(configuration: &mut Map<String, Value>, import_id: &str) {
+    let metadata = configuration.entry("metadata").or_insert_with(|| Map::new().into());
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.insert(IMPORT_ID.to_owned(), import_id.into());
     }
 }
 
-async fn start(client: &Client, id: &ModelId) -> Result<(), ClientError> {
+/// SHA-256 of what goes up beside the definition. The metadata hold figures that were measured, which are not what makes a model
+/// another one.
+fn companions(vocabulary: &[u8], configuration: &Map<String, Value>) -> String {
+    let mut hash = Sha256::new();
+    for (name, value) in configuration.iter().filter(|(name, _)| *name != "metadata") {
+        hash.update(format!("{name}:{value}\n"));
+    }
+    hash.update(vocabulary);
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Starts a stored model.
+///
+/// # Errors
+/// When it does not start, or the user stops the work.
+pub async fn start(
+    client: &Client,
+    id: &ModelId,
+    interruption: &Interruption,
+) -> Result<(), ClientError> {
     tracing::info!("starting {id}");
-    client.start(id, START_TIMEOUT).await.map_err(|error| match error {
+    let mut interruption = interruption.clone();
+    let started = tokio::select! {
+        started = client.start(id, START_TIMEOUT) => started,
+        () = interruption.requested() => Err(ClientError::Interrupted),
+    };
+    started.map_err(|error| match error {
         ClientError::Refused { reason, .. } => {
             ClientError::Deployment { model_id: id.clone(), reason }
         }

@@ -1,44 +1,62 @@
 //! The calls of the trained-models API (contract, sections 2 and 4 to 7).
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::payload::{Part, Payload};
 use super::{Client, ClientError};
+use crate::bundle::DEFINITION_SHA256;
 use crate::model_id::ModelId;
 use crate::version::Version;
 
 const ROOT: &str = "_ml/trained_models";
 
-/// The body of one part's request.
-#[derive(Serialize)]
-struct Part<'a> {
-    total_definition_length: usize,
-    total_parts: usize,
-    definition: &'a str,
+/// The key of a model's metadata under which an import knows its own model again.
+pub(super) const IMPORT_ID: &str = "import_id";
+
+/// A model as the cluster has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StoredModel {
+    /// Its id, which an alias does not share.
+    pub(super) model_id: String,
+    /// Milliseconds since 1970; another number is another model.
+    pub(super) create_time: Option<u64>,
+    /// Which import made it, if one of ours.
+    pub(super) import_id: Option<String>,
+    /// SHA-256 of its definition, if the import said so.
+    pub(super) definition_sha256: Option<String>,
 }
 
 impl Client {
-    /// Whether a model of this id is there.
-    pub(super) async fn exists(&self, id: &ModelId) -> Result<bool, ClientError> {
+    /// The model of this id, if there is one.
+    pub(super) async fn model(&self, id: &ModelId) -> Result<Option<StoredModel>, ClientError> {
         let path = format!("{ROOT}/{id}");
-        match self.call(Method::GET, &path, None, "look for the model").await {
-            Ok(_) => Ok(true),
-            Err(ClientError::Refused { status: 404, .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let answer = match self.call(Method::GET, &path, None, "look for the model").await {
+            Ok(answer) => answer,
+            // Only Elasticsearch's own answer says so; a proxy's 404 says nothing.
+            Err(ClientError::Refused { status: 404, kind: Some(_), .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let found = &answer["trained_model_configs"][0];
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Ok(Some(StoredModel {
+            model_id: text(&found["model_id"]).unwrap_or_else(|| id.to_string()),
+            create_time: found["create_time"].as_u64(),
+            import_id: text(&found["metadata"][IMPORT_ID]),
+            definition_sha256: text(&found["metadata"][DEFINITION_SHA256]),
+        }))
     }
 
     /// Whether the server has the whole definition, which releases before 8.8 cannot say.
-    pub(super) async fn is_whole(&self, id: &ModelId) -> Result<bool, ClientError> {
+    pub(super) async fn is_whole(&self, id: &ModelId) -> Result<Option<bool>, ClientError> {
         if !self.supports(Version::DEFINITION_STATUS) {
-            return Ok(true);
+            return Ok(None);
         }
         let path = format!("{ROOT}/{id}?include=definition_status");
         let answer = self.call(Method::GET, &path, None, "tell whether the model is whole").await?;
-        Ok(answer["trained_model_configs"][0]["fully_defined"] == true)
+        Ok(Some(answer["trained_model_configs"][0]["fully_defined"] == true))
     }
 
     pub(super) async fn create(
@@ -54,23 +72,22 @@ impl Client {
         &self,
         id: &ModelId,
         part: usize,
-        bytes: &[u8],
-        total: (usize, usize),
+        body: Part,
     ) -> Result<(), ClientError> {
-        let (total_definition_length, total_parts) = total;
-        let definition = &STANDARD.encode(bytes);
-        let body = json(&Part { total_definition_length, total_parts, definition });
         let path = format!("{ROOT}/{id}/definition/{part}");
+        let body = Some(Payload::part(body));
         self.call(Method::PUT, &path, body, "store a part of the definition").await.map(drop)
     }
 
+    /// Stores a vocabulary, as compressed JSON.
     pub(super) async fn put_vocabulary(
         &self,
         id: &ModelId,
-        vocabulary: &impl Serialize,
+        compressed: Bytes,
     ) -> Result<(), ClientError> {
         let path = format!("{ROOT}/{id}/vocabulary");
-        self.call(Method::PUT, &path, json(vocabulary), "store the vocabulary").await.map(drop)
+        let body = Some(Payload::gzip(compressed));
+        self.call(Method::PUT, &path, body, "store the vocabulary").await.map(drop)
     }
 
     pub(super) async fn start(&self, id: &ModelId, timeout: u32) -> Result<(), ClientError> {
@@ -100,6 +117,6 @@ fn or_absent(answer: Result<Value, ClientError>) -> Result<(), ClientError> {
 }
 
 /// The bytes of a body. Serializing plain data to memory cannot fail.
-fn json(value: &impl Serialize) -> Option<Vec<u8>> {
-    serde_json::to_vec(value).ok()
+fn json(value: &impl Serialize) -> Option<Payload> {
+    serde_json::to_vec(value).ok().map(Payload::json)
 }

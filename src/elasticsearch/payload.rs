@@ -1,0 +1,160 @@
+//! What a request carries: JSON in memory, JSON compressed, or a part of a definition, encoded while it goes out.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body::{Body, Frame, SizeHint};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+
+use crate::checkpoint::Map;
+
+/// Bytes of the definition that are encoded at a time: a multiple of three, so that only the last piece of a part is padded.
+const PIECE: usize = 48 << 10;
+
+/// A body with its headers.
+pub(super) struct Payload {
+    body: reqwest::Body,
+    compressed: bool,
+}
+
+impl Payload {
+    /// JSON, as it is.
+    pub(super) fn json(json: Vec<u8>) -> Self {
+        Self { body: json.into(), compressed: false }
+    }
+
+    /// Compressed JSON.
+    pub(super) fn gzip(compressed: Bytes) -> Self {
+        Self { body: compressed.into(), compressed: true }
+    }
+
+    /// A part of a definition (contract 4).
+    pub(super) fn part(part: Part) -> Self {
+        Self { body: reqwest::Body::wrap(part), compressed: false }
+    }
+
+    /// Its length in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.body.size_hint().lower()
+    }
+
+    /// Adds the headers that say what it is.
+    pub(super) fn describe(&self, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.compressed {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+    }
+
+    pub(super) fn into_body(self) -> reqwest::Body {
+        self.body
+    }
+}
+
+/// Compresses. Writing to memory cannot fail.
+pub(super) fn gzip(bytes: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    written.unwrap_or_default().into()
+}
+
+/// The body of one part's request. It reads the mapped definition when the connection takes more bytes, so that of a part of any size
+/// no more than a few pieces are in memory; and its length is known, so that the request says it.
+#[derive(Debug)]
+pub(super) struct Part {
+    definition: Arc<Map>,
+    /// What of the definition is still to be sent.
+    rest: Range<usize>,
+    head: Option<Bytes>,
+    tail: Option<Bytes>,
+}
+
+impl Part {
+    /// The part `range` of a definition that goes up in `parts` parts.
+    pub(super) fn new(definition: &Arc<Map>, range: Range<usize>, parts: usize) -> Self {
+        let total = (**definition).as_ref().len();
+        let head =
+            format!(r#"{{"total_definition_length":{total},"total_parts":{parts},"definition":""#);
+        Self {
+            definition: Arc::clone(definition),
+            rest: range,
+            head: Some(head.into()),
+            tail: Some(Bytes::from_static(b"\"}")),
+        }
+    }
+}
+
+impl Body for Part {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let next = this.head.take().or_else(|| {
+            let end = this.rest.end.min(this.rest.start.saturating_add(PIECE));
+            let piece = (*this.definition).as_ref().get(this.rest.start..end)?;
+            this.rest.start = end;
+            if piece.is_empty() { None } else { Some(STANDARD.encode(piece).into()) }
+        });
+        Poll::Ready(next.or_else(|| this.tail.take()).map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.tail.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let encoded = self.rest.len().div_ceil(3) * 4;
+        SizeHint::with_exact((length(&self.head) + encoded + length(&self.tail)) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::task::Waker;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_part_is_encoded_piece_by_piece_and_says_its_length() {
+        let bytes: Vec<u8> = (0..200_001_u32).map(|i| (i * i >> 3) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let definition = Arc::new(Map::of(&file).unwrap());
+        for range in [0..1, 0..PIECE, 7..150_000, 150_000..200_001] {
+            let mut part = Part::new(&definition, range.clone(), 9);
+            let announced = part.size_hint().exact().unwrap();
+            let mut sent = Vec::new();
+            let mut context = Context::from_waker(Waker::noop());
+            while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut part).poll_frame(&mut context) {
+                let piece = frame.into_data().unwrap();
+                assert!(piece.len() <= PIECE / 3 * 4);
+                sent.extend_from_slice(&piece);
+                let rest = part.size_hint().exact().unwrap();
+                assert_eq!(rest + sent.len() as u64, announced);
+            }
+            assert!(part.is_end_stream() && sent.len() as u64 == announced);
+            let body: Value = serde_json::from_slice(&sent).unwrap();
+            assert_eq!(body["total_definition_length"], 200_001);
+            assert_eq!(body["total_parts"], 9);
+            let decoded = STANDARD.decode(body["definition"].as_str().unwrap()).unwrap();
+            assert!(decoded == bytes[range]);
+        }
+    }
+}

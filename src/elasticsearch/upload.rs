@@ -1,0 +1,367 @@
+//! The upload of a bundle: configuration, vocabulary, parts, the last part alone at the end (contract 4.2).
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use tokio::task::JoinSet;
+
+use super::journal::{Item, Journal, Mark};
+use super::payload::Part;
+use super::retry::{Tries, Window, already_exists, is_pushback};
+use super::{Client, ClientError, Interruption, Patience};
+use crate::bundle::Bundle;
+use crate::progress::{Progress, Stage};
+
+/// The most parts that the server takes (contract 4.1).
+pub(super) const MOST_PARTS: usize = 10_000;
+
+/// The smallest part, in bytes: below, requests are mostly headers.
+pub const SMALLEST_PART: usize = 1 << 10;
+
+/// The largest part, in bytes: its base64 stays below the 50 million characters that the server's parser takes in one string, and the
+/// request far below `http.max_content_length` (contract 4.1).
+pub const LARGEST_PART: usize = 35 << 20;
+
+/// Bytes of a part: what is wanted, or more where so many parts could not hold the definition. None when no part is large enough.
+pub(super) fn part_size(length: usize, wanted: usize) -> Option<usize> {
+    let size = wanted.max(length.div_ceil(MOST_PARTS));
+    (size <= LARGEST_PART).then_some(size)
+}
+
+/// Why an upload ends before its end.
+#[derive(Debug)]
+pub(super) enum Setback {
+    /// A part is larger than the server, or a proxy before it, takes.
+    TooLarge(ClientError),
+    /// Something is stored that was never sent: it was left over from an earlier model of this id (contract 6.3).
+    LeftOver,
+    /// A model of this id was made by someone else before ours.
+    Overtaken,
+    /// The model was not made: every try was refused, or never left.
+    NotMade(ClientError),
+    /// Our model was deleted, perhaps replaced, by someone else.
+    Lost,
+    /// Anything else.
+    Stopped(ClientError),
+}
+
+/// What goes up, and how.
+pub(super) struct Upload<'a> {
+    pub(super) client: &'a Client,
+    pub(super) bundle: &'a Bundle,
+    pub(super) configuration: &'a Map<String, Value>,
+    /// The vocabulary's request, compressed.
+    pub(super) vocabulary: &'a Bytes,
+    pub(super) concurrency: usize,
+    pub(super) patience: Patience,
+    pub(super) interruption: &'a Interruption,
+    pub(super) progress: Progress,
+}
+
+/// A part's request that has been answered.
+struct Flown {
+    part: usize,
+    /// The how manieth request it was.
+    request: u64,
+    tries: Tries,
+    answer: Result<(), ClientError>,
+}
+
+impl Upload<'_> {
+    /// Stores what the journal does not know to be stored. Afterwards the server has said that the definition is whole.
+    pub(super) async fn run(&self, journal: &mut Journal) -> Result<(), Setback> {
+        self.create(journal).await?;
+        self.store_vocabulary(journal).await?;
+        let length = self.definition().len();
+        let stage = self.progress.bytes("uploading", length as u64);
+        let mut missing = journal.missing();
+        let present: usize =
+            (0..journal.header.parts()).map(|part| self.range(journal, part).len()).sum::<usize>()
+                - missing.iter().map(|part| self.range(journal, *part).len()).sum::<usize>();
+        stage.advance(present as u64);
+        let last = journal.header.parts().saturating_sub(1);
+        let last = missing.pop_if(|part| *part == last);
+        self.store_parts(missing, journal, &stage).await?;
+        // Parts name the model by its id alone: had it been replaced meanwhile, ours would be in someone else's.
+        if !self.is_ours(journal).await.map_err(Setback::Stopped)? {
+            return Err(Setback::Lost);
+        }
+        self.store_parts(last.into_iter().collect(), journal, &stage).await?;
+        journal.sync();
+        stage.finish();
+        self.confirm().await
+    }
+
+    fn definition(&self) -> &[u8] {
+        (*self.bundle.definition.bytes).as_ref()
+    }
+
+    fn range(&self, journal: &Journal, part: usize) -> Range<usize> {
+        let (size, length) = (journal.header.part_size, self.definition().len());
+        let at = |part: usize| part.saturating_mul(size).min(length);
+        at(part)..at(part.saturating_add(1))
+    }
+
+    async fn create(&self, journal: &mut Journal) -> Result<(), Setback> {
+        if journal.mark(Item::Model) == Mark::Stored {
+            return Ok(());
+        }
+        let sent_before = journal.mark(Item::Model) == Mark::Tried;
+        let mut tries = Tries::new(self.patience).sent_before(sent_before);
+        journal.tried(Item::Model);
+        loop {
+            let interrupted = self.interruption.is_requested();
+            let failure = if interrupted {
+                Err(ClientError::Interrupted)
+            } else {
+                match self.client.create(&self.bundle.model_id, self.configuration).await {
+                    Ok(()) => break,
+                    // An earlier try may have made it; whose it is, its metadata say.
+                    Err(error) if already_exists(&error) => {
+                        if self.is_ours(journal).await.map_err(Setback::Stopped)? {
+                            break;
+                        }
+                        return Err(Setback::Overtaken);
+                    }
+                    Err(error) => tries.wait(error, self.interruption).await,
+                }
+            };
+            if let Err(error) = failure {
+                let setback =
+                    if tries.may_have_succeeded() { Setback::Stopped } else { Setback::NotMade };
+                return Err(setback(error));
+            }
+        }
+        journal.acknowledged(Item::Model);
+        Ok(())
+    }
+
+    async fn store_vocabulary(&self, journal: &mut Journal) -> Result<(), Setback> {
+        let mark = journal.mark(Item::Vocabulary);
+        if mark == Mark::Stored {
+            return Ok(());
+        }
+        let mut tries = Tries::new(self.patience).sent_before(mark == Mark::Tried);
+        journal.tried(Item::Vocabulary);
+        loop {
+            self.check_interruption()?;
+            let id = &self.bundle.model_id;
+            match self.client.put_vocabulary(id, self.vocabulary.clone()).await {
+                Ok(()) => break,
+                Err(error) if already_exists(&error) => {
+                    if tries.may_have_succeeded() {
+                        break;
+                    }
+                    return Err(Setback::LeftOver);
+                }
+                Err(error) if is_gone(&error) => return Err(Setback::Lost),
+                Err(error) => self.wait(&mut tries, error).await?,
+            }
+        }
+        journal.acknowledged(Item::Vocabulary);
+        Ok(())
+    }
+
+    /// Sends parts, several at a time. After a failure, or when the user stops the work, those under way are finished.
+    async fn store_parts(
+        &self,
+        parts: Vec<usize>,
+        journal: &mut Journal,
+        stage: &Stage,
+    ) -> Result<(), Setback> {
+        let mut window = Window::new(self.concurrency);
+        let mut interruption = self.interruption.clone();
+        let mut fresh = VecDeque::from(parts);
+        // Parts whose request failed, and when they are sent again. Each keeps its place in the window, so that a cluster that is away
+        // is not asked by one part after the other.
+        let mut waiting: Vec<(Instant, usize, Tries)> = Vec::new();
+        let mut flying = JoinSet::new();
+        let mut requests = 0;
+        let mut end: Option<Setback> = None;
+        loop {
+            while end.is_none() && flying.len() < window.width() {
+                let now = Instant::now();
+                let due = waiting.iter().position(|(due, ..)| *due <= now);
+                let (part, tries) = if let Some(due) = due {
+                    let (_, part, tries) = waiting.swap_remove(due);
+                    (part, tries)
+                } else if flying.len() + waiting.len() < window.width()
+                    && let Some(part) = fresh.pop_front()
+                {
+                    let mark = journal.mark(Item::Part(part));
+                    (part, Tries::new(self.patience).sent_before(mark == Mark::Tried))
+                } else {
+                    break;
+                };
+                journal.tried(Item::Part(part));
+                flying.spawn(self.fly(journal, part, requests, tries));
+                requests += 1;
+            }
+            if flying.is_empty() && (end.is_some() || (fresh.is_empty() && waiting.is_empty())) {
+                return end.map_or(Ok(()), Err);
+            }
+            let room = end.is_none() && flying.len() < window.width();
+            let due = waiting.iter().map(|(due, ..)| *due).min().filter(|_| room);
+            tokio::select! {
+                Some(landed) = flying.join_next() => match landed {
+                    Ok(flown) => {
+                        let (part, request) = (flown.part, flown.request);
+                        if flown.answer.as_ref().is_err_and(is_pushback) {
+                            window.pushed_back(request, requests);
+                        }
+                        match judge(flown) {
+                            Verdict::Stored => {
+                                window.succeeded();
+                                journal.acknowledged(Item::Part(part));
+                                stage.advance(self.range(journal, part).len() as u64);
+                            }
+                            Verdict::Again(at, tries) => waiting.push((at, part, tries)),
+                            Verdict::End(setback) => {
+                                end.get_or_insert(setback);
+                            }
+                        }
+                    }
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    // Nobody cancels them.
+                    Err(_) => {}
+                },
+                () = sleep_until(due), if due.is_some() => {}
+                () = interruption.requested(), if end.is_none() => {
+                    end = Some(Setback::Stopped(ClientError::Interrupted));
+                }
+            }
+        }
+    }
+
+    /// One try of one part.
+    fn fly(
+        &self,
+        journal: &Journal,
+        part: usize,
+        request: u64,
+        tries: Tries,
+    ) -> impl Future<Output = Flown> + Send + 'static {
+        let (client, id) = (self.client.clone(), self.bundle.model_id.clone());
+        let range = self.range(journal, part);
+        let body = Part::new(&self.bundle.definition.bytes, range, journal.header.parts());
+        async move {
+            let answer = client.put_part(&id, part, body).await;
+            Flown { part, request, tries, answer }
+        }
+    }
+
+    /// Whether the cluster's model is the one that this import has made.
+    async fn is_ours(&self, journal: &Journal) -> Result<bool, ClientError> {
+        let mut tries = Tries::new(self.patience);
+        loop {
+            match self.client.model(&self.bundle.model_id).await {
+                Ok(model) => {
+                    let import_id = model.and_then(|model| model.import_id);
+                    return Ok(import_id.as_ref() == Some(&journal.header.import_id));
+                }
+                Err(error) => tries.wait(error, self.interruption).await?,
+            }
+        }
+    }
+
+    /// Asks whether the definition is whole. Were the refresh that the last part causes to fail, the parts would be visible a little
+    /// later.
+    async fn confirm(&self) -> Result<(), Setback> {
+        const LOOKS: u32 = 3;
+        let id = &self.bundle.model_id;
+        let mut tries = Tries::new(self.patience);
+        let mut looks = 0;
+        loop {
+            match self.client.is_whole(id).await {
+                Ok(Some(false)) => {
+                    looks += 1;
+                    if looks == LOOKS {
+                        return Err(Setback::Stopped(ClientError::Incomplete(id.clone())));
+                    }
+                    tokio::time::sleep(self.patience.refresh).await;
+                }
+                Ok(Some(true) | None) => return Ok(()),
+                Err(error) if is_gone(&error) => return Err(Setback::Lost),
+                Err(error) => self.wait(&mut tries, error).await?,
+            }
+        }
+    }
+
+    fn check_interruption(&self) -> Result<(), Setback> {
+        if self.interruption.is_requested() {
+            return Err(Setback::Stopped(ClientError::Interrupted));
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, tries: &mut Tries, error: ClientError) -> Result<(), Setback> {
+        tries.wait(error, self.interruption).await.map_err(Setback::Stopped)
+    }
+}
+
+/// What an answered request comes to.
+enum Verdict {
+    Stored,
+    Again(Instant, Tries),
+    End(Setback),
+}
+
+fn judge(flown: Flown) -> Verdict {
+    let Flown { mut tries, answer, .. } = flown;
+    match answer {
+        Ok(()) => Verdict::Stored,
+        Err(error) if already_exists(&error) => {
+            if tries.may_have_succeeded() {
+                Verdict::Stored
+            } else {
+                Verdict::End(Setback::LeftOver)
+            }
+        }
+        Err(error) if is_gone(&error) => Verdict::End(Setback::Lost),
+        Err(error @ ClientError::Refused { status: 413, .. }) => {
+            Verdict::End(Setback::TooLarge(error))
+        }
+        Err(error) => match tries.next(error) {
+            Ok(wait) => Verdict::Again(Instant::now() + wait, tries),
+            Err(error) => Verdict::End(Setback::Stopped(error)),
+        },
+    }
+}
+
+/// Whether Elasticsearch itself says that there is no such model.
+fn is_gone(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { status: 404, kind: Some(_), .. })
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_grow_where_ten_thousand_of_them_would_not_do() {
+        const MIB: usize = 1 << 20;
+        let fits = |length: usize, size: usize| length.div_ceil(size) <= MOST_PARTS;
+        assert_eq!(part_size(1, MIB), Some(MIB));
+        assert_eq!(part_size(10_000 * MIB, MIB), Some(MIB));
+        for length in [10_000 * MIB + 1, 20_000 * MIB, 50 << 30, 10_000 * LARGEST_PART] {
+            let size = part_size(length, MIB).unwrap();
+            assert!(size > MIB && fits(length, size) && !fits(length, size - 1), "{length}");
+        }
+        assert_eq!(part_size(10_000 * LARGEST_PART + 1, MIB), None);
+    }
+
+    #[test]
+    fn the_largest_part_is_a_string_that_the_server_parses() {
+        assert!(LARGEST_PART.div_ceil(3) * 4 < 50_000_000);
+    }
+}
