@@ -371,7 +371,7 @@ impl Delivery<'_> {
             match stored {
                 Ok(()) => return Ok(()),
                 Err(Setback::TooLarge(error)) if size > SMALLEST_PART => {
-                    let smaller = (size / 2).max(SMALLEST_PART);
+                    let smaller = (size.min(journal.header.length) / 2).max(SMALLEST_PART);
                     if part_size(journal.header.length, smaller) != Some(smaller) {
                         return Err(self.give_up(&journal, error).await);
                     }

@@ -1,6 +1,6 @@
 //! Clusters that cannot take the model: one clear message, the right exit code, no model left behind.
 
-use standin::{BuildFlavor, Credential, License, Options, Privilege, StandIn};
+use standin::{BuildFlavor, Credential, Faults, License, Options, Privilege, StandIn};
 
 use crate::fixtures::Fixture;
 use crate::program::{message, program, says};
@@ -24,6 +24,12 @@ fn refused(options: Options, more: &[&str], code: i32, parts: &[&str]) -> StandI
     assert_eq!(found, code, "{message}");
     says(&message, parts);
     standin
+}
+
+/// Whether nothing was asked for but information.
+fn is_untouched(standin: &StandIn) -> bool {
+    let question = |path: &str| path == "/_security/user/_has_privileges";
+    standin.requests().iter().all(|request| request.method == "GET" || question(&request.path))
 }
 
 #[test]
@@ -65,7 +71,7 @@ fn a_cluster_that_lacks_what_the_model_needs() {
         |version: &str| Options { version: version.parse().unwrap(), ..Options::default() };
     let prefixed = ["--ingest-prefix", "passage: "];
     let standin = refused(options("8.11.4"), &prefixed, 6, &["8.11.4", "needs 8.12.0 or later"]);
-    assert!(standin.requests().iter().all(|request| request.method == "GET"));
+    assert!(is_untouched(&standin));
 }
 
 #[test]
@@ -105,13 +111,16 @@ fn a_licence_without_machine_learning() {
 #[test]
 fn an_id_that_is_taken() {
     let options = Options { existing_models: vec!["m".into()], ..Options::default() };
-    let standin = refused(options, &[], 7, &["already has a model m", "--clear-previous"]);
+    let standin = refused(options, &[], 7, &["half-made model m", "--clear-previous"]);
     assert_eq!(standin.model_ids(), ["m"]);
-    assert!(standin.requests().iter().all(|request| request.method == "GET"));
+    assert!(is_untouched(&standin));
     let (code, message) = import(&standin.url(), &["--clear-previous"]);
     assert_eq!(code, 0, "{message}");
     let (code, message) = import(&standin.url(), &["--clear-previous"]);
     assert_eq!(code, 0, "a deployed model is replaced too: {message}");
+    let (code, message) = import(&standin.url(), &[]);
+    assert_eq!(code, 7);
+    says(&message, &["already has a model m", "--clear-previous"]);
 }
 
 #[test]
@@ -132,14 +141,15 @@ fn a_model_that_cannot_be_read_leaves_the_old_one_alone() {
     let (code, _) = import(&standin.url(), &["--clear-previous", "--max-model-input-length", "99"]);
     assert_eq!(code, 3);
     assert_eq!(standin.model_ids(), ["m"]);
-    assert!(standin.requests().iter().all(|request| request.method == "GET"));
+    assert!(is_untouched(&standin));
 }
 
 #[test]
 fn a_part_that_is_refused_takes_the_model_with_it() {
-    // The configuration is small enough, a part is not.
-    let options = Options { max_content_length: 20_000, ..Options::default() };
-    let standin = refused(options, &[], 6, &["store a part of the definition (413)"]);
+    let faults = Faults { rules: vec!["part=413".parse().unwrap()], ..Faults::default() };
+    let options = Options { faults, ..Options::default() };
+    let parts = ["store a part of the definition (413)", "The half-made model m was removed"];
+    let standin = refused(options, &["--part-size", "2KiB"], 6, &parts);
     assert!(standin.model_ids().is_empty());
 }
 

@@ -346,15 +346,16 @@ fn the_wire_carries_what_eland_sends() {
     assert_eq!(
         lines,
         [
-            "POST /_ml/trained_models/m/deployment/_stop",
-            "DELETE /_ml/trained_models/m",
+            "POST /_security/user/_has_privileges",
             "PUT /_ml/trained_models/m",
-            "PUT /_ml/trained_models/m/definition/0",
             "PUT /_ml/trained_models/m/vocabulary",
+            "PUT /_ml/trained_models/m/definition/0",
             "POST /_ml/trained_models/m/deployment/_start",
         ]
     );
-    let mut body = sent[2].1.body.clone().unwrap();
+    let mut body = sent[1].1.body.clone().unwrap();
+    assert!(body["metadata"]["import_id"].take().as_str().unwrap().len() == 32);
+    assert!(body["metadata"]["definition_sha256"].take().as_str().unwrap().len() == 64);
     for figure in ["per_deployment_memory_bytes", "per_allocation_memory_bytes"] {
         assert!(body["metadata"][figure].take().as_u64().unwrap() > 10_000);
     }
@@ -366,7 +367,8 @@ fn the_wire_carries_what_eland_sends() {
             "inference_config": {"question_answering": {"tokenization": {"bert": {
                 "do_lower_case": true, "max_sequence_length": 64, "span": 21, "truncate": "none"}}}},
             "input": {"field_names": ["text_field"]},
-            "metadata": {"per_deployment_memory_bytes": null, "per_allocation_memory_bytes": null},
+            "metadata": {"per_deployment_memory_bytes": null, "per_allocation_memory_bytes": null,
+                "definition_sha256": null, "import_id": null},
         })
     );
 }

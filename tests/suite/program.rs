@@ -50,6 +50,8 @@ pub fn clean(mut command: Command) -> Command {
     for name in VARIABLES {
         command.env_remove(name);
     }
+    // Journals of uploads, which every run removes at its end.
+    command.env("RUST_ELAND_STATE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
     command
 }
 

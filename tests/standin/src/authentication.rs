@@ -65,9 +65,19 @@ pub(crate) fn authenticate(
 }
 
 impl Principal {
+    /// Whether it has a privilege.
+    pub(crate) fn holds(&self, privilege: Privilege) -> bool {
+        self.privilege >= privilege
+    }
+
+    /// The user's name alone, without the brackets of refusals.
+    pub(crate) fn user(&self) -> &str {
+        self.name.split_once('[').map_or(&*self.name, |(_, name)| name.trim_end_matches(']'))
+    }
+
     /// Refuses an action for which the privilege is missing.
     pub(crate) fn authorize(&self, action: &str, needed: Privilege) -> Result<(), ApiError> {
-        if self.privilege >= needed {
+        if self.holds(needed) {
             return Ok(());
         }
         let granting = match needed {

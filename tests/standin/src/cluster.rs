@@ -21,7 +21,9 @@ pub(crate) struct Cluster {
     pub(crate) options: Options,
     pub(crate) store: Store,
     pub(crate) deployments: Deployments,
-    pub(crate) log: RequestLog,
+    pub(crate) log: Arc<RequestLog>,
+    /// Stays the same over a restart.
+    pub(crate) uuid: String,
 }
 
 /// The id of the only node.
@@ -32,8 +34,13 @@ pub(crate) const LANGUAGE_IDENTIFICATION: &str = "lang_ident_model_1";
 
 impl Cluster {
     /// Opens the directory and brings up again what was deployed there.
-    pub(crate) fn open(options: Options, data: &Path) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(
+        options: Options,
+        data: &Path,
+        log: Arc<RequestLog>,
+    ) -> io::Result<Arc<Self>> {
         let store = Store::open(data, options.refresh_interval)?;
+        let uuid = store.cluster_uuid()?;
         for id in &options.existing_models {
             let body = json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}});
             let invalid = |error: ApiError| io::Error::other(error.reason().to_owned());
@@ -45,7 +52,7 @@ impl Cluster {
             }
         }
         let deployments = Deployments::default();
-        let cluster = Arc::new(Self { options, store, deployments, log: RequestLog::default() });
+        let cluster = Arc::new(Self { options, store, deployments, log, uuid });
         for stored in cluster.store.deployments() {
             let Ok(parameters) = serde_json::from_value::<Parameters>(stored) else { continue };
             let Some(configuration) = cluster.store.configuration(&parameters.model_id) else {

@@ -65,6 +65,29 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "resource_already_exists_exception", reason)
     }
 
+    /// A circuit breaker has tripped (contract, 12).
+    pub(crate) fn breaker() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "circuit_breaking_exception",
+            "[parent] Data too large, data for [<http_request>] would be [1050000000/1001.3mb], which is larger than the limit of [1020054732/972.7mb]",
+        )
+    }
+
+    /// A queue is full (contract, 12).
+    pub(crate) fn rejected() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "es_rejected_execution_exception",
+            "rejected execution of coordinating operation",
+        )
+    }
+
+    /// No master is known (contract, 12).
+    pub(crate) fn no_master() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "master_not_discovered_exception", "null")
+    }
+
     /// The server error of `ExceptionsHelper`: type `exception`.
     pub(crate) fn server(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "exception", reason)

@@ -33,14 +33,16 @@ pub(crate) async fn exchange(
     next: Next,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
+    let text = |name| {
+        let value: &HeaderValue = parts.headers.get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
     let mut entry = Exchange {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
-        content_type: parts
-            .headers
-            .get(header::CONTENT_TYPE)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+        content_type: text(header::CONTENT_TYPE),
+        content_encoding: text(header::CONTENT_ENCODING),
         body_length: 0,
         body: None,
         status: 0,

@@ -19,6 +19,7 @@ mod definition;
 mod deployment;
 mod errors;
 mod exchange;
+mod faults;
 mod inference;
 mod json;
 mod log;
@@ -30,6 +31,7 @@ mod tokenization;
 pub mod version;
 mod vocabulary;
 
+pub use faults::{Fault, FaultKind, Faults, Random, Rule};
 pub use log::Exchange;
 pub use options::{BuildFlavor, Credential, License, Options, Privilege, Secret};
 pub use server::StandIn;

@@ -15,15 +15,17 @@ pub struct Exchange {
     pub query: String,
     /// The `Content-Type` of the body.
     pub content_type: Option<String>,
+    /// The `Content-Encoding` of the body.
+    pub content_encoding: Option<String>,
     /// Bytes of the body as they came, before any decompression.
     pub body_length: usize,
     /// The body where it is JSON, except for parts of definitions.
     pub body: Option<Value>,
-    /// The status of the answer.
+    /// The status of the answer; 0 where a fault leaves none.
     pub status: u16,
 }
 
-/// All requests in the order in which they were answered.
+/// All requests in the order in which they were answered, also before a restart.
 #[derive(Debug, Default)]
 pub(crate) struct RequestLog(Mutex<Vec<Exchange>>);
 

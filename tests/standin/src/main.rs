@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use standin::{BuildFlavor, Credential, Options, StandIn, Version};
+use standin::{BuildFlavor, Credential, Fault, Faults, Options, Random, Rule, StandIn, Version};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +36,30 @@ struct Arguments {
     /// Evaluates all rows of a request in one call, as releases before 8.9 do.
     #[arg(long)]
     batched: bool,
+    /// Lets requests fail, such as part-3@1=store-503 (its first try is stored and yet fails), any@20-40=503, create=store-cut or
+    /// part@7=restart-200ms; may be repeated.
+    #[arg(long, value_name = "TARGET[@NUMBERS]=FAULT")]
+    fault: Vec<Rule>,
+    /// Lets so many of 1,000 requests fail at random.
+    #[arg(long, value_name = "PER_MILLE", default_value_t = 0)]
+    random_faults: u32,
+    /// Which requests those are.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    fault_seed: u64,
+    /// Which faults happen at random.
+    #[arg(
+        long,
+        value_name = "FAULT",
+        value_delimiter = ',',
+        default_value = "500,503,store-500,store-503,breaker,rejected,502,504,cut,store-cut,cut-body,cut-answer,slow-20ms"
+    )]
+    fault_kinds: Vec<Fault>,
+    /// Plays a proxy that refuses bodies of more bytes with 413 and a page.
+    #[arg(long, value_name = "BYTES")]
+    body_limit: Option<u64>,
+    /// How long a stored part stays invisible, in milliseconds.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000)]
+    refresh_interval: u64,
     /// Prints every request on standard error.
     #[arg(long)]
     log: bool,
@@ -75,6 +100,17 @@ fn run(arguments: Arguments) -> std::io::Result<()> {
         credentials,
         data: Some(arguments.data),
         batched: arguments.batched,
+        refresh_interval: Duration::from_millis(arguments.refresh_interval),
+        faults: Faults {
+            rules: arguments.fault,
+            random: Some(Random {
+                seed: arguments.fault_seed,
+                per_mille: arguments.random_faults,
+                faults: arguments.fault_kinds,
+            }),
+            body_limit: arguments.body_limit,
+            retry_after: None,
+        },
         ..Options::default()
     })?;
     println!("listening on {}", standin.url());

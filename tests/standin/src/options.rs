@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::faults::Faults;
 use crate::version::Version;
 
 /// How a stand-in is set up. [`Options::default`] plays a cluster of release 9.5.0 without security, with its files in a temporary
@@ -35,6 +36,10 @@ pub struct Options {
     pub loading_delay: Duration,
     /// Evaluates all rows of a request in one call whatever the version. Releases before 8.9 do so anyway (contract, 3.4).
     pub batched: bool,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// What each machine-learning node may use of its memory, in bytes; no node of that kind if it is 0.
+    pub ml_memory: u64,
 }
 
 impl Default for Options {
@@ -53,6 +58,8 @@ impl Default for Options {
             allocated_processors: 16,
             loading_delay: Duration::ZERO,
             batched: false,
+            faults: Faults::default(),
+            ml_memory: 16 << 30,
         }
     }
 }

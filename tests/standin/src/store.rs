@@ -5,11 +5,14 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
@@ -49,6 +52,20 @@ impl Store {
             fs::create_dir_all(root.join(folder))?;
         }
         Ok(Self { root: root.to_owned(), refresh_interval, unrefreshed: Mutex::default() })
+    }
+
+    /// The cluster's uuid, drawn when the directory is new.
+    pub(crate) fn cluster_uuid(&self) -> io::Result<String> {
+        const FILE: &str = "cluster_uuid";
+        let path = self.root.join(FILE);
+        if let Ok(uuid) = fs::read_to_string(&path) {
+            return Ok(uuid);
+        }
+        // 16 bytes in URL-safe base64, as the server's are.
+        let drawn = || RandomState::new().build_hasher().finish().to_le_bytes();
+        let uuid = URL_SAFE_NO_PAD.encode([drawn(), drawn()].concat());
+        fs::write(&path, &uuid)?;
+        Ok(uuid)
     }
 
     fn model(&self, id: &str) -> PathBuf {

@@ -1,15 +1,17 @@
-//! `GET /` and `GET /_license` (contract, 1).
+//! What a client asks before it begins: `GET /`, `GET /_license` (contract, 1), and the documented calls for privileges and memory.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
 
 use super::Call;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NODE};
 use crate::errors::ApiError;
-use crate::options::{BuildFlavor, License};
+use crate::json::Object;
+use crate::options::{BuildFlavor, License, Privilege};
 
 /// The number that every serverless cluster reports.
 const SERVERLESS_VERSION: &str = "8.11.0";
@@ -32,7 +34,7 @@ pub(super) async fn cluster(
     Ok(Json(json!({
         "name": "standin",
         "cluster_name": "standin",
-        "cluster_uuid": "c3RhbmRpbi1jbHVzdGVyLQ",
+        "cluster_uuid": cluster.uuid,
         "version": {
             "number": number,
             "build_flavor": flavor,
@@ -69,4 +71,92 @@ pub(super) async fn license(
         "issuer": "standin",
         "start_date_in_millis": -1,
     }})))
+}
+
+/// `POST /_security/user/_has_privileges`, as the API reference describes it: of the cluster privileges that are asked about, which
+/// the caller has.
+pub(super) async fn privileges(
+    State(cluster): State<Arc<Cluster>>,
+    call: Call,
+) -> Result<Json<Value>, ApiError> {
+    if cluster.options.credentials.is_empty() {
+        return Err(ApiError::status(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Security must be explicitly enabled when using a [basic] license. Enable security by setting [xpack.security.enabled] to [true] in the elasticsearch.yml file and restart the node.",
+        ));
+    }
+    let mut body = Object::new("has_privileges", call.required_json()?)?;
+    let asked = body.strings("cluster")?.unwrap_or_default();
+    body.finish()?;
+    call.query.finish()?;
+    let has = |name: &str| match name {
+        "manage_ml" => call.principal.holds(Privilege::Manage),
+        "monitor_ml" => call.principal.holds(Privilege::Monitor),
+        _ => false,
+    };
+    let answers: Map<String, Value> =
+        asked.iter().map(|name| (name.clone(), has(name).into())).collect();
+    Ok(Json(json!({
+        "username": call.principal.user(),
+        "has_all_requested": asked.iter().all(|name| has(name)),
+        "cluster": answers,
+        "index": {},
+        "application": {},
+    })))
+}
+
+/// `GET /_ml/memory/_stats`, as the API reference describes it: what each node has for machine learning.
+pub(super) async fn memory(
+    State(cluster): State<Arc<Cluster>>,
+    call: Call,
+) -> Result<Json<Value>, ApiError> {
+    call.principal.authorize("cluster:monitor/xpack/ml/memory/stats/get", Privilege::Monitor)?;
+    call.query.finish()?;
+    let room = cluster.options.ml_memory;
+    let roles = if room > 0 { json!(["data", "ingest", "master", "ml"]) } else { json!(["data"]) };
+    Ok(Json(json!({
+        "_nodes": {"total": 1, "successful": 1, "failed": 0},
+        "cluster_name": "standin",
+        "nodes": {
+            NODE: {
+                "name": NODE,
+                "ephemeral_id": NODE,
+                "transport_address": "127.0.0.1:9300",
+                "attributes": {},
+                "roles": roles,
+                "mem": {
+                    "total_in_bytes": 64_u64 << 30,
+                    "adjusted_total_in_bytes": 64_u64 << 30,
+                    "ml": {
+                        "max_in_bytes": room,
+                        "native_code_overhead_in_bytes": 0,
+                        "anomaly_detectors_in_bytes": 0,
+                        "data_frame_analytics_in_bytes": 0,
+                        "native_inference_in_bytes": 0,
+                    },
+                },
+                "jvm": {
+                    "heap_max_in_bytes": 1_u64 << 30,
+                    "java_inference_max_in_bytes": 0,
+                    "java_inference_in_bytes": 0,
+                },
+            },
+        },
+    })))
+}
+
+/// `GET /_ml/info`, as the API reference describes it.
+pub(super) async fn ml(
+    State(cluster): State<Arc<Cluster>>,
+    call: Call,
+) -> Result<Json<Value>, ApiError> {
+    call.principal.authorize("cluster:monitor/xpack/ml/info/get", Privilege::Monitor)?;
+    call.query.finish()?;
+    let room = format!("{}mb", cluster.options.ml_memory >> 20);
+    Ok(Json(json!({
+        "defaults": {},
+        "upgrade_mode": false,
+        "native_code": {"version": cluster.options.version.to_string(), "build_hash": "0000000"},
+        "limits": {"total_ml_memory": room, "effective_max_model_memory_limit": room},
+    })))
 }

@@ -105,6 +105,9 @@ pub(crate) fn router(cluster: Arc<Cluster>) -> Router {
     Router::new()
         .route("/", get(info::cluster))
         .route("/_license", get(info::license))
+        .route("/_security/user/_has_privileges", get(info::privileges).post(info::privileges))
+        .route("/_ml/memory/_stats", get(info::memory))
+        .route("/_ml/info", get(info::ml))
         .route(models, on_disk(get_, GET, Monitor, models::get))
         .route(
             &model(""),
