@@ -118,7 +118,10 @@ impl Import {
         client: &'a Client,
         model_id: &ModelId,
     ) -> Result<Transaction<'a>, ClientError> {
-        let (privilege, licence) = tokio::join!(client.check_privilege(), client.check_licence());
+        let (privilege, licence) = tokio::join!(
+            client.check_privilege(),
+            persistently(self.patience, || client.check_licence())
+        );
         privilege.and(licence)?;
         let claim = match &self.state_folder {
             None => None,
@@ -297,7 +300,7 @@ impl Delivery<'_> {
             Plan::Fresh => self.begin(self.known_again(header)),
             Plan::Discard(journal) => {
                 tracing::info!("removing the half-made model {} of an earlier import", self.id());
-                if let Err(error) = self.remove(&journal).await {
+                if let Err(error) = self.remove(&journal, 0).await {
                     return Err(self.unfinished(error, Left::Resumable(progress_of(&journal))));
                 }
                 self.begin(header)
@@ -378,15 +381,15 @@ impl Delivery<'_> {
                     tracing::warn!(
                         "a part of {size} bytes is more than the cluster, or a proxy before it, takes: beginning anew with parts of {smaller} bytes (--part-size)"
                     );
-                    journal = self.begin_anew(journal, smaller).await?;
+                    journal = self.begin_anew(journal, smaller, 0).await?;
                 }
                 Err(Setback::LeftOver) if fresh_starts < FRESH_STARTS => {
-                    fresh_starts += 1;
                     tracing::warn!(
                         "something of an earlier model {} is still stored: beginning anew",
                         self.id()
                     );
-                    journal = self.begin_anew(journal, size).await?;
+                    journal = self.begin_anew(journal, size, fresh_starts).await?;
+                    fresh_starts += 1;
                 }
                 Err(Setback::LeftOver) => {
                     let error = ClientError::LeftOver(self.id().clone());
@@ -407,8 +410,13 @@ impl Delivery<'_> {
     }
 
     /// Removes what this import has made, and begins again.
-    async fn begin_anew(&self, journal: Journal, part_size: usize) -> Result<Journal, ClientError> {
-        match self.remove(&journal).await {
+    async fn begin_anew(
+        &self,
+        journal: Journal,
+        part_size: usize,
+        earlier: u32,
+    ) -> Result<Journal, ClientError> {
+        match self.remove(&journal, earlier).await {
             Ok(_) => Ok(self.begin(Header { part_size, ..journal.header })),
             // A journal that is kept lets the next import remove it.
             Err(error) => Err(self.left_behind(&journal, error)),
@@ -436,7 +444,7 @@ impl Delivery<'_> {
     async fn give_up(&self, journal: &Journal, cause: ClientError) -> ClientError {
         let mut interruption = self.interruption.clone();
         let removed = tokio::select! {
-            removed = self.remove(journal) => removed,
+            removed = self.remove(journal, 0) => removed,
             () = interruption.repeated() => Err(ClientError::Interrupted),
         };
         match removed {
@@ -479,12 +487,13 @@ impl Delivery<'_> {
     }
 
     /// Removes the half-made model, if what is there is the one that this import, or the journal's, has made. Returns whether it was.
-    async fn remove(&self, journal: &Journal) -> Result<bool, ClientError> {
+    /// `earlier` removals have left something behind.
+    async fn remove(&self, journal: &Journal, earlier: u32) -> Result<bool, ClientError> {
         // Somebody waits for an error message; the upload's own patience is at its end already.
         let patience = self.transaction.import.patience;
         let patience = Patience { retries: patience.retries.min(4), ..patience };
-        // A deletion finds what the index has refreshed, which it does every second (contract 6.3).
-        tokio::time::sleep(patience.refresh).await;
+        // A deletion finds what the index has refreshed, which it does every second (contract 6.3), or less often if someone set it so.
+        tokio::time::sleep(patience.refresh.saturating_mul(4_u32.saturating_pow(earlier))).await;
         let model = persistently(patience, || self.client().model(self.id())).await?;
         if !model.is_some_and(|model| is_of(&model, journal)) {
             return Ok(false);

@@ -17,5 +17,6 @@ mod proxies;
 mod readme;
 mod real_model;
 mod tls;
+mod uploads;
 mod vocabularies;
 mod weights;
