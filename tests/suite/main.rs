@@ -9,6 +9,7 @@ mod fixtures;
 mod from_hub;
 mod fronts;
 mod import;
+mod interruptions;
 mod numbers;
 mod program;
 // Debian's programs, and addresses that Linux alone has without being told.

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -29,7 +28,7 @@ use crate::program::{ask, message, program, says};
 const PART: usize = 1024;
 
 /// Numbers that a seed determines (SplitMix64).
-struct Numbers(u64);
+pub struct Numbers(pub u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
@@ -40,7 +39,7 @@ impl Numbers {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }
@@ -110,26 +109,26 @@ fn is_whole(standin: &StandIn, bundle: &Bundle) -> bool {
 }
 
 /// The journals in a state folder.
-fn journals(state: &Path) -> Vec<PathBuf> {
+pub fn journals(state: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(state.join("imports")) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.filter(|path| path.extension().is_some_and(|extension| extension == "journal")).collect()
 }
 
 /// The parts that a state folder's only journal has as acknowledged.
-fn journalled(state: &Path) -> BTreeSet<u64> {
+pub fn journalled(state: &Path) -> BTreeSet<u64> {
     let Some(path) = journals(state).pop() else { return BTreeSet::new() };
     let text = fs::read_to_string(path).unwrap();
     text.lines().filter_map(|line| line.split_once(" stored ")?.1.parse().ok()).collect()
 }
 
 /// The parts that were sent, in order.
-fn parts(requests: &[Exchange]) -> Vec<u64> {
+pub fn parts(requests: &[Exchange]) -> Vec<u64> {
     let puts = requests.iter().filter(|request| request.method == "PUT");
     puts.filter_map(|request| request.path.split_once("/definition/")?.1.parse().ok()).collect()
 }
 
-fn rules(rules: &[&str]) -> Faults {
+pub fn rules(rules: &[&str]) -> Faults {
     let rules = rules.iter().map(|rule| rule.parse::<Rule>().unwrap()).collect();
     Faults { rules, ..Faults::default() }
 }
@@ -281,4 +280,299 @@ fn a_thousand_faulted_imports_end_whole_or_without_an_orphan() {
     assert_eq!(whole + resumed + removed + count(nothing), RUNS);
     // Each of the ways has been gone.
     assert!(whole > RUNS / 3 && resumed > RUNS / 20 && removed > RUNS / 20);
+}
+
+/// Imports once, in-process.
+fn once(standin: &StandIn, import: &Import, bundle: &Bundle) -> Result<Outcome, ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { run(import, &connect(standin).await, bundle).await })
+}
+
+/// The requests of an upload, as `PUT vocabulary`.
+fn lines(requests: &[Exchange]) -> Vec<String> {
+    let short = |path: &str| path.rsplit("m/").next().unwrap().to_owned();
+    requests.iter().map(|request| format!("{} {}", request.method, short(&request.path))).collect()
+}
+
+#[test]
+fn the_last_part_goes_alone_after_everything_else() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    let bundle = bundle("m", 1, 20 * PART);
+    assert_eq!(once(&standin, &import(state.path()), &bundle).unwrap(), Outcome::Stored);
+    let requests = standin.requests();
+    let mut lines = lines(&requests);
+    let first = lines.iter().position(|line| line.starts_with("PUT")).unwrap();
+    let lines = &mut lines[first..];
+    assert!(lines[0].starts_with("PUT") && lines[1] == "PUT vocabulary", "{lines:?}");
+    lines[2..21].sort();
+    let mut expected: Vec<_> = (0..19).map(|part| format!("PUT definition/{part}")).collect();
+    expected.sort();
+    assert_eq!(lines[2..21], expected);
+    assert!(lines[21].starts_with("GET") && lines[22] == "PUT definition/19", "{lines:?}");
+    assert!(lines[23].starts_with("GET") && lines.len() == 24);
+    assert_eq!(requests.last().unwrap().query, "include=definition_status");
+    for request in &requests {
+        let compressed = request.path.ends_with("/vocabulary").then(|| "gzip".to_owned());
+        assert_eq!(request.content_encoding, compressed, "{}", request.path);
+    }
+    let metadata = &standin.configuration("m").unwrap()["metadata"];
+    assert_eq!(metadata["definition_sha256"], bundle.definition.sha256);
+}
+
+#[test]
+fn so_many_parts_go_up_at_a_time_and_never_more() {
+    for concurrency in [2, 4, 7] {
+        let standin = StandIn::start(Options::default());
+        standin.set_faults(rules(&["part=hold"]));
+        let bundle = bundle("m", 1, 20 * PART);
+        let import = Import { concurrency, state_folder: None, ..import(Path::new("")) };
+        thread::scope(|scope| {
+            let importing = scope.spawn(|| once(&standin, &import, &bundle));
+            while !importing.is_finished() {
+                let left = 20 - parts(&standin.requests()).len();
+                // The last part is alone.
+                if standin.held() == concurrency.min(left.saturating_sub(1)).max(1) {
+                    standin.release();
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            importing.join().unwrap().unwrap();
+        });
+        assert_eq!(standin.most_at_once(), concurrency);
+        assert!(is_whole(&standin, &bundle));
+    }
+}
+
+#[test]
+fn a_proxy_with_a_small_limit_gets_smaller_parts() {
+    let standin = StandIn::start(Options::default());
+    standin.set_faults(Faults { body_limit: Some(6000), ..Faults::default() });
+    let state = tempfile::tempdir().unwrap();
+    let import = Import { part_size: 1 << 20, ..import(state.path()) };
+    let bundle = bundle("m", 1, 100_000);
+    once(&standin, &import, &bundle).unwrap();
+    assert!(is_whole(&standin, &bundle));
+    // 100,000 bytes halved until base64 of them is within the limit: 3,125.
+    assert_eq!(parts(&standin.requests()).last(), Some(&31));
+}
+
+#[test]
+fn what_an_earlier_model_left_is_never_taken_for_ours() {
+    // Parts stay invisible for so long that a deletion leaves them all.
+    let options = Options { refresh_interval: Duration::from_secs(3600), ..Options::default() };
+    let standin = StandIn::start(options);
+    let old = bundle("m", 1, 4 * PART);
+    let body = json!(old.configuration);
+    let path = "/_ml/trained_models/m";
+    assert_eq!(ask(&standin, "PUT", path, Some(&body)).0, 200);
+    let part =
+        json!({"definition": "AAAA", "total_definition_length": 20 * PART, "total_parts": 20});
+    assert_eq!(ask(&standin, "PUT", &format!("{path}/definition/7"), Some(&part)).0, 200);
+    assert_eq!(ask(&standin, "DELETE", path, None).0, 200);
+    let bundle = bundle("m", 2, 20 * PART);
+    let import = Import { concurrency: 1, ..import(Path::new("")) };
+    let import = Import { state_folder: None, ..import };
+    let outcome = once(&standin, &import, &bundle);
+    // With nothing refreshed for an hour it may have to give up; it must not succeed with a foreign part.
+    match outcome {
+        Ok(_) => assert!(is_whole(&standin, &bundle)),
+        Err(error) => {
+            assert!(standin.model_ids().is_empty(), "{error}");
+            says(&error.to_string(), &["parts of an earlier model m are still stored"]);
+        }
+    }
+}
+
+#[test]
+fn conflicts_are_settled_as_asked() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    let (old, new) = (bundle("m", 1, 5 * PART), bundle("m", 2, 6 * PART));
+    let of = |on_conflict| Import { on_conflict, ..import(state.path()) };
+    assert_eq!(once(&standin, &of(OnConflict::Skip), &old).unwrap(), Outcome::Stored);
+    let created =
+        |standin: &StandIn| standin.configuration("m").unwrap()["metadata"]["import_id"].clone();
+    let first = created(&standin);
+    assert_eq!(once(&standin, &of(OnConflict::Skip), &old).unwrap(), Outcome::Unchanged);
+    let error = once(&standin, &of(OnConflict::Skip), &new).unwrap_err();
+    assert!(matches!(error, ClientError::Different(_)), "{error}");
+    let error = once(&standin, &of(OnConflict::Fail), &new).unwrap_err();
+    assert!(matches!(error, ClientError::Exists(_)), "{error}");
+    assert_eq!(created(&standin), first);
+    assert_eq!(once(&standin, &of(OnConflict::Replace), &new).unwrap(), Outcome::Stored);
+    assert!(is_whole(&standin, &new) && created(&standin) != first);
+    // A model that was not imported with a checksum is another one, for all one knows.
+    let plain = json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}});
+    assert_eq!(ask(&standin, "PUT", "/_ml/trained_models/plain", Some(&plain)).0, 200);
+    let error = once(&standin, &of(OnConflict::Skip), &bundle("plain", 1, PART)).unwrap_err();
+    assert!(matches!(error, ClientError::Different(_)), "{error}");
+    assert!(journals(state.path()).is_empty());
+}
+
+#[test]
+fn a_failure_after_the_old_model_is_gone_says_so() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    let (old, new) = (bundle("m", 1, 5 * PART), bundle("m", 2, 6 * PART));
+    once(&standin, &import(state.path()), &old).unwrap();
+    standin.set_faults(rules(&["part-3=400"]));
+    let import = Import { on_conflict: OnConflict::Replace, ..import(state.path()) };
+    let error = once(&standin, &import, &new).unwrap_err().to_string();
+    says(
+        &error,
+        &["(400)", "The old model m was deleted before that", "half-made model m was removed"],
+    );
+    assert!(standin.model_ids().is_empty());
+}
+
+#[test]
+fn the_cluster_is_looked_at_before_anything_is_made() {
+    use standin::{Credential, Privilege};
+    let is_untouched = |standin: &StandIn| {
+        let requests = standin.requests();
+        requests.iter().all(|r| r.method == "GET" || r.path.ends_with("_has_privileges"))
+    };
+    let state = tempfile::tempdir().unwrap();
+    let small = bundle("m", 1, PART);
+    // A user who may look and not make.
+    let standin = StandIn::start(Options {
+        credentials: vec![Credential::user("me", "secret").allowed(Privilege::Monitor)],
+        ..Options::default()
+    });
+    let url = standin.url().replace("http://", "http://me:secret@");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let error = runtime.block_on(async {
+        let client = Client::connect(Connection::to_url(&url).unwrap()).await.unwrap();
+        let import = import(state.path());
+        import.begin(&client, &small.model_id).await.unwrap_err()
+    });
+    says(&error.to_string(), &["the user me may not manage machine learning", "manage_ml"]);
+    assert!(is_untouched(&standin));
+    // A version that lacks something, found at the second look.
+    let standin =
+        StandIn::start(Options { version: "8.15.5".parse().unwrap(), ..Options::default() });
+    let needy = Bundle { minimum_version: Version::new(8, 16, 0), ..bundle("m", 1, PART) };
+    let error = once(&standin, &import(state.path()), &needy).unwrap_err();
+    says(&error.to_string(), &["8.15.5", "needs 8.16.0 or later"]);
+    assert!(is_untouched(&standin));
+    // Someone else makes the model between the looks.
+    let standin = StandIn::start(Options::default());
+    standin.set_faults(rules(&["memory=hold"]));
+    thread::scope(|scope| {
+        let importing = scope.spawn(|| once(&standin, &import(state.path()), &small));
+        while standin.held() == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let other = tempfile::tempdir().unwrap();
+        let theirs = json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}});
+        assert_eq!(ask(&standin, "PUT", "/_ml/trained_models/m", Some(&theirs)).0, 200);
+        drop(other);
+        standin.release();
+        let error = importing.join().unwrap().unwrap_err();
+        assert!(matches!(error, ClientError::HalfMade(_)), "{error}");
+    });
+}
+
+#[test]
+fn a_model_that_no_node_can_hold_is_stored_with_a_warning() {
+    for (ml_memory, said) in [
+        (100 << 20, &["needs", "largest machine-learning node has 100 MiB"][..]),
+        (0, &["no machine-learning node"]),
+    ] {
+        let standin = StandIn::start(Options { ml_memory, ..Options::default() });
+        let output = program()
+            .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--hub-model-id"])
+            .arg(Fixture::named("bert/base").model())
+            .args(["--task-type", "pass_through"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", message(&output));
+        says(&message(&output), said);
+    }
+}
+
+#[test]
+fn options_of_the_upload_are_checked() {
+    for (arguments, said) in [
+        (["--part-size", "36MiB"], "1 KiB to 35 MiB"),
+        (["--part-size", "10"], "1 KiB to 35 MiB"),
+        (["--part-size", "1m"], "512KiB or 4MiB"),
+        (["--upload-concurrency", "0"], "1..=64"),
+        (["--on-conflict", "ask"], "fail, replace, skip"),
+        (["--timeout", "soon"], "90s or 15m"),
+    ] {
+        let output = program()
+            .args(["import", "--url", "http://127.0.0.1:1", "--hub-model-id", "x"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        says(&message(&output), &[said]);
+    }
+}
+
+/// What this process may write to that is its own alone, in KiB; what `ulimit -d` limits.
+#[cfg(target_os = "linux")]
+fn data() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+/// The test runs itself in processes of its own: one that uploads little, to see what the process needs by itself, and one that uploads
+/// much, whose memory is limited to that and what the parts may take.
+#[test]
+#[cfg(target_os = "linux")]
+fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
+    const NAME: &str = "uploads::parts_take_the_memory_of_two_for_each_that_is_under_way";
+    const URL: &str = "RUST_ELAND_TEST_URL";
+    const LENGTH: &str = "RUST_ELAND_TEST_LENGTH";
+    const CONCURRENCY: usize = 4;
+    const SIZE: usize = 8 << 20;
+    let import = Import {
+        concurrency: CONCURRENCY,
+        part_size: SIZE,
+        state_folder: None,
+        ..import(Path::new(""))
+    };
+    if let (Ok(url), Ok(length)) = (std::env::var(URL), std::env::var(LENGTH)) {
+        let length: u64 = length.parse().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(length).unwrap();
+        let map = Map::of(&file).unwrap();
+        let sha256 = sha256(map.as_ref());
+        let definition = Definition { bytes: Arc::new(map), sha256 };
+        let bundle = Bundle { definition, ..bundle(&format!("m{length}"), 1, 1) };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let client = Client::connect(Connection::to_url(&url).unwrap()).await.unwrap();
+            run(&import, &client, &bundle).await.unwrap();
+        });
+        println!("data {}", data());
+        return;
+    }
+    let standin = StandIn::start(Options::default());
+    let upload = |length: usize, limit: &str| {
+        let output = std::process::Command::new("sh")
+            .args(["-c", &format!("ulimit -d {limit}; exec \"$@\""), "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
+            .env(URL, standin.url())
+            .env(LENGTH, length.to_string())
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", message(&output));
+        let data = said.lines().find_map(|line| line.split_once("data ")).unwrap().1;
+        data.trim().parse::<usize>().unwrap()
+    };
+    let little = upload(CONCURRENCY * PART, "unlimited");
+    let much = 16 * SIZE;
+    upload(much, &(little + CONCURRENCY * 2 * SIZE / 1024).to_string());
+    assert_eq!(
+        fs::metadata(standin.definition(&format!("m{much}")).unwrap()).unwrap().len(),
+        much as u64
+    );
 }

@@ -1,0 +1,370 @@
+//! Imports that are killed, stopped, or not alone: what the program leaves, and how it goes on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::LazyLock;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+use standin::{Exchange, Faults, Options, StandIn};
+use tempfile::TempDir;
+
+use crate::fixtures::Fixture;
+use crate::program::{ask, message, program, says};
+use crate::uploads::{Numbers, journalled, journals, parts, rules};
+
+/// An exported bundle for imports without a conversion, and its definition.
+struct Exported {
+    _folder: TempDir,
+    metadata: PathBuf,
+    definition: Vec<u8>,
+}
+
+fn exported() -> Exported {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program()
+        .args(["export", "--task-type", "pass_through", "--es-model-id", "m", "--hub-model-id"])
+        .arg(Fixture::named("bert/base").model())
+        .arg("--output")
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    let metadata = folder.path().join("m.metadata.json");
+    let definition = fs::read(folder.path().join("m.pt")).unwrap();
+    Exported { _folder: folder, metadata, definition }
+}
+
+/// One for all tests of this file; the system removes it with the other temporary files.
+static EXPORTED: LazyLock<Exported> = LazyLock::new(exported);
+
+/// An import of the bundle as `id`, in parts of 2 KiB unless `more` says otherwise.
+fn command(standin: &StandIn, state: &Path, id: &str, more: &[&str]) -> Command {
+    let mut command = program();
+    command
+        .args(["import", "--url", &standin.url(), "--es-model-id", id])
+        .arg("--bundle")
+        .arg(&EXPORTED.metadata)
+        .arg("--state-dir")
+        .arg(state)
+        .args(if more.contains(&"--part-size") { &[][..] } else { &["--part-size", "2KiB"] })
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs an import to its end; exit code and message.
+fn import(standin: &StandIn, state: &Path, id: &str, more: &[&str]) -> (Option<i32>, String) {
+    let output = command(standin, state, id, more).output().unwrap();
+    (output.status.code(), message(&output))
+}
+
+fn is_whole(standin: &StandIn, id: &str) -> bool {
+    let definition = standin.definition(id);
+    standin.vocabulary(id).is_some()
+        && definition.is_some_and(|path| fs::read(path).unwrap() == EXPORTED.definition)
+}
+
+/// Waits until so many requests are held, or the program has ended; whether they are held.
+fn held(standin: &StandIn, count: usize, child: &mut Child) -> bool {
+    loop {
+        if standin.held() >= count {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// Sends a signal.
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+}
+
+/// Reads what the program says until it says `text`.
+fn wait_for(stderr: &mut BufReader<ChildStderr>, text: &str) -> String {
+    let mut said = String::new();
+    while !said.contains(text) {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{text:?} is not in: {said}");
+    }
+    said
+}
+
+/// Ends a program and returns its exit code and the rest of what it said.
+fn end(mut child: Child, mut stderr: BufReader<ChildStderr>) -> (Option<i32>, String) {
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    (child.wait().unwrap().code(), rest)
+}
+
+fn spawn(mut command: Command) -> (Child, BufReader<ChildStderr>) {
+    let mut child = command.spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    (child, stderr)
+}
+
+/// Imports one model after the other, killed every so many requests, until `kills` have been.
+fn killed(kills: u64, seed: u64) {
+    let mut numbers = Numbers(seed);
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    let (mut done, mut model) = (0, 0);
+    while done < kills || model == 0 {
+        let id = format!("m{model}");
+        let (mut known, mut whole) = (BTreeSet::new(), false);
+        while !whole {
+            let at = 1 + numbers.below(24);
+            let hold = if done >= kills {
+                Faults::default()
+            } else if numbers.below(2) == 0 {
+                rules(&[&format!("any@{at}=hold")])
+            } else {
+                rules(&[&format!("any@{at}=store-hold")])
+            };
+            standin.set_faults(hold);
+            let before = standin.requests().len();
+            let mut child = command(&standin, state.path(), &id, &[]).spawn().unwrap();
+            if held(&standin, 1, &mut child) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                done += 1;
+            } else {
+                let output = child.wait_with_output().unwrap();
+                assert!(output.status.success(), "{id} {done}: {}", message(&output));
+                whole = true;
+            }
+            let sent: BTreeSet<_> = parts(&standin.requests()[before..]).into_iter().collect();
+            let twice: Vec<_> = sent.intersection(&known).collect();
+            assert!(twice.is_empty(), "{id} {done}: journalled and sent again: {twice:?}");
+            known.extend(journalled(state.path()));
+        }
+        assert!(is_whole(&standin, &id), "{id}");
+        assert!(journals(state.path()).is_empty(), "{id}");
+        let count = EXPORTED.definition.len().div_ceil(2048) as u64;
+        assert!(known.len() as u64 <= count);
+        model += 1;
+    }
+    assert_eq!(done, kills);
+    let deletions = standin.requests().iter().filter(|r| r.method == "DELETE").count();
+    assert_eq!(deletions, 0, "going on needs no deletion");
+}
+
+#[test]
+fn after_kill_9_at_fifty_moments_the_same_command_finishes() {
+    thread::scope(|scope| {
+        for seed in [1, 2] {
+            scope.spawn(move || killed(25, seed));
+        }
+    });
+}
+
+#[test]
+fn ctrl_c_finishes_what_is_under_way_and_the_next_run_goes_on() {
+    for name in ["-INT", "-TERM"] {
+        let standin = StandIn::start(Options::default());
+        let state = tempfile::tempdir().unwrap();
+        standin.set_faults(rules(&["part@5-8=hold"]));
+        let (mut child, mut stderr) = spawn(command(&standin, state.path(), "m", &[]));
+        assert!(held(&standin, 4, &mut child));
+        signal(&child, name);
+        wait_for(&mut stderr, "once more");
+        standin.release();
+        let (code, rest) = end(child, stderr);
+        assert_eq!(code, Some(130), "{rest}");
+        says(&rest, &["interrupted", "8 of", "parts are stored", "Run the same command again"]);
+        let known = journalled(state.path());
+        assert_eq!(known.len(), 8, "those under way were finished");
+        let before = standin.requests().len();
+        let (code, rest) = import(&standin, state.path(), "m", &[]);
+        assert_eq!(code, Some(0), "{rest}");
+        says(&rest, &["going on with the upload of m: 8 of"]);
+        let requests = standin.requests().split_off(before);
+        assert!(parts(&requests).iter().all(|part| !known.contains(part)));
+        assert!(is_whole(&standin, "m") && journals(state.path()).is_empty());
+    }
+}
+
+#[test]
+fn ctrl_c_twice_stops_at_once() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    standin.set_faults(rules(&["part@5-8=store-hold"]));
+    let (mut child, mut stderr) = spawn(command(&standin, state.path(), "m", &[]));
+    assert!(held(&standin, 4, &mut child));
+    signal(&child, "-INT");
+    wait_for(&mut stderr, "once more");
+    signal(&child, "-INT");
+    // Nothing is released: the program does not wait for its requests.
+    let (code, rest) = end(child, stderr);
+    assert_eq!(code, Some(130), "{rest}");
+    says(&rest, &["4 of", "Run the same command again"]);
+    let (code, rest) = import(&standin, state.path(), "m", &[]);
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(is_whole(&standin, "m"));
+}
+
+#[test]
+fn without_a_journal_ctrl_c_takes_the_model_with_it() {
+    let standin = StandIn::start(Options::default());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    standin.set_faults(rules(&["part@5-8=hold"]));
+    let (mut child, mut stderr) = spawn(command(&standin, &file, "m", &[]));
+    wait_for(&mut stderr, "no journal can be kept");
+    assert!(held(&standin, 4, &mut child));
+    signal(&child, "-INT");
+    wait_for(&mut stderr, "once more");
+    standin.release();
+    let (code, rest) = end(child, stderr);
+    assert_eq!(code, Some(130), "{rest}");
+    says(&rest, &["The half-made model m was removed"]);
+    assert!(standin.model_ids().is_empty());
+    standin.set_faults(Faults::default());
+    let (code, rest) = import(&standin, &file, "m", &[]);
+    assert_eq!(code, Some(0), "without a journal an import succeeds too: {rest}");
+}
+
+#[test]
+fn a_second_import_on_this_machine_is_told_of_the_first() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    standin.set_faults(rules(&["part@5=hold"]));
+    let (mut first, stderr) = spawn(command(&standin, state.path(), "m", &[]));
+    assert!(held(&standin, 1, &mut first));
+    for more in [&[][..], &["--clear-previous"]] {
+        let (code, said) = import(&standin, state.path(), "m", more);
+        assert_eq!(code, Some(7), "{said}");
+        says(&said, &["another process on this machine is importing m"]);
+    }
+    // Another model is another matter.
+    assert_eq!(import(&standin, state.path(), "n", &[]).0, Some(0));
+    standin.release();
+    let (code, said) = end(first, stderr);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(is_whole(&standin, "m") && is_whole(&standin, "n"));
+}
+
+#[test]
+fn a_second_import_elsewhere_leaves_the_first_alone() {
+    let standin = StandIn::start(Options::default());
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    standin.set_faults(rules(&["part@5=hold"]));
+    let (mut first, stderr) = spawn(command(&standin, here.path(), "m", &[]));
+    assert!(held(&standin, 1, &mut first));
+    for more in [&[][..], &["--on-conflict", "skip"]] {
+        let (code, said) = import(&standin, there.path(), "m", more);
+        assert_eq!(code, Some(7), "{said}");
+        says(&said, &["half-made model m", "not begun here", "left as it is", "--clear-previous"]);
+    }
+    standin.release();
+    let (code, said) = end(first, stderr);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(is_whole(&standin, "m"));
+}
+
+#[test]
+fn of_two_imports_at_once_one_wins_and_the_other_says_so() {
+    let standin = StandIn::start(Options::default());
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Both have seen that the id is free when the second one makes the model.
+    standin.set_faults(rules(&["create@1=hold"]));
+    let (mut first, stderr) = spawn(command(&standin, here.path(), "m", &[]));
+    assert!(held(&standin, 1, &mut first));
+    assert_eq!(import(&standin, there.path(), "m", &[]).0, Some(0));
+    standin.release();
+    let (code, said) = end(first, stderr);
+    assert_eq!(code, Some(7), "{said}");
+    says(&said, &["another import has made the model m meanwhile", "left as it is"]);
+    assert!(is_whole(&standin, "m"));
+    assert!(journals(here.path()).is_empty() && journals(there.path()).is_empty());
+}
+
+#[test]
+fn a_model_that_is_taken_away_meanwhile_is_left_to_who_took_it() {
+    let standin = StandIn::start(Options::default());
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    standin.set_faults(rules(&["part-9@1=store-hold"]));
+    let (mut first, stderr) = spawn(command(&standin, here.path(), "m", &[]));
+    assert!(held(&standin, 1, &mut first));
+    let body = json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}});
+    // All parts but the held one and the last are stored before: only the look before the last part can tell.
+    let count = EXPORTED.definition.len().div_ceil(2048);
+    while parts(&standin.requests()).len() < count - 1 {
+        thread::sleep(Duration::from_millis(3));
+    }
+    assert_eq!(ask(&standin, "DELETE", "/_ml/trained_models/m", None).0, 200);
+    assert_eq!(ask(&standin, "PUT", "/_ml/trained_models/m", Some(&body)).0, 200);
+    standin.release();
+    let (code, said) = end(first, stderr);
+    assert_eq!(code, Some(7), "{said}");
+    says(&said, &["deleted, or replaced, by someone else", "left as it is"]);
+    assert_eq!(standin.model_ids(), ["m"], "theirs is still there");
+    assert!(journals(here.path()).is_empty());
+    drop(there);
+}
+
+#[test]
+fn a_cluster_that_stays_away_leaves_a_journal_and_a_way_to_go_on() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    standin.set_faults(rules(&["any@14-9999=503"]));
+    let (code, said) = import(&standin, state.path(), "m", &["--retries", "2"]);
+    assert_eq!(code, Some(6), "{said}");
+    says(&said, &["(503)", "The upload of m can go on", "Run the same command again"]);
+    let known = journalled(state.path());
+    assert!(!known.is_empty());
+    standin.set_faults(Faults::default());
+    let before = standin.requests().len();
+    let (code, said) = import(&standin, state.path(), "m", &["--part-size", "4KiB"]);
+    assert_eq!(code, Some(0), "another part size is passed over: {said}");
+    let requests: Vec<Exchange> = standin.requests().split_off(before);
+    assert!(parts(&requests).iter().all(|part| !known.contains(part)));
+    assert!(is_whole(&standin, "m"));
+}
+
+#[test]
+fn half_of_another_model_that_was_begun_here_makes_room() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    standin.set_faults(rules(&["any@14-9999=503"]));
+    assert_eq!(import(&standin, state.path(), "m", &["--retries", "0"]).0, Some(6));
+    standin.set_faults(Faults::default());
+    // The same id, another model: ours, so that nobody has to be asked.
+    let output = program()
+        .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--task-type", "ner"])
+        .arg("--state-dir")
+        .arg(state.path())
+        .arg("--hub-model-id")
+        .arg(Fixture::named("bert/ner").model())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", message(&output));
+    says(&message(&output), &["removing the half-made model m of an earlier import"]);
+    assert!(standin.configuration("m").unwrap()["inference_config"]["ner"].is_object());
+    assert!(journals(state.path()).is_empty());
+}
+
+#[test]
+fn a_stale_journal_is_harmless() {
+    // Whatever is stored is visible, so that a deletion leaves nothing.
+    let options = Options { refresh_interval: Duration::ZERO, ..Options::default() };
+    let standin = StandIn::start(options);
+    let state = tempfile::tempdir().unwrap();
+    standin.set_faults(rules(&["any@14-9999=503"]));
+    assert_eq!(import(&standin, state.path(), "m", &["--retries", "0"]).0, Some(6));
+    standin.set_faults(Faults::default());
+    assert_eq!(ask(&standin, "DELETE", "/_ml/trained_models/m", None).0, 200);
+    let (code, said) = import(&standin, state.path(), "m", &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(is_whole(&standin, "m") && journals(state.path()).is_empty());
+}
