@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::arguments::{ConnectionArguments, ModelArguments};
+use super::report::Report;
 use super::source::Source;
+use super::start_arguments::StartArguments;
 use crate::bundle::Bundle;
 use crate::elasticsearch::{Client, Import, check_free};
 use crate::error::Error;
@@ -15,6 +17,7 @@ use crate::version::Version;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle"]))]
+#[command(mut_args(StartArguments::requiring_start))]
 pub(super) struct ImportArguments {
     #[command(flatten)]
     connection: ConnectionArguments,
@@ -30,6 +33,8 @@ pub(super) struct ImportArguments {
     /// Delete a model of the same id first
     #[arg(long)]
     clear_previous: bool,
+    #[command(flatten)]
+    start_arguments: StartArguments,
 }
 
 /// What is imported.
@@ -49,8 +54,12 @@ impl ImportArguments {
             }
             None => (Input::Model(self.model.source()?), self.model.model_id()?),
         };
+        let start = self.start.then(|| self.start_arguments.options()).transpose()?;
         let client = Client::connect(self.connection.connection()?).await?;
         tracing::info!("connected to Elasticsearch {}", client.version());
+        if let Some(start) = &start {
+            start.check_for(&client)?;
+        }
         client.check_licence().await?;
         if !self.clear_previous {
             check_free(&client, &model_id).await?;
@@ -65,11 +74,16 @@ impl ImportArguments {
                 Bundle::create(&conversion, model_id.clone(), &title, progress)?
             }
         };
-        let import = Import { clear_previous: self.clear_previous, start: self.start };
+        let import = Import { clear_previous: self.clear_previous };
         import.run(&client, &bundle, progress).await?;
-        let state = if self.start { "started" } else { "stored" };
         tracing::info!("definition sha256 {}", bundle.definition.sha256);
-        println!("{model_id} {state}");
+        if start.is_some() {
+            let id = (&model_id).into();
+            let started = self.start_arguments.start(&client, &id, progress).await?;
+            println!("{}", started.text());
+        } else {
+            println!("{model_id} stored");
+        }
         Ok(())
     }
 }

@@ -138,14 +138,6 @@ pub enum ClientError {
         /// Why it could not be removed.
         reason: String,
     },
-    /// The model is there but does not run.
-    #[error("the model {model_id} is stored, but could not be started: {reason}")]
-    Deployment {
-        /// The model.
-        model_id: ModelId,
-        /// Why not.
-        reason: String,
-    },
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,

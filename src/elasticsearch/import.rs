@@ -16,16 +16,11 @@ const PART: usize = 1 << 20;
 /// The most parts that the server takes (contract 4.1).
 const MAX_PARTS: usize = 10_000;
 
-/// Seconds that a start may take, as in eland.
-const START_TIMEOUT: u32 = 60;
-
 /// What is done with a bundle.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Import {
     /// Replace a model of the same id.
     pub clear_previous: bool,
-    /// Start it afterwards.
-    pub start: bool,
 }
 
 /// Checks that an id is free, before any long work is done for it.
@@ -37,10 +32,10 @@ pub async fn check_free(client: &Client, id: &ModelId) -> Result<(), ClientError
 }
 
 impl Import {
-    /// Stores the bundle, and starts it if asked. After a failure, or Ctrl-C, no half-made model stays behind.
+    /// Stores the bundle. After a failure, or Ctrl-C, no half-made model stays behind.
     ///
     /// # Errors
-    /// When the cluster refuses, cannot be reached, or the model does not start.
+    /// When the cluster refuses or cannot be reached.
     pub async fn run(
         self,
         client: &Client,
@@ -69,13 +64,7 @@ impl Import {
         if let Err(cause) = stored {
             return Err(remove(client, id, cause).await);
         }
-        if !self.start {
-            return Ok(());
-        }
-        tokio::select! {
-            started = start(client, id) => started,
-            _ = &mut interrupted => Err(ClientError::Interrupted),
-        }
+        Ok(())
     }
 }
 
@@ -118,14 +107,4 @@ async fn remove(client: &Client, id: &ModelId, cause: ClientError) -> ClientErro
             reason: error.to_string(),
         },
     }
-}
-
-async fn start(client: &Client, id: &ModelId) -> Result<(), ClientError> {
-    tracing::info!("starting {id}");
-    client.start(id, START_TIMEOUT).await.map_err(|error| match error {
-        ClientError::Refused { reason, .. } => {
-            ClientError::Deployment { model_id: id.clone(), reason }
-        }
-        other => other,
-    })
 }

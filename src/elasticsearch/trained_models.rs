@@ -73,11 +73,6 @@ impl Client {
         self.call(Method::PUT, &path, json(vocabulary), "store the vocabulary").await.map(drop)
     }
 
-    pub(super) async fn start(&self, id: &ModelId, timeout: u32) -> Result<(), ClientError> {
-        let path = format!("{ROOT}/{id}/deployment/_start?timeout={timeout}s&wait_for=started");
-        self.call(Method::POST, &path, None, "start the model").await.map(drop)
-    }
-
     /// Stops a model; one that does not run, or is not there, is stopped already.
     pub(super) async fn stop(&self, id: &ModelId) -> Result<(), ClientError> {
         let path = format!("{ROOT}/{id}/deployment/_stop");
