@@ -20,3 +20,4 @@ mod real_model;
 mod tls;
 mod vocabularies;
 mod weights;
+mod wire;
