@@ -69,7 +69,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "PUT m",
         "body /metadata/per_allocation_memory_bytes",
-        "ours is the peak of one pass; eland's is the sum of all that one pass allocates",
+        "ours is the peak of one pass; eland adds up what the profiler counts for every operation",
     ),
     ("PUT m/definition", "body /definition/length", "the graph is written differently"),
     ("PUT m/definition", "body /definition/sha256", "the graph is written differently"),
