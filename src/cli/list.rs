@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
 use super::report::{Report, ReportArguments, cell, table};
-use crate::elasticsearch::{Client, StoredModel};
+use crate::elasticsearch::{Client, ModelReport};
 use crate::error::Error;
 
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(super) struct ListArguments {
 
 #[derive(Debug, Serialize)]
 struct List {
-    models: Vec<StoredModel>,
+    models: Vec<ModelReport>,
 }
 
 /// Characters of a commit that tell it from others.
@@ -34,7 +34,7 @@ const SHORT_COMMIT: usize = 12;
 impl ListArguments {
     pub(super) async fn execute(self) -> Result<(), Error> {
         let client = Client::connect(self.connection.connection()?).await?;
-        let models = client.models(self.pattern.as_deref(), self.all).await?;
+        let models = client.reports(self.pattern.as_deref(), self.all).await?;
         self.report.print(&List { models })
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
 use super::report::{Report, ReportArguments, cell, table};
-use crate::elasticsearch::{Client, Deployment, DeploymentError, ServedId, State, StoredModel};
+use crate::elasticsearch::{Client, Deployment, DeploymentError, ModelReport, ServedId, State};
 use crate::error::Error;
 
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ pub(super) struct StatusArguments {
 #[derive(Debug, Serialize)]
 struct Status {
     #[serde(flatten)]
-    model: StoredModel,
+    model: ModelReport,
     /// Whether a deployment answers and none has failed.
     served: bool,
 }
@@ -32,7 +32,7 @@ impl StatusArguments {
     /// Succeeds only for a model that is served.
     pub(super) async fn execute(self) -> Result<(), Error> {
         let client = Client::connect(self.connection.connection()?).await?;
-        let model = client.model(&self.id).await?;
+        let model = client.report(&self.id).await?;
         let problem = problem(&model);
         self.report.print(&Status { model, served: problem.is_none() })?;
         match problem {
@@ -43,7 +43,7 @@ impl StatusArguments {
 }
 
 /// Why a model is not served, and what to do.
-fn problem(model: &StoredModel) -> Option<String> {
+fn problem(model: &ModelReport) -> Option<String> {
     let id = &model.model_id;
     if model.definition_complete == Some(false) {
         return Some(format!("{id} is not complete: its upload was not finished. Import it again"));

@@ -34,7 +34,7 @@ struct Stopped {
 impl StopArguments {
     pub(super) async fn execute(self) -> Result<(), Error> {
         let client = Client::connect(self.connection.connection()?).await?;
-        let model = client.model(&self.id).await?;
+        let model = client.report(&self.id).await?;
         let mut ids: Vec<_> = model.deployments.into_iter().map(|one| one.deployment_id).collect();
         // A model and a deployment of another id are told apart by the server, which returns the latter alone.
         if let Some(wanted) = &self.deployment_id {

@@ -18,7 +18,7 @@ const PAGE: usize = 1000;
 
 /// A model as the cluster has it. Fields that are not known are null.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StoredModel {
+pub struct ModelReport {
     /// Its id.
     pub model_id: String,
     /// `pytorch` for those that this program imports.
@@ -40,7 +40,7 @@ pub struct StoredModel {
     pub deployments: Vec<Deployment>,
 }
 
-impl StoredModel {
+impl ModelReport {
     fn read(configuration: &Value) -> Self {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let metadata = &configuration["metadata"];
@@ -75,11 +75,11 @@ impl Client {
     ///
     /// # Errors
     /// When the cluster does not answer.
-    pub async fn models(
+    pub async fn reports(
         &self,
         pattern: Option<&str>,
         is_any: bool,
-    ) -> Result<Vec<StoredModel>, DeploymentError> {
+    ) -> Result<Vec<ModelReport>, DeploymentError> {
         let path = match pattern {
             Some(pattern) => format!("{ROOT}/{}", encoded(pattern)),
             None => ROOT.to_owned(),
@@ -87,12 +87,12 @@ impl Client {
         let found = self.pages(&path, "trained_model_configs", "list the models").await;
         let found = match found {
             // An id without a wildcard that is not there.
-            Err(ClientError::Refused { status: 404, .. }) => return Ok(Vec::new()),
+            Err(ClientError::Refused { status: 404, kind: Some(_), .. }) => return Ok(Vec::new()),
             other => other?,
         };
-        let mut models: BTreeMap<String, StoredModel> = found
+        let mut models: BTreeMap<String, ModelReport> = found
             .iter()
-            .map(StoredModel::read)
+            .map(ModelReport::read)
             .filter(|model| is_any || model.model_type.as_deref() == Some("pytorch"))
             .map(|model| (model.model_id.clone(), model))
             .collect();
@@ -110,12 +110,12 @@ impl Client {
     ///
     /// # Errors
     /// [`DeploymentError::NotFound`], or when the cluster does not answer.
-    pub async fn model(&self, id: &ServedId) -> Result<StoredModel, DeploymentError> {
+    pub async fn report(&self, id: &ServedId) -> Result<ModelReport, DeploymentError> {
         let entries = self.stats(id).await?;
         let Some(model_id) = entries.first().and_then(|entry| entry.model_id.parse().ok()) else {
             return Err(not_found(id));
         };
-        let mut model = StoredModel::read(&self.configuration(&model_id).await?);
+        let mut model = ModelReport::read(&self.configuration(&model_id).await?);
         entries.into_iter().for_each(|entry| model.add(entry));
         Ok(model)
     }

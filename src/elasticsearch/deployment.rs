@@ -484,11 +484,10 @@ impl Start<'_> {
         };
         match error {
             // The deployment keeps starting (contract 7.2).
-            ClientError::Refused { status: 408, .. } => Ok(Request::Accepted),
+            ClientError::Refused { status: 408, kind: Some(_), .. } => Ok(Request::Accepted),
             // A proxy that waits less long than asked, or a node that went away: the start may go on.
-            ClientError::Refused { status: 502..=504, .. } | ClientError::Unreachable { .. } => {
-                Ok(Request::Lost(error))
-            }
+            ClientError::Refused { status: 408, .. } => Ok(Request::Lost(error)),
+            error if error.is_transient() => Ok(Request::Lost(error)),
             ClientError::Refused { status: 404, reason, .. } if is_unknown(&reason) => {
                 Err(DeploymentError::NotFound { what: "model", id: self.model_id.clone() })
             }
@@ -516,9 +515,7 @@ impl Start<'_> {
                 Ok(Look::Deployed(deployment))
             }
             Ok(Err(DeploymentError::NotFound { .. })) => Ok(Look::None),
-            Ok(Err(DeploymentError::Client(
-                error @ (ClientError::Unreachable { .. } | ClientError::Refused { .. }),
-            ))) => {
+            Ok(Err(DeploymentError::Client(error))) if error.is_transient() => {
                 tracing::debug!("the deployment's state is not known: {error}");
                 Ok(Look::Unknown(Some(error)))
             }
@@ -608,11 +605,11 @@ impl Client {
     }
 }
 
-/// A refusal with the way out.
+/// A refusal with the way out; those that a proxy or a busy cluster makes have theirs already.
 pub(super) fn refused(error: ClientError, action: impl FnOnce() -> String) -> DeploymentError {
     match error {
-        ClientError::Refused { reason, .. } => {
-            DeploymentError::Refused { action: action(), reason: explained(&reason, "") }
+        ClientError::Refused { kind: Some(_), ref reason, .. } if !error.is_transient() => {
+            DeploymentError::Refused { action: action(), reason: explained(reason, "") }
         }
         other => other.into(),
     }

@@ -14,7 +14,7 @@ mod stats;
 mod tls;
 mod trained_models;
 
-pub use catalogue::StoredModel;
+pub use catalogue::ModelReport;
 pub use client::Client;
 pub use connection::{Connection, Credentials, Header};
 pub use deployment::{ByteSize, DeploymentError, Priority, ServedId, StartOptions, WaitFor};

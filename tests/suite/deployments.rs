@@ -199,7 +199,7 @@ fn after_a_timeout_of_the_server_the_stats_tell_how_far_it_is() {
     let standin = stored(Options {
         nodes: 2,
         longest_start_wait: Duration::from_millis(50),
-        loading_delay: Duration::from_millis(500),
+        loading_delay: Duration::from_secs(3),
         allocation_delay: Duration::from_millis(700),
         ..Options::default()
     });
@@ -236,11 +236,11 @@ fn no_wait_is_longer_than_its_timeout() {
             stored(Options { loading_delay: slow, longest_start_wait, ..Options::default() });
         fails(
             &standin,
-            &["start", "m", "--start-timeout", "300ms"],
+            &["start", "m", "--start-timeout", "2s"],
             8,
             &[
                 "m is stored",
-                "after 0.3 s m is not started, with 0 of 1 allocations",
+                "after 2 s m is not started, with 0 of 1 allocations",
                 "rust-eland status m",
                 "--start-timeout",
             ],
@@ -261,7 +261,7 @@ fn a_cluster_that_grows_says_what_it_waits_for() {
         stored(Options { allocated_processors: 0, autoscaling: true, ..Options::default() });
     fails(
         &standin,
-        &["start", "m", "--start-timeout", "300ms"],
+        &["start", "m", "--start-timeout", "2s"],
         8,
         &["insufficient allocated processors", "--threads-per-allocation", "goes on with it"],
     );

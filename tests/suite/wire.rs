@@ -29,6 +29,11 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "the first answer says all; eland's client asks once more to see the product",
     ),
     (
+        "GET /_license",
+        "number of requests",
+        "nobody waits for a long upload to learn that the licence lacks machine learning",
+    ),
+    (
         "*",
         "order",
         "with --clear-previous ours does not ask whether there is a model, so that its first GET is the one after the upload",
