@@ -2,7 +2,7 @@
 
 use crate::bundle::BundleError;
 use crate::conversion::ConversionError;
-use crate::elasticsearch::ClientError;
+use crate::elasticsearch::{ClientError, DeploymentError};
 use crate::model_id::ModelIdError;
 use crate::source::hub::HubError;
 
@@ -27,10 +27,16 @@ pub enum Error {
     /// The cluster.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A model in the cluster.
+    #[error(transparent)]
+    Deployment(#[from] DeploymentError),
+    /// Standard output.
+    #[error("cannot write the result: {0}")]
+    Output(#[from] std::io::Error),
 }
 
 impl Error {
-    /// The program's exit code: 2 usage, 3 the model cannot be used, 4 hub, 5 connection or credentials, 6 the cluster refuses, 7 the
+    /// The program's exit code: 1 the result cannot be written, 2 usage, 3 the model cannot be used, 4 hub, 5 connection or credentials, 6 the cluster refuses, 7 the
     /// model exists, 8 the deployment failed, 130 interrupted.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -42,6 +48,8 @@ impl Error {
                 ClientError::Unfinished { cause, .. } => client_code(cause),
                 error => client_code(error),
             },
+            Self::Deployment(error) => deployment_code(error),
+            Self::Output(_) => 1,
         }
     }
 }
@@ -87,7 +95,20 @@ fn client_code(error: &ClientError) -> u8 {
         | ClientError::Underway(_)
         | ClientError::Overtaken(_)
         | ClientError::Lost(_) => 7,
-        ClientError::Deployment { .. } => 8,
         ClientError::Interrupted => 130,
+    }
+}
+
+fn deployment_code(error: &DeploymentError) -> u8 {
+    match error {
+        DeploymentError::Client(error) => client_code(error),
+        DeploymentError::Settings(_) => 2,
+        DeploymentError::Unsupported { .. }
+        | DeploymentError::NotFound { .. }
+        | DeploymentError::Refused { .. } => 6,
+        DeploymentError::NotStarted { .. }
+        | DeploymentError::SmokeTest { .. }
+        | DeploymentError::NotServed(_) => 8,
+        DeploymentError::Interrupted { .. } => 130,
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -11,6 +12,15 @@ use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, Prog
 pub struct Progress {
     bars: bool,
     quiet: bool,
+}
+
+/// A wait for others, told in words.
+#[derive(Debug)]
+pub struct Waiting {
+    name: &'static str,
+    bar: ProgressBar,
+    plain: bool,
+    shown: Mutex<String>,
 }
 
 /// One stage, measured in bytes.
@@ -56,6 +66,42 @@ impl Progress {
             bar.tick();
         }
         Stage { name, bar, begun: Instant::now(), plain: !self.bars && !self.quiet }
+    }
+
+    /// Begins a wait for others.
+    #[must_use]
+    pub fn waiting(self, name: &'static str) -> Waiting {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if self.bars {
+            if let Ok(style) = ProgressStyle::with_template("{prefix:>9} {msg} {elapsed}") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name);
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(Duration::from_secs(1));
+        }
+        Waiting { name, bar, plain: !self.bars && !self.quiet, shown: Mutex::default() }
+    }
+}
+
+impl Waiting {
+    /// Shows how it stands; without a terminal only when that is news.
+    pub fn show(&self, state: &str) {
+        self.bar.set_message(state.to_owned());
+        if !self.plain {
+            return;
+        }
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shown != state {
+            tracing::info!("{}: {state}", self.name);
+            state.clone_into(&mut shown);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -23,10 +23,16 @@ impl Version {
     pub const DEFINITION_STATUS: Self = Self::new(8, 8, 0);
     /// The first that reads the memory figures of a model's metadata.
     pub const MEMORY_METADATA: Self = Self::new(8, 11, 0);
+    /// The first whose API knows `deployment_id`.
+    pub const DEPLOYMENT_ID: Self = Self::new(8, 8, 0);
     /// The first whose API knows `prefix_strings`.
     pub const PREFIX_STRINGS: Self = Self::new(8, 12, 0);
     /// The first whose libtorch runs `scaled_dot_product_attention`.
     pub const FUSED_ATTENTION: Self = Self::new(8, 13, 0);
+    /// The first whose API knows `adaptive_allocations`.
+    pub const ADAPTIVE_ALLOCATIONS: Self = Self::new(8, 16, 0);
+    /// The first that takes no `queue_capacity` of 100,000 or more.
+    pub const SMALLER_QUEUE: Self = Self::new(8, 16, 0);
 
     /// A release.
     #[must_use]

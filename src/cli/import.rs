@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::arguments::{ConnectionArguments, ModelArguments};
+use super::report::Report;
 use super::source::Source;
+use super::start_arguments::StartArguments;
 use super::upload::UploadArguments;
 use crate::bundle::Bundle;
-use crate::elasticsearch::{Client, ClientError, Interruption, Outcome, start};
+use crate::elasticsearch::{Client, ClientError, Interruption, Outcome};
 use crate::error::Error;
 use crate::models::AttentionForm;
 use crate::progress::Progress;
@@ -16,6 +18,7 @@ use crate::version::Version;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle"]))]
+#[command(mut_args(StartArguments::requiring_start))]
 pub(super) struct ImportArguments {
     #[command(flatten)]
     connection: ConnectionArguments,
@@ -30,6 +33,8 @@ pub(super) struct ImportArguments {
     /// Start the model after the upload
     #[arg(long)]
     start: bool,
+    #[command(flatten)]
+    start_arguments: StartArguments,
 }
 
 /// What is imported.
@@ -49,10 +54,14 @@ impl ImportArguments {
             }
             None => (Input::Model(self.model.source()?), self.model.model_id()?),
         };
+        let start = self.start.then(|| self.start_arguments.options()).transpose()?;
 
         // The first look.
         let client = Client::connect(self.connection.connection()?).await?;
         tracing::info!("connected to Elasticsearch {}", client.version());
+        if let Some(start) = &start {
+            start.check_for(&client)?;
+        }
         let import = self.upload.import();
         let transaction = import.begin(&client, &model_id).await?;
 
@@ -69,23 +78,25 @@ impl ImportArguments {
         };
 
         // The second look and the upload. From here on the cluster is changed, so that Ctrl-C is ours to answer.
-        let interruption = Interruption::of_signals(|| {
+        let mut interruption = Interruption::of_signals(|| {
             tracing::warn!("stopping; once more (Ctrl-C) to stop at once");
         })
         .map_err(|error| ClientError::Signals(error.to_string()))?;
         let outcome = transaction.run(&bundle, progress, &interruption).await?;
         tracing::info!("definition sha256 {}", bundle.definition.sha256);
 
-        let state = if self.start {
-            start(&client, &model_id, &interruption).await?;
-            "started"
+        if start.is_some() {
+            let id = (&model_id).into();
+            let stop = interruption.requested();
+            let started = self.start_arguments.start(&client, &id, progress, stop).await?;
+            println!("{}", started.text());
         } else {
-            match outcome {
+            let state = match outcome {
                 Outcome::Stored => "stored",
                 Outcome::Unchanged => "unchanged",
-            }
-        };
-        println!("{model_id} {state}");
+            };
+            println!("{model_id} {state}");
+        }
         Ok(())
     }
 }

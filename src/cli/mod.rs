@@ -2,12 +2,19 @@
 
 mod arguments;
 mod command_line;
+mod delete;
 mod download;
 mod export;
 mod import;
+mod list;
 mod output;
 mod password;
+mod report;
 mod source;
+mod start;
+mod start_arguments;
+mod status;
+mod stop;
 mod units;
 mod upload;
 
@@ -37,6 +44,16 @@ enum Command {
     Export(export::ExportArguments),
     /// Fetch a model from the hub into its cache, or to a folder for a machine without network
     Download(download::DownloadArguments),
+    /// Show the cluster's models and how they are served
+    List(list::ListArguments),
+    /// Start a model that is in the cluster
+    Start(start::StartModelArguments),
+    /// Stop a model's deployments; the model stays
+    Stop(stop::StopArguments),
+    /// Delete a model from the cluster
+    Delete(delete::DeleteArguments),
+    /// Show whether a model is complete, where it runs, and why not
+    Status(status::StatusArguments),
 }
 
 /// The name under which the program takes eland's options without a subcommand.
@@ -67,6 +84,11 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Er
         Command::Import(arguments) => arguments.execute(progress).await,
         Command::Export(arguments) => arguments.execute(progress).await,
         Command::Download(arguments) => arguments.execute(progress).await,
+        Command::List(arguments) => arguments.execute().await,
+        Command::Start(arguments) => arguments.execute(progress).await,
+        Command::Stop(arguments) => arguments.execute().await,
+        Command::Delete(arguments) => arguments.execute().await,
+        Command::Status(arguments) => arguments.execute().await,
     }
 }
 

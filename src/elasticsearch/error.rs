@@ -198,14 +198,6 @@ pub enum ClientError {
         /// Whether an old model was deleted for it.
         replaced: bool,
     },
-    /// The model is there but does not run.
-    #[error("the model {model_id} is stored, but could not be started: {reason}")]
-    Deployment {
-        /// The model.
-        model_id: ModelId,
-        /// Why not.
-        reason: String,
-    },
     /// The system does not let Ctrl-C be listened to, without which no upload begins.
     #[error("signals cannot be listened to: {0}")]
     Signals(String),

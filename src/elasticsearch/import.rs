@@ -17,16 +17,13 @@ use super::error::Left;
 use super::journal::{self, Claim, Header, Journal, Unclaimed, in_memory};
 use super::payload;
 use super::retry::{Tries, may_pass};
-use super::trained_models::{IMPORT_ID, StoredModel};
+use super::trained_models::{IMPORT_ID, Occupant};
 use super::upload::{SMALLEST_PART, Setback, Upload, part_size};
 use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
 use crate::model_id::ModelId;
 use crate::progress::Progress;
 use crate::version::Version;
-
-/// Seconds that a start may take, as in eland.
-const START_TIMEOUT: u32 = 60;
 
 /// How often an upload begins anew because something of an earlier model of its id was in the way.
 const FRESH_STARTS: u32 = 3;
@@ -160,7 +157,7 @@ enum Plan {
     /// Our own half of something else goes first.
     Discard(Journal),
     /// The old model goes first.
-    Replace(StoredModel),
+    Replace(Occupant),
     /// The same model is there.
     Leave,
 }
@@ -213,9 +210,9 @@ impl Transaction<'_> {
     }
 
     /// The model that is there under the id, if any.
-    async fn look(&self) -> Result<Option<StoredModel>, ClientError> {
+    async fn look(&self) -> Result<Option<Occupant>, ClientError> {
         let model =
-            persistently(self.import.patience, || self.client.model(&self.model_id)).await?;
+            persistently(self.import.patience, || self.client.occupant(&self.model_id)).await?;
         match model {
             Some(model) if model.model_id != self.model_id.as_str() => {
                 Err(ClientError::Alias { alias: self.model_id.clone(), model_id: model.model_id })
@@ -494,7 +491,7 @@ impl Delivery<'_> {
         let patience = Patience { retries: patience.retries.min(4), ..patience };
         // A deletion finds what the index has refreshed, which it does every second (contract 6.3), or less often if someone set it so.
         tokio::time::sleep(patience.refresh.saturating_mul(4_u32.saturating_pow(earlier))).await;
-        let model = persistently(patience, || self.client().model(self.id())).await?;
+        let model = persistently(patience, || self.client().occupant(self.id())).await?;
         if !model.is_some_and(|model| is_of(&model, journal)) {
             return Ok(false);
         }
@@ -503,10 +500,10 @@ impl Delivery<'_> {
     }
 
     /// Deletes the model that is to be replaced.
-    async fn clear(&self, seen: &StoredModel) -> Result<(), ClientError> {
+    async fn clear(&self, seen: &Occupant) -> Result<(), ClientError> {
         let patience = self.transaction.import.patience;
         // Not what another import has put in its place since.
-        match persistently(patience, || self.client().model(self.id())).await? {
+        match persistently(patience, || self.client().occupant(self.id())).await? {
             None => return Ok(()),
             Some(now) if now != *seen => return Err(ClientError::Overtaken(self.id().clone())),
             Some(_) => {}
@@ -539,7 +536,7 @@ fn progress_of(journal: &Journal) -> (usize, usize) {
 }
 
 /// Whether a model is the one that a journal tells of.
-fn is_of(model: &StoredModel, journal: &Journal) -> bool {
+fn is_of(model: &Occupant, journal: &Journal) -> bool {
     model.import_id.as_ref() == Some(&journal.header.import_id)
 }
 
@@ -586,27 +583,4 @@ fn companions(vocabulary: &[u8], configuration: &Map<String, Value>) -> String {
     }
     hash.update(vocabulary);
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Starts a stored model.
-///
-/// # Errors
-/// When it does not start, or the user stops the work.
-pub async fn start(
-    client: &Client,
-    id: &ModelId,
-    interruption: &Interruption,
-) -> Result<(), ClientError> {
-    tracing::info!("starting {id}");
-    let mut interruption = interruption.clone();
-    let started = tokio::select! {
-        started = client.start(id, START_TIMEOUT) => started,
-        () = interruption.requested() => Err(ClientError::Interrupted),
-    };
-    started.map_err(|error| match error {
-        ClientError::Refused { reason, .. } => {
-            ClientError::Deployment { model_id: id.clone(), reason }
-        }
-        other => other,
-    })
 }

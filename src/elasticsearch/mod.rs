@@ -1,7 +1,9 @@
 //! Elasticsearch: the connection, the trained-models API, and the import of a bundle. Knows nothing of PyTorch.
 
+mod catalogue;
 mod client;
 mod connection;
+mod deployment;
 mod error;
 mod failure;
 mod import;
@@ -9,17 +11,24 @@ mod interruption;
 mod journal;
 mod look;
 mod payload;
+mod reasons;
 mod retry;
+mod smoke;
+mod stats;
 mod tls;
 mod trained_models;
 mod upload;
 
+pub use catalogue::ModelReport;
 pub use client::Client;
 pub use connection::{Connection, Credentials, Header};
+pub use deployment::{ByteSize, DeploymentError, Priority, ServedId, StartOptions, WaitFor};
 pub use error::{ClientError, Left};
 pub use failure::Failure;
-pub use import::{Import, OnConflict, Outcome, Transaction, start};
+pub use import::{Import, OnConflict, Outcome, Transaction};
 pub use interruption::{Interrupter, Interruption};
 pub use retry::Patience;
+pub use smoke::SmokeTest;
+pub use stats::{Deployment, Node, State};
 pub use tls::{Fingerprint, Trust};
 pub use upload::{LARGEST_PART, SMALLEST_PART};

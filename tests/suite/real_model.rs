@@ -17,7 +17,7 @@ struct Sentence {
 }
 
 /// Where `make minilm` puts the folder.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache"));

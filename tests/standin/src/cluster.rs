@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::configuration::Configuration;
 use crate::configuration::identifier;
+use crate::deployment::allocation::{Layout, node_id};
 use crate::deployment::parameters::Parameters;
 use crate::deployment::{Deployment, Deployments, load};
 use crate::errors::ApiError;
@@ -25,9 +26,6 @@ pub(crate) struct Cluster {
     /// Stays the same over a restart.
     pub(crate) uuid: String,
 }
-
-/// The id of the only node.
-pub(crate) const NODE: &str = "standin-node-0";
 
 /// The model that every cluster has.
 pub(crate) const LANGUAGE_IDENTIFICATION: &str = "lang_ident_model_1";
@@ -100,14 +98,24 @@ impl Cluster {
     ) -> Option<Arc<Deployment>> {
         let length = self.definition_length(&configuration.model_id);
         let stored = json!(parameters);
-        let deployment =
-            Arc::new(Deployment::new(parameters, length, Self::memory(&configuration)));
+        let unassigned = self.shortage(&parameters).filter(|_| self.options.autoscaling);
+        let is_assigned = unassigned.is_none();
+        let deployment = Arc::new(Deployment::new(
+            parameters,
+            length,
+            Self::memory(&configuration),
+            Layout::new(&self.options),
+            unassigned,
+        ));
         if !self.deployments.add(&deployment) {
             return None;
         }
         let id = &deployment.parameters.deployment_id;
         if let Err(error) = self.store.put_deployment(id, &stored) {
             tracing::warn!("deployment {id} will not survive a restart: {error}");
+        }
+        if !is_assigned {
+            return Some(deployment);
         }
         let (cluster, loaded) = (Arc::clone(self), Arc::clone(&deployment));
         thread::spawn(move || {
@@ -120,6 +128,19 @@ impl Cluster {
             loaded.finish(result);
         });
         Some(deployment)
+    }
+
+    /// Why the nodes' processors do not suffice for a deployment.
+    pub(crate) fn shortage(&self, parameters: &Parameters) -> Option<String> {
+        let (has, nodes) = (self.options.allocated_processors, self.options.nodes.max(1));
+        let threads = parameters.threads_per_allocation;
+        let capacity = (has / threads.max(1)).saturating_mul(nodes);
+        (parameters.number_of_allocations > capacity || threads > has).then(|| {
+            format!(
+                "Could not assign (more) allocations on node [{}]. Reason: This node has insufficient allocated processors. Available processors [{has}], free processors [{has}], processors required for each allocation of this model [{threads}]",
+                node_id(0)
+            )
+        })
     }
 
     /// Removes a deployment; false if there is none of that id.

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::errors::ApiError;
 use crate::json;
@@ -78,6 +80,15 @@ impl NewPart {
             bytes,
         })
     }
+}
+
+/// The body of a part as it is logged: its bytes are described by their number and SHA-256.
+pub(crate) fn described(body: &[u8]) -> Option<Value> {
+    let mut described: Value = serde_json::from_slice(body).ok()?;
+    let bytes = STANDARD.decode(described.get("definition")?.as_str()?).ok()?;
+    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    described["definition"] = json!({"length": bytes.len(), "sha256": sha256});
+    Some(described)
 }
 
 /// serde's complaint in the server's words.

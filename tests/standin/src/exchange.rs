@@ -9,9 +9,11 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flate2::read::MultiGzDecoder;
+use serde_json::{Map, Value};
 
 use crate::authentication::{Principal, authenticate};
 use crate::cluster::Cluster;
+use crate::definition::described;
 use crate::errors::ApiError;
 use crate::log::Exchange;
 use crate::version::Version;
@@ -41,6 +43,7 @@ pub(crate) async fn exchange(
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: logged(&parts.headers),
         content_type: text(header::CONTENT_TYPE),
         content_encoding: text(header::CONTENT_ENCODING),
         body_length: 0,
@@ -53,9 +56,8 @@ pub(crate) async fn exchange(
         Ok((bytes, received)) => {
             entry.body_length = received;
             let is_part = parts.method == Method::PUT && entry.path.contains("/definition/");
-            if !is_part {
-                entry.body = serde_json::from_slice(&bytes).ok();
-            }
+            entry.body =
+                if is_part { described(&bytes) } else { serde_json::from_slice(&bytes).ok() };
             match admit(&cluster, &parts.headers, &entry.path, !bytes.is_empty()) {
                 Err(refusal) => refusal.into_response(),
                 Ok((principal, accepted)) => {
@@ -84,6 +86,17 @@ pub(crate) async fn exchange(
     );
     cluster.log.add(entry);
     response
+}
+
+/// The headers that say something of the client, and no secret.
+fn logged(headers: &HeaderMap) -> Map<String, Value> {
+    headers
+        .iter()
+        .filter(|(name, _)| **name != header::HOST && **name != header::AUTHORIZATION)
+        .map(|(name, value)| {
+            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned().into())
+        })
+        .collect()
 }
 
 /// The body, decompressed, and how many bytes came. Beyond the limit the answer is empty and the connection is closed.

@@ -381,6 +381,7 @@ fn unanswered(request: &Request, status: u16) -> Exchange {
         method: request.method().to_string(),
         path: request.uri().path().to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
+        headers: serde_json::Map::new(),
         content_type: None,
         content_encoding: None,
         body_length: 0,

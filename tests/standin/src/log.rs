@@ -2,10 +2,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// One request and how it was answered.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Exchange {
     /// `GET`, `PUT` …
     pub method: String,
@@ -13,13 +14,15 @@ pub struct Exchange {
     pub path: String,
     /// The query as it was sent; empty without one.
     pub query: String,
+    /// The headers by their names in lower case, without `host` and `authorization`.
+    pub headers: Map<String, Value>,
     /// The `Content-Type` of the body.
     pub content_type: Option<String>,
     /// The `Content-Encoding` of the body.
     pub content_encoding: Option<String>,
     /// Bytes of the body as they came, before any decompression.
     pub body_length: usize,
-    /// The body where it is JSON, except for parts of definitions.
+    /// The body where it is JSON. The bytes of a part of a definition are described by their number and SHA-256.
     pub body: Option<Value>,
     /// The status of the answer; 0 where a fault leaves none.
     pub status: u16,

@@ -63,6 +63,9 @@ struct Arguments {
     /// Prints every request on standard error.
     #[arg(long)]
     log: bool,
+    /// Writes all requests to this file at the end, as JSON.
+    #[arg(long)]
+    record: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -120,5 +123,8 @@ fn run(arguments: Arguments) -> std::io::Result<()> {
             _ = interrupt.recv() => {}
         }
     });
+    if let Some(path) = arguments.record {
+        std::fs::write(path, serde_json::to_vec(&standin.requests())?)?;
+    }
     Ok(())
 }

@@ -30,10 +30,25 @@ pub struct Options {
     pub license: License,
     /// How long a stored part stays invisible if nothing refreshes the index before (contract, 4.2.3).
     pub refresh_interval: Duration,
-    /// How many processors the only node has for allocations times threads.
+    /// How many nodes run models; allocations are spread over them.
+    pub nodes: u32,
+    /// How many processors each node has for allocations times threads.
     pub allocated_processors: u32,
+    /// Whether nodes can be added: then a start that finds too few processors is accepted, and stays without allocations
+    /// (contract, 7.2).
+    pub autoscaling: bool,
     /// How long a deployment stays in `starting` before its model is loaded.
     pub loading_delay: Duration,
+    /// How long after one allocation the next comes up.
+    pub allocation_delay: Duration,
+    /// Nodes, by number, that cannot load any model, and their reasons.
+    pub node_failures: Vec<(u32, String)>,
+    /// A start that waits is answered with 408 after this time, whatever it asked for.
+    pub longest_start_wait: Duration,
+    /// Models and deployments that ingest pipelines use.
+    pub in_pipelines: Vec<String>,
+    /// Models and deployments that inference endpoints use. The texts of the refusals are not verified.
+    pub in_inference_endpoints: Vec<String>,
     /// Evaluates all rows of a request in one call whatever the version. Releases before 8.9 do so anyway (contract, 3.4).
     pub batched: bool,
     /// What goes wrong.
@@ -55,8 +70,15 @@ impl Default for Options {
             existing_models: Vec::new(),
             license: License::Platinum,
             refresh_interval: Duration::from_secs(1),
+            nodes: 1,
             allocated_processors: 16,
+            autoscaling: false,
             loading_delay: Duration::ZERO,
+            allocation_delay: Duration::ZERO,
+            node_failures: Vec::new(),
+            longest_start_wait: Duration::MAX,
+            in_pipelines: Vec::new(),
+            in_inference_endpoints: Vec::new(),
             batched: false,
             faults: Faults::default(),
             ml_memory: 16 << 30,

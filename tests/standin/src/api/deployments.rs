@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Answer, Call};
-use crate::cluster::{Cluster, LANGUAGE_IDENTIFICATION, NODE};
+use crate::cluster::{Cluster, LANGUAGE_IDENTIFICATION};
 use crate::configuration::milliseconds_now;
 use crate::definition::check_complete;
 use crate::deployment::parameters::{Parameters, WaitFor};
@@ -40,26 +40,42 @@ pub(super) async fn start(
     let deployment = tokio::task::spawn_blocking(move || check_and_deploy(&checking, parameters))
         .await
         .map_err(|_| ApiError::server("the stand-in panicked"))??;
-    if wait.until == WaitFor::Starting {
-        return Ok(Json(deployment.assignment(NODE)));
+    // Nodes that are to be added may take longer than anybody waits.
+    if wait.until == WaitFor::Starting || deployment.unassigned.is_some() {
+        return Ok(Json(deployment.assignment()));
     }
     let deployment_id = &deployment.parameters.deployment_id;
-    match timeout(wait.timeout.saturating_sub(began.elapsed()), deployment.settled()).await {
-        Err(_) => Err(ApiError::deployment_timeout(format!(
+    let reached = async {
+        match wait.until {
+            WaitFor::FullyAllocated => deployment.fully_allocated().await,
+            _ => deployment.settled().await,
+        }
+    };
+    let patience = wait.timeout.min(cluster.options.longest_start_wait);
+    let Ok(state) = timeout(patience.saturating_sub(began.elapsed()), reached).await else {
+        return Err(ApiError::deployment_timeout(format!(
             "Timed out after [{}] waiting for trained model deployment [{deployment_id}] to start. Use the trained model stats API to track the state of the deployment and try again once it has started.",
             render_time(wait.timeout)
-        ))),
-        Ok(DeploymentState::Failed(reason)) => {
-            cluster.undeploy(deployment_id);
-            Err(ApiError::internal(format!(
-                "Could not start trained model deployment, the following nodes failed with errors [{{{NODE}={reason}}}]"
-            )))
-        }
-        Ok(DeploymentState::Removed) => Err(ApiError::bad_request(
+        )));
+    };
+    if matches!(state, DeploymentState::Removed) {
+        return Err(ApiError::bad_request(
             "Error waiting for the model deployment to start. The trained model assignment was removed while waiting",
-        )),
-        Ok(_) => Ok(Json(deployment.assignment(NODE))),
+        ));
     }
+    let failures: Vec<_> = deployment
+        .failures()
+        .into_iter()
+        .map(|(node, reason)| format!("{{{node}={reason}}}"))
+        .collect();
+    if !failures.is_empty() {
+        cluster.undeploy(deployment_id);
+        return Err(ApiError::internal(format!(
+            "Could not start trained model deployment, the following nodes failed with errors [{}]",
+            failures.join(", ")
+        )));
+    }
+    Ok(Json(deployment.assignment()))
 }
 
 /// The checks of a start in the server's order, then the deployment.
@@ -107,20 +123,18 @@ fn check_and_deploy(
         .parts(id)
         .map_err(|error| ApiError::server(format!("the stand-in's directory: {error}")))?;
     check_complete(id, &parts)?;
-    let processors = cluster.options.allocated_processors;
-    let threads = parameters.threads_per_allocation;
-    if threads > processors {
+    if let Some(shortage) = cluster.shortage(&parameters).filter(|_| !cluster.options.autoscaling) {
+        if parameters.threads_per_allocation <= cluster.options.allocated_processors {
+            return Err(ApiError::too_many_requests(
+                "Could not start deployment because there are not enough resources to provide all requested allocations",
+            ));
+        }
         return Err(ApiError::too_many_requests(format!(
-            "Could not start deployment because no suitable nodes were found, allocation explanation [Could not assign (more) allocations on node [{NODE}]. Reason: This node has insufficient allocated processors. Available processors [{processors}], free processors [{processors}], processors required for each allocation of this model [{threads}]]"
+            "Could not start deployment because no suitable nodes were found, allocation explanation [{shortage}]"
         ))
         .caused(ApiError::too_many_requests(
             "Could not start deployment because no ML nodes with sufficient capacity were found",
         )));
-    }
-    if threads.saturating_mul(parameters.number_of_allocations) > processors {
-        return Err(ApiError::too_many_requests(
-            "Could not start deployment because there are not enough resources to provide all requested allocations",
-        ));
     }
     cluster.deploy(parameters, configuration).ok_or_else(exists)
 }
@@ -136,12 +150,24 @@ pub(super) fn stop(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
         )));
     }
     let allow_no_match = body.boolean("allow_no_match")?;
-    let _ = body.boolean("force")?;
+    let force = body.boolean("force")?;
     body.finish()?;
     let allow_no_match = call.query.boolean("allow_no_match")?.or(allow_no_match).unwrap_or(true);
-    call.query.boolean("force")?;
+    let force = call.query.boolean("force")?.or(force).unwrap_or(false);
     call.query.time("timeout")?;
     call.query.finish()?;
+    if cluster.deployments.get(&id).is_some() && !force {
+        if cluster.options.in_pipelines.contains(&id) {
+            return Err(ApiError::conflict(format!(
+                "Cannot stop deployment [{id}] as it is referenced by ingest processors; use force to stop the deployment"
+            )));
+        }
+        if cluster.options.in_inference_endpoints.contains(&id) {
+            return Err(ApiError::conflict(format!(
+                "Cannot stop deployment [{id}] as it is used by an inference endpoint; use force to stop the deployment"
+            )));
+        }
+    }
     if !cluster.undeploy(&id) && !allow_no_match {
         return Err(ApiError::not_found(format!("No known model deployment with id [{id}]")));
     }
@@ -162,7 +188,7 @@ pub(super) async fn infer(
     cluster.check_license()?;
     let deployment = deployment_for(&cluster, &id)?;
     let served = match deployment.state() {
-        DeploymentState::Started(served) => served,
+        DeploymentState::Started(served, _) => served,
         _ => {
             return Err(ApiError::conflict(format!(
                 "Trained model deployment [{id}] is not allocated to any nodes"

@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::Call;
-use crate::cluster::{Cluster, NODE};
+use crate::cluster::Cluster;
+use crate::deployment::allocation::node_id;
 use crate::errors::ApiError;
 use crate::json::Object;
 use crate::options::{BuildFlavor, License, Privilege};
@@ -114,13 +115,13 @@ pub(super) async fn memory(
     call.query.finish()?;
     let room = cluster.options.ml_memory;
     let roles = if room > 0 { json!(["data", "ingest", "master", "ml"]) } else { json!(["data"]) };
-    Ok(Json(json!({
-        "_nodes": {"total": 1, "successful": 1, "failed": 0},
-        "cluster_name": "standin",
-        "nodes": {
-            NODE: {
-                "name": NODE,
-                "ephemeral_id": NODE,
+    let count = cluster.options.nodes.max(1);
+    let nodes: Map<String, Value> = (0..count)
+        .map(|node| {
+            let id = node_id(node);
+            let told = json!({
+                "name": id,
+                "ephemeral_id": id,
                 "transport_address": "127.0.0.1:9300",
                 "attributes": {},
                 "roles": roles,
@@ -140,8 +141,14 @@ pub(super) async fn memory(
                     "java_inference_max_in_bytes": 0,
                     "java_inference_in_bytes": 0,
                 },
-            },
-        },
+            });
+            (id, told)
+        })
+        .collect();
+    Ok(Json(json!({
+        "_nodes": {"total": count, "successful": count, "failed": 0},
+        "cluster_name": "standin",
+        "nodes": nodes,
     })))
 }
 

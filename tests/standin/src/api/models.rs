@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Call};
-use crate::cluster::{Cluster, LANGUAGE_IDENTIFICATION, NODE, is_packaged};
+use crate::cluster::{Cluster, LANGUAGE_IDENTIFICATION, is_packaged};
 use crate::configuration::{Configuration, GENERATED};
 use crate::definition::check_complete;
 use crate::deployment::stats::required_memory;
@@ -163,7 +163,8 @@ pub(super) fn stats(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     };
     let count = documents.len();
     let mut entries = Vec::new();
-    for document in documents {
+    // Pages count models; each has an entry for every deployment.
+    for document in page.of(documents) {
         let model_id = document["model_id"].as_str().unwrap_or_default().to_owned();
         let mut deployments = cluster.deployments.of_model(&model_id);
         if let Some(only) = deployment.as_ref().filter(|d| d.parameters.deployment_id != model_id) {
@@ -180,7 +181,7 @@ pub(super) fn stats(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
                 "model_size_bytes": length,
                 "required_native_memory_bytes": required_memory(length, memory.0, memory.1, 1),
             },
-            "pipeline_count": 0,
+            "pipeline_count": cluster.options.in_pipelines.iter().filter(|id| **id == model_id).count(),
         });
         if deployments.is_empty() {
             entries.push(entry);
@@ -188,11 +189,11 @@ pub(super) fn stats(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
         }
         for deployment in deployments {
             let mut entry = entry.clone();
-            entry["deployment_stats"] = deployment.stats(NODE, cluster.options.version);
+            entry["deployment_stats"] = deployment.stats(cluster.options.version);
             entries.push(entry);
         }
     }
-    Ok(json!({"count": count, "trained_model_stats": page.of(entries)}))
+    Ok(json!({"count": count, "trained_model_stats": entries}))
 }
 
 /// `DELETE /_ml/trained_models/{id}`
@@ -213,6 +214,16 @@ pub(super) fn delete(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
         )));
     }
     cluster.model(&id)?;
+    if cluster.options.in_pipelines.contains(&id) && !force {
+        return Err(ApiError::conflict(format!(
+            "Cannot delete model [{id}] as it is still referenced by ingest processors; use force to delete the model"
+        )));
+    }
+    if cluster.options.in_inference_endpoints.contains(&id) && !force {
+        return Err(ApiError::conflict(format!(
+            "Cannot delete model [{id}] as it is used by an inference endpoint; use force to delete the model"
+        )));
+    }
     for deployment in deployments {
         cluster.undeploy(&deployment.parameters.deployment_id);
     }

@@ -1,5 +1,6 @@
 //! Deployments: the state machine of a served model (contract, 7 and 13.1).
 
+pub(crate) mod allocation;
 mod load;
 pub(crate) mod parameters;
 pub(crate) mod stats;
@@ -9,19 +10,21 @@ pub(crate) use load::{ServedModel, load};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::configuration::milliseconds_now;
+use allocation::{Failures, Layout, Share};
 use parameters::Parameters;
 
 /// The state of a deployment.
 #[derive(Clone)]
 pub(crate) enum State {
     Starting,
-    Started(Arc<ServedModel>),
+    /// The model, and since when it is loaded.
+    Started(Arc<ServedModel>, Instant),
     /// The node's reason. The deployment must be stopped before it can be started again.
     Failed(String),
     /// No longer there: stopped, or removed after a failed start.
@@ -39,7 +42,7 @@ impl State {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
-            Self::Started(_) => "started",
+            Self::Started(..) => "started",
             Self::Failed(_) => "failed",
             Self::Removed => "stopping",
         }
@@ -66,18 +69,29 @@ pub(crate) struct Deployment {
     pub(crate) per_allocation_memory: u64,
     /// Milliseconds since 1970.
     pub(crate) start_time: u64,
+    layout: Layout,
+    /// Why no node has been found for it yet.
+    pub(crate) unassigned: Option<String>,
     state: watch::Sender<State>,
     counters: Mutex<Counters>,
 }
 
 impl Deployment {
-    pub(crate) fn new(parameters: Parameters, model_bytes: u64, memory: (u64, u64)) -> Self {
+    pub(crate) fn new(
+        parameters: Parameters,
+        model_bytes: u64,
+        memory: (u64, u64),
+        layout: Layout,
+        unassigned: Option<String>,
+    ) -> Self {
         Self {
             parameters,
             model_bytes,
             per_deployment_memory: memory.0,
             per_allocation_memory: memory.1,
             start_time: milliseconds_now(),
+            layout,
+            unassigned,
             state: watch::Sender::new(State::Starting),
             counters: Mutex::default(),
         }
@@ -87,14 +101,51 @@ impl Deployment {
         self.state.borrow().clone()
     }
 
+    /// The nodes that bear allocations; none before one has been found.
+    pub(crate) fn shares(&self) -> Vec<Share> {
+        let since = match self.state() {
+            State::Started(_, since) => Some(since),
+            _ => None,
+        };
+        match self.unassigned {
+            Some(_) => Vec::new(),
+            None => self.layout.shares(self.parameters.number_of_allocations, since),
+        }
+    }
+
+    /// The nodes on which a start fails that waits for them, with their reasons.
+    pub(crate) fn failures(&self) -> Vec<(String, String)> {
+        match (self.state(), self.layout.failures(self.parameters.number_of_allocations)) {
+            (State::Failed(_), Failures::All(failures)) | (_, Failures::Some(failures)) => failures,
+            (State::Failed(reason), _) => {
+                self.shares().into_iter().map(|share| (share.node, reason.clone())).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Waits until all allocations are up, once the model is loaded.
+    pub(crate) async fn fully_allocated(&self) -> State {
+        let state = self.settled().await;
+        if let State::Started(_, since) = &state {
+            let wanted = self.parameters.number_of_allocations;
+            tokio::time::sleep_until((*since + self.layout.complete_after(wanted)).into()).await;
+        }
+        state
+    }
+
     /// Ends the starting phase, unless the deployment has been removed meanwhile.
     pub(crate) fn finish(&self, result: Result<ServedModel, String>) {
+        let result = match self.layout.failures(self.parameters.number_of_allocations) {
+            Failures::All(mut failures) => Err(failures.remove(0).1),
+            _ => result,
+        };
         self.state.send_if_modified(|state| {
             if !matches!(state, State::Starting) {
                 return false;
             }
             *state = match result {
-                Ok(served) => State::Started(Arc::new(served)),
+                Ok(served) => State::Started(Arc::new(served), Instant::now()),
                 Err(reason) => State::Failed(reason),
             };
             true
@@ -114,16 +165,21 @@ impl Deployment {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer of a start, of which `node` bears the allocations.
-    pub(crate) fn assignment(&self, node: &str) -> Value {
+    /// The answer of a start.
+    pub(crate) fn assignment(&self) -> Value {
         let parameters = &self.parameters;
         let state = self.state();
         let allocations = parameters.number_of_allocations;
-        let current = if matches!(state, State::Started(_)) { allocations } else { 0 };
-        let reason = match &state {
-            State::Failed(reason) => reason.as_str(),
-            _ => "",
-        };
+        let mut routing_table = json!({});
+        for share in self.shares() {
+            let (routing, reason) = share.routing(&state);
+            routing_table[&share.node] = json!({
+                "current_allocations": share.current,
+                "target_allocations": share.target,
+                "routing_state": routing,
+                "reason": reason.unwrap_or_default(),
+            });
+        }
         let mut task = json!({
             "model_id": parameters.model_id,
             "deployment_id": parameters.deployment_id,
@@ -140,12 +196,7 @@ impl Deployment {
         task["per_allocation_memory_bytes"] = self.per_allocation_memory.into();
         let mut assignment = json!({
             "task_parameters": task,
-            "routing_table": {node: {
-                "current_allocations": current,
-                "target_allocations": allocations,
-                "routing_state": state.name(),
-                "reason": reason,
-            }},
+            "routing_table": routing_table,
             "assignment_state": state.name(),
             "start_time": self.start_time.to_string(),
             "max_assigned_allocations": allocations,
@@ -159,6 +210,20 @@ impl Deployment {
     /// The cache's size as it is echoed: the model's size if nothing else was asked for.
     pub(crate) fn cache_size(&self) -> String {
         self.parameters.cache_size.clone().unwrap_or_else(|| format!("{}b", self.model_bytes))
+    }
+}
+
+impl Share {
+    /// The `routing_state` of the share of a deployment in this state, and its reason.
+    pub(crate) fn routing(&self, state: &State) -> (&'static str, Option<String>) {
+        match (state, &self.failure) {
+            (State::Failed(reason), None) => ("failed", Some(reason.clone())),
+            (State::Started(..) | State::Failed(_), Some(reason)) => {
+                ("failed", Some(reason.clone()))
+            }
+            (State::Started(..), None) if self.current == 0 => ("starting", None),
+            (state, _) => (state.name(), None),
+        }
     }
 }
 

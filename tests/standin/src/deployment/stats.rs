@@ -24,11 +24,14 @@ pub(crate) fn required_memory(
 
 impl Deployment {
     /// The entry `deployment_stats`.
-    pub(crate) fn stats(&self, node_id: &str, version: Version) -> Value {
+    pub(crate) fn stats(&self, version: Version) -> Value {
         let parameters = &self.parameters;
         let (state, counters) = (self.state(), self.counters().clone());
-        let is_started = matches!(state, State::Started(_));
-        let allocations = if is_started { parameters.number_of_allocations } else { 0 };
+        let shares = self.shares();
+        let (wanted, allocations) = (
+            parameters.number_of_allocations,
+            shares.iter().map(|share| share.current).sum::<u32>(),
+        );
         let mut stats = json!({});
         if version >= since::DEPLOYMENT_ID {
             stats["deployment_id"] = parameters.deployment_id.clone().into();
@@ -43,11 +46,17 @@ impl Deployment {
         stats["state"] = state.name().into();
         if let State::Failed(reason) = &state {
             stats["reason"] = reason.clone().into();
+        } else if let Some(reason) = &self.unassigned {
+            stats["reason"] = reason.clone().into();
         }
         stats["allocation_status"] = json!({
             "allocation_count": allocations,
-            "target_allocation_count": parameters.number_of_allocations,
-            "state": if is_started { "fully_allocated" } else { "starting" },
+            "target_allocation_count": wanted,
+            "state": match allocations {
+                0 => "starting",
+                some if some < wanted => "started",
+                _ => "fully_allocated",
+            },
         });
         if version >= since::CACHE_SIZE {
             stats["cache_size"] = self.cache_size().into();
@@ -66,32 +75,39 @@ impl Deployment {
             }
         }
         stats["peak_throughput_per_minute"] = counters.inferences.into();
-        let mut routing = json!({"routing_state": state.name()});
-        if let State::Failed(reason) = &state {
-            routing["reason"] = reason.clone().into();
+        let mut nodes = Vec::new();
+        for (index, share) in shares.iter().enumerate() {
+            // The stand-in's only process answers for all nodes; the first is given the credit.
+            let inferences = if index == 0 { counters.inferences } else { 0 };
+            let (name, reason) = share.routing(&state);
+            let mut routing = json!({"routing_state": name});
+            if let Some(reason) = reason {
+                routing["reason"] = reason.into();
+            }
+            let mut node = json!({
+                "node": {&share.node: {"name": share.name, "roles": ["ml"], "transport_address": "127.0.0.1:9300"}},
+                "routing_state": routing,
+                "inference_count": inferences,
+            });
+            if let Some(last) = counters.last_access.filter(|_| index == 0) {
+                let milliseconds = counters.spent.as_secs_f64() * 1000.0;
+                node["average_inference_time_ms"] =
+                    (milliseconds / inferences.max(1) as f64).into();
+                node["last_access"] = last.into();
+            }
+            if name == "started" {
+                node["inference_cache_hit_count"] = 0.into();
+                node["number_of_pending_requests"] = 0.into();
+                node["start_time"] = self.start_time.into();
+                node["threads_per_allocation"] = parameters.threads_per_allocation.into();
+                node["number_of_allocations"] = share.current.into();
+                node["peak_throughput_per_minute"] = inferences.into();
+                node["throughput_last_minute"] = inferences.into();
+                node["inference_cache_hit_count_last_minute"] = 0.into();
+            }
+            nodes.push(node);
         }
-        let mut node = json!({
-            "node": {node_id: {"name": "standin", "roles": ["ml"], "transport_address": "127.0.0.1:9300"}},
-            "routing_state": routing,
-            "inference_count": counters.inferences,
-        });
-        if let Some(last) = counters.last_access {
-            let milliseconds = counters.spent.as_secs_f64() * 1000.0;
-            node["average_inference_time_ms"] =
-                (milliseconds / counters.inferences.max(1) as f64).into();
-            node["last_access"] = last.into();
-        }
-        if is_started {
-            node["inference_cache_hit_count"] = 0.into();
-            node["number_of_pending_requests"] = 0.into();
-            node["start_time"] = self.start_time.into();
-            node["threads_per_allocation"] = parameters.threads_per_allocation.into();
-            node["number_of_allocations"] = parameters.number_of_allocations.into();
-            node["peak_throughput_per_minute"] = counters.inferences.into();
-            node["throughput_last_minute"] = counters.inferences.into();
-            node["inference_cache_hit_count_last_minute"] = 0.into();
-        }
-        stats["nodes"] = json!([node]);
+        stats["nodes"] = nodes.into();
         stats
     }
 }

@@ -1,5 +1,6 @@
 //! The stand-in against the contract, over the wire. One program, so that libtorch is linked once.
 
+mod allocations;
 mod deployments;
 mod inference;
 mod models;

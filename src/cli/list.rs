@@ -1,0 +1,82 @@
+//! `rust-eland list`.
+
+use clap::Args;
+use indicatif::HumanBytes;
+use serde::Serialize;
+
+use super::arguments::ConnectionArguments;
+use super::report::{Report, ReportArguments, cell, table};
+use crate::elasticsearch::{Client, ModelReport};
+use crate::error::Error;
+
+#[derive(Debug, Args)]
+pub(super) struct ListArguments {
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    #[command(flatten)]
+    report: ReportArguments,
+    /// Only models whose ids match, such as 'sentence-transformers__*'
+    #[arg(value_name = "PATTERN")]
+    pattern: Option<String>,
+    /// Show models that are not PyTorch's too
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct List {
+    models: Vec<ModelReport>,
+}
+
+/// Characters of a commit that tell it from others.
+const SHORT_COMMIT: usize = 12;
+
+impl ListArguments {
+    pub(super) async fn execute(self) -> Result<(), Error> {
+        let client = Client::connect(self.connection.connection()?).await?;
+        let models = client.reports(self.pattern.as_deref(), self.all).await?;
+        self.report.print(&List { models })
+    }
+}
+
+impl Report for List {
+    fn text(&self) -> String {
+        let mut rows = Vec::new();
+        for model in &self.models {
+            let row = |deployment: String, state: &str, allocations: String| {
+                [
+                    model.model_id.clone(),
+                    cell(model.task.as_ref()),
+                    cell(model.size_bytes.map(HumanBytes)),
+                    deployment,
+                    state.to_owned(),
+                    allocations,
+                    cell(model.hub_model_id.as_ref()),
+                    cell(
+                        model
+                            .hub_commit
+                            .as_ref()
+                            .map(|commit| commit.chars().take(SHORT_COMMIT).collect::<String>()),
+                    ),
+                ]
+            };
+            if model.deployments.is_empty() {
+                rows.push(row(String::new(), "not deployed", String::new()));
+            }
+            for deployment in &model.deployments {
+                let id = &deployment.deployment_id;
+                rows.push(row(
+                    if *id == model.model_id { String::new() } else { id.clone() },
+                    deployment.state.name(),
+                    format!("{}/{}", deployment.allocations, deployment.target_allocations),
+                ));
+            }
+        }
+        if rows.is_empty() {
+            return "no models".to_owned();
+        }
+        let header =
+            ["MODEL", "TASK", "SIZE", "DEPLOYMENT", "STATE", "ALLOCATIONS", "HUB ID", "COMMIT"];
+        table(header, &rows)
+    }
+}

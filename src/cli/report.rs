@@ -1,0 +1,93 @@
+//! Results on standard output: a table for people, or JSON for programs. Nothing else is ever printed there.
+
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Write as _};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::error::Error;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// How results are printed.
+#[derive(Debug, Args)]
+pub(super) struct ReportArguments {
+    /// Print a table, or one JSON document
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
+    output: Format,
+}
+
+/// What can be shown to people; programs get it as serde writes it.
+pub(super) trait Report: Serialize {
+    /// The text, without a line break at the end.
+    fn text(&self) -> String;
+}
+
+impl ReportArguments {
+    /// Prints a result.
+    pub(super) fn print(&self, report: &impl Report) -> Result<(), Error> {
+        let mut text = match self.output {
+            Format::Table => printable(&report.text()),
+            Format::Json => serde_json::to_string_pretty(report).map_err(io::Error::from)?,
+        };
+        text.push('\n');
+        match io::stdout().lock().write_all(text.as_bytes()) {
+            // Who reads has read enough, as `head` does.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+/// What the cluster says must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// Rows under a header, in columns as wide as they must be. Columns in which no row has anything are left out.
+pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let widest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        if widest == 0 && !rows.is_empty() { 0 } else { widest.max(header[column].len()) }
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |cells: &[String; N]| {
+        let mut line = String::new();
+        for (cell, width) in cells.iter().zip(widths).filter(|(_, width)| *width > 0) {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        line.trim_end().to_owned()
+    };
+    let header = header.map(str::to_owned);
+    let lines: Vec<String> = std::iter::once(&header).chain(rows).map(line).collect();
+    lines.join("\n")
+}
+
+/// What is there, or nothing.
+pub(super) fn cell(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_must_be() {
+        let row = |a: &str, b: &str| [a.to_owned(), String::new(), b.to_owned()];
+        let text = table(["ID", "NONE", "STATE"], &[row("a-long-one", "x"), row("ü", "y")]);
+        assert_eq!(text, "ID          STATE\na-long-one  x\nü           y");
+        assert_eq!(table(["ID", "STATE"], &[]), "ID  STATE");
+    }
+
+    #[test]
+    fn terminals_are_not_steered() {
+        assert_eq!(printable("a\x1b[31mb\nc\r"), "a\u{fffd}[31mb\nc\u{fffd}");
+    }
+}

@@ -1,0 +1,161 @@
+//! How a model is started, for `import --start` and `start`.
+
+use std::time::Duration;
+
+use clap::{Arg, Args, ValueEnum};
+use serde::Serialize;
+
+use super::report::Report;
+use super::units;
+use crate::elasticsearch::{
+    ByteSize, Client, Deployment, DeploymentError, Priority, ServedId, SmokeTest, StartOptions,
+    WaitFor,
+};
+use crate::progress::Progress;
+
+const HEADING: &str = "Starting";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Wait {
+    /// Until the cluster has accepted the start
+    Starting,
+    /// Until one allocation answers
+    Started,
+    /// Until all allocations answer
+    FullyAllocated,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PriorityName {
+    Normal,
+    /// Gives way to others: one allocation of one thread
+    Low,
+}
+
+/// The options of a start.
+#[derive(Debug, Args)]
+#[command(next_help_heading = HEADING)]
+pub(super) struct StartArguments {
+    /// What to wait for
+    #[arg(long, value_name = "STATE", value_enum, default_value = "started")]
+    wait_for: Wait,
+    /// How long to wait, such as 90s, 5m or 1h
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "60s")]
+    start_timeout: Duration,
+    /// The deployment's id, if not the model's (Elasticsearch 8.8 and later)
+    #[arg(long, value_name = "ID")]
+    deployment_id: Option<ServedId>,
+    /// Copies of the model that work beside each other
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
+    number_of_allocations: Option<u32>,
+    /// Threads of each copy: 1, 2, 4, 8, 16 or 32. More answer one text sooner; more allocations answer more texts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    threads_per_allocation: Option<u32>,
+    /// What goes first where memory is short
+    #[arg(long, value_name = "PRIORITY", value_enum)]
+    priority: Option<PriorityName>,
+    /// How many requests may wait
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
+    queue_capacity: Option<u32>,
+    /// Memory on each node for answers to texts that come again, such as 100mb; 0b for none [default: the model's size]
+    #[arg(long, value_name = "SIZE")]
+    cache_size: Option<ByteSize>,
+    /// Let the number of allocations follow the load, with at least so many (Elasticsearch 8.16 and later)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2_147_483_647))]
+    min_allocations: Option<u32>,
+    /// Let the number of allocations follow the load, with at most so many (Elasticsearch 8.16 and later)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
+    max_allocations: Option<u32>,
+    /// Then send one text that suits the task, and print the answer
+    #[arg(long)]
+    smoke_test: bool,
+}
+
+/// A model that has been started.
+#[derive(Debug, Serialize)]
+pub(super) struct Started {
+    #[serde(flatten)]
+    pub(super) deployment: Deployment,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) smoke_test: Option<SmokeTest>,
+}
+
+impl Report for Started {
+    fn text(&self) -> String {
+        let Deployment { deployment_id, state, .. } = &self.deployment;
+        let mut text = format!("{deployment_id} {}", state.name());
+        if let Some(test) = &self.smoke_test {
+            text += &format!("\nsmoke test ({}): {}", test.task, test.summary);
+        }
+        text
+    }
+}
+
+impl StartArguments {
+    /// Makes an option of a start useless without `--start`.
+    pub(super) fn requiring_start(argument: Arg) -> Arg {
+        if argument.get_help_heading() == Some(HEADING) {
+            argument.requires("start")
+        } else {
+            argument
+        }
+    }
+
+    /// The settings, checked as far as that can be done without a cluster.
+    pub(super) fn options(&self) -> Result<StartOptions, DeploymentError> {
+        let options = StartOptions {
+            deployment_id: self.deployment_id.clone(),
+            wait_for: match self.wait_for {
+                Wait::Starting => WaitFor::Starting,
+                Wait::Started => WaitFor::Started,
+                Wait::FullyAllocated => WaitFor::FullyAllocated,
+            },
+            timeout: self.start_timeout,
+            number_of_allocations: self.number_of_allocations,
+            threads_per_allocation: self.threads_per_allocation,
+            priority: self.priority.map(|priority| match priority {
+                PriorityName::Normal => Priority::Normal,
+                PriorityName::Low => Priority::Low,
+            }),
+            queue_capacity: self.queue_capacity,
+            cache_size: self.cache_size.clone(),
+            min_allocations: self.min_allocations,
+            max_allocations: self.max_allocations,
+        };
+        options.check()?;
+        if self.smoke_test && options.wait_for == WaitFor::Starting {
+            let text =
+                "--smoke-test needs a model that answers: wait for started or fully_allocated";
+            return Err(DeploymentError::Settings(text.into()));
+        }
+        Ok(options)
+    }
+
+    /// Starts a model, and asks it. `stop` ends the wait and leaves everything in the cluster as it is.
+    pub(super) async fn start(
+        &self,
+        client: &Client,
+        model_id: &ServedId,
+        progress: Progress,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Started, DeploymentError> {
+        let options = self.options()?;
+        let deployment_id = options.deployment_id.as_ref().unwrap_or(model_id);
+        let work = async {
+            let deployment = options.start(client, model_id, progress).await?;
+            let smoke_test = match self.smoke_test {
+                true => Some(SmokeTest::run(client, model_id, deployment_id).await?),
+                false => None,
+            };
+            Ok(Started { deployment, smoke_test })
+        };
+        tokio::select! {
+            started = work => started,
+            () = stop => Err(DeploymentError::Interrupted {
+                model_id: model_id.clone(),
+                deployment_id: deployment_id.clone(),
+            }),
+        }
+    }
+}

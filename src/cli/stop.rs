@@ -1,0 +1,66 @@
+//! `rust-eland stop`.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::arguments::ConnectionArguments;
+use super::report::{Report, ReportArguments};
+use crate::elasticsearch::{Client, DeploymentError, ServedId};
+use crate::error::Error;
+
+#[derive(Debug, Args)]
+pub(super) struct StopArguments {
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    #[command(flatten)]
+    report: ReportArguments,
+    /// The model, all of whose deployments are stopped, or one deployment
+    #[arg(value_name = "ID")]
+    id: ServedId,
+    /// Stop only this deployment of the model
+    #[arg(long, value_name = "ID")]
+    deployment_id: Option<ServedId>,
+    /// Stop it even if ingest pipelines or inference endpoints use it; they will fail
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Stopped {
+    model_id: String,
+    stopped: Vec<String>,
+}
+
+impl StopArguments {
+    pub(super) async fn execute(self) -> Result<(), Error> {
+        let client = Client::connect(self.connection.connection()?).await?;
+        let model = client.report(&self.id).await?;
+        let mut ids: Vec<_> = model.deployments.into_iter().map(|one| one.deployment_id).collect();
+        // A model and a deployment of another id are told apart by the server, which returns the latter alone.
+        if let Some(wanted) = &self.deployment_id {
+            ids.retain(|id| id == wanted.as_str());
+            if ids.is_empty() {
+                let id = wanted.clone();
+                return Err(DeploymentError::NotFound { what: "deployment", id }.into());
+            }
+        }
+        let mut stopped = Vec::new();
+        for id in ids {
+            let served = id.parse().map_err(|_| Error::Usage(format!("{id:?} cannot be an id")))?;
+            client.stop_deployment(&served, self.force).await?;
+            tracing::info!("{id} is stopped");
+            stopped.push(id);
+        }
+        self.report.print(&Stopped { model_id: model.model_id, stopped })
+    }
+}
+
+impl Report for Stopped {
+    fn text(&self) -> String {
+        if self.stopped.is_empty() {
+            return format!("{} is not deployed", self.model_id);
+        }
+        let lines: Vec<_> = self.stopped.iter().map(|id| format!("{id} stopped")).collect();
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,216 @@
+//! What a cluster has: models, how they are served, and where they came from (contract 6).
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::deployment::{is_unknown, refused};
+use super::stats::Entry;
+use super::{Client, ClientError, Deployment, DeploymentError, ServedId};
+use crate::version::Version;
+
+const ROOT: &str = "_ml/trained_models";
+
+/// Models of one request. The server gives 100 unless asked for more.
+const PAGE: usize = 1000;
+
+/// A model as the cluster has it. Fields that are not known are null.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelReport {
+    /// Its id.
+    pub model_id: String,
+    /// `pytorch` for those that this program imports.
+    pub model_type: Option<String>,
+    /// What it does, by its name in the API.
+    pub task: Option<String>,
+    /// Bytes of the definition.
+    pub size_bytes: Option<u64>,
+    /// The hub repository that it was imported from.
+    pub hub_model_id: Option<String>,
+    /// The commit of that repository.
+    pub hub_commit: Option<String>,
+    /// Ingest pipelines that use it.
+    pub pipelines: Option<u64>,
+    /// Whether the server has every part of the definition. Not told in lists, nor by releases before 8.8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub definition_complete: Option<bool>,
+    /// How it is served, by deployment id.
+    pub deployments: Vec<Deployment>,
+}
+
+impl ModelReport {
+    fn read(configuration: &Value) -> Self {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let metadata = &configuration["metadata"];
+        let inference = configuration["inference_config"].as_object();
+        Self {
+            model_id: text(&configuration["model_id"]).unwrap_or_default(),
+            model_type: text(&configuration["model_type"]),
+            task: inference.and_then(|config| config.keys().next().cloned()),
+            size_bytes: configuration["model_size_bytes"].as_u64().filter(|bytes| *bytes > 0),
+            hub_model_id: text(&metadata["hub_model_id"]),
+            hub_commit: text(&metadata["hub_commit"]),
+            pipelines: None,
+            definition_complete: configuration["fully_defined"].as_bool(),
+            deployments: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        self.size_bytes = entry.size_bytes.filter(|bytes| *bytes > 0).or(self.size_bytes);
+        self.pipelines = entry.pipelines.or(self.pipelines);
+        let is_new = |new: &Deployment| {
+            self.deployments.iter().all(|known| known.deployment_id != new.deployment_id)
+        };
+        if let Some(deployment) = entry.deployment.filter(is_new) {
+            self.deployments.push(deployment);
+        }
+    }
+}
+
+impl Client {
+    /// The models whose ids match a pattern such as `sentence-transformers__*`, by id. `is_any` includes those that are not PyTorch's.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub async fn reports(
+        &self,
+        pattern: Option<&str>,
+        is_any: bool,
+    ) -> Result<Vec<ModelReport>, DeploymentError> {
+        let path = match pattern {
+            Some(pattern) => format!("{ROOT}/{}", encoded(pattern)),
+            None => ROOT.to_owned(),
+        };
+        let found = self.pages(&path, "trained_model_configs", "list the models").await;
+        let found = match found {
+            // An id without a wildcard that is not there.
+            Err(ClientError::Refused { status: 404, kind: Some(_), .. }) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut models: BTreeMap<String, ModelReport> = found
+            .iter()
+            .map(ModelReport::read)
+            .filter(|model| is_any || model.model_type.as_deref() == Some("pytorch"))
+            .map(|model| (model.model_id.clone(), model))
+            .collect();
+        let path = format!("{path}/_stats");
+        for entry in self.pages(&path, "trained_model_stats", "tell of the models").await? {
+            let entry = Entry::read(&entry);
+            if let Some(model) = models.get_mut(&entry.model_id) {
+                model.add(entry);
+            }
+        }
+        Ok(models.into_values().collect())
+    }
+
+    /// A model, by its id or that of a deployment; of the latter only that deployment.
+    ///
+    /// # Errors
+    /// [`DeploymentError::NotFound`], or when the cluster does not answer.
+    pub async fn report(&self, id: &ServedId) -> Result<ModelReport, DeploymentError> {
+        let entries = self.stats(id).await?;
+        let Some(model_id) = entries.first().and_then(|entry| entry.model_id.parse().ok()) else {
+            return Err(not_found(id));
+        };
+        let mut model = ModelReport::read(&self.configuration(&model_id).await?);
+        entries.into_iter().for_each(|entry| model.add(entry));
+        Ok(model)
+    }
+
+    /// The configuration of a model, with `fully_defined` where the release tells it.
+    pub(super) async fn configuration(&self, id: &ServedId) -> Result<Value, DeploymentError> {
+        let path = format!("{ROOT}/{}", id.segment());
+        let status = format!("{path}?include=definition_status");
+        let answer = if self.supports(Version::DEFINITION_STATUS) {
+            match self.call(Method::GET, &status, None, "show the model").await {
+                // Models that are not PyTorch's have no such status.
+                Err(ClientError::Refused { status: 400, .. }) => {
+                    self.call(Method::GET, &path, None, "show the model").await
+                }
+                other => other,
+            }
+        } else {
+            self.call(Method::GET, &path, None, "show the model").await
+        };
+        let mut answer = found(answer, id, "show")?;
+        let configuration = answer.pointer_mut("/trained_model_configs/0").map(Value::take);
+        configuration.ok_or_else(|| not_found(id))
+    }
+
+    /// The deployments of a model, or the one of that id.
+    pub(super) async fn deployments(
+        &self,
+        id: &ServedId,
+    ) -> Result<Vec<Deployment>, DeploymentError> {
+        let entries = self.stats(id).await?;
+        Ok(entries.into_iter().filter_map(|entry| entry.deployment).collect())
+    }
+
+    async fn stats(&self, id: &ServedId) -> Result<Vec<Entry>, DeploymentError> {
+        let path = format!("{ROOT}/{}/_stats", id.segment());
+        let answer = self.call(Method::GET, &path, None, "tell the model's state").await;
+        found(answer, id, "tell the state of").map(|answer| entries(&answer))
+    }
+
+    /// Deletes a model that must be there.
+    ///
+    /// # Errors
+    /// When there is none, or the server refuses, as for one that is deployed or used, unless it is forced to.
+    pub async fn delete_model(&self, id: &ServedId, force: bool) -> Result<(), DeploymentError> {
+        let force = if force { "?force=true" } else { "" };
+        let path = format!("{ROOT}/{}{force}", id.segment());
+        let answer = self.call(Method::DELETE, &path, None, "delete the model").await;
+        found(answer, id, "delete").map(drop)
+    }
+
+    /// All entries of a list, page by page.
+    async fn pages(&self, path: &str, list: &str, action: &str) -> Result<Vec<Value>, ClientError> {
+        let mut all = Vec::new();
+        for from in (0..).step_by(PAGE) {
+            let page = format!("{path}?from={from}&size={PAGE}");
+            let mut answer = self.call(Method::GET, &page, None, action).await?;
+            let Some(Value::Array(entries)) = answer.get_mut(list).map(Value::take) else { break };
+            // A model has one entry or, in the stats, one for each deployment: fewer than asked for are the last.
+            let is_last = entries.len() < PAGE;
+            all.extend(entries);
+            if is_last {
+                break;
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn entries(answer: &Value) -> Vec<Entry> {
+    answer["trained_model_stats"].as_array().into_iter().flatten().map(Entry::read).collect()
+}
+
+/// A pattern as a segment of a path, its stars and commas kept.
+fn encoded(pattern: &str) -> String {
+    const KEPT: percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'*')
+        .remove(b',');
+    percent_encoding::utf8_percent_encode(pattern, &KEPT).to_string()
+}
+
+fn not_found(id: &ServedId) -> DeploymentError {
+    DeploymentError::NotFound { what: "model or deployment", id: id.clone() }
+}
+
+/// Takes the server's word that a model is not there, and adds to other refusals the way out.
+fn found(
+    answer: Result<Value, ClientError>,
+    id: &ServedId,
+    verb: &str,
+) -> Result<Value, DeploymentError> {
+    answer.map_err(|error| match error {
+        ClientError::Refused { status: 404, reason, .. } if is_unknown(&reason) => not_found(id),
+        other => refused(other, || format!("{verb} {id}")),
+    })
+}

@@ -1,0 +1,236 @@
+//! What the server tells of deployments (contract 6.2), and which fields of it are worth showing.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::reasons::advice;
+
+/// The state of a deployment, or of its part on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The model is being loaded.
+    Starting,
+    /// It answers.
+    Started,
+    /// It is being stopped.
+    Stopping,
+    /// It no longer runs.
+    Stopped,
+    /// It could not be loaded; the reason says why.
+    Failed,
+    /// A state that this program does not know.
+    Unknown,
+}
+
+impl State {
+    fn read(value: &Value) -> Self {
+        match value.as_str() {
+            Some("starting") => Self::Starting,
+            Some("started") => Self::Started,
+            Some("stopping") => Self::Stopping,
+            Some("stopped") => Self::Stopped,
+            Some("failed") => Self::Failed,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Its name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Started => "started",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One deployment of a model. Fields that the cluster's release does not tell are absent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Deployment {
+    /// Its id; the model's where the release knows no others.
+    pub deployment_id: String,
+    /// The model.
+    pub model_id: String,
+    /// What it does.
+    pub state: State,
+    /// Why it is not further, in the server's words.
+    pub reason: Option<String>,
+    /// How many allocations answer.
+    pub allocations: u64,
+    /// How many are wanted.
+    pub target_allocations: u64,
+    /// Threads of each.
+    pub threads_per_allocation: Option<u64>,
+    /// The limits between which the cluster chooses the number of allocations.
+    pub adaptive_allocations: Option<Value>,
+    /// `normal` or `low`.
+    pub priority: Option<String>,
+    /// How many requests may wait.
+    pub queue_capacity: Option<u64>,
+    /// The cache on each node.
+    pub cache_size: Option<String>,
+    /// Texts answered.
+    pub inference_count: u64,
+    /// Requests that failed.
+    pub error_count: u64,
+    /// Where it runs.
+    pub nodes: Vec<Node>,
+}
+
+/// A deployment's part on one node.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Node {
+    /// The node's id.
+    pub id: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// What the part does.
+    pub state: State,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// How many allocations it bears.
+    pub allocations: Option<u64>,
+    /// Texts answered.
+    pub inference_count: u64,
+    /// Milliseconds per text.
+    pub average_inference_time_ms: Option<f64>,
+}
+
+/// One entry of `trained_model_stats`: a model, with one of its deployments if it has any.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) model_id: String,
+    pub(super) size_bytes: Option<u64>,
+    pub(super) pipelines: Option<u64>,
+    pub(super) deployment: Option<Deployment>,
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+impl Entry {
+    /// Reads what is there; releases differ in what they tell.
+    pub(super) fn read(entry: &Value) -> Self {
+        let model_id = text(&entry["model_id"]).unwrap_or_default();
+        let stats = entry.get("deployment_stats").filter(|stats| stats.is_object());
+        Self {
+            size_bytes: entry["model_size_stats"]["model_size_bytes"].as_u64(),
+            pipelines: entry["pipeline_count"].as_u64(),
+            deployment: stats.map(|stats| Deployment::read(&model_id, stats)),
+            model_id,
+        }
+    }
+}
+
+impl Deployment {
+    fn read(model_id: &str, stats: &Value) -> Self {
+        let nodes: Vec<Node> =
+            stats["nodes"].as_array().into_iter().flatten().map(Node::read).collect();
+        let status = &stats["allocation_status"];
+        let started = || nodes.iter().filter(|node| node.state == State::Started);
+        let allocations = status["allocation_count"]
+            .as_u64()
+            .unwrap_or_else(|| started().map(|node| node.allocations.unwrap_or(1)).sum());
+        let target = status["target_allocation_count"].as_u64();
+        let target = target.or_else(|| stats["number_of_allocations"].as_u64());
+        Self {
+            deployment_id: text(&stats["deployment_id"]).unwrap_or_else(|| model_id.to_owned()),
+            model_id: model_id.to_owned(),
+            state: State::read(&stats["state"]),
+            reason: text(&stats["reason"]),
+            allocations,
+            target_allocations: target.unwrap_or(allocations),
+            threads_per_allocation: stats["threads_per_allocation"].as_u64(),
+            adaptive_allocations: stats.get("adaptive_allocations").cloned(),
+            priority: text(&stats["priority"]),
+            queue_capacity: stats["queue_capacity"].as_u64(),
+            cache_size: text(&stats["cache_size"]),
+            inference_count: stats["inference_count"].as_u64().unwrap_or(0),
+            error_count: stats["error_count"].as_u64().unwrap_or(0),
+            nodes,
+        }
+    }
+
+    /// Whether it answers: some allocation is up, or the cluster has scaled it down to none for want of requests.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.state == State::Started && (self.allocations > 0 || self.target_allocations == 0)
+    }
+
+    /// What to do about the reasons, if that is known.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        self.reasons().iter().find_map(|reason| advice(reason))
+    }
+
+    /// Why it is not further: its own reason, then those of the nodes, each once.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons: Vec<String> = self.reason.iter().cloned().collect();
+        for node in &self.nodes {
+            if let Some(reason) = &node.reason
+                && !reasons.iter().any(|known| known.contains(reason.as_str()))
+            {
+                reasons.push(format!("node {}: {reason}", node.name.as_ref().unwrap_or(&node.id)));
+            }
+        }
+        reasons
+    }
+}
+
+impl Node {
+    fn read(node: &Value) -> Self {
+        let (id, info) = node["node"]
+            .as_object()
+            .and_then(|nodes| nodes.iter().next())
+            .map_or((String::new(), &Value::Null), |(id, info)| (id.clone(), info));
+        Self {
+            id,
+            name: text(&info["name"]),
+            state: State::read(&node["routing_state"]["routing_state"]),
+            reason: text(&node["routing_state"]["reason"]),
+            allocations: node["number_of_allocations"].as_u64(),
+            inference_count: node["inference_count"].as_u64().unwrap_or(0),
+            average_inference_time_ms: node["average_inference_time_ms"].as_f64(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_deployment_of_any_release_is_read() {
+        let newest = json!({"model_id": "m", "model_size_stats": {"model_size_bytes": 7},
+            "pipeline_count": 1, "deployment_stats": {"deployment_id": "d", "state": "started",
+            "reason": "", "allocation_status": {"allocation_count": 1, "target_allocation_count": 3},
+            "nodes": [{"node": {"n1": {"name": "one"}}, "routing_state": {"routing_state": "started"}},
+                {"node": {"n2": {}}, "routing_state": {"routing_state": "failed", "reason": "no"}}]}});
+        let entry = Entry::read(&newest);
+        assert_eq!((entry.size_bytes, entry.pipelines), (Some(7), Some(1)));
+        let deployment = entry.deployment.unwrap();
+        assert_eq!(deployment.deployment_id, "d");
+        assert_eq!((deployment.allocations, deployment.target_allocations), (1, 3));
+        assert!(deployment.answers() && deployment.reason.is_none());
+        assert_eq!(deployment.reasons(), ["node n2: no"]);
+
+        let oldest = json!({"model_id": "m", "deployment_stats": {"state": "started",
+            "number_of_allocations": 2, "nodes": [{"routing_state": {"routing_state": "started"}}]}});
+        let deployment = Entry::read(&oldest).deployment.unwrap();
+        assert_eq!(deployment.deployment_id, "m");
+        assert_eq!((deployment.allocations, deployment.target_allocations), (1, 2));
+
+        let odd = json!({"model_id": 3, "deployment_stats": {"state": 1, "nodes": {"a": 2}}});
+        assert_eq!(Entry::read(&odd).deployment.unwrap().state, State::Unknown);
+        assert!(Entry::read(&json!("none")).deployment.is_none());
+    }
+}
