@@ -5,9 +5,12 @@ PYTHON ?= python3
 # What `make image` builds with: docker or podman, whichever is there.
 ENGINE ?= $(shell command -v docker || command -v podman || echo docker)
 IMAGE ?= rust-eland
+# What `make fuzz` runs, and for how many seconds each.
+TARGET ?= safetensors archive legacy folder sentencepiece
+TIME ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm build demo test fmt lint doc image image-test clean
+.PHONY: help prerequisites libtorch minilm build demo test fuzz fmt lint doc image image-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -31,11 +34,25 @@ demo: libtorch minilm ## Build all, start a stand-in for Elasticsearch, import M
 test: libtorch minilm ## Run all tests
 	$(CARGO) test --workspace --locked
 
+# New inputs go to fuzz/found; fuzz/corpus, which `make test` replays, is only read.
+fuzz: libtorch ## Run the fuzz targets (TARGET=archive, TIME=60) with nightly Rust and cargo-fuzz
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
+		echo 'make fuzz needs: rustup toolchain install nightly; cargo install cargo-fuzz' >&2; exit 1; }
+	@for target in $(TARGET); do \
+		mkdir -p fuzz/found/$$target; dictionary=fuzz/$$target.dict; \
+		LD_LIBRARY_PATH="$${LIBTORCH:-$(CURDIR)/.libtorch}/lib" OMP_NUM_THREADS=1 \
+			$(CARGO) +nightly fuzz run $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(TIME) -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=64 -max_len=16384 \
+			$$(test -e $$dictionary && echo -dict=$$dictionary) || exit; \
+	done
+
 fmt: prerequisites ## Format the source
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 lint: libtorch ## Check the formatting and run clippy; warnings are errors
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 doc: libtorch ## Build the documentation; warnings are errors

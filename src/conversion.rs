@@ -456,7 +456,8 @@ fn load(
 ) -> Result<(Box<dyn Model>, Loaded), ConversionError> {
     let labels = i64::try_from(config.labels.len()).unwrap_or(i64::MAX);
     let blueprint = Blueprint { config: &config.json, head: task.head(), labels };
-    let model = (architecture.load)(&checkpoint.weights(), blueprint)?;
+    let model =
+        (architecture.load)(&checkpoint.weights().spelled(architecture.spellings), blueprint)?;
     let (unused, bytes) = checkpoint.finish()?;
     Ok((model, Loaded { unused, bytes }))
 }

@@ -20,6 +20,7 @@ use crate::source::SourceError;
 use crate::torchscript::{TorchError, tensor_over};
 pub use files::{Format, WeightFiles};
 pub use map::Map;
+pub use names::Spellings;
 pub use pickle::PickleError;
 pub use pytorch::PytorchError;
 use safetensors::{SafetensorsError, Slice};
@@ -84,6 +85,11 @@ pub enum CheckpointError {
         /// One line for each tensor that is missing or has another shape.
         problems: Vec<String>,
     },
+    /// Tensors that repeat what little the file holds.
+    #[error(
+        "{0} holds tensors that are far larger than the file itself, which no model needs; refusing. Save it again, as safetensors"
+    )]
+    OutOfProportion(PathBuf),
     /// libtorch could not make a tensor.
     #[error(transparent)]
     Torch(#[from] TorchError),
@@ -146,16 +152,18 @@ impl Stored {
         };
         let tensor = match &self.strides {
             None => tensor,
-            Some(strides) => {
-                // Strides of 0 repeat elements: no more of them than the file justifies.
-                let repeated = shape.iter().try_fold(1i64, |all, &n| all.checked_mul(n));
-                if repeated.is_none_or(|all| usize::try_from(all).is_ok_and(|n| n > file.len())) {
-                    return Err(TorchError::Native("a tensor larger than its file".into()));
-                }
-                tensor.f_as_strided(shape, strides, 0)?.f_contiguous()?
-            }
+            Some(strides) => tensor.f_as_strided(shape, strides, 0)?.f_contiguous()?,
         };
         Ok(if *kind == Kind::Float { tensor } else { tensor.f_to_kind(Kind::Float)? })
+    }
+
+    /// Bytes of memory that [`tensor`](Self::tensor) takes.
+    fn memory(&self) -> usize {
+        if self.slice.kind == Kind::Float && self.strides.is_none() {
+            return 0;
+        }
+        let sizes = self.slice.shape.iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX));
+        sizes.fold(4, usize::saturating_mul)
     }
 }
 
@@ -164,6 +172,8 @@ impl Stored {
 pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<String, Stored>,
+    /// Bytes of all files.
+    size: usize,
     survey: bool,
     ledger: RefCell<Ledger>,
 }
@@ -174,8 +184,11 @@ struct Ledger {
     used: BTreeSet<String>,
     /// Of the tensors handed out, in float32.
     bytes: u64,
+    /// Of the tensors that are not mapped.
+    memory: usize,
+    spellings: Option<&'static Spellings>,
     problems: Vec<String>,
-    failed: Option<TorchError>,
+    failed: Option<CheckpointError>,
 }
 
 impl Checkpoint {
@@ -185,9 +198,11 @@ impl Checkpoint {
     /// When one cannot be read or is not valid.
     pub fn open(files: &WeightFiles) -> Result<Self, CheckpointError> {
         let mut tensors = BTreeMap::new();
+        let mut size = 0;
         for path in &files.shards {
             let map = Arc::new(open(path)?);
             refuse_lfs_pointer(&map, path)?;
+            size += (*map).as_ref().len();
             let stored = |slice, strides| Stored { map: Arc::clone(&map), slice, strides };
             let bytes = (*map).as_ref();
             match files.format {
@@ -212,7 +227,8 @@ impl Checkpoint {
             .into_iter()
             .map(|(name, stored)| (names::canonical(&name), stored))
             .collect();
-        Ok(Self { path: files.path.clone(), tensors, survey: false, ledger: RefCell::default() })
+        let ledger = RefCell::default();
+        Ok(Self { path: files.path.clone(), tensors, size, survey: false, ledger })
     }
 
     /// Opens the weights only to see which models could be loaded from them: all their tensors are placeholders.
@@ -223,10 +239,15 @@ impl Checkpoint {
         Ok(Self { survey: true, ..Self::open(files)? })
     }
 
+    /// The name and shape of every tensor, in the order of the names.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[i64])> {
+        self.tensors.iter().map(|(name, stored)| (name.as_str(), stored.slice.shape.as_slice()))
+    }
+
     /// All of it, names as in the file.
     #[must_use]
     pub fn weights(&self) -> Weights<'_> {
-        Weights { checkpoint: self, prefix: String::new() }
+        Weights { checkpoint: self, prefix: String::new(), spellings: None }
     }
 
     /// Ends the loading of a model. Returns the names of the tensors that nobody asked for, and the bytes of those handed out.
@@ -237,7 +258,7 @@ impl Checkpoint {
     pub fn finish(&self) -> Result<(Vec<String>, u64), CheckpointError> {
         let ledger = self.ledger.take();
         if let Some(error) = ledger.failed {
-            return Err(error.into());
+            return Err(error);
         }
         if !ledger.problems.is_empty() {
             return Err(CheckpointError::Weights {
@@ -245,8 +266,10 @@ impl Checkpoint {
                 problems: ledger.problems,
             });
         }
-        let unused = self.tensors.keys().filter(|name| !ledger.used.contains(*name)).cloned();
-        Ok((unused.collect(), ledger.bytes))
+        let known = |name: &str| ledger.spellings.is_some_and(|s| s.is_leftover(name));
+        let unused =
+            self.tensors.keys().filter(|&name| !ledger.used.contains(name) && !known(name));
+        Ok((unused.cloned().collect(), ledger.bytes))
     }
 }
 
@@ -258,18 +281,33 @@ impl Checkpoint {
 pub struct Weights<'a> {
     checkpoint: &'a Checkpoint,
     prefix: String,
+    spellings: Option<&'static Spellings>,
 }
 
 impl Weights<'_> {
+    /// With the spellings of an architecture.
+    #[must_use]
+    pub fn spelled(self, spellings: &'static Spellings) -> Self {
+        self.checkpoint.ledger.borrow_mut().spellings = Some(spellings);
+        Self { spellings: Some(spellings), ..self }
+    }
+
     /// The tensors below `name`.
     #[must_use]
     pub fn sub(&self, name: impl Display) -> Self {
-        Self { checkpoint: self.checkpoint, prefix: format!("{}{name}.", self.prefix) }
+        Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
     }
 
-    /// The base model's tensors: those below `name` where the file was saved from a model with a head, else all.
+    /// The base model's tensors: those below its name where the file was saved from a model with a head, else all.
     #[must_use]
-    pub fn base(&self, name: &str) -> Self {
+    pub fn base(&self) -> Self {
+        let names = self.spellings.map_or(&[][..], |spellings| spellings.base);
+        names.iter().fold(self.clone(), |weights, name| weights.within(name))
+    }
+
+    /// The tensors below `name` where there are any, else all.
+    #[must_use]
+    pub fn within(&self, name: &str) -> Self {
         let sub = self.sub(name);
         if self.checkpoint.tensors.keys().any(|key| key.starts_with(&sub.prefix)) {
             sub
@@ -278,7 +316,7 @@ impl Weights<'_> {
         }
     }
 
-    /// Whether the tensor is there.
+    /// Whether the tensor is there, under today's name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.checkpoint.tensors.contains_key(&self.name(name))
@@ -296,11 +334,22 @@ impl Weights<'_> {
         self.checkpoint.ledger.borrow_mut().used.extend(below.cloned());
     }
 
-    /// The tensor `name` of `shape`, in float32.
+    /// The tensor `name` of `shape`, in float32, whatever the file calls it.
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Tensor {
-        let name = self.name(name);
+        let mut name = self.name(name);
+        let tensors = &self.checkpoint.tensors;
+        let others = self.spellings.map(|spellings| spellings.others(&name)).unwrap_or_default();
+        if !tensors.contains_key(&name) {
+            if let Some(weight) = self.normalized(&name, shape) {
+                return weight;
+            }
+            if let Some(other) = others.iter().find(|other| tensors.contains_key(*other)) {
+                name.clone_from(other);
+            }
+        }
         let mut ledger = self.checkpoint.ledger.borrow_mut();
-        let tensor = match self.checkpoint.tensors.get(&name) {
+        ledger.used.extend(others.into_iter().filter(|other| *other != name));
+        let tensor = match tensors.get(&name) {
             None => {
                 ledger.problems.push(format!("{name} {shape:?} is missing"));
                 None
@@ -313,12 +362,48 @@ impl Weights<'_> {
                 None
             }
             Some(_) if self.checkpoint.survey => None,
-            Some(stored) => stored.tensor().map_err(|e| ledger.failed = Some(e)).ok(),
+            Some(stored) => {
+                ledger.memory = ledger.memory.saturating_add(stored.memory());
+                // Widening takes four times the file at most, and a few tensors share a storage.
+                let tensor = if ledger.memory > self.checkpoint.size.saturating_mul(8) {
+                    Err(CheckpointError::OutOfProportion(self.checkpoint.path.clone()))
+                } else {
+                    stored.tensor().map_err(Into::into)
+                };
+                tensor.map_err(|e| ledger.failed = Some(e)).ok()
+            }
         };
         if ledger.used.insert(name) {
             ledger.bytes += tensor.as_ref().map_or(0, |tensor| 4 * tensor.numel() as u64);
         }
         tensor.unwrap_or_else(Tensor::new)
+    }
+
+    /// The weight `name` where the file holds its length and its direction instead.
+    fn normalized(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
+        let stem = name.strip_suffix("weight").filter(|stem| stem.ends_with('.'))?;
+        let [length, direction] =
+            [names::LENGTH, names::DIRECTION].map(|part| format!("{stem}{part}"));
+        let tensors = &self.checkpoint.tensors;
+        let held = &tensors.get(&length).filter(|_| tensors.contains_key(&direction))?.slice.shape;
+        // One length for each part of the direction along some axes, mostly the first, or one for all of it.
+        let fits = |(held, whole): (&i64, &i64)| *held == 1 || held == whole;
+        let fits = held.is_empty() || held.len() == shape.len() && held.iter().zip(shape).all(fits);
+        let by_rows =
+            shape.iter().enumerate().map(|(axis, &size)| if axis == 0 { size } else { 1 });
+        let lengths = if fits { held.clone() } else { by_rows.collect() };
+        let all = Self { prefix: String::new(), ..self.clone() };
+        let (length, direction) = (all.tensor(&length, &lengths), all.tensor(&direction, shape));
+        let of_one = |axis: &i64| lengths.get(*axis as usize).is_none_or(|&size| size == 1);
+        let axes: Vec<i64> = (0..shape.len() as i64).filter(of_one).collect();
+        Some(all.derived(|| {
+            // No axis at all would mean all of them.
+            let norm = match &axes[..] {
+                [] => direction.f_abs()?,
+                axes => direction.f_norm_scalaropt_dim(2, axes, true)?,
+            };
+            Ok(direction.f_mul(&length.f_div(&norm)?)?)
+        }))
     }
 
     /// A tensor that is computed from tensors handed out, so that the graph need not. Nothing is computed, and a placeholder
@@ -339,7 +424,7 @@ impl Weights<'_> {
                 tensor
             }
             Err(error) => {
-                ledger.failed = Some(error);
+                ledger.failed = Some(error.into());
                 Tensor::new()
             }
         }
@@ -353,5 +438,39 @@ impl Weights<'_> {
 impl Display for Weights<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.prefix.trim_end_matches('.'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(name: &str, format: Format) -> Checkpoint {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints");
+        Checkpoint::open(&WeightFiles::one(format, root.join(name))).unwrap()
+    }
+
+    #[test]
+    fn float32_is_mapped_and_all_else_is_not() {
+        for (name, format) in [
+            ("zip/pytorch_model.bin", Format::Pytorch),
+            ("sharded-safetensors/model-00001-of-00002.safetensors", Format::Safetensors),
+            ("values-zip/pytorch_model.bin", Format::Pytorch),
+            ("safetensors-float16/model.safetensors", Format::Safetensors),
+        ] {
+            let checkpoint = open(name, format);
+            let weights = checkpoint.weights();
+            for (tensor, stored) in &checkpoint.tensors {
+                let file = (*stored.map).as_ref().as_ptr_range();
+                let made = weights.tensor(tensor, &stored.slice.shape);
+                let address = made.data_ptr().cast_const().cast();
+                let as_it_is = stored.slice.kind == Kind::Float && stored.strides.is_none();
+                assert_eq!(
+                    file.contains(&address),
+                    as_it_is && stored.slice.length > 0,
+                    "{name} {tensor}"
+                );
+            }
+        }
     }
 }

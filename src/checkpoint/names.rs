@@ -1,21 +1,65 @@
-//! Old spellings of parameter names.
+//! Old spellings of parameter names: those that any file may have, and those of an architecture.
 
 use std::collections::BTreeMap;
 
-/// The name that Transformers gives a parameter today. Checkpoints converted from TensorFlow call LayerNorm's weight gamma and its
-/// bias beta.
-pub(super) fn canonical(name: &str) -> String {
-    if let Some(stem) = name.strip_suffix(".gamma") {
-        format!("{stem}.weight")
-    } else if let Some(stem) = name.strip_suffix(".beta") {
-        format!("{stem}.bias")
-    } else {
-        name.to_owned()
+/// What the files of an architecture call its tensors, beside the names that Transformers has today.
+#[derive(Debug)]
+pub struct Spellings {
+    /// The base model's name, or names one within the other. Files that were saved from the base model alone lack it.
+    pub base: &'static [&'static str],
+    /// Names of one and the same tensor, today's first.
+    pub same: &'static [&'static [&'static str]],
+    /// What files hold for other purposes than the task's: any whole parts of names. It is not reported when nothing uses it.
+    pub leftover: &'static [&'static str],
+}
+
+impl Spellings {
+    /// Other names of a tensor.
+    pub(super) fn others(&self, name: &str) -> Vec<String> {
+        let of = |group: &&[&str]| {
+            let (today, others) = group.split_first()?;
+            let before = name.strip_suffix(today)?;
+            (before.is_empty() || before.ends_with('.'))
+                .then(|| others.iter().map(|other| format!("{before}{other}")).collect())
+        };
+        self.same.iter().find_map(of).unwrap_or_default()
+    }
+
+    /// Whether a tensor that nothing uses need not be reported.
+    pub(super) fn is_leftover(&self, name: &str) -> bool {
+        /// Of every architecture's embeddings: constants that old releases saved with the parameters.
+        const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
+        let name = format!(".{name}.");
+        let mut known = self.leftover.iter().chain(&BUFFERS);
+        known.any(|part| name.contains(&format!(".{part}.")))
     }
 }
 
-/// Begins every name where the whole file was saved from within a wrapper: data-parallel training, or sentence-transformers.
-const WRAPPERS: [&str; 2] = ["module.", "0.auto_model."];
+/// Ends of names, and what Transformers calls them today. Checkpoints converted from TensorFlow call LayerNorm's weight gamma and its
+/// bias beta; a weight that is kept as its length and its direction has other names since PyTorch 2.0.
+const ENDS: [(&str, &str); 4] = [
+    ("gamma", "weight"),
+    ("beta", "bias"),
+    ("parametrizations.weight.original0", LENGTH),
+    ("parametrizations.weight.original1", DIRECTION),
+];
+
+/// The two parts of a weight under weight normalization (Salimans and Kingma 2016, arXiv:1602.07868), g and v there.
+pub(super) const LENGTH: &str = "weight_g";
+pub(super) const DIRECTION: &str = "weight_v";
+
+/// The name that Transformers gives a parameter today.
+pub(super) fn canonical(name: &str) -> String {
+    let today = ENDS.iter().find_map(|(old, new)| {
+        let stem = name.strip_suffix(old)?;
+        stem.ends_with('.').then(|| format!("{stem}{new}"))
+    });
+    today.unwrap_or_else(|| name.to_owned())
+}
+
+/// Begins every name where the whole file was saved from within a wrapper: data-parallel training, sentence-transformers, a compiled
+/// model, Lightning.
+const WRAPPERS: [&str; 4] = ["module.", "0.auto_model.", "_orig_mod.", "model."];
 
 /// Takes wrappers' prefixes off the names where all of them have them.
 pub(super) fn unwrap<T>(mut tensors: BTreeMap<String, T>) -> BTreeMap<String, T> {
@@ -45,6 +89,41 @@ mod tests {
         assert_eq!(unwrapped(&["module.a", "module.module.b"]), ["a", "module.b"]);
         assert_eq!(unwrapped(&["module.0.auto_model.a"]), ["a"]);
         assert_eq!(unwrapped(&["module.a", "b"]), ["b", "module.a"]);
+        assert_eq!(unwrapped(&["model._orig_mod.a", "model._orig_mod.b.c"]), ["a", "b.c"]);
         assert!(unwrapped(&["module."]) == [""] && unwrapped(&[]).is_empty());
+    }
+
+    #[test]
+    fn old_ends_become_today_s() {
+        for (old, today) in [
+            ("a.LayerNorm.gamma", "a.LayerNorm.weight"),
+            ("a.LayerNorm.beta", "a.LayerNorm.bias"),
+            ("a.parametrizations.weight.original0", "a.weight_g"),
+            ("a.parametrizations.weight.original1", "a.weight_v"),
+            ("a.weight_g", "a.weight_g"),
+            ("a.alphabeta", "a.alphabeta"),
+            ("gamma", "gamma"),
+        ] {
+            assert_eq!(canonical(old), today);
+        }
+    }
+
+    #[test]
+    fn whole_parts_of_names_are_alike_or_left_over() {
+        let spellings = Spellings {
+            base: &["model"],
+            same: &[&["shared.weight", "encoder.embed_tokens.weight"]],
+            leftover: &["pooler", "encoder.version"],
+        };
+        assert_eq!(spellings.others("model.shared.weight"), ["model.encoder.embed_tokens.weight"]);
+        assert!(spellings.others("unshared.weight").is_empty());
+        for name in
+            ["pooler.dense.bias", "model.pooler.a", "encoder.version", "x.embeddings.position_ids"]
+        {
+            assert!(spellings.is_leftover(name), "{name}");
+        }
+        for name in ["poolers.a", "encoder.versions", "position_ids", "version"] {
+            assert!(!spellings.is_leftover(name), "{name}");
+        }
     }
 }

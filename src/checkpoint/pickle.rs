@@ -63,8 +63,11 @@ enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
+    /// Calls another with arguments of its own, and gives the result a class and attributes.
+    RebuildFromType,
     Size,
-    Device,
+    /// Makes what training scripts keep beside the weights.
+    Leftover,
     Storage(Kind),
 }
 
@@ -73,9 +76,22 @@ impl Global {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::RebuildTensor,
-            ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+                Self::RebuildParameter
+            }
+            ("torch._tensor", "_rebuild_from_type_v2") => Self::RebuildFromType,
             ("torch", "Size") => Self::Size,
-            ("torch", "device") => Self::Device,
+            ("torch", "device" | "Tensor")
+            | ("torch.nn.parameter", "Parameter")
+            | ("numpy", "dtype")
+            | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar")
+            | ("_codecs", "encode")
+            | ("builtins" | "__builtin__", "set") => Self::Leftover,
+            (
+                "torch",
+                "float64" | "float32" | "float16" | "bfloat16" | "int64" | "int32" | "int16"
+                | "int8" | "uint8" | "bool",
+            ) => Self::Leftover,
             ("torch" | "torch.cuda", storage) => Self::Storage(match storage {
                 "DoubleStorage" => Kind::Double,
                 "FloatStorage" => Kind::Float,
@@ -347,6 +363,12 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.extend_dict(&items)?;
             }
+            // Sets, of no use: EMPTY_SET, ADDITEMS
+            0x8f => self.push(Value::Other),
+            0x90 => {
+                self.pop_mark()?;
+                self.top()?;
+            }
             // The memo
             b'q' => {
                 let [slot] = self.array()?;
@@ -384,12 +406,12 @@ impl<'a> Machine<'a> {
             }
             // REDUCE and NEWOBJ: a name applied to arguments
             b'R' | 0x81 => self.apply()?,
-            // BUILD: attributes of an object; state dicts carry their modules' versions so
+            // BUILD: attributes of an object, which are of no use; state dicts carry their modules' versions so
             b'b' => {
                 self.pop()?;
                 let object = self.top()?;
-                if !matches!(self.value(object), Value::Dict(_)) {
-                    return Err(self.error("attributes are set of what is no dict".into()));
+                if !matches!(self.value(object), Value::Dict(_) | Value::Other) {
+                    return Err(self.error("attributes are set of what has none".into()));
                 }
             }
             b'Q' => self.storage()?,
@@ -430,7 +452,20 @@ impl<'a> Machine<'a> {
                 self.stack.push(same);
                 return Ok(());
             }
-            (Global::Device, _) => Value::Other,
+            (Global::RebuildFromType, &[callee, _class, arguments, ..]) => {
+                let inner = matches!(
+                    self.value(callee),
+                    Value::Global(Global::RebuildTensor | Global::RebuildParameter)
+                );
+                if !inner {
+                    return Err(
+                        self.error(format!("{:?} of something else", Global::RebuildFromType))
+                    );
+                }
+                self.stack.extend([callee, arguments]);
+                return self.apply();
+            }
+            (Global::Leftover, _) => Value::Other,
             _ => return Err(self.error(format!("{callee:?} has other arguments"))),
         };
         self.push(made);

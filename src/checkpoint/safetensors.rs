@@ -3,9 +3,16 @@
 //! Source: the format's description in the safetensors repository. Everything is checked before a byte is handed out.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tch::Kind;
+
+/// More tensors, and more axes, than any model has.
+const MAX_TENSORS: usize = 1 << 18;
+const MAX_RANK: usize = 8;
 
 /// Longer headers are refused by the reference implementation too.
 const MAX_HEADER: u64 = 100_000_000;
@@ -58,11 +65,85 @@ pub enum SafetensorsError {
     },
 }
 
+/// The tensors of a header. Read without a detour, so that one that is full of something else takes no memory.
+struct Header(BTreeMap<String, Entry>);
+
 #[derive(Deserialize)]
 struct Entry {
     dtype: String,
-    shape: Vec<u64>,
+    shape: Shape,
     data_offsets: (u64, u64),
+}
+
+struct Shape(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tensors;
+
+        impl<'de> Visitor<'de> for Tensors {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut tensors = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    if tensors.len() == MAX_TENSORS {
+                        let reason = format!("it has more than {MAX_TENSORS} tensors");
+                        return Err(A::Error::custom(reason));
+                    }
+                    match tensors.entry(name) {
+                        Slot::Vacant(slot) => {
+                            slot.insert(map.next_value()?);
+                        }
+                        Slot::Occupied(slot) => {
+                            let reason = format!("it has two tensors {:?}", slot.key());
+                            return Err(A::Error::custom(reason));
+                        }
+                    }
+                }
+                Ok(Header(tensors))
+            }
+        }
+
+        deserializer.deserialize_map(Tensors)
+    }
+}
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Sizes;
+
+        impl<'de> Visitor<'de> for Sizes {
+            type Value = Shape;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of sizes")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
+                let mut sizes = Vec::new();
+                while let Some(size) = seq.next_element()? {
+                    if sizes.len() == MAX_RANK {
+                        return Err(A::Error::custom(format!(
+                            "a shape has more than {MAX_RANK} sizes"
+                        )));
+                    }
+                    sizes.push(size);
+                }
+                Ok(Shape(sizes))
+            }
+        }
+
+        deserializer.deserialize_seq(Sizes)
+    }
 }
 
 /// Reads the header of a whole file and returns where each tensor lies.
@@ -79,11 +160,9 @@ pub fn read(file: &[u8]) -> Result<BTreeMap<String, Slice>, SafetensorsError> {
     let Some(header) = rest.get(..length as usize) else { return Err(truncated) };
     let start = 8 + length as usize;
 
-    let mut header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header)?;
-    header.remove("__metadata__");
+    let Header(header) = serde_json::from_slice(header)?;
     let mut tensors = BTreeMap::new();
     for (name, entry) in header {
-        let entry: Entry = serde_json::from_value(entry)?;
         let slice = slice(&entry, start)
             .map_err(|reason| SafetensorsError::Tensor { name: name.clone(), reason })?;
         tensors.insert(name, slice);
@@ -127,17 +206,18 @@ fn slice(entry: &Entry, start: usize) -> Result<Slice, String> {
     };
     let (begin, end) = entry.data_offsets;
     let length = end.checked_sub(begin).ok_or("it ends before it begins")?;
-    let wanted = entry.shape.iter().try_fold(size, |all: u64, &n| all.checked_mul(n));
+    let wanted = entry.shape.0.iter().try_fold(size, |all: u64, &n| all.checked_mul(n));
     if wanted != Some(length) {
         return Err(format!(
             "it has {length} bytes, which is not what {:?} of {} needs",
-            entry.shape, entry.dtype
+            entry.shape.0, entry.dtype
         ));
     }
     let as_size =
         |n: u64| usize::try_from(n).map_err(|_| "it lies beyond this machine's memory".to_owned());
     let shape = entry
         .shape
+        .0
         .iter()
         .map(|&n| i64::try_from(n).map_err(|_| "its shape is too large".to_owned()));
     Ok(Slice {
@@ -188,6 +268,9 @@ mod tests {
             refused(&one("[2]", 18446744073709551608, 18446744073709551615), 8)
                 .contains("tensor a")
         );
+        assert!(refused(&one("[1,1,1,1,1,1,1,1,1]", 0, 4), 4).contains("more than 8 sizes"));
+        let twice = one("[1]", 0, 4).repeat(2).replace("}{", ",");
+        assert!(refused(&twice, 4).contains("two tensors"));
         assert!(refused("{\"a\":1}", 0).contains("header is not valid"));
         assert!(refused("[", 0).contains("header is not valid"));
         assert!(read(&[0; 7]).is_err());

@@ -11,7 +11,7 @@ const MAX_ENTRIES: u64 = 1 << 18;
 /// Where each entry's bytes lie, by name.
 ///
 /// # Errors
-/// When the directory is damaged, or an entry is compressed, encrypted or beyond the end.
+/// When the directory is damaged, or an entry is compressed, encrypted, beyond the end or named as if it were elsewhere.
 pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, String> {
     let (mut at, count) = directory(file).ok_or("its directory is missing; it is truncated")?;
     if count > MAX_ENTRIES {
@@ -22,6 +22,11 @@ pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, Strin
         let entry = Entry::read(file, at).ok_or("its directory is damaged")?;
         at = entry.next;
         let name = std::str::from_utf8(entry.name).map_err(|_| "an entry's name is not UTF-8")?;
+        // Nothing is extracted; whoever writes such a name hopes that somebody does.
+        if name.starts_with('/') || name.contains('\\') || name.split('/').any(|part| part == "..")
+        {
+            return Err(format!("its entry {name:?} leads out of the archive; refusing"));
+        }
         if name.ends_with('/') {
             continue;
         }

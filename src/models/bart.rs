@@ -13,8 +13,16 @@ use super::layers::{
 use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_sizes, read_config,
 };
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::{TorchError, arange, slice};
+
+/// What its files call things. There is one table of words under up to three names; fairseq's version and the head for generating text
+/// are in old files.
+pub(super) static SPELLINGS: Spellings = Spellings {
+    base: &["model"],
+    same: &[&["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]],
+    leftover: &["encoder.version", "decoder.version", "final_logits_bias", "lm_head.weight"],
+};
 
 /// `BartConfig`, with its defaults.
 #[derive(Debug, Deserialize)]
@@ -117,8 +125,8 @@ pub(super) fn load(
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let config = BartConfig::read(blueprint.config)?;
-    let base = weights.base("model");
-    let words = words(&base, &config);
+    let base = weights.base();
+    let words = base.tensor("shared.weight", &[config.vocab_size, config.d_model]);
     let hidden = config.d_model;
     let head = match blueprint.head {
         Head::Base => BartHead::None,
@@ -146,24 +154,7 @@ pub(super) fn load(
         decoder: Stack::load(&base.sub("decoder"), &config, Side::Decoder),
         head,
     };
-    // Known, and rightly left out: fairseq's version, and the head for generating text.
-    base.ignore("encoder.version");
-    base.ignore("decoder.version");
-    weights.ignore("final_logits_bias");
-    weights.ignore("lm_head.weight");
     Ok(Box::new(bart))
-}
-
-/// The one table of words, which a file holds under up to three names.
-fn words(base: &Weights<'_>, config: &BartConfig) -> Tensor {
-    const NAMES: [&str; 3] =
-        ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
-    let found = NAMES.into_iter().find(|name| base.has(name)).unwrap_or(NAMES[0]);
-    let words = base.tensor(found, &[config.vocab_size, config.d_model]);
-    for name in NAMES {
-        base.ignore(name);
-    }
-    words
 }
 
 /// The head of `BartForConditionalGeneration`.

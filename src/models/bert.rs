@@ -7,7 +7,14 @@ use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{Activation, ActivationLayer, LayerNorm, Linear, PositionEmbedding};
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config};
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
+
+/// What its files call things. The pooler and the heads of pre-training are in most of them.
+pub(super) static SPELLINGS: Spellings = Spellings {
+    base: &["bert"],
+    same: &[&["cls.predictions.bias", "cls.predictions.decoder.bias"]],
+    leftover: &["pooler", "cls"],
+};
 
 /// `BertConfig`, with its defaults. RoBERTa and ELECTRA write the same fields.
 #[derive(Debug, Deserialize)]
@@ -88,7 +95,7 @@ pub(super) fn load(
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let config = BertConfig::read(blueprint.config)?;
-    let base = weights.base("bert");
+    let base = weights.base();
     let encoder = encoder(&base, &config);
     let hidden = config.hidden_size;
     let head = TaskHead::load(
@@ -101,13 +108,12 @@ pub(super) fn load(
             let transform = head.sub("transform");
             let act = transform.sub("transform_act_fn");
             let shape = [config.vocab_size, hidden];
-            let biases = &["bias", "decoder.bias"];
             let tied = config.tie_word_embeddings;
             MaskedLmHead {
                 dense: Linear::load(&transform.sub("dense"), hidden, hidden),
                 activation: ActivationLayer::load(config.hidden_act, &act),
                 norm: LayerNorm::load(&transform.sub("LayerNorm"), hidden, config.layer_norm_eps),
-                decoder: decoder(&head, "decoder", biases, encoder.words(), shape, tied),
+                decoder: decoder(&head, "decoder", "bias", encoder.words(), shape, tied),
             }
         },
         // BertPooler, and a classifier on it.
@@ -117,8 +123,5 @@ pub(super) fn load(
             classifier: Linear::load(&weights.sub("classifier"), hidden, blueprint.labels),
         },
     );
-    // Known, and rightly left out where the task has none: the pooler and the pre-training heads.
-    base.ignore_all("pooler");
-    weights.ignore_all("cls");
     Ok(Box::new(EncoderModel { encoder, head }))
 }

@@ -13,8 +13,22 @@ use super::{
     Blueprint, ConfigError, Dimensions, Inputs, MAX_SIZE, Model, Output, check_encoder,
     check_sizes, read_config,
 };
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::{Size, TorchError, arange, expand, slice, view};
+
+/// What its files call things. They hold absolute positions that the input is not biased by, and the heads of other tasks, among them
+/// that of the discriminator that v3 was trained with.
+pub(super) static SPELLINGS: Spellings = Spellings {
+    base: &["deberta"],
+    same: &[&["cls.predictions.bias", "cls.predictions.decoder.bias"]],
+    leftover: &[
+        "pooler",
+        "cls",
+        "lm_predictions",
+        "mask_predictions",
+        "embeddings.position_embeddings",
+    ],
+};
 
 /// `DebertaV2Config`, with its defaults, and what the layers read beside it.
 #[derive(Debug, Deserialize)]
@@ -215,7 +229,7 @@ pub(super) fn load(
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let config = DebertaV2Config::read(blueprint.config)?;
-    let base = weights.base("deberta");
+    let base = weights.base();
     let embeddings = Embeddings::load(&base.sub("embeddings"), &config);
     let encoder = Encoder::load(&base.sub("encoder"), &config);
     let hidden = config.hidden_size;
@@ -231,13 +245,6 @@ pub(super) fn load(
             classifier: Linear::load(&weights.sub("classifier"), hidden, blueprint.labels),
         },
     );
-    // Known, and rightly left out: absolute positions that the input is not biased by, and the heads of other tasks, among them
-    // that of the discriminator that v3 was trained with.
-    base.ignore("embeddings.position_ids");
-    base.ignore_all("embeddings.position_embeddings");
-    for head in ["pooler", "cls", "lm_predictions", "mask_predictions"] {
-        weights.ignore_all(head);
-    }
     Ok(Box::new(Deberta { embeddings, encoder, head }))
 }
 
@@ -669,17 +676,17 @@ fn masked_lm(weights: &Weights<'_>, config: &DebertaV2Config, words: &Tensor) ->
             dense: Linear::load(&new.sub("dense"), hidden, hidden),
             activation: activation(&new),
             norm: config.norm(&new),
-            decoder: decoder(&new, "decoder", &["bias"], words, [vocabulary, hidden], true),
+            decoder: decoder(&new, "decoder", "bias", words, [vocabulary, hidden], true),
         };
     }
     let (transform, width) = (old.sub("transform"), config.embedding_size());
-    let (biases, shape) = (&["bias", "decoder.bias"], [vocabulary, width]);
+    let shape = [vocabulary, width];
     let tied = config.tie_word_embeddings;
     MaskedLmHead {
         dense: Linear::load(&transform.sub("dense"), hidden, width),
         activation: activation(&transform),
         norm: LayerNorm::load(&transform.sub("LayerNorm"), width, config.layer_norm_eps),
-        decoder: decoder(&old, "decoder", biases, words, shape, tied),
+        decoder: decoder(&old, "decoder", "bias", words, shape, tied),
     }
 }
 

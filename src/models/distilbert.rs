@@ -9,7 +9,14 @@ use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{Activation, ActivationLayer, LayerNorm, Linear, PositionEmbedding};
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config};
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
+
+/// What its files call things. Nearly every DistilBERT began as a masked language model.
+pub(super) static SPELLINGS: Spellings = Spellings {
+    base: &["distilbert"],
+    same: &[],
+    leftover: &["vocab_transform", "vocab_layer_norm", "vocab_projector"],
+};
 
 /// `DistilBertConfig`, with its defaults. Transformers takes the names that BERT gives to three of the fields as well
 /// (`attribute_map`). `sinusoidal_pos_embds` tells only how the table of positions was begun; the file holds it in any case.
@@ -90,7 +97,7 @@ pub(super) fn load(
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let (config, sizes) = read(blueprint.config)?;
-    let base = weights.base("distilbert");
+    let base = weights.base();
     let encoder = Encoder::load(&base, "transformer.layer", &NAMES, &sizes);
     let hidden = sizes.hidden_size;
     let head = TaskHead::load(
@@ -99,14 +106,20 @@ pub(super) fn load(
         hidden,
         || {
             let (words, tied) = (encoder.words(), config.tie_word_embeddings);
-            let biases = &["vocab_projector.bias"];
             let shape = [sizes.vocab_size, hidden];
             let (name, act) = ("vocab_layer_norm", weights.sub("activation"));
             MaskedLmHead {
                 dense: Linear::load(&weights.sub("vocab_transform"), hidden, hidden),
                 activation: ActivationLayer::load(sizes.hidden_act, &act),
                 norm: LayerNorm::load(&weights.sub(name), hidden, sizes.layer_norm_eps),
-                decoder: decoder(weights, "vocab_projector", biases, words, shape, tied),
+                decoder: decoder(
+                    weights,
+                    "vocab_projector",
+                    "vocab_projector.bias",
+                    words,
+                    shape,
+                    tied,
+                ),
             }
         },
         || SequenceHead {
@@ -115,9 +128,5 @@ pub(super) fn load(
             classifier: Linear::load(&weights.sub("classifier"), hidden, blueprint.labels),
         },
     );
-    // Known, and rightly left out where the task has none: the masked language model that nearly every DistilBERT began as.
-    for name in ["vocab_transform", "vocab_layer_norm", "vocab_projector"] {
-        weights.ignore_all(name);
-    }
     Ok(Box::new(EncoderModel { encoder, head }))
 }

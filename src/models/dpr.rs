@@ -11,11 +11,15 @@ use super::layers::Linear;
 use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, MAX_SIZE, Model, Output, read_config,
 };
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::TorchError;
 
 /// The classes in Transformers that are encoders, as `architectures` in `config.json` names them.
 pub(super) const ENCODERS: [&str; 2] = ["DPRContextEncoder", "DPRQuestionEncoder"];
+
+/// What its files call things. Old ones hold a pooler.
+pub(super) static SPELLINGS: Spellings =
+    Spellings { base: &["question_encoder", "ctx_encoder"], same: &[], leftover: &["pooler"] };
 
 /// What `DPRConfig` has more than `BertConfig`.
 #[derive(Debug, Deserialize)]
@@ -65,13 +69,11 @@ pub(super) fn load(
     if blueprint.head != Head::Base {
         return Err(ConfigError::NoHead("DPR", blueprint.head));
     }
-    let weights = weights.base("question_encoder").base("ctx_encoder");
-    let base = weights.base("bert_model");
+    let weights = weights.base();
+    let base = weights.within("bert_model");
     let encoder = encoder(&base, &bert);
     let projection = (dpr.projection_dim > 0)
         .then(|| Linear::load(&weights.sub("encode_proj"), bert.hidden_size, dpr.projection_dim));
-    // Known, and rightly left out: the pooler of old files.
-    base.ignore_all("pooler");
     Ok(Box::new(Dpr { encoder, projection }))
 }
 

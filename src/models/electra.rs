@@ -11,7 +11,14 @@ use super::encoder::{Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{Activation, LayerNorm, Linear};
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
+
+/// What its files call things.
+pub(super) static SPELLINGS: Spellings = Spellings {
+    base: &["electra"],
+    same: &[],
+    leftover: &["generator_predictions", "generator_lm_head", "discriminator_predictions"],
+};
 
 /// `ElectraConfig`.
 #[derive(Debug, Deserialize)]
@@ -47,7 +54,7 @@ pub(super) fn load(
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let (config, sizes) = read(blueprint.config)?;
-    let base = weights.base("electra");
+    let base = weights.base();
     let encoder = Encoder::load(&base, "encoder.layer", &Names::BERT, &sizes);
     let (hidden, width) = (sizes.hidden_size, sizes.embedding_size);
     let head = TaskHead::load(
@@ -58,20 +65,22 @@ pub(super) fn load(
         || {
             let head = weights.sub("generator_predictions");
             let shape = [sizes.vocab_size, width];
-            let biases = &["generator_lm_head.bias"];
             let (words, tied) = (encoder.words(), config.tie_word_embeddings);
             MaskedLmHead {
                 dense: Linear::load(&head.sub("dense"), hidden, width),
                 activation: Activation::Gelu.into(),
                 norm: LayerNorm::load(&head.sub("LayerNorm"), width, sizes.layer_norm_eps),
-                decoder: decoder(weights, "generator_lm_head", biases, words, shape, tied),
+                decoder: decoder(
+                    weights,
+                    "generator_lm_head",
+                    "generator_lm_head.bias",
+                    words,
+                    shape,
+                    tied,
+                ),
             }
         },
         || SequenceHead::load(weights, hidden, blueprint.labels, Activation::Gelu.into()),
     );
-    // Known, and rightly left out where the task has none: the heads of pre-training.
-    for name in ["generator_predictions", "generator_lm_head", "discriminator_predictions"] {
-        weights.ignore_all(name);
-    }
     Ok(Box::new(EncoderModel { encoder, head }))
 }

@@ -209,8 +209,6 @@ impl Embeddings {
         let embeddings = weights.sub("embeddings");
         let width = config.embedding_size;
         let table = |name: &str, rows| embeddings.sub(name).tensor("weight", &[rows, width]);
-        embeddings.ignore("position_ids");
-        embeddings.ignore("token_type_ids");
         let mut positions = None;
         if config.position_embedding == PositionEmbedding::Absolute {
             positions = Some(table("position_embeddings", config.max_position_embeddings));

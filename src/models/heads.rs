@@ -79,20 +79,17 @@ impl MaskedLmHead {
 }
 
 /// The layer `name` from hidden states to the vocabulary, of `shape` `[vocabulary, width]`. Where it is tied its weight is that of
-/// the word embeddings, whatever the file holds, as Transformers ties them after loading. The bias is the first of `biases` that the
-/// file holds: releases differ in what they call it.
+/// the word embeddings, whatever the file holds, as Transformers ties them after loading.
 #[must_use]
 pub fn decoder(
     weights: &Weights<'_>,
     name: &str,
-    biases: &[&str],
+    bias: &str,
     words: &Tensor,
     shape: [i64; 2],
     tied: bool,
 ) -> Linear {
-    let held = biases.iter().find(|bias| weights.has(bias)).or(biases.first());
-    let bias = held.map(|bias| weights.tensor(bias, &shape[..1]));
-    biases.iter().for_each(|bias| weights.ignore(bias));
+    let bias = Some(weights.tensor(bias, &shape[..1]));
     let weight = if tied {
         weights.ignore(&format!("{name}.weight"));
         words.shallow_clone()

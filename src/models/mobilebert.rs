@@ -14,8 +14,15 @@ use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_sizes,
     read_config,
 };
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::{TorchError, slice};
+
+/// What its files call things.
+pub(super) static SPELLINGS: Spellings = Spellings {
+    base: &["mobilebert"],
+    same: &[&["cls.predictions.bias", "cls.predictions.decoder.bias"]],
+    leftover: &["pooler", "cls"],
+};
 
 /// `MobileBertConfig`, with its defaults.
 #[derive(Debug, Deserialize)]
@@ -141,7 +148,7 @@ pub(super) fn load(
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let config = MobileBertConfig::read(blueprint.config)?;
-    let base = weights.base("mobilebert");
+    let base = weights.base();
     let embeddings = Embeddings::load(&base.sub("embeddings"), &config);
     let layer = base.sub("encoder.layer");
     let layers = (0..config.num_hidden_layers).map(|i| Layer::load(&layer.sub(i), &config));
@@ -165,10 +172,6 @@ pub(super) fn load(
             },
         ),
     };
-    // Known, and rightly left out: the buffer of positions, and where the task has none the pooler and the pre-training heads.
-    base.ignore("embeddings.position_ids");
-    base.ignore_all("pooler");
-    weights.ignore_all("cls");
     Ok(Box::new(MobileBert { embeddings, layers, head }))
 }
 
@@ -463,11 +466,11 @@ fn masked_lm(weights: &Weights<'_>, config: &MobileBertConfig, words: &Tensor) -
     } else {
         words
     };
-    let (biases, shape) = (&["bias", "decoder.bias"], [vocabulary, hidden]);
+    let shape = [vocabulary, hidden];
     MaskedLmHead {
         dense: Linear::load(&transform.sub("dense"), hidden, hidden),
         activation: ActivationLayer::load(config.hidden_act, &transform.sub("transform_act_fn")),
         norm: LayerNorm::load(&transform.sub("LayerNorm"), hidden, config.layer_norm_eps),
-        decoder: decoder(&head, "decoder", biases, &whole, shape, true),
+        decoder: decoder(&head, "decoder", "bias", &whole, shape, true),
     }
 }

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::Tensor;
 
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::TorchError;
 pub use inputs::{AttentionForm, Inputs, SpecialTokens};
 
@@ -117,6 +117,8 @@ pub struct Dimensions {
 pub struct Architecture {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
+    /// What its files call things.
+    pub spellings: &'static Spellings,
     /// Its sizes.
     pub dimensions: fn(&Value) -> Result<Dimensions, ConfigError>,
     /// Builds it over the weights.
@@ -126,42 +128,83 @@ pub struct Architecture {
 /// Builds an architecture over its weights.
 pub type Load = fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, ConfigError>;
 
-/// All architectures. A new one is its own file and one line here.
+/// All architectures. A new one is its own file and one entry here.
 pub static ARCHITECTURES: &[Architecture] = &[
-    Architecture { model_type: "bart", dimensions: bart::dimensions, load: bart::load },
-    Architecture { model_type: "bert", dimensions: bert::dimensions, load: bert::load },
-    Architecture { model_type: "camembert", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "bart",
+        spellings: &bart::SPELLINGS,
+        dimensions: bart::dimensions,
+        load: bart::load,
+    },
+    Architecture {
+        model_type: "bert",
+        spellings: &bert::SPELLINGS,
+        dimensions: bert::dimensions,
+        load: bert::load,
+    },
+    Architecture {
+        model_type: "camembert",
+        spellings: &roberta::SPELLINGS,
+        dimensions: roberta::dimensions,
+        load: roberta::load,
+    },
     Architecture {
         model_type: "deberta-v2",
+        spellings: &deberta_v2::SPELLINGS,
         dimensions: deberta_v2::dimensions,
         load: deberta_v2::load,
     },
     Architecture {
         model_type: "distilbert",
+        spellings: &distilbert::SPELLINGS,
         dimensions: distilbert::dimensions,
         load: distilbert::load,
     },
-    Architecture { model_type: "dpr", dimensions: dpr::dimensions, load: dpr::load },
-    Architecture { model_type: "electra", dimensions: electra::dimensions, load: electra::load },
+    Architecture {
+        model_type: "dpr",
+        spellings: &dpr::SPELLINGS,
+        dimensions: dpr::dimensions,
+        load: dpr::load,
+    },
+    Architecture {
+        model_type: "electra",
+        spellings: &electra::SPELLINGS,
+        dimensions: electra::dimensions,
+        load: electra::load,
+    },
     Architecture {
         model_type: "mobilebert",
+        spellings: &mobilebert::SPELLINGS,
         dimensions: mobilebert::dimensions,
         load: mobilebert::load,
     },
-    Architecture { model_type: "mpnet", dimensions: mpnet::dimensions, load: mpnet::load },
+    Architecture {
+        model_type: "mpnet",
+        spellings: &mpnet::SPELLINGS,
+        dimensions: mpnet::dimensions,
+        load: mpnet::load,
+    },
     Architecture {
         model_type: "retribert",
+        spellings: &retribert::SPELLINGS,
         dimensions: retribert::dimensions,
         load: retribert::load,
     },
-    Architecture { model_type: "roberta", dimensions: roberta::dimensions, load: roberta::load },
+    Architecture {
+        model_type: "roberta",
+        spellings: &roberta::SPELLINGS,
+        dimensions: roberta::dimensions,
+        load: roberta::load,
+    },
     Architecture {
         model_type: "squeezebert",
+        spellings: &squeezebert::SPELLINGS,
         dimensions: squeezebert::dimensions,
         load: squeezebert::load,
     },
     Architecture {
         model_type: "xlm-roberta",
+        spellings: &roberta::SPELLINGS,
         dimensions: roberta::dimensions,
         load: roberta::load,
     },

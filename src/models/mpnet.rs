@@ -12,8 +12,15 @@ use super::heads::{SequenceHead, TaskHead};
 use super::layers::{Activation, PositionEmbedding, attention_bias};
 use super::roberta::lm_head;
 use super::{Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, read_config};
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::{TorchError, expand};
+
+/// What its files call things.
+pub(super) static SPELLINGS: Spellings = Spellings {
+    base: &["mpnet"],
+    same: &[&["lm_head.bias", "lm_head.decoder.bias"]],
+    leftover: &["pooler", "lm_head"],
+};
 
 /// `MPNetConfig`, with its defaults.
 #[derive(Debug, Deserialize)]
@@ -106,7 +113,7 @@ pub(super) fn load(
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let (config, sizes) = read(blueprint.config)?;
-    let base = weights.base("mpnet");
+    let base = weights.base();
     let encoder = Encoder::load(&base, "encoder.layer", &NAMES, &sizes);
     let heads = config.num_attention_heads;
     let by_bucket = base
@@ -124,9 +131,6 @@ pub(super) fn load(
             SequenceHead::load(weights, sizes.hidden_size, blueprint.labels, activation)
         },
     );
-    // Known, and rightly left out where the task has none.
-    base.ignore_all("pooler");
-    weights.ignore_all("lm_head");
     Ok(Box::new(MPNet { encoder, by_distance, heads, head }))
 }
 

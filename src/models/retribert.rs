@@ -12,8 +12,12 @@ use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_sizes,
     read_config_over,
 };
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::TorchError;
+
+/// What its files call things. What embeds documents is in them too.
+pub(super) static SPELLINGS: Spellings =
+    Spellings { base: &["retribert"], same: &[], leftover: &["bert_doc", "project_doc"] };
 
 /// `RetriBertConfig`.
 #[derive(Debug, Deserialize)]
@@ -51,7 +55,7 @@ pub(super) fn load(
     if blueprint.head != Head::Base {
         return Err(ConfigError::NoHead("RetriBERT", blueprint.head));
     }
-    let weights = weights.base("retribert");
+    let weights = weights.base();
     let base = weights.sub("bert_query");
     let hidden = bert.hidden_size;
     let shape = [projection_dim, hidden];
@@ -60,9 +64,6 @@ pub(super) fn load(
         pooler: Linear::load(&base.sub("pooler.dense"), hidden, hidden),
         projection: Linear::new(weights.sub("project_query").tensor("weight", &shape), None),
     };
-    // Known, and rightly left out: what embeds documents.
-    weights.ignore_all("bert_doc");
-    weights.ignore_all("project_doc");
     Ok(Box::new(model))
 }
 

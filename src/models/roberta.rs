@@ -12,7 +12,14 @@ use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{Activation, LayerNorm, Linear};
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
+
+/// What the files of all three call things.
+pub(super) static SPELLINGS: Spellings = Spellings {
+    base: &["roberta"],
+    same: &[&["lm_head.bias", "lm_head.decoder.bias"]],
+    leftover: &["pooler", "lm_head"],
+};
 
 /// `RobertaConfig`.
 #[derive(Debug, Deserialize)]
@@ -40,13 +47,13 @@ pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     Ok(read(config)?.1.dimensions())
 }
 
-/// Builds a RoBERTa under the head. In all three architectures the base model is called `roberta`.
+/// Builds a RoBERTa under the head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let (config, sizes) = read(blueprint.config)?;
-    let base = weights.base("roberta");
+    let base = weights.base();
     let encoder = Encoder::load(&base, "encoder.layer", &Names::BERT, &sizes);
     let hidden = sizes.hidden_size;
     let head = TaskHead::load(
@@ -56,9 +63,6 @@ pub(super) fn load(
         || lm_head(weights, &sizes, encoder.words(), config.tie_word_embeddings),
         || SequenceHead::load(weights, hidden, blueprint.labels, Activation::Tanh.into()),
     );
-    // Known, and rightly left out where the task has none.
-    base.ignore_all("pooler");
-    weights.ignore_all("lm_head");
     Ok(Box::new(EncoderModel { encoder, head }))
 }
 
@@ -76,6 +80,6 @@ pub(super) fn lm_head(
         dense: Linear::load(&head.sub("dense"), hidden, hidden),
         activation: Activation::Gelu.into(),
         norm: LayerNorm::load(&head.sub("layer_norm"), hidden, sizes.layer_norm_eps),
-        decoder: decoder(&head, "decoder", &["bias", "decoder.bias"], words, shape, tied),
+        decoder: decoder(&head, "decoder", "bias", words, shape, tied),
     }
 }

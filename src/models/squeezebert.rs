@@ -15,8 +15,15 @@ use super::layers::{
 use super::{
     Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, check_sizes, read_config_over,
 };
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::TorchError;
+
+/// What its files call things.
+pub(super) static SPELLINGS: Spellings = Spellings {
+    base: &["transformer"],
+    same: &[&["cls.predictions.bias", "cls.predictions.decoder.bias"]],
+    leftover: &["pooler", "cls"],
+};
 
 /// `SqueezeBertConfig`.
 #[derive(Debug, Deserialize)]
@@ -85,7 +92,7 @@ pub(super) fn load(
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let (config, sizes) = read(blueprint.config)?;
-    let base = weights.base("transformer");
+    let base = weights.base();
     let embeddings = Embeddings::load(&base, &sizes);
     let layer = base.sub("encoder.layers");
     let layers = (0..sizes.num_hidden_layers).map(|i| Layer::load(&layer.sub(i), &config, &sizes));
@@ -101,13 +108,12 @@ pub(super) fn load(
             let transform = head.sub("transform");
             let act = transform.sub("transform_act_fn");
             let shape = [sizes.vocab_size, hidden];
-            let biases = &["bias", "decoder.bias"];
             let tied = config.bert.tie_word_embeddings;
             MaskedLmHead {
                 dense: Linear::load(&transform.sub("dense"), hidden, hidden),
                 activation: ActivationLayer::load(sizes.hidden_act, &act),
                 norm: LayerNorm::load(&transform.sub("LayerNorm"), hidden, sizes.layer_norm_eps),
-                decoder: decoder(&head, "decoder", biases, &embeddings.words, shape, tied),
+                decoder: decoder(&head, "decoder", "bias", &embeddings.words, shape, tied),
             }
         },
         // SqueezeBertPooler, and a classifier on it.
@@ -117,9 +123,6 @@ pub(super) fn load(
             classifier: Linear::load(&weights.sub("classifier"), hidden, blueprint.labels),
         },
     );
-    // Known, and rightly left out where the task has none: the pooler and the pre-training head.
-    base.ignore_all("pooler");
-    weights.ignore_all("cls");
     Ok(Box::new(SqueezeBert { embeddings, layers, head }))
 }
 

@@ -40,7 +40,7 @@ fn load(
     checkpoint: &Checkpoint,
 ) -> Result<Vec<String>, CheckpointError> {
     let blueprint = Blueprint { config, head, labels: 3 };
-    (architecture.load)(&checkpoint.weights(), blueprint).unwrap();
+    (architecture.load)(&checkpoint.weights().spelled(architecture.spellings), blueprint).unwrap();
     Ok(checkpoint.finish()?.0)
 }
 

@@ -6,8 +6,11 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-/// No JSON or text file of a repository is larger; the largest tokenizer.json has some 30 MB.
-const MAX_TEXT: u64 = 256 << 20;
+/// No text file of a repository is larger; the largest tokenizer.json has some 60 MB.
+const MAX_TEXT: u64 = 128 << 20;
+
+/// Nor is any other JSON file; one takes up to thirty times as much memory as it is long.
+const MAX_JSON: u64 = 16 << 20;
 
 /// Why a file of the model cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +55,38 @@ pub enum SourceError {
         /// The path as it is written.
         name: String,
     },
+    /// A symbolic link to a place outside the folder.
+    #[error(
+        "{link} is a symbolic link to {target}, out of the model's folder; refusing to follow it. Put the file itself there if it \
+         belongs to the model"
+    )]
+    LinkOutside {
+        /// The path within the folder.
+        link: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A symbolic link to nothing.
+    #[error(
+        "{link} is a symbolic link that leads nowhere: {source}; fetch the model again, or copy what the link is to lead to"
+    )]
+    LinkBroken {
+        /// The path within the folder.
+        link: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
 }
 
 /// The files of one model.
+///
+/// Symbolic links are followed within the folder only. The hub's own cache (`models--ORG--NAME/snapshots/COMMIT/`) is made of links to
+/// its `blobs/`, so that a folder in it may lead there too.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
     folder: PathBuf,
+    /// Where files may lie, without symbolic links.
+    roots: Vec<PathBuf>,
 }
 
 impl ModelFiles {
@@ -66,11 +95,10 @@ impl ModelFiles {
     /// # Errors
     /// When it is not one.
     pub fn open(folder: &Path) -> Result<Self, SourceError> {
-        if folder.is_dir() {
-            Ok(Self { folder: folder.to_owned() })
-        } else {
-            Err(SourceError::NotAFolder(folder.to_owned()))
-        }
+        let real = folder.canonicalize().ok().filter(|real| real.is_dir());
+        let real = real.ok_or_else(|| SourceError::NotAFolder(folder.to_owned()))?;
+        let roots = blobs(&real).into_iter().chain([real]).collect();
+        Ok(Self { folder: folder.to_owned(), roots })
     }
 
     /// The folder.
@@ -82,15 +110,15 @@ impl ModelFiles {
     /// A folder within, such as a sentence-transformers module's; an empty name is the folder itself.
     ///
     /// # Errors
-    /// When the name leads outside.
+    /// When the name leads outside, by itself or through a symbolic link.
     pub fn sub(&self, name: &str) -> Result<Self, SourceError> {
-        Ok(Self { folder: self.join(name)? })
+        Ok(Self { folder: self.join(name)?, roots: self.roots.clone() })
     }
 
     /// The path of a file, if it is there.
     ///
     /// # Errors
-    /// When the name leads outside.
+    /// When the name leads outside, by itself or through a symbolic link, or to a symbolic link that leads nowhere.
     pub fn find(&self, name: &str) -> Result<Option<PathBuf>, SourceError> {
         Ok(Some(self.join(name)?).filter(|path| path.is_file()))
     }
@@ -100,7 +128,11 @@ impl ModelFiles {
     /// # Errors
     /// When it cannot be read, is too large or is not UTF-8.
     pub fn text(&self, name: &str) -> Result<Option<String>, SourceError> {
-        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        self.text_up_to(MAX_TEXT, name)
+    }
+
+    fn text_up_to(&self, most: u64, name: &str) -> Result<Option<String>, SourceError> {
+        let Some(bytes) = self.bytes_up_to(most, name)? else { return Ok(None) };
         String::from_utf8(bytes).map(Some).map_err(|error| SourceError::Io {
             path: self.folder.join(name),
             source: io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()),
@@ -112,16 +144,16 @@ impl ModelFiles {
     /// # Errors
     /// When it cannot be read or is too large.
     pub fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        self.bytes_up_to(MAX_TEXT, name)
+    }
+
+    fn bytes_up_to(&self, most: u64, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
         let Some(path) = self.find(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
         File::open(&path)
-            .and_then(|file| file.take(MAX_TEXT + 1).read_to_end(&mut bytes))
+            .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
             .and_then(|length| {
-                if length as u64 > MAX_TEXT {
-                    Err(io::ErrorKind::FileTooLarge.into())
-                } else {
-                    Ok(())
-                }
+                if length as u64 > most { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
             })
             .map_err(|source| SourceError::Io { path, source })?;
         Ok(Some(bytes))
@@ -132,7 +164,7 @@ impl ModelFiles {
     /// # Errors
     /// When it cannot be read or does not have the form of `T`.
     pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, SourceError> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
+        let Some(text) = self.text_up_to(MAX_JSON, name)? else { return Ok(None) };
         // Some editors begin a file with a byte order mark, which JSON does not know.
         serde_json::from_str(text.trim_start_matches('\u{feff}'))
             .map(Some)
@@ -174,12 +206,34 @@ impl ModelFiles {
         let inside = Path::new(name)
             .components()
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        if inside && !name.contains('\\') {
-            Ok(self.folder.join(name))
-        } else {
-            Err(SourceError::Outside { name: name.to_owned() })
+        if !inside || name.contains('\\') {
+            return Err(SourceError::Outside { name: name.to_owned() });
+        }
+        let path = self.folder.join(name);
+        self.check_links(&path)?;
+        Ok(path)
+    }
+
+    /// Refuses a path that symbolic links lead astray. What is not there at all is fine.
+    fn check_links(&self, path: &Path) -> Result<(), SourceError> {
+        match path.canonicalize() {
+            Ok(real) if self.roots.iter().any(|root| real.starts_with(root)) => Ok(()),
+            Ok(target) => Err(SourceError::LinkOutside { link: path.to_owned(), target }),
+            Err(_) if fs::symlink_metadata(path).is_err() => Ok(()),
+            Err(source) => Err(SourceError::LinkBroken { link: path.to_owned(), source }),
         }
     }
+}
+
+/// Where the files of a folder in the hub's cache really lie.
+fn blobs(folder: &Path) -> Option<PathBuf> {
+    folder.ancestors().find_map(|snapshot| {
+        let snapshots = snapshot.parent()?;
+        let repository = snapshots.parent()?;
+        let name = repository.file_name()?.to_str()?;
+        (snapshots.file_name()? == "snapshots" && name.starts_with("models--"))
+            .then(|| repository.join("blobs"))
+    })
 }
 
 #[cfg(test)]
@@ -194,5 +248,132 @@ mod tests {
             assert!(files.sub(name).is_err());
         }
         assert!(files.sub("").is_ok() && files.sub("./1_Pooling").is_ok());
+    }
+
+    #[cfg(unix)]
+    mod links {
+        use std::os::unix::fs::symlink;
+
+        use super::super::*;
+
+        /// A folder `model` with a file `a`, beside a folder `other` with a file `secret`.
+        fn scene() -> (tempfile::TempDir, PathBuf) {
+            let root = tempfile::tempdir().unwrap();
+            for (folder, file) in [("model", "a"), ("other", "secret")] {
+                fs::create_dir(root.path().join(folder)).unwrap();
+                fs::write(root.path().join(folder).join(file), "x").unwrap();
+            }
+            let model = root.path().join("model");
+            (root, model)
+        }
+
+        fn refused<T>(result: Result<T, SourceError>) -> String {
+            result.err().expect("it was followed").to_string()
+        }
+
+        #[test]
+        fn a_link_out_of_the_folder_is_refused() {
+            let (root, model) = scene();
+            symlink("../other/secret", model.join("relative")).unwrap();
+            symlink(root.path().join("other/secret"), model.join("absolute")).unwrap();
+            symlink("relative", model.join("chain")).unwrap();
+            symlink("../other", model.join("1_Pooling")).unwrap();
+            symlink("..", model.join("up")).unwrap();
+            let files = ModelFiles::open(&model).unwrap();
+            for name in ["relative", "absolute", "chain", "1_Pooling/secret", "up/other/secret"] {
+                let message = refused(files.text(name));
+                assert!(message.contains("out of the model's folder"), "{message}");
+            }
+            for name in ["1_Pooling", "up", "up/other"] {
+                let message = refused(files.sub(name));
+                assert!(message.contains(name), "{message}");
+            }
+        }
+
+        #[test]
+        fn a_link_within_the_folder_is_followed() {
+            let (_root, model) = scene();
+            fs::create_dir(model.join("inner")).unwrap();
+            fs::write(model.join("inner/b"), "b").unwrap();
+            symlink("../a", model.join("inner/back")).unwrap();
+            symlink("inner", model.join("0_Transformer")).unwrap();
+            let files = ModelFiles::open(&model).unwrap();
+            let inner = files.sub("0_Transformer").unwrap();
+            assert_eq!(inner.text("b").unwrap().as_deref(), Some("b"));
+            // From a module's folder the model's own is not outside.
+            assert_eq!(inner.text("back").unwrap().as_deref(), Some("x"));
+        }
+
+        #[test]
+        fn a_link_to_nothing_is_told_from_a_missing_file() {
+            let (_root, model) = scene();
+            symlink("gone", model.join("dangling")).unwrap();
+            symlink("circle", model.join("circle")).unwrap();
+            let files = ModelFiles::open(&model).unwrap();
+            for name in ["dangling", "circle"] {
+                let message = refused(files.find(name));
+                assert!(message.contains("leads nowhere"), "{message}");
+            }
+            assert!(files.find("not-there").unwrap().is_none());
+            assert!(files.find("a/not-there").unwrap().is_none());
+        }
+
+        #[test]
+        fn the_folder_itself_may_be_a_link() {
+            let (root, model) = scene();
+            symlink("model", root.path().join("link")).unwrap();
+            symlink("a", model.join("b")).unwrap();
+            let files = ModelFiles::open(&root.path().join("link")).unwrap();
+            assert!(files.find("a").unwrap().is_some() && files.find("b").unwrap().is_some());
+            assert!(matches!(
+                ModelFiles::open(&root.path().join("link/a")),
+                Err(SourceError::NotAFolder(_))
+            ));
+        }
+
+        /// `root/models--org--NAME/snapshots/0123` with a file in `blobs`.
+        fn cached(root: &Path, name: &str) -> PathBuf {
+            let repository = root.join(format!("models--org--{name}"));
+            let snapshot = repository.join("snapshots/0123");
+            fs::create_dir_all(snapshot.join("1_Pooling")).unwrap();
+            fs::create_dir(repository.join("blobs")).unwrap();
+            fs::write(repository.join("blobs/hash"), name).unwrap();
+            snapshot
+        }
+
+        #[test]
+        fn a_snapshot_of_the_hub_s_cache_leads_to_its_own_blobs_only() {
+            let (root, _) = scene();
+            let snapshot = cached(root.path(), "mine");
+            cached(root.path(), "theirs");
+            for (name, target) in [
+                ("config.json", "../../blobs/hash"),
+                ("1_Pooling/config.json", "../../../blobs/hash"),
+                ("secret", "../../../other/secret"),
+                ("theirs", "../../../models--org--theirs/blobs/hash"),
+                ("refs", "../../refs"),
+                ("gone", "../../blobs/gone"),
+            ] {
+                symlink(target, snapshot.join(name)).unwrap();
+            }
+            fs::create_dir(snapshot.join("../../refs")).unwrap();
+            fs::write(snapshot.join("../../refs/main"), "0123").unwrap();
+            let files = ModelFiles::open(&snapshot).unwrap();
+            assert_eq!(files.text("config.json").unwrap().as_deref(), Some("mine"));
+            let module = files.sub("1_Pooling").unwrap();
+            assert_eq!(module.text("config.json").unwrap().as_deref(), Some("mine"));
+            for name in ["secret", "theirs", "refs/main"] {
+                assert!(refused(files.text(name)).contains("out of the model's folder"), "{name}");
+            }
+            assert!(refused(files.find("gone")).contains("leads nowhere"));
+
+            // Only the cache is laid out like this.
+            let folder = root.path().join("mine/snapshots/0123");
+            fs::create_dir_all(&folder).unwrap();
+            fs::create_dir(root.path().join("mine/blobs")).unwrap();
+            fs::write(root.path().join("mine/blobs/hash"), "").unwrap();
+            symlink("../../blobs/hash", folder.join("config.json")).unwrap();
+            assert!(ModelFiles::open(&folder).unwrap().find("config.json").is_err());
+        }
     }
 }

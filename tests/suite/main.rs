@@ -5,6 +5,7 @@ mod bad_models;
 mod bundle;
 mod certificates;
 mod connections;
+mod corpus;
 mod deployments;
 mod fixtures;
 mod from_hub;

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rust_eland::config::ModelConfig;
+use rust_eland::conversion::{Conversion, Options};
 use rust_eland::source::ModelFiles;
+use rust_eland::tasks::Task;
 use rust_eland::tokenizer::{Tokenizer, TokenizerError, TokenizerKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -362,6 +364,115 @@ fn what_the_server_does_differently_is_said() {
         })),
         r#"a c); where"#,
     );
+}
+
+/// What decides the class, and which of the three is reported for saying something else.
+#[test]
+fn the_class_is_the_name_s_else_the_model_type_s_else_the_content_s() {
+    let bert = json!({"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "<s>": 5, "</s>": 6,
+        "<pad>": 7, "<mask>": 8}});
+    let around = |first: &str, last: &str| json!({"type": "BertProcessing", "cls": [first, 0], "sep": [last, 0]});
+    let read = |class: Option<&str>, model_type: Option<&str>, [first, last]: [&str; 2]| {
+        of(json!({
+            "config.json": {"model_type": model_type},
+            "tokenizer_config.json": {"tokenizer_class": class},
+            "tokenizer.json": {"model": bert, "post_processor": around(first, last)},
+        }))
+    };
+    let (cls, s) = (["[CLS]", "[SEP]"], ["<s>", "</s>"]);
+    use TokenizerKind::{Bert, MpNet};
+    for (class, model_type, content, kind, reported) in [
+        (Some("BertTokenizer"), Some("bert"), cls, Bert, &[][..]),
+        (Some("MPNetTokenizer"), Some("bert"), s, MpNet, &["model_type bert stands for"]),
+        (None, Some("mpnet"), s, MpNet, &[]),
+        (None, Some("nobody-knows"), s, MpNet, &[]),
+        (None, None, cls, Bert, &[]),
+    ] {
+        let tokenizer = read(class, model_type, content).unwrap();
+        assert_eq!(tokenizer.kind, kind, "{class:?} {model_type:?}");
+        let disagree = |warning: &&String| warning.contains("disagree");
+        let warnings: Vec<_> = tokenizer.warnings.iter().filter(disagree).collect();
+        assert_eq!(warnings.len(), reported.len(), "{warnings:?}");
+        assert!(warnings.iter().zip(reported).all(|(warning, part)| warning.contains(part)));
+    }
+    // With slow files that make the named class good, the other two are reported.
+    let all = of(json!({
+        "config.json": {"model_type": "mpnet"},
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer"},
+        "vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n",
+        "tokenizer.json": {"model": bert, "post_processor": around("<s>", "</s>")},
+    }))
+    .unwrap();
+    assert_eq!(all.kind, Bert);
+    for part in [
+        "model_type mpnet stands for Elasticsearch's mpnet; bert is used",
+        "the content of tokenizer.json stands for",
+    ] {
+        assert!(all.warnings.iter().any(|warning| warning.contains(part)), "{:?}", all.warnings);
+    }
+    // Where nothing else holds a vocabulary, a template that is not the server's is an error, not a warning.
+    let error = read(Some("BertTokenizer"), Some("bert"), s).unwrap_err();
+    assert!(matches!(error, TokenizerError::OtherToken { role: "first token", .. }), "{error}");
+}
+
+#[test]
+fn a_sentencepiece_model_may_have_any_of_its_names() {
+    let whole = read(&fixtures().join("xlm-roberta/base/model")).unwrap();
+    for name in ["spiece.model", "spm.model"] {
+        let without = ["tokenizer.json".to_owned()];
+        let folder = folder(Some("xlm-roberta/base"), &without, &Map::new());
+        fs::rename(folder.path().join("sentencepiece.bpe.model"), folder.path().join(name))
+            .unwrap();
+        assert_eq!(read(folder.path()).unwrap().vocabulary, whole.vocabulary, "{name}");
+    }
+}
+
+#[test]
+fn special_tokens_under_other_names_are_told() {
+    // The server looks for its own names.
+    let named = json!({"pad_token": "<blank>", "cls_token": "[CLS]"});
+    let vocabulary = |padding: &str| format!("{padding}\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n");
+    let with = |padding: &str, config: &Value| {
+        of(json!({
+            "config.json": {"model_type": "bert"},
+            "tokenizer_config.json": config,
+            "vocab.txt": vocabulary(padding),
+        }))
+    };
+    let error = with("<blank>", &named).unwrap_err();
+    assert!(error.to_string().contains("lack [PAD]"), "{error}");
+    assert_eq!(with("[PAD]", &json!({})).unwrap().special.padding, 0);
+    for (role, token) in [("cls_token", "[MASK]"), ("sep_token", "[MASK]")] {
+        let error = with("[PAD]", &json!({ role: token })).unwrap_err();
+        assert!(matches!(error, TokenizerError::OtherToken { .. }), "{error}");
+        assert!(error.to_string().contains("every text would be read wrongly"), "{error}");
+    }
+    for role in ["unk_token", "mask_token"] {
+        warns(with("[PAD]", &json!({ role: "a" })), role);
+    }
+}
+
+#[test]
+fn sentence_transformers_may_ask_for_lower_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = crate::fixtures::Fixture::named("bert/st-mean").model();
+    crate::weights::copy(&model, folder.path());
+    let settings = |lower: bool, cased: bool| {
+        for (name, key) in [("sentence_bert_config.json", lower), ("tokenizer_config.json", !cased)]
+        {
+            let path = folder.path().join(name);
+            let text = fs::read_to_string(&path).unwrap_or_else(|_| "{}".into());
+            let mut json: Value = serde_json::from_str(&text).unwrap();
+            json["do_lower_case"] = key.into();
+            fs::write(path, json.to_string()).unwrap();
+        }
+        let files = ModelFiles::open(folder.path()).unwrap();
+        let options = Options { task: Some(Task::TextEmbedding), ..Options::default() };
+        Conversion::read(&files, options).unwrap().tokenizer().settings["do_lower_case"].clone()
+    };
+    assert_eq!(settings(false, true), false);
+    assert_eq!(settings(true, true), true);
+    assert_eq!(settings(false, false), true);
 }
 
 #[test]
