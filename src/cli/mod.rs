@@ -7,6 +7,7 @@ mod export;
 mod import;
 mod output;
 mod password;
+mod quantize;
 mod source;
 mod units;
 mod upload;

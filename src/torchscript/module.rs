@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use tch::Tensor;
 
@@ -32,6 +33,29 @@ impl Module {
     /// When the file is not a TorchScript archive that this libtorch can read.
     pub fn load(path: &Path) -> Result<Self, TorchError> {
         RawModule::load(path).map(Self)
+    }
+
+    /// Loads an archive from memory, where its tensors stay: nothing is copied, however large it is. Returns the bytes of all tensors
+    /// in it too.
+    ///
+    /// # Errors
+    /// When the bytes are not a TorchScript archive that this libtorch can read.
+    pub fn load_mapped<T>(archive: Arc<T>) -> Result<(Self, u64), TorchError>
+    where
+        T: AsRef<[u8]> + Send + Sync + 'static,
+    {
+        let (module, stored) = RawModule::load_mapped(archive)?;
+        Ok((Self(module), stored))
+    }
+
+    /// Makes every linear layer of `forward` one of 8-bit weights, which quantizes its input as it comes: what PyTorch's
+    /// `quantize_dynamic` does by default, with the same numbers. Embeddings and convolutions stay as they are.
+    ///
+    /// # Errors
+    /// When a weight is no finite number, or libtorch has no such operation for this processor.
+    pub fn quantize(mut self) -> Result<(Self, Quantized), TorchError> {
+        let (layers, kept) = self.0.quantize()?;
+        Ok((self, Quantized { layers, kept }))
     }
 
     /// The kinds of all nodes (`aten::linear`, `prim::Constant` …) with their number, over all methods, functions inlined and
@@ -70,4 +94,13 @@ impl Module {
         let output = self.0.forward(inputs, Some(&mut peak))?;
         Ok((output, u64::try_from(peak).unwrap_or(0)))
     }
+}
+
+/// What [`Module::quantize`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quantized {
+    /// Linear layers that have 8-bit weights now.
+    pub layers: usize,
+    /// Linear layers and convolutions that could not be quantized.
+    pub kept: usize,
 }
