@@ -230,7 +230,7 @@ impl Bundle {
         let saved = conversion.check(&traced, Arc::clone(&bytes))?;
         Ok(Self {
             model_id,
-            configuration: naming(conversion.configuration(title, &traced, &saved), &sha256),
+            configuration: naming(conversion.configuration(title, &saved), &sha256),
             vocabulary: conversion.tokenizer().vocabulary.clone(),
             definition: Definition { bytes, sha256 },
             minimum_version: conversion.minimum_version(),

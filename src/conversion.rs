@@ -201,8 +201,6 @@ impl Network {
 pub struct Traced {
     /// The graph, with the weights as constants.
     pub module: Module,
-    /// Peak of live bytes in one pass over an input of the greatest length.
-    pub per_allocation_memory_bytes: u64,
     /// What was quantized.
     pub quantized: Option<Quantized>,
 }
@@ -211,6 +209,8 @@ pub struct Traced {
 pub struct Saved {
     /// Bytes of parameters and constants, as stored.
     pub per_deployment_memory_bytes: u64,
+    /// Peak of live bytes in one pass over an input of the greatest length, weights not counted.
+    pub per_allocation_memory_bytes: u64,
     /// What quantizing did.
     pub quantization: Option<Quantization>,
 }
@@ -359,8 +359,7 @@ impl Conversion {
         tch::no_grad(|| self.network.forward(tensors))
     }
 
-    /// Traces the model, quantizes it if asked, checks that Elasticsearch would accept the graph, and measures the memory that a pass
-    /// needs.
+    /// Traces the model, quantizes it if asked, and checks that Elasticsearch would accept the graph.
     ///
     /// # Errors
     /// When it would not, or libtorch fails.
@@ -378,11 +377,10 @@ impl Conversion {
             (module, quantized) = (with_bytes, Some(done));
         }
         operations::check(&module.operations()?)?;
-        let per_allocation_memory_bytes = self.peak_memory(&module)?;
-        Ok(Traced { module, per_allocation_memory_bytes, quantized })
+        Ok(Traced { module, quantized })
     }
 
-    /// Loads the archive that a traced module was saved as, and checks what it computes.
+    /// Loads the archive that a traced module was saved as, as the cluster will, checks what it computes and measures what it needs.
     ///
     /// # Errors
     /// When it is not the traced module, or a quantized one agrees too little with the model.
@@ -398,7 +396,8 @@ impl Conversion {
             (Some(quantize), Some(done)) => Some(self.compare(quantize, done, &loaded)?),
             _ => None,
         };
-        Ok(Saved { per_deployment_memory_bytes, quantization })
+        let per_allocation_memory_bytes = self.peak_memory(&loaded)?;
+        Ok(Saved { per_deployment_memory_bytes, per_allocation_memory_bytes, quantization })
     }
 
     /// Bytes that are live at the peak of a pass over one row of the greatest length.
@@ -445,7 +444,7 @@ impl Conversion {
 
     /// The body of the request that creates the model. `title` names it in the description.
     #[must_use]
-    pub fn configuration(&self, title: &str, traced: &Traced, saved: &Saved) -> Map<String, Value> {
+    pub fn configuration(&self, title: &str, saved: &Saved) -> Map<String, Value> {
         let facts = Facts {
             tokenizer: self.tokenizer.kind.name(),
             tokenization: &self.tokenizer.settings,
@@ -461,7 +460,7 @@ impl Conversion {
         set("input", json!({ "field_names": ["text_field"] }));
         let mut metadata = json!({
             "per_deployment_memory_bytes": saved.per_deployment_memory_bytes,
-            "per_allocation_memory_bytes": traced.per_allocation_memory_bytes,
+            "per_allocation_memory_bytes": saved.per_allocation_memory_bytes,
         });
         if let Some(origin) = &self.options.origin {
             metadata["hub_model_id"] = origin.model_id.as_str().into();
