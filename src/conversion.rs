@@ -121,6 +121,15 @@ pub enum ConversionError {
         /// The least that was asked for.
         least: f64,
     },
+    /// The model computes nothing.
+    #[error(
+        "the model gives no number (NaN) for a text of {tokens} tokens: its weights are damaged; fetch them again. --no-verify imports \
+         it all the same"
+    )]
+    NotANumber {
+        /// Length of the input.
+        tokens: i64,
+    },
     /// The archive is not what was traced.
     #[error(
         "the saved archive does not compute what the model does: at {tokens} tokens they differ by {difference:e}, and {allowed:e} is \

@@ -90,7 +90,8 @@ impl Conversion {
             let ids = Tensor::from_slice(&row.ids).f_unsqueeze(0).map_err(TorchError::from)?;
             let inputs = self.inputs(&ids)?;
             let (reference, output) = (self.forward(&inputs)?, module.forward(&inputs)?);
-            let finite = output.f_isfinite().and_then(|all| all.f_all()).map_err(TorchError::from)?;
+            let finite =
+                output.f_isfinite().and_then(|all| all.f_all()).map_err(TorchError::from)?;
             if bool::try_from(&finite).map_err(TorchError::from)? {
                 pairs.extend(measure.compare(&Sample { row, reference, output })?);
             } else {
@@ -106,7 +107,10 @@ impl Conversion {
         };
         tracing::info!("{layers} linear layers have 8-bit weights now{others}");
         tracing::info!("against the float model: {report}");
-        tracing::info!("measured with, and meant for, the processors of {}", platform_architecture());
+        tracing::info!(
+            "measured with, and meant for, the processors of {}",
+            platform_architecture()
+        );
         if let Some(least) = quantize.min_agreement
             // Nor is NaN enough.
             && !report.agreement.first().is_some_and(|figure| figure.value >= least)

@@ -100,7 +100,9 @@ pub(super) static RANKING: Measure = Measure {
 
 /// Weights `[1, vocabulary]`, of which 0 is none, by how many of the heaviest tokens are the same.
 pub(super) static HEAVIEST: Measure = Measure {
-    compare: |sample| Ok(rows(sample, 0..1)?.iter().map(|(a, b)| [overlap(a, b, 100), 0.]).collect()),
+    compare: |sample| {
+        Ok(rows(sample, 0..1)?.iter().map(|(a, b)| [overlap(a, b, 100), 0.]).collect())
+    },
     summarize: |all| [mean("top_100_overlap_mean", all), least("top_100_overlap_min", all)],
 };
 
@@ -202,7 +204,8 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
 /// How many of the heaviest `most` of two lists of weights are the same, as a share of the longer selection.
 fn overlap(a: &[f64], b: &[f64], most: usize) -> f64 {
     let heaviest = |weights: &[f64]| -> BTreeSet<usize> {
-        let mut all: Vec<_> = weights.iter().enumerate().filter(|(_, weight)| **weight > 0.).collect();
+        let mut all: Vec<_> =
+            weights.iter().enumerate().filter(|(_, weight)| **weight > 0.).collect();
         all.sort_by(|a, b| b.1.total_cmp(a.1));
         all.into_iter().take(most).map(|(id, _)| id).collect()
     };
@@ -231,9 +234,8 @@ fn answer(sample: &Sample) -> Result<Pair, TorchError> {
     let score = |start: &[f64], end: &[f64], (s, e): (usize, usize)| {
         start.get(s).copied().unwrap_or_default() * end.get(e).copied().unwrap_or_default()
     };
-    let spans: Vec<_> = (1..=length)
-        .flat_map(|s| (s..=length.min(s + LONGEST - 1)).map(move |e| (s, e)))
-        .collect();
+    let spans: Vec<_> =
+        (1..=length).flat_map(|s| (s..=length.min(s + LONGEST - 1)).map(move |e| (s, e))).collect();
     let best = |start: &[f64], end: &[f64]| {
         let scores: Vec<f64> = spans.iter().map(|&span| score(start, end, span)).collect();
         spans.get(argmax(&scores)).copied().unwrap_or_default()

@@ -172,13 +172,17 @@ impl Encoder {
         };
         let encoding = self
             .algorithm
-            .encode_fast(text, false)
+            .encode(text, false)
             .map_err(|error| TokenizerError::Encoder(error.to_string()))?;
         let mut ids = Vec::with_capacity(encoding.len());
         for (&id, piece) in encoding.get_ids().iter().zip(encoding.get_tokens()) {
-            // One for each byte, where the vocabulary has no tokens for bytes.
-            let bytes = self.kind == TokenizerKind::DebertaV2 && i64::from(id) == self.unknown;
-            ids.extend(std::iter::repeat_n(i64::from(id), if bytes { piece.len() } else { 1 }));
+            let id = i64::from(id);
+            if id == self.unknown && self.kind == TokenizerKind::DebertaV2 {
+                let byte = |byte: u8| self.algorithm.token_to_id(&format!("<0x{byte:02X}>"));
+                ids.extend(piece.bytes().map(|b| byte(b).map_or(self.unknown, i64::from)));
+            } else {
+                ids.push(id);
+            }
         }
         Ok(ids)
     }
@@ -229,9 +233,9 @@ fn algorithm(tokenizer: &Tokenizer) -> tokenizers::Result<Algorithm> {
             TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2 => {
                 let scores = uploaded.scores.iter().flatten().copied();
                 let id = uploaded.vocabulary.iter().rposition(|token| token == unknown);
-                let bytes = tokenizer.kind == TokenizerKind::DebertaV2;
                 let scored = uploaded.vocabulary.iter().cloned().zip(scores).collect();
-                let model = Unigram::from(scored, id, bytes)?;
+                // What DeBERTa does with unknown characters is not quite the server's way.
+                let model = Unigram::from(scored, id, false)?;
                 let normalizer = Sequence::new(vec![Nmt.into(), NFKC.into()]);
                 let words = PreTokenizers::new(vec![
                     WhitespaceSplit.into(),

@@ -21,9 +21,9 @@ use serde_json::{Map, Value};
 
 use self::added::AddedTokens;
 use self::class::{Choice, Class};
+pub use self::encoder::{Cut, Encoder, Row};
 use self::ids::{Ids, Precedence};
 use self::tokenizer_json::{Algorithm, TokenizerJson};
-pub use self::encoder::{Cut, Encoder, Row};
 use crate::config::{ModelConfig, SpecialTokenNames, TokenizerConfig};
 use crate::models::SpecialTokens;
 use crate::source::{ModelFiles, SourceError};

@@ -104,3 +104,77 @@ pub struct Quantized {
     /// Linear layers and convolutions that could not be quantized.
     pub kept: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    const OF: (Kind, tch::Device) = (Kind::Float, tch::Device::Cpu);
+
+    /// Two layers of one weight, a table of integers, an empty tensor.
+    fn module() -> (Module, [Tensor; 1]) {
+        let weight = Tensor::arange(64, OF).view([8, 8]) / 64;
+        let bias = Tensor::ones([8], OF);
+        let table = Tensor::arange(3, (Kind::Int64, tch::Device::Cpu));
+        let nothing = Tensor::zeros([0, 8], OF);
+        let input = [Tensor::arange(24, OF).view([3, 8]) / 24];
+        let module = Module::trace(&input, |inputs| -> Result<Tensor, TorchError> {
+            let once = inputs[0].f_linear(&weight, Some(&bias))?;
+            let twice = once.f_linear(&weight, Some(&bias))?.f_add(&table.f_unsqueeze(-1)?)?;
+            Ok(Tensor::f_cat(&[&twice, &nothing], 0)?)
+        });
+        (module.unwrap(), input)
+    }
+
+    fn saved(module: &Module) -> Vec<u8> {
+        let mut archive = Vec::new();
+        module.save(&mut archive).unwrap();
+        archive
+    }
+
+    #[test]
+    fn what_is_loaded_computes_the_same_and_lies_in_the_archive() {
+        let (float, input) = module();
+        let (quantized, _) = module().0.quantize().unwrap();
+        for (module, bytes) in [(float, (64 + 8) * 4 + 3 * 8), (quantized, 64 + 8 * 4 + 3 * 8)] {
+            let archive = Arc::new(saved(&module));
+            let (loaded, stored) = Module::load_mapped(Arc::clone(&archive)).unwrap();
+            assert_eq!(stored, bytes);
+            assert_eq!(loaded.forward(&input).unwrap(), module.forward(&input).unwrap());
+            assert_eq!(loaded.operations().unwrap(), module.operations().unwrap());
+            assert_eq!(saved(&loaded), *archive);
+            assert!(Arc::strong_count(&archive) > 1);
+            drop(loaded);
+            assert_eq!(Arc::strong_count(&archive), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_no_archive_is_not_loaded() {
+        let archive = saved(&module().0);
+        let half = &archive[..archive.len() / 2];
+        for bytes in
+            [&b""[..], b"PK", &[0; 4096], half, &archive[1..], &archive[..archive.len() - 1]]
+        {
+            let bytes = Arc::new(bytes.to_vec());
+            assert!(Module::load_mapped(Arc::clone(&bytes)).is_err());
+            assert_eq!(Arc::strong_count(&bytes), 1);
+        }
+    }
+
+    #[test]
+    fn the_peak_is_of_what_is_alive_at_once() {
+        let weight = Tensor::zeros([1000, 10], OF);
+        let input = [Tensor::ones([5, 10], OF)];
+        let module = Module::trace(&input, |inputs| -> Result<Tensor, TorchError> {
+            // 5,000 numbers, then 5,000 more while those are alive, then 5 of them.
+            let wide = inputs[0].f_linear::<Tensor>(&weight, None)?;
+            Ok(wide.f_relu()?.f_sum_dim_intlist([-1i64].as_slice(), false, None)?)
+        });
+        let (output, peak) = module.unwrap().forward_measured(&input).unwrap();
+        assert_eq!(output.size(), [5]);
+        assert_eq!(peak, 2 * 5_000 * 4);
+    }
+}
