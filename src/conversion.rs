@@ -260,15 +260,19 @@ impl Conversion {
             can: servable(architecture, &config, &weights),
         })?;
         let (model, loaded) =
-            load(architecture, &config, task, &checkpoint).map_err(|error| match error {
-                ConversionError::Checkpoint(CheckpointError::Weights { .. })
-                | ConversionError::Config(ConfigError::NoHead(..)) => ConversionError::WrongTask {
-                    task,
-                    reason: error.to_string(),
-                    can: servable(architecture, &config, &weights),
+            load(architecture, &config, task, options.quantize.is_some(), &checkpoint).map_err(
+                |error| match error {
+                    ConversionError::Checkpoint(CheckpointError::Weights { .. })
+                    | ConversionError::Config(ConfigError::NoHead(..)) => {
+                        ConversionError::WrongTask {
+                            task,
+                            reason: error.to_string(),
+                            can: servable(architecture, &config, &weights),
+                        }
+                    }
+                    other => other,
                 },
-                other => other,
-            })?;
+            )?;
 
         let embedding = task == Task::TextEmbedding;
         let modules = sentence_transformers.filter(|_| embedding);
@@ -544,10 +548,11 @@ fn load(
     architecture: &Architecture,
     config: &ModelConfig,
     task: Task,
+    quantize: bool,
     checkpoint: &Checkpoint,
 ) -> Result<(Box<dyn Model>, Loaded), ConversionError> {
     let labels = i64::try_from(config.labels.len()).unwrap_or(i64::MAX);
-    let blueprint = Blueprint { config: &config.json, head: task.head(), labels };
+    let blueprint = Blueprint { config: &config.json, head: task.head(), labels, quantize };
     let model = (architecture.load)(&checkpoint.weights(), blueprint)?;
     let (unused, bytes) = checkpoint.finish()?;
     Ok((model, Loaded { unused, bytes }))
@@ -559,7 +564,7 @@ fn servable(architecture: &Architecture, config: &ModelConfig, weights: &WeightF
     Task::ALL
         .into_iter()
         .filter(|task| task.check_labels(&config.labels).is_ok())
-        .filter(|task| load(architecture, config, *task, &checkpoint).is_ok())
+        .filter(|task| load(architecture, config, *task, false, &checkpoint).is_ok())
         .collect()
 }
 
