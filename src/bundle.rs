@@ -225,13 +225,14 @@ impl Bundle {
         traced.module.save(&mut hashed)?;
         let sha256 = hexadecimal(&hashed.hash.finalize());
         file.flush().map_err(io_error("cannot write", path))?;
-        let bytes = Map::of(&file).map_err(io_error("cannot map", path))?;
+        let bytes = Arc::new(Map::of(&file).map_err(io_error("cannot map", path))?);
         stage.finish();
+        let saved = conversion.check(&traced, Arc::clone(&bytes))?;
         Ok(Self {
             model_id,
-            configuration: naming(conversion.configuration(title, &traced), &sha256),
+            configuration: naming(conversion.configuration(title, &saved), &sha256),
             vocabulary: conversion.tokenizer().vocabulary.clone(),
-            definition: Definition { bytes: Arc::new(bytes), sha256 },
+            definition: Definition { bytes, sha256 },
             minimum_version: conversion.minimum_version(),
         })
     }

@@ -1,5 +1,10 @@
 //! A model's files, read and joined: the network under its task, the tokenizer, and what is sent of them.
 
+mod agree;
+mod verify;
+
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
@@ -12,8 +17,9 @@ use crate::source::{ModelFiles, Origin, SourceError};
 use crate::tasks::{Embedder, EmbedderError, Facts, Task, guess};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::torchscript::operations::{self, Refused};
-use crate::torchscript::{Module, TorchError};
+use crate::torchscript::{Module, Quantized, TorchError};
 use crate::version::Version;
+pub use agree::{Quantization, Quantize};
 
 /// Why a model cannot be converted.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +107,42 @@ pub enum ConversionError {
     /// Elasticsearch would not serve the graph.
     #[error("Elasticsearch would refuse this model: {0}")]
     Refused(#[from] Refused),
+    /// There is nothing to quantize.
+    #[error("the model has no linear layer that could be quantized; leave out --quantize")]
+    NothingToQuantize,
+    /// The quantized model is too far from the float one.
+    #[error(
+        "the quantized model agrees too little with the float one: {report}; --quantize-min-agreement asks for {least}. Leave out \
+         --quantize, or lower what is asked for"
+    )]
+    Agreement {
+        /// How far they agree.
+        report: Quantization,
+        /// The least that was asked for.
+        least: f64,
+    },
+    /// The model computes nothing.
+    #[error(
+        "the model gives no number (NaN) for a text of {tokens} tokens: its weights are damaged; fetch them again. --no-verify imports \
+         it all the same"
+    )]
+    NotANumber {
+        /// Length of the input.
+        tokens: i64,
+    },
+    /// The archive is not what was traced.
+    #[error(
+        "the saved archive does not compute what the model does: at {tokens} tokens they differ by {difference:e}, and {allowed:e} is \
+         allowed. Please report it; --no-verify imports the model all the same"
+    )]
+    Verification {
+        /// Length of the input.
+        tokens: i64,
+        /// The largest difference.
+        difference: f64,
+        /// What is allowed.
+        allowed: f64,
+    },
 }
 
 fn names(tasks: &[Task]) -> String {
@@ -125,6 +167,10 @@ pub struct Options {
     pub attention: AttentionForm,
     /// Where the files come from, if that is known.
     pub origin: Option<Origin>,
+    /// Whether and how linear layers get 8-bit weights.
+    pub quantize: Option<Quantize>,
+    /// Do not compare the saved archive with the model.
+    pub no_verify: bool,
 }
 
 /// A model under a task, ready to be traced.
@@ -164,8 +210,18 @@ impl Network {
 pub struct Traced {
     /// The graph, with the weights as constants.
     pub module: Module,
-    /// Peak of live bytes in one pass over an input of the greatest length.
+    /// What was quantized.
+    pub quantized: Option<Quantized>,
+}
+
+/// What is known of a module once it is saved.
+pub struct Saved {
+    /// Bytes of parameters and constants, as stored.
+    pub per_deployment_memory_bytes: u64,
+    /// Peak of live bytes in one pass over an input of the greatest length, weights not counted.
     pub per_allocation_memory_bytes: u64,
+    /// What quantizing did.
+    pub quantization: Option<Quantization>,
 }
 
 impl Conversion {
@@ -204,15 +260,19 @@ impl Conversion {
             can: servable(architecture, &config, &weights),
         })?;
         let (model, loaded) =
-            load(architecture, &config, task, &checkpoint).map_err(|error| match error {
-                ConversionError::Checkpoint(CheckpointError::Weights { .. })
-                | ConversionError::Config(ConfigError::NoHead(..)) => ConversionError::WrongTask {
-                    task,
-                    reason: error.to_string(),
-                    can: servable(architecture, &config, &weights),
+            load(architecture, &config, task, options.quantize.is_some(), &checkpoint).map_err(
+                |error| match error {
+                    ConversionError::Checkpoint(CheckpointError::Weights { .. })
+                    | ConversionError::Config(ConfigError::NoHead(..)) => {
+                        ConversionError::WrongTask {
+                            task,
+                            reason: error.to_string(),
+                            can: servable(architecture, &config, &weights),
+                        }
+                    }
+                    other => other,
                 },
-                other => other,
-            })?;
+            )?;
 
         let embedding = task == Task::TextEmbedding;
         let modules = sentence_transformers.filter(|_| embedding);
@@ -312,18 +372,45 @@ impl Conversion {
         tch::no_grad(|| self.network.forward(tensors))
     }
 
-    /// Traces the model, checks that Elasticsearch would accept the graph, and measures the memory that a pass needs.
+    /// Traces the model, quantizes it if asked, and checks that Elasticsearch would accept the graph.
     ///
     /// # Errors
     /// When it would not, or libtorch fails.
     pub fn trace(&self) -> Result<Traced, ConversionError> {
         /// Any length serves; a short one is traced faster.
         const TOKENS: i64 = 16;
-        let example = self.example(TOKENS.min(self.max_sequence_length.into()));
-        let module = Module::trace(&example, |tensors| self.network.forward(tensors))?;
+        let example = self.example(TOKENS.min(self.max_sequence_length.into()))?;
+        let mut module = Module::trace(&example, |tensors| self.network.forward(tensors))?;
+        let mut quantized = None;
+        if self.options.quantize.is_some() {
+            let (with_bytes, done) = module.quantize()?;
+            if done.layers == 0 {
+                return Err(ConversionError::NothingToQuantize);
+            }
+            (module, quantized) = (with_bytes, Some(done));
+        }
         operations::check(&module.operations()?)?;
-        let per_allocation_memory_bytes = self.peak_memory(&module)?;
-        Ok(Traced { module, per_allocation_memory_bytes })
+        Ok(Traced { module, quantized })
+    }
+
+    /// Loads the archive that a traced module was saved as, as the cluster will, checks what it computes and measures what it needs.
+    ///
+    /// # Errors
+    /// When it is not the traced module, or a quantized one agrees too little with the model.
+    pub fn check<T>(&self, traced: &Traced, archive: Arc<T>) -> Result<Saved, ConversionError>
+    where
+        T: AsRef<[u8]> + Send + Sync + 'static,
+    {
+        let (loaded, per_deployment_memory_bytes) = Module::load_mapped(archive)?;
+        if !self.options.no_verify {
+            self.verify(traced, &loaded)?;
+        }
+        let quantization = match (&self.options.quantize, traced.quantized) {
+            (Some(quantize), Some(done)) => Some(self.compare(quantize, done, &loaded)?),
+            _ => None,
+        };
+        let per_allocation_memory_bytes = self.peak_memory(&loaded)?;
+        Ok(Saved { per_deployment_memory_bytes, per_allocation_memory_bytes, quantization })
     }
 
     /// Bytes that are live at the peak of a pass over one row of the greatest length.
@@ -334,7 +421,7 @@ impl Conversion {
     fn peak_memory(&self, module: &Module) -> Result<u64, TorchError> {
         const LENGTHS: [i64; 3] = [512, 768, 1024];
         let peak =
-            |tokens: i64| Ok::<_, TorchError>(module.forward_measured(&self.example(tokens))?.1);
+            |tokens: i64| Ok::<_, TorchError>(module.forward_measured(&self.example(tokens)?)?.1);
         let longest = i64::from(self.max_sequence_length);
         if longest <= LENGTHS[2] {
             return peak(longest);
@@ -351,21 +438,26 @@ impl Conversion {
     }
 
     /// Inputs of one row without padding.
-    fn example(&self, tokens: i64) -> Vec<Tensor> {
-        let of = (Kind::Int64, tch::Device::Cpu);
-        let mut tensors = vec![
-            Tensor::full([1, tokens], self.tokenizer.special.separator, of),
-            Tensor::ones([1, tokens], of),
-            Tensor::zeros([1, tokens], of),
-            Tensor::arange(tokens, of).unsqueeze(0),
-        ];
+    fn example(&self, tokens: i64) -> Result<Vec<Tensor>, TorchError> {
+        let separator = self.tokenizer.special.separator;
+        self.inputs(&Tensor::f_full([1, tokens], separator, (Kind::Int64, tch::Device::Cpu))?)
+    }
+
+    /// What the server feeds the graph for ids `[batch, tokens]` (contract 3.4): padding has the padding token's id in the mask too.
+    fn inputs(&self, ids: &Tensor) -> Result<Vec<Tensor>, TorchError> {
+        let padding = self.tokenizer.special.padding;
+        let tokens = ids.size().last().copied().unwrap_or_default();
+        let positions = Tensor::f_arange(tokens, (Kind::Int64, tch::Device::Cpu))?;
+        let mask = ids.f_ones_like()?.f_masked_fill(&ids.f_eq(padding)?, padding)?;
+        let positions = positions.f_expand_as(ids)?.f_contiguous()?;
+        let mut tensors = vec![ids.shallow_clone(), mask, ids.f_zeros_like()?, positions];
         tensors.truncate(self.tokenizer.kind.inputs());
-        tensors
+        Ok(tensors)
     }
 
     /// The body of the request that creates the model. `title` names it in the description.
     #[must_use]
-    pub fn configuration(&self, title: &str, traced: &Traced) -> Map<String, Value> {
+    pub fn configuration(&self, title: &str, saved: &Saved) -> Map<String, Value> {
         let facts = Facts {
             tokenizer: self.tokenizer.kind.name(),
             tokenization: &self.tokenizer.settings,
@@ -380,12 +472,16 @@ impl Conversion {
         set("inference_config", self.task.inference_config(&facts));
         set("input", json!({ "field_names": ["text_field"] }));
         let mut metadata = json!({
-            "per_deployment_memory_bytes": self.parameter_bytes,
-            "per_allocation_memory_bytes": traced.per_allocation_memory_bytes,
+            "per_deployment_memory_bytes": saved.per_deployment_memory_bytes,
+            "per_allocation_memory_bytes": saved.per_allocation_memory_bytes,
         });
         if let Some(origin) = &self.options.origin {
             metadata["hub_model_id"] = origin.model_id.as_str().into();
             metadata["hub_commit"] = origin.commit.as_str().into();
+        }
+        if let Some(quantization) = &saved.quantization {
+            metadata["quantization"] = json!(quantization);
+            set("platform_architecture", agree::platform_architecture().into());
         }
         set("metadata", metadata);
         let prefixes: Map<String, Value> =
@@ -452,10 +548,11 @@ fn load(
     architecture: &Architecture,
     config: &ModelConfig,
     task: Task,
+    quantize: bool,
     checkpoint: &Checkpoint,
 ) -> Result<(Box<dyn Model>, Loaded), ConversionError> {
     let labels = i64::try_from(config.labels.len()).unwrap_or(i64::MAX);
-    let blueprint = Blueprint { config: &config.json, head: task.head(), labels };
+    let blueprint = Blueprint { config: &config.json, head: task.head(), labels, quantize };
     let model =
         (architecture.load)(&checkpoint.weights().spelled(architecture.spellings), blueprint)?;
     let (unused, bytes) = checkpoint.finish()?;
@@ -468,7 +565,7 @@ fn servable(architecture: &Architecture, config: &ModelConfig, weights: &WeightF
     Task::ALL
         .into_iter()
         .filter(|task| task.check_labels(&config.labels).is_ok())
-        .filter(|task| load(architecture, config, *task, &checkpoint).is_ok())
+        .filter(|task| load(architecture, config, *task, false, &checkpoint).is_ok())
         .collect()
 }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::{ArgGroup, Args};
 
 use super::password;
+use super::quantize::QuantizeArguments;
 use super::source::{Source, SourceArguments};
 use crate::conversion::{Conversion, Options};
 use crate::elasticsearch::{ClientError, Connection, Credentials, Trust};
@@ -53,9 +54,11 @@ pub(super) struct ModelArguments {
     /// The longest input in tokens, instead of what the model's files say
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
-    /// Store linear layers as 8-bit integers (not possible yet)
+    #[command(flatten)]
+    quantize: QuantizeArguments,
+    /// Do not load the definition again to compare it with the model
     #[arg(long)]
-    quantize: bool,
+    no_verify: bool,
 }
 
 impl ModelArguments {
@@ -81,9 +84,6 @@ impl ModelArguments {
 
     /// Where the model is. Whatever can be wrong with the options is found here, before any work.
     pub(super) fn source(&self) -> Result<Source, Error> {
-        if self.quantize {
-            return Err(Error::Usage("--quantize is not possible yet; leave it out".into()));
-        }
         self.source.source()
     }
 
@@ -108,6 +108,8 @@ impl ModelArguments {
                 search_prefix: self.search_prefix.clone(),
                 attention,
                 origin,
+                quantize: self.quantize.options(),
+                no_verify: self.no_verify,
             },
         )?;
         for note in conversion.notes() {

@@ -26,7 +26,8 @@ pub(super) struct ImportArguments {
     model: ModelArguments,
     /// Import what `rust-eland export` wrote: the path of its ID.metadata.json
     #[arg(long, value_name = "PATH", conflicts_with_all = [
-        "revision", "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize"])]
+        "revision", "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize",
+        "no_verify"])]
     bundle: Option<PathBuf>,
     #[command(flatten)]
     upload: UploadArguments,

@@ -9,6 +9,7 @@ mod import;
 mod list;
 mod output;
 mod password;
+mod quantize;
 mod report;
 mod source;
 mod start;

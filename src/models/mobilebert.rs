@@ -47,6 +47,9 @@ struct MobileBertConfig {
     normalization_type: NormalizationType,
     classifier_activation: bool,
     tie_word_embeddings: bool,
+    /// See [`Blueprint`].
+    #[serde(skip)]
+    quantize: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -78,6 +81,7 @@ impl Default for MobileBertConfig {
             normalization_type: NormalizationType::NoNorm,
             classifier_activation: true,
             tie_word_embeddings: true,
+            quantize: false,
         }
     }
 }
@@ -147,7 +151,10 @@ pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
-    let config = MobileBertConfig::read(blueprint.config)?;
+    let config = MobileBertConfig {
+        quantize: blueprint.quantize,
+        ..MobileBertConfig::read(blueprint.config)?
+    };
     let base = weights.base();
     let embeddings = Embeddings::load(&base.sub("embeddings"), &config);
     let layer = base.sub("encoder.layer");
@@ -222,46 +229,46 @@ impl Norm {
     }
 }
 
-/// A linear layer, a residual connection if there is one, and a norm. A norm that only scales and shifts is made part of the linear
-/// layer.
+/// A linear layer, a residual connection if there is one, and a norm.
 enum NormalizedLinear {
-    LayerNorm(Linear, LayerNorm),
-    /// What is left of the norm is the weight, for the residual connection.
-    NoNorm(Linear, Tensor),
+    Apart(Linear, Norm),
+    /// A norm that only scales and shifts, made part of the linear layer. What is left of it is the weight, for the residual connection.
+    Joined(Linear, Tensor),
 }
 
 impl NormalizedLinear {
     /// Reads `dense` and `LayerNorm`.
     fn load(
         weights: &Weights<'_>,
-        kind: NormalizationType,
+        config: &MobileBertConfig,
         inputs: i64,
         outputs: i64,
         epsilon: f64,
     ) -> Self {
         let dense = weights.sub("dense");
+        let kind = config.normalization_type;
         match Norm::load(&weights.sub("LayerNorm"), kind, outputs, epsilon) {
-            Norm::LayerNorm(norm) => Self::LayerNorm(Linear::load(&dense, inputs, outputs), norm),
-            Norm::NoNorm(scale, shift) => {
+            Norm::NoNorm(scale, shift) if !config.quantize => {
                 let weight = dense.tensor("weight", &[outputs, inputs]);
                 let bias = dense.tensor("bias", &[outputs]);
                 let weight = weights.derived(|| Ok(weight.f_mul(&scale.f_unsqueeze(1)?)?));
                 let bias = weights.derived(|| Ok(bias.f_mul(&scale)?.f_add(&shift)?));
-                Self::NoNorm(Linear::new(weight, Some(bias)), scale)
+                Self::Joined(Linear::new(weight, Some(bias)), scale)
             }
+            norm => Self::Apart(Linear::load(&dense, inputs, outputs), norm),
         }
     }
 
     fn forward(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor, TorchError> {
         match (self, residual) {
-            (Self::LayerNorm(linear, norm), Some(residual)) => {
+            (Self::Apart(linear, norm), Some(residual)) => {
                 norm.forward(&linear.forward(input)?.f_add(residual)?)
             }
-            (Self::LayerNorm(linear, norm), None) => norm.forward(&linear.forward(input)?),
-            (Self::NoNorm(linear, weight), Some(residual)) => {
+            (Self::Apart(linear, norm), None) => norm.forward(&linear.forward(input)?),
+            (Self::Joined(linear, weight), Some(residual)) => {
                 Ok(linear.forward(input)?.f_add(&residual.f_mul(weight)?)?)
             }
-            (Self::NoNorm(linear, _), None) => linear.forward(input),
+            (Self::Joined(linear, _), None) => linear.forward(input),
         }
     }
 }
@@ -357,7 +364,7 @@ impl Layer {
     fn load(weights: &Weights<'_>, config: &MobileBertConfig) -> Self {
         let (hidden, inner) = (config.hidden_size, config.inner());
         let linear = |weights: &Weights<'_>, inputs, outputs, epsilon| {
-            NormalizedLinear::load(weights, config.normalization_type, inputs, outputs, epsilon)
+            NormalizedLinear::load(weights, config, inputs, outputs, epsilon)
         };
         let query = config.query_source();
         let bottlenecks = config.use_bottleneck.then(|| {

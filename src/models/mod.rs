@@ -81,6 +81,9 @@ pub struct Blueprint<'a> {
     pub head: Head,
     /// Number of labels, for the heads that classify.
     pub labels: i64,
+    /// Linear layers will get 8-bit weights. One step must then do for a whole matrix, so that nothing may be multiplied into its rows
+    /// beforehand.
+    pub quantize: bool,
 }
 
 /// Why a `config.json` does not describe a model that can be built.

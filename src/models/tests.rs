@@ -39,7 +39,7 @@ fn load(
     head: Head,
     checkpoint: &Checkpoint,
 ) -> Result<Vec<String>, CheckpointError> {
-    let blueprint = Blueprint { config, head, labels: 3 };
+    let blueprint = Blueprint { config, head, labels: 3, quantize: false };
     (architecture.load)(&checkpoint.weights().spelled(architecture.spellings), blueprint).unwrap();
     Ok(checkpoint.finish()?.0)
 }

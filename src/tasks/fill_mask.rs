@@ -1,7 +1,9 @@
 //! fill_mask: the word that a mask stands for.
 
 use super::Definition;
+use super::agreement::{FILLING, Measure};
 use crate::models::Head;
+use crate::tokenizer::{Encoder, Row, TokenizerError};
 
 /// Logits `[batch, tokens, vocabulary]`; the server reads the row at the mask.
 pub(super) struct FillMask;
@@ -13,5 +15,13 @@ impl Definition for FillMask {
 
     fn head(&self) -> Head {
         Head::MaskedLm
+    }
+
+    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
+        texts.iter().map(|text| encoder.masked(text)).collect()
+    }
+
+    fn agreement(&self) -> &'static Measure {
+        &FILLING
     }
 }

@@ -1,6 +1,7 @@
 //! Tasks: what a model does for Elasticsearch. Each file says which head it takes, what the graph returns and which
 //! `inference_config` goes with it.
 
+pub mod agreement;
 mod auto;
 mod fill_mask;
 mod ner;
@@ -19,7 +20,9 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
+use self::agreement::Measure;
 use crate::models::{Head, Inputs};
+use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
 use crate::torchscript::TorchError;
 pub use auto::guess;
 pub use text_embedding::{Embedder, EmbedderError};
@@ -134,6 +137,20 @@ impl Task {
     pub fn max_sequence_length(self) -> Option<u32> {
         self.definition().max_sequence_length()
     }
+
+    /// The rows that the server would make of texts: one for each, in pairs with the next where the task takes pairs.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn rows(self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
+        self.definition().rows(texts, encoder)
+    }
+
+    /// How two forms of a model are compared in what the server makes of their outputs.
+    #[must_use]
+    pub fn agreement(self) -> &'static Measure {
+        self.definition().agreement()
+    }
 }
 
 impl fmt::Display for Task {
@@ -200,6 +217,14 @@ trait Definition: Sync {
         Ok(head_output.shallow_clone())
     }
 
+    /// The rows that texts make.
+    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
+        texts.iter().map(|text| encoder.single(text)).collect()
+    }
+
+    /// How two forms of a model are compared.
+    fn agreement(&self) -> &'static Measure;
+
     /// Adds to the tokenization settings.
     fn tokenize(&self, _max_sequence_length: u32, _tokenization: &mut Map<String, Value>) {}
 
@@ -211,4 +236,10 @@ trait Definition: Sync {
 fn classification_labels(facts: &Facts<'_>, config: &mut Map<String, Value>) {
     let labels: Vec<_> = facts.labels.iter().map(|label| label.replace('-', "_")).collect();
     config.insert("classification_labels".into(), labels.into());
+}
+
+/// Each text with the next; the second one is cut if both are too long.
+fn neighbours(texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
+    let next = texts.iter().cycle().skip(1);
+    texts.iter().zip(next).map(|(a, b)| encoder.pair(a, b, Cut::Second)).collect()
 }

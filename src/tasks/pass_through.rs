@@ -1,6 +1,7 @@
 //! pass_through: the hidden states, for whoever wants to work on them.
 
 use super::Definition;
+use super::agreement::{COSINES, Measure};
 use crate::models::Head;
 
 /// `[batch, tokens, hidden]`.
@@ -13,5 +14,9 @@ impl Definition for PassThrough {
 
     fn head(&self) -> Head {
         Head::Base
+    }
+
+    fn agreement(&self) -> &'static Measure {
+        &COSINES
     }
 }

@@ -3,8 +3,10 @@
 use serde_json::{Map, Value};
 use tch::Tensor;
 
-use super::Definition;
+use super::agreement::{ANSWER, Measure};
+use super::{Definition, neighbours};
 use crate::models::{Head, Inputs};
+use crate::tokenizer::{Encoder, Row, TokenizerError};
 use crate::torchscript::TorchError;
 
 /// Logits of start and end, `[2, batch, tokens]`, of the pair question, text.
@@ -44,5 +46,13 @@ impl Definition for QuestionAnswering {
         tokenization.insert("truncate".into(), "none".into());
         // A window must be longer than what it shares with the next, which a very short model needs less of.
         tokenization.insert("span".into(), SPAN.min(max_sequence_length / 3).into());
+    }
+
+    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
+        neighbours(texts, encoder)
+    }
+
+    fn agreement(&self) -> &'static Measure {
+        &ANSWER
     }
 }

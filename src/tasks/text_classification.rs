@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::agreement::{LABEL, Measure};
 use super::{Definition, Facts, classification_labels};
 use crate::models::Head;
 
@@ -30,5 +31,9 @@ impl Definition for TextClassification {
 
     fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {
         classification_labels(facts, config);
+    }
+
+    fn agreement(&self) -> &'static Measure {
+        &LABEL
     }
 }

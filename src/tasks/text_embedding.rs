@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use tch::Tensor;
 
+use super::agreement::{COSINES, Measure};
 use super::pooling::pool;
 use super::{Definition, Facts};
 use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
@@ -26,6 +27,10 @@ impl Definition for TextEmbedding {
 
     fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {
         config.insert("embedding_size".into(), facts.embedding_size.into());
+    }
+
+    fn agreement(&self) -> &'static Measure {
+        &COSINES
     }
 }
 

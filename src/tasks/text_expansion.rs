@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::Definition;
+use super::agreement::{HEAVIEST, Measure};
 use crate::models::{Head, Inputs};
 use crate::torchscript::TorchError;
 
@@ -35,5 +36,9 @@ impl Definition for TextExpansion {
             Some(&rows) if rows > vocabulary => Ok(weights.f_slice(1, 0, vocabulary, 1)?),
             _ => Ok(weights),
         }
+    }
+
+    fn agreement(&self) -> &'static Measure {
+        &HEAVIEST
     }
 }

@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::Definition;
+use super::agreement::{Measure, RANKING};
+use super::{Definition, neighbours};
 use crate::models::Head;
+use crate::tokenizer::{Encoder, Row, TokenizerError};
 
 /// One raw score a row, `[batch, 1]`, of the pair query, text.
 pub(super) struct TextSimilarity;
@@ -35,5 +37,13 @@ impl Definition for TextSimilarity {
     /// A long document is cut, never the query.
     fn tokenize(&self, _max_sequence_length: u32, tokenization: &mut Map<String, Value>) {
         tokenization.insert("truncate".into(), "second".into());
+    }
+
+    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
+        neighbours(texts, encoder)
+    }
+
+    fn agreement(&self) -> &'static Measure {
+        &RANKING
     }
 }

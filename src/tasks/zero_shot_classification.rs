@@ -4,11 +4,17 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::agreement::{LABEL, Measure};
 use super::{Definition, Facts, classification_labels};
 use crate::models::Head;
+use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
 
 /// Logits `[batch, 3]` of the pair text, hypothesis.
 pub(super) struct ZeroShotClassification;
+
+/// What texts may be about, for hypotheses.
+const TOPICS: [&str; 8] =
+    ["politics", "sport", "business", "health", "travel", "technology", "food", "art"];
 
 /// The labels of natural language inference, lower case.
 const ENTAILMENT: [&str; 3] = ["contradiction", "entailment", "neutral"];
@@ -40,5 +46,15 @@ impl Definition for ZeroShotClassification {
 
     fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {
         classification_labels(facts, config);
+    }
+
+    /// Each text with a topic in the server's own sentence.
+    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
+        let hypotheses = TOPICS.iter().cycle().map(|topic| format!("This example is {topic}."));
+        texts.iter().zip(hypotheses).map(|(a, b)| encoder.pair(a, &b, Cut::First)).collect()
+    }
+
+    fn agreement(&self) -> &'static Measure {
+        &LABEL
     }
 }

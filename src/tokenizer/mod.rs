@@ -6,6 +6,7 @@
 mod added;
 mod byte_level;
 mod class;
+mod encoder;
 mod ids;
 mod japanese;
 mod sentencepiece;
@@ -20,6 +21,7 @@ use serde_json::{Map, Value};
 
 use self::added::AddedTokens;
 use self::class::{Choice, Class};
+pub use self::encoder::{Cut, Encoder, Row};
 use self::ids::{Ids, Precedence};
 use self::tokenizer_json::{Algorithm, TokenizerJson};
 use crate::config::{ModelConfig, SpecialTokenNames, TokenizerConfig};
@@ -106,6 +108,9 @@ pub enum TokenizerError {
         /// The server's token.
         server: &'static str,
     },
+    /// No text can be tokenized with what is uploaded.
+    #[error("texts cannot be tokenized with this vocabulary: {0}; leave out --quantize")]
+    Encoder(String),
     /// More tokens than embeddings.
     #[error(
         "the vocabulary has {tokens} tokens, the model embeddings for {rows}: they do not belong \

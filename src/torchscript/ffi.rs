@@ -39,6 +39,19 @@ unsafe extern "C" {
         visit: extern "C" fn(*mut c_void, *const c_char),
         context: *mut c_void,
     ) -> *mut c_char;
+    fn re_module_quantize(
+        module: *mut CModule_,
+        quantized: *mut size_t,
+        kept: *mut size_t,
+    ) -> *mut c_char;
+    fn re_module_load(
+        data: *const c_void,
+        size: size_t,
+        owner: *mut c_void,
+        release: extern "C" fn(*mut c_void),
+        out: *mut *mut CModule_,
+        stored: *mut u64,
+    ) -> *mut c_char;
     fn re_module_save(
         module: *const CModule_,
         write: extern "C" fn(*mut c_void, *const c_void, size_t) -> size_t,
@@ -108,6 +121,12 @@ pub(super) fn stash_scalar(argument: &CStr, value: &Tensor) -> Result<(), TorchE
     check(unsafe { re_stash_scalar(argument.as_ptr(), value.as_ptr()) })
 }
 
+/// Gives back an owner that was handed to libtorch.
+extern "C" fn release<T>(owner: *mut c_void) {
+    // SAFETY: `owner` came from Arc::into_raw of an Arc<T> below and is released once.
+    drop(unsafe { Arc::from_raw(owner.cast::<T>()) });
+}
+
 /// A tensor of `shape` over the bytes of `owner` from `offset` on, without a copy. The tensor keeps `owner` alive.
 ///
 /// The memory is read-only: nothing may write to the tensor in place.
@@ -123,10 +142,6 @@ pub fn tensor_over<T>(
 where
     T: AsRef<[u8]> + Send + Sync + 'static,
 {
-    extern "C" fn release<T>(owner: *mut c_void) {
-        // SAFETY: `owner` came from Arc::into_raw of an Arc<T> below and is released once.
-        drop(unsafe { Arc::from_raw(owner.cast::<T>()) });
-    }
     let (scalar_type, size) = match kind {
         Kind::Float => (6, 4),
         Kind::Half => (5, 2),
@@ -241,6 +256,30 @@ impl RawModule {
             .map_err(|_| TorchError::Native(format!("{path:?} holds a NUL byte")))?;
         // SAFETY: the name is NUL-terminated and lives for the call.
         Self::from_torch_sys(unsafe { torch_sys::atm_load(name.as_ptr().cast_mut()) })
+    }
+
+    /// Loads an archive whose tensors stay where they are in it, and tells the bytes of all of them.
+    pub(super) fn load_mapped<T>(archive: Arc<T>) -> Result<(Self, u64), TorchError>
+    where
+        T: AsRef<[u8]> + Send + Sync + 'static,
+    {
+        let bytes = (*archive).as_ref();
+        let (data, size) = (bytes.as_ptr(), bytes.len());
+        let owner = Arc::into_raw(archive).cast_mut().cast::<c_void>();
+        let (mut module, mut stored) = (std::ptr::null_mut(), 0);
+        // SAFETY: the bytes live until `release` drops their owner, which the function sees to in any case; the others live for the call.
+        check(unsafe {
+            re_module_load(data.cast(), size, owner, release::<T>, &mut module, &mut stored)
+        })?;
+        Ok((Self(module), stored))
+    }
+
+    /// Makes linear layers ones of 8-bit weights; the numbers are of those, and of the layers that could have been and are not.
+    pub(super) fn quantize(&mut self) -> Result<(usize, usize), TorchError> {
+        let (mut quantized, mut kept) = (0, 0);
+        // SAFETY: the module and the counts live for the call.
+        check(unsafe { re_module_quantize(self.0, &mut quantized, &mut kept) })?;
+        Ok((quantized, kept))
     }
 
     pub(super) fn operations(&self, mut visit: impl FnMut(&str)) -> Result<(), TorchError> {

@@ -6,7 +6,7 @@ pub mod operations;
 mod trace;
 
 pub use ffi::tensor_over;
-pub use module::Module;
+pub use module::{Module, Quantized};
 pub use trace::{Dim, Size, arange, expand, full, reshape, slice, slice_between, view};
 
 /// What can go wrong in libtorch.

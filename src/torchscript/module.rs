@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use tch::Tensor;
 
@@ -32,6 +33,29 @@ impl Module {
     /// When the file is not a TorchScript archive that this libtorch can read.
     pub fn load(path: &Path) -> Result<Self, TorchError> {
         RawModule::load(path).map(Self)
+    }
+
+    /// Loads an archive from memory, where its tensors stay: nothing is copied, however large it is. Returns the bytes of all tensors
+    /// in it too.
+    ///
+    /// # Errors
+    /// When the bytes are not a TorchScript archive that this libtorch can read.
+    pub fn load_mapped<T>(archive: Arc<T>) -> Result<(Self, u64), TorchError>
+    where
+        T: AsRef<[u8]> + Send + Sync + 'static,
+    {
+        let (module, stored) = RawModule::load_mapped(archive)?;
+        Ok((Self(module), stored))
+    }
+
+    /// Makes every linear layer of `forward` one of 8-bit weights, which quantizes its input as it comes: what PyTorch's
+    /// `quantize_dynamic` does by default, with the same numbers. Embeddings and convolutions stay as they are.
+    ///
+    /// # Errors
+    /// When a weight is no finite number, or libtorch has no such operation for this processor.
+    pub fn quantize(mut self) -> Result<(Self, Quantized), TorchError> {
+        let (layers, kept) = self.0.quantize()?;
+        Ok((self, Quantized { layers, kept }))
     }
 
     /// The kinds of all nodes (`aten::linear`, `prim::Constant` …) with their number, over all methods, functions inlined and
@@ -69,5 +93,88 @@ impl Module {
         let mut peak = 0;
         let output = self.0.forward(inputs, Some(&mut peak))?;
         Ok((output, u64::try_from(peak).unwrap_or(0)))
+    }
+}
+
+/// What [`Module::quantize`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quantized {
+    /// Linear layers that have 8-bit weights now.
+    pub layers: usize,
+    /// Linear layers and convolutions that could not be quantized.
+    pub kept: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    const OF: (Kind, tch::Device) = (Kind::Float, tch::Device::Cpu);
+
+    /// Two layers of one weight, a table of integers, an empty tensor.
+    fn module() -> (Module, [Tensor; 1]) {
+        let weight = Tensor::arange(64, OF).view([8, 8]) / 64;
+        let bias = Tensor::ones([8], OF);
+        let table = Tensor::arange(3, (Kind::Int64, tch::Device::Cpu));
+        let nothing = Tensor::zeros([0, 8], OF);
+        let input = [Tensor::arange(24, OF).view([3, 8]) / 24];
+        let module = Module::trace(&input, |inputs| -> Result<Tensor, TorchError> {
+            let once = inputs[0].f_linear(&weight, Some(&bias))?;
+            let twice = once.f_linear(&weight, Some(&bias))?.f_add(&table.f_unsqueeze(-1)?)?;
+            Ok(Tensor::f_cat(&[&twice, &nothing], 0)?)
+        });
+        (module.unwrap(), input)
+    }
+
+    fn saved(module: &Module) -> Vec<u8> {
+        let mut archive = Vec::new();
+        module.save(&mut archive).unwrap();
+        archive
+    }
+
+    #[test]
+    fn what_is_loaded_computes_the_same_and_lies_in_the_archive() {
+        let (float, input) = module();
+        let (quantized, _) = module().0.quantize().unwrap();
+        for (module, bytes) in [(float, (64 + 8) * 4 + 3 * 8), (quantized, 64 + 8 * 4 + 3 * 8)] {
+            let archive = Arc::new(saved(&module));
+            let (loaded, stored) = Module::load_mapped(Arc::clone(&archive)).unwrap();
+            assert_eq!(stored, bytes);
+            assert_eq!(loaded.forward(&input).unwrap(), module.forward(&input).unwrap());
+            assert_eq!(loaded.operations().unwrap(), module.operations().unwrap());
+            assert_eq!(saved(&loaded), *archive);
+            assert!(Arc::strong_count(&archive) > 1);
+            drop(loaded);
+            assert_eq!(Arc::strong_count(&archive), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_no_archive_is_not_loaded() {
+        let archive = saved(&module().0);
+        let half = &archive[..archive.len() / 2];
+        for bytes in
+            [&b""[..], b"PK", &[0; 4096], half, &archive[1..], &archive[..archive.len() - 1]]
+        {
+            let bytes = Arc::new(bytes.to_vec());
+            assert!(Module::load_mapped(Arc::clone(&bytes)).is_err());
+            assert_eq!(Arc::strong_count(&bytes), 1);
+        }
+    }
+
+    #[test]
+    fn the_peak_is_of_what_is_alive_at_once() {
+        let weight = Tensor::zeros([1000, 10], OF);
+        let input = [Tensor::ones([5, 10], OF)];
+        let module = Module::trace(&input, |inputs| -> Result<Tensor, TorchError> {
+            // 5,000 numbers, then 5,000 more while those are alive, then 5 of them.
+            let wide = inputs[0].f_linear::<Tensor>(&weight, None)?;
+            Ok(wide.f_relu()?.f_sum_dim_intlist([-1i64].as_slice(), false, None)?)
+        });
+        let (output, peak) = module.unwrap().forward_measured(&input).unwrap();
+        assert_eq!(output.size(), [5]);
+        assert_eq!(peak, 2 * 5_000 * 4);
     }
 }

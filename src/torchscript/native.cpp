@@ -1,11 +1,22 @@
 // What tch does not offer, against the same libtorch: sizes that stay symbolic while tracing, tensors that own their memory,
-// the list of operations of a module, saving to a callback, and the peak of live bytes during a forward pass.
+// the list of operations of a module, 8-bit linear layers, saving to a callback, loading without a copy of the weights, and the peak
+// of live bytes during a forward pass.
 // Every function catches C++ exceptions and returns the message (malloc'ed, freed by the caller), or null on success.
+#include <ATen/native/quantized/PackedParams.h>
+#include <caffe2/serialize/inline_container.h>
+#include <caffe2/serialize/read_adapter_interface.h>
 #include <torch/csrc/jit/frontend/tracer.h>
+#include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/inliner.h>
 #include <torch/csrc/jit/serialization/export.h>
+#include <torch/csrc/jit/serialization/import.h>
+#include <torch/csrc/jit/serialization/import_read.h>
+#include <torch/csrc/jit/serialization/import_source.h>
+#include <torch/csrc/jit/serialization/storage_context.h>
 #include <torch/script.h>
 
+#include <cmath>
 #include <cstring>
 
 namespace {
@@ -48,6 +59,49 @@ void visit_nodes(torch::jit::Block* block, Visit visit, void* context) {
   }
 }
 
+using Packed = c10::intrusive_ptr<LinearPackedParamsBase>;
+
+// What torch.ao.quantization.quantize_dynamic makes of a linear layer by default: whole numbers from -128 to 127 times a scale that a
+// symmetric min/max observer finds, in float32 as there, packed for this machine's kernels.
+Packed pack(const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  const auto [least, most] = at::aminmax(weight);
+  const float largest = std::max(-least.item<float>(), most.item<float>());
+  TORCH_CHECK(std::isfinite(largest), "a linear layer holds a weight that is no finite number");
+  const float scale = std::max(largest / 127.5f, std::numeric_limits<float>::epsilon());
+  static const auto prepack = c10::Dispatcher::singleton()
+                                  .findSchemaOrThrow("quantized::linear_prepack", "")
+                                  .typed<Packed(at::Tensor, std::optional<at::Tensor>)>();
+  return prepack.call(at::quantize_per_tensor(weight, scale, 0, at::kQInt8), bias);
+}
+
+// A tensor that a value is whatever the inputs are.
+std::optional<at::Tensor> constant_tensor(torch::jit::Value* value) {
+  const auto constant = torch::jit::toIValue(value);
+  if (!constant || !constant->isTensor()) return std::nullopt;
+  return constant->toTensor();
+}
+
+// An archive in memory.
+struct Archive final : caffe2::serialize::ReadAdapterInterface {
+  const char* data;
+  size_t length;
+  Archive(const void* data, size_t length) : data(static_cast<const char*>(data)), length(length) {}
+  size_t size() const override { return length; }
+  size_t read(uint64_t at, void* into, size_t n, const char*) const override {
+    if (at >= length) return 0;
+    n = std::min<size_t>(n, length - at);
+    std::memcpy(into, data + at, n);
+    return n;
+  }
+};
+
+// The bytes of a record as the memory of a tensor, without a copy; `owner` keeps them.
+c10::Storage storage_over(const char* data, size_t size, const std::shared_ptr<void>& owner) {
+  auto release = [](void* owner) { delete static_cast<std::shared_ptr<void>*>(owner); };
+  at::DataPtr bytes(const_cast<char*>(data), new std::shared_ptr<void>(owner), release, at::kCPU);
+  return c10::Storage(c10::Storage::use_byte_size_t(), size, std::move(bytes), nullptr, false);
+}
+
 }  // namespace
 
 extern "C" {
@@ -88,6 +142,86 @@ char* re_module_operations(const Module* module, Visit visit, void* context) {
       torch::jit::Inline(*graph);
       visit_nodes(graph->block(), visit, context);
     }
+  });
+}
+
+// Makes every linear layer of `forward` whose weight is a constant one of 8-bit weights, which quantizes its input as it comes, and
+// counts them; `kept` counts the linear layers and convolutions that stay as they are. The module must not have run before.
+char* re_module_quantize(Module* module, size_t* quantized, size_t* kept) {
+  return guarded([&] {
+    namespace jit = torch::jit;
+    at::NoGradGuard no_grad;
+    auto graph = module->get_method("forward").graph();
+    jit::WithInsertPoint start(*graph->nodes().begin());
+    auto* const reduce_range = graph->insertConstant(true);
+    // A layer that is called twice is packed once.
+    std::map<std::pair<const void*, const void*>, jit::Value*> packed;
+    *quantized = *kept = 0;
+    for (auto it = graph->nodes().begin(); it != graph->nodes().end();) {
+      auto* const node = *it++;
+      const bool is_linear = node->kind() == jit::aten::linear;
+      if (!is_linear && node->kind() != jit::aten::_convolution) continue;
+      const auto weight = is_linear ? constant_tensor(node->input(1)) : std::nullopt;
+      const auto bias = is_linear ? constant_tensor(node->input(2)) : std::nullopt;
+      const bool has_bias = is_linear && !node->input(2)->mustBeNone();
+      if (!weight || weight->dim() != 2 || weight->scalar_type() != at::kFloat || weight->numel() == 0 || has_bias != bias.has_value()) {
+        ++*kept;
+        continue;
+      }
+      auto& layer = packed[{weight->const_data_ptr(), has_bias ? bias->const_data_ptr() : nullptr}];
+      if (!layer) {
+        layer = graph->insertConstant(c10::IValue(pack(*weight, bias)));
+        ++*quantized;
+      }
+      jit::WithInsertPoint here(node);
+      static const auto kind = c10::Symbol::fromQualString("quantized::linear_dynamic");
+      auto* const replacement = graph->insertNode(graph->create(kind, {node->input(0), layer, reduce_range}));
+      replacement->output()->setType(c10::TensorType::get());
+      node->output()->replaceAllUsesWith(replacement->output());
+      node->destroy();
+    }
+    jit::EliminateDeadCode(graph);
+    graph->lint();
+  });
+}
+
+// Loads an archive from memory, as torch::jit::load does but for one thing: its tensors lie where they are in the archive.
+// `release(owner)` is called when the last of them is gone. `stored` is the bytes of all tensors.
+char* re_module_load(const void* data, size_t size, void* owner, void (*release)(void*), Module** out, uint64_t* stored) {
+  return guarded([&] {
+    namespace jit = torch::jit;
+    const std::shared_ptr<void> bytes(owner, release);
+    caffe2::serialize::PyTorchStreamReader reader(std::make_shared<Archive>(data, size));
+    auto unit = std::make_shared<jit::CompilationUnit>();
+    std::vector<c10::IValue> constants;
+    const auto source = [&](const std::string& qualifier) -> std::shared_ptr<jit::Source> {
+      auto path = "code/" + qualifier + ".py";
+      std::replace(path.begin() + 5, path.end() - 3, '.', '/');
+      if (!reader.hasRecord(path)) return nullptr;
+      const auto [text, length] = reader.getRecord(path);
+      return std::make_shared<jit::Source>(std::string_view(static_cast<const char*>(text.get()), length), path, 1);
+    };
+    jit::SourceImporter importer(unit, &constants, source, reader.version());
+    const auto resolve = [&](const c10::QualifiedName& name) {
+      return c10::StrongTypePtr(unit, importer.loadType(name)->cast<c10::ClassType>());
+    };
+    *stored = 0;
+    const auto read = [&](const std::string& archive) {
+      const auto folder = archive + "/";
+      auto storages = std::make_shared<jit::DeserializationStorageContext>();
+      for (const auto& record : reader.getAllRecords()) {
+        if (record.compare(0, folder.size(), folder) != 0) continue;
+        const size_t at = reader.getRecordOffset(record), length = reader.getRecordSize(record);
+        TORCH_CHECK(at <= size && length <= size - at, "the record ", record, " lies beyond the end");
+        *stored += length;
+        if (length == 0) continue;
+        storages->addStorage(record.substr(folder.size()), storage_over(static_cast<const char*>(data) + at, length, bytes));
+      }
+      return jit::readArchiveAndTensors(archive, "", folder, resolve, jit::ObjLoaderFunc, c10::Device(at::kCPU), reader,
+                                        jit::Unpickler::defaultTypeParser, storages);
+    };
+    constants = read("constants").toTuple()->elements().vec();
+    *out = new Module(read("data").toObject());
   });
 }
 

@@ -17,10 +17,12 @@ mod program;
 // Debian's programs, and addresses that Linux alone has without being told.
 #[cfg(target_os = "linux")]
 mod proxies;
+mod quantize;
 mod readme;
 mod real_model;
 mod tls;
 mod uploads;
+mod verify;
 mod vocabularies;
 mod weights;
 mod wire;

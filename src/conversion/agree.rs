@@ -1,0 +1,122 @@
+//! What quantizing does to a model's answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use tch::Tensor;
+
+use super::{Conversion, ConversionError};
+use crate::tasks::agreement::{Figure, Sample};
+use crate::tokenizer::Encoder;
+use crate::torchscript::{Module, Quantized, TorchError};
+
+/// Ordinary sentences in many languages; each two belong together.
+const TEXTS: &str = include_str!("texts.txt");
+
+/// What the user chooses of quantizing.
+#[derive(Debug, Clone, Default)]
+pub struct Quantize {
+    /// What both forms of the model are run on, instead of the built-in texts.
+    pub texts: Option<Arc<[String]>>,
+    /// The least agreement, from 0 to 1: below it the model is refused.
+    pub min_agreement: Option<f64>,
+}
+
+impl Quantize {
+    fn texts(&self) -> Vec<String> {
+        match &self.texts {
+            Some(texts) => texts.to_vec(),
+            None => TEXTS.lines().map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// What was done to a model, and how far its answers moved.
+#[derive(Debug, Clone, Serialize)]
+pub struct Quantization {
+    /// Linear layers that have 8-bit weights.
+    pub layers: usize,
+    /// Linear layers and convolutions that have not.
+    pub layers_kept: usize,
+    /// How many texts the figures are of.
+    pub texts: usize,
+    /// How far the quantized model and the float one agree; the first figure tells it in one number, of which 1 is the best.
+    #[serde(serialize_with = "figures")]
+    pub agreement: [Figure; 2],
+}
+
+impl fmt::Display for Quantization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, second] = self.agreement;
+        write!(
+            f,
+            "{} {:.4} and {} {:.4} over {} texts",
+            first.name, first.value, second.name, second.value, self.texts
+        )
+    }
+}
+
+/// An object, with as many digits as mean something.
+fn figures<S: Serializer>(figures: &[Figure; 2], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(figures.map(|figure| (figure.name, (figure.value * 1e6).round() / 1e6)))
+}
+
+/// The processors whose 8-bit kernels the figures are of, as Elasticsearch names them. Clusters run on Linux.
+#[must_use]
+pub fn platform_architecture() -> String {
+    format!("linux-{}", std::env::consts::ARCH)
+}
+
+impl Conversion {
+    /// Runs the quantized module and the float model on texts, and tells how far they agree.
+    ///
+    /// # Errors
+    /// When they agree too little, a text cannot be tokenized, or libtorch fails.
+    pub fn compare(
+        &self,
+        quantize: &Quantize,
+        quantized: Quantized,
+        module: &Module,
+    ) -> Result<Quantization, ConversionError> {
+        let encoder = Encoder::new(&self.tokenizer, self.max_sequence_length)?;
+        let mut texts = quantize.texts();
+        if let Some(prefix) = &self.options.ingest_prefix {
+            texts.iter_mut().for_each(|text| text.insert_str(0, prefix));
+        }
+        let measure = self.task.agreement();
+        let mut pairs = Vec::new();
+        for row in self.task.rows(&texts, &encoder)? {
+            let ids = Tensor::from_slice(&row.ids).f_unsqueeze(0).map_err(TorchError::from)?;
+            let inputs = self.inputs(&ids)?;
+            let (reference, output) = (self.forward(&inputs)?, module.forward(&inputs)?);
+            let finite =
+                output.f_isfinite().and_then(|all| all.f_all()).map_err(TorchError::from)?;
+            if bool::try_from(&finite).map_err(TorchError::from)? {
+                pairs.extend(measure.compare(&Sample { row, reference, output })?);
+            } else {
+                pairs.push([f64::NAN; 2]);
+            }
+        }
+        let agreement = measure.summarize(&pairs);
+        let Quantized { layers, kept } = quantized;
+        let report = Quantization { layers, layers_kept: kept, texts: texts.len(), agreement };
+        let others = match kept {
+            0 => String::new(),
+            kept => format!(", {kept} other layers stay as they are"),
+        };
+        tracing::info!("{layers} linear layers have 8-bit weights now{others}");
+        tracing::info!("against the float model: {report}");
+        tracing::info!(
+            "measured with, and meant for, the processors of {}",
+            platform_architecture()
+        );
+        if let Some(least) = quantize.min_agreement
+            // Nor is NaN enough.
+            && !report.agreement.first().is_some_and(|figure| figure.value >= least)
+        {
+            return Err(ConversionError::Agreement { report, least });
+        }
+        Ok(report)
+    }
+}

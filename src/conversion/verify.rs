@@ -1,0 +1,81 @@
+//! The saved archive, loaded again and compared with the model that it was made of.
+
+use tch::{Kind, Tensor};
+
+use super::{Conversion, ConversionError, Traced};
+use crate::torchscript::{Module, TorchError};
+
+/// Of the greatest number of the output, or of 1 where that is less.
+const TOLERANCE: f64 = 1e-5;
+
+/// Rows and tokens of what the archive is run on: no length is the one that was traced, and the last one has padding.
+const SHAPES: [(i64, i64); 3] = [(1, 3), (1, 11), (2, 24)];
+
+impl Conversion {
+    /// Runs a loaded archive on inputs of three lengths and compares it with the model as it is without a graph. The archive of a
+    /// quantized model, which computes something else, is compared with the traced module as it was before it was saved; how far
+    /// that is from the model, [`compare`](Self::compare) tells.
+    ///
+    /// # Errors
+    /// When they differ, or libtorch fails.
+    pub fn verify(&self, traced: &Traced, loaded: &Module) -> Result<(), ConversionError> {
+        let mut largest = 0f64;
+        for (batch, tokens) in SHAPES {
+            let tokens = tokens.min(self.max_sequence_length.into());
+            let inputs = self.inputs(&self.varied(batch, tokens)?)?;
+            let expected = match traced.quantized {
+                Some(_) => traced.module.forward(&inputs)?,
+                None => self.forward(&inputs)?,
+            };
+            let found = loaded.forward(&inputs)?;
+            let (difference, allowed) = distance(&found, &expected)?;
+            if allowed.is_nan() {
+                return Err(ConversionError::NotANumber { tokens });
+            }
+            if difference.is_nan() || difference > allowed {
+                return Err(ConversionError::Verification { tokens, difference, allowed });
+            }
+            largest = largest.max(difference);
+        }
+        tracing::info!(
+            "the archive, loaded again, computes the same: {largest:.1e} is the largest difference"
+        );
+        Ok(())
+    }
+
+    /// Ids from the whole vocabulary, as two texts with separators behind them; the last of several rows has padding.
+    fn varied(&self, batch: i64, tokens: i64) -> Result<Tensor, TorchError> {
+        let special = self.tokenizer.special;
+        let count = self.network.vocabulary.max(1);
+        let id = |row: i64, place: i64| {
+            let length = if batch > 1 && row == batch - 1 { (tokens + 1) / 2 } else { tokens };
+            match place {
+                place if place >= length => special.padding,
+                place if place == length - 1 || place == length / 2 => special.separator,
+                // A stride without a common divisor with any real vocabulary's size.
+                place => match (row * tokens + place + 1) * 7_919 % count {
+                    id if id == special.padding => special.separator,
+                    id => id,
+                },
+            }
+        };
+        let ids: Vec<i64> =
+            (0..batch).flat_map(|row| (0..tokens).map(move |place| id(row, place))).collect();
+        Ok(Tensor::from_slice(&ids).f_view([batch, tokens])?)
+    }
+}
+
+/// The largest difference of two outputs, and what is allowed.
+fn distance(found: &Tensor, expected: &Tensor) -> Result<(f64, f64), TorchError> {
+    if found.size() != expected.size() {
+        let sizes = format!("an output of {:?} where {:?} is due", found.size(), expected.size());
+        return Err(TorchError::Native(sizes));
+    }
+    let most = |tensor: &Tensor| -> Result<f64, TorchError> {
+        Ok(f64::try_from(&tensor.f_abs()?.f_max()?.f_to_kind(Kind::Double)?)?)
+    };
+    let largest = most(expected)?;
+    // `max` would hide NaN.
+    let scale = if largest > 1. || largest.is_nan() { largest } else { 1. };
+    Ok((most(&found.f_sub(expected)?)?, TOLERANCE * scale))
+}

@@ -1,0 +1,331 @@
+//! How far the outputs of two forms of a model agree, such as the quantized one and the float one.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use tch::{Kind, Tensor};
+
+use crate::tokenizer::Row;
+use crate::torchscript::TorchError;
+
+/// What two forms of a model make of one row.
+#[derive(Debug)]
+pub struct Sample {
+    /// The row.
+    pub row: Row,
+    /// The output of the form that counts, for this row alone.
+    pub reference: Tensor,
+    /// The output of the other.
+    pub output: Tensor,
+}
+
+/// One figure of a report.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figure {
+    /// What it is, as `cosine_mean`.
+    pub name: &'static str,
+    /// Its value.
+    pub value: f64,
+}
+
+/// Two numbers that a sample, or a token of it, leaves of the outputs, which are too large to be kept.
+pub type Pair = [f64; 2];
+
+/// How the outputs of a task are compared.
+pub struct Measure {
+    compare: fn(&Sample) -> Result<Vec<Pair>, TorchError>,
+    summarize: fn(&[Pair]) -> [Figure; 2],
+}
+
+impl Measure {
+    /// What one sample adds.
+    ///
+    /// # Errors
+    /// libtorch's own, or an output without the shape of the task.
+    pub fn compare(&self, sample: &Sample) -> Result<Vec<Pair>, TorchError> {
+        (self.compare)(sample)
+    }
+
+    /// The figures of all samples. The first one tells the agreement in one number, of which 1 is the best.
+    #[must_use]
+    pub fn summarize(&self, all: &[Pair]) -> [Figure; 2] {
+        (self.summarize)(all)
+    }
+}
+
+/// Vectors, one a text or one for each token of it, by the cosine of their angle.
+pub(super) static COSINES: Measure = Measure {
+    compare: |sample| {
+        let pairs = rows(sample, 0..sample.row.ids.len())?;
+        Ok(pairs.iter().map(|(a, b)| [cosine(a, b), 0.]).collect())
+    },
+    summarize: |all| [mean("cosine_mean", all), least("cosine_min", all)],
+};
+
+/// Logits `[1, classes]` by the class of the text.
+pub(super) static LABEL: Measure = Measure {
+    compare: |sample| Ok(rows(sample, 0..1)?.iter().map(classes).collect()),
+    summarize: |all| [mean("label_agreement", all), greatest("largest_probability_change", all)],
+};
+
+/// Logits `[1, tokens, classes]` by the class of each token of the text.
+pub(super) static LABELS: Measure = Measure {
+    compare: |sample| Ok(rows(sample, sample.row.text.clone())?.iter().map(classes).collect()),
+    summarize: LABEL.summarize,
+};
+
+/// Logits `[1, tokens, vocabulary]` by the token that fills the mask, which is all of the row's text.
+pub(super) static FILLING: Measure = Measure {
+    compare: LABELS.compare,
+    summarize: |all| [mean("top_1_agreement", all), greatest("largest_probability_change", all)],
+};
+
+/// Scores `[1, 1]` by the order that they bring the pairs into: Spearman's rank correlation.
+pub(super) static RANKING: Measure = Measure {
+    compare: |sample| {
+        let first = |row: &[f64]| row.first().copied().unwrap_or(f64::NAN);
+        Ok(rows(sample, 0..1)?.iter().map(|(a, b)| [first(a), first(b)]).collect())
+    },
+    summarize: |all| {
+        let (a, b): (Vec<_>, Vec<_>) = all.iter().map(|[a, b]| (*a, *b)).unzip();
+        let correlation = correlation(&ranks(&a), &ranks(&b));
+        let moved: Vec<Pair> = all.iter().map(|[a, b]| [0., (a - b).abs()]).collect();
+        [
+            Figure { name: "rank_correlation", value: correlation },
+            greatest("largest_score_change", &moved),
+        ]
+    },
+};
+
+/// Weights `[1, vocabulary]`, of which 0 is none, by how many of the heaviest tokens are the same.
+pub(super) static HEAVIEST: Measure = Measure {
+    compare: |sample| {
+        Ok(rows(sample, 0..1)?.iter().map(|(a, b)| [overlap(a, b, 100), 0.]).collect())
+    },
+    summarize: |all| [mean("top_100_overlap_mean", all), least("top_100_overlap_min", all)],
+};
+
+/// Logits of start and end, `[2, 1, tokens]`, by the best answer in the text.
+pub(super) static ANSWER: Measure = Measure {
+    compare: |sample| answer(sample).map(|pair| vec![pair]),
+    summarize: |all| [mean("answer_agreement", all), greatest("largest_probability_change", all)],
+};
+
+/// The rows `of` both outputs, which all end in an axis of what is compared.
+fn rows(sample: &Sample, of: Range<usize>) -> Result<Vec<(Vec<f64>, Vec<f64>)>, TorchError> {
+    let rows = |tensor: &Tensor| -> Result<Vec<Vec<f64>>, TorchError> {
+        let width = tensor.size().last().copied().unwrap_or_default().max(1);
+        let rows = tensor.f_contiguous()?.f_view([-1, width])?;
+        let index = |i: usize| i64::try_from(i).unwrap_or(i64::MAX);
+        let (start, end) = (index(of.start), index(of.end));
+        let chosen = rows.f_slice(0, start, end, 1)?.f_to_kind(Kind::Double)?.f_reshape([-1])?;
+        let numbers = Vec::<f64>::try_from(&chosen)?;
+        Ok(numbers.chunks(usize::try_from(width).unwrap_or(1)).map(<[f64]>::to_vec).collect())
+    };
+    Ok(rows(&sample.reference)?.into_iter().zip(rows(&sample.output)?).collect())
+}
+
+/// Of the first numbers; 1 where there are none, for nothing disagrees.
+fn mean(name: &'static str, all: &[Pair]) -> Figure {
+    let sum: f64 = all.iter().map(|pair| pair[0]).sum();
+    Figure { name, value: if all.is_empty() { 1. } else { sum / all.len() as f64 } }
+}
+
+/// Of the first numbers.
+fn least(name: &'static str, all: &[Pair]) -> Figure {
+    let value = all.iter().fold(1., |a: f64, [b, _]| if *b < a || b.is_nan() { *b } else { a });
+    Figure { name, value }
+}
+
+/// Of the second numbers.
+fn greatest(name: &'static str, all: &[Pair]) -> Figure {
+    let value = all.iter().fold(0., |a: f64, [_, b]| if *b > a || b.is_nan() { *b } else { a });
+    Figure { name, value }
+}
+
+/// The first of the greatest.
+fn argmax(values: &[f64]) -> usize {
+    let better = |best: (usize, f64), (i, &value): (usize, &f64)| {
+        if value > best.1 { (i, value) } else { best }
+    };
+    values.iter().enumerate().fold((0, f64::NEG_INFINITY), better).0
+}
+
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exponentials: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
+    let sum: f64 = exponentials.iter().sum();
+    exponentials.iter().map(|e| e / sum).collect()
+}
+
+/// Of two vectors without a length it is 1 if they are equal.
+fn cosine(a: &[f64], b: &[f64]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let lengths = (dot(a, a) * dot(b, b)).sqrt();
+    if lengths == 0. { f64::from(u8::from(a == b)) } else { dot(a, b) / lengths }
+}
+
+/// Whether logits have the same greatest, and by how much a probability moves at most.
+fn classes((a, b): &(Vec<f64>, Vec<f64>)) -> Pair {
+    let same = f64::from(u8::from(argmax(a) == argmax(b)));
+    let (a, b) = (softmax(a), softmax(b));
+    let moved: Vec<Pair> = a.iter().zip(&b).map(|(a, b)| [0., (a - b).abs()]).collect();
+    [same, greatest("", &moved).value]
+}
+
+/// The rank of each value; equal ones share the mean of theirs.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    let at = |i: &usize| values.get(*i).copied().unwrap_or(f64::NAN);
+    order.sort_by(|a, b| at(a).total_cmp(&at(b)));
+    let mut ranks = vec![0.; values.len()];
+    let mut before = 0;
+    for equal in order.chunk_by(|a, b| at(a).partial_cmp(&at(b)) == Some(Ordering::Equal)) {
+        for &i in equal {
+            if let Some(rank) = ranks.get_mut(i) {
+                *rank = before as f64 + (equal.len() - 1) as f64 / 2.;
+            }
+        }
+        before += equal.len();
+    }
+    ranks
+}
+
+/// Pearson's.
+fn correlation(a: &[f64], b: &[f64]) -> f64 {
+    let centred = |values: &[f64]| -> Vec<f64> {
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        values.iter().map(|value| value - mean).collect()
+    };
+    cosine(&centred(a), &centred(b))
+}
+
+/// How many of the heaviest `most` of two lists of weights are the same, as a share of the longer selection.
+fn overlap(a: &[f64], b: &[f64], most: usize) -> f64 {
+    let heaviest = |weights: &[f64]| -> BTreeSet<usize> {
+        let mut all: Vec<_> =
+            weights.iter().enumerate().filter(|(_, weight)| **weight > 0.).collect();
+        all.sort_by(|a, b| b.1.total_cmp(a.1));
+        all.into_iter().take(most).map(|(id, _)| id).collect()
+    };
+    let (a, b) = (heaviest(a), heaviest(b));
+    match a.len().max(b.len()) {
+        0 => 1.,
+        longer => a.intersection(&b).count() as f64 / longer as f64,
+    }
+}
+
+/// Whether the best answer is the same span of the text, and by how much the probability of the reference's moves.
+fn answer(sample: &Sample) -> Result<Pair, TorchError> {
+    /// The server's `max_answer_length`.
+    const LONGEST: usize = 15;
+    let length = sample.row.text.len();
+    // Start and end, of both forms; as the server does, the text's tokens and the first one are weighed against each other.
+    let weigh = |logits: &[f64]| {
+        let first = logits.first().copied().unwrap_or(f64::NEG_INFINITY);
+        let text = logits.get(sample.row.text.clone()).unwrap_or_default();
+        softmax(&std::iter::once(first).chain(text.iter().copied()).collect::<Vec<_>>())
+    };
+    let weighed: Vec<_> = rows(sample, 0..2)?.iter().map(|(a, b)| (weigh(a), weigh(b))).collect();
+    let [(start, other_start), (end, other_end)] = weighed.as_slice() else {
+        return Err(TorchError::Native("the output is not of start and end".into()));
+    };
+    let score = |start: &[f64], end: &[f64], (s, e): (usize, usize)| {
+        start.get(s).copied().unwrap_or_default() * end.get(e).copied().unwrap_or_default()
+    };
+    let spans: Vec<_> =
+        (1..=length).flat_map(|s| (s..=length.min(s + LONGEST - 1)).map(move |e| (s, e))).collect();
+    let best = |start: &[f64], end: &[f64]| {
+        let scores: Vec<f64> = spans.iter().map(|&span| score(start, end, span)).collect();
+        spans.get(argmax(&scores)).copied().unwrap_or_default()
+    };
+    let chosen = best(start, end);
+    let same = f64::from(u8::from(chosen == best(other_start, other_end)));
+    let moved = score(start, end, chosen) - score(other_start, other_end, chosen);
+    Ok([same, moved.abs()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(reference: Tensor, output: Tensor) -> Sample {
+        let row = Row { ids: vec![0; 4], text: 1..3 };
+        Sample { row, reference, output }
+    }
+
+    /// The figures, with six decimals.
+    fn of(measure: &Measure, samples: &[Sample]) -> [f64; 2] {
+        let pairs: Vec<Pair> = samples.iter().flat_map(|s| measure.compare(s).unwrap()).collect();
+        measure.summarize(&pairs).map(|figure| (figure.value * 1e6).round() / 1e6)
+    }
+
+    fn both(a: &[f64], b: &[f64]) -> Sample {
+        sample(Tensor::from_slice(a).unsqueeze(0), Tensor::from_slice(b).unsqueeze(0))
+    }
+
+    #[test]
+    fn vectors_agree_by_their_angle() {
+        let same = || both(&[3., 4.], &[6., 8.]);
+        assert_eq!(of(&COSINES, &[same(), both(&[3., 4.], &[4., -3.])]), [0.5, 0.]);
+        assert_eq!(of(&COSINES, &[same(), same()]), [1., 1.]);
+        assert_eq!(of(&COSINES, &[both(&[0., 0.], &[0., 0.])]), [1., 1.]);
+        assert_eq!(of(&COSINES, &[both(&[0., 0.], &[0., 1.])]), [0., 0.]);
+        assert!(of(&COSINES, &[same(), both(&[1.], &[f64::NAN])]).iter().all(|f| f.is_nan()));
+        // A row for each token.
+        let tokens = |last: f64| Tensor::from_slice2(&[[1., 0.], [1., 0.], [1., 0.], [last, 1.]]);
+        assert_eq!(of(&COSINES, &[sample(tokens(0.), tokens(1e9))]), [0.75, 0.]);
+    }
+
+    #[test]
+    fn classes_agree_by_their_greatest() {
+        let samples = [both(&[0., 1.], &[0., 1.]), both(&[0., 0.], &[0., 3f64.ln()])];
+        assert_eq!(of(&LABEL, &samples), [0.5, 0.25]);
+        // Of a row for each token only the text's count.
+        let tokens = |last: f64| {
+            Tensor::from_slice2(&[[9., 0.], [0., 1.], [0., 1.], [last, 0.]]).unsqueeze(0)
+        };
+        assert_eq!(of(&LABELS, &[sample(tokens(1.), tokens(-9.))]), [1., 0.]);
+        assert_eq!(FILLING.summarize(&[])[0], Figure { name: "top_1_agreement", value: 1. });
+    }
+
+    #[test]
+    fn scores_agree_by_their_order() {
+        let order = |a: &[f64], b: &[f64]| {
+            let samples: Vec<_> = a.iter().zip(b).map(|(a, b)| both(&[*a], &[*b])).collect();
+            of(&RANKING, &samples)
+        };
+        assert_eq!(order(&[1., 2., 3.], &[10., 11., 13.]), [1., 10.]);
+        assert_eq!(order(&[1., 2., 3.], &[3., 2., 1.])[0], -1.);
+        assert_eq!(order(&[1., 2., 2., 3.], &[1., 2., 3., 4.])[0], 0.948683);
+        assert_eq!(order(&[1., 1.], &[2., 2.])[0], 1.);
+        assert_eq!(order(&[1., 1.], &[2., 3.])[0], 0.);
+    }
+
+    #[test]
+    fn weights_agree_by_the_heaviest() {
+        assert_eq!(overlap(&[3., 2., 1., 0.], &[3., 1., 2., 0.], 2), 0.5);
+        assert_eq!(overlap(&[0.; 4], &[0.; 4], 2), 1.);
+        assert_eq!(overlap(&[1., 0., 0., 0.], &[1., 1., 0., 0.], 2), 0.5);
+        let samples = [both(&[1., 0.], &[1., 0.]), both(&[1., 0.], &[0., 1.])];
+        assert_eq!(of(&HEAVIEST, &samples), [0.5, 0.]);
+    }
+
+    #[test]
+    fn answers_agree_by_their_span() {
+        let logits =
+            |start: [f64; 4], end: [f64; 4]| Tensor::from_slice2(&[start, end]).unsqueeze(1);
+        let same = sample(
+            logits([0., 9., 0., 99.], [0., 0., 9., 0.]),
+            logits([0., 9., 0., -9.], [0., 0., 9., 0.]),
+        );
+        // An end before the start is no answer.
+        let other = sample(
+            logits([0., 0., 9., 0.], [0., 9., 8., 0.]),
+            logits([0., 9., 0., 0.], [0., 9., 8., 0.]),
+        );
+        assert_eq!(of(&ANSWER, &[same]), [1., 0.]);
+        assert_eq!(of(&ANSWER, &[other])[0], 0.);
+    }
+}

@@ -1,0 +1,495 @@
+//! Quantized models: PyTorch's numbers, a report that is true, and nothing uploaded that agrees too little.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rust_eland::checkpoint::Map;
+use rust_eland::conversion::{Conversion, ConversionError, Options, Quantize};
+use rust_eland::source::ModelFiles;
+use rust_eland::tasks::Task;
+use rust_eland::tokenizer::{Cut, Encoder, Row};
+use rust_eland::torchscript::{Module, TorchError};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use standin::{Options as StandInOptions, StandIn};
+use tch::{Kind, Tensor};
+
+use crate::fixtures::Fixture;
+use crate::program::{ask, message, program, says};
+
+/// `tests/fixtures/quantized.json`: what PyTorch's `quantize_dynamic` makes.
+#[derive(Deserialize)]
+struct Reference {
+    layers: Vec<Layer>,
+    #[serde(rename = "bert/ner")]
+    ner: BTreeMap<String, Weights>,
+}
+
+#[derive(Deserialize)]
+struct Layer {
+    name: String,
+    weight: Vec<Vec<f32>>,
+    bias: Option<Vec<f32>>,
+    input: Vec<Vec<f32>>,
+    output: Vec<Vec<f32>>,
+    #[serde(flatten)]
+    quantized: Weights,
+}
+
+#[derive(Deserialize)]
+struct Weights {
+    scale: f64,
+    int8: String,
+}
+
+impl Weights {
+    /// Fails unless an archive holds these very whole numbers and this scale, as a pickled float.
+    #[track_caller]
+    fn are_in(&self, archive: &[u8], name: &str) {
+        let holds = |bytes: &[u8]| archive.windows(bytes.len()).any(|window| window == bytes);
+        assert!(holds(&STANDARD.decode(&self.int8).unwrap()), "{name}: other 8-bit weights");
+        let scale = [&b"G"[..], &self.scale.to_be_bytes()].concat();
+        assert!(holds(&scale), "{name}: the scale is not {}", self.scale);
+    }
+}
+
+fn reference() -> Reference {
+    serde_json::from_str(include_str!("../fixtures/quantized.json")).unwrap()
+}
+
+fn matrix(rows: &[Vec<f32>]) -> Tensor {
+    Tensor::from_slice(&rows.concat()).view([rows.len() as i64, -1])
+}
+
+fn saved(module: &Module) -> Vec<u8> {
+    let mut archive = Vec::new();
+    module.save(&mut archive).unwrap();
+    archive
+}
+
+#[test]
+fn a_quantized_layer_has_pytorch_s_numbers() {
+    for layer in reference().layers {
+        let (weight, input) = (matrix(&layer.weight), [matrix(&layer.input)]);
+        let bias = layer.bias.as_deref().map(Tensor::from_slice);
+        let module = Module::trace(&input, |inputs| -> Result<Tensor, TorchError> {
+            Ok(inputs[0].f_linear(&weight, bias.as_ref())?)
+        });
+        let (module, quantized) = module.unwrap().quantize().unwrap();
+        assert_eq!((quantized.layers, quantized.kept), (1, 0));
+        layer.quantized.are_in(&saved(&module), &layer.name);
+        let expected = matrix(&layer.output);
+        let difference = (module.forward(&input).unwrap() - &expected).abs().max();
+        // Other processors have other kernels, which may round the input's 8 bits the other way.
+        let share = if cfg!(target_arch = "x86_64") { 1e-6 } else { 2e-2 };
+        let allowed = share * expected.abs().max().double_value(&[]);
+        assert!(difference.double_value(&[]) <= allowed, "{}: {difference:?}", layer.name);
+    }
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_not_quantized() {
+    for value in [f64::NAN, f64::INFINITY] {
+        let (weight, input) = (
+            Tensor::ones([2, 2], (Kind::Float, tch::Device::Cpu)) * value,
+            [Tensor::from_slice2(&[[1f32, 2.]])],
+        );
+        let module = Module::trace(&input, |inputs| -> Result<Tensor, TorchError> {
+            Ok(inputs[0].f_linear::<Tensor>(&weight, None)?)
+        });
+        let error = module.unwrap().quantize().err().unwrap().to_string();
+        says(&error, &["a weight that is no finite number"]);
+    }
+}
+
+/// All that quantizing meets: a layer that is called twice, linear layers whose weight is not known before the call, a convolution, an
+/// embedding.
+#[test]
+fn layers_are_counted_and_packed_once() {
+    let of = (Kind::Float, tch::Device::Cpu);
+    let weight = Tensor::arange(16, of).view([4, 4]) / 16;
+    let kernel = Tensor::ones([4, 4, 1], of);
+    let table = Tensor::arange(40, of).view([10, 4]) / 40;
+    let ids = [Tensor::from_slice2(&[[1i64, 2, 3]])];
+    let forward = |inputs: &[Tensor]| -> Result<Tensor, TorchError> {
+        let linear = |x: &Tensor, weight: &Tensor| x.f_linear::<Tensor>(weight, None);
+        let words = Tensor::f_embedding(&table, &inputs[0], -1, false, false)?;
+        let twice = linear(&linear(&words, &weight)?, &weight)?;
+        let own = linear(&twice, &twice.f_squeeze_dim(0)?)?;
+        let channels = linear(&own, &Tensor::f_ones([4, 3], of)?)?.f_transpose(1, 2)?;
+        Ok(channels.f_conv1d(&kernel, None::<&Tensor>, 1, 0, 1, 1)?)
+    };
+    let (module, quantized) = Module::trace(&ids, forward).unwrap().quantize().unwrap();
+    let kinds = module.operations().unwrap();
+    assert_eq!((quantized.layers, quantized.kept), (1, 3), "{kinds:?}");
+    assert_eq!(kinds["quantized::linear_dynamic"], 2, "{kinds:?}");
+    let (exact, found) = (forward(&ids).unwrap(), module.forward(&ids).unwrap());
+    let share = (&found - &exact).abs().max().double_value(&[]) / exact.max().double_value(&[]);
+    assert!(share > 0. && share < 0.05, "{share}");
+}
+
+fn convert(fixture: &Fixture, task: Task, quantize: Option<Quantize>) -> Conversion {
+    let files = ModelFiles::open(&fixture.model()).unwrap();
+    let options = Options { task: Some(task), quantize, ..Options::default() };
+    Conversion::read(&files, options).unwrap()
+}
+
+/// Writes an archive to a file and maps it.
+fn mapped(archive: &[u8], folder: &Path) -> Arc<Map> {
+    let path = folder.join("m.pt");
+    fs::write(&path, archive).unwrap();
+    Arc::new(Map::open(&path).unwrap())
+}
+
+#[test]
+fn a_quantized_model_has_pytorch_s_weights() {
+    let conversion = convert(&Fixture::named("bert/ner"), Task::Ner, Some(Quantize::default()));
+    let traced = conversion.trace().unwrap();
+    let layers = reference().ner;
+    assert_eq!(traced.quantized.unwrap().layers, layers.len());
+    let archive = saved(&traced.module);
+    for (name, weights) in layers {
+        weights.are_in(&archive, &name);
+    }
+}
+
+#[test]
+fn every_architecture_is_quantized_for_every_task() {
+    let texts: Arc<[String]> = ["What is the sun made of?", "The sun is a star.", "[MASK] <mask>"]
+        .map(str::to_owned)
+        .into();
+    let folder = tempfile::tempdir().unwrap();
+    let mut done: BTreeMap<(String, Task), String> = BTreeMap::new();
+    for fixture in Fixture::all() {
+        let architecture = fixture.name.split('/').next().unwrap().to_owned();
+        for task in fixture.tasks() {
+            if done.contains_key(&(architecture.clone(), task)) {
+                continue;
+            }
+            let name = format!("{} {task}", fixture.name);
+            let quantize = Quantize { texts: Some(Arc::clone(&texts)), min_agreement: Some(0.) };
+            let conversion = convert(&fixture, task, Some(quantize));
+            let traced = conversion.trace().unwrap_or_else(|error| panic!("{name}: {error}"));
+            let archive = saved(&traced.module);
+            for hook in ["__getstate__", "__setstate__"] {
+                let found = archive.windows(hook.len()).any(|bytes| bytes == hook.as_bytes());
+                assert!(!found, "{name} holds {hook}");
+            }
+            let report = match conversion.check(&traced, mapped(&archive, folder.path())) {
+                Ok(saved) => saved.quantization.unwrap(),
+                // Random weights may rank three texts the other way.
+                Err(ConversionError::Agreement { report, .. }) => report,
+                Err(error) => panic!("{name}: {error}"),
+            };
+            assert!(report.layers > 1 && report.texts == 3, "{name}: {report:?}");
+            let [agreement, extreme] = report.agreement;
+            let range = if task == Task::TextSimilarity { -1. ..=1. } else { 0.5..=1.0001 };
+            assert!(range.contains(&agreement.value), "{name}: {report}");
+            assert!(extreme.value.is_finite(), "{name}: {report}");
+            done.insert((architecture.clone(), task), agreement.name.to_owned());
+        }
+    }
+    assert!(done.len() > 80, "{}", done.len());
+    let names = |task| done.iter().filter(move |done| done.0.1 == task).map(|done| done.1.as_str());
+    for (task, name) in [
+        (Task::FillMask, "top_1_agreement"),
+        (Task::Ner, "label_agreement"),
+        (Task::PassThrough, "cosine_mean"),
+        (Task::QuestionAnswering, "answer_agreement"),
+        (Task::TextClassification, "label_agreement"),
+        (Task::TextEmbedding, "cosine_mean"),
+        (Task::TextExpansion, "top_100_overlap_mean"),
+        (Task::TextSimilarity, "rank_correlation"),
+        (Task::ZeroShotClassification, "label_agreement"),
+    ] {
+        assert!(names(task).count() > 0 && names(task).all(|found| found == name), "{task}");
+    }
+}
+
+/// The built-in texts.
+fn sentences() -> Vec<String> {
+    let texts: Vec<_> =
+        include_str!("../../src/conversion/texts.txt").lines().map(str::to_owned).collect();
+    assert_eq!(texts.len(), 64);
+    texts
+}
+
+/// What the server answers, against the float model on our row of the same text.
+fn same_row(conversion: &Conversion, row: &Row, answer: &Value, of: &str) {
+    let ids = Tensor::from_slice(&row.ids).unsqueeze(0);
+    let positions = Tensor::arange(ids.size()[1], (Kind::Int64, tch::Device::Cpu)).unsqueeze(0);
+    let mut tensors = vec![ids.shallow_clone(), ids.ones_like(), ids.zeros_like(), positions];
+    tensors.truncate(conversion.tokenizer().kind.inputs());
+    let ours = conversion.forward(&tensors).unwrap().to_kind(Kind::Double).flatten(0, -1);
+    let ours = Vec::<f64>::try_from(ours).unwrap();
+    let theirs: Vec<f64> = match &answer["predicted_value"] {
+        Value::Array(rows) => {
+            rows.iter().flat_map(|row| row.as_array().unwrap()).filter_map(Value::as_f64).collect()
+        }
+        score => vec![score.as_f64().unwrap()],
+    };
+    assert_eq!(ours.len(), theirs.len(), "{of}: {answer}");
+    let moved = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+    assert!(moved < 1e-4, "{of}: {moved}");
+}
+
+#[test]
+fn texts_are_tokenized_as_by_the_server() {
+    let standin = StandIn::start(StandInOptions::default());
+    let texts = sentences();
+    let mut truncated = 0;
+    for (fixture, task) in [
+        ("bert/base", Task::PassThrough),
+        ("mpnet/base", Task::PassThrough),
+        ("roberta/base", Task::PassThrough),
+        ("xlm-roberta/base", Task::PassThrough),
+        ("deberta-v2/base", Task::PassThrough),
+        ("bert/cross-encoder", Task::TextSimilarity),
+        ("roberta/cross-encoder", Task::TextSimilarity),
+    ] {
+        let fixture = Fixture::named(fixture);
+        let output = import(&standin, &fixture.model(), task, &["--start", "--clear-previous"]);
+        assert!(output.status.success(), "{}", message(&output));
+        let conversion = convert(&fixture, task, None);
+        let encoder =
+            Encoder::new(conversion.tokenizer(), conversion.max_sequence_length()).unwrap();
+        let question = "Which mountain is the highest?";
+        let docs: Vec<_> = texts.iter().map(|text| json!({"text_field": text})).collect();
+        let mut body = json!({"docs": docs});
+        if task == Task::TextSimilarity {
+            body["inference_config"] = json!({"text_similarity": {"text": question}});
+        }
+        let path = "/_ml/trained_models/m/_infer";
+        let (status, answer) = ask(&standin, "POST", path, Some(&body));
+        assert_eq!(status, 200, "{answer}");
+        let answers = answer["inference_results"].as_array().unwrap();
+        assert_eq!(answers.len(), texts.len());
+        for (answer, text) in answers.iter().zip(&texts) {
+            let row = match task {
+                Task::TextSimilarity => encoder.pair(question, text, Cut::Second),
+                _ => encoder.single(text),
+            };
+            truncated += usize::from(answer["is_truncated"] == true);
+            same_row(&conversion, &row.unwrap(), answer, &format!("{} {text}", fixture.name));
+        }
+    }
+    assert!(truncated > 0);
+}
+
+#[test]
+fn a_mask_is_put_in_the_middle_or_where_the_text_has_it() {
+    for (name, mask) in [("bert/masked-lm", "[MASK]"), ("roberta/masked-lm", "<mask>")] {
+        let conversion = convert(&Fixture::named(name), Task::FillMask, None);
+        let tokens = &conversion.tokenizer().vocabulary.vocabulary;
+        let id = tokens.iter().position(|token| token == mask).unwrap() as i64;
+        let encoder = Encoder::new(conversion.tokenizer(), 8).unwrap();
+        let places = |row: &Row| {
+            row.ids
+                .iter()
+                .enumerate()
+                .filter(|(_, i)| **i == id)
+                .map(|(at, _)| at)
+                .collect::<Vec<_>>()
+        };
+        let long = "the ".repeat(50);
+        for text in
+            ["a", "", "the sun", &format!("the {mask} is"), &format!("{long}{mask}{long}"), &long]
+        {
+            let row = encoder.masked(text).unwrap();
+            assert_eq!(places(&row), [row.text.start], "{text}");
+            assert!(row.text.len() == 1 && row.ids.len() <= 8, "{text}: {row:?}");
+        }
+        // Where nothing fits, nothing is lost but the text.
+        let tiny = Encoder::new(conversion.tokenizer(), 2).unwrap();
+        assert_eq!(tiny.single("the sun").unwrap().ids.len(), 2);
+        assert!(tiny.masked("the sun").unwrap().ids.len() <= 3);
+        let pair = encoder.pair(&long, &long, Cut::Second).unwrap();
+        assert_eq!((pair.ids.len(), pair.text.len()), (8, 0));
+        assert_eq!(encoder.pair("", "", Cut::First).unwrap().text.len(), 0);
+    }
+}
+
+fn import(standin: &StandIn, model: &Path, task: Task, more: &[&str]) -> Output {
+    program()
+        .args(["import", "--url", &standin.url(), "--task-type", task.name(), "--es-model-id", "m"])
+        .args(more)
+        .arg("--hub-model-id")
+        .arg(model)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_quantized_model_is_served_and_its_report_is_kept() {
+    let standin = StandIn::start(StandInOptions::default());
+    let model = Fixture::named("bert/text-classification").model();
+    let output = import(&standin, &model, Task::TextClassification, &["--quantize", "--start"]);
+    assert!(output.status.success(), "{}", message(&output));
+    says(
+        &message(&output),
+        &["14 linear layers have 8-bit weights", "label_agreement", "over 64 texts", "linux-"],
+    );
+    let config = standin.configuration("m").unwrap();
+    let platform = format!("linux-{}", std::env::consts::ARCH);
+    assert_eq!(config["platform_architecture"], platform.as_str());
+    let kept = &config["metadata"]["quantization"];
+    assert_eq!((&kept["layers"], &kept["texts"]), (&json!(14), &json!(64)), "{kept}");
+    let agreement = kept["agreement"].as_object().unwrap();
+    assert_eq!(agreement.len(), 2);
+    assert!(agreement["label_agreement"].as_f64().unwrap() > 0.5, "{kept}");
+    assert!(agreement["largest_probability_change"].as_f64().unwrap() < 0.5, "{kept}");
+    let body = json!({"docs": [{"text_field": "the sun"}]});
+    let (status, answer) = ask(&standin, "POST", "/_ml/trained_models/m/_infer", Some(&body));
+    assert_eq!(status, 200, "{answer}");
+
+    let quantized = &config["metadata"]["per_deployment_memory_bytes"];
+    let output = import(&standin, &model, Task::TextClassification, &["--clear-previous"]);
+    assert!(output.status.success(), "{}", message(&output));
+    let config = standin.configuration("m").unwrap();
+    assert!(config.get("platform_architecture").is_none());
+    assert!(config["metadata"].get("quantization").is_none());
+    let float = &config["metadata"]["per_deployment_memory_bytes"];
+    assert!(quantized.as_u64().unwrap() < float.as_u64().unwrap(), "{quantized} {float}");
+}
+
+#[test]
+fn what_agrees_too_little_is_refused_before_anything_is_uploaded() {
+    let standin = StandIn::start(StandInOptions::default());
+    let model = Fixture::named("bert/st-mean").model();
+    let quantize = |least: &str| {
+        let more = ["--quantize", "--quantize-min-agreement", least];
+        import(&standin, &model, Task::TextEmbedding, &more)
+    };
+    let output = quantize("1");
+    assert_eq!(output.status.code(), Some(3), "{}", message(&output));
+    says(
+        &message(&output),
+        &[
+            "agrees too little",
+            "cosine_mean 0.9",
+            "over 64 texts",
+            "asks for 1",
+            "Leave out --quantize",
+        ],
+    );
+    assert!(standin.requests().iter().all(|request| request.method == "GET"));
+    assert!(output.stdout.is_empty());
+    let output = quantize("0.9");
+    assert!(output.status.success(), "{}", message(&output));
+
+    let folder = tempfile::tempdir().unwrap();
+    let output = program()
+        .args(["export", "--quantize", "--quantize-min-agreement", "1", "--es-model-id", "m"])
+        .args(["--task-type", "text_embedding", "--hub-model-id"])
+        .arg(&model)
+        .arg("--output")
+        .arg(folder.path().join("out"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", message(&output));
+    assert_eq!(fs::read_dir(folder.path().join("out")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_old_cluster_gets_no_platform() {
+    let version = "8.10.4".parse().unwrap();
+    let standin = StandIn::start(StandInOptions { version, ..StandInOptions::default() });
+    let model = Fixture::named("bert/st-mean").model();
+    let output = import(&standin, &model, Task::TextEmbedding, &["--quantize", "--start"]);
+    assert!(output.status.success(), "{}", message(&output));
+    let config = standin.configuration("m").unwrap();
+    assert!(config.get("platform_architecture").is_none(), "{config:?}");
+    assert!(config["metadata"].get("quantization").is_some());
+}
+
+/// Exports a model, quantized, and returns the folder's files.
+fn exported(model: &Path, folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let output = program()
+        .args(["export", "--quantize", "--es-model-id", "m", "--task-type", "text_embedding"])
+        .arg("--hub-model-id")
+        .arg(model)
+        .arg("--output")
+        .arg(folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    files.map(|path| (name(&path), fs::read(&path).unwrap())).collect()
+}
+
+#[test]
+fn the_same_model_gives_the_same_bytes_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Fixture::named("bert/st-dense").model();
+    let copy = folder.path().join("a copy");
+    let copied = std::process::Command::new("cp").arg("-r").args([&model, &copy]).status().unwrap();
+    assert!(copied.success());
+    let first = exported(&model, &folder.path().join("a"));
+    let second = exported(&copy, &folder.path().join("deeper/b"));
+    assert_eq!(first.keys().collect::<Vec<_>>(), ["m.metadata.json", "m.pt", "m.vocab.json"]);
+    for (name, bytes) in &first {
+        assert!(second[name] == *bytes, "{name} differs");
+    }
+    // A bundle brings its report along.
+    let standin = StandIn::start(StandInOptions::default());
+    let output = program()
+        .args(["import", "--url", &standin.url(), "--start", "--bundle"])
+        .arg(folder.path().join("a/m.metadata.json"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    let config = standin.configuration("m").unwrap();
+    assert_eq!(config["metadata"]["quantization"]["texts"], 64, "{config:?}");
+    assert!(config["platform_architecture"].as_str().unwrap().starts_with("linux-"));
+}
+
+#[test]
+fn texts_of_the_user_s_own_are_read_before_any_work() {
+    let standin = StandIn::start(StandInOptions::default());
+    let model = Fixture::named("bert/st-mean").model();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("texts");
+    let with = |content: &[u8], more: &[&str]| {
+        fs::write(&file, content).unwrap();
+        let texts = ["--calibration-texts", file.to_str().unwrap()];
+        import(&standin, &model, Task::TextEmbedding, &[&texts, more].concat())
+    };
+    // Empty lines, line ends of Windows, a mark of byte order, an empty row, a very long one.
+    let odd = format!("\u{feff}one text\r\n\r\n  \n\u{1F600}\nanother\n{}", "long ".repeat(5000));
+    let output = with(odd.as_bytes(), &["--quantize", "--clear-previous"]);
+    assert!(output.status.success(), "{}", message(&output));
+    says(&message(&output), &["over 4 texts"]);
+    let requests = standin.requests().len();
+    for (content, parts) in [
+        (&b""[..], ["it holds no text", "--calibration-texts"]),
+        (b"\n \n", ["it holds no text", "one a line"]),
+        (b"\xff\xfe", ["it is not UTF-8 text", "convert it"]),
+        (&b"x\n".repeat(10_001), ["10001 texts are too many", "10000"]),
+        (&vec![b'x'; (16 << 20) + 1], ["more than 16777216 bytes", "shorter"]),
+    ] {
+        let output = with(content, &["--quantize"]);
+        assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+        says(&message(&output), &parts);
+    }
+    let output = with(b"text", &[]);
+    assert_eq!(output.status.code(), Some(2));
+    says(&message(&output), &["--quantize"]);
+    fs::remove_file(&file).unwrap();
+    let missing = ["--quantize", "--calibration-texts", file.to_str().unwrap()];
+    let output = import(&standin, &model, Task::TextEmbedding, &missing);
+    assert_eq!(output.status.code(), Some(2));
+    says(&message(&output), &["No such file"]);
+    for least in ["1.01", "-0.1", "nan", "x"] {
+        let least = format!("--quantize-min-agreement={least}");
+        let output = import(&standin, &model, Task::TextEmbedding, &["--quantize", &least]);
+        assert_eq!(output.status.code(), Some(2));
+        says(&message(&output), &["a number from 0 to 1"]);
+    }
+    assert_eq!(standin.requests().len(), requests);
+}
