@@ -101,11 +101,20 @@ impl RepositoryCache {
         is_it(self.snapshot(commit).join(path)) || is_it(self.blob(&entry.digest))
     }
 
-    /// Checks a file of a snapshot against the name of the blob that it is a link to. Whoever cannot make links leaves no name to
-    /// check.
+    /// Checks a file of a snapshot: a link leads to a blob of this repository, and the blob is what its name says. Whoever cannot make
+    /// links leaves no name to check.
     pub(super) fn is_sound(&self, path: &Path) -> bool {
-        let Ok(target) = fs::read_link(path) else { return true };
-        let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !path.is_symlink() {
+            return true;
+        }
+        let blobs = self.folder.join("blobs").canonicalize();
+        let Ok((blob, blobs)) = path.canonicalize().and_then(|blob| Ok((blob, blobs?))) else {
+            return false;
+        };
+        if blob.parent() != Some(&blobs) {
+            return false;
+        }
+        let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some(digest) = Digest::parse(name) else { return true };
         // Mirrors other than the hub's own have named files by the plain SHA-1.
         digest.matches(path).unwrap_or(false) || digest.is_plain_sha1(path).unwrap_or(false)

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::RepositoryId;
+use crate::progress::bytes;
 
 /// Why a model cannot be had from the hub or its cache.
 #[derive(Debug, thiserror::Error)]
@@ -285,8 +286,8 @@ pub enum HubError {
     },
     /// The disk is too full.
     #[error(
-        "{needed} bytes are to be fetched to {path}, where {free} are free: make room, or set HF_HOME to a folder on \
-         another disk"
+        "{} are to be fetched to {path}, where {} are free: make room, or set HF_HOME to a folder on another disk",
+        bytes(*.needed), bytes(*.free)
     )]
     Space {
         /// Bytes still to be fetched.

@@ -419,6 +419,10 @@ impl Contents for Cached<'_> {
 
     async fn read(&self, path: &str) -> Result<Vec<u8>, HubError> {
         let path = self.0.join(path);
+        let size = fs::metadata(&path).map_err(HubError::io("read", &path))?.len();
+        if size > MAX_SMALL {
+            return Err(HubError::Damaged { path });
+        }
         fs::read(&path).map_err(HubError::io("read", &path))
     }
 }

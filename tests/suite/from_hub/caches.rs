@@ -40,6 +40,30 @@ fn a_damaged_blob_is_fetched_again_and_refused_offline() {
 }
 
 #[test]
+fn a_link_out_of_the_cache_is_not_followed() {
+    let cache = filled();
+    let elsewhere = tempfile::NamedTempFile::new().unwrap();
+    fs::write(elsewhere.path(), "secret of another program").unwrap();
+    for target in [elsewhere.path(), Path::new("../../refs/main"), Path::new("../../blobs/none")] {
+        let pointer = cache.snapshot(&repository().commit()).join("vocab.txt");
+        fs::remove_file(&pointer).unwrap();
+        std::os::unix::fs::symlink(target, &pointer).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let output = cache
+            .program("http://127.0.0.1:9")
+            .args(["download", "--offline", "--hub-model-id", ID, "--output"])
+            .arg(out.path().join("model"))
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(4), "{}", message(&output));
+        assert!(fs::read_dir(out.path()).unwrap().next().is_none());
+    }
+    cache.fetch(&serving([repository()])).unwrap();
+    cache.holds(&repository());
+    assert_eq!(fs::read_to_string(elsewhere.path()).unwrap(), "secret of another program");
+}
+
+#[test]
 fn a_part_is_not_taken_for_the_whole() {
     for (file, reason) in
         [(WEIGHTS, "no weights"), ("config.json", "no config.json"), ("vocab.txt", "no vocabulary")]
