@@ -199,7 +199,7 @@ fn the_password_is_asked_for_on_a_terminal_and_not_shown() {
     let _ = terminal.read_to_end(&mut output);
     let output = String::from_utf8_lossy(&output);
     assert_eq!(child.wait().unwrap().code(), Some(7), "{output}");
-    says(&output, &["Password of me: ", "already has a model m"]);
+    says(&output, &["Password of me: ", "has a half-made model m"]);
     assert!(!output.contains("p@ss") && !output.contains("wörd"), "{output}");
 }
 
@@ -414,7 +414,8 @@ fn licences() {
 fn the_missing_privilege_is_named() {
     let weak = cluster(vec![Credential::user("me", "right-one").allowed(Privilege::None)]);
     let me = [("ES_USERNAME", "me"), ("ES_PASSWORD", "right-one")];
-    refused(&["--url", &weak.url()], &me, 5, &["cluster privilege monitor_ml"]);
+    // Both want for what an import needs; whoever may read only, is told at the first look too.
+    refused(&["--url", &weak.url()], &me, 5, &["cluster privilege manage_ml"]);
     let credentials = vec![Credential::user("me", "right-one").allowed(Privilege::Monitor)];
     let reader = StandIn::start(Options { credentials, ..Options::default() });
     let parts = &["cluster privilege manage_ml", "role machine_learning_admin"];
