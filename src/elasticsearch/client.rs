@@ -399,13 +399,13 @@ fn http_client(connection: &Connection, proxies: &Proxies) -> Result<reqwest::Cl
 /// Headers for a trace.
 fn shown(headers: &HeaderMap) -> String {
     let shown = headers.iter().map(|(name, value)| {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        let value = match value.split_once(' ') {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let shown = match text.split_once(' ') {
             Some((scheme, _)) if name == AUTHORIZATION => format!("{scheme} …"),
-            _ if name == SET_COOKIE || headers[name].is_sensitive() => "…".to_owned(),
-            _ => redact(&value),
+            _ if name == SET_COOKIE || value.is_sensitive() => "…".to_owned(),
+            _ => redact(&text),
         };
-        format!("{name}: {value}")
+        format!("{name}: {shown}")
     });
     shown.collect::<Vec<_>>().join("; ")
 }
