@@ -1,6 +1,7 @@
 //! The API: what a repository is, and what it holds.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -44,7 +45,7 @@ pub(crate) fn answer(state: &State, asked: &Asked, parts: &[String]) -> Answer {
 
 /// What an id leads to.
 pub(crate) enum Found {
-    Repository(Repository),
+    Repository(Arc<Repository>),
     Elsewhere(String),
     Refused(Answer),
 }
@@ -61,7 +62,7 @@ pub(crate) fn find(state: &State, asked: &Asked, id: &str) -> Found {
         (Some(repository), caller)
             if repository.access != Access::Private || caller == Caller::Granted =>
         {
-            Found::Repository(repository.clone())
+            Found::Repository(Arc::clone(repository))
         }
         // Whether there is one is nobody's business.
         (_, Caller::Nobody | Caller::Revoked) => {

@@ -99,9 +99,10 @@ pub(crate) fn cdn(state: &State, asked: &Asked) -> Answer {
     if query != SIGNATURE {
         return Answer::new(403, "<Error><Code>AccessDenied</Code></Error>");
     }
-    let name = path.rsplit('/').next().unwrap_or_default();
+    let (id, name) = path.trim_start_matches("/repos/").rsplit_once('/').unwrap_or_default();
     let repositories = state.repositories();
-    let mut files = repositories.iter().flat_map(|repository| repository.files.values());
+    let repository = repositories.iter().find(|repository| repository.id == id);
+    let mut files = repository.into_iter().flat_map(|repository| repository.files.values());
     match files.find(|file| file.large && file.sha256() == name) {
         Some(file) => Answer::file(&file.content, asked.from).header("ETag", &other_etag(file)),
         None => Answer::new(404, "<Error><Code>NoSuchKey</Code></Error>"),

@@ -61,7 +61,7 @@ pub struct Hub {
 pub(crate) struct State {
     addresses: [SocketAddr; 2],
     options: Options,
-    repositories: Mutex<Vec<Repository>>,
+    repositories: Mutex<Vec<Arc<Repository>>>,
     faults: Mutex<Vec<Fault>>,
     log: Mutex<Vec<Request>>,
     gate: Arc<Gate>,
@@ -111,7 +111,8 @@ impl Hub {
         };
         let listeners = [listen(options.port)?, listen(0)?];
         let addresses = [listeners[0].local_addr()?, listeners[1].local_addr()?];
-        let repositories = Mutex::new(std::mem::take(&mut options.repositories));
+        let repositories = std::mem::take(&mut options.repositories);
+        let repositories = Mutex::new(repositories.into_iter().map(Arc::new).collect());
         let state = Arc::new(State {
             addresses,
             options,
@@ -167,7 +168,7 @@ impl Hub {
     pub fn replace(&self, repository: Repository) {
         let mut repositories = locked(&self.state.repositories);
         repositories.retain(|other| other.id != repository.id);
-        repositories.push(repository);
+        repositories.push(Arc::new(repository));
     }
 
     /// Sends so many more bytes of bodies, and then holds all of them back.
@@ -208,7 +209,7 @@ impl State {
         self.options.page
     }
 
-    pub(crate) fn repositories(&self) -> Vec<Repository> {
+    pub(crate) fn repositories(&self) -> Vec<Arc<Repository>> {
         locked(&self.repositories).clone()
     }
 
