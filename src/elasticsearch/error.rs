@@ -169,7 +169,7 @@ pub enum ClientError {
     },
     /// The model that is to be replaced is needed.
     #[error("the old model {model_id} cannot be deleted: {reason}\n{state}. {way_out}",
-        state = if *stopped { "It is stopped, and still there" } else { "Nothing was changed" },
+        state = if *stopped { "It was stopped under its own name, and is still there" } else { "Nothing was changed" },
         way_out = way_out(reason))]
     InUse {
         /// The model.
@@ -312,6 +312,34 @@ fn way_out(reason: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_in_use_is_told_with_the_way_out() {
+        for (reason, stopped, parts) in [
+            (
+                "Cannot delete model [m] as it is still referenced by ingest processors; use force to delete the model",
+                false,
+                ["Nothing was changed", "ingest pipelines"],
+            ),
+            (
+                "Cannot delete model [m] as it is currently deployed; use force to delete the model",
+                true,
+                ["is still there", "Stop its deployments"],
+            ),
+            (
+                "Model [m] is used by an inference endpoint",
+                false,
+                ["Nothing was changed", "DELETE _inference/ID"],
+            ),
+        ] {
+            let model_id = "m".parse().unwrap();
+            let told = ClientError::InUse { model_id, reason: reason.into(), stopped }.to_string();
+            assert!(
+                told.contains(reason) && parts.iter().all(|part| told.contains(part)),
+                "{told}"
+            );
+        }
+    }
 
     fn refused(status: u16, kind: Option<&str>) -> ClientError {
         let (kind, action, reason) = (kind.map(str::to_owned), "act".into(), "no".into());

@@ -508,25 +508,30 @@ impl Delivery<'_> {
             Some(now) if now != *seen => return Err(ClientError::Overtaken(self.id().clone())),
             Some(_) => {}
         }
-        let in_the_way = |stopped: bool| {
+        let in_the_way = |stopped: bool, error: ClientError| {
             let model_id = self.id().clone();
-            move |error: ClientError| match error {
+            match error {
                 ClientError::Refused { status: 409, reason, .. } => {
                     ClientError::InUse { model_id, reason, stopped }
                 }
-                error if stopped => ClientError::Unfinished {
-                    cause: Box::new(error),
-                    model_id,
-                    left: Left::Stopped,
-                    replaced: false,
-                },
+                error if stopped => {
+                    let cause = Box::new(error);
+                    let left = Left::Stopped;
+                    ClientError::Unfinished { cause, model_id, left, replaced: false }
+                }
                 error => error,
             }
         };
-        persistently(patience, || self.client().stop(self.id()))
-            .await
-            .map_err(in_the_way(false))?;
-        persistently(patience, || self.client().delete(self.id())).await.map_err(in_the_way(true))
+        // Deleted first, so that a model that pipelines use goes on serving them.
+        match persistently(patience, || self.client().delete(self.id())).await {
+            Err(ClientError::Refused { status: 409, reason, .. })
+                if reason.contains("deployed") => {}
+            deleted => return deleted.map_err(|error| in_the_way(false, error)),
+        }
+        let stopped = persistently(patience, || self.client().stop(self.id())).await;
+        stopped.map_err(|error| in_the_way(false, error))?;
+        let deleted = persistently(patience, || self.client().delete(self.id())).await;
+        deleted.map_err(|error| in_the_way(true, error))
     }
 }
 

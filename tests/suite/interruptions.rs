@@ -368,3 +368,20 @@ fn a_stale_journal_is_harmless() {
     assert_eq!(code, Some(0), "{said}");
     assert!(is_whole(&standin, "m") && journals(state.path()).is_empty());
 }
+
+#[test]
+fn an_old_model_that_is_in_use_is_kept() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    assert_eq!(import(&standin, state.path(), "m", &["--start"]).0, Some(0));
+    let path = "/_ml/trained_models/m/deployment/_start?deployment_id=other";
+    assert_eq!(ask(&standin, "POST", path, None).0, 200);
+    let (code, said) = import(&standin, state.path(), "m", &["--clear-previous"]);
+    assert_eq!(code, Some(6), "{said}");
+    says(&said, &["currently deployed", "still there", "Stop its deployments first"]);
+    assert!(is_whole(&standin, "m") && journals(state.path()).is_empty());
+    assert_eq!(ask(&standin, "POST", "/_ml/trained_models/other/deployment/_stop", None).0, 200);
+    let (code, said) = import(&standin, state.path(), "m", &["--clear-previous"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(is_whole(&standin, "m"));
+}

@@ -79,7 +79,7 @@ impl StandIn {
         let (stop, mut orders) = mpsc::unbounded_channel();
         let cluster = Arc::new(Mutex::new(Arc::clone(&first)));
         let mut server = Server {
-            listener,
+            listener: Some(listener),
             cluster: first,
             log: Arc::clone(&log),
             faults: Arc::clone(&faults),
@@ -185,7 +185,8 @@ impl Drop for StandIn {
 
 /// One life of the server, from a start to the end or the next restart.
 struct Server {
-    listener: TcpListener,
+    /// Taken when it serves, and closed before the connections are.
+    listener: Option<TcpListener>,
     cluster: Arc<Cluster>,
     log: Arc<RequestLog>,
     faults: Arc<FaultState>,
@@ -194,10 +195,10 @@ struct Server {
 
 impl Server {
     /// Serves until an order comes. All connections end with it, wherever they are.
-    fn serve(&self, orders: &mut mpsc::UnboundedReceiver<Order>) -> io::Result<Option<Order>> {
+    fn serve(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) -> io::Result<Option<Order>> {
         let runtime =
             runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let listener = self.listener.try_clone()?;
+        let listener = self.listener.take().ok_or(io::ErrorKind::NotConnected)?;
         listener.set_nonblocking(true)?;
         let order = runtime.block_on(async {
             let accept = self.accept(tokio::net::TcpListener::from_std(listener)?);
@@ -254,12 +255,12 @@ impl Server {
         data: &Path,
         current: &Mutex<Arc<Cluster>>,
     ) -> io::Result<Self> {
-        let Self { listener, cluster, log, faults, restart } = self;
-        drop((listener, cluster));
+        let Self { cluster, log, faults, restart, .. } = self;
+        drop(cluster);
         thread::sleep(time);
         let cluster = Cluster::open(options.clone(), data, Arc::clone(&log))?;
         *current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&cluster);
-        let listener = TcpListener::bind(address)?;
+        let listener = Some(TcpListener::bind(address)?);
         Ok(Self { listener, cluster, log, faults, restart })
     }
 }

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod deployments;
+mod faults;
 mod inference;
 mod models;
 mod program;

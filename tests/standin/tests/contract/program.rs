@@ -73,11 +73,26 @@ fn it_asks_for_the_credentials_that_it_was_given() {
 }
 
 #[test]
+fn it_fails_as_told() {
+    let data = tempfile::tempdir().unwrap();
+    let program = Program::start(data.path(), &["--fault", "info@2-3=502", "--body-limit", "10"]);
+    let statuses = [0; 4].map(|_| get(&program.url, "/").status);
+    assert_eq!(statuses, [200, 502, 502, 200]);
+    let configuration = serde_json::json!({"model_type": "pytorch"});
+    assert_eq!(put(&program.url, "/_ml/trained_models/m", &configuration).status, 413);
+    drop(program);
+    let always = ["--random-faults", "1000", "--fault-seed", "7", "--fault-kinds", "rejected"];
+    let program = Program::start(data.path(), &always);
+    assert_eq!(get(&program.url, "/").status, 429);
+}
+
+#[test]
 fn it_refuses_options_that_it_cannot_follow() {
     let program = env!("CARGO_BIN_EXE_standin");
     for arguments in [
         &["--data", "/tmp", "--version", "7.17.0"][..],
         &["--port", "0"],
+        &["--data", "/tmp", "--fault", "part=explode"],
         &["--data", "/dev/null/x"],
     ] {
         let output = Command::new(program).args(arguments).output().unwrap();
