@@ -36,8 +36,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The program's exit code: 1 the result cannot be written, 2 usage, 3 the model cannot be used, 4 hub, 5 connection or credentials, 6 the cluster refuses, 7 the
-    /// model exists, 8 the deployment failed, 130 interrupted.
+    /// The program's exit code: 1 the result cannot be written, 2 usage, 3 the model cannot be used, 4 hub, 5 connection or credentials,
+    /// 6 the cluster refuses, 7 the model exists, 8 the model is stored but not served, 130 interrupted.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

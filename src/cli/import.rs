@@ -79,25 +79,26 @@ impl ImportArguments {
         };
 
         // The second look and the upload. From here on the cluster is changed, so that Ctrl-C is ours to answer.
-        let mut interruption = Interruption::of_signals(|| {
+        let interruption = Interruption::of_signals(|| {
             tracing::warn!("stopping; once more (Ctrl-C) to stop at once");
         })
         .map_err(|error| ClientError::Signals(error.to_string()))?;
         let outcome = transaction.run(&bundle, progress, &interruption).await?;
         tracing::info!("definition sha256 {}", bundle.definition.sha256);
 
-        if start.is_some() {
-            let id = (&model_id).into();
-            let stop = interruption.requested();
-            let started = self.start_arguments.start(&client, &id, progress, stop).await?;
-            println!("{}", started.text());
-        } else {
+        let Some(mut start) = start else {
             let state = match outcome {
                 Outcome::Stored => "stored",
                 Outcome::Unchanged => "unchanged",
             };
             println!("{model_id} {state}");
-        }
+            return Ok(());
+        };
+        // Whoever imports the same model again finds it started.
+        start.adopt = outcome == Outcome::Unchanged;
+        let id = (&model_id).into();
+        let started = self.start_arguments.start(&start, &client, &id, progress, interruption);
+        println!("{}", started.await?.text());
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use super::arguments::ConnectionArguments;
 use super::report::ReportArguments;
 use super::start_arguments::StartArguments;
-use crate::elasticsearch::{Client, ServedId};
+use crate::elasticsearch::{Client, ClientError, Interruption, ServedId};
 use crate::error::Error;
 use crate::progress::Progress;
 
@@ -24,15 +24,12 @@ pub(super) struct StartModelArguments {
 
 impl StartModelArguments {
     pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
-        self.start.options()?;
+        let options = self.start.options()?;
         let client = Client::connect(self.connection.connection()?).await?;
-        let stop = async {
-            // Where Ctrl-C cannot be listened to, it ends the program itself.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let started = self.start.start(&client, &self.model_id, progress, stop).await?;
+        let interruption = Interruption::of_signals(|| {})
+            .map_err(|error| ClientError::Signals(error.to_string()))?;
+        let start = self.start.start(&options, &client, &self.model_id, progress, interruption);
+        let started = start.await?;
         self.report.print(&started)
     }
 }

@@ -8,12 +8,15 @@ use serde::Serialize;
 use super::report::Report;
 use super::units;
 use crate::elasticsearch::{
-    ByteSize, Client, Deployment, DeploymentError, Priority, ServedId, SmokeTest, StartOptions,
-    WaitFor,
+    ByteSize, Client, Deployment, DeploymentError, Interruption, Priority, ServedId, SmokeTest,
+    StartOptions, WaitFor,
 };
 use crate::progress::Progress;
 
 const HEADING: &str = "Starting";
+
+/// The most that can be waited, so that no sum of times overflows.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -41,7 +44,7 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "STATE", value_enum, default_value = "started")]
     wait_for: Wait,
     /// How long to wait, such as 90s, 5m or 1h
-    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "60s")]
+    #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "60s")]
     start_timeout: Duration,
     /// The deployment's id, if not the model's (Elasticsearch 8.8 and later)
     #[arg(long, value_name = "ID")]
@@ -122,6 +125,7 @@ impl StartArguments {
             cache_size: self.cache_size.clone(),
             min_allocations: self.min_allocations,
             max_allocations: self.max_allocations,
+            adopt: false,
         };
         options.check()?;
         if self.smoke_test && options.wait_for == WaitFor::Starting {
@@ -132,15 +136,15 @@ impl StartArguments {
         Ok(options)
     }
 
-    /// Starts a model, and asks it. `stop` ends the wait and leaves everything in the cluster as it is.
+    /// Starts a model, and asks it. An interruption ends the wait and leaves everything in the cluster as it is.
     pub(super) async fn start(
         &self,
+        options: &StartOptions,
         client: &Client,
         model_id: &ServedId,
         progress: Progress,
-        stop: impl Future<Output = ()>,
+        mut interruption: Interruption,
     ) -> Result<Started, DeploymentError> {
-        let options = self.options()?;
         let deployment_id = options.deployment_id.as_ref().unwrap_or(model_id);
         let work = async {
             let deployment = options.start(client, model_id, progress).await?;
@@ -152,10 +156,33 @@ impl StartArguments {
         };
         tokio::select! {
             started = work => started,
-            () = stop => Err(DeploymentError::Interrupted {
+            () = interruption.requested() => Err(DeploymentError::Interrupted {
                 model_id: model_id.clone(),
                 deployment_id: deployment_id.clone(),
             }),
+        }
+    }
+}
+
+/// Reads a time that can be waited for.
+fn timeout(text: &str) -> Result<Duration, String> {
+    match units::duration(text)? {
+        Duration::ZERO => Err("it must not be 0".into()),
+        time if time > LONGEST => Err("it must not be longer than 7 days".into()),
+        time => Ok(time),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_have_an_end() {
+        assert_eq!(timeout("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(timeout("168h"), Ok(LONGEST));
+        for text in ["0", "0s", "169h", "18446744073709551615", "soon"] {
+            assert!(timeout(text).is_err(), "{text}");
         }
     }
 }

@@ -246,6 +246,8 @@ pub struct StartOptions {
     pub min_allocations: Option<u32>,
     /// The most copies, if their number is to follow the load.
     pub max_allocations: Option<u32>,
+    /// Whether a deployment of the id that is there already will do.
+    pub adopt: bool,
 }
 
 impl StartOptions {
@@ -494,6 +496,12 @@ impl Start<'_> {
             // A proxy that waits less long than asked, or a node that went away: the start may go on.
             ClientError::Refused { status: 408, .. } => Ok(Request::Lost(error)),
             error if error.is_transient() => Ok(Request::Lost(error)),
+            ClientError::Refused { status: 400 | 409, ref reason, .. }
+                if self.options.adopt && is_running(reason) =>
+            {
+                tracing::info!("{} is deployed already, with its own settings", self.deployment_id);
+                Ok(Request::Accepted)
+            }
             ClientError::Refused { status: 404, reason, .. } if is_unknown(&reason) => {
                 Err(DeploymentError::NotFound { what: "model", id: self.model_id.clone() })
             }
@@ -586,6 +594,12 @@ enum Look {
     Deployed(Deployment),
     None,
     Unknown(Option<ClientError>),
+}
+
+/// Whether a start is refused because the deployment is there (contract 7.2).
+fn is_running(reason: &str) -> bool {
+    reason.contains("existing deployment with the same id")
+        || reason.contains("already been started")
 }
 
 /// Whether a 404 speaks of the model, and not of its definition (contract 7.2).
@@ -723,16 +737,18 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        for (text, read) in
-            [("0", "0b"), ("0b", "0b"), ("10KB", "10kb"), ("2 gb", "2gb"), ("1m", "1mb")]
-        {
+        for (text, read) in [
+            ("0", "0b"),
+            ("0b", "0b"),
+            ("10KB", "10kb"),
+            ("2 gb", "2gb"),
+            ("1m", "1mb"),
+            ("8191pb ", "8191pb"),
+        ] {
             assert_eq!(text.parse::<ByteSize>().unwrap().0, read);
         }
-        for text in
-            ["", "10", "kb", "-1b", "1.5gb", "1x", "99999999999999999999b", "9000pb ", "9999pb"]
-        {
-            let read = text.parse::<ByteSize>();
-            assert_eq!(read.is_err(), text != "9000pb ", "{text}");
+        for text in ["", "10", "kb", "-1b", "1.5gb", "1x", "99999999999999999999b", "8192pb"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }
     }
 

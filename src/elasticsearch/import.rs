@@ -4,7 +4,7 @@
 //! 1. [`Import::begin`]: the first look at the cluster, before any long work.
 //! 2. The bundle is made, without the cluster.
 //! 3. [`Transaction::run`]: the second look, then whatever is in the way is removed, then the upload.
-//! 4. [`start`].
+//! 4. [`StartOptions::start`](super::StartOptions::start), if asked for.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ use super::error::Left;
 use super::journal::{self, Claim, Header, Journal, Unclaimed, in_memory};
 use super::payload;
 use super::retry::{Tries, may_pass};
-use super::trained_models::{IMPORT_ID, Occupant};
+use super::trained_models::{IMPORT_ID, StoredModel};
 use super::upload::{SMALLEST_PART, Setback, Upload, part_size};
 use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
@@ -157,7 +157,7 @@ enum Plan {
     /// Our own half of something else goes first.
     Discard(Journal),
     /// The old model goes first.
-    Replace(Occupant),
+    Replace(StoredModel),
     /// The same model is there.
     Leave,
 }
@@ -210,9 +210,9 @@ impl Transaction<'_> {
     }
 
     /// The model that is there under the id, if any.
-    async fn look(&self) -> Result<Option<Occupant>, ClientError> {
+    async fn look(&self) -> Result<Option<StoredModel>, ClientError> {
         let model =
-            persistently(self.import.patience, || self.client.occupant(&self.model_id)).await?;
+            persistently(self.import.patience, || self.client.model(&self.model_id)).await?;
         match model {
             Some(model) if model.model_id != self.model_id.as_str() => {
                 Err(ClientError::Alias { alias: self.model_id.clone(), model_id: model.model_id })
@@ -491,7 +491,7 @@ impl Delivery<'_> {
         let patience = Patience { retries: patience.retries.min(4), ..patience };
         // A deletion finds what the index has refreshed, which it does every second (contract 6.3), or less often if someone set it so.
         tokio::time::sleep(patience.refresh.saturating_mul(4_u32.saturating_pow(earlier))).await;
-        let model = persistently(patience, || self.client().occupant(self.id())).await?;
+        let model = persistently(patience, || self.client().model(self.id())).await?;
         if !model.is_some_and(|model| is_of(&model, journal)) {
             return Ok(false);
         }
@@ -500,10 +500,10 @@ impl Delivery<'_> {
     }
 
     /// Deletes the model that is to be replaced.
-    async fn clear(&self, seen: &Occupant) -> Result<(), ClientError> {
+    async fn clear(&self, seen: &StoredModel) -> Result<(), ClientError> {
         let patience = self.transaction.import.patience;
         // Not what another import has put in its place since.
-        match persistently(patience, || self.client().occupant(self.id())).await? {
+        match persistently(patience, || self.client().model(self.id())).await? {
             None => return Ok(()),
             Some(now) if now != *seen => return Err(ClientError::Overtaken(self.id().clone())),
             Some(_) => {}
@@ -541,7 +541,7 @@ fn progress_of(journal: &Journal) -> (usize, usize) {
 }
 
 /// Whether a model is the one that a journal tells of.
-fn is_of(model: &Occupant, journal: &Journal) -> bool {
+fn is_of(model: &StoredModel, journal: &Journal) -> bool {
     model.import_id.as_ref() == Some(&journal.header.import_id)
 }
 

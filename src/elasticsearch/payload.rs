@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_part_is_encoded_piece_by_piece_and_says_its_length() {
-        let bytes: Vec<u8> = (0..200_001_u32).map(|i| ((i * i) >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..200_001_u32).map(|i| (i.wrapping_mul(i) >> 3) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         let definition = Arc::new(Map::of(&file).unwrap());

@@ -16,9 +16,9 @@ const ROOT: &str = "_ml/trained_models";
 /// The key of a model's metadata under which an import knows its own model again.
 pub(super) const IMPORT_ID: &str = "import_id";
 
-/// The model that an id on the cluster belongs to.
+/// A model as the cluster has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Occupant {
+pub(super) struct StoredModel {
     /// Its id, which an alias does not share.
     pub(super) model_id: String,
     /// Milliseconds since 1970; another number is another model.
@@ -31,7 +31,7 @@ pub(super) struct Occupant {
 
 impl Client {
     /// The model of this id, if there is one.
-    pub(super) async fn occupant(&self, id: &ModelId) -> Result<Option<Occupant>, ClientError> {
+    pub(super) async fn model(&self, id: &ModelId) -> Result<Option<StoredModel>, ClientError> {
         let path = format!("{ROOT}/{id}");
         let answer = match self.call(Method::GET, &path, None, "look for the model").await {
             Ok(answer) => answer,
@@ -41,7 +41,7 @@ impl Client {
         };
         let found = &answer["trained_model_configs"][0];
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        Ok(Some(Occupant {
+        Ok(Some(StoredModel {
             model_id: text(&found["model_id"]).unwrap_or_else(|| id.to_string()),
             create_time: found["create_time"].as_u64(),
             import_id: text(&found["metadata"][IMPORT_ID]),

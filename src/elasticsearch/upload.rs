@@ -257,7 +257,7 @@ impl Upload<'_> {
     async fn is_ours(&self, journal: &Journal) -> Result<bool, ClientError> {
         let mut tries = Tries::new(self.patience);
         loop {
-            match self.client.occupant(&self.bundle.model_id).await {
+            match self.client.model(&self.bundle.model_id).await {
                 Ok(model) => {
                     let import_id = model.and_then(|model| model.import_id);
                     return Ok(import_id.as_ref() == Some(&journal.header.import_id));

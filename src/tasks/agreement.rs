@@ -112,8 +112,11 @@ pub(super) static ANSWER: Measure = Measure {
     summarize: |all| [mean("answer_agreement", all), greatest("largest_probability_change", all)],
 };
 
+/// A row of the model's output and the same row of the other's.
+type Rows = (Vec<f64>, Vec<f64>);
+
 /// The rows `of` both outputs, which all end in an axis of what is compared.
-fn rows(sample: &Sample, of: Range<usize>) -> Result<Vec<(Vec<f64>, Vec<f64>)>, TorchError> {
+fn rows(sample: &Sample, of: Range<usize>) -> Result<Vec<Rows>, TorchError> {
     let rows = |tensor: &Tensor| -> Result<Vec<Vec<f64>>, TorchError> {
         let width = tensor.size().last().copied().unwrap_or_default().max(1);
         let rows = tensor.f_contiguous()?.f_view([-1, width])?;

@@ -154,7 +154,7 @@ fn what_the_server_would_refuse_is_refused_before_any_request() {
         (&["--queue-capacity", "0"], "0 is not in"),
         (&["--cache-size", "10"], "with its unit"),
         (&["--start-timeout", "0s"], "it must not be 0"),
-        (&["--start-timeout", "soon"], "such as 500ms, 90s"),
+        (&["--start-timeout", "soon"], "written like 90s"),
         (&["--wait-for", "ready"], "starting, started, fully_allocated"),
         (&["--deployment-id", "a/b"], "not the id of one"),
         (&["--smoke-test", "--wait-for", "starting"], "needs a model that answers"),
@@ -323,6 +323,24 @@ fn one_node_of_two_that_fails() {
     let all = ["--number-of-allocations", "2", "--wait-for", "fully_allocated"];
     let arguments = [&["start", "m", "--start-timeout", "2s"], &all[..]].concat();
     fails(&standin, &arguments, 8, &["is not fully_allocated, with 1 of 2", "no space left"]);
+}
+
+#[test]
+fn the_same_import_again_finds_its_deployment() {
+    for version in ["9.5.0", "8.7.0"] {
+        let standin = StandIn::start(old(version));
+        let model = Fixture::named("bert/ner").model();
+        let import = [&importing(&model)[..], &["--start", "--on-conflict", "skip"]].concat();
+        for _ in 0..2 {
+            assert_eq!(done(&standin, &import), "m started\n");
+        }
+        done(&standin, &["stop", "m"]);
+        assert_eq!(done(&standin, &import), "m started\n");
+        let creations = |request: &standin::Exchange| {
+            request.method == "PUT" && request.path.ends_with("/trained_models/m")
+        };
+        assert!(standin.requests().iter().filter(|request| creations(request)).count() <= 1);
+    }
 }
 
 #[test]

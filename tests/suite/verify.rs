@@ -64,7 +64,7 @@ fn one_altered_number_is_found() {
     let weights =
         fs::read(Fixture::named("bert/st-mean").model().join("model.safetensors")).unwrap();
     // Some numbers of a layer, which stand in both files as they are.
-    let numbers = &weights[weights.len() / 2 & !3..][..64];
+    let numbers = &weights[(weights.len() / 2) & !3..][..64];
     let at = whole.windows(numbers.len()).position(|window| window == numbers).unwrap();
     let mut altered = whole.clone();
     altered[at + 3] ^= 0x40; // An exponent's highest bit.

@@ -89,7 +89,7 @@ pub(crate) async fn exchange(
 }
 
 /// The headers that say something of the client, and no secret.
-fn logged(headers: &HeaderMap) -> Map<String, Value> {
+pub(crate) fn logged(headers: &HeaderMap) -> Map<String, Value> {
     headers
         .iter()
         .filter(|(name, _)| **name != header::HOST && **name != header::AUTHORIZATION)

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::errors::ApiError;
+use crate::exchange::logged;
 use crate::log::{Exchange, RequestLog};
 
 /// Which requests fail, and how. Without any rule and rate all is well.
@@ -381,7 +382,7 @@ fn unanswered(request: &Request, status: u16) -> Exchange {
         method: request.method().to_string(),
         path: request.uri().path().to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
-        headers: serde_json::Map::new(),
+        headers: logged(request.headers()),
         content_type: None,
         content_encoding: None,
         body_length: 0,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ::hub::{Break, Fault, Host, Hub};
@@ -331,8 +331,17 @@ fn after_ctrl_c_nothing_is_lost() {
     let hub = serving([repository()]);
     let cache = Cache::new();
     hub.hold_after(150_000);
-    let child = cache
-        .program(&hub.url())
+    let program = cache.program(&hub.url());
+    // A test that is started in the background inherits that Ctrl-C is ignored, and so would the program.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let child = command
         .args(["download", "--hub-model-id", ID])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -342,7 +351,7 @@ fn after_ctrl_c_nothing_is_lost() {
         std::thread::sleep(Duration::from_millis(1));
     }
     let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
     // Ended by the signal itself, which shells tell as 130.
     assert_eq!(child.wait_with_output().unwrap().status.signal(), Some(2));
     cache.is_sound();

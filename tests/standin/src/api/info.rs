@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Call;
 use crate::cluster::Cluster;
-use crate::deployment::allocation::node_id;
+use crate::deployment::allocation::{node_id, node_name};
 use crate::errors::ApiError;
 use crate::json::Object;
 use crate::options::{BuildFlavor, License, Privilege};
@@ -116,35 +116,32 @@ pub(super) async fn memory(
     let room = cluster.options.ml_memory;
     let roles = if room > 0 { json!(["data", "ingest", "master", "ml"]) } else { json!(["data"]) };
     let count = cluster.options.nodes.max(1);
-    let nodes: Map<String, Value> = (0..count)
-        .map(|node| {
-            let id = node_id(node);
-            let told = json!({
-                "name": id,
-                "ephemeral_id": id,
-                "transport_address": "127.0.0.1:9300",
-                "attributes": {},
-                "roles": roles,
-                "mem": {
-                    "total_in_bytes": 64_u64 << 30,
-                    "adjusted_total_in_bytes": 64_u64 << 30,
-                    "ml": {
-                        "max_in_bytes": room,
-                        "native_code_overhead_in_bytes": 0,
-                        "anomaly_detectors_in_bytes": 0,
-                        "data_frame_analytics_in_bytes": 0,
-                        "native_inference_in_bytes": 0,
-                    },
+    let mut nodes = json!({});
+    for node in 0..count {
+        nodes[node_id(node)] = json!({
+            "name": node_name(node, count),
+            "ephemeral_id": node_id(node),
+            "transport_address": "127.0.0.1:9300",
+            "attributes": {},
+            "roles": roles,
+            "mem": {
+                "total_in_bytes": 64_u64 << 30,
+                "adjusted_total_in_bytes": 64_u64 << 30,
+                "ml": {
+                    "max_in_bytes": room,
+                    "native_code_overhead_in_bytes": 0,
+                    "anomaly_detectors_in_bytes": 0,
+                    "data_frame_analytics_in_bytes": 0,
+                    "native_inference_in_bytes": 0,
                 },
-                "jvm": {
-                    "heap_max_in_bytes": 1_u64 << 30,
-                    "java_inference_max_in_bytes": 0,
-                    "java_inference_in_bytes": 0,
-                },
-            });
-            (id, told)
-        })
-        .collect();
+            },
+            "jvm": {
+                "heap_max_in_bytes": 1_u64 << 30,
+                "java_inference_max_in_bytes": 0,
+                "java_inference_in_bytes": 0,
+            },
+        });
+    }
     Ok(Json(json!({
         "_nodes": {"total": count, "successful": count, "failed": 0},
         "cluster_name": "standin",

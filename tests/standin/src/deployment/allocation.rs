@@ -28,6 +28,11 @@ pub(crate) fn node_id(node: u32) -> String {
     format!("standin-node-{node}")
 }
 
+/// The name of one of so many nodes.
+pub(crate) fn node_name(node: u32, nodes: u32) -> String {
+    if nodes == 1 { "standin".to_owned() } else { format!("standin-{node}") }
+}
+
 impl Layout {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
@@ -48,7 +53,7 @@ impl Layout {
                 let failure = failure.map(|(_, reason)| reason.clone());
                 Share {
                     node: node_id(node),
-                    name: if nodes == 1 { "standin".to_owned() } else { format!("standin-{node}") },
+                    name: node_name(node, nodes),
                     current: if failure.is_some() { 0 } else { of(up, node) },
                     target: of(wanted, node),
                     failure,
