@@ -199,7 +199,7 @@ fn the_password_is_asked_for_on_a_terminal_and_not_shown() {
     let _ = terminal.read_to_end(&mut output);
     let output = String::from_utf8_lossy(&output);
     assert_eq!(child.wait().unwrap().code(), Some(7), "{output}");
-    says(&output, &["Password of me: ", "has a half-made model m"]);
+    says(&output, &["Password of me: ", "connected to Elasticsearch"]);
     assert!(!output.contains("p@ss") && !output.contains("wörd"), "{output}");
 }
 
@@ -416,6 +416,10 @@ fn the_missing_privilege_is_named() {
     let me = [("ES_USERNAME", "me"), ("ES_PASSWORD", "right-one")];
     // Both want for what an import needs; whoever may read only, is told at the first look too.
     refused(&["--url", &weak.url()], &me, 5, &["cluster privilege manage_ml"]);
+    let output = program().args(["list", "--url", &weak.url()]).envs(me).output().unwrap();
+    let (code, message) = told(&output);
+    assert_eq!(code, 5, "{message}");
+    says(&message, &["cluster privilege monitor_ml"]);
     let credentials = vec![Credential::user("me", "right-one").allowed(Privilege::Monitor)];
     let reader = StandIn::start(Options { credentials, ..Options::default() });
     let parts = &["cluster privilege manage_ml", "role machine_learning_admin"];
