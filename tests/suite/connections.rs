@@ -181,6 +181,8 @@ fn the_password_is_asked_for_on_a_terminal_and_not_shown() {
     for name in VARIABLES {
         command = command.env_remove(name);
     }
+    let state = tempfile::tempdir().unwrap();
+    let command = command.env("RUST_ELAND_STATE_DIR", state.path());
     let model = Fixture::named("bert/ner").model();
     let command = command.args(["import", "--url", &standin.url(), "--task-type", "ner"]);
     let command = command.args(["--es-model-id", "m", "-u", "me", "--hub-model-id"]).arg(model);
