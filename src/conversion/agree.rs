@@ -89,7 +89,7 @@ impl Conversion {
         for row in self.task.rows(&texts, &encoder)? {
             let ids = Tensor::from_slice(&row.ids).f_unsqueeze(0).map_err(TorchError::from)?;
             let inputs = self.inputs(&ids)?;
-            let (reference, output) = (self.forward(&inputs)?, module.forward(&inputs)?);
+            let (reference, output) = (self.forward(&inputs)?, module.forward_plainly(&inputs)?);
             let finite =
                 output.f_isfinite().and_then(|all| all.f_all()).map_err(TorchError::from)?;
             if bool::try_from(&finite).map_err(TorchError::from)? {

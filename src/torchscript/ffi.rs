@@ -61,6 +61,7 @@ unsafe extern "C" {
         module: *mut CModule_,
         inputs: *const *const C_tensor,
         count: size_t,
+        optimize: bool,
         out: *mut *mut C_tensor,
         peak: *mut i64,
     ) -> *mut c_char;
@@ -274,7 +275,7 @@ impl RawModule {
         Ok((Self(module), stored))
     }
 
-    /// Makes linear layers ones of 8-bit weights; the numbers are of those, and of the layers that could have been and are not.
+    /// Gives linear layers 8-bit weights. Returns how many, and how many layers stay as they are.
     pub(super) fn quantize(&mut self) -> Result<(usize, usize), TorchError> {
         let (mut quantized, mut kept) = (0, 0);
         // SAFETY: the module and the counts live for the call.
@@ -336,17 +337,18 @@ impl RawModule {
         }
     }
 
-    /// Runs `forward` under inference mode; the second value is the peak of live bytes, if asked for.
+    /// Runs `forward` under inference mode; tells the peak of live bytes, if asked for. Optimizing the graph is for passes to come.
     pub(super) fn forward(
         &self,
         inputs: &[Tensor],
+        optimize: bool,
         peak: Option<&mut i64>,
     ) -> Result<Tensor, TorchError> {
         let inputs: Vec<_> = inputs.iter().map(Tensor::as_ptr).collect();
         let peak = peak.map_or(std::ptr::null_mut(), std::ptr::from_mut);
         // SAFETY: module, inputs and peak live for the call.
         new_tensor(|out| unsafe {
-            re_module_forward(self.0, inputs.as_ptr(), inputs.len(), out, peak)
+            re_module_forward(self.0, inputs.as_ptr(), inputs.len(), optimize, out, peak)
         })
     }
 }

@@ -77,12 +77,21 @@ impl Module {
         self.0.save(writer)
     }
 
-    /// Runs `forward`, without gradients. Of a tuple the first element is taken, as Elasticsearch does.
+    /// Runs `forward`, without gradients. Of a tuple the first element is taken, as Elasticsearch does. The first two passes optimize
+    /// the graph for those to come, as in the server.
     ///
     /// # Errors
     /// libtorch's own, for instance wrong shapes.
     pub fn forward(&self, inputs: &[Tensor]) -> Result<Tensor, TorchError> {
-        self.0.forward(inputs, None)
+        self.0.forward(inputs, true, None)
+    }
+
+    /// The same for a few passes, which optimizing the graph would cost more than it saves.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_plainly(&self, inputs: &[Tensor]) -> Result<Tensor, TorchError> {
+        self.0.forward(inputs, false, None)
     }
 
     /// Runs `forward` and returns with its output the peak of bytes that were live, at one moment, in tensors that it made.
@@ -91,7 +100,7 @@ impl Module {
     /// As [`forward`](Self::forward).
     pub fn forward_measured(&self, inputs: &[Tensor]) -> Result<(Tensor, u64), TorchError> {
         let mut peak = 0;
-        let output = self.0.forward(inputs, Some(&mut peak))?;
+        let output = self.0.forward(inputs, false, Some(&mut peak))?;
         Ok((output, u64::try_from(peak).unwrap_or(0)))
     }
 }

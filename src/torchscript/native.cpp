@@ -9,6 +9,7 @@
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/export.h>
 #include <torch/csrc/jit/serialization/import.h>
 #include <torch/csrc/jit/serialization/import_read.h>
@@ -232,10 +233,13 @@ char* re_module_save(const Module* module, size_t (*write)(void*, const void*, s
   });
 }
 
-// Runs `forward`; a tuple gives its first element. With `peak`, also the peak of bytes that were live in tensors made on the way.
-char* re_module_forward(Module* module, const at::Tensor* const* inputs, size_t count, at::Tensor** out, int64_t* peak) {
+// Runs `forward`; a tuple gives its first element. `optimize` is whether the graph is optimized for passes to come, as a server does.
+// With `peak`, also the peak of bytes that were live in tensors made on the way.
+char* re_module_forward(Module* module, const at::Tensor* const* inputs, size_t count, bool optimize, at::Tensor** out,
+                        int64_t* peak) {
   return guarded([&] {
     c10::InferenceMode inference_mode;
+    torch::jit::GraphOptimizerEnabledGuard optimizer(optimize);
     auto live = std::make_shared<LiveBytes>();
     std::unique_ptr<c10::DebugInfoGuard> guard;
     if (peak) guard = std::make_unique<c10::DebugInfoGuard>(c10::DebugInfoKind::PROFILER_STATE, live);
