@@ -392,7 +392,8 @@ fn interrupted(standin: &StandIn, arguments: &[&str]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    while !standin.requests().iter().any(|request| request.path.ends_with("/_stats")) {
+    let waits = |path: &str| path.starts_with("/_ml/trained_models/") && path.ends_with("/_stats");
+    while !standin.requests().iter().any(|request| waits(&request.path)) {
         std::thread::sleep(Duration::from_millis(5));
     }
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
