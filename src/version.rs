@@ -25,6 +25,8 @@ impl Version {
     pub const DEPLOYMENT_ID: Self = Self::new(8, 8, 0);
     /// The first that reads the memory figures of a model's metadata.
     pub const MEMORY_METADATA: Self = Self::new(8, 11, 0);
+    /// The first whose API knows `platform_architecture`.
+    pub const PLATFORM_ARCHITECTURE: Self = Self::new(8, 11, 0);
     /// The first whose API knows `prefix_strings`.
     pub const PREFIX_STRINGS: Self = Self::new(8, 12, 0);
     /// The first whose libtorch runs `scaled_dot_product_attention`.

@@ -568,6 +568,9 @@ fn configuration(client: &Client, bundle: &Bundle) -> Map<String, Value> {
     {
         embedding.remove("embedding_size");
     }
+    if !client.supports(Version::PLATFORM_ARCHITECTURE) {
+        configuration.remove("platform_architecture");
+    }
     configuration
 }
 
