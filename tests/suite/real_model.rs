@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use standin::{Options, StandIn};
 
-use crate::program::{ask, message, program};
+use crate::program::{ask, message, program, says};
 
 #[derive(Deserialize)]
 struct Sentence {
@@ -27,20 +27,26 @@ pub fn folder() -> PathBuf {
 }
 
 #[test]
-fn an_interrupted_upload_leaves_nothing_behind() {
+fn an_interrupted_upload_goes_on_where_it_stopped() {
     let standin = StandIn::start(Options::default());
-    let mut child = program()
-        .args(["import", "--url", &standin.url(), "--task-type", "text_embedding"])
-        .args(["--es-model-id", "minilm", "--hub-model-id"])
-        .arg(folder())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let import = || {
+        let mut command = program();
+        command
+            .args(["import", "--url", &standin.url(), "--task-type", "text_embedding"])
+            .args(["--es-model-id", "minilm", "--hub-model-id"])
+            .arg(folder())
+            .arg("--state-dir")
+            .arg(state.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    };
     let parts = || {
         let requests = standin.requests();
         requests.iter().filter(|request| request.path.contains("/definition/")).count()
     };
+    let mut child = import().spawn().unwrap();
     while parts() < 3 {
         assert!(child.try_wait().unwrap().is_none(), "it ended before three parts were stored");
         std::thread::sleep(Duration::from_millis(1));
@@ -49,8 +55,13 @@ fn an_interrupted_upload_leaves_nothing_behind() {
     assert!(interrupt.success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", message(&output));
+    says(&message(&output), &["Run the same command again"]);
     assert!(parts() < 87, "all parts were sent before the interruption came");
-    assert!(standin.model_ids().is_empty());
+
+    let output = import().output().unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    assert_eq!(parts(), 87, "a part was sent twice or not at all");
+    assert!(standin.definition("minilm").is_some());
 }
 
 #[test]
