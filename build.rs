@@ -1,10 +1,13 @@
-//! Compiles the small C++ file beside torch-sys' own and sets the run path of libtorch.
+//! Compiles the small C++ files beside torch-sys' own and sets the run path of libtorch.
 
 use std::env;
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/torchscript/native.cpp");
+    const SOURCES: [&str; 2] = ["src/torchscript/inspect.cpp", "src/torchscript/native.cpp"];
+    for source in SOURCES {
+        println!("cargo:rerun-if-changed={source}");
+    }
     println!("cargo:rerun-if-env-changed=LIBTORCH");
 
     // torch-sys publishes where it found libtorch; its own run path does not reach the final program.
@@ -19,7 +22,7 @@ fn main() {
         .warnings(false)
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .file("src/torchscript/native.cpp")
+        .files(SOURCES)
         .compile("rust_eland_native");
 
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library.display());

@@ -3,6 +3,9 @@
 //! On disk a bundle is laid out like a model of Elasticsearch's file-based model repository: `ID.pt`, `ID.vocab.json` and
 //! `ID.metadata.json`, the last naming the others.
 
+mod given;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,12 +17,14 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Map;
 use crate::conversion::{Conversion, ConversionError};
+use crate::definition::{DefinitionError, Inspected};
 use crate::model_id::{ModelId, ModelIdError};
 use crate::progress::Progress;
 use crate::tokenizer::Vocabulary;
+use crate::torchscript::TorchError;
 use crate::torchscript::operations::{self, Refused};
-use crate::torchscript::{Module, TorchError};
-use crate::version::Version;
+use crate::version::{Target, Version};
+pub use given::{Files, Given};
 
 /// Why a bundle cannot be made, written or read.
 #[derive(Debug, thiserror::Error)]
@@ -58,14 +63,25 @@ pub enum BundleError {
         /// What differs.
         reason: String,
     },
-    /// Elasticsearch would not serve the definition.
-    #[error("Elasticsearch would refuse {path}: {reason}")]
-    Refused {
-        /// The definition.
+    /// A definition that others made, or what was given with it, cannot be used.
+    #[error("{path}: {reason}")]
+    Definition {
+        /// The file.
         path: PathBuf,
+        /// Why.
+        reason: DefinitionError,
+    },
+    /// The cluster would not serve the definition.
+    #[error("Elasticsearch {target} would refuse the definition: {reason}")]
+    Refused {
+        /// The cluster.
+        target: Target,
         /// Why.
         reason: Refused,
     },
+    /// Nothing says which id the model gets.
+    #[error("the configuration names no model_id: give --es-model-id")]
+    NoModelId,
     /// The id is not one.
     #[error(transparent)]
     ModelId(#[from] ModelIdError),
@@ -87,6 +103,10 @@ pub struct Bundle {
     pub definition: Definition,
     /// The oldest Elasticsearch that can serve it.
     pub minimum_version: Version,
+    /// The Elasticsearch that it was made for.
+    pub target: Target,
+    /// The kinds of the graph's nodes with their number.
+    pub operations: BTreeMap<String, usize>,
 }
 
 /// A TorchScript archive on disk, mapped.
@@ -106,6 +126,9 @@ struct Metadata {
     size: u64,
     sha256: String,
     vocabulary_file: String,
+    /// For which Elasticsearch it was made; absent where it is for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_version: Option<String>,
     #[serde(flatten)]
     configuration: JsonMap<String, Value>,
 }
@@ -143,23 +166,41 @@ impl Bundle {
         let file = file.map_err(io_error("cannot write", &definition.path))?;
         let bundle =
             Self::trace_into(file, &definition.path, conversion, model_id, title, progress)?;
-        let id = &bundle.model_id;
+        let path = bundle.write_beside(definition, folder)?;
+        Ok((bundle, path))
+    }
 
+    /// Writes the bundle's files into `folder`, whole or not at all. Returns the path of the metadata.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf, BundleError> {
+        fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
+        let definition = Unfinished::new(folder, format!("{}.pt", self.model_id))?;
+        let bytes = (*self.definition.bytes).as_ref();
+        let written = definition.file.as_file().write_all(bytes);
+        written.map_err(io_error("cannot write", &definition.path))?;
+        self.write_beside(definition, folder)
+    }
+
+    /// Writes vocabulary and metadata, and gives all files their names.
+    fn write_beside(&self, definition: Unfinished, folder: &Path) -> Result<PathBuf, BundleError> {
+        let id = &self.model_id;
         let vocabulary = Unfinished::new(folder, format!("{id}.vocab.json"))?;
-        vocabulary.write_json(&bundle.vocabulary)?;
+        vocabulary.write_json(&self.vocabulary)?;
         let metadata = Unfinished::new(folder, format!("{id}.metadata.json"))?;
         metadata.write_json(&Metadata {
             packaged_model_id: id.to_string(),
-            minimum_version: bundle.minimum_version.to_string(),
-            size: (*bundle.definition.bytes).as_ref().len() as u64,
-            sha256: bundle.definition.sha256.clone(),
+            minimum_version: self.minimum_version.to_string(),
+            size: (*self.definition.bytes).as_ref().len() as u64,
+            sha256: self.definition.sha256.clone(),
             vocabulary_file: format!("{id}.vocab.json"),
-            configuration: bundle.configuration.clone(),
+            target_version: (self.target != Target::Any).then(|| self.target.to_string()),
+            configuration: self.configuration.clone(),
         })?;
         definition.finish()?;
         vocabulary.finish()?;
-        let path = metadata.finish()?;
-        Ok((bundle, path))
+        metadata.finish()
     }
 
     /// Reads an exported bundle, and checks that its definition is the one that was exported and that Elasticsearch accepts it.
@@ -188,26 +229,32 @@ impl Bundle {
 
         let path = folder.join(format!("{id}.pt"));
         let bytes = Map::open(&path).map_err(io_error("cannot read", &path))?;
+        let invalid = |reason| BundleError::Invalid { path: metadata.to_owned(), reason };
+        let minimum_version = described.minimum_version.parse().map_err(invalid)?;
+        let target = match described.target_version {
+            Some(target) => target.parse().map_err(invalid)?,
+            None => Target::Any,
+        };
         let altered = |reason| BundleError::Altered { path: path.clone(), reason };
         let (size, expected) = (bytes.as_ref().len() as u64, described.size);
         if size != expected {
             return Err(altered(format!("it has {size} bytes, not {expected}")));
         }
-        let sha256 = hexadecimal(&Sha256::digest(bytes.as_ref()));
+        let sha256 = sha256(&bytes);
         if sha256 != described.sha256 {
             return Err(altered(format!("its SHA-256 is {sha256}, not {}", described.sha256)));
         }
-        operations::check(&Module::load(&path)?.operations()?)
-            .map_err(|reason| BundleError::Refused { path: path.clone(), reason })?;
+        let operations = Inspected::load(bytes.as_ref())
+            .map_err(|reason| BundleError::Definition { path, reason })?
+            .operations;
         Ok(Self {
             model_id: model_id.unwrap_or(id),
             configuration: naming(described.configuration, &sha256),
             vocabulary,
             definition: Definition { bytes: Arc::new(bytes), sha256 },
-            minimum_version: described
-                .minimum_version
-                .parse()
-                .map_err(|reason| BundleError::Invalid { path: metadata.to_owned(), reason })?,
+            minimum_version,
+            target,
+            operations,
         })
     }
 
@@ -228,14 +275,58 @@ impl Bundle {
         let bytes = Arc::new(Map::of(&file).map_err(io_error("cannot map", path))?);
         stage.finish();
         let saved = conversion.check(&traced, Arc::clone(&bytes))?;
+        let target = conversion.target();
+        let configuration = naming(conversion.configuration(title, &saved), &sha256);
         Ok(Self {
             model_id,
-            configuration: naming(conversion.configuration(title, &saved), &sha256),
+            // A bundle for any release keeps what old ones do not know; it is left out when the cluster is one.
+            configuration: if target == Target::Any {
+                configuration
+            } else {
+                fitted(configuration, target)
+            },
             vocabulary: conversion.tokenizer().vocabulary.clone(),
             definition: Definition { bytes, sha256 },
-            minimum_version: conversion.minimum_version(),
+            minimum_version: conversion
+                .minimum_version()
+                .max(operations::since(&traced.operations)),
+            target,
+            operations: traced.operations,
         })
     }
+
+    /// Checks that a cluster accepts the operations.
+    ///
+    /// # Errors
+    /// When it would not.
+    pub fn check_for(&self, target: Target) -> Result<(), BundleError> {
+        match operations::check(&self.operations) {
+            Err(reason) if target.enforces_operations() => {
+                Err(BundleError::Refused { target, reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The body of the request that creates the model on a cluster.
+    #[must_use]
+    pub fn configuration_for(&self, target: Target) -> JsonMap<String, Value> {
+        fitted(self.configuration.clone(), target)
+    }
+}
+
+/// A configuration without what a release does not know yet and the model can do without.
+fn fitted(mut configuration: JsonMap<String, Value>, target: Target) -> JsonMap<String, Value> {
+    if !target.has(Version::EMBEDDING_SIZE)
+        && let Some(task) = configuration.get_mut("inference_config")
+        && let Some(embedding) = task.get_mut("text_embedding").and_then(Value::as_object_mut)
+    {
+        embedding.shift_remove("embedding_size");
+    }
+    if !target.has(Version::PLATFORM_ARCHITECTURE) {
+        configuration.shift_remove("platform_architecture");
+    }
+    configuration
 }
 
 /// A configuration whose metadata name the definition.
@@ -250,6 +341,10 @@ fn naming(mut configuration: JsonMap<String, Value>, sha256: &str) -> JsonMap<St
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
     let path = path.to_owned();
     move |source| BundleError::Io { what, path, source }
+}
+
+fn sha256(bytes: &Map) -> String {
+    hexadecimal(&Sha256::digest(bytes.as_ref()))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

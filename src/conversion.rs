@@ -3,6 +3,7 @@
 mod agree;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -18,7 +19,7 @@ use crate::tasks::{Embedder, EmbedderError, Facts, Task, guess};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::torchscript::operations::{self, Refused};
 use crate::torchscript::{Module, Quantized, TorchError};
-use crate::version::Version;
+use crate::version::{Target, Version};
 pub use agree::{Quantization, Quantize};
 
 /// Why a model cannot be converted.
@@ -104,6 +105,18 @@ pub enum ConversionError {
         /// What the position table holds.
         positions: u32,
     },
+    /// The release that the model is made for lacks something that it needs.
+    #[error(
+        "Elasticsearch {target} cannot serve this model, which needs {needed} for {what}: make it for {needed} or later"
+    )]
+    Target {
+        /// What `--target-version` says.
+        target: Target,
+        /// What the model needs.
+        needed: Version,
+        /// What came with that version.
+        what: String,
+    },
     /// Elasticsearch would not serve the graph.
     #[error("Elasticsearch would refuse this model: {0}")]
     Refused(#[from] Refused),
@@ -163,8 +176,8 @@ pub struct Options {
     pub ingest_prefix: Option<String>,
     /// Put before every text at search.
     pub search_prefix: Option<String>,
-    /// How attention is written in the graph: what the cluster's libtorch runs.
-    pub attention: AttentionForm,
+    /// The Elasticsearch that it is for.
+    pub target: Target,
     /// Where the files come from, if that is known.
     pub origin: Option<Origin>,
     /// Whether and how linear layers get 8-bit weights.
@@ -210,6 +223,8 @@ impl Network {
 pub struct Traced {
     /// The graph, with the weights as constants.
     pub module: Module,
+    /// The kinds of its nodes with their number.
+    pub operations: BTreeMap<String, usize>,
     /// What was quantized.
     pub quantized: Option<Quantized>,
 }
@@ -307,7 +322,11 @@ impl Conversion {
                 special: tokenizer.special,
                 vocabulary: i64::try_from(tokenizer.vocabulary.vocabulary.len())
                     .unwrap_or(i64::MAX),
-                attention: options.attention,
+                attention: if options.target.has(Version::FUSED_ATTENTION) {
+                    AttentionForm::Fused
+                } else {
+                    AttentionForm::Plain
+                },
             },
             labels: config.labels,
             max_sequence_length,
@@ -322,6 +341,12 @@ impl Conversion {
     #[must_use]
     pub fn task(&self) -> Task {
         self.task
+    }
+
+    /// The Elasticsearch that it is made for.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.options.target
     }
 
     /// The tokenizer.
@@ -348,20 +373,35 @@ impl Conversion {
         self.parameter_bytes
     }
 
-    /// The oldest Elasticsearch that can serve it.
+    /// The oldest Elasticsearch that knows the tokenizer and the settings. The graph may need a later one.
     #[must_use]
     pub fn minimum_version(&self) -> Version {
+        self.needs().map(|(version, _)| version).max().unwrap_or(Version::OLDEST)
+    }
+
+    /// Checks that the release that the model is made for has all that it needs.
+    ///
+    /// # Errors
+    /// [`ConversionError::Target`] when it has not.
+    pub fn check_target(&self) -> Result<(), ConversionError> {
+        let target = self.options.target;
+        let lacks =
+            |(version, _): &(Version, String)| target != Target::Any && !target.has(*version);
+        match self.needs().filter(lacks).max() {
+            Some((needed, what)) => Err(ConversionError::Target { target, needed, what }),
+            None => Ok(()),
+        }
+    }
+
+    /// What is needed beyond the oldest release, and the version that it came with.
+    fn needs(&self) -> impl Iterator<Item = (Version, String)> {
+        let kind = self.tokenizer.kind;
         let prefixed = self.options.ingest_prefix.is_some() || self.options.search_prefix.is_some();
-        [
-            Some(Version::OLDEST),
-            Some(self.tokenizer.kind.since()),
-            prefixed.then_some(Version::PREFIX_STRINGS),
-            (self.options.attention == AttentionForm::Fused).then_some(Version::FUSED_ATTENTION),
-        ]
-        .into_iter()
-        .flatten()
-        .max()
-        .unwrap_or(Version::OLDEST)
+        let prefixes = prefixed.then(|| (Version::PREFIX_STRINGS, "the prefixes".to_owned()));
+        let tokenizer = (kind.since(), format!("its tokenizer ({})", kind.name()));
+        [Some((Version::OLDEST, "its libtorch".to_owned())), Some(tokenizer), prefixes]
+            .into_iter()
+            .flatten()
     }
 
     /// Runs the model on the tensors that the server passes, without a graph.
@@ -389,8 +429,9 @@ impl Conversion {
             }
             (module, quantized) = (with_bytes, Some(done));
         }
-        operations::check(&module.operations()?)?;
-        Ok(Traced { module, quantized })
+        let operations = module.operations()?;
+        operations::check(&operations)?;
+        Ok(Traced { module, operations, quantized })
     }
 
     /// Loads the archive that a traced module was saved as, as the cluster will, checks what it computes and measures what it needs.

@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod conversion;
+pub mod definition;
 pub mod elasticsearch;
 pub mod error;
 pub mod model_id;

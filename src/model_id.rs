@@ -18,6 +18,14 @@ pub struct ModelIdError {
     reason: &'static str,
 }
 
+impl ModelIdError {
+    /// What is wrong with it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
 impl ModelId {
     /// The id that a hub id or a path gives: white space and slashes become `__`, then lower case, then the last 64 characters, as
     /// eland derives it; other characters that Elasticsearch refuses become `_`.

@@ -29,12 +29,17 @@ impl Version {
     pub const PLATFORM_ARCHITECTURE: Self = Self::new(8, 11, 0);
     /// The first whose API knows `prefix_strings`.
     pub const PREFIX_STRINGS: Self = Self::new(8, 12, 0);
+    /// The first seen that can truncate both of two texts.
+    pub const BALANCED_TRUNCATION: Self = Self::new(8, 12, 0);
     /// The first whose libtorch runs `scaled_dot_product_attention`.
     pub const FUSED_ATTENTION: Self = Self::new(8, 13, 0);
     /// The first whose API knows `adaptive_allocations`.
     pub const ADAPTIVE_ALLOCATIONS: Self = Self::new(8, 16, 0);
     /// The first that takes no `queue_capacity` of 100,000 or more.
     pub const SMALLER_QUEUE: Self = Self::new(8, 16, 0);
+
+    /// The first that reads a result without axes.
+    pub const SCALAR_RESULT: Self = Self::new(8, 16, 0);
 
     /// A release.
     #[must_use]
@@ -65,9 +70,99 @@ impl fmt::Display for Version {
     }
 }
 
+/// The Elasticsearch that a model is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Target {
+    /// Every release from [`Version::OLDEST`] on, as far as the model allows.
+    #[default]
+    Any,
+    /// One release, and those after it.
+    Release(Version),
+    /// Serverless, which is always the newest.
+    Serverless,
+}
+
+impl Target {
+    /// Whether it has what came with a version.
+    #[must_use]
+    pub fn has(self, since: Version) -> bool {
+        match self {
+            Self::Any => since <= Version::OLDEST,
+            Self::Release(version) => since <= version,
+            Self::Serverless => true,
+        }
+    }
+
+    /// Whether its native process refuses graphs with operations outside of its list (contract 11.1): from 9.4.0 and 8.19.20 on.
+    #[must_use]
+    pub fn enforces_operations(self) -> bool {
+        match self {
+            Self::Any => false,
+            Self::Release(version) if version.major == 8 => version >= Version::new(8, 19, 20),
+            Self::Release(version) => version >= Version::new(9, 4, 0),
+            Self::Serverless => true,
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    /// Reads a version (`8.17.0`, also `8.17`) or `serverless`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "serverless" {
+            return Ok(Self::Serverless);
+        }
+        let version: Version = text
+            .parse()
+            .or_else(|_| format!("{text}.0").parse())
+            .map_err(|_| format!("{text:?} is neither a version like 8.17.0 nor serverless"))?;
+        if version < Version::OLDEST {
+            return Err(format!(
+                "the libtorch of Elasticsearch {version} cannot load these models; {} is the oldest that can",
+                Version::OLDEST
+            ));
+        }
+        Ok(Self::Release(version))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => write!(f, "any from {} on", Version::OLDEST),
+            Self::Release(version) => version.fmt(f),
+            Self::Serverless => f.write_str("serverless"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_has_what_came_before_it() {
+        let target = |text: &str| text.parse::<Target>().unwrap();
+        assert_eq!(target("8.17"), Target::Release(Version::new(8, 17, 0)));
+        assert!(target("8.12.2").has(Version::PREFIX_STRINGS));
+        assert!(!target("8.12.2").has(Version::FUSED_ATTENTION));
+        assert!(target("serverless").has(Version::new(99, 0, 0)));
+        assert!(!Target::Any.has(Version::EMBEDDING_SIZE));
+        for (text, enforces) in [
+            ("8.19.19", false),
+            ("8.19.20", true),
+            ("9.0.0", false),
+            ("9.3.8", false),
+            ("9.4.0-SNAPSHOT", true),
+            ("10.0.0", true),
+            ("serverless", true),
+        ] {
+            assert_eq!(target(text).enforces_operations(), enforces, "{text}");
+        }
+        assert!("8.6.2".parse::<Target>().unwrap_err().contains("8.7.0 is the oldest"));
+        assert!("new".parse::<Target>().is_err() && "".parse::<Target>().is_err());
+    }
 
     #[test]
     fn versions_compare_by_number() {

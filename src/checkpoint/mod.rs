@@ -6,7 +6,7 @@ mod names;
 mod pickle;
 mod pytorch;
 pub mod safetensors;
-mod zip;
+pub(crate) mod zip;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! The directory of a zip archive: where each stored entry's bytes lie. Nothing is ever extracted.
+//! The directory of a zip archive: where each entry's bytes lie. Nothing is ever extracted.
 //!
 //! Source: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3 (Zip64).
 
@@ -8,16 +8,43 @@ use std::ops::Range;
 /// A state dict has one entry for each storage.
 const MAX_ENTRIES: u64 = 1 << 18;
 
+/// An entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    /// Where its bytes lie.
+    pub data: Range<usize>,
+    /// How many they are when unpacked.
+    pub size: usize,
+    /// Whether they are deflated; else they lie there as they are.
+    pub deflated: bool,
+}
+
 /// Where each entry's bytes lie, by name.
 ///
 /// # Errors
 /// When the directory is damaged, or an entry is compressed, encrypted, beyond the end or named as if it were elsewhere.
 pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, String> {
+    let records = records(file)?.into_iter().map(|(name, record)| {
+        if record.deflated {
+            return Err(format!(
+                "its entry {name:?} is compressed, which PyTorch never does; save the model again"
+            ));
+        }
+        Ok((name, record.data))
+    });
+    records.collect()
+}
+
+/// The entries, by name.
+///
+/// # Errors
+/// When the directory is damaged, or an entry is encrypted, beyond the end, or compressed in another way than by deflate.
+pub(crate) fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, String> {
     let (mut at, count) = directory(file).ok_or("its directory is missing; it is truncated")?;
     if count > MAX_ENTRIES {
         return Err(format!("it says that it has {count} entries"));
     }
-    let mut entries = BTreeMap::new();
+    let mut records = BTreeMap::new();
     for _ in 0..count {
         let entry = Entry::read(file, at).ok_or("its directory is damaged")?;
         at = entry.next;
@@ -33,17 +60,22 @@ pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, Strin
         if entry.flags & 1 != 0 {
             return Err(format!("its entry {name:?} is encrypted"));
         }
-        if entry.method != 0 {
-            return Err(format!(
-                "its entry {name:?} is compressed, which PyTorch never does; save the model again"
-            ));
-        }
-        let data = entry.data(file).ok_or_else(|| format!("its entry {name:?} is damaged"))?;
-        if entries.insert(name, data).is_some() {
+        let deflated = match entry.method {
+            0 => false,
+            8 => true,
+            other => {
+                return Err(format!("its entry {name:?} is compressed by method {other}"));
+            }
+        };
+        let data = entry
+            .data(file)
+            .filter(|data| deflated || data.len() == entry.size)
+            .ok_or_else(|| format!("its entry {name:?} is damaged"))?;
+        if records.insert(name, Record { data, size: entry.size, deflated }).is_some() {
             return Err(format!("it has two entries {name:?}"));
         }
     }
-    Ok(entries)
+    Ok(records)
 }
 
 fn u16_at(file: &[u8], at: usize) -> Option<u16> {
@@ -88,6 +120,7 @@ struct Entry<'a> {
     flags: u16,
     method: u16,
     size: usize,
+    compressed: usize,
     header: usize,
     next: usize,
 }
@@ -103,7 +136,7 @@ impl<'a> Entry<'a> {
         let extra_end = name_end + usize::from(u16_at(record, 30)?);
         let mut size = u64::from(u32_at(record, 24)?);
         let mut header = u64::from(u32_at(record, 42)?);
-        let compressed = u32_at(record, 20)?;
+        let mut compressed = u64::from(u32_at(record, 20)?);
         // What does not fit in 32 bits stands in an extra field, in this order.
         let extra = file.get(name_end..extra_end)?;
         let mut long = zip64(extra).unwrap_or_default();
@@ -115,8 +148,8 @@ impl<'a> Entry<'a> {
         if size == u64::from(u32::MAX) {
             size = next()?;
         }
-        if compressed == u32::MAX {
-            next()?;
+        if compressed == u64::from(u32::MAX) {
+            compressed = next()?;
         }
         if header == u64::from(u32::MAX) {
             header = next()?;
@@ -126,6 +159,7 @@ impl<'a> Entry<'a> {
             flags: u16_at(record, 8)?,
             method: u16_at(record, 10)?,
             size: usize::try_from(size).ok()?,
+            compressed: usize::try_from(compressed).ok()?,
             header: usize::try_from(header).ok()?,
             next: extra_end + usize::from(u16_at(record, 32)?),
         })
@@ -140,7 +174,7 @@ impl<'a> Entry<'a> {
         }
         let skipped = usize::from(u16_at(header, 26)?) + usize::from(u16_at(header, 28)?);
         let start = self.header + LENGTH + skipped;
-        let end = start.checked_add(self.size)?;
+        let end = start.checked_add(self.compressed)?;
         (end <= file.len()).then_some(start..end)
     }
 }

@@ -13,10 +13,10 @@ use crate::conversion::{Conversion, Options};
 use crate::elasticsearch::{ClientError, Connection, Credentials, Trust};
 use crate::error::Error;
 use crate::model_id::ModelId;
-use crate::models::AttentionForm;
 use crate::progress::Progress;
 use crate::secrets::Secret;
 use crate::tasks::Task;
+use crate::version::Target;
 
 /// `--task-type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl ModelArguments {
     pub(super) async fn convert(
         &self,
         source: &Source,
-        attention: AttentionForm,
+        target: Target,
         progress: Progress,
     ) -> Result<Conversion, Error> {
         let (files, origin) = source.files(progress).await?;
@@ -106,7 +106,7 @@ impl ModelArguments {
                 max_length: self.max_model_input_length,
                 ingest_prefix: self.ingest_prefix.clone(),
                 search_prefix: self.search_prefix.clone(),
-                attention,
+                target,
                 origin,
                 quantize: self.quantize.options(),
                 no_verify: self.no_verify,

@@ -2,31 +2,55 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::arguments::ModelArguments;
+use super::definition::DefinitionArguments;
 use crate::bundle::Bundle;
 use crate::error::Error;
-use crate::models::AttentionForm;
 use crate::progress::Progress;
+use crate::version::Target;
 
 #[derive(Debug, Args)]
-#[command(mut_arg("hub_model_id", |argument| argument.required(true)))]
+#[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "definition"]))]
 pub(super) struct ExportArguments {
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    definition: DefinitionArguments,
     /// The folder to write ID.pt, ID.vocab.json and ID.metadata.json to
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
+    /// The Elasticsearch that the model is for: a version such as 8.17.0, or serverless [default: any from 8.7.0 on]
+    #[arg(long, value_name = "VERSION")]
+    target_version: Option<Target>,
 }
 
 impl ExportArguments {
     pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
-        let source = self.model.source()?;
-        let (model_id, title) = (self.model.model_id()?, self.model.title()?);
-        // The form that every release from 8.7 on runs, since nobody says which will take it.
-        let conversion = self.model.convert(&source, AttentionForm::Plain, progress).await?;
-        let (_, metadata) = Bundle::export(&conversion, model_id, &title, &self.output, progress)?;
+        let target = self.target_version.unwrap_or_default();
+        let (bundle, metadata) = match self.definition.read(self.model.es_model_id.as_ref())? {
+            Some(given) => {
+                let bundle = given.bundle(target)?;
+                let metadata = bundle.write(&self.output)?;
+                (bundle, metadata)
+            }
+            None => {
+                let source = self.model.source()?;
+                let (model_id, title) = (self.model.model_id()?, self.model.title()?);
+                let conversion = self.model.convert(&source, target, progress).await?;
+                conversion.check_target()?;
+                Bundle::export(&conversion, model_id, &title, &self.output, progress)?
+            }
+        };
+        let oldest = bundle.minimum_version;
+        match bundle.target {
+            Target::Any => tracing::info!(
+                "made in the form that runs on every Elasticsearch from {oldest} on; --target-version makes it for one release"
+            ),
+            target => tracing::info!("made for Elasticsearch {target}; it runs from {oldest} on"),
+        }
+        tracing::info!("definition sha256 {}", bundle.definition.sha256);
         println!("{}", metadata.display());
         Ok(())
     }

@@ -5,19 +5,18 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::arguments::{ConnectionArguments, ModelArguments};
+use super::definition::DefinitionArguments;
 use super::report::Report;
 use super::source::Source;
 use super::start_arguments::StartArguments;
 use super::upload::UploadArguments;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Given};
 use crate::elasticsearch::{Client, ClientError, Interruption, Outcome};
 use crate::error::Error;
-use crate::models::AttentionForm;
 use crate::progress::Progress;
-use crate::version::Version;
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle"]))]
+#[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle", "definition"]))]
 #[command(mut_args(StartArguments::requiring_start))]
 pub(super) struct ImportArguments {
     #[command(flatten)]
@@ -30,6 +29,8 @@ pub(super) struct ImportArguments {
         "no_verify"])]
     bundle: Option<PathBuf>,
     #[command(flatten)]
+    definition: DefinitionArguments,
+    #[command(flatten)]
     upload: UploadArguments,
     /// Start the model after the upload
     #[arg(long)]
@@ -41,19 +42,25 @@ pub(super) struct ImportArguments {
 /// What is imported.
 enum Input {
     Bundle(Bundle),
+    Definition(Given),
     Model(Source),
 }
 
 impl ImportArguments {
     pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
         // Before the cluster is asked: what is wrong with the options need not wait for it.
-        let (input, model_id) = match &self.bundle {
-            Some(path) => {
+        let given = self.definition.read(self.model.es_model_id.as_ref())?;
+        let (input, model_id) = match (&self.bundle, given) {
+            (Some(path), _) => {
                 let bundle = Bundle::read(path, self.model.es_model_id.clone())?;
                 let id = bundle.model_id.clone();
                 (Input::Bundle(bundle), id)
             }
-            None => (Input::Model(self.model.source()?), self.model.model_id()?),
+            (None, Some(given)) => {
+                let id = given.model_id.clone();
+                (Input::Definition(given), id)
+            }
+            (None, None) => (Input::Model(self.model.source()?), self.model.model_id()?),
         };
         let start = self.start.then(|| self.start_arguments.options()).transpose()?;
 
@@ -68,11 +75,18 @@ impl ImportArguments {
 
         // Everything that needs no cluster.
         let bundle = match input {
-            Input::Bundle(bundle) => bundle,
+            Input::Bundle(bundle) => {
+                client.require(bundle.minimum_version)?;
+                bundle.check_for(client.target())?;
+                bundle
+            }
+            Input::Definition(given) => {
+                client.require(given.minimum_version())?;
+                given.bundle(client.target())?
+            }
             Input::Model(source) => {
-                let fused = client.supports(Version::FUSED_ATTENTION);
-                let form = if fused { AttentionForm::Fused } else { AttentionForm::Plain };
-                let conversion = self.model.convert(&source, form, progress).await?;
+                let conversion = self.model.convert(&source, client.target(), progress).await?;
+                client.require(conversion.minimum_version())?;
                 let title = self.model.title()?;
                 Bundle::create(&conversion, model_id.clone(), &title, progress)?
             }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod command_line;
+mod definition;
 mod delete;
 mod download;
 mod export;

@@ -14,7 +14,7 @@ use super::payload::Payload;
 use super::{ClientError, Connection, Failure, Trust, tls};
 use crate::proxies::Proxies;
 use crate::secrets::redact;
-use crate::version::Version;
+use crate::version::{Target, Version};
 
 /// A cluster that answers.
 #[derive(Debug, Clone)]
@@ -150,6 +150,24 @@ impl Client {
     #[must_use]
     pub fn supports(&self, version: Version) -> bool {
         self.serverless || self.version >= version
+    }
+
+    /// The cluster as what a model is made for.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        if self.serverless { Target::Serverless } else { Target::Release(self.version) }
+    }
+
+    /// Checks that the cluster has what came with a version.
+    ///
+    /// # Errors
+    /// [`ClientError::Unsupported`] when it has not.
+    pub fn require(&self, needed: Version) -> Result<(), ClientError> {
+        if self.supports(needed) {
+            Ok(())
+        } else {
+            Err(ClientError::Unsupported { found: self.version, needed })
+        }
     }
 
     /// The cluster's version.

@@ -174,10 +174,7 @@ impl Transaction<'_> {
         progress: Progress,
         interruption: &Interruption,
     ) -> Result<Outcome, ClientError> {
-        let needed = bundle.minimum_version;
-        if !self.client.supports(needed) {
-            return Err(ClientError::Unsupported { found: self.client.version(), needed });
-        }
+        self.client.require(bundle.minimum_version)?;
         let length = (*bundle.definition.bytes).as_ref().len();
         let wanted = self.import.part_size.max(1);
         let size = part_size(length, wanted).ok_or(ClientError::TooManyParts { length })?;
@@ -185,7 +182,7 @@ impl Transaction<'_> {
             tracing::info!("parts of {size} bytes, so that 10,000 of them hold the model");
         }
         let vocabulary = serde_json::to_vec(&bundle.vocabulary).unwrap_or_default();
-        let configuration = configuration(self.client, bundle);
+        let configuration = bundle.configuration_for(self.client.target());
         let header = Header {
             model_id: self.model_id.to_string(),
             cluster: self.client.identity().to_owned(),
@@ -557,21 +554,6 @@ async fn persistently<T, F: Future<Output = Result<T, ClientError>>>(
             Err(error) => tries.wait_out(error).await?,
         }
     }
-}
-
-/// The configuration as the cluster's version takes it.
-fn configuration(client: &Client, bundle: &Bundle) -> Map<String, Value> {
-    let mut configuration = bundle.configuration.clone();
-    if !client.supports(Version::EMBEDDING_SIZE)
-        && let Some(task) = configuration.get_mut("inference_config")
-        && let Some(embedding) = task.get_mut("text_embedding").and_then(Value::as_object_mut)
-    {
-        embedding.remove("embedding_size");
-    }
-    if !client.supports(Version::PLATFORM_ARCHITECTURE) {
-        configuration.remove("platform_architecture");
-    }
-    configuration
 }
 
 /// Lets the import know its model again.

@@ -77,7 +77,7 @@ fn ranked(text: &str) -> (Vec<String>, Vec<String>) {
 }
 
 /// The merges of which a part or the result is not in the vocabulary.
-fn unknown(merges: &[String], known: impl Fn(&str) -> bool) -> Vec<String> {
+pub(super) fn unknown(merges: &[String], known: impl Fn(&str) -> bool) -> Vec<String> {
     merges
         .iter()
         .filter(|merge| {

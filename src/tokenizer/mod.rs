@@ -12,6 +12,7 @@ mod japanese;
 mod sentencepiece;
 mod tokenizer_json;
 mod unigram;
+mod uploaded;
 mod wordpiece;
 
 use std::collections::HashMap;

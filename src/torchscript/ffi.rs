@@ -65,6 +65,28 @@ unsafe extern "C" {
         out: *mut *mut C_tensor,
         peak: *mut i64,
     ) -> *mut c_char;
+    fn re_code_check(text: *const c_char, size: size_t) -> *mut c_char;
+    fn re_archive_agrees(
+        data: *const c_void,
+        size: size_t,
+        records: *const Record,
+        count: size_t,
+    ) -> *mut c_char;
+    fn re_archive_load(data: *const c_void, size: size_t, out: *mut *mut CModule_) -> *mut c_char;
+    fn re_module_nodes(module: *const CModule_, limit: u64, out: *mut u64) -> *mut c_char;
+    fn re_module_signature(
+        module: *const CModule_,
+        visit: extern "C" fn(*mut c_void, *const c_char, *const c_char, bool, bool),
+        context: *mut c_void,
+    ) -> *mut c_char;
+}
+
+/// Where a record of an archive lies, for [`archive_agrees`].
+#[repr(C)]
+struct Record {
+    name: *const c_char,
+    offset: u64,
+    size: u64,
 }
 
 /// Takes the message that a native function returned: null is success.
@@ -184,7 +206,33 @@ where
     made
 }
 
+/// Parses a file of TorchScript code and refuses what libtorch would run while it loads it.
+pub(super) fn code_check(text: &[u8]) -> Result<(), TorchError> {
+    // SAFETY: the text lives for the call, and its length is given.
+    check(unsafe { re_code_check(text.as_ptr().cast(), text.len()) })
+}
+
+/// Checks that libtorch finds these records, each with its offset and length, and no others in an archive.
+pub(super) fn archive_agrees(
+    archive: &[u8],
+    records: &[(CString, usize, usize)],
+) -> Result<(), TorchError> {
+    let records: Vec<Record> = records
+        .iter()
+        .map(|(name, offset, size)| Record {
+            name: name.as_ptr(),
+            offset: *offset as u64,
+            size: *size as u64,
+        })
+        .collect();
+    // SAFETY: the archive and the records, with their names, live for the call.
+    check(unsafe {
+        re_archive_agrees(archive.as_ptr().cast(), archive.len(), records.as_ptr(), records.len())
+    })
+}
+
 /// An owned `torch::jit::Module`.
+#[derive(Debug)]
 pub(super) struct RawModule(*mut CModule_);
 
 // SAFETY: a torch::jit::Module is a handle to reference-counted data; `forward` of a module without mutable state may run on any
@@ -281,6 +329,49 @@ impl RawModule {
         // SAFETY: the module and the counts live for the call.
         check(unsafe { re_module_quantize(self.0, &mut quantized, &mut kept) })?;
         Ok((quantized, kept))
+    }
+
+    /// Loads an archive from memory.
+    pub(super) fn load_bytes(archive: &[u8]) -> Result<Self, TorchError> {
+        let mut out = std::ptr::null_mut();
+        // SAFETY: the archive lives for the call, after which libtorch holds copies of its tensors only.
+        check(unsafe { re_archive_load(archive.as_ptr().cast(), archive.len(), &mut out) })?;
+        Self::from_torch_sys(out)
+    }
+
+    /// The number of nodes of all methods, functions inlined, or `limit` where there are more.
+    pub(super) fn nodes(&self, limit: u64) -> Result<u64, TorchError> {
+        let mut count = 0;
+        // SAFETY: the module and the count live for the call.
+        check(unsafe { re_module_nodes(self.0, limit, &mut count) })?;
+        Ok(count)
+    }
+
+    /// Calls `visit` for each parameter of `forward` with its name, its type, whether it takes a tensor and whether it may be left out,
+    /// and at last with an empty name for what is returned.
+    pub(super) fn signature(
+        &self,
+        mut visit: impl FnMut(&str, &str, bool, bool),
+    ) -> Result<(), TorchError> {
+        type Visit<'a> = &'a mut dyn FnMut(&str, &str, bool, bool);
+        extern "C" fn call(
+            context: *mut c_void,
+            name: *const c_char,
+            kind: *const c_char,
+            tensor: bool,
+            optional: bool,
+        ) {
+            // SAFETY: `context` is the `&mut Visit` below, the others NUL-terminated strings; all live for the call.
+            let (visit, name, kind) = unsafe {
+                (&mut *context.cast::<Visit<'_>>(), CStr::from_ptr(name), CStr::from_ptr(kind))
+            };
+            visit(&name.to_string_lossy(), &kind.to_string_lossy(), tensor, optional);
+        }
+        let mut visit: Visit<'_> = &mut visit;
+        // SAFETY: the module and `visit` live for the call; `visit` only collects and does not unwind.
+        check(unsafe {
+            re_module_signature(self.0, call, std::ptr::from_mut(&mut visit).cast::<c_void>())
+        })
     }
 
     pub(super) fn operations(&self, mut visit: impl FnMut(&str)) -> Result<(), TorchError> {

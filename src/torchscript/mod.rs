@@ -1,12 +1,13 @@
 //! TorchScript modules: traced from Rust, loaded, checked, saved and run.
 
+pub mod archive;
 mod ffi;
 mod module;
 pub mod operations;
 mod trace;
 
 pub use ffi::tensor_over;
-pub use module::{Module, Quantized};
+pub use module::{Module, Parameter, Quantized, Signature};
 pub use trace::{Dim, Size, arange, expand, full, reshape, slice, slice_between, view};
 
 /// What can go wrong in libtorch.
@@ -21,6 +22,22 @@ pub enum TorchError {
     /// The archive could not be written.
     #[error("cannot write the TorchScript archive: {0}")]
     Write(#[source] std::io::Error),
+}
+
+impl TorchError {
+    /// The line of the message that says what is wrong: the last one of a traceback through TorchScript, else the first.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        let whole = self.to_string();
+        let whole = whole.strip_prefix("libtorch: ").unwrap_or(&whole);
+        let mut lines = whole.lines().map(str::trim).filter(|line| !line.is_empty());
+        let line = if whole.contains("Traceback of TorchScript") {
+            lines.next_back()
+        } else {
+            lines.next()
+        };
+        line.unwrap_or(whole).to_owned()
+    }
 }
 
 /// libtorch appends its C++ call stack to messages; nobody reads it.

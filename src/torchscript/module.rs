@@ -11,6 +11,7 @@ use super::TorchError;
 use super::ffi::RawModule;
 
 /// A TorchScript module with a method `forward` from tensors to one tensor.
+#[derive(Debug)]
 pub struct Module(RawModule);
 
 impl Module {
@@ -56,6 +57,41 @@ impl Module {
     pub fn quantize(mut self) -> Result<(Self, Quantized), TorchError> {
         let (layers, kept) = self.0.quantize()?;
         Ok((self, Quantized { layers, kept }))
+    }
+
+    /// Loads an archive from memory.
+    ///
+    /// Loading runs code of the archive: it must have been looked at before (see [`crate::definition`]).
+    ///
+    /// # Errors
+    /// When the bytes are not a TorchScript archive that this libtorch can read.
+    pub fn load_bytes(archive: &[u8]) -> Result<Self, TorchError> {
+        RawModule::load_bytes(archive).map(Self)
+    }
+
+    /// The number of nodes of all methods, functions inlined, or `limit` where there are more. Nothing is inlined for it.
+    ///
+    /// # Errors
+    /// When libtorch cannot compile a method.
+    pub fn nodes(&self, limit: u64) -> Result<u64, TorchError> {
+        self.0.nodes(limit)
+    }
+
+    /// What `forward` takes and returns.
+    ///
+    /// # Errors
+    /// When there is no such method.
+    pub fn signature(&self) -> Result<Signature, TorchError> {
+        let mut signature = Signature::default();
+        self.0.signature(|name, kind, tensor, optional| {
+            let (name, kind) = (name.to_owned(), kind.to_owned());
+            if name.is_empty() {
+                (signature.returned, signature.returns_tensor) = (kind, tensor);
+            } else {
+                signature.parameters.push(Parameter { name, kind, tensor, optional });
+            }
+        })?;
+        Ok(signature)
     }
 
     /// The kinds of all nodes (`aten::linear`, `prim::Constant` …) with their number, over all methods, functions inlined and
@@ -112,6 +148,30 @@ pub struct Quantized {
     pub layers: usize,
     /// Linear layers and convolutions that could not be quantized.
     pub kept: usize,
+}
+
+/// What a module's `forward` takes and returns.
+#[derive(Debug, Clone, Default)]
+pub struct Signature {
+    /// Its parameters in their order, without `self`.
+    pub parameters: Vec<Parameter>,
+    /// The type of what it returns.
+    pub returned: String,
+    /// Whether that may be a tensor or a tuple that begins with one.
+    pub returns_tensor: bool,
+}
+
+/// A parameter of `forward`.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// Whether a tensor can be given for it by position.
+    pub tensor: bool,
+    /// Whether it may be left out.
+    pub optional: bool,
 }
 
 #[cfg(test)]

@@ -3,8 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use crate::version::Version;
+
 /// The list of Elasticsearch's native process: comments, `[allowed]`, `[forbidden]`, one operation a line.
 const LIST: &str = include_str!("elasticsearch-operations.txt");
+
+/// Operations of the list that came with a later libtorch than that of [`Version::OLDEST`].
+const LATER: &[(&str, Version)] =
+    &[("aten::scaled_dot_product_attention", Version::FUSED_ATTENTION)];
 
 /// The most nodes that a graph may have.
 pub const MAX_NODES: usize = 1_000_000;
@@ -31,7 +37,7 @@ pub enum Refused {
     #[error("the graph contains operations that Elasticsearch does not know: {}", .0.join(", "))]
     Unrecognised(Vec<String>),
     /// It is too large.
-    #[error("the graph has {0} nodes, more than the {MAX_NODES} that Elasticsearch accepts")]
+    #[error("the graph has {0} nodes or more, and Elasticsearch accepts {MAX_NODES}")]
     TooManyNodes(usize),
 }
 
@@ -55,6 +61,13 @@ pub fn check(kinds: &BTreeMap<String, usize>) -> Result<(), Refused> {
     }
     let found = named(&|kind| !allowed.contains(kind));
     if found.is_empty() { Ok(()) } else { Err(Refused::Unrecognised(found)) }
+}
+
+/// The oldest Elasticsearch whose libtorch has all of the operations, as far as they are on the list.
+#[must_use]
+pub fn since(kinds: &BTreeMap<String, usize>) -> Version {
+    let later = LATER.iter().filter(|(kind, _)| kinds.contains_key(*kind));
+    later.map(|&(_, version)| version).max().unwrap_or(Version::OLDEST)
 }
 
 #[cfg(test)]

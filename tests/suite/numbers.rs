@@ -3,10 +3,10 @@
 
 use crate::fixtures::{Case, Fixture};
 use rust_eland::conversion::{Conversion, Options};
-use rust_eland::models::AttentionForm;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
 use rust_eland::tokenizer::TokenizerKind;
+use rust_eland::version::Target;
 use tch::{Kind, Tensor};
 
 /// The tensors that the server passes for what Hugging Face's tokenizer made (contract, 3.4): padding has the padding token's id in
@@ -30,12 +30,13 @@ fn compare(architectures: &[&str]) {
             continue;
         }
         let files = ModelFiles::open(&fixture.model()).unwrap();
-        let forms = [AttentionForm::Plain, AttentionForm::Fused];
-        for (task, attention) in
-            fixture.tasks().into_iter().flat_map(|task| forms.map(|form| (task, form)))
+        // Attention in plain operations, and fused.
+        let targets = [Target::Any, Target::Serverless];
+        for (task, target) in
+            fixture.tasks().into_iter().flat_map(|task| targets.map(|target| (task, target)))
         {
-            let options = Options { task: Some(task), attention, ..Options::default() };
-            let name = format!("{} {task} {attention:?}", fixture.name);
+            let options = Options { task: Some(task), target, ..Options::default() };
+            let name = format!("{} {task} {target:?}", fixture.name);
             let traced = Conversion::read(&files, options)
                 .and_then(|conversion| conversion.trace().map(|traced| (conversion, traced)));
             let (conversion, traced) = match traced {

@@ -1,0 +1,183 @@
+//! A bundle of files that the user gives: a definition made by anyone, its vocabulary and its configuration.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tch::Kind;
+
+use super::{Bundle, BundleError, Definition, io_error, naming, sha256};
+use crate::checkpoint::Map;
+use crate::definition::{Configuration, DefinitionError, Inspected};
+use crate::model_id::ModelId;
+use crate::tokenizer::Vocabulary;
+use crate::torchscript::operations;
+use crate::version::{Target, Version};
+
+/// Where the files are.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// The TorchScript archive.
+    pub definition: PathBuf,
+    /// The vocabulary, as the server takes it: `{"vocabulary": […], "merges": […], "scores": […]}`.
+    pub vocabulary: PathBuf,
+    /// The configuration, as the server takes it.
+    pub configuration: PathBuf,
+}
+
+/// The files, read and checked as far as no cluster is needed for it. Nothing of the definition has been run.
+#[derive(Debug)]
+pub struct Given {
+    /// The id that the model gets.
+    pub model_id: ModelId,
+    files: Files,
+    archive: Arc<Map>,
+    inspected: Inspected,
+    vocabulary: Vocabulary,
+    configuration: Configuration,
+}
+
+/// Lengths, in tokens, of the inputs that a definition is tried with: one to see it run, another to see that no length is baked in.
+const LENGTHS: [u32; 2] = [7, 12];
+
+impl Given {
+    /// Reads the files. The id is the one given, else the configuration's.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or is not one that Elasticsearch would take.
+    pub fn read(files: Files, model_id: Option<ModelId>) -> Result<Self, BundleError> {
+        let wrong = |path: &PathBuf| {
+            let path = path.clone();
+            |reason| BundleError::Definition { path, reason }
+        };
+        let read = |path: &PathBuf| fs::read(path).map_err(io_error("cannot read", path));
+        let configuration = Configuration::read(&read(&files.configuration)?)
+            .map_err(wrong(&files.configuration))?;
+        let model_id = match (model_id, &configuration.model_id) {
+            (Some(id), None) => id,
+            (Some(id), Some(other)) if id.as_str() == other => id,
+            (Some(id), Some(other)) => {
+                return Err(wrong(&files.configuration)(DefinitionError::Configuration(format!(
+                    "its model_id is {other}, but --es-model-id is {id}; make them equal or leave one out"
+                ))));
+            }
+            (None, Some(id)) => id.parse()?,
+            (None, None) => return Err(BundleError::NoModelId),
+        };
+        let (vocabulary, warnings) = Vocabulary::read(
+            &read(&files.vocabulary)?,
+            configuration.kind,
+            configuration.with_special_tokens,
+        )
+        .map_err(|reason| wrong(&files.vocabulary)(reason.into()))?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let path = &files.definition;
+        let archive = Arc::new(Map::open(path).map_err(io_error("cannot read", path))?);
+        let inspected = Inspected::load((*archive).as_ref()).map_err(wrong(path))?;
+        inspected.check_signature(configuration.kind).map_err(wrong(path))?;
+        Ok(Self { model_id, files, archive, inspected, vocabulary, configuration })
+    }
+
+    /// The oldest Elasticsearch that can serve it.
+    #[must_use]
+    pub fn minimum_version(&self) -> Version {
+        self.configuration.minimum_version.max(operations::since(&self.inspected.operations))
+    }
+
+    /// Checks the definition for a cluster, tries it on what the server sends, and makes the bundle.
+    ///
+    /// # Errors
+    /// When the cluster would refuse it, or it fails.
+    pub fn bundle(self, target: Target) -> Result<Bundle, BundleError> {
+        let minimum_version = self.minimum_version();
+        let path = self.files.definition.clone();
+        let wrong = |reason| BundleError::Definition { path: path.clone(), reason };
+        let needs = format!("{} (needed by the configuration or the graph)", minimum_version);
+        if target != Target::Any && !target.has(minimum_version) {
+            return Err(wrong(DefinitionError::Configuration(format!(
+                "Elasticsearch {target} cannot serve it: make it for {needs} or later"
+            ))));
+        }
+        let unlisted =
+            self.inspected.check_operations(target).map_err(|reason| wrong(reason.into()))?;
+        if unlisted.is_empty() {
+            for length in LENGTHS {
+                self.try_on(length.min(self.configuration.max_sequence_length), target)
+                    .map_err(wrong)?;
+            }
+        } else {
+            tracing::warn!(
+                "the graph contains operations that Elasticsearch refuses from 9.4.0 and 8.19.20 on: {}; so it was not tried here",
+                unlisted.join(", ")
+            );
+        }
+        let bytes = self.archive;
+        let sha256 = sha256(&bytes);
+        Ok(Bundle {
+            model_id: self.model_id,
+            configuration: naming(self.configuration.body, &sha256),
+            vocabulary: self.vocabulary,
+            definition: Definition { bytes, sha256 },
+            minimum_version,
+            target,
+            operations: self.inspected.operations,
+        })
+    }
+
+    /// Runs the definition on a text of so many tokens, and checks that the task can be served with what it returns.
+    fn try_on(&self, tokens: u32, target: Target) -> Result<(), DefinitionError> {
+        let Configuration { kind, task, width, .. } = &self.configuration;
+        let fails = |reason: String| DefinitionError::Fails { tokens: tokens as usize, reason };
+        let output = self
+            .inspected
+            .forward(&self.ids(tokens as usize), *kind)
+            .map_err(|error| fails(error.cause()))?;
+        if !matches!(output.kind(), Kind::Float | Kind::Double | Kind::BFloat16) {
+            return Err(fails(format!(
+                "it returns numbers of the type {:?}, of which Elasticsearch reads float32, float64 and bfloat16",
+                output.kind()
+            )));
+        }
+        let size = output.size();
+        let scalar = size.is_empty() && target.has(Version::SCALAR_RESULT);
+        if size.len() > 3 || (size.is_empty() && !scalar) {
+            return Err(fails(format!(
+                "it returns a tensor of {} axes, of which Elasticsearch reads 1 to 3",
+                size.len()
+            )));
+        }
+        if let Some((numbers, of)) = width
+            && size.last().copied().unwrap_or(1) != i64::try_from(*numbers).unwrap_or(i64::MAX)
+        {
+            return Err(fails(format!(
+                "it returns {size:?} numbers, which do not fit {of} of the task {task} in the configuration"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Token ids such as the server sends for a text, or for two, with the vocabulary's last token among them.
+    fn ids(&self, tokens: usize) -> Vec<i64> {
+        let Configuration { kind, task, with_special_tokens, .. } = &self.configuration;
+        let last = self.vocabulary.vocabulary.len().saturating_sub(1);
+        let mut ids: Vec<usize> = (0..tokens).map(|i| last.saturating_sub(i)).collect();
+        if *with_special_tokens {
+            let special = kind.tokens();
+            let mut put = |at: Option<usize>, token: &str| {
+                if let (Some(place), Some(id)) =
+                    (at.and_then(|at| ids.get_mut(at)), self.vocabulary.id(token))
+                {
+                    *place = id;
+                }
+            };
+            put(Some(0), special.class);
+            put(tokens.checked_sub(1), special.separator);
+            if task.pair() {
+                put(Some(tokens / 2), special.separator);
+            }
+        }
+        ids.into_iter().map(|id| i64::try_from(id).unwrap_or_default()).collect()
+    }
+}

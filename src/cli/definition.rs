@@ -1,0 +1,41 @@
+//! Options for a definition that somebody else made.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::bundle::{Files, Given};
+use crate::error::Error;
+use crate::model_id::ModelId;
+
+/// A definition with what goes with it.
+#[derive(Debug, Args)]
+pub(super) struct DefinitionArguments {
+    /// A TorchScript file made by anyone, instead of a model: it is looked at before it is loaded, and loaded before it is uploaded
+    #[arg(long, value_name = "PATH", requires_all = ["vocabulary", "config"], conflicts_with_all = [
+        "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize"])]
+    definition: Option<PathBuf>,
+    /// The definition's vocabulary: {"vocabulary": [...], "merges": [...], "scores": [...]}
+    #[arg(long, value_name = "PATH", requires = "definition")]
+    vocabulary: Option<PathBuf>,
+    /// The definition's configuration: the body of PUT _ml/trained_models/ID
+    #[arg(long, value_name = "PATH", requires = "definition")]
+    config: Option<PathBuf>,
+}
+
+impl DefinitionArguments {
+    /// Reads and checks the files, if they are given.
+    pub(super) fn read(&self, model_id: Option<&ModelId>) -> Result<Option<Given>, Error> {
+        let (Some(definition), Some(vocabulary), Some(config)) =
+            (&self.definition, &self.vocabulary, &self.config)
+        else {
+            return Ok(None);
+        };
+        let files = Files {
+            definition: definition.clone(),
+            vocabulary: vocabulary.clone(),
+            configuration: config.clone(),
+        };
+        Ok(Some(Given::read(files, model_id.cloned())?))
+    }
+}

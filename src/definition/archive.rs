@@ -1,0 +1,222 @@
+//! An archive of TorchScript, looked at without libtorch running any of it.
+//!
+//! Loading an archive is running it: methods `__setstate__` run, default arguments and values of class attributes are evaluated, pickles
+//! name what is constructed, and libtorch's unpickler trusts what they say. So all of it is looked at first, by a reader of our own, and
+//! libtorch must find the same records in the same places.
+//!
+//! Source: `torch/csrc/jit/serialization/{import,import_source,unpickler}.cpp` and `caffe2/serialize/inline_container.cc` of PyTorch 2.7;
+//! contract 11.1.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+
+use flate2::{Decompress, FlushDecompress, Status};
+use memchr::memmem;
+
+use super::{DefinitionError, code, pickle};
+use crate::checkpoint::zip::{self, Record};
+use crate::torchscript::archive::{agrees, check_code};
+
+/// Texts that Elasticsearch accepts in no record.
+const HOOKS: [&str; 2] = ["__getstate__", "__setstate__"];
+
+/// Bytes of a record's name that are too many.
+const LONG_NAME: usize = 256;
+
+/// The most bytes that all compressed records may have when unpacked. What PyTorch compresses is code and its line numbers.
+const MAX_UNPACKED: usize = 256 << 20;
+
+/// The most bytes of code. A model of 48 layers that was not traced has one or two million.
+const MAX_CODE: usize = 32 << 20;
+
+/// The most files of code: more would be looked for in the directory, one after the other, for too long.
+const MAX_RECORDS: usize = 1 << 17;
+
+/// What was found in an archive.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// Bytes of all tensors, each storage counted once.
+    pub tensor_bytes: u64,
+}
+
+/// Looks at a whole archive.
+///
+/// # Errors
+/// When it is none of TorchScript, Elasticsearch would refuse it before loading it, or loading it would do more than load it.
+pub(super) fn check(file: &[u8]) -> Result<Contents, DefinitionError> {
+    let records = records(file)?;
+    let root = root(&records)?;
+    let inner: BTreeMap<&str, &Record> = records
+        .iter()
+        .filter_map(|(name, record)| Some((name.strip_prefix(root)?.strip_prefix('/')?, record)))
+        .collect();
+    if inner.len() != records.len() {
+        return Err(format(format!("it holds records outside of its folder {root}")));
+    }
+    check_names(&records)?;
+    let unpacked = unpack(file, &inner)?;
+    check_hooks(file, &inner, &unpacked)?;
+    let places = inner.iter().map(|(name, record)| {
+        let name = CString::new(*name).map_err(|_| format("a record's name holds a NUL"))?;
+        Ok((name, record.data.start, record.size))
+    });
+    let places: Vec<_> = places.collect::<Result<_, DefinitionError>>()?;
+    agrees(file, &places).map_err(DefinitionError::Unreadable)?;
+
+    let bytes = |name: &str| match unpacked.get(name) {
+        Some(bytes) => Some(bytes.as_slice()),
+        None => file.get(inner.get(name)?.data.clone()),
+    };
+    let mut length = 0;
+    for name in inner.keys().filter(|name| name.starts_with("code/") && name.ends_with(".py")) {
+        let text = bytes(name).unwrap_or_default();
+        length += text.len();
+        if length > MAX_CODE {
+            return Err(format(format!("it holds more than {} MB of code", MAX_CODE >> 20)));
+        }
+        let unsafe_code = |reason| DefinitionError::Code { record: (*name).to_owned(), reason };
+        code::check(text).map_err(|reason| unsafe_code(reason.to_owned()))?;
+        check_code(text).map_err(|reason| unsafe_code(reason.cause()))?;
+    }
+    let mut tensor_bytes = 0;
+    for (folder, root) in [("constants", pickle::Root::Tuple), ("data", pickle::Root::Object)] {
+        let name = format!("{folder}.pkl");
+        let unsafe_pickle = |reason| DefinitionError::Pickle { record: name.clone(), reason };
+        let storage = |key: &str| {
+            let record = inner.get(format!("{folder}/{key}").as_str())?;
+            (!record.deflated).then_some(record.size)
+        };
+        let read = pickle::check(bytes(&name).unwrap_or_default(), root, &storage);
+        tensor_bytes += read.map_err(unsafe_pickle)?;
+    }
+    Ok(Contents { tensor_bytes })
+}
+
+fn format(reason: impl Into<String>) -> DefinitionError {
+    DefinitionError::Format(reason.into())
+}
+
+/// The archive's directory, or what the file is instead.
+fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, DefinitionError> {
+    if file.starts_with(b"\x80\x02\x8a\x0a") {
+        return Err(state_dict());
+    }
+    if !file.starts_with(b"PK\x03\x04") {
+        return Err(format("it is no zip archive, which torch.jit.save writes"));
+    }
+    let records = zip::records(file).map_err(format)?;
+    if records.len() > MAX_RECORDS {
+        return Err(format(format!("it holds {} records, more than any model", records.len())));
+    }
+    Ok(records)
+}
+
+fn state_dict() -> DefinitionError {
+    format(
+        "it is a state dict, weights without a graph: give the folder of the model that it belongs to as --hub-model-id",
+    )
+}
+
+/// The folder that all records lie in.
+fn root<'a>(records: &BTreeMap<&'a str, Record>) -> Result<&'a str, DefinitionError> {
+    let roots: BTreeSet<_> =
+        records.keys().filter_map(|name| Some(name.split_once('/')?.0)).collect();
+    let holds = |root: &str, name: &str| records.contains_key(format!("{root}/{name}").as_str());
+    let Some(&root) = roots.iter().find(|root| holds(root, "data.pkl")) else {
+        let old = roots.iter().any(|root| holds(root, "model.json"));
+        return Err(format(if old {
+            "it was written by a PyTorch before 1.3: load it and save it again"
+        } else {
+            "it has no data.pkl, so that it is none that torch.jit.save wrote"
+        }));
+    };
+    if !holds(root, "constants.pkl") {
+        let code = format!("{root}/code/");
+        return Err(if records.keys().any(|name| name.starts_with(&code)) {
+            format("it has no constants.pkl, so that it is none that torch.jit.save wrote")
+        } else {
+            state_dict()
+        });
+    }
+    if holds(root, "model.json") {
+        return Err(format("it was written by a PyTorch before 1.3: load it and save it again"));
+    }
+    let code = format!("{root}/code/");
+    if !records.keys().any(|name| name.starts_with(&code)) {
+        return Err(format("it has no code"));
+    }
+    Ok(root)
+}
+
+fn check_names(records: &BTreeMap<&str, Record>) -> Result<(), DefinitionError> {
+    let mut seen = BTreeSet::new();
+    for name in records.keys() {
+        if name.len() >= LONG_NAME {
+            return Err(DefinitionError::LongName { length: name.len() });
+        }
+        if name.contains(char::is_control) {
+            return Err(format("a record's name holds control characters"));
+        }
+        // libtorch's reader looks records up regardless of case.
+        if !seen.insert(name.to_ascii_lowercase()) {
+            return Err(format(format!("it holds two records {name}, but for the case")));
+        }
+    }
+    Ok(())
+}
+
+/// The compressed records, unpacked.
+fn unpack<'a>(
+    file: &[u8],
+    records: &BTreeMap<&'a str, &Record>,
+) -> Result<BTreeMap<&'a str, Vec<u8>>, DefinitionError> {
+    let compressed = || records.iter().filter(|(_, record)| record.deflated);
+    let total = compressed().try_fold(0usize, |all, (_, record)| all.checked_add(record.size));
+    if total.is_none_or(|total| total > MAX_UNPACKED) {
+        return Err(format(format!(
+            "its compressed records would fill more than {} MB",
+            MAX_UNPACKED >> 20
+        )));
+    }
+    let inflate = |record: &Record| -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(record.size);
+        let packed = file.get(record.data.clone())?;
+        // What is deflated is at most 1,032 times as long.
+        if record.size / 1032 > packed.len() {
+            return None;
+        }
+        let status = Decompress::new(false)
+            .decompress_vec(packed, &mut bytes, FlushDecompress::Finish)
+            .ok()?;
+        (status == Status::StreamEnd && bytes.len() == record.size).then_some(bytes)
+    };
+    compressed()
+        .map(|(name, record)| {
+            let bytes = inflate(record)
+                .ok_or_else(|| format(format!("its record {name} cannot be unpacked")))?;
+            Ok((*name, bytes))
+        })
+        .collect()
+}
+
+fn check_hooks(
+    file: &[u8],
+    records: &BTreeMap<&str, &Record>,
+    unpacked: &BTreeMap<&str, Vec<u8>>,
+) -> Result<(), DefinitionError> {
+    for hook in HOOKS {
+        let finder = memmem::Finder::new(hook);
+        let in_unpacked =
+            unpacked.iter().find(|(_, bytes)| finder.find(bytes).is_some()).map(|(name, _)| *name);
+        let found = in_unpacked.or_else(|| {
+            // One search for all that is stored, and between.
+            let at = finder.find(file)?;
+            let record = records.iter().find(|(_, record)| record.data.contains(&at));
+            Some(record.map_or("its directory", |(name, _)| name))
+        });
+        if let Some(record) = found {
+            return Err(DefinitionError::Hook { hook, record: record.to_owned() });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Bounds for what libtorch's parser and compiler recurse into. They have none of their own, and end the process where the stack does.
+
+/// How deep brackets may nest. What torch.jit.save writes has at most a few.
+const MAX_DEPTH: usize = 100;
+
+/// The most bytes of a line of code, with those that brackets join to it: a long sum nests as deep as it has terms. What is written
+/// for a list of a thousand numbers is shorter.
+const MAX_LINE: usize = 1 << 16;
+
+/// The most functions in a file: each may call the next.
+const MAX_FUNCTIONS: usize = 10_000;
+
+/// How deep blocks may nest, in spaces.
+const MAX_INDENT: usize = 200;
+
+/// Checks the shape of a file of code.
+pub(super) fn check(text: &[u8]) -> Result<(), &'static str> {
+    let mut depth = 0usize;
+    let mut line = 0;
+    let mut functions = 0;
+    for row in text.split_inclusive(|&byte| byte == b'\n') {
+        let indent = row.iter().take_while(|&&byte| byte == b' ' || byte == b'\t').count();
+        if depth == 0 && indent > MAX_INDENT {
+            return Err("its blocks nest too deep");
+        }
+        functions += usize::from(row.get(indent..).is_some_and(|row| row.starts_with(b"def ")));
+        if functions > MAX_FUNCTIONS {
+            return Err("it has too many functions");
+        }
+        for byte in outside_strings(row)? {
+            match byte {
+                b'(' | b'[' | b'{' => depth += 1,
+                b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => (),
+            }
+            if depth > MAX_DEPTH {
+                return Err("its expressions nest too deep");
+            }
+        }
+        line += row.len();
+        if line > MAX_LINE {
+            return Err("it has a line that is too long");
+        }
+        if depth == 0 && !row.ends_with(b"\\\n") {
+            line = 0;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a row without strings and comments. torch.jit.save writes no string over several lines.
+fn outside_strings(row: &[u8]) -> Result<Vec<u8>, &'static str> {
+    const OPEN: &str = "a string of it has no end";
+    let mut kept = Vec::with_capacity(row.len());
+    let mut bytes = row.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'#' => break,
+            b'"' | b'\'' => {
+                if bytes.as_slice().starts_with(&[byte, byte]) {
+                    return Err("it has a string in three quotes");
+                }
+                loop {
+                    match bytes.next() {
+                        Some(b'\\') => drop(bytes.next()),
+                        Some(b'\n') | None => return Err(OPEN),
+                        Some(&other) if other == byte => break,
+                        Some(_) => (),
+                    }
+                }
+            }
+            _ => kept.push(byte),
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_recurse_too_deep_is_refused() {
+        let of = |text: String| check(text.as_bytes());
+        let usual =
+            "class M(Module):\n  def forward(self, x: Tensor) -> Tensor:\n    return x # (\n";
+        assert_eq!(check(usual.as_bytes()), Ok(()));
+        assert!(of(format!("x = {}1{}\n", "(".repeat(101), ")".repeat(101))).is_err());
+        assert!(of(format!("x = {}1\n", "1+".repeat(1 << 15))).is_err());
+        assert!(of(format!("x = (1\n{})\n", "+1\n".repeat(1 << 15))).is_err());
+        assert!(of(format!("x = (\")\"\n{})\n", "+1\n".repeat(1 << 15))).is_err());
+        assert!(of(format!("x = 1{}\n", "\\\n+1".repeat(1 << 15))).is_err());
+        assert!(of("def f():\n  pass\n".repeat(10_001)).is_err());
+        assert!(of(format!("{}pass", " ".repeat(300))).is_err());
+        assert!(check(b"x = \"\"\")\"\"\"\n").is_err() && check(b"x = \"\n\"\n").is_err());
+        assert_eq!(of("x = (1) + \"([{\\\"\"\n".repeat(1 << 15)), Ok(()));
+    }
+}

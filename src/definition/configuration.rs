@@ -1,0 +1,577 @@
+//! `config.json` beside a definition: the body of the request that creates the model, read as strictly as the server does (contract
+//! 2.1 to 2.4, 3.1, 3.2).
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::DefinitionError;
+use crate::tasks::Task;
+use crate::tokenizer::TokenizerKind;
+use crate::version::Version;
+
+/// Fields that only the server sets.
+const ILLEGAL: [&str; 6] =
+    ["version", "created_by", "create_time", "license_level", "location", "model_package"];
+
+/// Fields of models that are not PyTorch's.
+const OF_TREES: [&str; 2] = ["definition", "compressed_definition"];
+
+/// Keys of `metadata` that only the server sets.
+const ILLEGAL_METADATA: [&str; 2] = ["total_feature_importance", "model_aliases"];
+
+/// A configuration that the server would take.
+#[derive(Debug)]
+pub struct Configuration {
+    /// The body of the request.
+    pub body: Map<String, Value>,
+    /// The id that it names.
+    pub model_id: Option<String>,
+    /// The task.
+    pub task: Task,
+    /// The tokenizer.
+    pub kind: TokenizerKind,
+    /// Whether texts get special tokens.
+    pub with_special_tokens: bool,
+    /// The longest input in tokens.
+    pub max_sequence_length: u32,
+    /// Numbers that the model returns at the last axis, where the task or a setting says how many they are, and what says it.
+    pub width: Option<(usize, String)>,
+    /// The oldest Elasticsearch that knows all of it, but for what can be left out.
+    pub minimum_version: Version,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    model_id: Option<String>,
+    model_type: Option<String>,
+    #[serde(rename = "description")]
+    _description: Option<String>,
+    tags: Option<Vec<String>>,
+    metadata: Option<Map<String, Value>>,
+    input: Option<Input>,
+    inference_config: Inference,
+    model_size_bytes: Option<i64>,
+    estimated_heap_memory_usage_bytes: Option<i64>,
+    estimated_operations: Option<i64>,
+    default_field_map: Option<Map<String, Value>>,
+    prefix_strings: Option<Prefixes>,
+    #[serde(rename = "platform_architecture")]
+    _platform_architecture: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    field_names: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prefixes {
+    #[serde(rename = "ingest")]
+    _ingest: Option<String>,
+    #[serde(rename = "search")]
+    _search: Option<String>,
+}
+
+/// The object of exactly one task.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Inference {
+    FillMask(FillMask),
+    Ner(Ner),
+    PassThrough(PassThrough),
+    QuestionAnswering(QuestionAnswering),
+    TextClassification(TextClassification),
+    TextEmbedding(TextEmbedding),
+    TextExpansion(TextExpansion),
+    TextSimilarity(TextSimilarity),
+    ZeroShotClassification(ZeroShot),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FillMask {
+    #[serde(default)]
+    tokenization: Tokenization,
+    #[serde(rename = "results_field")]
+    _results_field: Option<String>,
+    #[serde(rename = "num_top_classes")]
+    _num_top_classes: Option<i32>,
+    mask_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ner {
+    #[serde(default)]
+    tokenization: Tokenization,
+    #[serde(rename = "results_field")]
+    _results_field: Option<String>,
+    classification_labels: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PassThrough {
+    #[serde(default)]
+    tokenization: Tokenization,
+    #[serde(rename = "results_field")]
+    _results_field: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuestionAnswering {
+    #[serde(default)]
+    tokenization: Tokenization,
+    #[serde(rename = "results_field")]
+    _results_field: Option<String>,
+    num_top_classes: Option<i32>,
+    max_answer_length: Option<i32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextClassification {
+    #[serde(default)]
+    tokenization: Tokenization,
+    #[serde(rename = "results_field")]
+    _results_field: Option<String>,
+    #[serde(default)]
+    classification_labels: Vec<String>,
+    #[serde(rename = "num_top_classes")]
+    _num_top_classes: Option<i32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextEmbedding {
+    #[serde(default)]
+    tokenization: Tokenization,
+    #[serde(rename = "results_field")]
+    _results_field: Option<String>,
+    embedding_size: Option<i32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextExpansion {
+    #[serde(default)]
+    tokenization: Tokenization,
+    #[serde(rename = "results_field")]
+    _results_field: Option<String>,
+    #[serde(rename = "expansion_type")]
+    _expansion_type: Option<ExpansionType>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ExpansionType {
+    Elser,
+    Splade,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextSimilarity {
+    #[serde(default)]
+    tokenization: Tokenization,
+    #[serde(rename = "results_field")]
+    _results_field: Option<String>,
+    #[serde(rename = "span_score_combination_function")]
+    _span_score_combination_function: Option<SpanScore>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SpanScore {
+    Max,
+    Mean,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ZeroShot {
+    #[serde(default)]
+    tokenization: Tokenization,
+    #[serde(rename = "results_field")]
+    _results_field: Option<String>,
+    #[serde(default)]
+    classification_labels: Vec<String>,
+    #[serde(rename = "hypothesis_template")]
+    _hypothesis_template: Option<String>,
+    #[serde(rename = "multi_label")]
+    _multi_label: Option<bool>,
+    labels: Option<Vec<String>>,
+}
+
+/// The object of exactly one tokenizer.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Tokenization {
+    Bert(Settings),
+    BertJa(Settings),
+    Mpnet(Settings),
+    Roberta(Settings),
+    XlmRoberta(Settings),
+    DebertaV2(Settings),
+}
+
+impl Default for Tokenization {
+    fn default() -> Self {
+        Self::Bert(Settings::default())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    do_lower_case: bool,
+    with_special_tokens: bool,
+    max_sequence_length: i32,
+    truncate: Truncate,
+    span: i32,
+    add_prefix_space: Option<bool>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            do_lower_case: false,
+            with_special_tokens: true,
+            max_sequence_length: 512,
+            truncate: Truncate::First,
+            span: NO_SPAN,
+            add_prefix_space: None,
+        }
+    }
+}
+
+const NO_SPAN: i32 = -1;
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Truncate {
+    First,
+    Second,
+    None,
+    Balanced,
+}
+
+impl Configuration {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// The reason why the server would refuse it.
+    pub fn read(json: &[u8]) -> Result<Self, DefinitionError> {
+        Self::checked(json).map_err(DefinitionError::Configuration)
+    }
+
+    fn checked(json: &[u8]) -> Result<Self, String> {
+        let mut body: Map<String, Value> =
+            serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let has = |name: &&&str| body.contains_key(**name);
+        if let Some(name) = ILLEGAL.iter().find(has) {
+            return Err(format!("only Elasticsearch sets {name}; take it out"));
+        }
+        if let Some(name) = OF_TREES.iter().find(has) {
+            return Err(format!("a PyTorch model has no {name} in its configuration; take it out"));
+        }
+        if let Some(task) = body.get("inference_config").and_then(Value::as_object)
+            && task.values().any(|settings| settings.get("vocabulary").is_some())
+        {
+            return Err(
+                "only Elasticsearch sets vocabulary in inference_config; take it out".into()
+            );
+        }
+        let read: Body = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        check_body(&read)?;
+        // The path of the request names the model.
+        body.shift_remove("model_id");
+        body.entry("model_type").or_insert_with(|| "pytorch".into());
+
+        let Inferred { task, tokenization, width } = read.inference_config.checked()?;
+        let (kind, settings) = tokenization.named();
+        check_tokenization(task, kind, &settings)?;
+        let minimum_version = [
+            Some(Version::OLDEST),
+            Some(kind.since()),
+            read.prefix_strings.map(|_| Version::PREFIX_STRINGS),
+            (settings.truncate == Truncate::Balanced).then_some(Version::BALANCED_TRUNCATION),
+        ];
+        Ok(Self {
+            body,
+            model_id: read.model_id,
+            task,
+            kind,
+            with_special_tokens: settings.with_special_tokens,
+            max_sequence_length: settings.max_sequence_length.unsigned_abs(),
+            width,
+            minimum_version: minimum_version.into_iter().flatten().max().unwrap_or(Version::OLDEST),
+        })
+    }
+}
+
+fn check_body(body: &Body) -> Result<(), String> {
+    if let Some(other) = body.model_type.as_deref().filter(|name| *name != "pytorch") {
+        return Err(format!("model_type is {other}, where a definition of TorchScript is pytorch"));
+    }
+    let metadata = body.metadata.iter().flat_map(Map::keys);
+    if let Some(name) = metadata.into_iter().find(|name| ILLEGAL_METADATA.contains(&name.as_str()))
+    {
+        return Err(format!("only Elasticsearch sets {name} in metadata; take it out"));
+    }
+    for tag in body.tags.iter().flatten() {
+        if let Err(error) = tag.parse::<crate::model_id::ModelId>() {
+            return Err(format!("the tag {tag:?} is none: {}", error.reason()));
+        }
+        if body.model_id.as_ref() == Some(tag) {
+            return Err(format!("the tag {tag:?} is the model's id, which no tag may be"));
+        }
+    }
+    if let Some(input) = &body.input {
+        if input.field_names.is_empty() {
+            return Err("input.field_names is empty".into());
+        }
+        if input.field_names.iter().any(|name| name.split('.').any(str::is_empty)) {
+            return Err("input.field_names holds what is no name of a field".into());
+        }
+    }
+    let sizes = [
+        ("model_size_bytes", body.model_size_bytes),
+        ("estimated_heap_memory_usage_bytes", body.estimated_heap_memory_usage_bytes),
+        ("estimated_operations", body.estimated_operations),
+    ];
+    if let Some((name, _)) = sizes.iter().find(|(_, size)| size.is_some_and(|size| size < 0)) {
+        return Err(format!("{name} is negative"));
+    }
+    if body.default_field_map.iter().flat_map(Map::values).any(|name| !name.is_string()) {
+        return Err("default_field_map maps to what is no text".into());
+    }
+    Ok(())
+}
+
+/// What a task's settings say.
+struct Inferred {
+    task: Task,
+    tokenization: Tokenization,
+    width: Option<(usize, String)>,
+}
+
+impl Inference {
+    fn checked(self) -> Result<Inferred, String> {
+        let labelled = |task: Task, labels: &[String]| -> Result<_, String> {
+            task.check_labels(labels)
+                .map_err(|reason| format!("classification_labels: {reason}"))?;
+            Ok(Some((labels.len(), format!("{} classification_labels", labels.len()))))
+        };
+        let inferred = |task, tokenization, width| Inferred { task, tokenization, width };
+        Ok(match self {
+            Self::FillMask(read) => {
+                let mask = read.tokenization.kind().mask_token();
+                if let Some(other) = read.mask_token.filter(|given| given != mask) {
+                    return Err(format!("mask_token is {other}, but the tokenizer's is {mask}"));
+                }
+                inferred(Task::FillMask, read.tokenization, None)
+            }
+            Self::Ner(read) => {
+                let width = match &read.classification_labels {
+                    Some(labels) if !labels.is_empty() => labelled(Task::Ner, labels)?,
+                    _ => Some((9, "the 9 default labels".to_owned())),
+                };
+                inferred(Task::Ner, read.tokenization, width)
+            }
+            Self::PassThrough(read) => inferred(Task::PassThrough, read.tokenization, None),
+            Self::QuestionAnswering(read) => {
+                if read.num_top_classes.is_some_and(|n| n < 0) {
+                    return Err("num_top_classes is negative".into());
+                }
+                if read.max_answer_length.is_some_and(|n| n <= 0) {
+                    return Err("max_answer_length is not positive".into());
+                }
+                inferred(Task::QuestionAnswering, read.tokenization, None)
+            }
+            Self::TextClassification(read) => {
+                let width = labelled(Task::TextClassification, &read.classification_labels)?;
+                inferred(Task::TextClassification, read.tokenization, width)
+            }
+            Self::TextEmbedding(read) => {
+                let size = read.embedding_size;
+                let width = match size.map(usize::try_from) {
+                    None => None,
+                    Some(Ok(n)) if n > 0 => Some((n, format!("an embedding_size of {n}"))),
+                    Some(_) => return Err("embedding_size is not positive".into()),
+                };
+                inferred(Task::TextEmbedding, read.tokenization, width)
+            }
+            Self::TextExpansion(read) => inferred(Task::TextExpansion, read.tokenization, None),
+            Self::TextSimilarity(read) => {
+                inferred(Task::TextSimilarity, read.tokenization, Some((1, "one score".into())))
+            }
+            Self::ZeroShotClassification(read) => {
+                if read.labels.is_some_and(|labels| labels.is_empty()) {
+                    return Err("labels is empty".into());
+                }
+                let width = labelled(Task::ZeroShotClassification, &read.classification_labels)?;
+                inferred(Task::ZeroShotClassification, read.tokenization, width)
+            }
+        })
+    }
+}
+
+impl Tokenization {
+    fn kind(&self) -> TokenizerKind {
+        match self {
+            Self::Bert(_) => TokenizerKind::Bert,
+            Self::BertJa(_) => TokenizerKind::BertJapanese,
+            Self::Mpnet(_) => TokenizerKind::MpNet,
+            Self::Roberta(_) => TokenizerKind::Roberta,
+            Self::XlmRoberta(_) => TokenizerKind::XlmRoberta,
+            Self::DebertaV2(_) => TokenizerKind::DebertaV2,
+        }
+    }
+
+    fn named(self) -> (TokenizerKind, Settings) {
+        let kind = self.kind();
+        match self {
+            Self::Bert(settings)
+            | Self::BertJa(settings)
+            | Self::Mpnet(settings)
+            | Self::Roberta(settings)
+            | Self::XlmRoberta(settings)
+            | Self::DebertaV2(settings) => (kind, settings),
+        }
+    }
+}
+
+fn check_tokenization(task: Task, kind: TokenizerKind, settings: &Settings) -> Result<(), String> {
+    /// The tasks that read long texts in windows.
+    const WINDOWS: [Task; 4] = [
+        Task::PassThrough,
+        Task::QuestionAnswering,
+        Task::TextClassification,
+        Task::TextSimilarity,
+    ];
+    let &Settings { max_sequence_length, truncate, span, .. } = settings;
+    let name = kind.name();
+    let no_lower_case = matches!(kind, TokenizerKind::Roberta | TokenizerKind::XlmRoberta);
+    if settings.do_lower_case && no_lower_case {
+        return Err(format!("do_lower_case cannot be true for {name}"));
+    }
+    if settings.add_prefix_space.is_some() && kind != TokenizerKind::Roberta {
+        return Err(format!("add_prefix_space is no setting of {name}"));
+    }
+    if !settings.with_special_tokens && task.pair() {
+        return Err(format!("{task} reads pairs of texts, which needs with_special_tokens"));
+    }
+    if max_sequence_length <= 0 {
+        return Err("max_sequence_length is not positive".into());
+    }
+    if span < NO_SPAN {
+        return Err("span is negative; -1 is for no windows".into());
+    }
+    if span != NO_SPAN && truncate != Truncate::None {
+        return Err("span is for truncate none only".into());
+    }
+    if span > max_sequence_length {
+        return Err("span is greater than max_sequence_length".into());
+    }
+    if span != NO_SPAN && !WINDOWS.contains(&task) && task != Task::TextExpansion {
+        return Err(format!("{task} does not read long texts in windows; leave span out"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn reason(body: &Value) -> String {
+        Configuration::read(body.to_string().as_bytes())
+            .err()
+            .map_or(String::new(), |e| e.to_string())
+    }
+
+    #[test]
+    fn what_the_server_takes_is_taken() {
+        let body = json!({
+            "description": "d", "model_type": "pytorch", "tags": ["a"], "metadata": {"x": 1},
+            "input": {"field_names": ["text_field"]},
+            "inference_config": {"text_classification": {
+                "classification_labels": ["yes", "no"], "num_top_classes": 2, "results_field": "r",
+                "tokenization": {"roberta": {"add_prefix_space": true, "max_sequence_length": 128,
+                    "truncate": "none", "span": 32}}}},
+            "prefix_strings": {"search": "query: "},
+        });
+        let read = Configuration::read(body.to_string().as_bytes()).unwrap();
+        assert_eq!((read.task, read.kind), (Task::TextClassification, TokenizerKind::Roberta));
+        assert_eq!(read.minimum_version, Version::PREFIX_STRINGS);
+        assert_eq!((read.max_sequence_length, read.width.unwrap().0), (128, 2));
+        let least = Configuration::read(br#"{"inference_config": {"ner": {}}}"#).unwrap();
+        assert_eq!((least.kind, least.max_sequence_length), (TokenizerKind::Bert, 512));
+        assert_eq!(least.body["model_type"], "pytorch");
+    }
+
+    #[test]
+    fn what_the_server_refuses_is_refused_by_name() {
+        let task = |task: Value| json!({ "inference_config": task });
+        let tokenized = |tokenization: Value| task(json!({"ner": {"tokenization": tokenization}}));
+        for (body, part) in [
+            (json!([]), "invalid type"),
+            (json!({}), "inference_config"),
+            (
+                json!({"inference_config": {"ner": {}}, "version": "9"}),
+                "only Elasticsearch sets version",
+            ),
+            (json!({"inference_config": {"ner": {}}, "definition": {}}), "no definition"),
+            (json!({"inference_config": {"ner": {}}, "colour": 1}), "colour"),
+            (json!({"inference_config": {"ner": {}}, "model_type": "lang_ident"}), "lang_ident"),
+            (json!({"inference_config": {"ner": {}}, "tags": ["A"]}), "tag \"A\""),
+            (
+                json!({"inference_config": {"ner": {}}, "model_id": "a", "tags": ["a"]}),
+                "model's id",
+            ),
+            (json!({"inference_config": {"ner": {}}, "input": {"field_names": []}}), "field_names"),
+            (
+                json!({"inference_config": {"ner": {}}, "metadata": {"model_aliases": []}}),
+                "model_aliases",
+            ),
+            (json!({"inference_config": {"ner": {}}, "prefix_strings": {"index": ""}}), "index"),
+            (task(json!({})), "expected"),
+            (task(json!({"ner": {}, "fill_mask": {}})), "expected"),
+            (task(json!({"translation": {}})), "translation"),
+            (task(json!({"ner": {"vocabulary": {}}})), "only Elasticsearch sets vocabulary"),
+            (task(json!({"ner": {"num_top_classes": 1}})), "num_top_classes"),
+            (task(json!({"ner": {"classification_labels": ["O", "X"]}})), "IOB"),
+            (task(json!({"text_classification": {}})), "two labels"),
+            (
+                task(json!({"zero_shot_classification": {"classification_labels": ["a"]}})),
+                "neutral",
+            ),
+            (task(json!({"text_embedding": {"embedding_size": 0}})), "embedding_size"),
+            (task(json!({"question_answering": {"max_answer_length": 0}})), "max_answer_length"),
+            (task(json!({"text_similarity": {"text": "a"}})), "text"),
+            (task(json!({"fill_mask": {"mask_token": "<mask>"}})), "[MASK]"),
+            (tokenized(json!({"gpt": {}})), "gpt"),
+            (tokenized(json!({"bert": {"add_prefix_space": true}})), "add_prefix_space"),
+            (tokenized(json!({"roberta": {"do_lower_case": true}})), "do_lower_case"),
+            (tokenized(json!({"bert": {"max_sequence_length": 0}})), "max_sequence_length"),
+            (tokenized(json!({"bert": {"truncate": "last"}})), "last"),
+            (tokenized(json!({"bert": {"span": 3}})), "truncate none"),
+            (tokenized(json!({"bert": {"span": 3, "truncate": "none"}})), "windows"),
+            (tokenized(json!({"bert": {"span": -2, "truncate": "none"}})), "negative"),
+            (
+                task(
+                    json!({"text_similarity": {"tokenization": {"bert": {"with_special_tokens": false}}}}),
+                ),
+                "with_special_tokens",
+            ),
+        ] {
+            assert!(reason(&body).contains(part), "{body}: {}", reason(&body));
+        }
+    }
+}

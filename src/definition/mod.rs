@@ -1,0 +1,83 @@
+//! Definitions that others made: looked at first, loaded and run only then.
+
+mod archive;
+mod code;
+mod configuration;
+mod inspected;
+mod pickle;
+
+use crate::tokenizer::TokenizerError;
+use crate::torchscript::TorchError;
+use crate::torchscript::operations::Refused;
+
+pub use configuration::Configuration;
+pub use inspected::Inspected;
+
+/// Why a definition, or what was given with it, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DefinitionError {
+    /// It is no archive of TorchScript.
+    #[error("it is no TorchScript archive that can be used: {0}")]
+    Format(String),
+    /// A record holds text that Elasticsearch accepts in none: its methods would run while the archive is loaded.
+    #[error(
+        "its record {record} holds {hook}, a method that would run when it is loaded, which Elasticsearch refuses; it was not loaded. \
+         Trace the model (torch.jit.trace, torch.jit.freeze), so that it has no such methods"
+    )]
+    Hook {
+        /// The method's name.
+        hook: &'static str,
+        /// The record.
+        record: String,
+    },
+    /// A record's name is too long.
+    #[error(
+        "it holds a record whose name has {length} bytes; Elasticsearch accepts fewer than 256"
+    )]
+    LongName {
+        /// Bytes of the name.
+        length: usize,
+    },
+    /// Its code is not safe to load.
+    #[error("its code in {record} is not safe to load, and was not loaded: {reason}")]
+    Code {
+        /// The record.
+        record: String,
+        /// Why.
+        reason: String,
+    },
+    /// Its pickles are not safe to load.
+    #[error("its record {record} is not safe to load, and was not loaded: {reason}")]
+    Pickle {
+        /// The record.
+        record: String,
+        /// Why.
+        reason: String,
+    },
+    /// libtorch cannot read it.
+    #[error("libtorch cannot read it, and Elasticsearch could not either: {}", .0.cause())]
+    Unreadable(#[source] TorchError),
+    /// No thread for it.
+    #[error("no thread to load it in: {0}")]
+    Thread(#[source] std::io::Error),
+    /// Elasticsearch would refuse its graph.
+    #[error("Elasticsearch would refuse it: {0}")]
+    Refused(#[from] Refused),
+    /// `forward` is not what the server calls.
+    #[error("{0}")]
+    Signature(String),
+    /// It fails on what the server sends.
+    #[error("it fails on an input of {tokens} tokens: {reason}")]
+    Fails {
+        /// The length.
+        tokens: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The configuration is not one that the server takes.
+    #[error("{0}")]
+    Configuration(String),
+    /// The vocabulary does not go with the configuration.
+    #[error(transparent)]
+    Vocabulary(#[from] TokenizerError),
+}

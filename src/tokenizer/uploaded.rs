@@ -1,0 +1,140 @@
+//! A vocabulary in the form that is uploaded, made by somebody else.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+
+use super::ids::some_of;
+use super::{TokenizerError, TokenizerKind, Vocabulary, byte_level};
+
+/// The body of the request, as strict as the server reads it (contract 5).
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    vocabulary: Vec<String>,
+    #[serde(default)]
+    merges: Option<Vec<String>>,
+    #[serde(default)]
+    scores: Option<Vec<f64>>,
+}
+
+impl Vocabulary {
+    /// Reads a vocabulary and checks it for a tokenizer. Returns it with what the user should know.
+    ///
+    /// # Errors
+    /// When the server would refuse it, or the tokenizer could not be made of it.
+    pub fn read(
+        json: &[u8],
+        kind: TokenizerKind,
+        with_special_tokens: bool,
+    ) -> Result<(Self, Vec<String>), TokenizerError> {
+        const FILE: &str = "the vocabulary";
+        let broken = |reason: String| TokenizerError::Broken { file: FILE, reason };
+        let Body { vocabulary, merges, scores } =
+            serde_json::from_slice(json).map_err(|error| broken(error.to_string()))?;
+        let merges = merges.filter(|merges| !merges.is_empty());
+        let scores = scores.filter(|scores| !scores.is_empty());
+        if vocabulary.is_empty() {
+            return Err(TokenizerError::Empty(FILE));
+        }
+        let mut warnings = Vec::new();
+        let known: HashSet<&str> = vocabulary.iter().map(String::as_str).collect();
+        match (&merges, kind) {
+            (None, TokenizerKind::Roberta) => return Err(TokenizerError::NoMerges(kind.name())),
+            (Some(merges), _) => {
+                if let Some(odd) = merges.iter().find(|merge| merge.split(' ').count() != 2) {
+                    return Err(broken(format!("the merge {odd:?} is not of two tokens")));
+                }
+                let unknown = byte_level::unknown(merges, |token| known.contains(token)).len();
+                if unknown > 0 {
+                    let merges = merges.len();
+                    return Err(TokenizerError::Merges { unknown, merges });
+                }
+            }
+            _ => (),
+        }
+        match (&scores, kind) {
+            (None, TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2) => {
+                return Err(broken(format!("it has no scores, which {} needs", kind.name())));
+            }
+            (Some(scores), _) if scores.len() != vocabulary.len() => {
+                return Err(broken(format!(
+                    "it has {} scores for {} tokens",
+                    scores.len(),
+                    vocabulary.len()
+                )));
+            }
+            _ => (),
+        }
+        let tokens = kind.tokens();
+        let mut wanted = vec![tokens.unknown, tokens.padding];
+        if with_special_tokens {
+            wanted.extend([tokens.class, tokens.separator]);
+        }
+        let missing: Vec<_> = wanted.into_iter().filter(|token| !known.contains(token)).collect();
+        if !missing.is_empty() {
+            return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
+        }
+        if known.len() < vocabulary.len() {
+            let mut seen = HashSet::new();
+            let twice: Vec<String> = vocabulary
+                .iter()
+                .filter(|token| !seen.insert(token.as_str()))
+                .map(|token| format!("{token:?}"))
+                .collect();
+            warnings.extend(some_of(&twice).map(|some| {
+                format!("tokens stand in the vocabulary more than once, and Elasticsearch takes the last place of each: {some}")
+            }));
+        }
+        Ok((Self { vocabulary, merges, scores }, warnings))
+    }
+
+    /// The id of a token: its last place, as in the server.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<usize> {
+        self.vocabulary.iter().rposition(|other| other == token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(body: &Value, kind: TokenizerKind) -> Result<Vec<String>, String> {
+        Vocabulary::read(body.to_string().as_bytes(), kind, true)
+            .map(|(_, warnings)| warnings)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_the_server_could_not_use_is_refused() {
+        let bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"];
+        assert_eq!(read(&json!({ "vocabulary": bert }), TokenizerKind::Bert), Ok(vec![]));
+        let twice = json!({"vocabulary": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "a"]});
+        assert!(read(&twice, TokenizerKind::Bert).unwrap()[0].contains("more than once"));
+        let roberta = ["<pad>", "<unk>", "<s>", "</s>", "a", "b", "ab"];
+        let merged = |merges: &[&str]| json!({"vocabulary": roberta, "merges": merges});
+        assert_eq!(read(&merged(&["a b"]), TokenizerKind::Roberta), Ok(vec![]));
+        for (body, kind, part) in [
+            (json!({"vocabulary": []}), TokenizerKind::Bert, "no tokens"),
+            (json!({"vocabulary": ["a", 1]}), TokenizerKind::Bert, "expected a string"),
+            (json!({"tokens": bert}), TokenizerKind::Bert, "unknown field"),
+            (json!({"vocabulary": ["a"]}), TokenizerKind::Bert, "[UNK]"),
+            (json!({ "vocabulary": bert }), TokenizerKind::MpNet, "<pad>"),
+            (merged(&[]), TokenizerKind::Roberta, "no merges"),
+            (merged(&["ab"]), TokenizerKind::Roberta, "two tokens"),
+            (merged(&["a c"]), TokenizerKind::Roberta, "1 of the 1 merges"),
+            (json!({ "vocabulary": roberta }), TokenizerKind::XlmRoberta, "no scores"),
+            (
+                json!({"vocabulary": roberta, "scores": [0.5]}),
+                TokenizerKind::XlmRoberta,
+                "1 scores for 7",
+            ),
+        ] {
+            let reason = read(&body, kind).unwrap_err();
+            assert!(reason.contains(part), "{body}: {reason}");
+        }
+    }
+}
