@@ -42,6 +42,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::ModelId(_) => 2,
+            Self::Bundle(BundleError::NoModelId) => 2,
             Self::Conversion(_) | Self::Bundle(_) => 3,
             Self::Hub(error) => hub_code(error),
             Self::Client(error) => match error {

@@ -67,7 +67,7 @@ pub(super) fn check(file: &[u8]) -> Result<Contents, DefinitionError> {
         Some(bytes) => Some(bytes.as_slice()),
         None => file.get(inner.get(name)?.data.clone()),
     };
-    let mut length = 0;
+    let (mut length, mut functions) = (0, 0);
     for name in inner.keys().filter(|name| name.starts_with("code/") && name.ends_with(".py")) {
         let text = bytes(name).unwrap_or_default();
         length += text.len();
@@ -75,7 +75,10 @@ pub(super) fn check(file: &[u8]) -> Result<Contents, DefinitionError> {
             return Err(format(format!("it holds more than {} MB of code", MAX_CODE >> 20)));
         }
         let unsafe_code = |reason| DefinitionError::Code { record: (*name).to_owned(), reason };
-        code::check(text).map_err(|reason| unsafe_code(reason.to_owned()))?;
+        functions += code::check(text).map_err(|reason| unsafe_code(reason.to_owned()))?;
+        if functions > code::MAX_FUNCTIONS {
+            return Err(format(format!("it holds more than {} functions", code::MAX_FUNCTIONS)));
+        }
         check_code(text).map_err(|reason| unsafe_code(reason.cause()))?;
     }
     let mut tensor_bytes = 0;

@@ -31,19 +31,8 @@ impl Inspected {
     /// # Errors
     /// When it is not what Elasticsearch can load, whatever its version, or holds operations that it forbids.
     pub fn load(archive: &[u8]) -> Result<Self, DefinitionError> {
-        let contents = archive::check(archive)?;
-        let load = || -> Result<_, DefinitionError> {
-            let module = Module::load_bytes(archive).map_err(DefinitionError::Unreadable)?;
-            let most = operations::MAX_NODES as u64 * 2;
-            // Calls that call twice what calls twice: inlining doubles a graph with each.
-            if module.nodes(most).map_err(DefinitionError::Unreadable)? >= most {
-                return Err(Refused::TooManyNodes(most as usize).into());
-            }
-            let operations = module.operations().map_err(DefinitionError::Unreadable)?;
-            let signature = module.signature().map_err(DefinitionError::Unreadable)?;
-            Ok((module, operations, signature))
-        };
-        let (module, operations, signature) = std::thread::scope(|scope| {
+        let loaded = std::thread::scope(|scope| {
+            let load = || Self::load_here(archive);
             let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, load);
             match thread.map(std::thread::ScopedJoinHandle::join) {
                 Ok(Ok(loaded)) => loaded,
@@ -51,12 +40,24 @@ impl Inspected {
                 Err(error) => Err(DefinitionError::Thread(error)),
             }
         })?;
-        match operations::check(&operations) {
-            Ok(()) | Err(Refused::Unrecognised(_)) => {
-                Ok(Self { module, operations, signature, tensor_bytes: contents.tensor_bytes })
-            }
+        match operations::check(&loaded.operations) {
+            Ok(()) | Err(Refused::Unrecognised(_)) => Ok(loaded),
             Err(refused) => Err(refused.into()),
         }
+    }
+
+    fn load_here(archive: &[u8]) -> Result<Self, DefinitionError> {
+        let tensor_bytes = archive::check(archive)?.tensor_bytes;
+        let module = Module::load_bytes(archive).map_err(DefinitionError::Unreadable)?;
+        // Calls that call twice what calls twice: inlining doubles a graph with each.
+        let most = operations::MAX_NODES * 2;
+        let nodes = module.nodes(most as u64).map_err(DefinitionError::Unreadable)?;
+        if nodes >= most as u64 {
+            return Err(Refused::TooManyNodes(most).into());
+        }
+        let operations = module.operations().map_err(DefinitionError::Unreadable)?;
+        let signature = module.signature().map_err(DefinitionError::Unreadable)?;
+        Ok(Self { module, operations, signature, tensor_bytes })
     }
 
     /// Checks the operations as a cluster does. Returns those that are not on Elasticsearch's list, where the cluster does not mind.

@@ -100,15 +100,21 @@ struct Record {
 
 // The nodes of a graph once the functions that it calls are inlined, as far as they can be: what Inline would make, without making it.
 struct Nodes {
+  // libtorch notes for each inlined node all calls that led to it.
+  static constexpr int kMaxDepth = 200;
+
   std::unordered_map<const Function*, uint64_t> known;
   uint64_t limit;
+  int depth = 0;
 
   uint64_t of(Function& function) {
     auto* const graph = tryToGraphFunction(function);
     if (!graph) return 1;
     const auto [entry, is_new] = known.emplace(&function, limit);
     if (!is_new) return entry->second;
+    TORCH_CHECK(++depth <= kMaxDepth, "its functions call each other more than ", kMaxDepth, " deep");
     const auto count = of(graph->graph()->block());
+    --depth;
     return known[&function] = count;
   }
 

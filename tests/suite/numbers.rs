@@ -1,7 +1,10 @@
 //! Every fixture, under every task that it has references for: our graph on what the server sends gives what Hugging Face's model
 //! gives on what its own tokenizer makes.
 
+use std::collections::BTreeMap;
+
 use crate::fixtures::{Case, Fixture};
+use crate::graphs::Graphs;
 use rust_eland::conversion::{Conversion, Options};
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
@@ -21,12 +24,14 @@ fn as_the_server_sends(case: &Case, kind: TokenizerKind, padding: i64) -> Vec<Te
     tensors
 }
 
-/// Compares every fixture of the architectures.
+/// Compares every fixture of the architectures, and the operations of their graphs with those that they had.
 fn compare(architectures: &[&str]) {
     let mut compared = 0;
     let mut failures = Vec::new();
+    let mut graphs: BTreeMap<String, Graphs> = BTreeMap::new();
     for fixture in Fixture::all() {
-        if !architectures.contains(&fixture.name.split('/').next().unwrap()) {
+        let architecture = fixture.name.split('/').next().unwrap();
+        if !architectures.contains(&architecture) {
             continue;
         }
         let files = ModelFiles::open(&fixture.model()).unwrap();
@@ -46,6 +51,11 @@ fn compare(architectures: &[&str]) {
                     continue;
                 }
             };
+            graphs.entry(architecture.to_owned()).or_default().add(
+                &fixture,
+                task,
+                traced.operations,
+            );
             let tokenizer = conversion.tokenizer();
             for case in fixture.cases(task) {
                 let inputs = as_the_server_sends(&case, tokenizer.kind, tokenizer.special.padding);
@@ -74,6 +84,7 @@ fn compare(architectures: &[&str]) {
             }
         }
     }
+    failures.extend(graphs.iter().filter_map(|(name, graphs)| graphs.check(name).err()));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(compared > 50, "only {compared} comparisons");
 }

@@ -1,0 +1,91 @@
+//! The operations of every architecture's graphs under every task, in tests/fixtures/graphs, so that a change of one is seen in review.
+//! numbers.rs traces them all anyway, and hands them over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::Path;
+
+use rust_eland::models::Architecture;
+use rust_eland::tasks::Task;
+
+use crate::fixtures::Fixture;
+
+/// Set: the files are written anew.
+const UPDATE: &str = "UPDATE_SNAPSHOTS";
+
+type Operations = BTreeMap<String, usize>;
+
+/// The graphs of one architecture: for each task those of one fixture, the plainest or the first that has references for it.
+#[derive(Default)]
+pub struct Graphs(BTreeMap<Task, (String, Vec<Operations>)>);
+
+impl Graphs {
+    /// Takes a fixture's graph under a task: first the one with attention in plain operations, then the fused one.
+    pub fn add(&mut self, fixture: &Fixture, task: Task, operations: Operations) {
+        let known = self.0.get_mut(&task).filter(|(name, _)| *name == fixture.name);
+        if let Some((_, forms)) = known {
+            forms.push(operations);
+        } else if fixture.name.ends_with("/base") || !self.0.contains_key(&task) {
+            self.0.insert(task, (fixture.name.clone(), vec![operations]));
+        }
+    }
+
+    /// Compares them with the architecture's file; says what is new.
+    pub fn check(&self, architecture: &str) -> Result<(), String> {
+        let path = folder().join(format!("{architecture}.txt"));
+        let (found, known) = (self.table(), std::fs::read_to_string(&path).unwrap_or_default());
+        if std::env::var_os(UPDATE).is_some() {
+            std::fs::write(&path, found).unwrap();
+            return Ok(());
+        }
+        if found == known {
+            return Ok(());
+        }
+        let new: Vec<_> =
+            found.lines().filter(|line| !known.lines().any(|old| old == *line)).collect();
+        Err(format!(
+            "{architecture}'s graphs have changed. If that is meant, write tests/fixtures/graphs anew with\n  \
+             {UPDATE}=1 cargo test --test suite numbers\nand look at the difference. Lines that are new:\n{}",
+            new.join("\n")
+        ))
+    }
+
+    /// One line an operation, one column a task and form of attention.
+    fn table(&self) -> String {
+        let mut text = "# p: attention in plain operations, f: fused\n".to_owned();
+        let mut columns = Vec::new();
+        for (number, (task, (fixture, forms))) in self.0.iter().enumerate() {
+            writeln!(text, "# {}: {task}, {fixture}", number + 1).unwrap();
+            assert_eq!(forms.len(), 2, "{fixture} {task}");
+            let names = ["p", "f"].map(|form| format!("{}{form}", number + 1));
+            columns.extend(names.into_iter().zip(forms));
+        }
+        let names: BTreeSet<&String> = columns.iter().flat_map(|(_, found)| found.keys()).collect();
+        write!(text, "{:<35}", "operation").unwrap();
+        for (name, _) in &columns {
+            write!(text, " {name:>4}").unwrap();
+        }
+        for name in names {
+            write!(text, "\n{name:<35}").unwrap();
+            for (_, found) in &columns {
+                write!(text, " {:>4}", found.get(name).copied().unwrap_or_default()).unwrap();
+            }
+        }
+        text + "\n"
+    }
+}
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/graphs")
+}
+
+#[test]
+fn every_architecture_has_its_graphs_in_a_file() {
+    let files: BTreeSet<_> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let expected =
+        Architecture::model_types().into_iter().map(|name| format!("{name}.txt")).collect();
+    assert_eq!(files, expected);
+}
