@@ -10,7 +10,7 @@ TARGET ?= safetensors archive legacy folder sentencepiece
 TIME ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm build demo test fuzz fmt lint doc image image-test clean
+.PHONY: help prerequisites libtorch minilm build demo test compat fuzz fmt lint doc image image-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,11 @@ demo: libtorch minilm ## Build all, start a stand-in for Elasticsearch, import M
 
 test: libtorch minilm ## Run all tests
 	$(CARGO) test --workspace --locked
+
+# By hand, not in CI: it downloads 7 GB and needs 10 GB of temporary space.
+compat: libtorch ## Load the fixtures' archives in the five PyTorch releases that Elasticsearch has had
+	$(CARGO) build --locked
+	$(PYTHON) scripts/compat.py $(RELEASES)
 
 # New inputs go to fuzz/found; fuzz/corpus, which `make test` replays, is only read.
 fuzz: libtorch ## Run the fuzz targets (TARGET=archive, TIME=60) with nightly Rust and cargo-fuzz

@@ -162,7 +162,9 @@ impl Given {
     fn ids(&self, tokens: usize) -> Vec<i64> {
         let Configuration { kind, task, with_special_tokens, .. } = &self.configuration;
         let last = self.vocabulary.vocabulary.len().saturating_sub(1);
-        let mut ids: Vec<usize> = (0..tokens).map(|i| last.saturating_sub(i)).collect();
+        // The first place is a special token's.
+        let mut ids: Vec<usize> =
+            (0..tokens).map(|i| last.saturating_sub(i.saturating_sub(1))).collect();
         if *with_special_tokens {
             let special = kind.tokens();
             let mut put = |at: Option<usize>, token: &str| {

@@ -23,7 +23,6 @@ use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
 use crate::model_id::ModelId;
 use crate::progress::Progress;
-use crate::version::Version;
 
 /// How often an upload begins anew because something of an earlier model of its id was in the way.
 const FRESH_STARTS: u32 = 3;

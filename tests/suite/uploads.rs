@@ -1,6 +1,6 @@
 //! Uploads to clusters that fail: in the end the model is whole, or not there, or half there with a journal to go on from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use rust_eland::elasticsearch::{
 };
 use rust_eland::progress::Progress;
 use rust_eland::tokenizer::Vocabulary;
-use rust_eland::version::Version;
+use rust_eland::version::{Target, Version};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use standin::{Exchange, Faults, Options, Random, Rule, StandIn};
@@ -66,6 +66,8 @@ fn bundle(id: &str, seed: u64, length: usize) -> Bundle {
         vocabulary: Vocabulary { vocabulary: tokens, merges: None, scores: None },
         definition: Definition { bytes: Arc::new(Map::of(&file).unwrap()), sha256 },
         minimum_version: Version::OLDEST,
+        target: Target::Any,
+        operations: BTreeMap::new(),
     }
 }
 
