@@ -20,6 +20,7 @@ use crate::conversion::{Conversion, ConversionError};
 use crate::definition::{DefinitionError, Inspected};
 use crate::model_id::{ModelId, ModelIdError};
 use crate::progress::Progress;
+use crate::timings::stage;
 use crate::tokenizer::Vocabulary;
 use crate::torchscript::TorchError;
 use crate::torchscript::operations::{self, Refused};
@@ -266,14 +267,16 @@ impl Bundle {
         title: &str,
         progress: Progress,
     ) -> Result<Self, BundleError> {
-        let stage = progress.bytes("tracing", conversion.parameter_bytes());
+        let bar = progress.bytes("tracing", conversion.parameter_bytes());
         let traced = conversion.trace()?;
-        let mut hashed = Hashed { file: &mut file, hash: Sha256::new(), progress: &stage };
+        let writing = stage("writing");
+        let mut hashed = Hashed { file: &mut file, hash: Sha256::new(), progress: &bar };
         traced.module.save(&mut hashed)?;
         let sha256 = hexadecimal(&hashed.hash.finalize());
         file.flush().map_err(io_error("cannot write", path))?;
         let bytes = Arc::new(Map::of(&file).map_err(io_error("cannot map", path))?);
-        stage.finish();
+        bar.finish();
+        drop(writing);
         let saved = conversion.check(&traced, Arc::clone(&bytes))?;
         let target = conversion.target();
         let configuration = naming(conversion.configuration(title, &saved), &sha256);

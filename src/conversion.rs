@@ -16,6 +16,7 @@ use crate::models::{
 };
 use crate::source::{ModelFiles, Origin, SourceError};
 use crate::tasks::{Embedder, EmbedderError, Facts, Task, guess};
+use crate::timings::stage;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::torchscript::operations::{self, Refused};
 use crate::torchscript::{Module, Quantized, TorchError};
@@ -252,8 +253,10 @@ impl Conversion {
         let config = ModelConfig::read(&files_of_model)?;
         let architecture = architecture(&config)?;
         let dimensions = (architecture.dimensions)(&config.json)?;
-        let mut tokenizer = Tokenizer::read(&files_of_model, &config)?;
+        let mut tokenizer = stage("reading the tokenizer")
+            .in_scope(|| Tokenizer::read(&files_of_model, &config))?;
         tokenizer.check_embeddings(dimensions.vocabulary)?;
+        let reading = stage("reading the weights");
         let weights = WeightFiles::find(&files_of_model)?;
         let checkpoint = Checkpoint::open(&weights)?;
 
@@ -295,6 +298,7 @@ impl Conversion {
             Some(st) => Some(Embedder::load(files, &st.modules, dimensions)?),
             None => embedding.then(|| Embedder::of_base(dimensions)),
         };
+        drop(reading);
         let parameter_bytes = loaded.bytes + embedder.as_ref().map_or(0, Embedder::parameter_bytes);
         let settings = modules.map(|st| st.settings).unwrap_or_default();
         if settings.do_lower_case {
@@ -419,10 +423,13 @@ impl Conversion {
     pub fn trace(&self) -> Result<Traced, ConversionError> {
         /// Any length serves; a short one is traced faster.
         const TOKENS: i64 = 16;
+        let tracing = stage("tracing");
         let example = self.example(TOKENS.min(self.max_sequence_length.into()))?;
         let mut module = Module::trace(&example, |tensors| self.network.forward(tensors))?;
+        drop(tracing);
         let mut quantized = None;
         if self.options.quantize.is_some() {
+            let _stage = stage("quantizing").entered();
             let (with_bytes, done) = module.quantize()?;
             if done.layers == 0 {
                 return Err(ConversionError::NothingToQuantize);
@@ -444,13 +451,16 @@ impl Conversion {
     {
         let (loaded, per_deployment_memory_bytes) = Module::load_mapped(archive)?;
         if !self.options.no_verify {
-            self.verify(traced, &loaded)?;
+            stage("verifying").in_scope(|| self.verify(traced, &loaded))?;
         }
         let quantization = match (&self.options.quantize, traced.quantized) {
-            (Some(quantize), Some(done)) => Some(self.compare(quantize, done, &loaded)?),
+            (Some(quantize), Some(done)) => {
+                Some(stage("comparing").in_scope(|| self.compare(quantize, done, &loaded))?)
+            }
             _ => None,
         };
-        let per_allocation_memory_bytes = self.peak_memory(&loaded)?;
+        let per_allocation_memory_bytes =
+            stage("measuring memory").in_scope(|| self.peak_memory(&loaded))?;
         Ok(Saved { per_deployment_memory_bytes, per_allocation_memory_bytes, quantization })
     }
 

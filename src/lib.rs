@@ -24,6 +24,7 @@ mod proxies;
 pub mod secrets;
 pub mod source;
 pub mod tasks;
+pub mod timings;
 pub mod tokenizer;
 pub mod torchscript;
 pub mod version;

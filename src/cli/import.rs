@@ -14,6 +14,7 @@ use crate::bundle::{Bundle, Given};
 use crate::elasticsearch::{Client, ClientError, Interruption, Outcome};
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::timings::stage;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle", "definition"]))]
@@ -65,6 +66,7 @@ impl ImportArguments {
         let start = self.start.then(|| self.start_arguments.options()).transpose()?;
 
         // The first look.
+        let look = stage("looking at the cluster");
         let client = Client::connect(self.connection.connection()?).await?;
         tracing::info!("connected to Elasticsearch {}", client.version());
         if let Some(start) = &start {
@@ -72,6 +74,7 @@ impl ImportArguments {
         }
         let import = self.upload.import();
         let transaction = import.begin(&client, &model_id).await?;
+        drop(look);
 
         // Everything that needs no cluster.
         let bundle = match input {

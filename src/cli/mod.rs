@@ -80,7 +80,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Er
     } else {
         Cli::parse_from(arguments)
     };
-    output.start_logging();
+    let _stopwatch = output.start_logging();
     let progress = output.progress();
     match command {
         Command::Import(arguments) => arguments.execute(progress).await,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tracing::Instrument;
 
 use crate::conversion::{ConversionError, check_architecture};
 use crate::error::Error;
@@ -11,6 +12,7 @@ use crate::source::hub::{
     Hub, HubOptions, HubSettings, RepositoryId, Revision, Snapshot, Token, parse_name,
 };
 use crate::source::{ModelFiles, Origin};
+use crate::timings::stage;
 
 /// A folder, or a repository on the hub.
 #[derive(Debug, Args)]
@@ -105,7 +107,8 @@ impl Source {
         let (folder, origin) = match self {
             Self::Folder(folder) => (folder.clone(), Origin::of_folder(folder)),
             Self::Hub(hub, id, revision) => {
-                let snapshot = fetch(hub, id, revision, progress).await?;
+                let fetching = stage("fetching");
+                let snapshot = fetch(hub, id, revision, progress).instrument(fetching).await?;
                 (snapshot.folder, Some(snapshot.origin))
             }
         };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Arg, Args, ValueEnum};
 use serde::Serialize;
+use tracing::Instrument;
 
 use super::report::Report;
 use super::units;
@@ -12,6 +13,7 @@ use crate::elasticsearch::{
     StartOptions, WaitFor,
 };
 use crate::progress::Progress;
+use crate::timings::stage;
 
 const HEADING: &str = "Starting";
 
@@ -147,7 +149,8 @@ impl StartArguments {
     ) -> Result<Started, DeploymentError> {
         let deployment_id = options.deployment_id.as_ref().unwrap_or(model_id);
         let work = async {
-            let deployment = options.start(client, model_id, progress).await?;
+            let deployment =
+                options.start(client, model_id, progress).instrument(stage("starting")).await?;
             let smoke_test = match self.smoke_test {
                 true => Some(SmokeTest::run(client, model_id, deployment_id).await?),
                 false => None,

@@ -23,6 +23,7 @@ use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
 use crate::model_id::ModelId;
 use crate::progress::Progress;
+use crate::timings::stage;
 
 /// How often an upload begins anew because something of an earlier model of its id was in the way.
 const FRESH_STARTS: u32 = 3;
@@ -180,6 +181,7 @@ impl Transaction<'_> {
         if size > wanted {
             tracing::info!("parts of {size} bytes, so that 10,000 of them hold the model");
         }
+        let packing = stage("packing the vocabulary");
         let vocabulary = serde_json::to_vec(&bundle.vocabulary).unwrap_or_default();
         let configuration = bundle.configuration_for(self.client.target());
         let header = Header {
@@ -191,13 +193,15 @@ impl Transaction<'_> {
             length,
             part_size: size,
         };
+        let compressed = payload::gzip(&vocabulary);
+        drop(packing);
         self.client.warn_of_memory(bundle).await;
         let plan = self.plan(&header).await?;
         let mut delivery = Delivery {
             transaction: &self,
             bundle,
             configuration,
-            vocabulary: payload::gzip(&vocabulary),
+            vocabulary: compressed,
             progress,
             interruption,
             replaced: false,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::journal::{Item, Journal, Mark};
 use super::payload::Part;
@@ -14,6 +15,7 @@ use super::retry::{Tries, Window, already_exists, is_pushback};
 use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
 use crate::progress::{Progress, Stage};
+use crate::timings::stage;
 
 /// The most parts that the server takes (contract 4.1).
 pub(super) const MOST_PARTS: usize = 10_000;
@@ -73,26 +75,28 @@ struct Flown {
 impl Upload<'_> {
     /// Stores what the journal does not know to be stored. Afterwards the server has said that the definition is whole.
     pub(super) async fn run(&self, journal: &mut Journal) -> Result<(), Setback> {
-        self.create(journal).await?;
-        self.store_vocabulary(journal).await?;
+        self.create(journal).instrument(stage("creating")).await?;
+        self.store_vocabulary(journal).instrument(stage("storing the vocabulary")).await?;
         let length = self.definition().len();
-        let stage = self.progress.bytes("uploading", length as u64);
+        let uploading = stage("uploading");
+        let bar = self.progress.bytes("uploading", length as u64);
         let mut missing = journal.missing();
         let present: usize =
             (0..journal.header.parts()).map(|part| self.range(journal, part).len()).sum::<usize>()
                 - missing.iter().map(|part| self.range(journal, *part).len()).sum::<usize>();
-        stage.advance(present as u64);
+        bar.advance(present as u64);
         let last = journal.header.parts().saturating_sub(1);
         let last = missing.pop_if(|part| *part == last);
-        self.store_parts(missing, journal, &stage).await?;
+        self.store_parts(missing, journal, &bar).await?;
         // Parts name the model by its id alone: had it been replaced meanwhile, ours would be in someone else's.
         if !self.is_ours(journal).await.map_err(Setback::Stopped)? {
             return Err(Setback::Lost);
         }
-        self.store_parts(last.into_iter().collect(), journal, &stage).await?;
+        self.store_parts(last.into_iter().collect(), journal, &bar).await?;
         journal.sync();
-        stage.finish();
-        self.confirm().await
+        bar.finish();
+        drop(uploading);
+        self.confirm().instrument(stage("confirming")).await
     }
 
     fn definition(&self) -> &[u8] {

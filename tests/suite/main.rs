@@ -23,6 +23,7 @@ mod quantize;
 mod readme;
 mod real_model;
 mod targets;
+mod timings;
 mod tls;
 mod uploads;
 mod verify;

@@ -1,0 +1,68 @@
+//! `--timings`: which stages are told. How long they take is nobody's promise.
+
+use serde_json::Value;
+use standin::{Options, StandIn};
+
+use crate::fixtures::Fixture;
+use crate::program::{message, program, says};
+
+#[test]
+fn the_stages_of_an_import_are_told_to_programs() {
+    let standin = StandIn::start(Options::default());
+    let output = program()
+        .args(["--quiet", "--timings=json", "import", "--es-model-id", "m", "--start"])
+        .args(["--url", &standin.url(), "--hub-model-id"])
+        .arg(Fixture::named("bert/st-normalize").model())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    // Nothing else is said, so that programs need not look for it.
+    let report: Value = serde_json::from_slice(&output.stderr).unwrap();
+    let stages = report["stages"].as_array().unwrap();
+    let mut names = Vec::new();
+    for stage in stages {
+        assert!(stage["took"].as_f64().unwrap() >= 0.);
+        assert!(stage["begun"].as_f64().unwrap() <= report["total"].as_f64().unwrap());
+        names.push(stage["name"].as_str().unwrap());
+    }
+    names.retain(|name| *name != "loading the program");
+    assert_eq!(
+        names,
+        [
+            "looking at the cluster",
+            "reading the tokenizer",
+            "reading the weights",
+            "tracing",
+            "writing",
+            "verifying",
+            "measuring memory",
+            "packing the vocabulary",
+            "creating",
+            "storing the vocabulary",
+            "uploading",
+            "confirming",
+            "starting",
+        ]
+    );
+}
+
+#[test]
+fn people_get_a_table_even_of_what_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let export = |model: &str| {
+        program()
+            .args(["export", "--timings", "--hub-model-id"])
+            .arg(Fixture::named("bert/base").model())
+            .args(["--task-type", model, "--output"])
+            .arg(folder.path())
+            .output()
+            .unwrap()
+    };
+    let done = export("pass_through");
+    says(&message(&done), &["STAGE", "reading the weights", "tracing", "writing", "all"]);
+    assert!(String::from_utf8_lossy(&done.stdout).trim().ends_with(".metadata.json"));
+    let failed = export("ner");
+    assert!(!failed.status.success());
+    says(&message(&failed), &["error: ", "STAGE", "reading the tokenizer", "all"]);
+    assert!(!message(&failed).contains("tracing"));
+}
