@@ -10,7 +10,7 @@ TARGET ?= safetensors archive legacy folder sentencepiece
 TIME ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm build demo test compat fuzz fmt lint doc image image-test clean
+.PHONY: help prerequisites libtorch minilm build demo test compat fuzz fmt lint doc image image-test dist dist-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -67,8 +67,16 @@ image: ## Build the container image with docker or podman
 	$(ENGINE) build --tag $(IMAGE) .
 
 image-test: libtorch minilm ## Build the image with buildah on Debian (no engine needed), import a model inside it
-	$(CARGO) build --release --locked --package standin
+	$(CARGO) build --release --locked --package standin --package hub
 	scripts/image
+
+# Where the archive goes: target/dist. SOURCE_DATE_EPOCH is the time of its files, by default the commit's.
+dist: libtorch ## Build a release for this kind of machine: program, libtorch, licences, SBOM, checksums
+	@$(PYTHON) scripts/dist.py
+
+dist-test: minilm ## Unpack it in a bare Debian made by debootstrap (as root), and import a model there
+	$(CARGO) build --release --locked --package standin
+	@scripts/dist-test
 
 clean: ## Remove what was built, and the link .libtorch; the cache stays
 	$(CARGO) clean

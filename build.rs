@@ -25,5 +25,8 @@ fn main() {
         .files(SOURCES)
         .compile("rust_eland_native");
 
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library.display());
+    // Where the program looks for libtorch: where it was built with it or, in a release, beside itself (scripts/dist).
+    println!("cargo:rerun-if-env-changed=RUST_ELAND_RUN_PATH");
+    let run_path = env::var("RUST_ELAND_RUN_PATH").unwrap_or_else(|_| library.display().to_string());
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{run_path}");
 }

@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""A release for this machine's kind of machine: `make dist` runs it.
+
+    scripts/dist.py [FOLDER]     FOLDER is target/dist where none is named
+
+Builds the program so that it looks for libtorch in `lib` beside itself, and packs it with the libraries that it needs of
+libtorch, the licences of all that is in there, and a list of the same (an SBOM in CycloneDX's JSON). The same commit gives
+the same archive. scripts/dist-test tries it where nothing is installed.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import uuid
+from datetime import datetime, timezone
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = "rust-eland"
+PEER = "eland_import_hub_model"
+MACOS = platform.system() == "Darwin"
+LICENCES = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|COPYRIGHT|UNLICENSE)", re.IGNORECASE)
+
+
+class Failure(Exception):
+    """Told to the user in one message, without a stack trace."""
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def run(*command, **options) -> str:
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, **options).stdout
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def commit_time() -> int:
+    """Seconds since 1970: the time of everything in the archive."""
+    if os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(os.environ["SOURCE_DATE_EPOCH"])
+    return int(run("git", "log", "-1", "--format=%ct"))
+
+
+# ------------------------------------------------------------------------------------------ program and libraries
+
+
+def build(cargo: str) -> Path:
+    beside = "@loader_path/lib" if MACOS else "$ORIGIN/lib"
+    command = [cargo, "build", "--release", "--locked", "--package", PROGRAM]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "RUST_ELAND_RUN_PATH": beside})
+    target = json.loads(run(cargo, "metadata", "--no-deps", "--format-version", "1"))["target_directory"]
+    return Path(target) / "release" / PROGRAM
+
+
+def wanted_by(binary: Path) -> list:
+    """The names of the libraries that a program or library asks its loader for."""
+    if MACOS:
+        lines = run("otool", "-L", str(binary)).splitlines()[1:]
+        return [Path(line.split(" (")[0].strip()).name for line in lines]
+    return re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "--dynamic", str(binary)))
+
+
+def libraries(program: Path, libtorch: Path) -> list:
+    """Those of libtorch's folder that the program needs, and that those need; the system has the others."""
+    found, todo = {}, [program]
+    while todo:
+        for name in wanted_by(todo.pop()):
+            path = libtorch / "lib" / name
+            if name not in found and path.exists():
+                found[name] = path
+                todo.append(path)
+    if not any("torch_cpu" in name for name in found):
+        raise Failure(f"{program} does not ask for a libtorch_cpu of {libtorch}")
+    return [found[name] for name in sorted(found)]
+
+
+def strip(path: Path) -> None:
+    # On macOS it would take a new signature, and the linker leaves little to strip there.
+    if not MACOS:
+        run("strip", "--strip-unneeded", str(path))
+
+
+# ------------------------------------------------------------------------------------------------ what is in there
+
+
+def crates(cargo: str) -> list:
+    """The packages that the program consists of, without those that only build or test it."""
+    host = re.search(r"^host: (\S+)$", run("rustc", "-vV"), re.MULTILINE).group(1)
+    metadata = json.loads(run(cargo, "metadata", "--locked", "--format-version", "1", "--filter-platform", host))
+    packages = {package["id"]: package for package in metadata["packages"]}
+    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
+    root = next(id for id, package in packages.items() if package["name"] == PROGRAM and package["source"] is None)
+    seen, todo = {}, [root]
+    while todo:
+        id = todo.pop()
+        if id not in seen:
+            normal = [dep["pkg"] for dep in nodes[id]["deps"] if any(kind["kind"] is None for kind in dep["dep_kinds"])]
+            seen[id] = {**packages[id], "needs": normal}
+            todo += normal
+    return sorted(seen.values(), key=lambda package: (package["source"] is not None, package["name"], package["version"]))
+
+
+def checksums() -> dict:
+    """SHA-256 of the crates' archives, as Cargo.lock has them."""
+    blocks = (ROOT / "Cargo.lock").read_text().split("[[package]]")
+    fields = [dict(re.findall(r'^(name|version|checksum) = "(.+)"$', block, re.MULTILINE)) for block in blocks]
+    return {(field["name"], field["version"]): field["checksum"] for field in fields if "checksum" in field}
+
+
+def purl(package: dict) -> str:
+    return f"pkg:cargo/{package['name']}@{package['version']}"
+
+
+def licence(package: dict) -> str:
+    return re.sub(r"\s*/\s*", " OR ", package["license"] or "NOASSERTION")  # the slash is the old way to write a choice
+
+
+def crate_licences(packages: list, out: Path) -> None:
+    """One file with the licence of each crate; a text that several share stands there once."""
+    texts, silent = {}, []
+    for package in packages:
+        folder = Path(package["manifest_path"]).parent
+        if package["source"] is None:
+            continue
+        files = sorted(path for path in folder.iterdir() if path.is_file() and LICENCES.match(path.name))
+        if not files:
+            silent.append(package)
+        for path in files:
+            text = path.read_text(errors="replace").strip()
+            texts.setdefault(" ".join(text.split()), (text, []))[1].append(f"{package['name']} {package['version']} ({path.name})")
+    with out.open("w") as file:
+        file.write("The Rust crates that rust-eland consists of, and their licences.\n\n")
+        for package in packages:
+            file.write(f"{package['name']} {package['version']}: {licence(package)}\n")
+        if silent:
+            file.write("\nThese come without a file of their licence, which is the one named above:\n")
+            for package in silent:
+                file.write(f"{package['name']} {package['version']}, {', '.join(package['authors']) or package['repository']}\n")
+        for text, owners in texts.values():
+            file.write(f"\n{'=' * 100}\n" + "\n".join(owners) + f"\n{'=' * 100}\n\n{text}\n")
+
+
+def libtorch_packages(libtorch: Path) -> list:
+    """Name and version of the packages that libtorch's folder was made of: its licences are named by them."""
+    names = {re.match(r"(.+)-([\d.]+)-", path.name).groups() for path in (libtorch / "licenses").glob("*-*-*")}
+    return sorted((name.replace("_", "-"), version) for name, version in names)
+
+
+def bill_of_materials(packages: list, libtorch: Path, carried: list, version: str, when: int) -> dict:
+    sums = checksums()
+    components = []
+    for package in packages[1:]:
+        component = {"type": "library", "bom-ref": purl(package), "name": package["name"], "version": package["version"]}
+        component |= {"purl": purl(package), "licenses": [{"expression": licence(package)}]}
+        if (package["name"], package["version"]) in sums:
+            component["hashes"] = [{"alg": "SHA-256", "content": sums[package["name"], package["version"]]}]
+        components.append(component)
+    wheels = [f"pkg:pypi/{name}@{number}" for name, number in libtorch_packages(libtorch)]
+    for (name, number), ref in zip(libtorch_packages(libtorch), wheels):
+        components.append({"type": "library", "bom-ref": ref, "name": name, "version": number, "purl": ref})
+    for path in carried:
+        digest = [{"alg": "SHA-256", "content": sha256(path)}]
+        components.append({"type": "file", "bom-ref": f"lib/{path.name}", "name": f"lib/{path.name}", "hashes": digest})
+    by_id = {package["id"]: package for package in packages}
+    graph = [{"ref": purl(package), "dependsOn": sorted(purl(by_id[id]) for id in package["needs"])} for package in packages]
+    graph[0]["dependsOn"] += wheels + [f"lib/{path.name}" for path in carried]
+    root = {"type": "application", "bom-ref": purl(packages[0]), "name": PROGRAM, "version": version}
+    root |= {"purl": purl(packages[0]), "licenses": [{"expression": licence(packages[0])}]}
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([components, graph], sort_keys=True))
+    time = datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    bom = {"bomFormat": "CycloneDX", "specVersion": "1.5", "serialNumber": f"urn:uuid:{serial}", "version": 1}
+    return bom | {"metadata": {"timestamp": time, "component": root}, "components": components, "dependencies": graph}
+
+
+# ------------------------------------------------------------------------------------------------------ the archive
+
+
+def pack(folder: Path, archive: Path, when: int) -> None:
+    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = "root"
+        entry.mtime = when
+        entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+        return entry
+
+    with archive.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, when) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(folder, folder.name, filter=plain)  # in the order of the names
+
+
+def dist(out: Path) -> None:
+    cargo = os.environ.get("CARGO", "cargo")
+    when = commit_time()
+    libtorch = Path(run(sys.executable, "scripts/fetch.py", "libtorch").strip())
+    program = build(cargo)
+    packages = crates(cargo)
+    version = packages[0]["version"]
+    host = re.search(r"^host: (\S+)$", run("rustc", "-vV"), re.MULTILINE).group(1)
+    name = f"{PROGRAM}-{version}-{host}"
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".part-") as scratch:
+        folder = Path(scratch) / name
+        for part in ("lib", "licenses"):
+            (folder / part).mkdir(parents=True)
+        needed = libraries(program, libtorch)
+        carried = [folder / "lib" / path.name for path in needed]
+        for source, target in zip([program, *needed], [folder / PROGRAM, *carried]):
+            shutil.copy(source, target)
+            strip(target)
+        (folder / PEER).symlink_to(PROGRAM)
+        for document in ("LICENSE", "README.md", "CHANGELOG.md"):
+            if (ROOT / document).exists():
+                shutil.copy(ROOT / document, folder)
+        for path in (libtorch / "licenses").iterdir():
+            shutil.copy(path, folder / "licenses")
+        crate_licences(packages, folder / "licenses" / "rust-crates.txt")
+        bom = json.dumps(bill_of_materials(packages, libtorch, carried, version, when), indent=1) + "\n"
+        (folder / "sbom.cdx.json").write_text(bom)
+        (out / f"{name}.cdx.json").write_text(bom)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        say(f"{name}: {size >> 20} MB with " + ", ".join(path.name for path in carried))
+        part = Path(scratch) / f"{name}.tar.gz"
+        pack(folder, part, when)
+        archive = out / part.name
+        part.rename(archive)
+    sums = "".join(f"{sha256(path)}  {path.name}\n" for path in (archive, out / f"{name}.cdx.json"))
+    (out / f"{name}.sha256").write_text(sums)
+    say(f"{archive.stat().st_size >> 20} MB packed, {len(packages)} crates")
+    print(archive)
+
+
+def main() -> int:
+    try:
+        dist(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "target" / "dist")
+        return 0
+    except subprocess.CalledProcessError as error:
+        say(f"error: `{' '.join(map(str, error.cmd))}` failed")
+    except (Failure, OSError) as error:
+        say(f"error: {error}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
