@@ -99,7 +99,14 @@ async fn run(import: &Import, client: &Client, bundle: &Bundle) -> Result<Outcom
 }
 
 async fn connect(standin: &StandIn) -> Client {
-    Client::connect(Connection::to_url(&standin.url()).unwrap()).await.unwrap()
+    // One that restarts may be away for longer than it was told to, on a busy machine.
+    for _ in 0..1000 {
+        if let Ok(client) = Client::connect(Connection::to_url(&standin.url()).unwrap()).await {
+            return client;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the stand-in stays away");
 }
 
 fn is_whole(standin: &StandIn, bundle: &Bundle) -> bool {
@@ -228,6 +235,7 @@ async fn faulted(seed: u64, standin: &StandIn, tally: &Tally) {
     }
     // The same command again, on a cluster that is well.
     let known = journalled(state.path());
+    let client = connect(standin).await;
     let before = standin.requests().len();
     let again = run(&import, &client, &bundle).await;
     assert!(again.is_ok(), "seed {seed}: first {outcome:?}, then {again:?}");
