@@ -27,6 +27,7 @@ fn main() {
 
     // Where the program looks for libtorch: where it was built with it or, in a release, beside itself (scripts/dist).
     println!("cargo:rerun-if-env-changed=RUST_ELAND_RUN_PATH");
-    let run_path = env::var("RUST_ELAND_RUN_PATH").unwrap_or_else(|_| library.display().to_string());
+    let run_path =
+        env::var("RUST_ELAND_RUN_PATH").unwrap_or_else(|_| library.display().to_string());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{run_path}");
 }

@@ -1,6 +1,8 @@
 //! A model's files, read and joined: the network under its task, the tokenizer, and what is sent of them.
 
 mod agree;
+mod description;
+mod plan;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -10,18 +12,22 @@ use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
-use crate::config::{ModelConfig, SentenceTransformers};
-use crate::models::{
-    Architecture, AttentionForm, Blueprint, ConfigError, Dimensions, Inputs, Model, SpecialTokens,
-};
+use crate::config::{SentenceTransformers, Usage};
+use crate::models::{AttentionForm, ConfigError, Inputs, Model, SpecialTokens};
 use crate::source::{ModelFiles, Origin, SourceError};
-use crate::tasks::{Embedder, EmbedderError, Facts, Task, guess};
+use crate::tasks::{Embedder, EmbedderError, Facts, Task};
 use crate::timings::stage;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::torchscript::operations::{self, Refused};
 use crate::torchscript::{Module, Quantized, TorchError};
 use crate::version::{Target, Version};
 pub use agree::{Quantization, Quantize};
+pub use description::check_architecture;
+use description::{Description, Limit, Loaded, OpenModule, as_wrong_task, refuse_adapter};
+pub use plan::{
+    Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedTokenizer, PlannedUsage,
+    PlannedWeights, WeightsSeen,
+};
 
 /// Why a model cannot be converted.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +112,15 @@ pub enum ConversionError {
         /// What the position table holds.
         positions: u32,
     },
+    /// There are no prompts to take.
+    #[error(
+        "--prompts: config_sentence_transformers.json declares no prompt for queries or documents{}. Leave it out, or give \
+         --search-prefix and --ingest-prefix", others(.has)
+    )]
+    NoPrompts {
+        /// The names of other prompts.
+        has: Vec<String>,
+    },
     /// The release that the model is made for lacks something that it needs.
     #[error(
         "Elasticsearch {target} cannot serve this model, which needs {needed} for {what}: make it for {needed} or later"
@@ -166,6 +181,28 @@ fn names(tasks: &[Task]) -> String {
     tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ")
 }
 
+fn others(prompts: &[String]) -> String {
+    if prompts.is_empty() {
+        return String::new();
+    }
+    format!(", only for {}", prompts.join(", "))
+}
+
+/// The key of a configuration's metadata that says how embeddings are compared, in the words of `dense_vector` fields.
+pub const SIMILARITY: &str = "similarity";
+
+/// The similarity of a `dense_vector` field that does what sentence-transformers calls by a name. `dot_product` takes vectors of
+/// length 1 only.
+fn dense_vector_similarity(name: &str, is_normalized: bool) -> Option<&'static str> {
+    match name {
+        "cosine" => Some("cosine"),
+        "dot" | "dot_product" if is_normalized => Some("dot_product"),
+        "dot" | "dot_product" => Some("max_inner_product"),
+        "euclidean" => Some("l2_norm"),
+        _ => None,
+    }
+}
+
 /// What the user chooses.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -177,6 +214,8 @@ pub struct Options {
     pub ingest_prefix: Option<String>,
     /// Put before every text at search.
     pub search_prefix: Option<String>,
+    /// Put before texts what the model's own files declare, where no other prefix is given.
+    pub prompts: bool,
     /// The Elasticsearch that it is for.
     pub target: Target,
     /// Where the files come from, if that is known.
@@ -187,14 +226,35 @@ pub struct Options {
     pub no_verify: bool,
 }
 
+impl Options {
+    /// Fills in the prefixes that are not given.
+    fn take_prompts(&mut self, usage: &Usage) -> Result<(), ConversionError> {
+        let (query, document) = (usage.query(), usage.document());
+        if query.is_none() && document.is_none() {
+            let declared = usage.prompts.iter().filter(|(_, prompt)| !prompt.is_empty());
+            let has = declared.map(|(name, _)| name.clone()).collect();
+            return Err(ConversionError::NoPrompts { has });
+        }
+        let prefixes = [(&mut self.search_prefix, query), (&mut self.ingest_prefix, document)];
+        for (prefix, prompt) in prefixes {
+            if prefix.is_none() {
+                *prefix = prompt.map(str::to_owned);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A model under a task, ready to be traced.
 pub struct Conversion {
     task: Task,
     tokenizer: Tokenizer,
     network: Network,
     labels: Vec<String>,
-    max_sequence_length: u32,
+    limit: Limit,
     parameter_bytes: u64,
+    /// Similarity of a `dense_vector` field, if the model's files name one.
+    similarity: Option<&'static str>,
     options: Options,
     notes: Vec<String>,
 }
@@ -247,64 +307,56 @@ impl Conversion {
     /// When anything in it cannot be read, understood or served; see [`ConversionError`].
     pub fn read(files: &ModelFiles, options: Options) -> Result<Self, ConversionError> {
         refuse_adapter(files)?;
-        let sentence_transformers = SentenceTransformers::read(files)?;
-        let root = sentence_transformers.as_ref().map_or("", |st| st.transformer.as_str());
-        let files_of_model = files.sub(root)?;
-        let config = ModelConfig::read(&files_of_model)?;
-        let architecture = architecture(&config)?;
-        let dimensions = (architecture.dimensions)(&config.json)?;
-        let mut tokenizer = stage("reading the tokenizer")
-            .in_scope(|| Tokenizer::read(&files_of_model, &config))?;
-        tokenizer.check_embeddings(dimensions.vocabulary)?;
+        let description = Description::read(files)?;
         let reading = stage("reading the weights");
-        let weights = WeightFiles::find(&files_of_model)?;
+        let weights = WeightFiles::find(&description.folder)?;
         let checkpoint = Checkpoint::open(&weights)?;
-
-        // As eland does, for repositories of the library that lack modules.json.
-        let of_library = options
-            .origin
-            .as_ref()
-            .is_some_and(|origin| origin.model_id.starts_with("sentence-transformers/"));
-        let guessed = || match guess(&config, sentence_transformers.is_some()) {
-            Some(Task::FillMask) | None if of_library => Some(Task::TextEmbedding),
-            task => task,
+        let can = || match Checkpoint::survey(&weights) {
+            Ok(survey) => description.servable(&survey),
+            Err(_) => Vec::new(),
         };
-        let task = options.task.or_else(guessed).ok_or_else(|| ConversionError::NoTask {
-            can: servable(architecture, &config, &weights),
-        })?;
-        task.check_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
-            task,
-            reason,
-            can: servable(architecture, &config, &weights),
-        })?;
-        let (model, loaded) =
-            load(architecture, &config, task, options.quantize.is_some(), &checkpoint).map_err(
-                |error| match error {
-                    ConversionError::Checkpoint(CheckpointError::Weights { .. })
-                    | ConversionError::Config(ConfigError::NoHead(..)) => {
-                        ConversionError::WrongTask {
-                            task,
-                            reason: error.to_string(),
-                            can: servable(architecture, &config, &weights),
-                        }
-                    }
-                    other => other,
-                },
-            )?;
+        let guessed = || description.guess(&options).map(|(task, _)| task);
+        let task =
+            options.task.or_else(guessed).ok_or_else(|| ConversionError::NoTask { can: can() })?;
+        let loaded = description.load(task, options.quantize.is_some(), &checkpoint);
+        let loaded = loaded.map_err(|error| as_wrong_task(error, task, &can))?;
+        let open = |folder: &ModelFiles| Checkpoint::open(&WeightFiles::find(folder)?);
+        let conversion = Self::of(description, task, loaded, options, &open)?;
+        drop(reading);
+        let Limit { tokens, by } = conversion.limit;
+        tracing::info!("max_sequence_length is {tokens}, by {by}");
+        Ok(conversion)
+    }
 
+    /// Joins a model with what its files say of it. `open` opens the weights of sentence-transformers' modules.
+    fn of(
+        description: Description,
+        task: Task,
+        loaded: Loaded,
+        mut options: Options,
+        open: &OpenModule<'_>,
+    ) -> Result<Self, ConversionError> {
+        let Description {
+            files,
+            config,
+            dimensions,
+            mut tokenizer,
+            sentence_transformers,
+            usage,
+            ..
+        } = description;
         let embedding = task == Task::TextEmbedding;
         let modules = sentence_transformers.filter(|_| embedding);
         let embedder = match &modules {
-            Some(st) => Some(Embedder::load(files, &st.modules, dimensions)?),
+            Some(st) => Some(Embedder::load(&files, &st.modules, dimensions, open)?),
             None => embedding.then(|| Embedder::of_base(dimensions)),
         };
-        drop(reading);
         let parameter_bytes = loaded.bytes + embedder.as_ref().map_or(0, Embedder::parameter_bytes);
+        let pools_prompts = modules.as_ref().is_none_or(SentenceTransformers::pools_prompts);
         let settings = modules.map(|st| st.settings).unwrap_or_default();
         if settings.do_lower_case {
             tokenizer.lower_case();
         }
-
         let mut notes = std::mem::take(&mut tokenizer.warnings);
         if let (Some(class), Some(found)) = (config.own_code(), &config.model_type) {
             notes.push(format!(
@@ -312,16 +364,35 @@ impl Conversion {
             ));
         }
         if !loaded.unused.is_empty() {
-            let file = weights.path.file_name().unwrap_or_default().to_string_lossy();
-            notes.push(format!("not used of {file}: {}", loaded.unused.join(", ")));
+            notes.push(format!("not used of {}: {}", loaded.file, loaded.unused.join(", ")));
         }
-        let max_sequence_length =
-            max_sequence_length(task, &options, &tokenizer, settings.max_seq_length, dimensions)?;
+        let similarity = match (&embedder, usage.similarity.as_deref()) {
+            (Some(embedder), Some(name)) => {
+                let similarity = dense_vector_similarity(name, embedder.is_normalized());
+                if similarity.is_none() {
+                    notes.push(format!(
+                        "config_sentence_transformers.json compares embeddings by {name}, which Elasticsearch does not know; cosine is the next best"
+                    ));
+                }
+                similarity
+            }
+            _ => None,
+        };
+        if options.prompts {
+            options.take_prompts(&usage)?;
+            if !pools_prompts {
+                notes.push(
+                    "the model leaves prompts out of its pooling (include_prompt); Elasticsearch cannot, so embeddings differ slightly from the library's"
+                        .into(),
+                );
+            }
+        }
+        let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?;
         Ok(Self {
             task,
             network: Network {
                 task,
-                model,
+                model: loaded.model,
                 embedder,
                 special: tokenizer.special,
                 vocabulary: i64::try_from(tokenizer.vocabulary.vocabulary.len())
@@ -333,8 +404,9 @@ impl Conversion {
                 },
             },
             labels: config.labels,
-            max_sequence_length,
+            limit,
             parameter_bytes,
+            similarity,
             tokenizer,
             options,
             notes,
@@ -362,7 +434,7 @@ impl Conversion {
     /// The longest input in tokens.
     #[must_use]
     pub fn max_sequence_length(&self) -> u32 {
-        self.max_sequence_length
+        self.limit.tokens
     }
 
     /// What the user should know: what the server will do differently, and tensors of the file that are of no use to the task.
@@ -421,12 +493,7 @@ impl Conversion {
     /// # Errors
     /// When it would not, or libtorch fails.
     pub fn trace(&self) -> Result<Traced, ConversionError> {
-        /// Any length serves; a short one is traced faster.
-        const TOKENS: i64 = 16;
-        let tracing = stage("tracing");
-        let example = self.example(TOKENS.min(self.max_sequence_length.into()))?;
-        let mut module = Module::trace(&example, |tensors| self.network.forward(tensors))?;
-        drop(tracing);
+        let mut module = stage("tracing").in_scope(|| self.trace_float())?;
         let mut quantized = None;
         if self.options.quantize.is_some() {
             let _stage = stage("quantizing").entered();
@@ -439,6 +506,13 @@ impl Conversion {
         let operations = module.operations()?;
         operations::check(&operations)?;
         Ok(Traced { module, operations, quantized })
+    }
+
+    fn trace_float(&self) -> Result<Module, TorchError> {
+        /// Any length serves; a short one is traced faster.
+        const TOKENS: i64 = 16;
+        let example = self.example(TOKENS.min(self.limit.tokens.into()))?;
+        Module::trace(&example, |tensors| self.network.forward(tensors))
     }
 
     /// Loads the archive that a traced module was saved as, as the cluster will, checks what it computes and measures what it needs.
@@ -473,7 +547,7 @@ impl Conversion {
         const LENGTHS: [i64; 3] = [512, 768, 1024];
         let peak =
             |tokens: i64| Ok::<_, TorchError>(module.forward_measured(&self.example(tokens)?)?.1);
-        let longest = i64::from(self.max_sequence_length);
+        let longest = i64::from(self.limit.tokens);
         if longest <= LENGTHS[2] {
             return peak(longest);
         }
@@ -512,7 +586,7 @@ impl Conversion {
         let facts = Facts {
             tokenizer: self.tokenizer.kind.name(),
             tokenization: &self.tokenizer.settings,
-            max_sequence_length: self.max_sequence_length,
+            max_sequence_length: self.limit.tokens,
             labels: &self.labels,
             embedding_size: self.network.embedder.as_ref().map(Embedder::size),
         };
@@ -530,8 +604,13 @@ impl Conversion {
             metadata["hub_model_id"] = origin.model_id.as_str().into();
             metadata["hub_commit"] = origin.commit.as_str().into();
         }
+        if let Some(similarity) = self.similarity {
+            metadata[SIMILARITY] = similarity.into();
+        }
         if let Some(quantization) = &saved.quantization {
             metadata["quantization"] = json!(quantization);
+        }
+        if self.options.quantize.is_some() {
             set("platform_architecture", agree::platform_architecture().into());
         }
         set("metadata", metadata);
@@ -545,104 +624,4 @@ impl Conversion {
         }
         configuration
     }
-}
-
-fn architecture(config: &ModelConfig) -> Result<&'static Architecture, ConversionError> {
-    let found = config.model_type.as_deref().unwrap_or("(none)");
-    Architecture::find(found, &config.architectures).ok_or_else(|| {
-        let (found, known) = (found.to_owned(), Architecture::model_types());
-        match (Architecture::why_not(&found), config.own_code()) {
-            (Some(reason), _) => ConversionError::Unservable(found, reason),
-            (None, Some(class)) => {
-                ConversionError::OwnCode { found, class: class.to_owned(), known }
-            }
-            (None, None) => ConversionError::ModelType { found, known },
-        }
-    })
-}
-
-/// Checks by `config.json` alone that a model's architecture can be built: before anything large is fetched.
-///
-/// # Errors
-/// When it cannot.
-pub fn check_architecture(config: &Value) -> Result<(), ConversionError> {
-    let config = ModelConfig::parse(config.clone())
-        .map_err(|source| SourceError::Json { path: "config.json".into(), source })?;
-    architecture(&config).map(drop)
-}
-
-/// Refuses a folder with nothing but an adapter, which has no weights of its own.
-fn refuse_adapter(files: &ModelFiles) -> Result<(), ConversionError> {
-    #[derive(serde::Deserialize)]
-    struct Adapter {
-        base_model_name_or_path: Option<String>,
-    }
-    if !matches!(WeightFiles::find(files), Err(CheckpointError::NoWeights { .. })) {
-        return Ok(());
-    }
-    match files.json::<Adapter>("adapter_config.json")? {
-        None => Ok(()),
-        Some(adapter) => Err(ConversionError::Adapter {
-            folder: files.folder().to_owned(),
-            base: adapter.base_model_name_or_path,
-        }),
-    }
-}
-
-/// What was read of a checkpoint.
-struct Loaded {
-    unused: Vec<String>,
-    bytes: u64,
-}
-
-fn load(
-    architecture: &Architecture,
-    config: &ModelConfig,
-    task: Task,
-    quantize: bool,
-    checkpoint: &Checkpoint,
-) -> Result<(Box<dyn Model>, Loaded), ConversionError> {
-    let labels = i64::try_from(config.labels.len()).unwrap_or(i64::MAX);
-    let blueprint = Blueprint { config: &config.json, head: task.head(), labels, quantize };
-    let model =
-        (architecture.load)(&checkpoint.weights().spelled(architecture.spellings), blueprint)?;
-    let (unused, bytes) = checkpoint.finish()?;
-    Ok((model, Loaded { unused, bytes }))
-}
-
-/// The tasks for which a checkpoint has labels and all weights.
-fn servable(architecture: &Architecture, config: &ModelConfig, weights: &WeightFiles) -> Vec<Task> {
-    let Ok(checkpoint) = Checkpoint::survey(weights) else { return Vec::new() };
-    Task::ALL
-        .into_iter()
-        .filter(|task| task.check_labels(&config.labels).is_ok())
-        .filter(|task| load(architecture, config, *task, false, &checkpoint).is_ok())
-        .collect()
-}
-
-/// The smallest of what the tokenizer, sentence-transformers and the position table allow, and what the task sends. The user's own
-/// number stands for all but the table.
-fn max_sequence_length(
-    task: Task,
-    options: &Options,
-    tokenizer: &Tokenizer,
-    max_seq_length: Option<u32>,
-    dimensions: Dimensions,
-) -> Result<u32, ConversionError> {
-    let positions = u32::try_from(dimensions.positions).unwrap_or(u32::MAX);
-    let (decided, by) = match options.max_length {
-        Some(asked) if asked > positions => {
-            return Err(ConversionError::Length { asked, positions });
-        }
-        Some(asked) => (asked, "--max-model-input-length"),
-        None => {
-            let mut limits = vec![(positions, "max_position_embeddings in config.json")];
-            limits.extend(tokenizer.max_length.map(|n| (n, "tokenizer_config.json")));
-            limits.extend(max_seq_length.map(|n| (n, "sentence_bert_config.json")));
-            limits.extend(task.max_sequence_length().map(|n| (n, "the task")));
-            limits.into_iter().min_by_key(|limit| limit.0).unwrap_or((positions, "config.json"))
-        }
-    };
-    tracing::info!("max_sequence_length is {decided}, by {by}");
-    Ok(decided)
 }

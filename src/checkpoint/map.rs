@@ -28,6 +28,14 @@ impl Map {
         // and trusted afterwards except the header, which is copied.
         Ok(Self(unsafe { memmap2::Mmap::map(file)? }))
     }
+
+    /// Maps nothing but a page of zeros.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub(super) fn of_nothing() -> io::Result<Self> {
+        memmap2::MmapMut::map_anon(1)?.make_read_only().map(Self)
+    }
 }
 
 impl AsRef<[u8]> for Map {

@@ -174,8 +174,21 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
     /// Bytes of all files.
     size: usize,
-    survey: bool,
+    mode: Mode,
     ledger: RefCell<Ledger>,
+}
+
+/// What a checkpoint hands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Its tensors.
+    Read,
+    /// Placeholders.
+    Survey,
+    /// Tensors of the shapes that are asked for, with no values, whatever the file holds: their memory is never touched.
+    Sketch,
+    /// Placeholders, whatever the file holds.
+    Outline,
 }
 
 /// What was asked of a checkpoint.
@@ -223,12 +236,8 @@ impl Checkpoint {
                 ),
             }
         }
-        let tensors = names::unwrap(tensors)
-            .into_iter()
-            .map(|(name, stored)| (names::canonical(&name), stored))
-            .collect();
-        let ledger = RefCell::default();
-        Ok(Self { path: files.path.clone(), tensors, size, survey: false, ledger })
+        let (tensors, ledger) = (by_today_s_names(tensors), RefCell::default());
+        Ok(Self { path: files.path.clone(), tensors, size, mode: Mode::Read, ledger })
     }
 
     /// Opens the weights only to see which models could be loaded from them: all their tensors are placeholders.
@@ -236,7 +245,73 @@ impl Checkpoint {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn survey(files: &WeightFiles) -> Result<Self, CheckpointError> {
-        Ok(Self { survey: true, ..Self::open(files)? })
+        Ok(Self { mode: Mode::Survey, ..Self::open(files)? })
+    }
+
+    /// The same by the headers of safetensors files alone, each with the length of its whole file. `path` is what messages name.
+    ///
+    /// # Errors
+    /// When a header is not valid.
+    pub fn survey_headers(
+        path: PathBuf,
+        headers: &[(PathBuf, Vec<u8>, u64)],
+    ) -> Result<Self, CheckpointError> {
+        let mut tensors = BTreeMap::new();
+        let nothing = Map::of_nothing();
+        let nothing =
+            Arc::new(nothing.map_err(|source| CheckpointError::Io { path: path.clone(), source })?);
+        for (path, header, length) in headers {
+            let length = usize::try_from(*length).unwrap_or(usize::MAX);
+            let read = safetensors::read_header(header, length)
+                .map_err(|source| CheckpointError::Safetensors { path: path.clone(), source })?;
+            let stored = |slice| Stored { map: Arc::clone(&nothing), slice, strides: None };
+            tensors.extend(read.into_iter().map(|(name, slice)| (name, stored(slice))));
+        }
+        Ok(Self {
+            path,
+            tensors: by_today_s_names(tensors),
+            size: 0,
+            mode: Mode::Survey,
+            ledger: RefCell::default(),
+        })
+    }
+
+    /// No weights at all: every tensor that is asked for is made, of the shape asked for and without values. What a model takes of
+    /// memory can be told from it, and what its configuration alone makes of it.
+    #[must_use]
+    pub fn sketch() -> Self {
+        let (path, tensors) = (PathBuf::new(), BTreeMap::new());
+        Self { path, tensors, size: 0, mode: Mode::Sketch, ledger: RefCell::default() }
+    }
+
+    /// The same with placeholders for tensors, only to count them.
+    #[must_use]
+    pub fn outline() -> Self {
+        Self { mode: Mode::Outline, ..Self::sketch() }
+    }
+
+    /// The name of the file, or of the index of several.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The element type that most bytes have, and the number of elements of all tensors that are no integers.
+    #[must_use]
+    pub fn parameters(&self) -> (Option<Kind>, u64) {
+        let mut bytes: Vec<(Kind, u64)> = Vec::new();
+        let mut count = 0;
+        for Stored { slice, .. } in self.tensors.values() {
+            if !matches!(slice.kind, Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double) {
+                continue;
+            }
+            count += elements(&slice.shape);
+            match bytes.iter_mut().find(|(kind, _)| *kind == slice.kind) {
+                Some((_, sum)) => *sum += slice.length as u64,
+                None => bytes.push((slice.kind, slice.length as u64)),
+            }
+        }
+        (bytes.into_iter().max_by_key(|(_, sum)| *sum).map(|(kind, _)| kind), count)
     }
 
     /// The name and shape of every tensor, in the order of the names.
@@ -350,6 +425,11 @@ impl Weights<'_> {
         let mut ledger = self.checkpoint.ledger.borrow_mut();
         ledger.used.extend(others.into_iter().filter(|other| *other != name));
         let tensor = match tensors.get(&name) {
+            _ if self.checkpoint.mode == Mode::Outline => None,
+            _ if self.checkpoint.mode == Mode::Sketch => {
+                let made = Tensor::f_empty(shape, (Kind::Float, tch::Device::Cpu));
+                made.map_err(|error| ledger.failed = Some(TorchError::from(error).into())).ok()
+            }
             None => {
                 ledger.problems.push(format!("{name} {shape:?} is missing"));
                 None
@@ -361,7 +441,7 @@ impl Weights<'_> {
                 ));
                 None
             }
-            Some(_) if self.checkpoint.survey => None,
+            Some(_) if self.checkpoint.mode == Mode::Survey => None,
             Some(stored) => {
                 ledger.memory = ledger.memory.saturating_add(stored.memory());
                 // Widening takes four times the file at most, and a few tensors share a storage.
@@ -374,7 +454,7 @@ impl Weights<'_> {
             }
         };
         if ledger.used.insert(name) {
-            ledger.bytes += tensor.as_ref().map_or(0, |tensor| 4 * tensor.numel() as u64);
+            ledger.bytes = ledger.bytes.saturating_add(elements(shape).saturating_mul(4));
         }
         tensor.unwrap_or_else(Tensor::new)
     }
@@ -413,7 +493,7 @@ impl Weights<'_> {
             let ledger = self.checkpoint.ledger.borrow();
             !ledger.problems.is_empty() || ledger.failed.is_some()
         };
-        if self.checkpoint.survey || incomplete {
+        if matches!(self.checkpoint.mode, Mode::Survey | Mode::Outline) || incomplete {
             return Tensor::new();
         }
         let computed = tch::no_grad(compute);
@@ -439,6 +519,18 @@ impl Display for Weights<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.prefix.trim_end_matches('.'))
     }
+}
+
+/// Tensors by the names that Transformers gives them today.
+fn by_today_s_names(tensors: BTreeMap<String, Stored>) -> BTreeMap<String, Stored> {
+    let renamed = names::unwrap(tensors).into_iter();
+    renamed.map(|(name, stored)| (names::canonical(&name), stored)).collect()
+}
+
+/// The number of elements of a shape.
+fn elements(shape: &[i64]) -> u64 {
+    let sizes = shape.iter().map(|&size| u64::try_from(size).unwrap_or(0));
+    sizes.fold(1, u64::saturating_mul)
 }
 
 #[cfg(test)]

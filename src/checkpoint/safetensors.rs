@@ -151,12 +151,35 @@ impl<'de> Deserialize<'de> for Shape {
 /// # Errors
 /// When any length, offset or shape is not what the format demands.
 pub fn read(file: &[u8]) -> Result<BTreeMap<String, Slice>, SafetensorsError> {
-    let truncated = SafetensorsError::Truncated { length: file.len() };
-    let Some((length, rest)) = file.split_first_chunk::<8>() else { return Err(truncated) };
+    read_header(file, file.len())
+}
+
+/// The number of bytes that a file's header has, its length included. `start` are the file's first bytes, of which eight are needed.
+///
+/// # Errors
+/// When there are fewer, or no header is so long.
+pub fn header_length(start: &[u8]) -> Result<u64, SafetensorsError> {
+    let Some((length, _)) = start.split_first_chunk::<8>() else {
+        return Err(SafetensorsError::Truncated { length: start.len() });
+    };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
         return Err(SafetensorsError::HeaderLength(length));
     }
+    Ok(8 + length)
+}
+
+/// The same by the first bytes of a file of `file_length` bytes, its header among them.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_header(
+    file: &[u8],
+    file_length: usize,
+) -> Result<BTreeMap<String, Slice>, SafetensorsError> {
+    let truncated = SafetensorsError::Truncated { length: file.len() };
+    let length = header_length(file)? - 8;
+    let rest = file.get(8..).unwrap_or_default();
     let Some(header) = rest.get(..length as usize) else { return Err(truncated) };
     let start = 8 + length as usize;
 
@@ -184,8 +207,8 @@ pub fn read(file: &[u8]) -> Result<BTreeMap<String, Slice>, SafetensorsError> {
         }
         end = slice.offset + slice.length;
     }
-    if end != file.len() {
-        return Err(SafetensorsError::Length { expected: end, length: file.len() });
+    if end != file_length {
+        return Err(SafetensorsError::Length { expected: end, length: file_length });
     }
     Ok(tensors)
 }

@@ -6,15 +6,17 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
 
+use super::command_line::CommandLine;
 use super::password;
 use super::quantize::QuantizeArguments;
 use super::source::{Source, SourceArguments};
-use crate::conversion::{Conversion, Options};
+use crate::conversion::{Conversion, Options, Plan};
 use crate::elasticsearch::{ClientError, Connection, Credentials, Trust};
 use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::progress::Progress;
 use crate::secrets::Secret;
+use crate::source::Origin;
 use crate::tasks::Task;
 use crate::version::Target;
 
@@ -51,6 +53,10 @@ pub(super) struct ModelArguments {
     /// Put before every text when searching (Elasticsearch 8.12 and later)
     #[arg(long, value_name = "TEXT")]
     search_prefix: Option<String>,
+    /// Take for the prefixes that are not given the prompts that the model's own files declare for documents and queries
+    /// (config_sentence_transformers.json)
+    #[arg(long)]
+    prompts: bool,
     /// The longest input in tokens, instead of what the model's files say
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
@@ -95,27 +101,56 @@ impl ModelArguments {
         progress: Progress,
     ) -> Result<Conversion, Error> {
         let (files, origin) = source.files(progress).await?;
-        let task = match self.task_type {
-            TaskChoice::Auto => None,
-            TaskChoice::Named(task) => Some(task),
-        };
-        let conversion = Conversion::read(
-            &files,
-            Options {
-                task,
-                max_length: self.max_model_input_length,
-                ingest_prefix: self.ingest_prefix.clone(),
-                search_prefix: self.search_prefix.clone(),
-                target,
-                origin,
-                quantize: self.quantize.options(),
-                no_verify: self.no_verify,
-            },
-        )?;
+        let conversion = Conversion::read(&files, self.options(target, origin))?;
         for note in conversion.notes() {
             tracing::warn!("{note}");
         }
         Ok(conversion)
+    }
+
+    /// Looks at the model, and fetches no more than its small files for it.
+    pub(super) async fn plan(
+        &self,
+        source: &Source,
+        target: Target,
+    ) -> Result<(Plan, Option<Origin>), Error> {
+        let (files, origin, weights) = source.glimpse().await?;
+        let options = self.options(target, origin.clone());
+        let plan = Plan::read(&files, &weights, options, &self.title()?)?;
+        Ok((plan, origin))
+    }
+
+    fn options(&self, target: Target, origin: Option<Origin>) -> Options {
+        Options {
+            task: match self.task_type {
+                TaskChoice::Auto => None,
+                TaskChoice::Named(task) => Some(task),
+            },
+            max_length: self.max_model_input_length,
+            ingest_prefix: self.ingest_prefix.clone(),
+            search_prefix: self.search_prefix.clone(),
+            prompts: self.prompts,
+            target,
+            origin,
+            quantize: self.quantize.options(),
+            no_verify: self.no_verify,
+        }
+    }
+
+    /// The options as they could be typed, each after a space, without secrets.
+    pub(super) fn as_options(&self) -> String {
+        let mut line = CommandLine::default();
+        self.source.write(&mut line);
+        line.option("--es-model-id", self.es_model_id.as_ref());
+        if let TaskChoice::Named(task) = self.task_type {
+            line.option("--task-type", Some(task));
+        }
+        line.option("--ingest-prefix", self.ingest_prefix.as_ref());
+        line.option("--search-prefix", self.search_prefix.as_ref());
+        line.flag("--prompts", self.prompts);
+        line.option("--max-model-input-length", self.max_model_input_length);
+        line.flag("--quantize", self.quantize.options().is_some());
+        line.0
     }
 }
 
@@ -172,6 +207,11 @@ impl fmt::Debug for ConnectionArguments {
 }
 
 impl ConnectionArguments {
+    /// Whether they say where a cluster is.
+    pub(super) fn is_given(&self) -> bool {
+        self.url.is_some() || self.cloud_id.is_some()
+    }
+
     /// What the options say. Asks for a password if a user is named without one.
     pub(super) fn connection(&self) -> Result<Connection, ClientError> {
         let mut connection = match (&self.url, &self.cloud_id) {

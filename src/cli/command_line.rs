@@ -1,6 +1,38 @@
-//! Takes secrets off the command line, which everybody on the machine can read (`ps`).
+//! The command line as text: takes secrets off the one that the program was started with, which everybody on the machine can read
+//! (`ps`), and writes ones that people can copy.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
+
+/// A command line in the making, for a POSIX shell. Whoever writes one puts no secret into it.
+#[derive(Debug, Default)]
+pub(super) struct CommandLine(pub(super) String);
+
+impl CommandLine {
+    /// Adds an option with its value, if it has one.
+    pub(super) fn option(&mut self, name: &str, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            // Writing to a string cannot fail.
+            let _ = write!(self.0, " {name} {}", quoted(&value.to_string()));
+        }
+    }
+
+    /// Adds an option without a value, if it is set.
+    pub(super) fn flag(&mut self, name: &str, is_set: bool) {
+        if is_set {
+            let _ = write!(self.0, " {name}");
+        }
+    }
+}
+
+/// A word as a shell reads it.
+pub(super) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
 
 /// The options whose values are secret, and the variable that says the same.
 const SECRET: [(&str, &str); 5] = [

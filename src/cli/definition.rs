@@ -13,7 +13,7 @@ use crate::model_id::ModelId;
 pub(super) struct DefinitionArguments {
     /// A TorchScript file made by anyone, instead of a model: it is looked at before it is loaded, and loaded before it is uploaded
     #[arg(long, value_name = "PATH", requires_all = ["vocabulary", "config"], conflicts_with_all = [
-        "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize"])]
+        "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize", "prompts"])]
     definition: Option<PathBuf>,
     /// The definition's vocabulary: {"vocabulary": [...], "merges": [...], "scores": [...]}
     #[arg(long, value_name = "PATH", requires = "definition")]

@@ -6,13 +6,15 @@ use clap::{ArgGroup, Args};
 
 use super::arguments::{ConnectionArguments, ModelArguments};
 use super::definition::DefinitionArguments;
-use super::report::Report;
+use super::page::Page;
+use super::report::{Report, ReportArguments};
 use super::source::Source;
 use super::start_arguments::StartArguments;
 use super::upload::UploadArguments;
 use crate::bundle::{Bundle, Given};
 use crate::elasticsearch::{Client, ClientError, Interruption, Outcome};
 use crate::error::Error;
+use crate::model_id::ModelId;
 use crate::progress::Progress;
 use crate::timings::stage;
 
@@ -27,12 +29,17 @@ pub(super) struct ImportArguments {
     /// Import what `rust-eland export` wrote: the path of its ID.metadata.json
     #[arg(long, value_name = "PATH", conflicts_with_all = [
         "revision", "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize",
-        "no_verify"])]
+        "no_verify", "prompts"])]
     bundle: Option<PathBuf>,
     #[command(flatten)]
     definition: DefinitionArguments,
     #[command(flatten)]
     upload: UploadArguments,
+    /// Look at model and cluster, check all that can be checked, and tell what would be done; fetch no weights, store nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    report: ReportArguments,
     /// Start the model after the upload
     #[arg(long)]
     start: bool,
@@ -73,6 +80,10 @@ impl ImportArguments {
             start.check_for(&client)?;
         }
         let import = self.upload.import();
+        if self.dry_run {
+            let begun = import.begin(&client, &model_id).await;
+            return self.tell(input, model_id, &client, begun.err().map(Error::from)).await;
+        }
         let transaction = import.begin(&client, &model_id).await?;
         drop(look);
 
@@ -117,5 +128,30 @@ impl ImportArguments {
         let started = self.start_arguments.start(&start, &client, &id, progress, interruption);
         println!("{}", started.await?.text());
         Ok(())
+    }
+
+    /// Prints what would be done. Fails, after that, if it would fail.
+    async fn tell(
+        &self,
+        input: Input,
+        model_id: ModelId,
+        client: &Client,
+        problem: Option<Error>,
+    ) -> Result<(), Error> {
+        let target = client.target();
+        let mut page = match input {
+            Input::Bundle(bundle) => {
+                bundle.check_for(target)?;
+                Page::of_bundle(&bundle)
+            }
+            Input::Definition(given) => Page::of_bundle(&given.bundle(target)?),
+            Input::Model(source) => {
+                let (plan, origin) = self.model.plan(&source, target).await?;
+                Page::of_plan(model_id, self.model.title()?, origin, plan)
+            }
+        };
+        page.look_at(client, problem).await;
+        self.report.print(&page)?;
+        page.into_result()
     }
 }

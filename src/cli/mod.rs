@@ -7,8 +7,10 @@ mod delete;
 mod download;
 mod export;
 mod import;
+mod inspect;
 mod list;
 mod output;
+mod page;
 mod password;
 mod quantize;
 mod report;
@@ -42,6 +44,8 @@ struct Cli {
 enum Command {
     /// Make a served model of a Hugging Face model, or of an exported bundle
     Import(Box<import::ImportArguments>),
+    /// Tell what a model is, what it can do, what it will need and what would be sent, and fetch no weights for it
+    Inspect(Box<inspect::InspectArguments>),
     /// Write the bundle to a folder instead of uploading it
     Export(export::ExportArguments),
     /// Fetch a model from the hub into its cache, or to a folder for a machine without network
@@ -84,6 +88,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Er
     let progress = output.progress();
     match command {
         Command::Import(arguments) => arguments.execute(progress).await,
+        Command::Inspect(arguments) => arguments.execute().await,
         Command::Export(arguments) => arguments.execute(progress).await,
         Command::Download(arguments) => arguments.execute(progress).await,
         Command::List(arguments) => arguments.execute().await,

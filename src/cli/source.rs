@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tracing::Instrument;
 
-use crate::conversion::{ConversionError, check_architecture};
+use super::command_line::CommandLine;
+use crate::conversion::{ConversionError, WeightsSeen, check_architecture};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::source::hub::{
-    Hub, HubOptions, HubSettings, RepositoryId, Revision, Snapshot, Token, parse_name,
+    Hub, HubOptions, HubSettings, RepositoryId, Revision, SeenWeights, Snapshot, Token, parse_name,
 };
 use crate::source::{ModelFiles, Origin};
 use crate::timings::stage;
@@ -54,6 +55,14 @@ impl SourceArguments {
             return Ok(None);
         }
         Ok(Some(parse_name(name)?.0))
+    }
+
+    /// Writes what is no secret.
+    pub(super) fn write(&self, line: &mut CommandLine) {
+        line.option("--hub-model-id", self.hub_model_id.as_ref());
+        line.option("--revision", self.revision.as_ref());
+        line.option("--hub-ca-certs", self.hub_ca_certs.as_ref().map(|path| path.display()));
+        line.flag("--offline", self.offline);
     }
 
     /// Decides what is meant. Nothing is asked yet.
@@ -113,5 +122,21 @@ impl Source {
             }
         };
         Ok((ModelFiles::open(&folder).map_err(ConversionError::from)?, origin))
+    }
+
+    /// The model's small files, fetched where need be, where they come from, and what there is to see of its weights.
+    pub(super) async fn glimpse(&self) -> Result<(ModelFiles, Option<Origin>, WeightsSeen), Error> {
+        let (folder, origin, weights) = match self {
+            Self::Folder(folder) => (folder.clone(), Origin::of_folder(folder), None),
+            Self::Hub(hub, id, revision) => {
+                let glimpse = hub.plan(id, revision).await?.glimpse().await?;
+                (glimpse.folder, Some(glimpse.origin), glimpse.weights)
+            }
+        };
+        let weights = weights.map_or(WeightsSeen::Folder, |weights| {
+            let seen = |it: SeenWeights| (it.path.into(), it.size, it.header);
+            WeightsSeen::Elsewhere(weights.into_iter().map(seen).collect())
+        });
+        Ok((ModelFiles::open(&folder).map_err(ConversionError::from)?, origin, weights))
     }
 }

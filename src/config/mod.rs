@@ -7,5 +7,6 @@ mod tokenizer;
 pub use model::ModelConfig;
 pub use sentence_transformers::{
     DenseConfig, Module, PoolingConfig, PoolingMode, SentenceBertConfig, SentenceTransformers,
+    USAGE, Usage,
 };
 pub use tokenizer::{SPECIAL_TOKEN_ROLES, SpecialTokenNames, TokenizerConfig};

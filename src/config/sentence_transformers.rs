@@ -1,5 +1,7 @@
 //! The files of a sentence-transformers model: `modules.json`, `sentence_bert_config.json` and each module's `config.json`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -96,6 +98,66 @@ pub struct SentenceBertConfig {
     pub do_lower_case: bool,
 }
 
+/// `config_sentence_transformers.json`: how the model wants to be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// What goes before a text, by what the text is.
+    pub prompts: BTreeMap<String, String>,
+    /// The prompt that is used where none is named.
+    pub default_prompt: Option<String>,
+    /// How embeddings are compared: `cosine`, `dot`, `euclidean`, `manhattan`.
+    pub similarity: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawUsage {
+    prompts: Option<BTreeMap<String, Option<String>>>,
+    default_prompt_name: Option<String>,
+    similarity_fn_name: Option<String>,
+}
+
+/// Names of the prompts for queries and for what is searched: the library's own, then others that are in use.
+const QUERY: [&str; 3] = ["query", "search_query", "retrieval.query"];
+const DOCUMENT: [&str; 5] =
+    ["document", "passage", "corpus", "search_document", "retrieval.passage"];
+
+impl Usage {
+    /// Reads the file of a model's folder; one without it says nothing.
+    ///
+    /// # Errors
+    /// When it is not valid.
+    pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
+        let Some(raw) = files.json::<RawUsage>(USAGE)? else { return Ok(Self::default()) };
+        let prompts = raw.prompts.unwrap_or_default();
+        Ok(Self {
+            prompts: prompts.into_iter().filter_map(|(name, text)| Some((name, text?))).collect(),
+            default_prompt: raw.default_prompt_name,
+            similarity: raw.similarity_fn_name,
+        })
+    }
+
+    /// The prompt for queries, or else the one for all texts. An empty one is none.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.prompt(&QUERY)
+    }
+
+    /// The prompt for what is searched, or else the one for all texts. An empty one is none.
+    #[must_use]
+    pub fn document(&self) -> Option<&str> {
+        self.prompt(&DOCUMENT)
+    }
+
+    fn prompt(&self, names: &[&str]) -> Option<&str> {
+        let by_default = || self.prompts.get(self.default_prompt.as_ref()?);
+        let found = names.iter().find_map(|name| self.prompts.get(*name)).or_else(by_default);
+        found.map(String::as_str).filter(|prompt| !prompt.is_empty())
+    }
+}
+
+/// The name of its file.
+pub const USAGE: &str = "config_sentence_transformers.json";
+
 fn yes() -> bool {
     true
 }
@@ -182,6 +244,15 @@ impl From<RawPooling> for PoolingConfig {
 }
 
 impl SentenceTransformers {
+    /// Whether the tokens of prompts take part in pooling.
+    #[must_use]
+    pub fn pools_prompts(&self) -> bool {
+        let leaves_out = |module: &Module| {
+            matches!(module, Module::Pooling(PoolingConfig { include_prompt: false, .. }))
+        };
+        !self.modules.iter().any(leaves_out)
+    }
+
     /// Reads `modules.json` and what it names. Nothing for a folder without one.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ impl Conversion {
         quantized: Quantized,
         module: &Module,
     ) -> Result<Quantization, ConversionError> {
-        let encoder = Encoder::new(&self.tokenizer, self.max_sequence_length)?;
+        let encoder = Encoder::new(&self.tokenizer, self.limit.tokens)?;
         let mut texts = quantize.texts();
         if let Some(prefix) = &self.options.ingest_prefix {
             texts.iter_mut().for_each(|text| text.insert_str(0, prefix));

@@ -22,7 +22,7 @@ impl Conversion {
     pub fn verify(&self, traced: &Traced, loaded: &Module) -> Result<(), ConversionError> {
         let mut largest = 0f64;
         for (batch, tokens) in SHAPES {
-            let tokens = tokens.min(self.max_sequence_length.into());
+            let tokens = tokens.min(self.limit.tokens.into());
             let inputs = self.inputs(&self.varied(batch, tokens)?)?;
             let expected = match traced.quantized {
                 Some(_) => traced.module.forward_plainly(&inputs)?,

@@ -1,7 +1,10 @@
 //! What is asked of the cluster before anything is made on it. A question that it does not answer is no reason not to go on: the
 //! request that needs the answer will say what is wrong.
 
+use std::fmt;
+
 use reqwest::Method;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::payload::Payload;
@@ -39,26 +42,75 @@ impl Client {
 
     /// Warns when no machine-learning node could ever hold the model.
     pub(super) async fn warn_of_memory(&self, bundle: &Bundle) {
+        let length = (*bundle.definition.bytes).as_ref().len() as u64;
+        let metadata = bundle.configuration.get("metadata").and_then(Value::as_object);
+        match self.room(length, metadata).await {
+            Some(room) if !room.has_room => tracing::warn!(
+                "{room}: the model can be stored, but {}",
+                if room.largest_node_bytes == 0 { "not started" } else { "will not start there" }
+            ),
+            _ => tracing::debug!("a node has enough memory, or it is not known"),
+        }
+    }
+
+    /// Whether a machine-learning node could hold a model, going by its definition's length and its configuration's metadata. Nothing
+    /// where the cluster does not tell, as serverless, where there are no nodes.
+    pub async fn room(&self, length: u64, metadata: Option<&Map<String, Value>>) -> Option<Room> {
         if self.is_serverless() {
-            return;
+            return None;
         }
         const PATH: &str = "_ml/memory/_stats";
         let answer = match self.call(Method::GET, PATH, None, "tell its nodes' memory").await {
             Ok(answer) => answer,
-            Err(error) => return tracing::debug!("the nodes' memory is not known: {error}"),
+            Err(error) => {
+                tracing::debug!("the nodes' memory is not known: {error}");
+                return None;
+            }
         };
-        let length = (*bundle.definition.bytes).as_ref().len() as u64;
-        let metadata = bundle.configuration.get("metadata").and_then(Value::as_object);
         let metadata = metadata.filter(|_| self.supports(Version::MEMORY_METADATA));
-        match memory_warning(&answer, required_memory(length, metadata)) {
-            Some(warning) => tracing::warn!("{warning}"),
-            None => tracing::debug!("a node has enough memory"),
+        Room::read(&answer, required_memory(length, metadata))
+    }
+}
+
+/// The room that a cluster's nodes have for one allocation of a model, by what each may use for machine learning at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Room {
+    /// What a node needs.
+    pub required_bytes: u64,
+    /// What the largest has; 0 without a machine-learning node.
+    pub largest_node_bytes: u64,
+    /// Whether that is enough.
+    pub has_room: bool,
+}
+
+impl Room {
+    fn read(answer: &Value, required_bytes: u64) -> Option<Self> {
+        let nodes = answer["nodes"].as_object()?;
+        let room = nodes.values().filter_map(|node| node["mem"]["ml"]["max_in_bytes"].as_u64());
+        let largest_node_bytes = room.max().unwrap_or(0);
+        let has_room = largest_node_bytes >= required_bytes;
+        Some(Self { required_bytes, largest_node_bytes, has_room })
+    }
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        if self.largest_node_bytes == 0 {
+            return f.write_str("the cluster has no machine-learning node (role ml)");
         }
+        write!(
+            f,
+            "one allocation of the model needs {} MiB, and the largest machine-learning node has {} MiB for it",
+            mib(self.required_bytes),
+            mib(self.largest_node_bytes)
+        )
     }
 }
 
 /// Bytes that a node needs for one allocation of a model (contract 7.5).
-fn required_memory(length: u64, metadata: Option<&Map<String, Value>>) -> u64 {
+#[must_use]
+pub fn required_memory(length: u64, metadata: Option<&Map<String, Value>>) -> u64 {
     let figure = |name: &str| metadata.and_then(|metadata| metadata.get(name)?.as_f64());
     let base = NATIVE_PROCESS.saturating_add(length.saturating_mul(2));
     match (figure("per_deployment_memory_bytes"), figure("per_allocation_memory_bytes")) {
@@ -67,25 +119,6 @@ fn required_memory(length: u64, metadata: Option<&Map<String, Value>>) -> u64 {
             let measured = deployment.unwrap_or_default() + allocation.unwrap_or_default();
             base.max(length.saturating_add(measured.max(0.) as u64))
         }
-    }
-}
-
-/// What to say when no node has room, going by what each may use for machine learning at all.
-fn memory_warning(answer: &Value, needed: u64) -> Option<String> {
-    let nodes = answer["nodes"].as_object()?;
-    let room = nodes.values().filter_map(|node| node["mem"]["ml"]["max_in_bytes"].as_u64());
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    match room.max().unwrap_or(0) {
-        0 => Some(
-            "the cluster has no machine-learning node (role ml): the model can be stored, but not started"
-                .into(),
-        ),
-        room if room < needed => Some(format!(
-            "one allocation of the model needs {} MiB, and the largest machine-learning node has {} MiB for it: the model can be stored, but will not start there",
-            mib(needed),
-            mib(room)
-        )),
-        _ => None,
     }
 }
 
@@ -108,10 +141,13 @@ mod tests {
                 .collect();
             json!({ "nodes": nodes })
         };
-        assert!(memory_warning(&nodes(&[0, needed]), needed).is_none());
-        let warning = memory_warning(&nodes(&[0, 400 * mib]), needed).unwrap();
-        assert!(warning.contains("502 MiB") && warning.contains("400 MiB"), "{warning}");
-        assert!(memory_warning(&nodes(&[0]), needed).unwrap().contains("no machine-learning node"));
-        assert!(memory_warning(&json!({}), needed).is_none());
+        let room = |answer: &Value| Room::read(answer, needed);
+        assert!(room(&nodes(&[0, needed])).unwrap().has_room);
+        let small = room(&nodes(&[0, 400 * mib])).unwrap();
+        let text = small.to_string();
+        assert!(!small.has_room && text.contains("502 MiB") && text.contains("400 MiB"), "{text}");
+        let none = room(&nodes(&[0])).unwrap();
+        assert!(!none.has_room && none.to_string().contains("no machine-learning node"));
+        assert!(room(&json!({})).is_none());
     }
 }

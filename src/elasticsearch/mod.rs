@@ -27,6 +27,7 @@ pub use error::{ClientError, Left};
 pub use failure::Failure;
 pub use import::{Import, OnConflict, Outcome, Transaction};
 pub use interruption::{Interrupter, Interruption};
+pub use look::{Room, required_memory};
 pub use retry::Patience;
 pub use smoke::SmokeTest;
 pub use stats::{Deployment, Node, State};

@@ -3,31 +3,44 @@
 use super::Task;
 use crate::config::ModelConfig;
 
-/// The task that `architectures` in `config.json` points to. A sentence-transformers folder is an embedding model whatever its
-/// config says, for the library itself writes the class of the checkpoint that training began with.
+/// The task that `architectures` in `config.json` points to, and why. A sentence-transformers folder is an embedding model whatever
+/// its config says, for the library itself writes the class of the checkpoint that training began with.
 #[must_use]
-pub fn guess(config: &ModelConfig, sentence_transformers: bool) -> Option<Task> {
+pub fn guess(config: &ModelConfig, sentence_transformers: bool) -> Option<(Task, String)> {
     if sentence_transformers {
-        return Some(Task::TextEmbedding);
+        let reason = "modules.json makes it a model of sentence-transformers".to_owned();
+        return Some((Task::TextEmbedding, reason));
     }
-    let class = |part: &str| config.architectures.iter().any(|class| class.contains(part));
-    if class("MaskedLM") {
-        Some(Task::FillMask)
-    } else if class("TokenClassification") {
-        Some(Task::Ner)
-    } else if class("SequenceClassification") {
-        // One score is a reranker's, the three labels of natural language inference are zero-shot's.
-        let fits = |task: &Task| task.check_labels(&config.labels).is_ok();
-        let special = [Task::TextSimilarity, Task::ZeroShotClassification];
-        Some(special.into_iter().find(fits).unwrap_or(Task::TextClassification))
-    } else if class("QuestionAnswering") {
-        Some(Task::QuestionAnswering)
-    } else if class("DPRQuestionEncoder") || class("DPRContextEncoder") {
-        Some(Task::TextEmbedding)
-    } else {
-        None
+    let (class, task) = config.architectures.iter().find_map(|class| {
+        let known = CLASSES.iter().find(|(part, _)| class.contains(part))?;
+        Some((class, known.1))
+    })?;
+    let reason = format!("config.json names {class}");
+    if task != Task::TextClassification {
+        return Some((task, reason));
     }
+    // One score is a reranker's, the three labels of natural language inference are zero-shot's.
+    let fits = |task: &Task| task.check_labels(&config.labels).is_ok();
+    let special = [Task::TextSimilarity, Task::ZeroShotClassification];
+    let task = special.into_iter().find(fits).unwrap_or(task);
+    Some(match task {
+        Task::TextSimilarity => (task, format!("{reason} with a single score")),
+        Task::ZeroShotClassification => {
+            (task, format!("{reason} with the labels of natural language inference"))
+        }
+        other => (other, format!("{reason} with {} labels", config.labels.len())),
+    })
 }
+
+/// What a Transformers class is for, by a part of its name.
+const CLASSES: [(&str, Task); 6] = [
+    ("MaskedLM", Task::FillMask),
+    ("TokenClassification", Task::Ner),
+    ("SequenceClassification", Task::TextClassification),
+    ("QuestionAnswering", Task::QuestionAnswering),
+    ("DPRQuestionEncoder", Task::TextEmbedding),
+    ("DPRContextEncoder", Task::TextEmbedding),
+];
 
 #[cfg(test)]
 mod tests {
@@ -45,7 +58,7 @@ mod tests {
                 tokenizer_class: None,
                 labels: labels.iter().map(|&label| label.to_owned()).collect(),
             };
-            guess(&config, sentence_transformers)
+            guess(&config, sentence_transformers).map(|(task, _)| task)
         };
         assert_eq!(guessed("BertForMaskedLM", &[], false), Some(Task::FillMask));
         assert_eq!(guessed("MPNetForMaskedLM", &[], true), Some(Task::TextEmbedding));

@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::agreement::{COSINES, Measure};
 use super::pooling::pool;
 use super::{Definition, Facts};
-use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Module, PoolingConfig, PoolingMode};
 use crate::models::layers::{Activation, LayerNorm, Linear};
 use crate::models::{Dimensions, Head, Inputs, Output};
@@ -80,7 +80,7 @@ impl Embedder {
         Self { steps, size: base.hidden, parameter_bytes: 0 }
     }
 
-    /// Builds the modules behind a base model.
+    /// Builds the modules behind a base model. `open` opens the weights in a module's folder.
     ///
     /// # Errors
     /// When a module cannot be served, or its weights are missing or of another shape.
@@ -88,6 +88,7 @@ impl Embedder {
         files: &ModelFiles,
         modules: &[Module],
         base: Dimensions,
+        open: &dyn Fn(&ModelFiles) -> Result<Checkpoint, CheckpointError>,
     ) -> Result<Self, EmbedderError> {
         if base.output == Output::Row {
             return Err(EmbedderError::Module(
@@ -128,20 +129,22 @@ impl Embedder {
                     }
                     let activation = activation(folder, config.activation_function.as_deref())?;
                     size = config.out_features;
-                    let linear = weights(files, folder, &mut parameter_bytes, |checkpoint| {
-                        let weights = checkpoint.weights().sub("linear");
-                        let shape = [config.out_features, config.in_features];
-                        let bias = config.bias.then(|| weights.tensor("bias", &shape[..1]));
-                        Linear::new(weights.tensor("weight", &shape), bias)
-                    })?;
+                    let linear =
+                        weights(&files.sub(folder)?, open, &mut parameter_bytes, |checkpoint| {
+                            let weights = checkpoint.weights().sub("linear");
+                            let shape = [config.out_features, config.in_features];
+                            let bias = config.bias.then(|| weights.tensor("bias", &shape[..1]));
+                            Linear::new(weights.tensor("weight", &shape), bias)
+                        })?;
                     steps.push(Step::Dense(linear, activation));
                 }
                 Module::LayerNorm { folder, dimension } => {
                     fits(folder, *dimension, size)?;
-                    let norm = weights(files, folder, &mut parameter_bytes, |checkpoint| {
-                        let weights = checkpoint.weights().sub("norm");
-                        LayerNorm::load(&weights, *dimension, LAYER_NORM_EPSILON)
-                    })?;
+                    let norm =
+                        weights(&files.sub(folder)?, open, &mut parameter_bytes, |checkpoint| {
+                            let weights = checkpoint.weights().sub("norm");
+                            LayerNorm::load(&weights, *dimension, LAYER_NORM_EPSILON)
+                        })?;
                     steps.push(Step::LayerNorm(norm));
                 }
                 Module::Normalize => steps.push(Step::Normalize),
@@ -157,6 +160,32 @@ impl Embedder {
     #[must_use]
     pub fn size(&self) -> i64 {
         self.size
+    }
+
+    /// Whether every vector has length 1.
+    #[must_use]
+    pub fn is_normalized(&self) -> bool {
+        matches!(self.steps.last(), Some(Step::Normalize))
+    }
+
+    /// What happens to the base model's output, in words.
+    #[must_use]
+    pub fn steps(&self) -> Vec<String> {
+        let pooling = |mode: &PoolingMode| match mode {
+            PoolingMode::Cls => "first token",
+            PoolingMode::Max => "maximum over tokens",
+            PoolingMode::Mean => "mean over tokens",
+            PoolingMode::MeanSqrtLen => "sum over tokens by the root of their number",
+            PoolingMode::WeightedMean => "mean over tokens weighted by position",
+            PoolingMode::LastToken => "last token",
+        };
+        let step = |step: &Step| match step {
+            Step::Pool(modes) => modes.iter().map(pooling).collect::<Vec<_>>().join(" beside "),
+            Step::Dense(..) => "dense layer".to_owned(),
+            Step::LayerNorm(_) => "layer norm".to_owned(),
+            Step::Normalize => "length 1".to_owned(),
+        };
+        self.steps.iter().map(step).collect()
     }
 
     /// Bytes of the modules' own parameters.
@@ -192,12 +221,12 @@ impl Embedder {
 
 /// Loads a module's own weights, and adds their bytes to `bytes`.
 fn weights<T>(
-    files: &ModelFiles,
-    folder: &str,
+    folder: &ModelFiles,
+    open: &dyn Fn(&ModelFiles) -> Result<Checkpoint, CheckpointError>,
     bytes: &mut u64,
     load: impl FnOnce(&Checkpoint) -> T,
 ) -> Result<T, EmbedderError> {
-    let checkpoint = Checkpoint::open(&WeightFiles::find(&files.sub(folder)?)?)?;
+    let checkpoint = open(folder)?;
     let loaded = load(&checkpoint);
     *bytes += checkpoint.finish()?.1;
     Ok(loaded)

@@ -13,6 +13,7 @@ mod from_hub;
 mod fronts;
 mod graphs;
 mod import;
+mod inspect;
 mod interruptions;
 mod numbers;
 mod program;

@@ -140,12 +140,58 @@ impl Client {
         wanted: &Wanted<'_>,
         offset: u64,
     ) -> Result<(Response, Url), Failure> {
+        self.follow(wanted, (offset > 0).then(|| format!("bytes={offset}-"))).await
+    }
+
+    /// The first bytes of a file, `length` of them or all that it has. Nothing is stored, and nothing can be compared with the file's hash.
+    pub(super) async fn beginning(
+        &self,
+        wanted: &Wanted<'_>,
+        length: u64,
+    ) -> Result<Vec<u8>, HubError> {
+        let length = length.min(wanted.size);
+        let mut patience = self.patience();
+        loop {
+            match self.beginning_once(wanted, length).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(failure) => patience.after(failure).await?,
+            }
+        }
+    }
+
+    async fn beginning_once(&self, wanted: &Wanted<'_>, length: u64) -> Result<Vec<u8>, Failure> {
+        let Some(last) = length.checked_sub(1) else { return Ok(Vec::new()) };
+        let (mut response, url) = self.follow(wanted, Some(format!("bytes=0-{last}"))).await?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        // Who does not know ranges sends the whole file, of which no more is read.
+        while bytes.len() < length {
+            let chunk = response.chunk().await.map_err(|e| self.broken(&url, wanted.id, e))?;
+            let Some(chunk) = chunk else {
+                return Err(Failure::again(HubError::Unavailable {
+                    host: host(&url),
+                    what: wanted.path.to_owned(),
+                    reason: format!("it ends after {} of {length} bytes", bytes.len()),
+                }));
+            };
+            bytes.extend_from_slice(&chunk);
+        }
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    /// Asks for a file, or a range of it, wherever the hub sends one on to.
+    async fn follow(
+        &self,
+        wanted: &Wanted<'_>,
+        range: Option<String>,
+    ) -> Result<(Response, Url), Failure> {
         let mut parts: Vec<&str> = wanted.id.as_str().split('/').collect();
         parts.extend(["resolve", wanted.commit.as_str()]);
         parts.extend(wanted.path.split('/'));
         let mut url = self.settings.url(&parts);
         for _ in 0..MAX_HOPS {
-            let response = self.get(&url, (offset > 0).then_some(offset), wanted.id).await?;
+            let response = self.get(&url, range.as_deref(), wanted.id).await?;
             if self.settings.is_endpoint(&url) {
                 self.check_headers(response.headers(), wanted)?;
             }
@@ -170,13 +216,13 @@ impl Client {
     async fn get(
         &self,
         url: &Url,
-        offset: Option<u64>,
+        range: Option<&str>,
         id: &RepositoryId,
     ) -> Result<Response, Failure> {
         // What is checked are the file's own bytes and their number.
         let mut request = self.http.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-        if let Some(offset) = offset {
-            request = request.header(RANGE, format!("bytes={offset}-"));
+        if let Some(range) = range {
+            request = request.header(RANGE, range);
         }
         if let Some(token) = &self.settings.token
             && self.settings.is_endpoint(url)
@@ -192,7 +238,7 @@ impl Client {
         let response = request.send().await.map_err(|error| self.broken(url, id, error))?;
         // Not the query, which may be a signature.
         let (host, path) = (host(url), url.path());
-        tracing::debug!("GET {host}{path} from {}: {}", offset.unwrap_or(0), response.status());
+        tracing::debug!("GET {host}{path} {}: {}", range.unwrap_or("whole"), response.status());
         Ok(response)
     }
 

@@ -69,6 +69,28 @@ pub struct Snapshot {
     pub origin: Origin,
 }
 
+/// A model's small files in the cache, with a look at its weights.
+#[derive(Debug)]
+pub struct Glimpse {
+    /// The folder, laid out like a clone, mostly without the weights.
+    pub folder: PathBuf,
+    /// Where it all comes from.
+    pub origin: Origin,
+    /// The weights, but for those of modules; none if all are in the folder.
+    pub weights: Option<Vec<SeenWeights>>,
+}
+
+/// A file of weights that was not fetched.
+#[derive(Debug)]
+pub struct SeenWeights {
+    /// Its path in the repository.
+    pub path: String,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// Its first bytes with the whole header, for the format that has one.
+    pub header: Option<Vec<u8>>,
+}
+
 /// A repository at a commit.
 #[derive(Debug, Clone)]
 struct Repository {
@@ -241,6 +263,84 @@ impl Plan {
         }
         Ok(Snapshot { folder, files, origin })
     }
+
+    /// Brings the small files into the cache and reads of the weights no more than the headers, so that it takes a moment.
+    ///
+    /// # Errors
+    /// When a file cannot be had, or a header is not valid.
+    pub async fn glimpse(self) -> Result<Glimpse, HubError> {
+        /// Longer cards are not read.
+        const MAX_CARD: u64 = 1 << 20;
+        let Self { repository, files, listing, .. } = self;
+        let Repository { id, commit, cache } = &repository;
+        let origin = Origin { model_id: id.to_string(), commit: commit.to_string() };
+        let folder = cache.snapshot(commit);
+        let Some((client, listing)) = listing else {
+            return Ok(Glimpse { folder, origin, weights: None });
+        };
+        let entry = |path: &String| Some((path.clone(), listing.get(path)?.clone()));
+        let (weights, mut small): (Vec<String>, Vec<String>) =
+            files.into_iter().partition(|path| selection::is_weights(path));
+        small.extend(
+            listing.get(CARD).filter(|card| card.size <= MAX_CARD).map(|_| CARD.to_owned()),
+        );
+        let wanted: Vec<(String, Entry)> = small.iter().filter_map(entry).collect();
+        let missing = missing(&repository, &wanted).await?;
+        if !missing.is_empty() {
+            cache.prepare()?;
+            transfer_all(&client, &repository, missing, Progress::unless(true).files()).await?;
+        }
+        for (path, entry) in &wanted {
+            cache.link(commit, path, entry)?;
+        }
+        let weights: Vec<(String, Entry)> = weights.iter().filter_map(entry).collect();
+        let is_there = |(path, entry): &(String, Entry)| {
+            fs::metadata(folder.join(path)).is_ok_and(|data| data.len() == entry.size)
+        };
+        if weights.iter().all(is_there) {
+            return Ok(Glimpse { folder, origin, weights: None });
+        }
+        // Those of modules are in folders of their own, and few.
+        let transformer = weights.first().and_then(|(path, _)| path.rsplit_once('/'));
+        let transformer = transformer.map(|(folder, _)| folder.to_owned());
+        let mut seen = Vec::new();
+        for (path, Entry { size, digest }) in weights {
+            if path.rsplit_once('/').map(|(folder, _)| folder) != transformer.as_deref() {
+                continue;
+            }
+            let header = if path.ends_with(".safetensors") {
+                let wanted = Wanted { id, commit, path: &path, size, digest: &digest };
+                Some(header(&client, &wanted).await?)
+            } else {
+                None
+            };
+            seen.push(SeenWeights { path, size, header });
+        }
+        Ok(Glimpse { folder, origin, weights: Some(seen) })
+    }
+}
+
+/// The model card.
+const CARD: &str = "README.md";
+
+/// The header of a safetensors file, eight bytes of length before it. Where the length is none, as far as was read: whoever reads it
+/// will say what is wrong.
+async fn header(client: &Client, wanted: &Wanted<'_>) -> Result<Vec<u8>, HubError> {
+    /// Those of base models have some 20 to 60 kB.
+    const FIRST: u64 = 128 << 10;
+    /// What the format allows.
+    const MAX: u64 = 100_000_000;
+    let mut bytes = client.beginning(wanted, FIRST).await?;
+    let Some((length, _)) = bytes.split_first_chunk::<8>() else { return Ok(bytes) };
+    let length = u64::from_le_bytes(*length).saturating_add(8);
+    if length > MAX {
+        return Ok(bytes);
+    }
+    if length > FIRST {
+        bytes = client.beginning(wanted, length).await?;
+    }
+    bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+    Ok(bytes)
 }
 
 impl Snapshot {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::id::is_inside;
 use super::{HubError, RepositoryId};
+use crate::config::USAGE;
 
 /// A repository's files, at the hub or in the cache.
 pub(super) trait Contents {
@@ -82,6 +83,7 @@ pub(super) async fn select(
         modules = reader.json(MODULES).await?;
         files.push(MODULES.to_owned());
     }
+    files.extend(names.contains(USAGE).then(|| USAGE.to_owned()));
     let mut folders = Vec::new();
     for module in &modules {
         let path = module.path.trim_start_matches("./").trim_end_matches('/');
@@ -128,6 +130,11 @@ pub(super) async fn select(
     let mut seen = BTreeSet::new();
     files.retain(|path| seen.insert(path.clone()));
     Ok(Selected { files, config: read })
+}
+
+/// Whether one of the chosen files is weights.
+pub(super) fn is_weights(path: &str) -> bool {
+    path.ends_with(".safetensors") || path.ends_with(".bin")
 }
 
 /// Whether there is a vocabulary among the files.

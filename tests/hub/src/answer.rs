@@ -39,14 +39,16 @@ impl Answer {
     }
 
     /// A file, or what of it a range asks for.
-    pub(crate) fn file(content: &Bytes, from: Option<u64>) -> Self {
+    pub(crate) fn file(content: &Bytes, from: Option<u64>, to: Option<u64>) -> Self {
         let size = content.len();
         let whole = Some(content.clone());
-        let from = from.map(|from| usize::try_from(from).unwrap_or(usize::MAX));
+        let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let from = from.map(number);
+        let end = to.map_or(size, |to| number(to).saturating_add(1).min(size));
         let answer = match from {
             None => Self { whole, ..Self::new(200, content.clone()) },
-            Some(from) if from < size => Self { whole, ..Self::new(206, content.slice(from..)) }
-                .header("Content-Range", &format!("bytes {from}-{}/{size}", size - 1)),
+            Some(from) if from < end => Self { whole, ..Self::new(206, content.slice(from..end)) }
+                .header("Content-Range", &format!("bytes {from}-{}/{size}", end - 1)),
             Some(_) => Self::new(416, "").header("Content-Range", &format!("bytes */{size}")),
         };
         answer.header("Accept-Ranges", "bytes")

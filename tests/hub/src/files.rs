@@ -81,7 +81,7 @@ pub(crate) fn resolve_cache(state: &State, asked: &Asked, parts: &[String]) -> A
     if asked.if_none_match.as_deref() == Some(etag.as_str()) {
         return Answer::new(304, "").header("ETag", &etag);
     }
-    Answer::file(&file.content, asked.from)
+    Answer::file(&file.content, asked.from, asked.to)
         .header("ETag", &etag)
         .header("X-Repo-Commit", &repository.commit())
 }
@@ -104,7 +104,9 @@ pub(crate) fn cdn(state: &State, asked: &Asked) -> Answer {
     let repository = repositories.iter().find(|repository| repository.id == id);
     let mut files = repository.into_iter().flat_map(|repository| repository.files.values());
     match files.find(|file| file.large && file.sha256() == name) {
-        Some(file) => Answer::file(&file.content, asked.from).header("ETag", &other_etag(file)),
+        Some(file) => {
+            Answer::file(&file.content, asked.from, asked.to).header("ETag", &other_etag(file))
+        }
         None => Answer::new(404, "<Error><Code>NoSuchKey</Code></Error>"),
     }
 }

@@ -18,6 +18,8 @@ pub struct Request {
     pub authorization: Option<String>,
     /// The first byte asked for (`Range`).
     pub from: Option<u64>,
+    /// The last byte asked for, if one was named.
+    pub to: Option<u64>,
     /// The status of the answer.
     pub status: u16,
     pub(crate) sent: Arc<AtomicU64>,

@@ -83,6 +83,7 @@ pub(crate) struct Asked {
     pub path: String,
     pub authorization: Option<String>,
     pub from: Option<u64>,
+    pub to: Option<u64>,
     pub if_none_match: Option<String>,
 }
 
@@ -233,12 +234,15 @@ impl State {
         };
         // A proxy's client sends the whole address.
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let from = header(header::RANGE)
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let range = header(header::RANGE);
+        let range =
+            range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let (from, to) = range.unwrap_or_default();
         let asked = Asked {
             path,
             authorization: header(header::AUTHORIZATION),
-            from,
+            from: from.parse().ok(),
+            to: to.parse().ok(),
             if_none_match: header(header::IF_NONE_MATCH),
         };
         // For a proxy's client there are two hosts here.
@@ -331,6 +335,7 @@ impl State {
             path: asked.path.clone(),
             authorization: asked.authorization.clone(),
             from: asked.from,
+            to: asked.to,
             status,
             sent: Arc::clone(&sent),
         });

@@ -1,0 +1,44 @@
+//! `rust-eland inspect`.
+
+use clap::Args;
+
+use super::arguments::{ConnectionArguments, ModelArguments};
+use super::page::Page;
+use super::report::ReportArguments;
+use crate::elasticsearch::Client;
+use crate::error::Error;
+use crate::version::Target;
+
+#[derive(Debug, Args)]
+#[command(mut_arg("hub_model_id", |argument| argument.required(true)))]
+#[command(mut_group("cluster", |group| group.required(false)))]
+pub(super) struct InspectArguments {
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    report: ReportArguments,
+}
+
+impl InspectArguments {
+    /// Prints what an import would do. Fails, after that, if it would.
+    pub(super) async fn execute(self) -> Result<(), Error> {
+        let source = self.model.source()?;
+        let model_id = self.model.model_id()?;
+        let client = match self.connection.is_given() {
+            true => Some(Client::connect(self.connection.connection()?).await?),
+            false => None,
+        };
+        let target = client.as_ref().map_or(Target::Any, Client::target);
+        let (plan, origin) = self.model.plan(&source, target).await?;
+        let command = "rust-eland import".to_owned() + &self.model.as_options();
+        let mut page = Page::of_plan(model_id, self.model.title()?, origin, plan);
+        page.next = Some(command);
+        if let Some(client) = &client {
+            page.look_at(client, None).await;
+        }
+        self.report.print(&page)?;
+        page.into_result()
+    }
+}

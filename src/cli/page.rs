@@ -1,0 +1,398 @@
+//! A plan as people read it, and as programs do.
+
+use std::fmt::{Display, Write as _};
+
+use indicatif::{HumanBytes, HumanCount};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::report::Report;
+use crate::bundle::Bundle;
+use crate::conversion::{Plan, SIMILARITY};
+use crate::elasticsearch::{Client, ClientError, Room, required_memory};
+use crate::error::Error;
+use crate::model_id::ModelId;
+use crate::source::Origin;
+use crate::version::Version;
+
+/// What an import would do, without doing it.
+#[derive(Debug, Serialize)]
+pub(super) struct Page {
+    /// The id that the model would get.
+    model_id: String,
+    /// The model's own name.
+    title: String,
+    hub_model_id: Option<String>,
+    hub_commit: Option<String>,
+    #[serde(flatten)]
+    content: Content,
+    /// Bytes that a node needs for one allocation.
+    required_memory_bytes: Option<u64>,
+    cluster: Option<Cluster>,
+    /// The command that would do it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Content {
+    Plan(Box<Plan>),
+    Bundle(Finished),
+}
+
+/// A bundle that need not be made.
+#[derive(Debug, Serialize)]
+struct Finished {
+    definition_bytes: u64,
+    sha256: String,
+    vocabulary_size: usize,
+    #[serde(serialize_with = "as_text")]
+    minimum_version: Version,
+    configuration: Map<String, Value>,
+}
+
+fn as_text<S: serde::Serializer>(what: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(what)
+}
+
+/// What the cluster says.
+#[derive(Debug, Serialize)]
+struct Cluster {
+    version: String,
+    #[serde(flatten)]
+    room: Option<Room>,
+    /// Why the import would fail there.
+    #[serde(serialize_with = "as_problem")]
+    problem: Option<Error>,
+}
+
+fn as_problem<S: serde::Serializer>(problem: &Option<Error>, to: S) -> Result<S::Ok, S::Error> {
+    problem.as_ref().map(ToString::to_string).serialize(to)
+}
+
+impl Page {
+    pub(super) fn of_plan(
+        model_id: ModelId,
+        title: String,
+        origin: Option<Origin>,
+        plan: Plan,
+    ) -> Self {
+        let memory = plan.memory;
+        let metadata = plan.configuration.as_ref().and_then(|body| body.get("metadata"));
+        let required_memory_bytes = memory.map(|memory| {
+            required_memory(memory.definition_bytes, metadata.and_then(Value::as_object))
+        });
+        let (hub_model_id, hub_commit) =
+            origin.map(|origin| (origin.model_id, origin.commit)).unzip();
+        Self {
+            model_id: model_id.to_string(),
+            title,
+            hub_model_id,
+            hub_commit,
+            content: Content::Plan(Box::new(plan)),
+            required_memory_bytes,
+            cluster: None,
+            next: None,
+        }
+    }
+
+    pub(super) fn of_bundle(bundle: &Bundle) -> Self {
+        let length = (*bundle.definition.bytes).as_ref().len() as u64;
+        let metadata = bundle.configuration.get("metadata").and_then(Value::as_object);
+        let text = |key: &str| Some(metadata?.get(key)?.as_str()?.to_owned());
+        Self {
+            model_id: bundle.model_id.to_string(),
+            title: bundle.model_id.to_string(),
+            hub_model_id: text("hub_model_id"),
+            hub_commit: text("hub_commit"),
+            required_memory_bytes: Some(required_memory(length, metadata)),
+            content: Content::Bundle(Finished {
+                definition_bytes: length,
+                sha256: bundle.definition.sha256.clone(),
+                vocabulary_size: bundle.vocabulary.vocabulary.len(),
+                minimum_version: bundle.minimum_version,
+                configuration: bundle.configuration.clone(),
+            }),
+            cluster: None,
+            next: None,
+        }
+    }
+
+    /// Adds what the cluster says. `problem` is what was found there already.
+    pub(super) async fn look_at(&mut self, client: &Client, problem: Option<Error>) {
+        let (definition, needed, configuration) = match &self.content {
+            Content::Plan(plan) => (
+                plan.memory.map(|memory| memory.definition_bytes),
+                plan.minimum_version,
+                plan.configuration.as_ref(),
+            ),
+            Content::Bundle(bundle) => (
+                Some(bundle.definition_bytes),
+                Some(bundle.minimum_version),
+                Some(&bundle.configuration),
+            ),
+        };
+        let metadata = configuration.and_then(|body| body.get("metadata")?.as_object());
+        let room = match definition {
+            Some(definition) => client.room(definition, metadata).await,
+            None => None,
+        };
+        if let Some(room) = &room {
+            self.required_memory_bytes = Some(room.required_bytes);
+        }
+        let unsupported = || {
+            let error: Result<(), ClientError> = needed.map_or(Ok(()), |it| client.require(it));
+            error.err().map(Error::from)
+        };
+        self.cluster = Some(Cluster {
+            version: client.target().to_string(),
+            room,
+            problem: problem.or_else(unsupported),
+        });
+    }
+
+    /// Fails if the import would.
+    pub(super) fn into_result(self) -> Result<(), Error> {
+        if let Content::Plan(plan) = self.content
+            && let Some(problem) = plan.problem
+        {
+            return Err(problem.into());
+        }
+        self.cluster.and_then(|cluster| cluster.problem).map_or(Ok(()), Err)
+    }
+}
+
+/// Lines of a name and what there is to say, under headings.
+#[derive(Default)]
+struct Sheet(String);
+
+impl Sheet {
+    fn heading(&mut self, text: &str) {
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "\n\n{text}");
+    }
+
+    fn line(&mut self, name: &str, value: impl Display) {
+        let _ = write!(self.0, "\n  {name:<15} {value}");
+    }
+
+    fn some(&mut self, name: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.line(name, value);
+        }
+    }
+
+    /// A configuration, as JSON.
+    fn configuration(&mut self, id: &str, body: &Map<String, Value>, is_estimated: bool) {
+        let note = if is_estimated { ", memory estimated" } else { "" };
+        self.heading(&format!("Configuration (PUT _ml/trained_models/{id}{note})"));
+        let text = serde_json::to_string_pretty(body).unwrap_or_default();
+        text.lines().for_each(|line| {
+            let _ = write!(self.0, "\n  {line}");
+        });
+    }
+}
+
+impl Report for Page {
+    fn text(&self) -> String {
+        let mut sheet = Sheet(self.title.clone());
+        if let (Some(id), Some(commit)) = (&self.hub_model_id, &self.hub_commit) {
+            let _ = write!(sheet.0, "\n  {id} at commit {commit}");
+        }
+        match &self.content {
+            Content::Plan(plan) => {
+                describe(plan, &mut sheet);
+                self.needs(
+                    plan.minimum_version,
+                    plan.memory.map(|it| it.definition_bytes),
+                    true,
+                    &mut sheet,
+                );
+            }
+            Content::Bundle(bundle) => {
+                sheet.heading("What it is");
+                sheet.line("bundle", "finished, with nothing left to be made");
+                sheet.line("sha256", &bundle.sha256);
+                sheet.line(
+                    "vocabulary",
+                    format!("{} tokens", HumanCount(bundle.vocabulary_size as u64)),
+                );
+                self.needs(
+                    Some(bundle.minimum_version),
+                    Some(bundle.definition_bytes),
+                    false,
+                    &mut sheet,
+                );
+            }
+        }
+        if let Some(cluster) = &self.cluster {
+            sheet.heading("Cluster");
+            sheet.line("version", &cluster.version);
+            sheet.some("room", cluster.room.as_ref());
+            let would = if cluster.problem.is_some() { "no (see below)" } else { "yes" };
+            sheet.line("would be taken", would);
+        }
+        let (configuration, warnings, is_estimated) = match &self.content {
+            Content::Plan(plan) => (plan.configuration.as_ref(), &plan.warnings[..], true),
+            Content::Bundle(bundle) => (Some(&bundle.configuration), &[][..], false),
+        };
+        if !warnings.is_empty() {
+            sheet.heading("Mind");
+            for warning in warnings {
+                let _ = write!(sheet.0, "\n  - {warning}");
+            }
+        }
+        if let Some(body) = configuration {
+            sheet.configuration(&self.model_id, body, is_estimated);
+        }
+        if let Some(next) = self.next.as_ref().filter(|_| configuration.is_some()) {
+            sheet.heading("Next");
+            let _ = write!(sheet.0, "\n  {next}");
+        }
+        sheet.0
+    }
+}
+
+impl Page {
+    fn needs(
+        &self,
+        oldest: Option<Version>,
+        definition: Option<u64>,
+        is_estimated: bool,
+        sheet: &mut Sheet,
+    ) {
+        let Some(oldest) = oldest else { return };
+        let note = if is_estimated { " (estimated; the import measures it)" } else { "" };
+        sheet.heading(&format!("What it will need{note}"));
+        sheet.line("Elasticsearch", format!("{oldest} or later"));
+        sheet.some("definition", definition.map(HumanBytes));
+        if let Content::Plan(plan) = &self.content
+            && let Some(memory) = plan.memory
+        {
+            let per_allocation = HumanBytes(memory.per_allocation_bytes);
+            sheet.line(
+                "per allocation",
+                format!("{per_allocation} beside the model, at the longest input"),
+            );
+        }
+        if let Some(required) = self.required_memory_bytes {
+            sheet.line(
+                "memory",
+                format!("{} on a node, for the first allocation", HumanBytes(required)),
+            );
+        }
+    }
+}
+
+fn describe(plan: &Plan, sheet: &mut Sheet) {
+    sheet.heading("What it is");
+    let classes = match &plan.classes[..] {
+        [] => String::new(),
+        classes => format!(" ({})", classes.join(", ")),
+    };
+    let model_type = plan.model_type.as_deref().unwrap_or("not named in config.json");
+    sheet.line("architecture", format!("{model_type}{classes}"));
+    let by = |name: &str| format!(" ({name} in config_sentence_transformers.json)");
+    if let Some(parameters) = plan.parameters {
+        let text = match parameters.stored {
+            None => format!("{}, by config.json", million(parameters.used)),
+            Some(stored) if stored > parameters.used && plan.task.is_some() => {
+                format!("{}, of which the task uses {}", million(stored), million(parameters.used))
+            }
+            Some(stored) => million(stored),
+        };
+        sheet.line("parameters", text);
+    }
+    if let Some(weights) = &plan.weights {
+        let files = match weights.files {
+            1 => String::new(),
+            files => format!(" in {files} files"),
+        };
+        let kind = weights.number_type.map(|kind| format!("{kind}, ")).unwrap_or_default();
+        let size = HumanBytes(weights.bytes);
+        let note = if weights.looked_at {
+            ""
+        } else {
+            "; only the whole file tells its tensors, so none was read"
+        };
+        sheet.line("weights", format!("{}, {kind}{size}{files}{note}", weights.format));
+    }
+    if let Some(tokenizer) = &plan.tokenizer {
+        let case = match tokenizer.lower_case {
+            Some(true) => ", lower-cases",
+            Some(false) => ", keeps case",
+            None => "",
+        };
+        let size = HumanCount(tokenizer.vocabulary_size as u64);
+        sheet.line("tokenizer", format!("{}, {size} tokens{case}", tokenizer.kind));
+    }
+    if let (Some(tokens), Some(reason)) = (plan.max_length, plan.max_length_reason) {
+        sheet.line("longest input", format!("{} tokens, by {reason}", HumanCount(tokens.into())));
+    }
+    if !plan.languages.is_empty() {
+        sheet.line("languages", shortened(&plan.languages));
+    }
+
+    sheet.heading("What it can do");
+    let names = |tasks: &[crate::tasks::Task]| {
+        let names: Vec<_> = tasks.iter().map(|task| task.name()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    };
+    match &plan.tasks {
+        Some(tasks) => sheet.line("tasks", names(tasks)),
+        None if plan.weights.is_some() && plan.tokenizer.is_some() => {
+            sheet.line("tasks", "not known before the weights are fetched");
+        }
+        None => {}
+    }
+    match (plan.task, &plan.task_reason) {
+        (Some(task), Some(reason)) => sheet.line("chosen", format!("{task}: {reason}")),
+        _ => sheet.line("chosen", "none (see below)"),
+    }
+    if let Some(embedding) = &plan.embedding {
+        let steps = match &embedding.pooling[..] {
+            [] => "as the model makes it".to_owned(),
+            steps => steps.join(", then "),
+        };
+        sheet.line("embedding", format!("{} numbers: {steps}", embedding.size));
+        let similarity = match (embedding.similarity, &plan.usage.similarity) {
+            (Some(similarity), Some(named)) if similarity == named => {
+                similarity.to_owned() + &by("similarity_fn_name")
+            }
+            (Some(similarity), Some(named)) => {
+                format!("{similarity}, the model's {named}{}", by("similarity_fn_name"))
+            }
+            _ => "cosine (the model's files name none)".to_owned(),
+        };
+        sheet.line(SIMILARITY, similarity);
+    }
+    let quoted = |prompt: &Option<String>| prompt.as_ref().map(|prompt| format!("{prompt:?}"));
+    let usage = &plan.usage;
+    if usage.query_prompt.is_some() || usage.document_prompt.is_some() {
+        sheet.some("query prompt", quoted(&usage.query_prompt));
+        sheet.some("document prompt", quoted(&usage.document_prompt));
+        let sent = plan.configuration.as_ref().is_some_and(|it| it.contains_key("prefix_strings"));
+        let note =
+            if sent { "sent as prefix_strings" } else { "not sent unless --prompts is given" };
+        sheet.line("prompts", note);
+    }
+}
+
+/// A number of parameters, as people say it.
+fn million(count: u64) -> String {
+    if count < 1_000_000 {
+        return HumanCount(count).to_string();
+    }
+    format!("{:.1} million", count as f64 / 1e6)
+}
+
+/// The first few of many.
+fn shortened(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    text
+}

@@ -1,0 +1,200 @@
+//! What a model's small files say of it: all that can be known without its weights.
+
+use serde_json::Value;
+
+use super::{ConversionError, Options};
+use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
+use crate::config::{ModelConfig, SentenceTransformers, Usage};
+use crate::models::{Architecture, Blueprint, ConfigError, Dimensions, Model};
+use crate::source::{ModelFiles, SourceError};
+use crate::tasks::{Task, guess};
+use crate::timings::stage;
+use crate::tokenizer::Tokenizer;
+
+/// Configuration, sizes and tokenizer.
+pub(super) struct Description {
+    /// The whole model.
+    pub(super) files: ModelFiles,
+    /// The folder of the transformer in it.
+    pub(super) folder: ModelFiles,
+    pub(super) config: ModelConfig,
+    pub(super) architecture: &'static Architecture,
+    pub(super) dimensions: Dimensions,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) sentence_transformers: Option<SentenceTransformers>,
+    pub(super) usage: Usage,
+}
+
+/// Opens the weights of a sentence-transformers module.
+pub(super) type OpenModule<'a> = dyn Fn(&ModelFiles) -> Result<Checkpoint, CheckpointError> + 'a;
+
+/// A model, and what was read of a checkpoint for it.
+pub(super) struct Loaded {
+    pub(super) model: Box<dyn Model>,
+    /// The name of the checkpoint's file.
+    pub(super) file: String,
+    pub(super) unused: Vec<String>,
+    pub(super) bytes: u64,
+}
+
+/// The longest input, and what decides it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) tokens: u32,
+    pub(super) by: &'static str,
+}
+
+impl Description {
+    pub(super) fn read(files: &ModelFiles) -> Result<Self, ConversionError> {
+        let sentence_transformers = SentenceTransformers::read(files)?;
+        let root = sentence_transformers.as_ref().map_or("", |st| st.transformer.as_str());
+        let folder = files.sub(root)?;
+        let config = ModelConfig::read(&folder)?;
+        let architecture = architecture(&config)?;
+        let dimensions = (architecture.dimensions)(&config.json)?;
+        let mut tokenizer =
+            stage("reading the tokenizer").in_scope(|| Tokenizer::read(&folder, &config))?;
+        tokenizer.check_embeddings(dimensions.vocabulary)?;
+        let usage = Usage::read(files)?;
+        let files = files.clone();
+        Ok(Self {
+            files,
+            folder,
+            config,
+            architecture,
+            dimensions,
+            tokenizer,
+            sentence_transformers,
+            usage,
+        })
+    }
+
+    /// What the model seems to be for, and why.
+    pub(super) fn guess(&self, options: &Options) -> Option<(Task, String)> {
+        // As eland does, for repositories of the library that lack modules.json.
+        let of_library = options
+            .origin
+            .as_ref()
+            .is_some_and(|origin| origin.model_id.starts_with("sentence-transformers/"));
+        match guess(&self.config, self.sentence_transformers.is_some()) {
+            Some((Task::FillMask, _)) | None if of_library => {
+                Some((Task::TextEmbedding, "it is a repository of sentence-transformers".into()))
+            }
+            guessed => guessed,
+        }
+    }
+
+    /// The tasks for which a checkpoint has labels and all weights.
+    pub(super) fn servable(&self, survey: &Checkpoint) -> Vec<Task> {
+        Task::ALL.into_iter().filter(|task| self.load(*task, false, survey).is_ok()).collect()
+    }
+
+    /// Builds the model under a task's head.
+    pub(super) fn load(
+        &self,
+        task: Task,
+        quantize: bool,
+        checkpoint: &Checkpoint,
+    ) -> Result<Loaded, ConversionError> {
+        let Self { config, architecture, .. } = self;
+        task.check_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
+            task,
+            reason,
+            can: Vec::new(),
+        })?;
+        let labels = i64::try_from(config.labels.len()).unwrap_or(i64::MAX);
+        let blueprint = Blueprint { config: &config.json, head: task.head(), labels, quantize };
+        let weights = checkpoint.weights().spelled(architecture.spellings);
+        let model = (architecture.load)(&weights, blueprint)?;
+        let (unused, bytes) = checkpoint.finish()?;
+        Ok(Loaded { model, file: checkpoint.file_name(), unused, bytes })
+    }
+}
+
+/// Says which tasks a model can serve instead of the one that it cannot.
+pub(super) fn as_wrong_task(
+    error: ConversionError,
+    task: Task,
+    can: &dyn Fn() -> Vec<Task>,
+) -> ConversionError {
+    let reason = match error {
+        ConversionError::WrongTask { reason, .. } => reason,
+        ConversionError::Checkpoint(CheckpointError::Weights { .. })
+        | ConversionError::Config(ConfigError::NoHead(..)) => error.to_string(),
+        other => return other,
+    };
+    ConversionError::WrongTask { task, reason, can: can() }
+}
+
+fn architecture(config: &ModelConfig) -> Result<&'static Architecture, ConversionError> {
+    let found = config.model_type.as_deref().unwrap_or("(none)");
+    Architecture::find(found, &config.architectures).ok_or_else(|| {
+        let (found, known) = (found.to_owned(), Architecture::model_types());
+        match (Architecture::why_not(&found), config.own_code()) {
+            (Some(reason), _) => ConversionError::Unservable(found, reason),
+            (None, Some(class)) => {
+                ConversionError::OwnCode { found, class: class.to_owned(), known }
+            }
+            (None, None) => ConversionError::ModelType { found, known },
+        }
+    })
+}
+
+/// Checks by `config.json` alone that a model's architecture can be built: before anything large is fetched.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_architecture(config: &Value) -> Result<(), ConversionError> {
+    let config = ModelConfig::parse(config.clone())
+        .map_err(|source| SourceError::Json { path: "config.json".into(), source })?;
+    architecture(&config).map(drop)
+}
+
+/// Refuses a folder with nothing but an adapter, which has no weights of its own.
+pub(super) fn refuse_adapter(files: &ModelFiles) -> Result<(), ConversionError> {
+    #[derive(serde::Deserialize)]
+    struct Adapter {
+        base_model_name_or_path: Option<String>,
+    }
+    if !matches!(WeightFiles::find(files), Err(CheckpointError::NoWeights { .. })) {
+        return Ok(());
+    }
+    match files.json::<Adapter>("adapter_config.json")? {
+        None => Ok(()),
+        Some(adapter) => Err(ConversionError::Adapter {
+            folder: files.folder().to_owned(),
+            base: adapter.base_model_name_or_path,
+        }),
+    }
+}
+
+impl Limit {
+    /// The smallest of what the tokenizer, sentence-transformers and the position table allow, and what the task sends. The user's own
+    /// number stands for all but the table.
+    pub(super) fn of(
+        task: Task,
+        options: &Options,
+        tokenizer: &Tokenizer,
+        max_seq_length: Option<u32>,
+        dimensions: Dimensions,
+    ) -> Result<Self, ConversionError> {
+        let positions = u32::try_from(dimensions.positions).unwrap_or(u32::MAX);
+        let table = Self { tokens: positions, by: "max_position_embeddings in config.json" };
+        Ok(match options.max_length {
+            Some(asked) if asked > positions => {
+                return Err(ConversionError::Length { asked, positions });
+            }
+            Some(tokens) => Self { tokens, by: "--max-model-input-length" },
+            None => [
+                Some(table),
+                tokenizer.max_length.map(|tokens| Self { tokens, by: "tokenizer_config.json" }),
+                max_seq_length.map(|tokens| Self { tokens, by: "sentence_bert_config.json" }),
+                task.max_sequence_length().map(|tokens| Self { tokens, by: "the task" }),
+            ]
+            .into_iter()
+            .flatten()
+            .min_by_key(|limit| limit.tokens)
+            .unwrap_or(table),
+        })
+    }
+}

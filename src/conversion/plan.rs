@@ -1,0 +1,375 @@
+//! What would be made of a model, told before anything large is read or made.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+use tch::Kind;
+
+use super::description::{Description, as_wrong_task, refuse_adapter};
+use super::{Conversion, ConversionError, Options, Saved};
+use crate::checkpoint::{Checkpoint, Format, WeightFiles};
+use crate::config::{ModelConfig, SentenceTransformers, Usage};
+use crate::source::ModelFiles;
+use crate::tasks::Task;
+use crate::torchscript::operations;
+use crate::version::Version;
+
+/// Where a model's weights can be looked at.
+#[derive(Debug)]
+pub enum WeightsSeen {
+    /// In the model's folder.
+    Folder,
+    /// Elsewhere: the size of each file and, of safetensors, the header.
+    Elsewhere(Vec<(PathBuf, u64, Option<Vec<u8>>)>),
+}
+
+/// What a model is, and what an import would make of it. What is not known is null.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// `model_type` in `config.json`.
+    pub model_type: Option<String>,
+    /// The Transformers classes that it was saved from.
+    pub classes: Vec<String>,
+    /// Languages, as the model card names them.
+    pub languages: Vec<String>,
+    /// The files with its weights.
+    pub weights: Option<PlannedWeights>,
+    /// Numbers that it has learned, those of the task that would be chosen first.
+    pub parameters: Option<Parameters>,
+    /// Its tokenizer.
+    pub tokenizer: Option<PlannedTokenizer>,
+    /// The tasks that it can serve; null if its weights could not be looked at.
+    #[serde(serialize_with = "names")]
+    pub tasks: Option<Vec<Task>>,
+    /// The task that it would get.
+    #[serde(serialize_with = "name")]
+    pub task: Option<Task>,
+    /// Why that one.
+    pub task_reason: Option<String>,
+    /// The longest input in tokens.
+    pub max_length: Option<u32>,
+    /// What decides it.
+    pub max_length_reason: Option<&'static str>,
+    /// What its files say of queries, documents and similarity.
+    pub usage: PlannedUsage,
+    /// How tokens become one vector, and its width.
+    pub embedding: Option<PlannedEmbedding>,
+    /// What it will need.
+    pub memory: Option<PlannedMemory>,
+    /// The oldest Elasticsearch that can serve it.
+    #[serde(serialize_with = "shown")]
+    pub minimum_version: Option<Version>,
+    /// The body of the request that would create it, with estimates of what only the finished model tells.
+    pub configuration: Option<Map<String, Value>>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// Why it cannot be imported.
+    #[serde(serialize_with = "shown")]
+    pub problem: Option<ConversionError>,
+}
+
+/// The files with the weights.
+#[derive(Debug, Serialize)]
+pub struct PlannedWeights {
+    /// `safetensors` or `pytorch`.
+    pub format: &'static str,
+    /// How many files.
+    pub files: usize,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// The type of most numbers.
+    pub number_type: Option<&'static str>,
+    /// Whether they were looked at; if not, they are in a format that must be fetched whole for it.
+    pub looked_at: bool,
+}
+
+/// How many numbers a model has learned.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Parameters {
+    /// Those that the task uses.
+    pub used: u64,
+    /// Those in the files.
+    pub stored: Option<u64>,
+}
+
+/// The tokenizer.
+#[derive(Debug, Serialize)]
+pub struct PlannedTokenizer {
+    /// Its name in the API.
+    pub kind: &'static str,
+    /// Tokens that are uploaded.
+    pub vocabulary_size: usize,
+    /// Whether text is lower-cased, where the server is told.
+    pub lower_case: Option<bool>,
+}
+
+/// What a model's own files declare about its use.
+#[derive(Debug, Default, Serialize)]
+pub struct PlannedUsage {
+    /// Goes before a query.
+    pub query_prompt: Option<String>,
+    /// Goes before what is searched.
+    pub document_prompt: Option<String>,
+    /// How embeddings are compared, in the model's words.
+    pub similarity: Option<String>,
+}
+
+/// The embedding.
+#[derive(Debug, Serialize)]
+pub struct PlannedEmbedding {
+    /// Its width.
+    pub size: u64,
+    /// How tokens become one vector.
+    pub pooling: Vec<String>,
+    /// Similarity in a `dense_vector` field.
+    pub similarity: Option<&'static str>,
+}
+
+/// Bytes, all estimated: those of the finished model are measured when it is imported.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PlannedMemory {
+    /// The definition.
+    pub definition_bytes: u64,
+    /// What a deployment holds once.
+    pub per_deployment_bytes: u64,
+    /// What each allocation holds beside it, at the longest input.
+    pub per_allocation_bytes: u64,
+}
+
+fn name<S: Serializer>(task: &Option<Task>, to: S) -> Result<S::Ok, S::Error> {
+    task.map(Task::name).serialize(to)
+}
+
+fn names<S: Serializer>(tasks: &Option<Vec<Task>>, to: S) -> Result<S::Ok, S::Error> {
+    let names = tasks.as_ref().map(|tasks| tasks.iter().map(|task| task.name()).collect());
+    <Option<Vec<&str>>>::serialize(&names, to)
+}
+
+fn shown<S: Serializer>(what: &Option<impl ToString>, to: S) -> Result<S::Ok, S::Error> {
+    what.as_ref().map(ToString::to_string).serialize(to)
+}
+
+impl Plan {
+    /// Looks at a model's small files, and at the names and shapes of its weights where these are at hand. `title` names it in its
+    /// description. What stands against an import is part of the plan.
+    ///
+    /// # Errors
+    /// When there is no `config.json` that says what the model is.
+    pub fn read(
+        files: &ModelFiles,
+        seen: &WeightsSeen,
+        options: Options,
+        title: &str,
+    ) -> Result<Self, ConversionError> {
+        if matches!(seen, WeightsSeen::Folder) {
+            refuse_adapter(files)?;
+        }
+        let config = match SentenceTransformers::read(files) {
+            Ok(Some(st)) => ModelConfig::read(&files.sub(&st.transformer)?)?,
+            _ => ModelConfig::read(files)?,
+        };
+        let mut plan = Self {
+            model_type: config.model_type,
+            classes: config.architectures,
+            languages: languages(files),
+            weights: None,
+            parameters: None,
+            tokenizer: None,
+            tasks: None,
+            task: None,
+            task_reason: None,
+            max_length: None,
+            max_length_reason: None,
+            usage: PlannedUsage::default(),
+            embedding: None,
+            memory: None,
+            minimum_version: None,
+            configuration: None,
+            warnings: Vec::new(),
+            problem: None,
+        };
+        plan.problem = plan.fill(files, seen, options, title).err();
+        Ok(plan)
+    }
+
+    /// Fills in as much as can be known.
+    fn fill(
+        &mut self,
+        files: &ModelFiles,
+        seen: &WeightsSeen,
+        options: Options,
+        title: &str,
+    ) -> Result<(), ConversionError> {
+        if files.find("adapter_config.json")?.is_some() {
+            self.warnings.push(
+                "there is an adapter too (adapter_config.json), which is not applied: what is imported are the weights as they are"
+                    .into(),
+            );
+        }
+        let usage = Usage::read(files)?;
+        self.usage = PlannedUsage {
+            query_prompt: usage.query().map(str::to_owned),
+            document_prompt: usage.document().map(str::to_owned),
+            similarity: usage.similarity.clone(),
+        };
+        let root = SentenceTransformers::read(files)?.map_or(String::new(), |st| st.transformer);
+        let survey = self.survey(&files.sub(&root)?, seen)?;
+
+        let mut description = Description::read(files)?;
+        let tokenizer = &description.tokenizer;
+        self.tokenizer = Some(PlannedTokenizer {
+            kind: tokenizer.kind.name(),
+            vocabulary_size: tokenizer.vocabulary.vocabulary.len(),
+            lower_case: tokenizer.settings.get("do_lower_case").and_then(Value::as_bool),
+        });
+        // Nothing is taken for granted of weights that were not looked at.
+        self.tasks = survey.as_ref().map(|survey| description.servable(survey));
+        let survey = survey.unwrap_or_else(Checkpoint::outline);
+        let can = || description.servable(&survey);
+        let (task, reason) = match options.task {
+            Some(task) => (task, "--task-type asks for it".to_owned()),
+            None => {
+                description.guess(&options).ok_or_else(|| ConversionError::NoTask { can: can() })?
+            }
+        };
+        let quantize = options.quantize.is_some();
+        let loaded = description
+            .load(task, quantize, &survey)
+            .map_err(|error| as_wrong_task(error, task, &can))?;
+        (self.task, self.task_reason) = (Some(task), Some(reason));
+        let (unused, bytes, file) = (loaded.unused, loaded.bytes, loaded.file);
+        let dimensions = description.dimensions;
+
+        // What is live in a pass does not depend on the number of layers, nor on what the weights are.
+        if let Some(fields) = description.config.json.as_object_mut() {
+            let layers = fields.iter_mut().filter(|(name, _)| name.ends_with("layers"));
+            layers.filter(|(_, n)| n.as_i64() > Some(1)).for_each(|(_, n)| *n = 1.into());
+        }
+        let mut loaded = description.load(task, quantize, &Checkpoint::sketch())?;
+        (loaded.unused, loaded.bytes, loaded.file) = (unused, bytes, file);
+        let open = |_: &ModelFiles| Ok(Checkpoint::sketch());
+        let conversion = Conversion::of(description, task, loaded, options, &open)?;
+        self.max_length = Some(conversion.limit.tokens);
+        self.max_length_reason = Some(conversion.limit.by);
+        self.minimum_version = Some(conversion.minimum_version());
+        self.warnings.extend(conversion.notes().iter().cloned());
+        if let Some(embedder) = &conversion.network.embedder {
+            self.embedding = Some(PlannedEmbedding {
+                size: embedder.size().try_into().unwrap_or_default(),
+                pooling: embedder.steps(),
+                similarity: conversion.similarity,
+            });
+        }
+        let bytes = conversion.parameter_bytes();
+        let stored = self.parameters.and_then(|parameters| parameters.stored);
+        self.parameters = Some(Parameters { used: bytes / 4, stored });
+        let module = conversion.trace_float()?;
+        operations::check(&module.operations()?)?;
+        // Quantizing leaves the table of embeddings as it is, and a quarter of nearly all else.
+        let table = dimensions.vocabulary.saturating_mul(dimensions.hidden).saturating_mul(4);
+        let table = bytes.min(table.try_into().unwrap_or_default());
+        let held = if quantize { table + (bytes - table) / 4 } else { bytes };
+        let memory = PlannedMemory {
+            definition_bytes: held.saturating_add(CODE),
+            per_deployment_bytes: held,
+            per_allocation_bytes: conversion.peak_memory(&module)?,
+        };
+        self.memory = Some(memory);
+        self.configuration = Some(conversion.configuration(
+            title,
+            &Saved {
+                per_deployment_memory_bytes: memory.per_deployment_bytes,
+                per_allocation_memory_bytes: memory.per_allocation_bytes,
+                quantization: None,
+            },
+        ));
+        conversion.check_target()
+    }
+
+    /// Looks at the weights. Nothing where only the whole files would tell.
+    fn survey(
+        &mut self,
+        folder: &ModelFiles,
+        seen: &WeightsSeen,
+    ) -> Result<Option<Checkpoint>, ConversionError> {
+        let (format, sizes, survey) = match seen {
+            WeightsSeen::Folder => {
+                let weights = WeightFiles::find(folder)?;
+                let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |data| data.len());
+                let sizes: Vec<u64> = weights.shards.iter().map(size).collect();
+                (weights.format, sizes, Some(Checkpoint::survey(&weights)?))
+            }
+            WeightsSeen::Elsewhere(files) => {
+                let sizes = files.iter().map(|(_, size, _)| *size).collect();
+                let headers = files
+                    .iter()
+                    .map(|(path, size, header)| Some((path.clone(), header.clone()?, *size)));
+                match headers.collect::<Option<Vec<_>>>() {
+                    Some(headers) => {
+                        let path = match &headers[..] {
+                            [(path, ..)] => path.clone(),
+                            _ => Path::new("model.safetensors.index.json").to_owned(),
+                        };
+                        let survey = Checkpoint::survey_headers(path, &headers)?;
+                        (Format::Safetensors, sizes, Some(survey))
+                    }
+                    None => (Format::Pytorch, sizes, None),
+                }
+            }
+        };
+        let known = survey.as_ref().map(Checkpoint::parameters);
+        self.weights = Some(PlannedWeights {
+            format: match format {
+                Format::Safetensors => "safetensors",
+                Format::Pytorch => "pytorch",
+            },
+            files: sizes.len(),
+            bytes: sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size)),
+            number_type: known.and_then(|(kind, _)| kind).map(number_type),
+            looked_at: survey.is_some(),
+        });
+        self.parameters =
+            known.map(|(_, stored)| Parameters { used: stored, stored: Some(stored) });
+        Ok(survey)
+    }
+}
+
+/// Bytes of an archive beside its weights, about.
+const CODE: u64 = 64 << 10;
+
+fn number_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Half => "float16",
+        Kind::BFloat16 => "bfloat16",
+        Kind::Double => "float64",
+        _ => "float32",
+    }
+}
+
+/// The languages that the card's front matter names.
+fn languages(files: &ModelFiles) -> Vec<String> {
+    let Ok(Some(card)) = files.text("README.md") else { return Vec::new() };
+    let mut lines = card.trim_start_matches('\u{feff}').lines();
+    if lines.next().map(str::trim_end) != Some("---") {
+        return Vec::new();
+    }
+    let mut lines = lines.take_while(|line| line.trim_end() != "---");
+    let Some(value) = lines.find_map(|line| line.strip_prefix("language:")) else {
+        return Vec::new();
+    };
+    let code = |text: &'_ str| text.split('#').next().unwrap_or_default().trim().to_owned();
+    let inline = code(value);
+    let words: Vec<String> = if inline.is_empty() {
+        lines.map_while(|line| line.trim_start().strip_prefix("- ")).map(code).collect()
+    } else {
+        inline.trim_matches(['[', ']']).split(',').map(code).collect()
+    };
+    let clean = |word: String| word.trim_matches(['"', '\'']).to_owned();
+    let is_name = |word: &String| {
+        !word.is_empty()
+            && word.len() <= 32
+            && word.chars().all(|c| c.is_alphanumeric() || "-_ ".contains(c))
+    };
+    words.into_iter().map(clean).filter(is_name).collect()
+}
