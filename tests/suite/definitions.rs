@@ -18,11 +18,11 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/definitions").join(name)
 }
 
-fn vocabulary() -> Value {
+pub fn vocabulary() -> Value {
     json!({"vocabulary": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d", "e", "f", "g"]})
 }
 
-fn configuration() -> Value {
+pub fn configuration() -> Value {
     json!({
         "description": "by hand",
         "input": {"field_names": ["text_field"]},

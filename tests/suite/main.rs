@@ -8,6 +8,7 @@ mod connections;
 mod corpus;
 mod definitions;
 mod deployments;
+mod documents;
 mod fixtures;
 mod from_hub;
 mod fronts;
@@ -21,7 +22,6 @@ mod program;
 #[cfg(target_os = "linux")]
 mod proxies;
 mod quantize;
-mod readme;
 mod real_model;
 mod targets;
 mod timings;

@@ -1,0 +1,456 @@
+//! README.md and docs/ are true: their commands run, their tables say what the fixtures, the options and the messages say, their
+//! links lead somewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hub::Repository;
+use rust_eland::models::Architecture;
+use rust_eland::tasks::Task;
+use standin::{Options, StandIn};
+
+use crate::fixtures::Fixture;
+use crate::from_hub::serving;
+use crate::program::{clean, message, program};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// All documents that users read.
+fn documents() -> Vec<String> {
+    let pages = fs::read_dir(root().join("docs")).unwrap();
+    let pages = pages.map(|page| format!("docs/{}", page.unwrap().file_name().to_str().unwrap()));
+    let mut all: Vec<_> = pages.filter(|name| name.ends_with(".md")).collect();
+    all.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(str::to_owned));
+    all.sort();
+    all
+}
+
+/// The blocks of a document that are marked as a language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let mut blocks: Vec<Vec<&str>> = Vec::new();
+    let mut wanted = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), wanted) {
+            (Some(mark), None) => {
+                wanted = Some(mark == language);
+                blocks.extend((mark == language).then(Vec::new));
+            }
+            (Some(_), Some(_)) => wanted = None,
+            (None, Some(true)) => blocks.last_mut().unwrap().push(line),
+            (None, _) => {}
+        }
+    }
+    blocks.into_iter().map(|lines| lines.join("\n")).collect()
+}
+
+/// The commands of a block: lines that go on are joined, remarks and blank lines left out.
+fn commands(block: &str) -> Vec<String> {
+    let joined = block.replace("\\\n", " ");
+    let bare = joined.lines().map(|line| line.split("  #").next().unwrap().trim());
+    bare.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// What commands of documents may begin with that no test runs, and why not. Their shape is checked (`check_shape`).
+const NOT_RUN: [(&str, &str); 4] = [
+    ("make", "builds for minutes; .ci/run runs test, lint, doc and deny"),
+    ("cargo run", "the tests run these programs"),
+    ("docker run", "there may be no engine; `make image-test` runs the like"),
+    ("tar -xzf", "needs what `make dist` builds; `make dist-test` unpacks it"),
+];
+
+fn check_shape(command: &str) {
+    let words: Vec<_> = command.split_whitespace().collect();
+    match words[0] {
+        "make" => {
+            let rule = format!("\n{}: ", words[1]);
+            assert!(read("Makefile").contains(&rule), "the Makefile has no target for: {command}");
+        }
+        "cargo" => {
+            let package = words[words.iter().position(|word| *word == "-p").unwrap() + 1];
+            let manifest = read(&format!("tests/{package}/Cargo.toml"));
+            assert!(manifest.contains(&format!("name = \"{package}\"")), "{command}");
+        }
+        "tar" => {
+            let stem = format!("rust-eland-{}-", env!("CARGO_PKG_VERSION"));
+            assert!(words[2].starts_with(&stem), "another version than Cargo.toml's: {command}");
+        }
+        _ => {
+            let image = words.iter().position(|word| *word == "rust-eland").unwrap();
+            let mut options = words[2..image].iter();
+            while let Some(option) = options.next() {
+                match *option {
+                    "--rm" | "-it" | "--read-only" => {}
+                    "-v" | "-e" | "--network" | "--user" => assert!(options.next().is_some()),
+                    other => panic!("{other} is not known here: {command}"),
+                }
+            }
+            // What follows the image are name and options of the program, which must be understood.
+            let folder = session("docker");
+            folder.run(&format!("{} --help >help", words[image + 1..].join(" ")));
+        }
+    }
+}
+
+/// A folder with the program under both names, a cluster, and a hub that has the models of the documents.
+struct Session {
+    folder: tempfile::TempDir,
+    standin: StandIn,
+    hub: hub::Hub,
+}
+
+/// The models of the documents, and the fixtures that stand for them.
+const MODELS: [(&str, &str); 2] = [
+    ("sentence-transformers/all-MiniLM-L6-v2", "bert/st-mean"),
+    ("dslim/bert-base-NER", "bert/ner"),
+];
+
+fn session(document: &str) -> Session {
+    let model = |fixture: &str| root().join("tests/fixtures").join(fixture).join("model");
+    let hub =
+        serving(MODELS.map(|(id, fixture)| Repository::of_folder(id, &model(fixture)).unwrap()));
+    let session = Session {
+        folder: tempfile::Builder::new().prefix("documents-").tempdir().unwrap(),
+        standin: StandIn::start(Options::default()),
+        hub,
+    };
+    let path = session.folder.path();
+    fs::create_dir(path.join("bin")).unwrap();
+    for name in ["rust-eland", "eland_import_hub_model"] {
+        let link = path.join("bin").join(name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rust-eland"), link).unwrap();
+    }
+    // Folders that readers have; where a document fetches one itself, it is not there before.
+    for (id, fixture) in MODELS {
+        let name = id.split('/').next_back().unwrap();
+        if !read_or_nothing(document).contains(&format!("--output {name}")) {
+            copy(&model(fixture), &path.join(name));
+        }
+    }
+    fs::copy(root().join("tests/fixtures/definitions/scripted.pt"), path.join("model.pt")).unwrap();
+    fs::write(path.join("vocab.json"), crate::definitions::vocabulary().to_string()).unwrap();
+    fs::write(path.join("config.json"), crate::definitions::configuration().to_string()).unwrap();
+    session
+}
+
+fn read_or_nothing(document: &str) -> String {
+    fs::read_to_string(root().join(document)).unwrap_or_default()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target)
+        } else {
+            fs::copy(&path, &target).map(drop).unwrap()
+        }
+    }
+}
+
+impl Session {
+    /// Runs a block as a reader's shell does, but for the addresses: it must succeed at every command.
+    fn run(&self, block: &str) {
+        let folder = self.folder.path();
+        let mut script = block.to_owned();
+        for address in [
+            "https://elastic:PASSWORD@localhost:9200",
+            "https://localhost:9200",
+            "http://localhost:9200",
+        ] {
+            script = script.replace(address, &self.standin.url());
+        }
+        let path = std::env::var("PATH").unwrap_or_default();
+        let output = clean(Command::new("sh"))
+            .args(["-euc", &script])
+            .current_dir(folder)
+            .env("PATH", format!("{}:{path}", folder.join("bin").display()))
+            .env("ES_URL", self.standin.url())
+            .env("HF_ENDPOINT", self.hub.url())
+            .env("HF_HOME", folder.join("huggingface"))
+            .env("RUST_ELAND_STATE_DIR", folder.join("state"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{block}\n{}", message(&output));
+    }
+}
+
+/// Runs the commands of a document, in its order.
+fn run(document: &str) {
+    let session = session(document);
+    for block in blocks(&read(document), "sh") {
+        let (not_run, run): (Vec<_>, Vec<_>) = commands(&block)
+            .into_iter()
+            .partition(|command| NOT_RUN.iter().any(|(start, _)| command.starts_with(start)));
+        not_run.iter().for_each(|command| check_shape(command));
+        // After an archive was unpacked, what was in it cannot be run either.
+        if !run.is_empty() && !not_run.iter().any(|command| command.starts_with("tar")) {
+            session.run(&run.join("\n"));
+        }
+    }
+}
+
+macro_rules! run {
+    ($($name:ident: $document:literal,)*) => {
+        $(#[test] fn $name() { run($document); })*
+        const RUN: &[&str] = &[$($document),*];
+    };
+}
+
+run! {
+    the_commands_of_the_readme_run: "README.md",
+    the_commands_of_contributing_have_their_targets: "CONTRIBUTING.md",
+    the_commands_without_a_network_run: "docs/air-gapped.md",
+    the_commands_of_bundles_run: "docs/bundles.md",
+    the_commands_of_the_container_are_understood: "docs/container.md",
+    the_commands_of_deployments_run: "docs/deployments.md",
+    the_commands_of_the_hub_run: "docs/hub.md",
+    the_commands_of_inspecting_run: "docs/inspect.md",
+    the_commands_of_migrating_run: "docs/migrating-from-eland.md",
+}
+
+#[test]
+fn no_command_is_left_out() {
+    for document in documents() {
+        let text = read(&document);
+        let shown = !blocks(&text, "sh").is_empty();
+        assert_eq!(shown, RUN.contains(&document.as_str()), "the commands of {document}");
+        // Commands in other dress would not be run.
+        for language in ["", "bash", "console", "shell", "text"] {
+            for block in blocks(&text, language) {
+                assert!(!block.contains("rust-eland "), "not marked as sh in {document}:\n{block}");
+            }
+        }
+        for line in text.lines() {
+            assert!(!line.starts_with("    rust-eland "), "not marked as sh in {document}: {line}");
+        }
+    }
+}
+
+/// The rows of the table whose header begins so, cell by cell.
+fn table(text: &str, header: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().skip_while(|line| !line.starts_with(header)).skip(2);
+    let rows = lines.take_while(|line| line.starts_with('|'));
+    let cells =
+        |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    let rows: Vec<_> = rows.map(cells).collect();
+    assert!(!rows.is_empty(), "no table {header}");
+    rows
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_cell_of_the_table_is_backed_by_a_fixture() {
+    let mut proved: BTreeMap<String, BTreeSet<Task>> = BTreeMap::new();
+    for fixture in Fixture::all() {
+        let architecture = fixture.name.split('/').next().unwrap();
+        proved.entry(architecture.to_owned()).or_default().extend(fixture.tasks());
+    }
+    let known: BTreeSet<_> = Architecture::model_types().into_iter().map(str::to_owned).collect();
+    assert_eq!(known, proved.keys().cloned().collect());
+
+    let models = read("docs/models.md");
+    let header = models.lines().find(|line| line.starts_with("| `model_type` |")).unwrap();
+    let tasks: Vec<Task> = header
+        .trim_matches('|')
+        .split('|')
+        .skip(1)
+        .map(|name| name.trim().parse().unwrap())
+        .collect();
+    assert_eq!(tasks, Task::ALL);
+    let claimed: BTreeMap<_, BTreeSet<_>> = table(&models, "| `model_type` |")
+        .into_iter()
+        .map(|row| {
+            let marked = tasks.iter().zip(&row[1..]).filter(|(_, cell)| *cell == "✓");
+            let architecture = row[0].split(' ').next().unwrap().to_owned();
+            (architecture, marked.map(|(task, _)| *task).collect())
+        })
+        .collect();
+    assert_eq!(claimed, proved);
+}
+
+/// The options of eland_import_hub_model 9.2.0.
+const PEER: [&str; 19] = [
+    "--url",
+    "--cloud-id",
+    "--hub-model-id",
+    "--hub-access-token",
+    "--es-model-id",
+    "-u",
+    "--es-username",
+    "-p",
+    "--es-password",
+    "--es-api-key",
+    "--task-type",
+    "--quantize",
+    "--start",
+    "--clear-previous",
+    "--insecure",
+    "--ca-certs",
+    "--ingest-prefix",
+    "--search-prefix",
+    "--max-model-input-length",
+];
+
+#[test]
+fn every_option_of_the_peer_is_told_and_taken() {
+    let page = read("docs/migrating-from-eland.md");
+    let rows = table(&page, "| eland's option |");
+    let told: Vec<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
+    let help = help(&["import"]);
+    for option in PEER {
+        assert!(told.contains(&option), "{option} is not in the table");
+        assert!(options(&help).contains(option), "{option} is not taken");
+    }
+    assert_eq!(told.len(), PEER.len(), "{told:?}");
+}
+
+fn help(command: &[&str]) -> String {
+    let output = program().args(command).arg("--help").output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The options that a help text lists.
+fn options(help: &str) -> BTreeSet<String> {
+    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let words = lines.flat_map(|line| {
+        line.split([' ', ',']).take_while(|word| word.is_empty() || word.starts_with('-'))
+    });
+    let plain = |word: &&str| {
+        word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    words.filter(plain).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_option_is_in_the_documentation() {
+    let told = read("docs/options.md") + &read("docs/deployments.md");
+    let told: BTreeSet<_> = quoted(&told)
+        .into_iter()
+        .flat_map(|code| code.split([' ', '/', '=']))
+        .map(str::to_owned)
+        .collect();
+    for option in options(&help(&["import"])).iter().chain(&options(&help(&["export"]))) {
+        let general = ["-h", "--help", "-V", "--version"].contains(&option.as_str());
+        assert!(general || told.contains(option), "{option} is not documented");
+    }
+}
+
+/// All source files of the library and the program, without remarks; strings over several lines are in one.
+fn sources() -> String {
+    fn all(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                all(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    all(&root().join("src"), &mut files);
+    let mut joined = String::new();
+    for file in files {
+        let mut goes_on = false;
+        for line in fs::read_to_string(file).unwrap().lines() {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            let text = if goes_on { line.trim_start() } else { line };
+            let stem = text.strip_suffix('\\');
+            goes_on = stem.is_some();
+            joined += stem.unwrap_or(text);
+            if !goes_on {
+                joined.push('\n');
+            }
+        }
+    }
+    joined
+}
+
+#[test]
+fn every_message_that_is_explained_is_one_of_the_program() {
+    let page = read("docs/troubleshooting.md");
+    let sources = sources();
+    let mut explained = 0;
+    for section in page.split("\n## ").filter(|section| section.contains("| message |")) {
+        // The loader says these, before the program begins.
+        if section.starts_with("Before the program") {
+            continue;
+        }
+        for row in table(section, "| message |") {
+            for part in quoted(&row[0]) {
+                assert!(sources.contains(part), "the program never says {part:?}");
+                explained += 1;
+            }
+        }
+    }
+    assert!(explained > 30, "{explained}");
+}
+
+#[test]
+fn the_exit_codes_are_the_same_everywhere() {
+    let header = "| exit code |";
+    assert_eq!(table(&read("README.md"), header), table(&read("docs/troubleshooting.md"), header));
+}
+
+/// The anchor that a heading gets.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for document in documents() {
+        let text = read(&document);
+        let folder = root().join(&document).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { root().join(&document) } else { folder.join(path) };
+            let content = fs::read_to_string(&target);
+            let content =
+                content.unwrap_or_else(|error| panic!("{document} links to {link}: {error}"));
+            let headings = content.lines().filter(|line| line.starts_with('#'));
+            let anchors: Vec<_> =
+                headings.map(|line| anchor(line.trim_start_matches('#').trim())).collect();
+            assert!(
+                fragment.is_empty() || anchors.contains(&fragment.to_owned()),
+                "{document}: {link}"
+            );
+        }
+    }
+}
+
+#[test]
+fn actions_are_pinned_to_commits() {
+    for entry in fs::read_dir(root().join(".github/workflows")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        for line in text.lines().filter_map(|line| line.split_once("uses: ")) {
+            let (action, version) = line.1.split_once(" # v").unwrap_or((line.1, ""));
+            let commit = action.split_once('@').map_or("", |(_, commit)| commit);
+            let pinned = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(pinned && !version.is_empty(), "{}: {}", path.display(), line.1);
+        }
+    }
+}
