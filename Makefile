@@ -8,9 +8,12 @@ IMAGE ?= rust-eland
 # What `make fuzz` runs, and for how many seconds each.
 TARGET ?= safetensors archive legacy folder sentencepiece
 TIME ?= 600
+# What `make deny` installs where there is none. Unoptimized it is built in a third of the time, and checks in seconds.
+CARGO_DENY ?= 0.20.2
+OLDEST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm build demo test compat fuzz fmt lint doc image image-test dist dist-test clean
+.PHONY: help prerequisites libtorch minilm build demo test compat fuzz fmt lint doc cargo-deny deny advisories oldest-rust image image-test dist dist-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +65,21 @@ lint: libtorch ## Check the formatting and run clippy; warnings are errors
 
 doc: libtorch ## Build the documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+cargo-deny:
+	@$(CARGO) deny --version 2>/dev/null || $(CARGO) install --locked --debug --quiet cargo-deny@$(CARGO_DENY)
+
+deny: cargo-deny ## Check licences, bans and sources of the crates (deny.toml) with cargo-deny, which is installed if it is missing
+	$(CARGO) deny --locked check licenses bans sources
+
+# Needs the network: without it, or without the database, it says so and all is well.
+advisories: cargo-deny ## Look the crates up in the database of security advisories
+	@if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check advisories; \
+	else echo 'NOT CHECKED: the database of advisories cannot be fetched from here'; fi
+
+oldest-rust: libtorch ## Build with the oldest Rust that Cargo.toml promises, which rustup fetches
+	rustup toolchain install $(OLDEST) --profile minimal --no-self-update
+	$(CARGO) +$(OLDEST) build --package rust-eland --locked --target-dir target/oldest
 
 image: ## Build the container image with docker or podman
 	$(ENGINE) build --tag $(IMAGE) .
