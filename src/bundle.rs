@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map as JsonMap, Value};
 use sha2::{Digest, Sha256};
 
+use crate::cause::advice;
 use crate::checkpoint::Map;
 use crate::conversion::{Conversion, ConversionError};
 use crate::definition::{DefinitionError, Inspected};
@@ -37,7 +38,7 @@ pub enum BundleError {
     #[error(transparent)]
     Torch(#[from] TorchError),
     /// A file cannot be read or written.
-    #[error("{what} {path}: {source}")]
+    #[error("{what} {path}: {source}{}", advice(source))]
     Io {
         /// What was tried.
         what: &'static str,

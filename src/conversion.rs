@@ -84,7 +84,9 @@ pub enum ConversionError {
         base: Option<String>,
     },
     /// The architecture is known, and known not to be servable.
-    #[error("the model_type {0} in config.json cannot be served: {1}")]
+    #[error(
+        "the model_type {0} in config.json cannot be served: {1}. Take a model of another architecture"
+    )]
     Unservable(String, &'static str),
     /// The files do not say what the model is for.
     #[error("cannot tell from config.json what the model is for: give --task-type; it can serve {}", names(.can))]

@@ -30,14 +30,37 @@ pub enum Error {
     /// A model in the cluster.
     #[error(transparent)]
     Deployment(#[from] DeploymentError),
+    /// Some of several imports.
+    #[error("{failed} of {all} models are not as the file wants them: see the table")]
+    Models {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+        /// The exit code of the first that failed.
+        code: u8,
+    },
     /// Standard output.
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
 }
 
+/// The program's exit codes and what they mean.
+pub const EXIT_CODES: [(u8, &str); 10] = [
+    (0, "done"),
+    (1, "the result cannot be written"),
+    (2, "usage"),
+    (3, "the model cannot be used"),
+    (4, "the model cannot be had: no such folder or repository, no access, no network"),
+    (5, "no connection, not Elasticsearch, too old, or the credentials"),
+    (6, "the cluster refuses"),
+    (7, "the model exists"),
+    (8, "stored, but not served: it does not start, or fails its smoke test"),
+    (130, "interrupted"),
+];
+
 impl Error {
-    /// The program's exit code: 1 the result cannot be written, 2 usage, 3 the model cannot be used, 4 hub, 5 connection or credentials,
-    /// 6 the cluster refuses, 7 the model exists, 8 the model is stored but not served, 130 interrupted.
+    /// The program's exit code, one of [`EXIT_CODES`].
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -50,6 +73,7 @@ impl Error {
                 error => client_code(error),
             },
             Self::Deployment(error) => deployment_code(error),
+            Self::Models { code, .. } => *code,
             Self::Output(_) => 1,
         }
     }

@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 pub mod bundle;
+pub mod cause;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod model_id;
 pub mod models;
 pub mod progress;
 mod proxies;
+pub mod recipe;
 pub mod secrets;
 pub mod source;
 pub mod tasks;

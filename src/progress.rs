@@ -33,9 +33,9 @@ pub struct Stage {
 }
 
 impl Default for Progress {
-    /// Bars where standard error is a terminal.
+    /// Bars where standard error is a terminal that can draw them, lines of the log otherwise.
     fn default() -> Self {
-        Self { bars: stderr().is_terminal(), quiet: false }
+        Self::unless(false)
     }
 }
 
@@ -43,7 +43,14 @@ impl Progress {
     /// Bars or lines as by default, or nothing.
     #[must_use]
     pub fn unless(quiet: bool) -> Self {
-        if quiet { Self { bars: false, quiet } } else { Self::default() }
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { bars: !quiet && !is_dumb && stderr().is_terminal(), quiet }
+    }
+
+    /// The same without bars: on a terminal lines of the log, too.
+    #[must_use]
+    pub fn in_lines(self) -> Self {
+        Self { bars: false, ..self }
     }
 
     /// Begins a stage of several files that are under way at once, each with a line of its own.

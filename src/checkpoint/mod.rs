@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
+use crate::cause::advice;
 use crate::source::SourceError;
 use crate::torchscript::{TorchError, tensor_over};
 pub use files::{Format, WeightFiles};
@@ -29,7 +30,7 @@ use safetensors::{SafetensorsError, Slice};
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The file cannot be opened.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {source}{}", advice(source))]
     Io {
         /// The file.
         path: PathBuf,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
 
@@ -10,6 +9,7 @@ use super::command_line::CommandLine;
 use super::password;
 use super::quantize::QuantizeArguments;
 use super::source::{Source, SourceArguments};
+use super::task_type::{TaskChoice, TaskParser};
 use crate::conversion::{Conversion, Options, Plan};
 use crate::elasticsearch::{ClientError, Connection, Credentials, Trust};
 use crate::error::Error;
@@ -17,35 +17,19 @@ use crate::model_id::ModelId;
 use crate::progress::Progress;
 use crate::secrets::Secret;
 use crate::source::Origin;
-use crate::tasks::Task;
 use crate::version::Target;
-
-/// `--task-type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TaskChoice {
-    Auto,
-    Named(Task),
-}
-
-impl FromStr for TaskChoice {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        if name == "auto" { Ok(Self::Auto) } else { name.parse().map(Self::Named) }
-    }
-}
 
 /// Which model, and as what.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
 pub(super) struct ModelArguments {
     #[command(flatten)]
     source: SourceArguments,
     /// The model's id in Elasticsearch [default: derived from --hub-model-id]
     #[arg(long, value_name = "ID")]
     pub(super) es_model_id: Option<ModelId>,
-    /// What the model is to do: fill_mask, ner, pass_through, question_answering, text_classification, text_embedding,
-    /// text_expansion, text_similarity, zero_shot_classification, or auto to go by the model's files
-    #[arg(long, value_name = "TASK", default_value = "auto")]
+    /// What the model is to do; auto goes by the model's files
+    #[arg(long, value_name = "TASK", default_value = "auto", value_parser = TaskParser)]
     task_type: TaskChoice,
     /// Put before every text when documents are ingested (Elasticsearch 8.12 and later)
     #[arg(long, value_name = "TEXT")]
@@ -120,7 +104,8 @@ impl ModelArguments {
         Ok((plan, origin))
     }
 
-    fn options(&self, target: Target, origin: Option<Origin>) -> Options {
+    /// What the user chooses.
+    pub(super) fn options(&self, target: Target, origin: Option<Origin>) -> Options {
         Options {
             task: match self.task_type {
                 TaskChoice::Auto => None,
@@ -156,6 +141,7 @@ impl ModelArguments {
 
 /// Where the cluster is and how to log in.
 #[derive(Args)]
+#[command(next_help_heading = "Cluster")]
 #[command(group = ArgGroup::new("cluster").required(true).args(["url", "cloud_id"]))]
 pub(super) struct ConnectionArguments {
     /// The cluster's address; may carry user:password@. Several, separated by commas, are tried in turn

@@ -10,6 +10,7 @@ use crate::model_id::ModelId;
 
 /// A definition with what goes with it.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
 pub(super) struct DefinitionArguments {
     /// A TorchScript file made by anyone, instead of a model: it is looked at before it is loaded, and loaded before it is uploaded
     #[arg(long, value_name = "PATH", requires_all = ["vocabulary", "config"], conflicts_with_all = [

@@ -9,13 +9,14 @@ use super::definition::DefinitionArguments;
 use super::page::Page;
 use super::report::{Report, ReportArguments};
 use super::source::Source;
-use super::start_arguments::StartArguments;
+use super::start_arguments::{StartArguments, Started};
 use super::upload::UploadArguments;
 use crate::bundle::{Bundle, Given};
-use crate::elasticsearch::{Client, ClientError, Interruption, Outcome};
+use crate::elasticsearch::{Client, ClientError, Connection, Interruption, Outcome};
 use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::progress::Progress;
+use crate::recipe::recipe;
 use crate::timings::stage;
 
 #[derive(Debug, Args)]
@@ -27,7 +28,7 @@ pub(super) struct ImportArguments {
     #[command(flatten)]
     model: ModelArguments,
     /// Import what `rust-eland export` wrote: the path of its ID.metadata.json
-    #[arg(long, value_name = "PATH", conflicts_with_all = [
+    #[arg(long, value_name = "PATH", help_heading = "Model", conflicts_with_all = [
         "revision", "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize",
         "no_verify", "prompts"])]
     bundle: Option<PathBuf>,
@@ -54,8 +55,61 @@ enum Input {
     Model(Source),
 }
 
+/// What an import shares with others.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    /// The way to the cluster, instead of what the options say.
+    pub(super) connection: Option<Connection>,
+    /// What stops the work at any time, instead of signals from the upload on.
+    pub(super) interruption: Option<Interruption>,
+    /// Whether to know by its recipe a model that is there, so that it need not be made again.
+    pub(super) recipe: bool,
+}
+
+/// A model that has been imported.
+#[derive(Debug)]
+pub(super) struct Imported {
+    pub(super) model_id: ModelId,
+    pub(super) outcome: Outcome,
+    pub(super) definition_sha256: Option<String>,
+    /// How it was started, if it was to be.
+    pub(super) started: Option<Started>,
+}
+
+impl Imported {
+    fn text(&self) -> String {
+        match (&self.started, self.outcome) {
+            (Some(started), _) => started.text(),
+            (None, Outcome::Stored) => format!("{} stored", self.model_id),
+            (None, Outcome::Unchanged) => format!("{} unchanged", self.model_id),
+        }
+    }
+}
+
 impl ImportArguments {
     pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
+        if let Some(imported) = self.run(Surroundings::default(), progress).await? {
+            println!("{}", imported.text());
+        }
+        Ok(())
+    }
+
+    /// The way to the cluster. Asks for a password if a user is named without one.
+    pub(super) fn connection(&self) -> Result<Connection, ClientError> {
+        self.connection.connection()
+    }
+
+    /// The id that the model gets, as far as the options tell.
+    pub(super) fn model_id(&self) -> Option<String> {
+        self.model.model_id().ok().map(|id| id.to_string())
+    }
+
+    /// Imports a model, and starts it if asked. Returns nothing if only asked what it would do.
+    pub(super) async fn run(
+        self,
+        surroundings: Surroundings,
+        progress: Progress,
+    ) -> Result<Option<Imported>, Error> {
         // Before the cluster is asked: what is wrong with the options need not wait for it.
         let given = self.definition.read(self.model.es_model_id.as_ref())?;
         let (input, model_id) = match (&self.bundle, given) {
@@ -74,7 +128,8 @@ impl ImportArguments {
 
         // The first look.
         let look = stage("looking at the cluster");
-        let client = Client::connect(self.connection.connection()?).await?;
+        let connection = surroundings.connection.map_or_else(|| self.connection(), Ok)?;
+        let client = Client::connect(connection).await?;
         tracing::info!("connected to Elasticsearch {}", client.version());
         if let Some(start) = &start {
             start.check_for(&client)?;
@@ -82,9 +137,10 @@ impl ImportArguments {
         let import = self.upload.import();
         if self.dry_run {
             let begun = import.begin(&client, &model_id).await;
-            return self.tell(input, model_id, &client, begun.err().map(Error::from)).await;
+            self.tell(input, model_id, &client, begun.err().map(Error::from)).await?;
+            return Ok(None);
         }
-        let transaction = import.begin(&client, &model_id).await?;
+        let mut transaction = import.begin(&client, &model_id).await?;
         drop(look);
 
         // Everything that needs no cluster.
@@ -92,42 +148,69 @@ impl ImportArguments {
             Input::Bundle(bundle) => {
                 client.require(bundle.minimum_version)?;
                 bundle.check_for(client.target())?;
-                bundle
+                Some(bundle)
             }
             Input::Definition(given) => {
                 client.require(given.minimum_version())?;
-                given.bundle(client.target())?
+                Some(given.bundle(client.target())?)
             }
             Input::Model(source) => {
-                let conversion = self.model.convert(&source, client.target(), progress).await?;
-                client.require(conversion.minimum_version())?;
                 let title = self.model.title()?;
-                Bundle::create(&conversion, model_id.clone(), &title, progress)?
+                let target = client.target();
+                if surroundings.recipe {
+                    let options = self.model.options(target, source.origin().await?);
+                    if let Some(recipe) = recipe(source.folder(), &options, &title) {
+                        transaction.know(recipe);
+                    }
+                }
+                if transaction.is_made().await? {
+                    None
+                } else {
+                    let conversion = self.model.convert(&source, target, progress);
+                    let conversion = match surroundings.interruption.clone() {
+                        None => conversion.await?,
+                        Some(mut interruption) => tokio::select! {
+                            conversion = conversion => conversion?,
+                            () = interruption.requested() => return Err(ClientError::Interrupted.into()),
+                        },
+                    };
+                    client.require(conversion.minimum_version())?;
+                    Some(Bundle::create(&conversion, model_id.clone(), &title, progress)?)
+                }
             }
         };
 
         // The second look and the upload. From here on the cluster is changed, so that Ctrl-C is ours to answer.
-        let interruption = Interruption::of_signals(|| {
-            tracing::warn!("stopping; once more (Ctrl-C) to stop at once");
-        })
-        .map_err(|error| ClientError::Signals(error.to_string()))?;
-        let outcome = transaction.run(&bundle, progress, &interruption).await?;
-        tracing::info!("definition sha256 {}", bundle.definition.sha256);
-
-        let Some(mut start) = start else {
-            let state = match outcome {
-                Outcome::Stored => "stored",
-                Outcome::Unchanged => "unchanged",
-            };
-            println!("{model_id} {state}");
-            return Ok(());
+        let signals = || {
+            Interruption::of_signals(|| {
+                tracing::warn!("stopping; once more (Ctrl-C) to stop at once");
+            })
+            .map_err(|error| ClientError::Signals(error.to_string()))
         };
-        // Whoever imports the same model again finds it started.
-        start.adopt = outcome == Outcome::Unchanged;
-        let id = (&model_id).into();
-        let started = self.start_arguments.start(&start, &client, &id, progress, interruption);
-        println!("{}", started.await?.text());
-        Ok(())
+        let interruption = surroundings.interruption.map_or_else(signals, Ok)?;
+        let (outcome, definition_sha256) = match &bundle {
+            None => transaction.leave(),
+            Some(bundle) => {
+                let outcome = transaction.run(bundle, progress, &interruption).await?;
+                (outcome, Some(bundle.definition.sha256.clone()))
+            }
+        };
+        if let Some(sha256) = &definition_sha256 {
+            tracing::info!("definition sha256 {sha256}");
+        }
+        drop(bundle);
+
+        let started = match start {
+            None => None,
+            Some(mut start) => {
+                // Whoever imports the same model again finds it started.
+                start.adopt = outcome == Outcome::Unchanged;
+                let id = (&model_id).into();
+                let arguments = &self.start_arguments;
+                Some(arguments.start(&start, &client, &id, progress, interruption).await?)
+            }
+        };
+        Ok(Some(Imported { model_id, outcome, definition_sha256, started }))
     }
 
     /// Prints what would be done. Fails, after that, if it would fail.

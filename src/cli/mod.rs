@@ -1,38 +1,50 @@
 //! The command line: one file a subcommand.
 
+mod apply;
 mod arguments;
 mod command_line;
+mod completions;
 mod definition;
 mod delete;
 mod download;
 mod export;
+mod failed;
 mod import;
 mod inspect;
 mod list;
+mod log;
+mod man;
+mod models_file;
 mod output;
 mod page;
 mod password;
 mod quantize;
 mod report;
+mod similar;
 mod source;
 mod start;
 mod start_arguments;
 mod status;
 mod stop;
+mod task_type;
 mod units;
 mod upload;
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::LazyLock;
 
+use build_info::{COMMIT, LIBTORCH, TARGET};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use self::failed::Failed;
 use self::output::OutputArguments;
-use crate::error::Error;
+use crate::error::{EXIT_CODES, Error};
+use crate::progress::Progress;
 
 /// Imports Hugging Face transformers into Elasticsearch as served models.
 #[derive(Debug, Parser)]
-#[command(name = "rust-eland", version, about, arg_required_else_help = true)]
+#[command(name = NAME, version = VERSION, long_version = LONG_VERSION.as_str(), about, arg_required_else_help = true, after_help = exit_codes())]
 struct Cli {
     #[command(flatten)]
     output: OutputArguments,
@@ -43,9 +55,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a served model of a Hugging Face model, or of an exported bundle
+    #[command(after_help = exit_codes())]
     Import(Box<import::ImportArguments>),
     /// Tell what a model is, what it can do, what it will need and what would be sent, and fetch no weights for it
     Inspect(Box<inspect::InspectArguments>),
+    /// Do all the imports that a file lists, but those that are done already
+    #[command(after_help = exit_codes())]
+    Apply(apply::ApplyArguments),
     /// Write the bundle to a folder instead of uploading it
     Export(export::ExportArguments),
     /// Fetch a model from the hub into its cache, or to a folder for a machine without network
@@ -60,7 +76,20 @@ enum Command {
     Delete(delete::DeleteArguments),
     /// Show whether a model is complete, where it runs, and why not
     Status(status::StatusArguments),
+    /// Print a script that lets a shell complete commands, options and tasks
+    Completions(completions::CompletionsArguments),
+    /// Print a page of the manual, or write all of them
+    Man(man::ManArguments),
 }
+
+/// The program's name.
+const NAME: &str = "rust-eland";
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// With what it was built from.
+static LONG_VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{VERSION}\ncommit {COMMIT}\nlibtorch {LIBTORCH}\ntarget {TARGET}"));
 
 /// The name under which the program takes eland's options without a subcommand.
 const ELAND: &str = "eland_import_hub_model";
@@ -69,34 +98,56 @@ const ELAND: &str = "eland_import_hub_model";
 ///
 /// # Errors
 /// Whatever goes wrong; usage errors of clap and `--help` end the process themselves.
-pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Error> {
+pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failed> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let name = arguments.first().and_then(|path| Path::new(path).file_stem());
     command_line::conceal(&arguments);
-    let Cli { output, command } = if name.is_some_and(|name| name == ELAND) {
-        let command = clap::Command::new(ELAND).version(env!("CARGO_PKG_VERSION"));
-        let command = OutputArguments::augment_args(import::ImportArguments::augment_args(command));
-        let matches = command.arg_required_else_help(true).get_matches_from(arguments);
-        let parsed = import::ImportArguments::from_arg_matches(&matches)
-            .and_then(|import| Ok((OutputArguments::from_arg_matches(&matches)?, import)));
-        let (output, import) = parsed.unwrap_or_else(|e| e.exit());
-        Cli { output, command: Command::Import(Box::new(import)) }
+    let parsed = if name.is_some_and(|name| name == ELAND) {
+        as_eland(&arguments)
     } else {
-        Cli::parse_from(arguments)
+        Cli::try_parse_from(&arguments)
     };
+    let Cli { output, command } = parsed.unwrap_or_else(|error| failed::exit(&error, &arguments));
     let _stopwatch = output.start_logging();
-    let progress = output.progress();
-    match command {
-        Command::Import(arguments) => arguments.execute(progress).await,
-        Command::Inspect(arguments) => arguments.execute().await,
-        Command::Export(arguments) => arguments.execute(progress).await,
-        Command::Download(arguments) => arguments.execute(progress).await,
-        Command::List(arguments) => arguments.execute().await,
-        Command::Start(arguments) => arguments.execute(progress).await,
-        Command::Stop(arguments) => arguments.execute().await,
-        Command::Delete(arguments) => arguments.execute().await,
-        Command::Status(arguments) => arguments.execute().await,
+    let done = command.execute(output.progress()).await;
+    let (verbose, format) = (output.is_verbose(), output.log_format());
+    done.map_err(|error| Failed { error, verbose, format })
+}
+
+/// Reads eland's options.
+fn as_eland(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let command = clap::Command::new(ELAND).version(VERSION).long_version(LONG_VERSION.as_str());
+    let command = import::ImportArguments::augment_args(command).after_help(exit_codes());
+    let command = OutputArguments::augment_args(command).arg_required_else_help(true);
+    let matches = command.try_get_matches_from(arguments)?;
+    let import = import::ImportArguments::from_arg_matches(&matches)?;
+    let output = OutputArguments::from_arg_matches(&matches)?;
+    Ok(Cli { output, command: Command::Import(Box::new(import)) })
+}
+
+impl Command {
+    async fn execute(self, progress: Progress) -> Result<(), Error> {
+        match self {
+            Self::Import(arguments) => arguments.execute(progress).await,
+            Self::Inspect(arguments) => arguments.execute().await,
+            Self::Apply(arguments) => arguments.execute(progress).await,
+            Self::Export(arguments) => arguments.execute(progress).await,
+            Self::Download(arguments) => arguments.execute(progress).await,
+            Self::List(arguments) => arguments.execute().await,
+            Self::Start(arguments) => arguments.execute(progress).await,
+            Self::Stop(arguments) => arguments.execute().await,
+            Self::Delete(arguments) => arguments.execute().await,
+            Self::Status(arguments) => arguments.execute().await,
+            Self::Completions(arguments) => arguments.execute(),
+            Self::Man(arguments) => arguments.execute(),
+        }
     }
+}
+
+/// The exit codes, for the end of a help text.
+fn exit_codes() -> String {
+    let lines = EXIT_CODES.iter().map(|(code, meaning)| format!("\n  {code:<3}  {meaning}"));
+    format!("Exit codes:{}", lines.collect::<String>())
 }
 
 /// The command line's definition, for checks and documentation.

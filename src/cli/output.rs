@@ -1,12 +1,11 @@
 //! What is shown of the work.
 
-use std::io::{IsTerminal, stderr};
-
-use clap::Args;
+use clap::{ArgAction, Args};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::log::{Lines, LogFormat, is_coloured};
 use super::report::Format;
 use crate::progress::Progress;
 use crate::secrets;
@@ -15,16 +14,25 @@ use crate::timings::Timings;
 /// Failures of TLS are told by the error; the verifier's own line would say them twice.
 const DEFAULT: &str = "warn,rust_eland=info,rustls_platform_verifier=off";
 const QUIET: &str = "warn,rustls_platform_verifier=off";
+/// Libraries too. What HTTP/1 connections do bit by bit says nothing about a request.
+const VERY_VERBOSE: &str = "debug,rust_eland=trace";
 
 /// What every command takes.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Output")]
 pub(super) struct OutputArguments {
     /// Show no progress, and say nothing but warnings and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
+    /// Trace every request, and tell what lies beneath an error; -vv: also what the libraries have to say
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
     /// Trace every request to the cluster on standard error, without secrets
     #[arg(long, global = true)]
     debug: bool,
+    /// What a line on standard error looks like
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
     /// At the end tell on standard error how long each stage took; --timings=json as one line of JSON
     #[arg(long, global = true, value_name = "FORMAT", value_enum, num_args = 0..=1, require_equals = true,
         default_missing_value = "table")]
@@ -38,24 +46,50 @@ pub(super) struct Stopwatch {
 
 impl OutputArguments {
     pub(super) fn progress(self) -> Progress {
-        Progress::unless(self.quiet)
+        let progress = Progress::unless(self.quiet);
+        match self.log_format {
+            LogFormat::Text => progress,
+            LogFormat::Json => progress.in_lines(),
+        }
     }
 
-    /// Starts logging, to standard error and without secrets, at the levels that `RUST_LOG` says (`--debug` adds a trace of every
-    /// request), and taking the time if asked for.
+    /// Whether to tell what lies beneath an error.
+    pub(super) fn is_verbose(self) -> bool {
+        self.verbose > 0
+    }
+
+    /// What the log and errors look like.
+    pub(super) fn log_format(self) -> LogFormat {
+        self.log_format
+    }
+
+    /// Starts logging, to standard error and without secrets, at the levels that `RUST_LOG` says (`--debug` and `--verbose` add to
+    /// them), and taking the time if asked for.
     pub(super) fn start_logging(self) -> Stopwatch {
         let default = if self.quiet { QUIET } else { DEFAULT };
+        let default = if self.verbose > 1 { VERY_VERBOSE } else { default };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-        let trace = if self.debug { "rust_eland=debug".parse().ok() } else { None };
+        let trace =
+            if self.debug || self.verbose == 1 { "rust_eland=debug".parse().ok() } else { None };
         let filter = trace.into_iter().fold(filter, EnvFilter::add_directive);
-        let log = tracing_subscriber::fmt::layer()
-            .with_writer(secrets::stderr)
-            .with_ansi(stderr().is_terminal())
-            .with_target(false)
-            .with_filter(filter);
-        let timings = self.timings.map(|format| (Timings::begin(), format));
+        let lines = tracing_subscriber::fmt::layer().with_writer(secrets::stderr);
+        let log = match self.log_format {
+            LogFormat::Text => lines.with_ansi(is_coloured()).event_format(Lines).boxed(),
+            LogFormat::Json => lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .boxed(),
+        };
+        let timings = self.timings.map(|format| {
+            // Every line is JSON, then.
+            let is_json = self.log_format == LogFormat::Json;
+            (Timings::begin(), if is_json { Format::Json } else { format })
+        });
         let kept = timings.as_ref().map(|(timings, _)| timings.layer());
         // A program that uses the library may log already.
+        let log = log.with_filter(filter);
         let _ = tracing_subscriber::registry().with(log).with(kept).try_init();
         Stopwatch { timings }
     }

@@ -12,6 +12,7 @@ use crate::conversion::Quantize;
 
 /// Whether to quantize, and what must come out of it.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
 pub(super) struct QuantizeArguments {
     /// Store the weights of linear layers as 8-bit integers, and tell how far the model's answers move
     #[arg(long)]

@@ -36,11 +36,16 @@ impl ReportArguments {
             Format::Json => serde_json::to_string_pretty(report).map_err(io::Error::from)?,
         };
         text.push('\n');
-        match io::stdout().lock().write_all(text.as_bytes()) {
-            // Who reads has read enough, as `head` does.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            other => Ok(other?),
-        }
+        print(text.as_bytes())
+    }
+}
+
+/// Prints a text as it is.
+pub(super) fn print(text: &[u8]) -> Result<(), Error> {
+    match io::stdout().lock().write_all(text) {
+        // Who reads has read enough, as `head` does.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::timings::stage;
 
 /// A folder, or a repository on the hub.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
 pub(super) struct SourceArguments {
     /// The model: its hub id, also as ID@REVISION, or a folder laid out like a clone of its repository; a folder that exists wins
     #[arg(long, value_name = "ID|FOLDER")]
@@ -108,6 +109,22 @@ pub(super) async fn fetch(
 }
 
 impl Source {
+    /// The folder, if it is one.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            Self::Hub(..) => None,
+        }
+    }
+
+    /// Where the files come from. Of the hub no more is asked than that.
+    pub(super) async fn origin(&self) -> Result<Option<Origin>, Error> {
+        match self {
+            Self::Folder(folder) => Ok(Origin::of_folder(folder)),
+            Self::Hub(hub, id, revision) => Ok(Some(hub.plan(id, revision).await?.origin())),
+        }
+    }
+
     /// The model's files, fetched where need be, and where they come from.
     pub(super) async fn files(
         &self,

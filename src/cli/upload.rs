@@ -5,20 +5,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 
 use super::units;
 use crate::elasticsearch::{Import, LARGEST_PART, OnConflict, Patience, SMALLEST_PART};
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Upload")]
 pub(super) struct UploadArguments {
-    /// What to do when the cluster has a model of this id: fail, replace it once the new one is ready, or skip, which succeeds when the
-    /// same definition is there
+    /// What to do when the cluster has a model of this id: fail; replace it once the new one is ready; skip, which succeeds when the
+    /// same definition is there; or update, which replaces it unless the very same is there
     #[arg(
         long,
-        value_name = "fail|replace|skip",
+        value_name = "WHAT",
         default_value = "fail",
-        hide_default_value = true
+        value_parser = PossibleValuesParser::new(OnConflict::NAMES).try_map(|name| name.parse::<OnConflict>())
     )]
     on_conflict: OnConflict,
     /// The same as --on-conflict replace

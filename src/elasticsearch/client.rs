@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::failure::causes;
 use super::payload::Payload;
 use super::{ClientError, Connection, Failure, Trust, tls};
+use crate::cause::Cause;
 use crate::proxies::Proxies;
 use crate::secrets::redact;
 use crate::version::{Target, Version};
@@ -93,7 +94,7 @@ impl Client {
         let answer = tokio::time::timeout(FIRST_TIMEOUT, asked).await.unwrap_or_else(|_| {
             let (failure, seconds) = (Failure::TimedOut, FIRST_TIMEOUT.as_secs());
             let reason = format!("no answer within {seconds} seconds");
-            Err(ClientError::Unreachable { url, failure, reason, sent: true })
+            Err(ClientError::Unreachable { url, failure, reason, sent: true, cause: None })
         });
         let (headers, info) = answer.map_err(|error| self.misplaced(error))?;
         let number = info["version"]["number"].as_str().unwrap_or_default();
@@ -265,6 +266,7 @@ impl Client {
             failure,
             reason: format!("the answer is {} {known}", status.as_u16()),
             sent: false,
+            cause: None,
         };
         match status {
             // Of a proxy's own: tinyproxy says so of a wrong password.
@@ -314,7 +316,13 @@ impl Client {
                 if url.contains(THROUGH) =>
             {
                 let reason = format!("the answer is {status}");
-                ClientError::Unreachable { url, failure: Failure::Proxy, reason, sent: false }
+                ClientError::Unreachable {
+                    url,
+                    failure: Failure::Proxy,
+                    reason,
+                    sent: false,
+                    cause: None,
+                }
             }
             ClientError::Refused { status: 404, reason, .. } => {
                 ClientError::WrongPath { url, reason }
@@ -325,10 +333,16 @@ impl Client {
                 self.not_elasticsearch(format!("it answers {status}: {reason}"))
             }
             // Elasticsearch closes a connection on which it is not spoken TLS to.
-            ClientError::Unreachable { url, failure: Failure::Broken, reason, sent }
+            ClientError::Unreachable { url, failure: Failure::Broken, reason, sent, cause }
                 if url.starts_with("http:") && !url.contains(THROUGH) =>
             {
-                ClientError::Unreachable { url, failure: Failure::ClosedUnanswered, reason, sent }
+                ClientError::Unreachable {
+                    url,
+                    failure: Failure::ClosedUnanswered,
+                    reason,
+                    sent,
+                    cause,
+                }
             }
             other => other,
         }
@@ -337,8 +351,10 @@ impl Client {
     fn unreachable(&self, base: &Url, error: reqwest::Error) -> ClientError {
         let failure = Failure::of(&error);
         let sent = !error.is_connect();
-        let reason = redact(&causes(&error.without_url()));
-        ClientError::Unreachable { url: self.place(base), failure, reason, sent }
+        let error = error.without_url();
+        let reason = redact(&causes(&error));
+        let cause = Some(Cause::of(&error));
+        ClientError::Unreachable { url: self.place(base), failure, reason, sent, cause }
     }
 
     /// An address, with the proxy on the way to it.

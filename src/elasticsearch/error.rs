@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Failure;
+use crate::cause::Cause;
 use crate::model_id::ModelId;
 use crate::version::Version;
 
@@ -37,6 +38,9 @@ pub enum ClientError {
         reason: String,
         /// Whether the request may have reached the server, and so may have been carried out.
         sent: bool,
+        /// What failed, cause by cause; none if there was an answer.
+        #[source]
+        cause: Option<Cause>,
     },
     /// None of several addresses gave a cluster.
     #[error("none of the {} addresses can be used:\n{}", .0.len(), numbered(.0))]
@@ -190,6 +194,7 @@ pub enum ClientError {
         what = left.told(model_id))]
     Unfinished {
         /// Why not.
+        #[source]
         cause: Box<ClientError>,
         /// The model.
         model_id: ModelId,
@@ -366,6 +371,7 @@ mod tests {
             failure,
             reason: String::new(),
             sent,
+            cause: None,
         };
         assert!(unreachable(Failure::Broken, true).is_ambiguous());
         assert!(!unreachable(Failure::Refused, false).is_ambiguous());

@@ -17,7 +17,7 @@ use super::error::Left;
 use super::journal::{self, Claim, Header, Journal, Unclaimed, in_memory};
 use super::payload;
 use super::retry::{Tries, may_pass};
-use super::trained_models::{IMPORT_ID, StoredModel};
+use super::trained_models::{BUNDLE_SHA256, IMPORT_ID, RECIPE_SHA256, StoredModel};
 use super::upload::{SMALLEST_PART, Setback, Upload, part_size};
 use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
@@ -38,11 +38,13 @@ pub enum OnConflict {
     Replace,
     /// Leave it, and succeed if it has the same definition.
     Skip,
+    /// Leave it if it is the very same, with vocabulary and configuration; else delete it, once the new one is ready.
+    Update,
 }
 
 impl OnConflict {
     /// The names on the command line.
-    pub const NAMES: [&str; 3] = ["fail", "replace", "skip"];
+    pub const NAMES: [&str; 4] = ["fail", "replace", "skip", "update"];
 }
 
 impl FromStr for OnConflict {
@@ -53,6 +55,7 @@ impl FromStr for OnConflict {
             "fail" => Ok(Self::Fail),
             "replace" => Ok(Self::Replace),
             "skip" => Ok(Self::Skip),
+            "update" => Ok(Self::Update),
             _ => Err(format!("one of {}", Self::NAMES.join(", "))),
         }
     }
@@ -102,6 +105,9 @@ pub struct Transaction<'a> {
     client: &'a Client,
     model_id: ModelId,
     claim: Option<Claim>,
+    /// What the first look found.
+    seen: Option<StoredModel>,
+    recipe: Option<String>,
 }
 
 impl Import {
@@ -131,7 +137,14 @@ impl Import {
                 }
             },
         };
-        let transaction = Transaction { import: self, client, model_id: model_id.clone(), claim };
+        let mut transaction = Transaction {
+            import: self,
+            client,
+            model_id: model_id.clone(),
+            claim,
+            seen: None,
+            recipe: None,
+        };
         if let Some(model) = transaction.look().await? {
             let journal = transaction.claim.as_ref().and_then(Claim::resume);
             let is_ours = journal.is_some_and(|journal| is_of(&model, &journal));
@@ -141,8 +154,9 @@ impl Import {
                 OnConflict::Skip if model.definition_sha256.is_none() => {
                     return Err(ClientError::Different(model_id.clone()));
                 }
-                OnConflict::Skip | OnConflict::Replace => {}
+                OnConflict::Skip | OnConflict::Replace | OnConflict::Update => {}
             }
+            transaction.seen = Some(model);
         }
         Ok(transaction)
     }
@@ -163,6 +177,32 @@ enum Plan {
 }
 
 impl Transaction<'_> {
+    /// Takes the SHA-256 of all that the bundle is made from. It is stored with the model, so that another import of the same can tell
+    /// without making it.
+    pub fn know(&mut self, recipe: String) {
+        self.recipe = Some(recipe);
+    }
+
+    /// Whether the bundle need not be made: a whole model of the same recipe is there, and is to be left.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn is_made(&self) -> Result<bool, ClientError> {
+        let may_stay = matches!(self.import.on_conflict, OnConflict::Skip | OnConflict::Update);
+        let is_same = self.recipe.is_some()
+            && self.seen.as_ref().is_some_and(|seen| seen.recipe_sha256 == self.recipe);
+        Ok(may_stay && is_same && self.is_whole().await? != Some(false))
+    }
+
+    /// Leaves the model that is there. Returns its definition's SHA-256, if it is known.
+    #[must_use]
+    pub fn leave(self) -> (Outcome, Option<String>) {
+        if let Some(claim) = &self.claim {
+            claim.forget();
+        }
+        (Outcome::Unchanged, self.seen.and_then(|seen| seen.definition_sha256))
+    }
+
     /// Looks at the cluster again and stores the bundle. After a failure no half-made model stays behind unless the same command can
     /// go on with it; the error says which.
     ///
@@ -250,6 +290,14 @@ impl Transaction<'_> {
         match self.import.on_conflict {
             OnConflict::Fail => Err(self.conflict().await),
             OnConflict::Replace => Ok(Plan::Replace(model)),
+            OnConflict::Update => {
+                let is_same = model.bundle_sha256.as_ref() == Some(&header.bundle_sha256());
+                if is_same && self.is_whole().await? != Some(false) {
+                    Ok(Plan::Leave)
+                } else {
+                    Ok(Plan::Replace(model))
+                }
+            }
             OnConflict::Skip => {
                 if model.definition_sha256.as_ref() != Some(&header.definition_sha256) {
                     Err(ClientError::Different(self.model_id.clone()))
@@ -348,7 +396,7 @@ impl Delivery<'_> {
         let mut fresh_starts = 0;
         loop {
             let mut configuration = self.configuration.clone();
-            name_import(&mut configuration, &journal.header.import_id);
+            name_import(&mut configuration, &journal.header, self.transaction.recipe.as_deref());
             let upload = Upload {
                 client: self.client(),
                 bundle: self.bundle,
@@ -560,10 +608,14 @@ async fn persistently<T, F: Future<Output = Result<T, ClientError>>>(
 }
 
 /// Lets the import know its model again.
-fn name_import(configuration: &mut Map<String, Value>, import_id: &str) {
+fn name_import(configuration: &mut Map<String, Value>, header: &Header, recipe: Option<&str>) {
     let metadata = configuration.entry("metadata").or_insert_with(|| Map::new().into());
     if let Some(metadata) = metadata.as_object_mut() {
-        metadata.insert(IMPORT_ID.to_owned(), import_id.into());
+        metadata.insert(IMPORT_ID.to_owned(), header.import_id.as_str().into());
+        metadata.insert(BUNDLE_SHA256.to_owned(), header.bundle_sha256().into());
+        if let Some(recipe) = recipe {
+            metadata.insert(RECIPE_SHA256.to_owned(), recipe.into());
+        }
     }
 }
 

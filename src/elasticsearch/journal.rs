@@ -41,6 +41,12 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// SHA-256 of all that is stored: definition, vocabulary and configuration.
+    pub(super) fn bundle_sha256(&self) -> String {
+        let text = format!("{} {}", self.definition_sha256, self.companions_sha256);
+        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// How many parts there are.
     pub(super) fn parts(&self) -> usize {
         self.length.div_ceil(self.part_size.max(1))

@@ -16,6 +16,12 @@ const ROOT: &str = "_ml/trained_models";
 /// The key of a model's metadata under which an import knows its own model again.
 pub(super) const IMPORT_ID: &str = "import_id";
 
+/// The key under which a model's metadata hold the SHA-256 of all that was stored of it.
+pub(super) const BUNDLE_SHA256: &str = "bundle_sha256";
+
+/// The key under which a model's metadata hold the SHA-256 of what it was made from.
+pub(super) const RECIPE_SHA256: &str = "recipe_sha256";
+
 /// A model as the cluster has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StoredModel {
@@ -27,6 +33,10 @@ pub(super) struct StoredModel {
     pub(super) import_id: Option<String>,
     /// SHA-256 of its definition, if the import said so.
     pub(super) definition_sha256: Option<String>,
+    /// SHA-256 of definition, vocabulary and configuration, if the import said so.
+    pub(super) bundle_sha256: Option<String>,
+    /// SHA-256 of what it was made from, if the import said so.
+    pub(super) recipe_sha256: Option<String>,
 }
 
 impl Client {
@@ -46,6 +56,8 @@ impl Client {
             create_time: found["create_time"].as_u64(),
             import_id: text(&found["metadata"][IMPORT_ID]),
             definition_sha256: text(&found["metadata"][DEFINITION_SHA256]),
+            bundle_sha256: text(&found["metadata"][BUNDLE_SHA256]),
+            recipe_sha256: text(&found["metadata"][RECIPE_SHA256]),
         }))
     }
 

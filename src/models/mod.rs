@@ -90,7 +90,7 @@ pub struct Blueprint<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A field of the wrong type, or a value nobody knows.
-    #[error("config.json: {0}")]
+    #[error("config.json: {0}; use the one that came with the weights")]
     Field(#[from] serde_json::Error),
     /// A value that makes no model.
     #[error("config.json: {0}")]

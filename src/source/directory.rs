@@ -6,6 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::cause::advice;
+
 /// No text file of a repository is larger; the largest tokenizer.json has some 60 MB.
 const MAX_TEXT: u64 = 128 << 20;
 
@@ -32,7 +34,7 @@ pub enum SourceError {
         advice: &'static str,
     },
     /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {source}{}", advice(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -40,7 +42,7 @@ pub enum SourceError {
         source: io::Error,
     },
     /// A file holds something else than it should.
-    #[error("{path} is not valid: {source}")]
+    #[error("{path} is not valid: {source}; fetch it again")]
     Json {
         /// The file.
         path: PathBuf,

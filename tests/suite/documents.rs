@@ -107,9 +107,10 @@ struct Session {
 }
 
 /// The models of the documents, and the fixtures that stand for them.
-const MODELS: [(&str, &str); 2] = [
+const MODELS: [(&str, &str); 3] = [
     ("sentence-transformers/all-MiniLM-L6-v2", "bert/st-mean"),
     ("dslim/bert-base-NER", "bert/ner"),
+    ("cross-encoder/ms-marco-MiniLM-L6-v2", "bert/cross-encoder"),
 ];
 
 fn session(document: &str) -> Session {
@@ -137,6 +138,11 @@ fn session(document: &str) -> Session {
     fs::copy(root().join("tests/fixtures/definitions/scripted.pt"), path.join("model.pt")).unwrap();
     fs::write(path.join("vocab.json"), crate::definitions::vocabulary().to_string()).unwrap();
     fs::write(path.join("config.json"), crate::definitions::configuration().to_string()).unwrap();
+    // The file of imports that the document shows.
+    let text = read_or_nothing(document);
+    if let Some(file) = blocks(&text, "yaml").iter().find(|it| it.starts_with("# models.yaml")) {
+        fs::write(path.join("models.yaml"), format!("{file}\n")).unwrap();
+    }
     session
 }
 
@@ -215,6 +221,7 @@ run! {
     the_commands_of_deployments_run: "docs/deployments.md",
     the_commands_of_the_hub_run: "docs/hub.md",
     the_commands_of_inspecting_run: "docs/inspect.md",
+    the_commands_of_many_models_run: "docs/many-models.md",
     the_commands_of_migrating_run: "docs/migrating-from-eland.md",
 }
 

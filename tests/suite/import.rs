@@ -356,6 +356,7 @@ fn the_wire_carries_what_eland_sends() {
     let mut body = sent[1].1.body.clone().unwrap();
     assert!(body["metadata"]["import_id"].take().as_str().unwrap().len() == 32);
     assert!(body["metadata"]["definition_sha256"].take().as_str().unwrap().len() == 64);
+    assert!(body["metadata"]["bundle_sha256"].take().as_str().unwrap().len() == 64);
     for figure in ["per_deployment_memory_bytes", "per_allocation_memory_bytes"] {
         assert!(body["metadata"][figure].take().as_u64().unwrap() > 10_000);
     }
@@ -368,7 +369,7 @@ fn the_wire_carries_what_eland_sends() {
                 "do_lower_case": true, "max_sequence_length": 64, "span": 21, "truncate": "none"}}}},
             "input": {"field_names": ["text_field"]},
             "metadata": {"per_deployment_memory_bytes": null, "per_allocation_memory_bytes": null,
-                "definition_sha256": null, "import_id": null},
+                "definition_sha256": null, "import_id": null, "bundle_sha256": null},
         })
     );
 }

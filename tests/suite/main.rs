@@ -1,5 +1,6 @@
 //! The tests of the program and the library as a whole, in one binary: linking libtorch takes longer than running most of them.
 
+mod apply;
 mod bad_clusters;
 mod bad_models;
 mod bundle;
@@ -16,6 +17,7 @@ mod graphs;
 mod import;
 mod inspect;
 mod interruptions;
+mod messages;
 mod numbers;
 mod program;
 // Debian's programs, and addresses that Linux alone has without being told.
@@ -23,7 +25,9 @@ mod program;
 mod proxies;
 mod quantize;
 mod real_model;
+mod snapshots;
 mod targets;
+mod terminal;
 mod timings;
 mod tls;
 mod uploads;

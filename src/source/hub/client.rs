@@ -17,6 +17,7 @@ use super::digest::Digest;
 use super::retry::{Failure, Patience, wait_asked_for};
 use super::settings::host;
 use super::{Commit, HubError, HubSettings, RepositoryId};
+use crate::cause::Cause;
 use crate::proxies::Proxies;
 
 /// A client of one hub.
@@ -275,7 +276,8 @@ impl Client {
             return HubError::Untrusted { host, reason }.into();
         }
         let proxy = self.proxies.on_the_way_to(url);
-        Failure::again(HubError::Unreachable { host, proxy, reason, id: id.clone() })
+        let cause = Cause::of(&error);
+        Failure::again(HubError::Unreachable { host, proxy, reason, id: id.clone(), cause })
     }
 
     /// What an answer other than 2xx means.

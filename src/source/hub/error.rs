@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::RepositoryId;
+use crate::cause::Cause;
 use crate::progress::bytes;
 
 /// Why a model cannot be had from the hub or its cache.
@@ -92,6 +93,9 @@ pub enum HubError {
         reason: String,
         /// The repository.
         id: RepositoryId,
+        /// What failed, cause by cause.
+        #[source]
+        cause: Cause,
     },
     /// TLS does not trust the other side.
     #[error(
@@ -166,7 +170,9 @@ pub enum HubError {
         origin: &'static str,
     },
     /// 403 without a reason that is known here.
-    #[error("the hub refuses access to {id}: {reason}")]
+    #[error(
+        "the hub refuses access to {id}: {reason}\nGive a token of an account that may read it with --hub-access-token or HF_TOKEN"
+    )]
     Forbidden {
         /// The repository.
         id: RepositoryId,
@@ -198,7 +204,9 @@ pub enum HubError {
         reason: String,
     },
     /// The listing has it, the download does not.
-    #[error("{id} lists {path}, but does not give it out: {reason}")]
+    #[error(
+        "{id} lists {path}, but does not give it out: {reason}; try again later, or give another --revision"
+    )]
     NoFile {
         /// The repository.
         id: RepositoryId,
@@ -230,7 +238,7 @@ pub enum HubError {
     },
     /// The repository does not hold a Transformers model.
     #[error(
-        "{id} holds no config.json, which every Transformers model has; it holds {}", some(.has)
+        "{id} holds no config.json, which every Transformers model has: give a repository that holds one; it holds {}", some(.has)
     )]
     NoConfig {
         /// The repository.
@@ -239,7 +247,9 @@ pub enum HubError {
         has: Vec<String>,
     },
     /// A JSON file of the repository.
-    #[error("{path} of {id} is not valid: {reason}")]
+    #[error(
+        "{path} of {id} is not valid: {reason}; give another --revision, or a folder in which it is mended"
+    )]
     Json {
         /// The repository.
         id: RepositoryId,
@@ -263,7 +273,9 @@ pub enum HubError {
         has: Vec<String>,
     },
     /// Weights in parts, of which one is not there.
-    #[error("{index} of {id} names the weights {shard:?}, which the repository does not hold")]
+    #[error(
+        "{index} of {id} names the weights {shard:?}, which the repository does not hold; give another --revision"
+    )]
     NoShard {
         /// The repository.
         id: RepositoryId,

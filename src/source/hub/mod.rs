@@ -216,6 +216,13 @@ impl Plan {
         &self.config
     }
 
+    /// Where the files come from.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        let Repository { id, commit, .. } = &self.repository;
+        Origin { model_id: id.to_string(), commit: commit.to_string() }
+    }
+
     /// The names of [`DECISIVE`] that the cache says nothing of.
     fn undecided(&self) -> Vec<&'static str> {
         let Repository { commit, cache, .. } = &self.repository;
@@ -230,9 +237,8 @@ impl Plan {
     /// # Errors
     /// When one cannot be had. What has been fetched is kept, and the next attempt goes on from there.
     pub async fn fetch(self, progress: Progress) -> Result<Snapshot, HubError> {
+        let origin = self.origin();
         let Self { repository, files, listing, revision, .. } = self;
-        let origin =
-            Origin { model_id: repository.id.to_string(), commit: repository.commit.to_string() };
         let folder = repository.cache.snapshot(&repository.commit);
         if let Some((client, listing)) = listing {
             let wanted: Vec<(String, Entry)> = files

@@ -1,0 +1,22 @@
+//! `rust-eland completions`.
+
+use clap::Args;
+use clap_complete::Shell;
+
+use super::report;
+use crate::error::Error;
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArguments {
+    /// The shell. For bash, for example: source <(rust-eland completions bash)
+    #[arg(value_name = "SHELL", value_enum)]
+    shell: Shell,
+}
+
+impl CompletionsArguments {
+    pub(super) fn execute(self) -> Result<(), Error> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::definition(), super::NAME, &mut script);
+        report::print(&script)
+    }
+}

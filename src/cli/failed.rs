@@ -1,0 +1,84 @@
+//! How an error is told: what failed, why, what to do; with `--verbose` what lies beneath it.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use super::log::{LogFormat, is_coloured, json_time};
+use super::similar;
+use crate::error::Error;
+use crate::secrets::redact;
+
+/// A run that failed, and how it is to be told.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: Error,
+    pub(super) verbose: bool,
+    pub(super) format: LogFormat,
+}
+
+impl Failed {
+    /// Writes the message to standard error, without secrets.
+    pub fn tell(&self) {
+        let message = match similar::tip(&self.error) {
+            Some(tip) => format!("{}\n\n  tip: {tip}", self.error),
+            None => self.error.to_string(),
+        };
+        let causes = if self.verbose { causes(&self.error) } else { Vec::new() };
+        match self.format {
+            LogFormat::Json => tell_json(&message, &causes, self.error.exit_code()),
+            LogFormat::Text => {
+                let label = if is_coloured() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+                let mut text = format!("{label} {message}");
+                if !causes.is_empty() {
+                    text += "\n\ncaused by:";
+                }
+                for (cause, number) in causes.iter().zip(1..) {
+                    // Writing to a string cannot fail.
+                    let _ = write!(text, "\n  {number}. {cause}");
+                }
+                eprintln!("{}", redact(&text));
+            }
+        }
+    }
+}
+
+/// Tells that the command line is not one, or shows the help that it asks for, and ends the process.
+pub(super) fn exit(error: &clap::Error, arguments: &[OsString]) -> ! {
+    let is_json = |pair: &[OsString]| pair[0] == "--log-format" && pair[1] == "json";
+    let wants_json =
+        arguments.windows(2).any(is_json) || arguments.iter().any(|it| it == "--log-format=json");
+    if wants_json && error.use_stderr() {
+        let text = error.to_string();
+        let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        tell_json(message, &[], u8::try_from(error.exit_code()).unwrap_or(2));
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
+}
+
+/// The causes, outermost first, a line each.
+fn causes(error: &Error) -> Vec<String> {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        causes.push(text.lines().next().unwrap_or_default().to_owned());
+        next = cause.source();
+    }
+    causes.dedup();
+    causes
+}
+
+/// A line like those of the log, with the exit code.
+fn tell_json(message: &str, causes: &[String], exit_code: u8) {
+    let mut line = json!({"timestamp": json_time(), "level": "ERROR", "message": message});
+    if !causes.is_empty() {
+        line["causes"] = causes.into();
+    }
+    line["exit_code"] = exit_code.into();
+    eprintln!("{}", redact(&line.to_string()));
+}

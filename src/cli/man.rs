@@ -1,0 +1,52 @@
+//! `rust-eland man`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap_mangen::Man;
+
+use super::report;
+use super::similar::similar;
+use crate::error::Error;
+
+#[derive(Debug, Args)]
+pub(super) struct ManArguments {
+    /// Print the page of this command [default: of the program]
+    #[arg(value_name = "COMMAND", conflicts_with = "output")]
+    command: Option<String>,
+    /// Write all pages to this folder, such as /usr/local/share/man/man1
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+}
+
+impl ManArguments {
+    pub(super) fn execute(self) -> Result<(), Error> {
+        // The commands get their full names and the options that all have.
+        let mut program = super::definition().disable_help_subcommand(true);
+        program.build();
+        if let Some(folder) = self.output {
+            let usage = |error| {
+                let advice = "name a folder that can be written to";
+                Error::Usage(format!("cannot write to {}: {error}; {advice}", folder.display()))
+            };
+            fs::create_dir_all(&folder).map_err(usage)?;
+            clap_mangen::generate_to(program, &folder).map_err(usage)?;
+            println!("{}", folder.display());
+            return Ok(());
+        }
+        let command = match &self.command {
+            None => program,
+            Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
+                let names: Vec<_> =
+                    program.get_subcommands().map(clap::Command::get_name).collect();
+                let meant = similar(name, names.iter().copied());
+                let meant = if meant.is_empty() { names } else { meant };
+                Error::Usage(format!("there is no command {name:?}: try {}", meant.join(", ")))
+            })?,
+        };
+        let mut page = Vec::new();
+        Man::new(command).render(&mut page)?;
+        report::print(&page)
+    }
+}

@@ -1,0 +1,303 @@
+//! A file of imports, in YAML: `defaults` and a list of `models`, whose names are the options of `rust-eland import`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
+
+use super::similar::similar;
+
+/// No list of models is longer.
+const MAX_BYTES: u64 = 4 << 20;
+
+const DEFAULTS: &str = "defaults";
+const MODELS: &str = "models";
+
+/// What is wrong with the file, and in which line.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub(super) struct Wrong {
+    pub(super) line: usize,
+    problem: String,
+}
+
+/// An option's name and value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Setting {
+    pub(super) line: usize,
+    pub(super) name: String,
+    pub(super) value: Value,
+}
+
+/// An option's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    /// `null` or nothing: the default of the program.
+    Absent,
+    Text(String),
+    List(Vec<String>),
+}
+
+/// One import.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Model {
+    pub(super) line: usize,
+    pub(super) settings: Vec<Setting>,
+}
+
+/// What the file says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ModelsFile {
+    pub(super) defaults: Vec<Setting>,
+    pub(super) models: Vec<Model>,
+}
+
+impl Wrong {
+    pub(super) fn new(line: usize, problem: impl Into<String>) -> Self {
+        Self { line, problem: problem.into() }
+    }
+}
+
+/// The text of a file, `-` for standard input.
+pub(super) fn text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    } else {
+        File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!("it has more than {MAX_BYTES} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
+}
+
+impl ModelsFile {
+    /// Reads the text of a file.
+    pub(super) fn read(text: &str) -> Result<Self, Wrong> {
+        let mut events = Events(Parser::new_from_str(text));
+        let mut file = Self::default();
+        let mut seen = Vec::new();
+        let line = loop {
+            match events.next()? {
+                (Event::StreamStart | Event::DocumentStart(_), _) => {}
+                (Event::MappingStart(..), line) => break line,
+                (Event::StreamEnd | Event::DocumentEnd, line) => {
+                    return Err(Wrong::new(line, "it names no models; give a list under `models`"));
+                }
+                (_, line) => {
+                    return Err(Wrong::new(
+                        line,
+                        "the file is a mapping with `models`, and `defaults` if you like",
+                    ));
+                }
+            }
+        };
+        while let Some((name, line)) = events.key(&mut seen)? {
+            match &*name {
+                DEFAULTS => file.defaults = events.settings_or_nothing()?,
+                MODELS => file.models = events.models()?,
+                name => {
+                    let meant = similar(name, [DEFAULTS, MODELS]);
+                    let meant = meant
+                        .first()
+                        .unwrap_or(&"`models` and `defaults`, and options belong under these");
+                    return Err(Wrong::new(
+                        line,
+                        format!("there is no `{name}` here: did you mean {meant}?"),
+                    ));
+                }
+            }
+        }
+        loop {
+            match events.next()? {
+                (Event::StreamEnd, _) => break,
+                (Event::DocumentEnd, _) => {}
+                (_, line) => {
+                    return Err(Wrong::new(
+                        line,
+                        "the file holds more than one document; give one",
+                    ));
+                }
+            }
+        }
+        if file.models.is_empty() {
+            return Err(Wrong::new(line, "it names no models; give a list under `models`"));
+        }
+        Ok(file)
+    }
+}
+
+/// The parser's events, each with its line.
+struct Events<'a>(Parser<'a, StrInput<'a>>);
+
+impl<'a> Events<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, usize), Wrong> {
+        let (event, span): (Event<'a>, Span) = match self.0.next_event() {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => return Err(Wrong::new(error.marker().line(), error.info())),
+            None => return Ok((Event::StreamEnd, 1)),
+        };
+        let line = span.start.line();
+        let has_tag = match &event {
+            Event::Scalar(_, _, _, tag)
+            | Event::SequenceStart(_, tag)
+            | Event::MappingStart(_, tag) => tag.is_some(),
+            _ => false,
+        };
+        match event {
+            _ if has_tag => Err(Wrong::new(line, "tags (`!name`) mean nothing here; leave it out")),
+            Event::Alias(_) => {
+                Err(Wrong::new(line, "aliases (`*name`) mean nothing here; use `defaults`"))
+            }
+            event => Ok((event, line)),
+        }
+    }
+
+    /// The next name of a mapping; none at its end.
+    fn key(&mut self, seen: &mut Vec<String>) -> Result<Option<(String, usize)>, Wrong> {
+        match self.next()? {
+            (Event::MappingEnd, _) => Ok(None),
+            (Event::Scalar(name, ..), line) => {
+                let name = name.into_owned();
+                if seen.contains(&name) {
+                    return Err(Wrong::new(
+                        line,
+                        format!("`{name}` is given twice; leave one out"),
+                    ));
+                }
+                seen.push(name.clone());
+                Ok(Some((name, line)))
+            }
+            (_, line) => Err(Wrong::new(line, "a name is expected here, as in `task-type: ner`")),
+        }
+    }
+
+    /// The rest of a mapping of options.
+    fn settings(&mut self) -> Result<Vec<Setting>, Wrong> {
+        let (mut settings, mut seen) = (Vec::new(), Vec::new());
+        while let Some((name, line)) = self.key(&mut seen)? {
+            settings.push(Setting { line, name, value: self.value()? });
+        }
+        Ok(settings)
+    }
+
+    fn settings_or_nothing(&mut self) -> Result<Vec<Setting>, Wrong> {
+        match self.next()? {
+            (Event::MappingStart(..), _) => self.settings(),
+            (Event::Scalar(text, style, ..), _) if is_null(&text, style) => Ok(Vec::new()),
+            (_, line) => Err(Wrong::new(
+                line,
+                "`defaults` holds options with their values, as in `start: true`",
+            )),
+        }
+    }
+
+    fn models(&mut self) -> Result<Vec<Model>, Wrong> {
+        let wrong = |line| {
+            Wrong::new(
+                line,
+                "`models` is a list of options, each model beginning with `- hub-model-id: …`",
+            )
+        };
+        match self.next()? {
+            (Event::SequenceStart(..), _) => {}
+            (Event::Scalar(text, style, ..), _) if is_null(&text, style) => return Ok(Vec::new()),
+            (_, line) => return Err(wrong(line)),
+        }
+        let mut models = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(models),
+                (Event::MappingStart(..), line) => {
+                    models.push(Model { line, settings: self.settings()? })
+                }
+                (_, line) => return Err(wrong(line)),
+            }
+        }
+    }
+
+    fn value(&mut self) -> Result<Value, Wrong> {
+        let wrong = |line| Wrong::new(line, "an option has a value, or a list of values");
+        match self.next()? {
+            (Event::Scalar(text, style, ..), _) if is_null(&text, style) => Ok(Value::Absent),
+            (Event::Scalar(text, ..), _) => Ok(Value::Text(text.into_owned())),
+            (Event::SequenceStart(..), _) => {
+                let mut values = Vec::new();
+                loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, _) => return Ok(Value::List(values)),
+                        (Event::Scalar(text, ..), _) => values.push(text.into_owned()),
+                        (_, line) => return Err(wrong(line)),
+                    }
+                }
+            }
+            (_, line) => Err(wrong(line)),
+        }
+    }
+}
+
+fn is_null(text: &str, style: ScalarStyle) -> bool {
+    style == ScalarStyle::Plain && ["", "~", "null", "Null", "NULL"].contains(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_and_defaults_are_read_with_their_lines() {
+        let text = "# ours\ndefaults:\n  start: true\n  revision: ~\nmodels:\n  - hub-model-id: a/b\n    header: [x, 'y: z']\n\n  - hub-model-id: \"null\"\n";
+        let setting = |line, name: &str, value| Setting { line, name: name.into(), value };
+        let of = |text: &str| Value::Text(text.into());
+        let expected = ModelsFile {
+            defaults: vec![setting(3, "start", of("true")), setting(4, "revision", Value::Absent)],
+            models: vec![
+                Model {
+                    line: 6,
+                    settings: vec![
+                        setting(6, "hub-model-id", of("a/b")),
+                        setting(7, "header", Value::List(vec!["x".into(), "y: z".into()])),
+                    ],
+                },
+                Model { line: 9, settings: vec![setting(9, "hub-model-id", of("null"))] },
+            ],
+        };
+        assert_eq!(ModelsFile::read(text), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, line, problem) in [
+            ("", 1, "names no models"),
+            ("models:\n", 1, "names no models"),
+            ("- a\n", 1, "is a mapping"),
+            ("models:\n  - a: 1\nmodel:\n  - b\n", 3, "did you mean models?"),
+            ("models:\n  hub-model-id: x\n", 2, "`models` is a list"),
+            ("models:\n  - x\n", 2, "`models` is a list"),
+            ("defaults: 3\n", 1, "`defaults` holds options"),
+            ("models:\n  - a: 1\n    a: 2\n", 3, "`a` is given twice"),
+            ("models:\n  - a: {b: c}\n", 2, "a value, or a list"),
+            ("models:\n  - a: [[b]]\n", 2, "a value, or a list"),
+            ("models:\n  - a: &x 1\n  - a: *x\n", 3, "aliases"),
+            ("models:\n  - a: !env B\n", 2, "tags"),
+            ("models:\n  - a: 1\n---\nmodels: []\n", 3, "more than one document"),
+            ("models:\n  - a: 'b\n", 2, ""),
+            ("models:\n\t- a: b\n", 2, ""),
+        ] {
+            let wrong = ModelsFile::read(text).expect_err(text);
+            assert!(wrong.problem.contains(problem), "{text:?}: {wrong}");
+            assert_eq!(wrong.line, line, "{text:?}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_read_makes_it_panic() {
+        let text = "defaults: {a: b, c: [d]}\nmodels:\n  - {a: 'x', b: \"y\"}\n  - ? e\n    : |\n      f\n";
+        for end in 0..text.len() {
+            let _ = ModelsFile::read(&text[..end]);
+            let _ = ModelsFile::read(&text[end..]);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What was meant by a name that is not known.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bundle::BundleError;
+use crate::conversion::ConversionError;
+use crate::elasticsearch::ClientError;
+use crate::error::Error;
+use crate::source::SourceError;
+use crate::source::hub::HubError;
+
+/// From which likeness on a name is worth telling; clap's for options.
+const LIKE: f64 = 0.7;
+
+/// The most names that are told.
+const SHOWN: usize = 3;
+
+/// Of a folder with more, not all are looked at.
+const ENTRIES: usize = 10_000;
+
+/// The candidates that are like a name, the likest first.
+pub(super) fn similar<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Vec<&'a str> {
+    let name = name.to_lowercase();
+    let likeness = |candidate: &&'a str| strsim::jaro_winkler(&name, &candidate.to_lowercase());
+    let mut found: Vec<_> = candidates.into_iter().map(|it| (likeness(&it), it)).collect();
+    found.retain(|(likeness, _)| *likeness > LIKE);
+    found.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.cmp(other)));
+    found.into_iter().map(|(_, name)| name).take(SHOWN).collect()
+}
+
+/// What to try instead of the path that an error is about, if something there has a similar name.
+pub(super) fn tip(error: &Error) -> Option<String> {
+    let found = match error {
+        Error::Bundle(BundleError::Invalid { path, .. }) => {
+            vec![path.with_extension("metadata.json")]
+                .into_iter()
+                .filter(|it| it.is_file())
+                .collect()
+        }
+        error => beside(missing(error)?),
+    };
+    let names: Vec<_> = found.iter().map(|path| format!("'{}'", path.display())).collect();
+    match &*names {
+        [] => None,
+        [name] => Some(format!("a similar name is there: {name}")),
+        names => Some(format!("similar names are there: {}", names.join(", "))),
+    }
+}
+
+/// The same for a file that is not there, for the end of a message.
+pub(super) fn file_tip(path: &Path) -> String {
+    let found = if path.exists() { Vec::new() } else { beside(path) };
+    let names: Vec<_> = found.iter().map(|path| format!("'{}'", path.display())).collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("\n\n  tip: did you mean {}?", names.join(", "))
+    }
+}
+
+/// The path that is not there.
+fn missing(error: &Error) -> Option<&Path> {
+    let path = match error {
+        Error::Hub(HubError::Id { name, .. }) => Path::new(name),
+        // The name of a folder that is spelt wrong is an id, too.
+        Error::Hub(
+            HubError::UnknownOrPrivate { id }
+            | HubError::NoRepository { id }
+            | HubError::NotCached { id, .. }
+            | HubError::Unreachable { id, .. },
+        ) => Path::new(id.as_str()),
+        Error::Bundle(BundleError::Io { path, .. }) if path.is_dir() => return Some(path),
+        Error::Bundle(BundleError::Io { path, .. })
+        | Error::Conversion(ConversionError::Source(SourceError::NotAFolder(path)))
+        | Error::Client(ClientError::Certificates { path, .. }) => path,
+        _ => return None,
+    };
+    (!path.exists()).then_some(path)
+}
+
+/// What has a similar name in the folder where it should be; in a folder that is given for a bundle, the bundles.
+fn beside(path: &Path) -> Vec<PathBuf> {
+    if path.is_dir() {
+        let bundles = names(path).into_iter().filter(|name| name.ends_with(".metadata.json"));
+        return bundles.take(SHOWN).map(|name| path.join(name)).collect();
+    }
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let folder = if parent == Path::new("") { Path::new(".") } else { parent };
+    if folder.is_dir() {
+        let names = names(folder);
+        return similar(name, names.iter().map(String::as_str))
+            .into_iter()
+            .map(|name| parent.join(name))
+            .collect();
+    }
+    // A folder on the way is spelt wrong.
+    let through = beside(parent).into_iter().map(|folder| folder.join(name));
+    through.filter(|path| path.exists()).collect()
+}
+
+/// The names in a folder that are not hidden, in their order.
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let names =
+        entries.take(ENTRIES).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likest_come_first() {
+        let names = ["minilm.pt", "minilm.metadata.json", "minilm.vocab.json", "readme"];
+        assert_eq!(similar("minilm.metadta.json", names)[0], "minilm.metadata.json");
+        assert!(similar("xyz", names).is_empty());
+        assert!(similar("MINILM.PT", names).contains(&"minilm.pt"));
+    }
+
+    #[test]
+    fn a_path_is_found_through_a_folder_that_is_spelt_wrong() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("models/minilm")).unwrap();
+        fs::create_dir_all(root.path().join("models/.minilm-hidden")).unwrap();
+        let found = |path: &str| beside(&root.path().join(path));
+        let expected = [root.path().join("models/minilm")];
+        for path in ["models/miniLM-L6", "modls/minilm", "model/minilm", "models/mimilm"] {
+            assert_eq!(found(path), expected, "{path}");
+        }
+        assert!(found("models/other").is_empty() && found("x/y/z").is_empty());
+    }
+}

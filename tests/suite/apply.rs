@@ -1,0 +1,283 @@
+//! `rust-eland apply`: many imports by one file.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use standin::{Credential, Options, StandIn};
+
+use crate::fixtures::Fixture;
+use crate::program::{message, program, says};
+use crate::terminal::Terminal;
+
+/// A folder with two models and a file of imports.
+struct Folder(tempfile::TempDir);
+
+const FILE: &str = "\
+defaults:
+  start: true
+models:
+  - hub-model-id: ./embedder
+    es-model-id: embedder
+    task-type: text_embedding
+    search-prefix: 'query: '
+  - hub-model-id: ./tagger
+    es-model-id: tagger
+    start: false
+";
+
+impl Folder {
+    fn new(file: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        for (name, fixture) in [("embedder", "bert/st-mean"), ("tagger", "bert/ner")] {
+            let folder = root.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            copy(&Fixture::named(fixture).model(), &folder);
+        }
+        let folder = Self(root);
+        folder.write(file);
+        folder
+    }
+
+    fn write(&self, file: &str) {
+        fs::write(self.0.path().join("models.yaml"), file).unwrap();
+    }
+
+    fn apply(&self, arguments: &[&str]) -> Output {
+        let apply = ["apply", "models.yaml"];
+        program().args(apply).args(arguments).current_dir(self.0.path()).output().unwrap()
+    }
+
+    /// The document of `--output json`, and the exit code.
+    fn document(&self, standin: &StandIn) -> (Value, Option<i32>, String) {
+        let output = self.apply(&["--url", &standin.url(), "--output", "json"]);
+        let document = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (document, output.status.code(), message(&output))
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, target).unwrap();
+        }
+    }
+}
+
+/// What of each model is under `key`.
+fn each<'a>(document: &'a Value, key: &str) -> Vec<&'a Value> {
+    document["models"].as_array().unwrap().iter().map(|model| &model[key]).collect()
+}
+
+/// How many requests changed something.
+fn changes(standin: &StandIn) -> usize {
+    standin.requests().iter().filter(|request| request.method == "PUT").count()
+}
+
+#[test]
+fn what_is_there_already_is_not_made_again() {
+    let standin = StandIn::start(Options::default());
+    let folder = Folder::new(FILE);
+    let (first, code, log) = folder.document(&standin);
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(each(&first, "model_id"), ["embedder", "tagger"]);
+    assert_eq!(each(&first, "result"), ["stored", "stored"]);
+    assert_eq!(each(&first, "state"), [&Value::from("started"), &Value::Null]);
+    assert_eq!(each(&first, "line"), [4, 8]);
+    assert_eq!(first["failed"], 0);
+    let stored = standin.configuration("embedder").unwrap();
+    assert_eq!(stored["prefix_strings"]["search"], "query: ");
+    assert_eq!(stored["metadata"]["definition_sha256"], *each(&first, "definition_sha256")[0]);
+
+    let before = changes(&standin);
+    let (second, code, log) = folder.document(&standin);
+    assert_eq!((code, changes(&standin)), (Some(0), before), "{log}");
+    assert_eq!(each(&second, "result"), ["unchanged", "unchanged"]);
+    assert_eq!(each(&second, "definition_sha256"), each(&first, "definition_sha256"));
+    assert!(log.contains("connected") && !log.contains("tracing"), "it was made again: {log}");
+}
+
+#[test]
+fn what_another_import_made_is_compared_by_its_definition() {
+    let standin = StandIn::start(Options::default());
+    let folder = Folder::new("models:\n  - {hub-model-id: ./tagger, es-model-id: tagger}\n");
+    let mut import = program();
+    let import = import.args(["import", "--hub-model-id", "./tagger", "--es-model-id", "tagger"]);
+    let import = import.args(["--url", &standin.url()]).current_dir(folder.0.path());
+    assert!(import.output().unwrap().status.success());
+    let before = changes(&standin);
+    let (document, code, log) = folder.document(&standin);
+    assert_eq!((code, changes(&standin)), (Some(0), before), "{log}");
+    assert_eq!(each(&document, "result"), ["unchanged"]);
+    assert!(log.contains("tracing"), "{log}");
+}
+
+#[test]
+fn what_is_otherwise_is_replaced_only_if_the_file_says_so() {
+    let standin = StandIn::start(Options::default());
+    let folder = Folder::new(FILE);
+    assert_eq!(folder.document(&standin).1, Some(0));
+    // The same definition with another configuration.
+    let other = FILE.replace("query: ", "q: ");
+    folder.write(&other);
+    let before = changes(&standin);
+    let (document, code, log) = folder.document(&standin);
+    assert_eq!((code, changes(&standin)), (Some(0), before), "{log}");
+    assert_eq!(each(&document, "result"), ["unchanged", "unchanged"]);
+
+    folder.write(&other.replace("start: true", "start: true\n  on-conflict: update"));
+    let (document, code, log) = folder.document(&standin);
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(each(&document, "result"), ["stored", "unchanged"]);
+    let prefix =
+        |standin: &StandIn| standin.configuration("embedder").unwrap()["prefix_strings"].clone();
+    assert_eq!(prefix(&standin)["search"], "q: ");
+    let (document, ..) = folder.document(&standin);
+    assert_eq!(each(&document, "result"), ["unchanged", "unchanged"]);
+
+    // Another definition.
+    folder.write(FILE);
+    copy(&Fixture::named("bert/base").model(), &folder.0.path().join("embedder"));
+    let (document, code, _) = folder.document(&standin);
+    assert_eq!(code, Some(7));
+    assert_eq!(each(&document, "result"), ["failed", "unchanged"]);
+    assert_eq!(prefix(&standin)["search"], "q: ");
+}
+
+#[test]
+fn a_failure_does_not_keep_the_others_back() {
+    let standin = StandIn::start(Options::default());
+    let folder = Folder::new(
+        "models:\n  - {hub-model-id: ./tagger, es-model-id: scorer, task-type: text_similarity}\n\
+         \x20 - {hub-model-id: ./nothing/is/here, es-model-id: nothing}\n\
+         \x20 - {hub-model-id: ./tagger, es-model-id: tagger}\n",
+    );
+    let output = folder.apply(&["--url", &standin.url()]);
+    assert_eq!(output.status.code(), Some(3));
+    let table = String::from_utf8(output.stdout.clone()).unwrap();
+    let lines: Vec<_> =
+        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    assert_eq!(
+        lines.iter().map(|line| line[..2].to_vec()).collect::<Vec<_>>(),
+        [["MODEL", "RESULT"], ["scorer", "failed"], ["nothing", "failed"], ["tagger", "stored"]]
+    );
+    says(&table, &["cannot serve text_similarity", "neither a folder that exists nor a hub id"]);
+    says(
+        &message(&output),
+        &["ERROR : line 2: ./tagger: this model cannot serve", "error: 2 of 3 models"],
+    );
+    assert_eq!(standin.model_ids(), ["tagger"]);
+}
+
+#[test]
+fn a_file_that_is_wrong_is_refused_before_anything_is_done() {
+    let standin = StandIn::start(Options::default());
+    let tagger = "models:\n  - hub-model-id: ./tagger\n";
+    let cases = [
+        (
+            "models:\n  - hub-model: ./tagger\n".to_owned(),
+            "line 2: rust-eland import has no option \"hub-model\": did you mean hub-model-id?",
+        ),
+        (
+            format!("{tagger}    task_type: ner\n"),
+            "line 3: rust-eland import has no option \"task_type\": did you mean task-type?",
+        ),
+        (format!("{tagger}    task-type: embedding\n"), "did you mean 'text_embedding'?"),
+        (format!("{tagger}    start: yes\n"), "line 3: start is true or false, not \"yes\""),
+        (format!("{tagger}    es-model-id: [a, b]\n"), "line 3: es-model-id takes one value"),
+        (
+            format!("{tagger}    es-password: hunter2hunter2\n"),
+            "line 3: es-password is, or may be, a secret, which no file should hold: set the variable ES_PASSWORD",
+        ),
+        (
+            format!("{tagger}    hub-access-token: hf_abcdefgh\n"),
+            "set the variable HUB_ACCESS_TOKEN",
+        ),
+        (format!("{tagger}    header: ['Authorization: x']\n"), "on the command line of apply"),
+        (
+            format!("{tagger}    url: http://me:hunter2hunter2@host\n"),
+            "ES_USERNAME and ES_PASSWORD",
+        ),
+        (
+            format!("{tagger}    wait-for: started\n"),
+            "line 2: the following required arguments were not provided: --start",
+        ),
+        (
+            "models:\n  - start: true\n".to_owned(),
+            "line 2: the following required arguments were not provided: <--hub-model-id",
+        ),
+        (
+            "defaults:\n  task-type: ner\nmodels:\n  - bundle: x.metadata.json\n".to_owned(),
+            "line 4: the argument '--bundle <PATH>' cannot be used with",
+        ),
+        (format!("{tagger}  - hub-model-id: ./tagger\n"), "line 3: it makes the model"),
+        (format!("{tagger}    es-model-id: 'A B'\n"), "cannot be a model id"),
+        ("models:\n  - hub-model-id: 'x\n".to_owned(), "line 2: "),
+    ];
+    for (file, part) in cases {
+        let folder = Folder::new(&file);
+        let output = folder.apply(&["--url", &standin.url()]);
+        let message = message(&output);
+        assert_eq!(output.status.code(), Some(2), "{file}: {message}");
+        says(&message, &["error: models.yaml cannot be used, nothing was done:", part]);
+        assert!(!message.contains("hunter2") && output.stdout.is_empty(), "{message}");
+    }
+    // Every wrong name at once.
+    let folder = Folder::new(&format!("{tagger}    strat: true\n    task-typ: ner\n"));
+    says(&message(&folder.apply(&[])), &["line 3: ", "line 4: "]);
+    fs::rename(folder.0.path().join("models.yaml"), folder.0.path().join("model.yaml")).unwrap();
+    says(&message(&folder.apply(&[])), &["cannot read models.yaml", "did you mean 'model.yaml'?"]);
+    assert!(standin.requests().is_empty());
+}
+
+#[test]
+fn what_is_given_wins_over_the_file_and_the_model_over_the_defaults() {
+    let standin = StandIn::start(Options::default());
+    let url = standin.url();
+    let folder = Folder::new(
+        "defaults: {url: 'http://127.0.0.1:1', task-type: text_embedding, ingest-prefix: 'a: '}\nmodels:\n  - hub-model-id: \
+         ./tagger\n    es-model-id: one\n    task-type: ner\n    ingest-prefix: ~\n  - hub-model-id: ./embedder\n    es-model-id: two\n",
+    );
+    let output = program()
+        .args(["apply", "models.yaml"])
+        .env("ES_URL", &url)
+        .current_dir(folder.0.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    assert!(standin.configuration("one").unwrap()["prefix_strings"].is_null());
+    assert_eq!(standin.configuration("two").unwrap()["prefix_strings"]["ingest"], "a: ");
+    folder.write(&format!(
+        "models:\n  - {{hub-model-id: ./tagger, es-model-id: three, url: '{url}'}}\n"
+    ));
+    assert!(folder.apply(&[]).status.success());
+    // From standard input, as a template's output is.
+    let file = fs::File::open(folder.0.path().join("models.yaml")).unwrap();
+    let piped = program().args(["apply", "-"]).stdin(file).current_dir(folder.0.path()).output();
+    says(&String::from_utf8(piped.unwrap().stdout).unwrap(), &["three", "unchanged"]);
+}
+
+#[test]
+fn a_password_is_asked_for_once() {
+    let credentials = vec![Credential::user("me", "correct horse")];
+    let standin = StandIn::start(Options { credentials, ..Options::default() });
+    let folder = Folder::new(FILE);
+    let file = FILE.replace("./", &format!("{}/", folder.0.path().display()));
+    folder.write(&file);
+    let path = folder.0.path().join("models.yaml");
+    let arguments = ["apply", path.to_str().unwrap(), "--url", &standin.url(), "-u", "me"];
+    let mut terminal = Terminal::start(&arguments, &[]);
+    terminal.wait_for("Password of me: ");
+    terminal.wait_until_hidden();
+    terminal.type_line("correct horse");
+    let (shown, code) = terminal.end();
+    assert_eq!(code, Some(0), "{shown}");
+    says(&shown, &["embedder", "tagger", "stored"]);
+    assert!(!shown.contains("Password") && !shown.contains("correct horse"), "{shown}");
+}

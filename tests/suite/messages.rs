@@ -1,0 +1,346 @@
+//! What is shown of help, errors and the log, on a terminal and without one.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use rust_eland::error::EXIT_CODES;
+use serde_json::Value;
+use standin::{Credential, Options, StandIn};
+
+use crate::fixtures::Fixture;
+use crate::program::{message, program, says};
+use crate::snapshots::{check, shown};
+use crate::terminal::Terminal;
+
+/// Runs the program in a folder as wide as clap thinks that a terminal is.
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    program()
+        .args(arguments)
+        .current_dir(folder)
+        .env("COLUMNS", "100")
+        .env_remove("RUST_ELAND_STATE_DIR")
+        .env("HOME", folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pages = vec![(vec!["--help"], "help.txt".to_owned())];
+    let root = rust_eland::cli::definition();
+    let commands: Vec<_> = root.get_subcommands().map(|command| command.get_name()).collect();
+    for &command in &commands {
+        pages.push((vec![command, "--help"], format!("help-{command}.txt")));
+    }
+    for (arguments, file) in pages {
+        let output = run(folder.path(), &arguments);
+        assert!(output.stderr.is_empty(), "{}", message(&output));
+        assert!(!output.stdout.contains(&b'\x1b'), "{arguments:?}");
+        check(&file, &shown(&arguments, &output));
+    }
+}
+
+#[test]
+fn exit_codes_are_told_everywhere() {
+    let readme = include_str!("../../README.md");
+    let table = readme.lines().skip_while(|line| *line != "| exit code | meaning |").skip(2);
+    let table: Vec<_> = table.take_while(|line| line.starts_with('|')).collect();
+    let expected = EXIT_CODES.map(|(code, meaning)| format!("| {code} | {meaning} |"));
+    assert_eq!(table, expected);
+    for command in [&["--help"][..], &["import", "--help"]] {
+        let help = String::from_utf8(run(Path::new("."), command).stdout).unwrap();
+        says(&help, &["Exit codes:", "  130  interrupted", "    5    no connection".trim_start()]);
+    }
+}
+
+/// One error of each kind that users meet.
+#[test]
+fn typical_errors_say_what_failed_and_why_and_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    symlink(Fixture::named("bert/st-mean").model(), folder.join("all-MiniLM-L6-v2")).unwrap();
+    symlink(Fixture::named("bert/ner").model(), folder.join("bert-base-NER")).unwrap();
+    std::fs::create_dir(folder.join("gpt2")).unwrap();
+    std::fs::write(folder.join("gpt2/config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
+    let export = ["export", "--hub-model-id", "all-MiniLM-L6-v2", "--es-model-id", "minilm"];
+    let export = run(folder, &[&export[..], &["--output", "out"]].concat());
+    assert!(export.status.success(), "{}", message(&export));
+
+    let open = StandIn::start(Options::default());
+    let credentials = vec![Credential::user("elastic", "right-one")];
+    let secured = StandIn::start(Options { credentials, ..Options::default() });
+    let old = StandIn::start(Options { version: "8.6.2".parse().unwrap(), ..Options::default() });
+    let (open, secured, old) = (open.url(), secured.url(), old.url());
+    let import =
+        ["import", "-q", "--hub-model-id", "./all-MiniLM-L6-v2", "--es-model-id", "minilm"];
+    let import = |rest: &[&'static str]| [&import[..], rest].concat();
+    let first = run(folder, &[&import(&["--url"])[..], &[&open]].concat());
+    assert!(first.status.success(), "{}", message(&first));
+
+    let urls =
+        [("http://open:9200", &open), ("http://secured:9200", &secured), ("http://old:9200", &old)];
+    let cases: Vec<(&str, Vec<&str>)> = vec![
+        ("unknown-option", vec!["import", "--hub-modl-id", "x"]),
+        ("no-cluster", vec!["import", "--hub-model-id", "./all-MiniLM-L6-v2"]),
+        ("unknown-task", import(&["--task-type", "embedding"])),
+        (
+            "no-such-folder",
+            vec![
+                "import",
+                "-q",
+                "--url",
+                "http://open:9200",
+                "--hub-model-id",
+                "./all-minilm-l6-v2/",
+            ],
+        ),
+        (
+            "no-such-bundle",
+            vec![
+                "import",
+                "-q",
+                "--url",
+                "http://open:9200",
+                "--bundle",
+                "out/minilm.metadta.json",
+            ],
+        ),
+        (
+            "folder-for-a-bundle",
+            vec!["import", "-q", "--url", "http://open:9200", "--bundle", "out"],
+        ),
+        ("nobody-listens", import(&["--url", "http://127.0.0.1:1"])),
+        (
+            "nobody-listens-verbose",
+            [&import(&["--url", "http://127.0.0.1:1", "-v"])[2..], &[]].concat(),
+        ),
+        (
+            "wrong-password",
+            import(&["--url", "http://secured:9200", "--es-api-key", "aWQ6a2V5LXdyb25n"]),
+        ),
+        ("too-old", import(&["--url", "http://old:9200"])),
+        ("model-exists", import(&["--url", "http://open:9200"])),
+        ("other-architecture", vec!["export", "-q", "--hub-model-id", "gpt2", "--output", "out"]),
+        (
+            "wrong-task",
+            vec![
+                "export",
+                "-q",
+                "--hub-model-id",
+                "bert-base-NER",
+                "--task-type",
+                "text_similarity",
+                "--output",
+                "out",
+            ],
+        ),
+        ("bad-id", import(&["--url", "http://open:9200", "--es-model-id", "Mini LM"])),
+        ("no-such-model", vec!["status", "--url", "http://open:9200", "minilm-2"]),
+        ("nobody-listens-json", import(&["--url", "http://127.0.0.1:1", "--log-format", "json"])),
+    ];
+    for (name, arguments) in cases {
+        let mut arguments = arguments;
+        if name == "nobody-listens-verbose" {
+            arguments = ["import"].into_iter().chain(arguments).collect();
+        }
+        if name == "bad-id" {
+            arguments.drain(4..6);
+        }
+        let real: Vec<_> = arguments
+            .iter()
+            .map(|&word| urls.iter().find(|(name, _)| *name == word).map_or(word, |(_, url)| url))
+            .collect();
+        let output = run(folder, &real);
+        let mut text = shown(&arguments, &output);
+        for (name, url) in urls {
+            text = text.replace(url.as_str(), name);
+        }
+        check(&format!("error-{name}.txt"), &without_times(&text));
+        assert!(!output.status.success() && output.stdout.is_empty(), "{name}: {text}");
+        assert!(!text.contains('\x1b') && !text.contains("right-one"), "{name}: {text}");
+    }
+}
+
+/// Replaces what another run shows otherwise.
+fn without_times(text: &str) -> String {
+    let line = |line: &str| {
+        let plain = line.get(23..).filter(|_| is_time(line)).map(|rest| format!("TIME{rest}"));
+        let json = line.split_once("\"timestamp\":\"").and_then(|(before, rest)| {
+            Some(format!("{before}\"timestamp\":\"TIME{}", &rest[rest.find('"')?..]))
+        });
+        let line = plain.or(json).unwrap_or_else(|| line.to_owned());
+        match line.split_once(" ms: ").zip(line.find("failed after ")) {
+            Some(((_, rest), at)) => format!("{}failed after N ms: {rest}", &line[..at]),
+            None => line,
+        }
+    };
+    text.lines().map(|text| line(text) + "\n").collect()
+}
+
+/// Whether a line begins as Python's `%(asctime)s`: `2026-11-21 12:18:03,123`.
+fn is_time(line: &str) -> bool {
+    let form = "dddd-dd-dd dd:dd:dd,ddd ";
+    line.len() >= form.len()
+        && line.bytes().zip(form.bytes()).all(|(byte, form)| match form {
+            b'd' => byte.is_ascii_digit(),
+            form => byte == form,
+        })
+}
+
+/// What an import into an empty stand-in takes.
+fn import(standin: &StandIn, id: &str) -> Vec<String> {
+    let model = Fixture::named("bert/ner").model().display().to_string();
+    let words = ["import", "--url", &standin.url(), "--hub-model-id", &model, "--es-model-id", id];
+    words.map(str::to_owned).to_vec()
+}
+
+#[test]
+fn the_log_has_eland_s_form_and_no_escape_codes() {
+    let standin = StandIn::start(Options::default());
+    let output = program().args(import(&standin, "m")).output().unwrap();
+    let log = message(&output);
+    assert!(output.status.success() && !log.contains('\x1b') && !log.contains('\r'), "{log}");
+    assert!(log.lines().all(is_time), "{log}");
+    assert!(log.lines().any(|line| line[23..].starts_with(" INFO : connected to")), "{log}");
+}
+
+#[test]
+fn a_log_for_programs_is_json_line_by_line() {
+    let standin = StandIn::start(Options::default());
+    let json = |output: &Output| -> Vec<Value> {
+        message(output).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    };
+    let output =
+        program().args(import(&standin, "m")).args(["--log-format", "json"]).output().unwrap();
+    let lines = json(&output);
+    assert!(output.status.success());
+    let told =
+        |text: &str| lines.iter().any(|line| line["message"].as_str().unwrap().contains(text));
+    assert!(told("connected to Elasticsearch") && told("uploading"), "{lines:?}");
+    assert!(lines.iter().all(|line| line["level"] == "INFO" && line["timestamp"].is_string()));
+
+    let refused = [(vec!["--es-model-id", "m"], 7, "already has"), (vec!["--strat"], 2, "--start")];
+    for (arguments, code, part) in refused {
+        let command = import(&standin, "m");
+        let command = if code == 7 { &command[..5] } else { &command[..] };
+        let output =
+            program().args(command).args(arguments).arg("--log-format=json").output().unwrap();
+        let lines = json(&output);
+        let last = lines.last().unwrap();
+        assert_eq!((&last["level"], &last["exit_code"]), (&"ERROR".into(), &code.into()), "{last}");
+        assert!(last["message"].as_str().unwrap().contains(part), "{last}");
+    }
+}
+
+#[test]
+fn quiet_says_nothing_and_verbose_more() {
+    let standin = StandIn::start(Options::default());
+    let run = |id: &str, option: &[&str]| {
+        let output = program().args(import(&standin, id)).args(option).output().unwrap();
+        assert!(output.status.success(), "{}", message(&output));
+        message(&output)
+    };
+    assert_eq!(run("a", &["--quiet"]), "");
+    let usual = run("b", &[]);
+    let verbose = run("c", &["-v"]);
+    let very = run("d", &["-vv"]);
+    assert!(!usual.contains("DEBUG") && verbose.contains(" DEBUG : "), "{verbose}");
+    // A request of ours is told by one, what reqwest and hyper do by two.
+    let of_libraries =
+        |log: &str| log.lines().filter(|line| line.contains("connecting to")).count();
+    assert!(of_libraries(&verbose) == 0 && of_libraries(&very) > 0, "{very}");
+    let both = program().args(["list", "-q", "-v"]).output().unwrap();
+    assert_eq!(both.status.code(), Some(2));
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    let standin = StandIn::start(Options::default());
+    let command = import(&standin, "m");
+    let command: Vec<_> = command.iter().map(String::as_str).collect();
+    let mut terminal = Terminal::start(&command, &[]);
+    terminal.wait_for("\x1b[32mINFO\x1b[0m : connected to");
+    assert_eq!(terminal.end().1, Some(0));
+    let (shown, code) = Terminal::start(&command, &[]).end();
+    assert_eq!(code, Some(7));
+    says(&shown, &["\x1b[1;31merror:\x1b[0m the cluster already has a model m"]);
+    for environment in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let (shown, code) = Terminal::start(&command, &[environment]).end();
+        assert_eq!(code, Some(7), "{shown}");
+        assert!(!shown.contains('\x1b'), "{environment:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn the_version_tells_what_it_was_built_from() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = run(folder, &["--version"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let [program, commit, libtorch, target] = lines[..] else { panic!("{text}") };
+    assert_eq!(program, concat!("rust-eland ", env!("CARGO_PKG_VERSION")));
+    assert!(libtorch.starts_with("libtorch 2."), "{text}");
+    assert!(target.starts_with("target ") && target.contains(std::env::consts::ARCH), "{text}");
+    // As the clone says, if this is one.
+    let git = Command::new("git").arg("-C").arg(folder).args(["rev-parse", "HEAD"]).output();
+    if let Some(head) = git.ok().filter(|output| output.status.success()) {
+        assert_eq!(commit, format!("commit {}", String::from_utf8(head.stdout).unwrap().trim()));
+    }
+    let short = run(folder, &["-V"]).stdout;
+    assert_eq!(String::from_utf8(short).unwrap(), format!("{program}\n"));
+}
+
+#[test]
+fn shells_complete_commands_options_and_tasks() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = |shell: &str| {
+        let output = run(folder.path(), &["completions", shell]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", message(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        says(&script(shell), &["rust-eland", "import", "hub-model-id"]);
+        // clap_complete knows no values for PowerShell.
+        assert!(shell == "powershell" || script(shell).contains("text_embedding"), "{shell}");
+    }
+    std::fs::write(folder.path().join("script"), script("bash")).unwrap();
+    let completed = |words: &[&str]| {
+        let typed = "source ./script; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+                     by=$(complete -p rust-eland | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
+                     $by rust-eland \"${@: -1}\" \"${@: -2:1}\"; echo \"${COMPREPLY[@]}\"";
+        let output = Command::new("bash")
+            .args(["-c", typed, "bash", "rust-eland"])
+            .args(words)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(completed(&["imp"]), "import");
+    assert_eq!(completed(&["import", "--hub-mod"]), "--hub-model-id");
+    assert_eq!(completed(&["import", "--task-type", "text_s"]), "text_similarity");
+    assert_eq!(run(folder.path(), &["completions", "tcsh"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = |arguments: &[&str]| {
+        let output = run(folder.path(), &[&["man"], arguments].concat());
+        assert!(output.status.success(), "{}", message(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    says(&page(&[]), &[".TH rust-eland 1", "rust\\-eland\\-import(1)", "130  interrupted"]);
+    says(&page(&["import"]), &[".TH rust-eland-import 1", "\\-\\-hub\\-model\\-id", "\\-\\-quiet"]);
+    assert_eq!(page(&["--output", "pages"]), "pages\n");
+    for command in rust_eland::cli::definition().get_subcommands() {
+        let name = format!("pages/rust-eland-{}.1", command.get_name());
+        assert!(folder.path().join(&name).is_file(), "{name}");
+    }
+    let unknown = run(folder.path(), &["man", "imprt"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    says(&message(&unknown), &["no command \"imprt\": try import"]);
+}

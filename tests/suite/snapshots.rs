@@ -1,0 +1,40 @@
+//! What the program shows, kept in files under tests/snapshots, so that a change of it is seen in review.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Output;
+
+/// Set: the files are written anew.
+const UPDATE: &str = "UPDATE_SNAPSHOTS";
+
+/// Compares a text with the file of that name.
+#[track_caller]
+pub fn check(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
+    if std::env::var_os(UPDATE).is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        return;
+    }
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == known,
+        "{} shows something else. If that is meant, write it anew with\n  {UPDATE}=1 cargo test --test suite messages\nand look at \
+         the difference. It is now:\n{text}",
+        path.display()
+    );
+}
+
+/// A run as one sees it: the command line, what was shown, the exit code.
+pub fn shown(arguments: &[&str], output: &Output) -> String {
+    let words: Vec<_> = arguments
+        .iter()
+        .map(|word| if word.contains(' ') { format!("'{word}'") } else { (*word).to_owned() })
+        .collect();
+    let mut text = format!("$ rust-eland {}\n", words.join(" "));
+    for stream in [&output.stdout, &output.stderr] {
+        text += &String::from_utf8_lossy(stream);
+    }
+    writeln!(text, "exit code {}", output.status.code().unwrap()).unwrap();
+    text
+}

@@ -1,0 +1,82 @@
+//! The program on a terminal.
+
+use std::io::{Read, Write};
+
+use pty_process::Size;
+use pty_process::blocking::{Command, Pty, open};
+
+use crate::program::VARIABLES;
+
+/// A terminal on which the program runs.
+pub struct Terminal {
+    pty: Pty,
+    child: std::process::Child,
+    shown: String,
+}
+
+impl Terminal {
+    /// Starts the program, with nothing in its environment that a developer's machine may hold but what is given here.
+    pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let (pty, other_end) = open().unwrap();
+        pty.resize(Size::new(40, 160)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rust-eland"));
+        for name in VARIABLES {
+            command = command.env_remove(name);
+        }
+        let child = command
+            .env("RUST_ELAND_STATE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
+            .env("TERM", "xterm")
+            .envs(environment.iter().copied())
+            .args(arguments)
+            .spawn(other_end)
+            .unwrap();
+        Self { pty, child, shown: String::new() }
+    }
+
+    /// Types a line.
+    pub fn type_line(&mut self, text: &str) {
+        self.pty.write_all(format!("{text}\n").as_bytes()).unwrap();
+    }
+
+    /// Waits until what is typed is not shown, as for a password.
+    pub fn wait_until_hidden(&mut self) {
+        let shows = |pty: &Pty| {
+            let modes = rustix::termios::tcgetattr(pty).unwrap().local_modes;
+            modes.contains(rustix::termios::LocalModes::ECHO)
+        };
+        while shows(&self.pty) {
+            assert!(self.child.try_wait().unwrap().is_none(), "it did not ask: {}", self.shown);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until a text is shown after what was waited for before, and returns what was shown up to its end.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = self.shown.find(text) {
+                let rest = self.shown.split_off(at + text.len());
+                return std::mem::replace(&mut self.shown, rest);
+            }
+            assert!(self.read(), "{text:?} is not shown: {}", self.shown);
+        }
+    }
+
+    /// Waits for the end; returns all that was shown and not waited for, and the exit code.
+    pub fn end(mut self) -> (String, Option<i32>) {
+        while self.read() {}
+        (self.shown, self.child.wait().unwrap().code())
+    }
+
+    /// Reads a little more; at the end of the process there is nothing more.
+    fn read(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        match self.pty.read(&mut buffer) {
+            Ok(read @ 1..) => {
+                self.shown += &String::from_utf8_lossy(&buffer[..read]);
+                true
+            }
+            _ => false,
+        }
+    }
+}
