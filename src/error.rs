@@ -133,7 +133,9 @@ fn deployment_code(error: &DeploymentError) -> u8 {
         | DeploymentError::Refused { .. } => 6,
         DeploymentError::NotStarted { .. }
         | DeploymentError::SmokeTest { .. }
+        | DeploymentError::NoEndpoint { .. }
         | DeploymentError::NotServed(_) => 8,
+        DeploymentError::EndpointTaken { .. } => 7,
         DeploymentError::Interrupted { .. } => 130,
     }
 }

@@ -31,6 +31,12 @@ impl Version {
     pub const PREFIX_STRINGS: Self = Self::new(8, 12, 0);
     /// The first seen that can truncate both of two texts.
     pub const BALANCED_TRUNCATION: Self = Self::new(8, 12, 0);
+    /// The first whose inference endpoints take models of one's own.
+    pub const ENDPOINT: Self = Self::new(8, 13, 0);
+    /// The first whose inference endpoints rerank with models of one's own.
+    pub const RERANK_ENDPOINT: Self = Self::new(8, 14, 0);
+    /// The first whose inference endpoints surely use a deployment that is there (contract 9).
+    pub const ENDPOINT_OF_DEPLOYMENT: Self = Self::new(8, 18, 0);
     /// The first whose libtorch runs `scaled_dot_product_attention`.
     pub const FUSED_ATTENTION: Self = Self::new(8, 13, 0);
     /// The first whose API knows `adaptive_allocations`.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::{Map as JsonMap, Value};
 use tch::Kind;
 
 use super::{Bundle, BundleError, Definition, io_error, naming, sha256};
@@ -78,6 +79,12 @@ impl Given {
         let inspected = Inspected::load((*archive).as_ref()).map_err(wrong(path))?;
         inspected.check_signature(configuration.kind).map_err(wrong(path))?;
         Ok(Self { model_id, files, archive, inspected, vocabulary, configuration })
+    }
+
+    /// The body of the request that creates the model.
+    #[must_use]
+    pub fn configuration(&self) -> &JsonMap<String, Value> {
+        &self.configuration.body
     }
 
     /// The oldest Elasticsearch that can serve it.

@@ -215,12 +215,12 @@ async fn apply(
     };
     let seconds = begun.elapsed().as_secs_f64();
     match done {
-        Ok(Some(Imported { model_id, outcome, definition_sha256, started })) => Applied {
+        Ok(Some(Imported { model_id, outcome, definition_sha256, started, .. })) => Applied {
             line,
             source,
             model_id: Some(model_id.to_string()),
             result: match outcome {
-                Outcome::Stored => "stored",
+                Outcome::Stored { .. } => "stored",
                 Outcome::Unchanged => "unchanged",
             },
             state: started.map(|started| started.deployment.state.name()),

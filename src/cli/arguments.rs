@@ -17,6 +17,7 @@ use crate::model_id::ModelId;
 use crate::progress::Progress;
 use crate::secrets::Secret;
 use crate::source::Origin;
+use crate::tasks::Task;
 use crate::version::Target;
 
 /// Which model, and as what.
@@ -104,13 +105,18 @@ impl ModelArguments {
         Ok((plan, origin))
     }
 
+    /// The task, if one is named.
+    pub(super) fn task(&self) -> Option<Task> {
+        match self.task_type {
+            TaskChoice::Auto => None,
+            TaskChoice::Named(task) => Some(task),
+        }
+    }
+
     /// What the user chooses.
     pub(super) fn options(&self, target: Target, origin: Option<Origin>) -> Options {
         Options {
-            task: match self.task_type {
-                TaskChoice::Auto => None,
-                TaskChoice::Named(task) => Some(task),
-            },
+            task: self.task(),
             max_length: self.max_model_input_length,
             ingest_prefix: self.ingest_prefix.clone(),
             search_prefix: self.search_prefix.clone(),
@@ -127,9 +133,7 @@ impl ModelArguments {
         let mut line = CommandLine::default();
         self.source.write(&mut line);
         line.option("--es-model-id", self.es_model_id.as_ref());
-        if let TaskChoice::Named(task) = self.task_type {
-            line.option("--task-type", Some(task));
-        }
+        line.option("--task-type", self.task());
         line.option("--ingest-prefix", self.ingest_prefix.as_ref());
         line.option("--search-prefix", self.search_prefix.as_ref());
         line.flag("--prompts", self.prompts);

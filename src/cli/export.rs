@@ -1,11 +1,14 @@
 //! `rust-eland export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
+use serde::Serialize;
 
 use super::arguments::ModelArguments;
 use super::definition::DefinitionArguments;
+use super::made::Made;
+use super::report::{Report, ReportArguments};
 use crate::bundle::Bundle;
 use crate::error::Error;
 use crate::progress::Progress;
@@ -13,17 +16,36 @@ use crate::version::Target;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "definition"]))]
+#[command(mut_arg("output", |argument| argument.long("format")))]
 pub(super) struct ExportArguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
     definition: DefinitionArguments,
     /// The folder to write ID.pt, ID.vocab.json and ID.metadata.json to
-    #[arg(long, value_name = "FOLDER")]
-    output: PathBuf,
+    #[arg(long = "output", value_name = "FOLDER")]
+    folder: PathBuf,
+    // The name --output is taken by the folder.
+    #[command(flatten)]
+    report: ReportArguments,
     /// The Elasticsearch that the model is for: a version such as 8.17.0, or serverless [default: any from 8.7.0 on]
     #[arg(long, value_name = "VERSION")]
     target_version: Option<Target>,
+}
+
+/// A bundle that has been written.
+#[derive(Debug, Serialize)]
+struct Exported<'a> {
+    #[serde(flatten)]
+    made: Made,
+    /// The path of its ID.metadata.json.
+    bundle: &'a Path,
+}
+
+impl Report for Exported<'_> {
+    fn text(&self) -> String {
+        self.bundle.display().to_string()
+    }
 }
 
 impl ExportArguments {
@@ -32,7 +54,7 @@ impl ExportArguments {
         let (bundle, metadata) = match self.definition.read(self.model.es_model_id.as_ref())? {
             Some(given) => {
                 let bundle = given.bundle(target)?;
-                let metadata = bundle.write(&self.output)?;
+                let metadata = bundle.write(&self.folder)?;
                 (bundle, metadata)
             }
             None => {
@@ -40,7 +62,7 @@ impl ExportArguments {
                 let (model_id, title) = (self.model.model_id()?, self.model.title()?);
                 let conversion = self.model.convert(&source, target, progress).await?;
                 conversion.check_target()?;
-                Bundle::export(&conversion, model_id, &title, &self.output, progress)?
+                Bundle::export(&conversion, model_id, &title, &self.folder, progress)?
             }
         };
         let oldest = bundle.minimum_version;
@@ -51,7 +73,6 @@ impl ExportArguments {
             target => tracing::info!("made for Elasticsearch {target}; it runs from {oldest} on"),
         }
         tracing::info!("definition sha256 {}", bundle.definition.sha256);
-        println!("{}", metadata.display());
-        Ok(())
+        self.report.print(&Exported { made: Made::of(&bundle), bundle: &metadata })
     }
 }

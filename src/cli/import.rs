@@ -3,21 +3,31 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
+use serde_json::{Map, Value};
+use tracing::Instrument;
 
 use super::arguments::{ConnectionArguments, ModelArguments};
 use super::definition::DefinitionArguments;
+use super::made::Made;
+use super::next::Next;
 use super::page::Page;
-use super::report::{Report, ReportArguments};
+use super::report::ReportArguments;
 use super::source::Source;
 use super::start_arguments::{StartArguments, Started};
+use super::summary::Summary;
 use super::upload::UploadArguments;
 use crate::bundle::{Bundle, Given};
-use crate::elasticsearch::{Client, ClientError, Connection, Interruption, Outcome};
+use crate::conversion::SIMILARITY;
+use crate::elasticsearch::{
+    Client, ClientError, Connection, Endpoint, EndpointId, EndpointOutcome, EndpointTask,
+    Interruption, Outcome,
+};
 use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::progress::Progress;
 use crate::recipe::recipe;
-use crate::timings::stage;
+use crate::timings::{Timings, stage};
+use crate::version::Target;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle", "definition"]))]
@@ -39,6 +49,11 @@ pub(super) struct ImportArguments {
     /// Look at model and cluster, check all that can be checked, and tell what would be done; fetch no weights, store nothing
     #[arg(long)]
     dry_run: bool,
+    /// Then create an inference endpoint of this id for the model, so that a semantic_text field can use it: for text_embedding,
+    /// text_expansion and text_similarity (Elasticsearch 8.13 and later). It starts the model by itself, or uses the deployment of
+    /// --start (8.18 and later)
+    #[arg(long, value_name = "ID")]
+    create_endpoint: Option<EndpointId>,
     #[command(flatten)]
     report: ReportArguments,
     /// Start the model after the upload
@@ -74,23 +89,25 @@ pub(super) struct Imported {
     pub(super) definition_sha256: Option<String>,
     /// How it was started, if it was to be.
     pub(super) started: Option<Started>,
-}
-
-impl Imported {
-    fn text(&self) -> String {
-        match (&self.started, self.outcome) {
-            (Some(started), _) => started.text(),
-            (None, Outcome::Stored) => format!("{} stored", self.model_id),
-            (None, Outcome::Unchanged) => format!("{} unchanged", self.model_id),
-        }
-    }
+    /// The bundle; nothing if it was not made, since the cluster has it.
+    pub(super) made: Option<Made>,
+    /// Numbers that the model has learned, where the model itself was read.
+    pub(super) parameters: Option<u64>,
+    /// Its inference endpoint, if it was to have one.
+    pub(super) endpoint: Option<(Endpoint, EndpointOutcome)>,
+    /// What to try now.
+    pub(super) next: Next,
 }
 
 impl ImportArguments {
-    pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
-        if let Some(imported) = self.run(Surroundings::default(), progress).await? {
-            println!("{}", imported.text());
-        }
+    pub(super) async fn execute(self, progress: Progress, timings: &Timings) -> Result<(), Error> {
+        let report = self.report.clone();
+        let Some(imported) = self.run(Surroundings::default(), progress).await? else {
+            return Ok(());
+        };
+        let summary = Summary::of(&imported, timings.report());
+        report.print(&summary)?;
+        tracing::info!("{}", summary.for_people());
         Ok(())
     }
 
@@ -125,6 +142,10 @@ impl ImportArguments {
             (None, None) => (Input::Model(self.model.source()?), self.model.model_id()?),
         };
         let start = self.start.then(|| self.start_arguments.options()).transpose()?;
+        let endpoint = match &self.create_endpoint {
+            Some(id) => Some(self.endpoint(id, &input, &model_id).await?),
+            None => None,
+        };
 
         // The first look.
         let look = stage("looking at the cluster");
@@ -134,16 +155,24 @@ impl ImportArguments {
         if let Some(start) = &start {
             start.check_for(&client)?;
         }
+        let checked = match &endpoint {
+            Some(endpoint) => endpoint.check(&client).await,
+            None => Ok(false),
+        };
         let import = self.upload.import();
         if self.dry_run {
-            let begun = import.begin(&client, &model_id).await;
-            self.tell(input, model_id, &client, begun.err().map(Error::from)).await?;
+            let begun = import.begin(&client, &model_id).await.map(drop).map_err(Error::from);
+            let problem = checked.map_err(Error::from).and(begun).err();
+            self.tell(input, model_id, &client, problem).await?;
             return Ok(None);
         }
+        // Whether there is nothing to be done about an endpoint.
+        let is_settled = checked? || endpoint.is_none();
         let mut transaction = import.begin(&client, &model_id).await?;
         drop(look);
 
         // Everything that needs no cluster.
+        let mut parameters = None;
         let bundle = match input {
             Input::Bundle(bundle) => {
                 client.require(bundle.minimum_version)?;
@@ -163,7 +192,7 @@ impl ImportArguments {
                         transaction.know(recipe);
                     }
                 }
-                if transaction.is_made().await? {
+                if is_settled && transaction.is_made().await? {
                     None
                 } else {
                     let conversion = self.model.convert(&source, target, progress);
@@ -175,6 +204,7 @@ impl ImportArguments {
                         },
                     };
                     client.require(conversion.minimum_version())?;
+                    parameters = Some(conversion.parameter_bytes() / 4);
                     Some(Bundle::create(&conversion, model_id.clone(), &title, progress)?)
                 }
             }
@@ -195,10 +225,8 @@ impl ImportArguments {
                 (outcome, Some(bundle.definition.sha256.clone()))
             }
         };
-        if let Some(sha256) = &definition_sha256 {
-            tracing::info!("definition sha256 {sha256}");
-        }
-        drop(bundle);
+        let made = bundle.as_ref().map(Made::of);
+        let configuration = bundle.map(|bundle| bundle.configuration).unwrap_or_default();
 
         let started = match start {
             None => None,
@@ -210,7 +238,69 @@ impl ImportArguments {
                 Some(arguments.start(&start, &client, &id, progress, interruption).await?)
             }
         };
-        Ok(Some(Imported { model_id, outcome, definition_sha256, started }))
+        let endpoint = match endpoint {
+            Some(mut endpoint) if made.is_some() => {
+                let similarity = configuration.get("metadata").map(|it| &it[SIMILARITY]);
+                endpoint.similarity = similarity.and_then(Value::as_str).map(str::to_owned);
+                let making = endpoint.create(&client).instrument(stage("creating the endpoint"));
+                let outcome = making.await?;
+                Some((endpoint, outcome))
+            }
+            other => other.map(|endpoint| (endpoint, EndpointOutcome::Unchanged)),
+        };
+        let deployment_id = started.as_ref().map(|it| it.deployment.deployment_id.as_str());
+        let of_endpoint = endpoint.as_ref().map(|(endpoint, _)| endpoint);
+        let next = Next::of(&model_id, &configuration, deployment_id, of_endpoint);
+        Ok(Some(Imported {
+            model_id,
+            outcome,
+            definition_sha256,
+            started,
+            made,
+            parameters,
+            endpoint,
+            next,
+        }))
+    }
+
+    /// The endpoint that is asked for. A task that has none is refused before any work.
+    async fn endpoint(
+        &self,
+        id: &EndpointId,
+        input: &Input,
+        model_id: &ModelId,
+    ) -> Result<Endpoint, Error> {
+        let configured = |body: &Map<String, Value>| {
+            Some(body.get("inference_config")?.as_object()?.keys().next()?.clone())
+        };
+        let task = match input {
+            Input::Bundle(bundle) => configured(&bundle.configuration),
+            Input::Definition(given) => configured(given.configuration()),
+            Input::Model(source) => match self.model.task() {
+                Some(task) => Some(task.name().to_owned()),
+                None => {
+                    let (plan, _) = self.model.plan(source, Target::Any).await?;
+                    if let Some(problem) = plan.problem {
+                        return Err(problem.into());
+                    }
+                    plan.task.map(|task| task.name().to_owned())
+                }
+            },
+        };
+        let task = task.unwrap_or_default();
+        let Some(kind) = EndpointTask::of(&task) else {
+            return Err(Error::Usage(format!(
+                "--create-endpoint: there are no inference endpoints for {task}, only for text_embedding, text_expansion and \
+                 text_similarity; leave it out"
+            )));
+        };
+        Ok(Endpoint {
+            id: id.clone(),
+            task: kind,
+            model_id: model_id.clone(),
+            deployment_id: self.start.then(|| self.start_arguments.deployment_id(model_id)),
+            similarity: None,
+        })
     }
 
     /// Prints what would be done. Fails, after that, if it would fail.

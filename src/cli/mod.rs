@@ -13,8 +13,10 @@ mod import;
 mod inspect;
 mod list;
 mod log;
+mod made;
 mod man;
 mod models_file;
+mod next;
 mod output;
 mod page;
 mod password;
@@ -26,6 +28,7 @@ mod start;
 mod start_arguments;
 mod status;
 mod stop;
+mod summary;
 mod task_type;
 mod units;
 mod upload;
@@ -41,6 +44,7 @@ pub use self::failed::Failed;
 use self::output::OutputArguments;
 use crate::error::{EXIT_CODES, Error};
 use crate::progress::Progress;
+use crate::timings::Timings;
 
 /// Imports Hugging Face transformers into Elasticsearch as served models.
 #[derive(Debug, Parser)]
@@ -108,8 +112,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Cli::try_parse_from(&arguments)
     };
     let Cli { output, command } = parsed.unwrap_or_else(|error| failed::exit(&error, &arguments));
-    let _stopwatch = output.start_logging();
-    let done = command.execute(output.progress()).await;
+    let stopwatch = output.start_logging();
+    let done = command.execute(output.progress(), &stopwatch.timings).await;
     let (verbose, format) = (output.is_verbose(), output.log_format());
     done.map_err(|error| Failed { error, verbose, format })
 }
@@ -126,9 +130,9 @@ fn as_eland(arguments: &[OsString]) -> Result<Cli, clap::Error> {
 }
 
 impl Command {
-    async fn execute(self, progress: Progress) -> Result<(), Error> {
+    async fn execute(self, progress: Progress, timings: &Timings) -> Result<(), Error> {
         match self {
-            Self::Import(arguments) => arguments.execute(progress).await,
+            Self::Import(arguments) => arguments.execute(progress, timings).await,
             Self::Inspect(arguments) => arguments.execute().await,
             Self::Apply(arguments) => arguments.execute(progress).await,
             Self::Export(arguments) => arguments.execute(progress).await,

@@ -41,7 +41,8 @@ pub(super) struct OutputArguments {
 
 /// Tells how long each stage took, if asked for, when it is dropped: after failures too.
 pub(super) struct Stopwatch {
-    timings: Option<(Timings, Format)>,
+    pub(super) timings: Timings,
+    told: Option<Format>,
 }
 
 impl OutputArguments {
@@ -82,23 +83,22 @@ impl OutputArguments {
                 .with_span_list(false)
                 .boxed(),
         };
-        let timings = self.timings.map(|format| {
-            // Every line is JSON, then.
-            let is_json = self.log_format == LogFormat::Json;
-            (Timings::begin(), if is_json { Format::Json } else { format })
-        });
-        let kept = timings.as_ref().map(|(timings, _)| timings.layer());
+        let timings = Timings::begin();
+        let kept = timings.layer();
         // A program that uses the library may log already.
         let log = log.with_filter(filter);
         let _ = tracing_subscriber::registry().with(log).with(kept).try_init();
-        Stopwatch { timings }
+        // Every line is JSON, then.
+        let is_json = self.log_format == LogFormat::Json;
+        let told = self.timings.map(|format| if is_json { Format::Json } else { format });
+        Stopwatch { timings, told }
     }
 }
 
 impl Drop for Stopwatch {
     fn drop(&mut self) {
-        let Some((timings, format)) = &self.timings else { return };
-        let report = timings.report();
+        let Some(format) = self.told else { return };
+        let report = self.timings.report();
         match format {
             Format::Table => eprintln!("{report}"),
             Format::Json => {

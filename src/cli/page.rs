@@ -380,7 +380,7 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
 }
 
 /// A number of parameters, as people say it.
-fn million(count: u64) -> String {
+pub(super) fn million(count: u64) -> String {
     if count < 1_000_000 {
         return HumanCount(count).to_string();
     }

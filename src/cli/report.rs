@@ -15,7 +15,7 @@ pub(super) enum Format {
 }
 
 /// How results are printed.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct ReportArguments {
     /// Print a table, or one JSON document
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]

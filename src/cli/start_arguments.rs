@@ -12,6 +12,7 @@ use crate::elasticsearch::{
     ByteSize, Client, Deployment, DeploymentError, Interruption, Priority, ServedId, SmokeTest,
     StartOptions, WaitFor,
 };
+use crate::model_id::ModelId;
 use crate::progress::Progress;
 use crate::timings::stage;
 
@@ -105,6 +106,11 @@ impl StartArguments {
         } else {
             argument
         }
+    }
+
+    /// The id that the deployment of a model gets.
+    pub(super) fn deployment_id(&self, model_id: &ModelId) -> ServedId {
+        self.deployment_id.clone().unwrap_or_else(|| model_id.into())
     }
 
     /// The settings, checked as far as that can be done without a cluster.

@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::endpoint::EndpointId;
 use super::payload::Payload;
 use super::reasons::explained;
 use super::stats::{Deployment, State};
@@ -77,6 +78,28 @@ pub enum DeploymentError {
     SmokeTest {
         /// The deployment.
         deployment_id: ServedId,
+        /// The server's reason, and what to do.
+        reason: String,
+    },
+    /// An endpoint of the name does something else.
+    #[error(
+        "the cluster already has an inference endpoint {id}, which does {has}: give another id with --create-endpoint, or delete it"
+    )]
+    EndpointTaken {
+        /// The endpoint.
+        id: EndpointId,
+        /// What it does.
+        has: String,
+    },
+    /// The model is stored, but its endpoint is not.
+    #[error(
+        "the model {model_id} is stored, but the inference endpoint {id} could not be created: {reason}"
+    )]
+    NoEndpoint {
+        /// The endpoint.
+        id: EndpointId,
+        /// The model.
+        model_id: ModelId,
         /// The server's reason, and what to do.
         reason: String,
     },

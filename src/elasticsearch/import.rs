@@ -65,7 +65,10 @@ impl FromStr for OnConflict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The model is stored.
-    Stored,
+    Stored {
+        /// How many parts its definition has.
+        parts: usize,
+    },
     /// The same model was there already.
     Unchanged,
 }
@@ -356,9 +359,9 @@ impl Delivery<'_> {
                 self.begin(header)
             }
         };
-        self.upload(journal).await?;
+        let parts = self.upload(journal).await?;
         self.forget();
-        Ok(Outcome::Stored)
+        Ok(Outcome::Stored { parts })
     }
 
     fn id(&self) -> &ModelId {
@@ -391,8 +394,8 @@ impl Delivery<'_> {
         }
     }
 
-    /// Uploads, anew where that helps, and puts things in order after a failure.
-    async fn upload(&self, mut journal: Journal) -> Result<(), ClientError> {
+    /// Uploads, anew where that helps, and puts things in order after a failure. Returns the number of parts.
+    async fn upload(&self, mut journal: Journal) -> Result<usize, ClientError> {
         let mut fresh_starts = 0;
         loop {
             let mut configuration = self.configuration.clone();
@@ -417,7 +420,7 @@ impl Delivery<'_> {
             };
             let size = journal.header.part_size;
             match stored {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(journal.header.parts()),
                 Err(Setback::TooLarge(error)) if size > SMALLEST_PART => {
                     let smaller = (size.min(journal.header.length) / 2).max(SMALLEST_PART);
                     if part_size(journal.header.length, smaller) != Some(smaller) {

@@ -47,11 +47,7 @@ impl SmokeTest {
             .and_then(|tasks| tasks.iter().next())
             .ok_or_else(|| failed("its configuration names no task".into()))?;
         let (text, settings) = question(task, config);
-        let field = configuration["input"]["field_names"][0].as_str().unwrap_or("input");
-        let mut body = json!({"docs": [{field: text}]});
-        if !settings.is_empty() {
-            body["inference_config"] = json!({task: settings});
-        }
+        let body = body(&configuration, task, &text, &settings);
         let id = deployment_id.segment();
         let path = format!("_ml/trained_models/{id}/_infer?timeout={TIMEOUT}");
         let body = serde_json::to_vec(&body).ok().map(Payload::json);
@@ -65,6 +61,23 @@ impl SmokeTest {
         let summary = summary(task, config, &result).map_err(failed)?;
         Ok(Self { task: task.clone(), text, settings, result, summary })
     }
+}
+
+/// The body of a request to `_infer` that suits a model, by its configuration; nothing for one without a task.
+#[must_use]
+pub fn example(configuration: &Map<String, Value>) -> Option<Value> {
+    let (task, config) = configuration.get("inference_config")?.as_object()?.iter().next()?;
+    let (text, settings) = question(task, config);
+    Some(body(&Value::Object(configuration.clone()), task, &text, &settings))
+}
+
+fn body(configuration: &Value, task: &str, text: &str, settings: &Map<String, Value>) -> Value {
+    let field = configuration["input"]["field_names"][0].as_str().unwrap_or("input");
+    let mut body = json!({"docs": [{field: text}]});
+    if !settings.is_empty() {
+        body["inference_config"] = json!({task: settings});
+    }
+    body
 }
 
 /// A text for a task, and the settings that go with it.

@@ -19,6 +19,7 @@ FIXTURES = {"org/st-mean": "bert/st-mean", "org/base": "bert/base"}
 NEEDED = [
     "1_Pooling/config.json",
     "config.json",
+    "config_sentence_transformers.json",
     "model.safetensors",
     "modules.json",
     "sentence_bert_config.json",

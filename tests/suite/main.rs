@@ -10,6 +10,7 @@ mod corpus;
 mod definitions;
 mod deployments;
 mod documents;
+mod endpoints;
 mod fixtures;
 mod from_hub;
 mod fronts;

@@ -328,8 +328,10 @@ fn import(standin: &StandIn, model: &Path, task: Task, more: &[&str]) -> Output 
 fn a_quantized_model_is_served_and_its_report_is_kept() {
     let standin = StandIn::start(StandInOptions::default());
     let model = Fixture::named("bert/text-classification").model();
-    let output = import(&standin, &model, Task::TextClassification, &["--quantize", "--start"]);
+    let more = ["--quantize", "--start", "--output", "json"];
+    let output = import(&standin, &model, Task::TextClassification, &more);
     assert!(output.status.success(), "{}", message(&output));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     says(
         &message(&output),
         &["14 linear layers have 8-bit weights", "label_agreement", "over 64 texts", "linux-"],
@@ -339,6 +341,11 @@ fn a_quantized_model_is_served_and_its_report_is_kept() {
     assert_eq!(config["platform_architecture"], platform.as_str());
     let kept = &config["metadata"]["quantization"];
     assert_eq!((&kept["layers"], &kept["texts"]), (&json!(14), &json!(64)), "{kept}");
+    assert_eq!(&printed["metadata"]["quantization"], kept);
+    assert_eq!((&printed["model_id"], &printed["state"]), (&json!("m"), &json!("stored")));
+    assert_eq!(printed["sha256"], config["metadata"]["definition_sha256"]);
+    assert_eq!(printed["size"], fs::read(standin.definition("m").unwrap()).unwrap().len());
+    assert_eq!(printed["deployment"]["state"], "started", "{printed}");
     let agreement = kept["agreement"].as_object().unwrap();
     assert_eq!(agreement.len(), 2);
     assert!(agreement["label_agreement"].as_f64().unwrap() > 0.5, "{kept}");
@@ -413,13 +420,20 @@ fn an_old_cluster_gets_no_platform() {
 fn exported(model: &Path, folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let output = program()
         .args(["export", "--quantize", "--es-model-id", "m", "--task-type", "text_embedding"])
-        .arg("--hub-model-id")
+        .args(["--format", "json", "--hub-model-id"])
         .arg(model)
         .arg("--output")
         .arg(folder)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", message(&output));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let metadata: Value =
+        serde_json::from_slice(&fs::read(folder.join("m.metadata.json")).unwrap()).unwrap();
+    assert_eq!(printed["bundle"], folder.join("m.metadata.json").to_str().unwrap());
+    for field in ["sha256", "size", "metadata"] {
+        assert_eq!(printed[field], metadata[field], "{field}");
+    }
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
     files.map(|path| (name(&path), fs::read(&path).unwrap())).collect()

@@ -7,6 +7,7 @@ use std::thread;
 
 use serde_json::json;
 
+use crate::api::endpoints::Endpoints;
 use crate::configuration::Configuration;
 use crate::configuration::identifier;
 use crate::deployment::allocation::{Layout, node_id};
@@ -22,6 +23,7 @@ pub(crate) struct Cluster {
     pub(crate) options: Options,
     pub(crate) store: Store,
     pub(crate) deployments: Deployments,
+    pub(crate) endpoints: Endpoints,
     pub(crate) log: Arc<RequestLog>,
     /// Stays the same over a restart.
     pub(crate) uuid: String,
@@ -50,7 +52,14 @@ impl Cluster {
             }
         }
         let deployments = Deployments::default();
-        let cluster = Arc::new(Self { options, store, deployments, log, uuid });
+        let cluster = Arc::new(Self {
+            options,
+            store,
+            deployments,
+            endpoints: Endpoints::default(),
+            log,
+            uuid,
+        });
         for stored in cluster.store.deployments() {
             let Ok(parameters) = serde_json::from_value::<Parameters>(stored) else { continue };
             let Some(configuration) = cluster.store.configuration(&parameters.model_id) else {

@@ -140,6 +140,10 @@ pub mod since {
         PREFIX_STRINGS = 8 . 12;
         /// `truncate: balanced` (seen from 8.12 on).
         BALANCED = 8 . 12;
+        /// Inference endpoints over models of one's own.
+        ENDPOINT = 8 . 13;
+        /// Those that rerank.
+        RERANK_ENDPOINT = 8 . 14;
         /// Tokenizer `deberta_v2`.
         DEBERTA_V2 = 8 . 16;
         /// `adaptive_allocations`.
@@ -148,6 +152,8 @@ pub mod since {
         SMALLER_QUEUE = 8 . 16;
         /// A result of rank 0 is reshaped.
         RANK_ZERO = 8 . 16;
+        /// `deployment_id` of an inference endpoint (8.16 or 8.18).
+        ENDPOINT_OF_DEPLOYMENT = 8 . 18;
         /// `expansion_type` (first release unverified).
         EXPANSION_TYPE = 9 . 1;
         /// Tokenizer `byte_level_bpe` (9.4 or later, unverified).

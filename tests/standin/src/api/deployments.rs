@@ -79,7 +79,7 @@ pub(super) async fn start(
 }
 
 /// The checks of a start in the server's order, then the deployment.
-fn check_and_deploy(
+pub(super) fn check_and_deploy(
     cluster: &Arc<Cluster>,
     parameters: Parameters,
 ) -> Result<Arc<Deployment>, ApiError> {

@@ -1,6 +1,7 @@
 //! The calls, one file for each group, and how they are routed.
 
 mod deployments;
+pub(crate) mod endpoints;
 mod info;
 mod models;
 mod uploads;
@@ -100,6 +101,8 @@ pub(crate) fn router(cluster: Arc<Cluster>) -> Router {
     const PUT_PART: &str = "cluster:admin/xpack/ml/trained_models/part/put";
     const PUT_VOCABULARY: &str = "cluster:admin/xpack/ml/trained_models/vocabulary/put";
     const STOP: &str = "cluster:admin/xpack/ml/trained_models/deployment/stop";
+    const GET_ENDPOINT: &str = "cluster:monitor/xpack/inference/get";
+    const DELETE_ENDPOINT: &str = "cluster:admin/xpack/inference/delete";
     let models = "/_ml/trained_models";
     let model = |rest: &str| format!("{models}/{{id}}{rest}");
     Router::new()
@@ -122,6 +125,19 @@ pub(crate) fn router(cluster: Arc<Cluster>) -> Router {
         .route(&model("/deployment/_start"), on(post, deployments::start))
         .route(&model("/deployment/_stop"), on_disk(post, STOP, Manage, deployments::stop))
         .route(&model("/_infer"), on(post, deployments::infer))
+        .route(
+            "/_inference/{task}/{id}",
+            on(put, endpoints::put).merge(on_disk(get_, GET_ENDPOINT, Monitor, endpoints::get)),
+        )
+        .route(
+            "/_inference/{id}",
+            on_disk(get_, GET_ENDPOINT, Monitor, endpoints::get).merge(on_disk(
+                delete,
+                DELETE_ENDPOINT,
+                Manage,
+                endpoints::delete,
+            )),
+        )
         .fallback(no_handler)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&cluster), exchange))

@@ -1,0 +1,35 @@
+//! What programs are told of a bundle that was made.
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use crate::bundle::Bundle;
+use crate::model_id::ModelId;
+
+/// The bundle, in the words of its `ID.metadata.json`.
+#[derive(Debug, Serialize)]
+pub(super) struct Made {
+    #[serde(serialize_with = "as_text")]
+    pub(super) model_id: ModelId,
+    /// SHA-256 of the definition.
+    pub(super) sha256: String,
+    /// Bytes of the definition.
+    pub(super) size: u64,
+    /// What the cluster stores about it: the memory that it needs, what quantizing did, where it comes from.
+    metadata: Option<Value>,
+}
+
+impl Made {
+    pub(super) fn of(bundle: &Bundle) -> Self {
+        Self {
+            model_id: bundle.model_id.clone(),
+            sha256: bundle.definition.sha256.clone(),
+            size: (*bundle.definition.bytes).as_ref().len() as u64,
+            metadata: bundle.configuration.get("metadata").cloned(),
+        }
+    }
+}
+
+fn as_text<S: Serializer>(id: &ModelId, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(id)
+}

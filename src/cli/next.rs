@@ -1,0 +1,138 @@
+//! What one can do with a model that has been imported, ready to be typed.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::conversion::SIMILARITY;
+use crate::elasticsearch::{Endpoint, EndpointTask, ServedId, example};
+use crate::model_id::ModelId;
+
+/// A request as Kibana's console takes it.
+#[derive(Debug, Serialize)]
+pub(super) struct Request {
+    method: &'static str,
+    path: String,
+    body: Value,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}\n  {}", self.method, self.path, self.body)
+    }
+}
+
+/// What to try next. What makes no sense for the model is absent.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Next {
+    /// Starts it, where it is not started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<String>,
+    /// Asks it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    infer: Option<Request>,
+    /// The field that takes its embeddings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dense_vector: Option<Value>,
+    /// Creates an inference endpoint, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    create_endpoint: Option<Request>,
+    /// Asks the endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<Request>,
+    /// The field that uses the endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    semantic_text: Option<Value>,
+}
+
+impl Next {
+    /// For a model with its deployment, if it is started, and its endpoint, if it has one.
+    pub(super) fn of(
+        id: &ModelId,
+        configuration: &Map<String, Value>,
+        deployment_id: Option<&str>,
+        endpoint: Option<&Endpoint>,
+    ) -> Self {
+        let Some((task, config)) = configuration
+            .get("inference_config")
+            .and_then(|config| config.as_object()?.iter().next())
+        else {
+            return Self::default();
+        };
+        let is_started = deployment_id.is_some() || endpoint.is_some();
+        let served = deployment_id.unwrap_or(id.as_str());
+        let mut next = Self {
+            start: (!is_started).then(|| format!("rust-eland start {id}")),
+            infer: example(configuration).map(|body| Request {
+                method: "POST",
+                path: format!("_ml/trained_models/{served}/_infer"),
+                body,
+            }),
+            ..Self::default()
+        };
+        let kind = EndpointTask::of(task);
+        match kind {
+            Some(EndpointTask::TextEmbedding) => {
+                let declared = configuration.get("metadata").map(|it| &it[SIMILARITY]);
+                let similarity = declared.and_then(Value::as_str).unwrap_or("cosine");
+                let mut field = json!({"type": "dense_vector"});
+                if let Some(size) = config.get("embedding_size") {
+                    field["dims"] = size.clone();
+                }
+                field["similarity"] = similarity.into();
+                next.dense_vector = Some(field);
+            }
+            Some(kind) if endpoint.is_none() => {
+                if let Ok(endpoint_id) = format!("{id}-endpoint").parse() {
+                    let wanted = Endpoint {
+                        id: endpoint_id,
+                        task: kind,
+                        model_id: id.clone(),
+                        deployment_id: deployment_id.and_then(|id| id.parse::<ServedId>().ok()),
+                        similarity: None,
+                    };
+                    let (path, body) = (wanted.path(), wanted.body());
+                    next.create_endpoint = Some(Request { method: "PUT", path, body });
+                }
+            }
+            _ => {}
+        }
+        if let Some(endpoint) = endpoint {
+            let body = match endpoint.task {
+                EndpointTask::Rerank => json!({
+                    "query": "What is Elasticsearch?",
+                    "input": ["Elasticsearch is a search engine.", "The sun is a star."],
+                }),
+                _ => json!({"input": "Elasticsearch is a search engine."}),
+            };
+            next.endpoint = Some(Request { method: "POST", path: endpoint.path(), body });
+            if endpoint.task != EndpointTask::Rerank {
+                let field = json!({"type": "semantic_text", "inference_id": endpoint.id});
+                next.semantic_text = Some(field);
+            }
+        }
+        next
+    }
+
+    /// A paragraph for each.
+    pub(super) fn paragraphs(&self) -> Vec<String> {
+        let request = |what: &str, request: &Option<Request>| {
+            request.as_ref().map(|request| format!("{what}:\n  {request}"))
+        };
+        let field = |what: &str, field: &Option<Value>| {
+            field.as_ref().map(|field| format!("{what}:\n  {field}"))
+        };
+        [
+            self.start.as_ref().map(|command| format!("Start it:\n  {command}")),
+            request("Ask it", &self.infer),
+            field("A field for its embeddings", &self.dense_vector),
+            request("An inference endpoint for it", &self.create_endpoint),
+            request("Ask the endpoint", &self.endpoint),
+            field("A field that uses the endpoint", &self.semantic_text),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}

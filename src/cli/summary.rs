@@ -1,0 +1,140 @@
+//! What an import has done.
+
+use indicatif::HumanBytes;
+use serde::Serialize;
+
+use super::import::Imported;
+use super::made::Made;
+use super::next::Next;
+use super::page::million;
+use super::report::Report;
+use super::start_arguments::Started;
+use crate::elasticsearch::{EndpointId, EndpointOutcome, Outcome};
+use crate::model_id::ModelId;
+use crate::timings;
+
+/// An import, at its end.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary<'a> {
+    #[serde(flatten)]
+    made: Option<&'a Made>,
+    /// Whether it was stored, or was there already.
+    state: &'static str,
+    /// Numbers that it has learned; not known of bundles.
+    parameters: Option<u64>,
+    /// Parts in which the definition was stored now.
+    parts: Option<usize>,
+    /// How it was started, if it was asked to.
+    deployment: Option<&'a Started>,
+    /// Its inference endpoint, if one was asked for.
+    endpoint: Option<Named<'a>>,
+    /// What to try now.
+    next: &'a Next,
+    /// How long each stage took.
+    timings: timings::Report,
+    #[serde(skip)]
+    model_id: &'a ModelId,
+}
+
+/// An inference endpoint.
+#[derive(Debug, Serialize)]
+struct Named<'a> {
+    inference_id: &'a EndpointId,
+    task_type: &'static str,
+    state: EndpointOutcome,
+}
+
+impl Report for Summary<'_> {
+    fn text(&self) -> String {
+        match self.deployment {
+            Some(started) => started.text(),
+            None => format!("{} {}", self.model_id, self.state),
+        }
+    }
+}
+
+impl<'a> Summary<'a> {
+    pub(super) fn of(imported: &'a Imported, timings: timings::Report) -> Self {
+        let (state, parts) = match imported.outcome {
+            Outcome::Stored { parts } => ("stored", Some(parts)),
+            Outcome::Unchanged => ("unchanged", None),
+        };
+        Self {
+            made: imported.made.as_ref(),
+            state,
+            parameters: imported.parameters,
+            parts,
+            deployment: imported.started.as_ref(),
+            endpoint: imported.endpoint.as_ref().map(|(endpoint, state)| Named {
+                inference_id: &endpoint.id,
+                task_type: endpoint.task.name(),
+                state: *state,
+            }),
+            next: &imported.next,
+            timings,
+            model_id: &imported.model_id,
+        }
+    }
+
+    /// What a person wants to know beside the one line.
+    pub(super) fn for_people(&self) -> String {
+        let model_id = self.model_id;
+        let mut lines = vec![match self.state {
+            "unchanged" => format!("{model_id} was there already"),
+            _ => format!("{model_id} is imported"),
+        }];
+        let mut line = |name: &str, value: String| lines.push(format!("  {name:<11} {value}"));
+        if let Some(parameters) = self.parameters {
+            line("parameters", million(parameters));
+        }
+        let parts = match self.parts {
+            Some(1) => " in one part".to_owned(),
+            Some(parts) => format!(" in {parts} parts"),
+            None => String::new(),
+        };
+        if let Some(Made { sha256, size, .. }) = self.made {
+            line("definition", format!("{}{parts}, sha256 {sha256}", HumanBytes(*size)));
+        }
+        let deployment = match self.deployment {
+            Some(Started { deployment, .. }) => format!(
+                "{} {}, {} of {} allocations",
+                deployment.deployment_id,
+                deployment.state.name(),
+                deployment.allocations,
+                deployment.target_allocations
+            ),
+            None if self.endpoint.is_some() => "of the endpoint".to_owned(),
+            None => "not started".to_owned(),
+        };
+        line("deployment", deployment);
+        if let Some(Named { inference_id, task_type, state }) = &self.endpoint {
+            let state = match state {
+                EndpointOutcome::Created => "created",
+                EndpointOutcome::Unchanged => "was there already",
+            };
+            line("endpoint", format!("{inference_id} ({task_type}) {state}"));
+        }
+        line("took", took(&self.timings));
+        let mut text = lines.join("\n");
+        for paragraph in self.next.paragraphs() {
+            text = format!("{text}\n{paragraph}");
+        }
+        text + "\nKibana lists the model (Machine Learning, Trained Models) once its saved objects are synchronized: it offers to on that page"
+    }
+}
+
+/// The time of the stages that one notices, in their order; those that go on within others are part of them.
+fn took(timings: &timings::Report) -> String {
+    const NOTICED: f64 = 0.1;
+    let mut stages = Vec::new();
+    let mut over = 0.;
+    for stage in &timings.stages {
+        let Some(took) = stage.took else { continue };
+        if took >= NOTICED && stage.begun + took > over {
+            stages.push(format!("{} {took:.1} s", stage.name));
+            over = stage.begun + took;
+        }
+    }
+    let all = format!("{:.1} s", timings.total);
+    if stages.is_empty() { all } else { format!("{all}: {}", stages.join(", ")) }
+}
