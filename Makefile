@@ -13,7 +13,7 @@ CARGO_DENY ?= 0.20.2
 OLDEST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm build demo test compat fuzz fmt lint doc cargo-deny deny advisories oldest-rust image image-test dist dist-test clean
+.PHONY: help prerequisites libtorch minilm build demo test compat bench fuzz fmt lint doc cargo-deny deny advisories oldest-rust image image-test dist dist-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,11 @@ test: libtorch minilm ## Run all tests
 compat: libtorch ## Load the fixtures' archives in the five PyTorch releases that Elasticsearch has had
 	$(CARGO) build --locked
 	$(PYTHON) scripts/compat.py $(RELEASES)
+
+# BENCH="--models minilm,bert --runs 3 --graphs= --keep ~/bench": a part of it, with what is fetched and made kept for the next time.
+bench: libtorch ## Measure imports beside eland's and the least there could be, and the served graphs (an hour, 12 GB)
+	$(CARGO) build --release --locked --package rust-eland --package standin --package floor
+	@$(PYTHON) scripts/bench.py $(BENCH)
 
 # New inputs go to fuzz/found; fuzz/corpus, which `make test` replays, is only read.
 fuzz: libtorch ## Run the fuzz targets (TARGET=archive, TIME=60) with nightly Rust and cargo-fuzz

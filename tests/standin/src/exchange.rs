@@ -7,9 +7,11 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Json, Response};
+use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use serde_json::{Map, Value};
+use http_body_util::BodyExt;
+use serde_json::{Map, Value, json};
 
 use crate::authentication::{Principal, authenticate};
 use crate::cluster::Cluster;
@@ -50,12 +52,15 @@ pub(crate) async fn exchange(
         body: None,
         status: 0,
     };
+    let is_part = parts.method == Method::PUT && entry.path.contains("/definition/");
+    if is_part && cluster.options.discard_parts {
+        return discard(entry, body).await;
+    }
     let limit = cluster.options.max_content_length;
     let mut response = match read_body(&parts.headers, body, limit).await {
         Err(refusal) => refusal,
         Ok((bytes, received)) => {
             entry.body_length = received;
-            let is_part = parts.method == Method::PUT && entry.path.contains("/definition/");
             entry.body =
                 if is_part { described(&bytes) } else { serde_json::from_slice(&bytes).ok() };
             match admit(&cluster, &parts.headers, &entry.path, !bytes.is_empty()) {
@@ -86,6 +91,18 @@ pub(crate) async fn exchange(
     );
     cluster.log.add(entry);
     response
+}
+
+/// Takes in a part and forgets it. The log tells when it began and when it was answered.
+async fn discard(entry: Exchange, mut body: Body) -> Response {
+    tracing::info!("{} {} begins", entry.method, entry.path);
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return StatusCode::BAD_REQUEST.into_response() };
+        length += frame.data_ref().map_or(0, Bytes::len);
+    }
+    tracing::info!("{} {} -> 200 ({length} bytes)", entry.method, entry.path);
+    ([(PRODUCT, "Elasticsearch")], Json(json!({"acknowledged": true}))).into_response()
 }
 
 /// The headers that say something of the client, and no secret.

@@ -36,6 +36,9 @@ struct Arguments {
     /// Evaluates all rows of a request in one call, as releases before 8.9 do.
     #[arg(long)]
     batched: bool,
+    /// Takes in parts of definitions without looking at them or keeping them: for measuring.
+    #[arg(long)]
+    discard_parts: bool,
     /// Lets requests fail, such as part-3@1=store-503 (its first try is stored and yet fails), any@20-40=503, create=store-cut or
     /// part@7=restart-200ms; may be repeated.
     #[arg(long, value_name = "TARGET[@NUMBERS]=FAULT")]
@@ -103,6 +106,7 @@ fn run(arguments: Arguments) -> std::io::Result<()> {
         credentials,
         data: Some(arguments.data),
         batched: arguments.batched,
+        discard_parts: arguments.discard_parts,
         refresh_interval: Duration::from_millis(arguments.refresh_interval),
         faults: Faults {
             rules: arguments.fault,

@@ -51,6 +51,9 @@ pub struct Options {
     pub in_inference_endpoints: Vec<String>,
     /// Evaluates all rows of a request in one call whatever the version. Releases before 8.9 do so anyway (contract, 3.4).
     pub batched: bool,
+    /// Takes in parts of definitions without looking at them or keeping them, and says that every definition is whole: for measuring
+    /// clients on a machine that the stand-in shares with them.
+    pub discard_parts: bool,
     /// What goes wrong.
     pub faults: Faults,
     /// What each machine-learning node may use of its memory, in bytes; no node of that kind if it is 0.
@@ -80,6 +83,7 @@ impl Default for Options {
             in_pipelines: Vec::new(),
             in_inference_endpoints: Vec::new(),
             batched: false,
+            discard_parts: false,
             faults: Faults::default(),
             ml_memory: 16 << 30,
         }

@@ -136,7 +136,7 @@ pub(super) fn get(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
         }
         if with_status {
             let parts = cluster.store.parts(&id).map_err(unreadable)?;
-            let is_whole = check_complete(&id, &parts).is_ok();
+            let is_whole = cluster.options.discard_parts || check_complete(&id, &parts).is_ok();
             document.insert("fully_defined".into(), is_whole.into());
         }
     }

@@ -1,0 +1,451 @@
+#!/usr/bin/env python3
+"""rust-eland beside eland and beside the least that an import could take, on one machine in one run: `make bench` builds what this
+needs and runs it. Give it options as BENCH="--models minilm,bert --runs 3".
+
+Imports go to a stand-in for Elasticsearch on loopback that takes parts in and forgets them, so that it takes little of the two cores
+or so that client and server share; the same for everyone. All files are in the page cache before the first run. The contenders take
+turns, in an order that alternates. The floor is tests/floor: it hashes, encodes and puts up a file of the definition's size.
+
+Figures are of the process itself: time from its start to the last answer of the cluster and to the first byte of the definition, CPU
+time, peak resident memory (VmHWM), peak anonymous memory (RssAnon, looked at every 5 ms), bytes written (/proc/PID/io).
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from demo import Failure, stop, target_folder  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "scripts" / "bench"
+# What eland's `pytorch` extra leaves open: the torch that Elasticsearch has.
+ELAND = ["eland[pytorch]==9.2.0", "torch==2.7.1", "transformers==4.57.6"]
+IMPORTS = ["minilm", "bert", "xlmr", "bart", "xlmr-large"]
+GRAPHS = ["minilm", "bert", "xlmr", "bart", "mpnet", "deberta", "electra", "mobilebert", "distilbert", "roberta", "fill-mask",
+          "expansion", "qa", "similarity", "pass-through"]
+CONTENDERS = ["ours", "eland", "floor"]
+FIGURES = {
+    "wall": ("s", 2), "cpu": ("s", 2), "first_byte": ("s", 2), "peak_resident": ("MB", 0), "peak_anonymous": ("MB", 0),
+    "written": ("MB", 0),
+}
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- the cluster
+
+
+class StandIn:
+    """A stand-in that is running, and what its log says."""
+
+    def __init__(self, program, folder, options):
+        self.data = folder / "data"
+        shutil.rmtree(self.data, ignore_errors=True)
+        self.data.mkdir(parents=True)
+        self.log = folder / "standin.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [program, "--data", self.data, "--log", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.url = None
+        for _ in range(200):
+            if found := re.search(r"^listening on (http://\S+)$", self.log.read_text(), re.MULTILINE):
+                self.url = found.group(1)
+                return
+            time.sleep(0.05)
+        raise Failure(f"the stand-in did not start: {self.log.read_text()}")
+
+    def events(self, since):
+        """(seconds, what) for every line since an offset of the log."""
+        for line in self.log.read_bytes()[since:].decode().splitlines():
+            if found := re.match(r"(\S+Z) +INFO [^:]+(?:::\w+)*: (.*)", line):
+                moment = datetime.datetime.fromisoformat(found.group(1).replace("Z", "+00:00"))
+                yield moment.timestamp(), found.group(2)
+
+    def delete(self, model):
+        request = urllib.request.Request(f"{self.url}/_ml/trained_models/{model}?force=true", method="DELETE")
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(request, timeout=30).read()
+
+    def definition(self, model, into):
+        """Joins the stored parts of a definition."""
+        parts = sorted((self.data / "models" / model / "parts").iterdir(), key=lambda path: int(path.name))
+        with into.open("wb") as whole:
+            for part in parts:
+                whole.write(part.read_bytes()[8:])
+        return into
+
+
+@contextlib.contextmanager
+def cluster(bench, *options):
+    standin = StandIn(bench.programs / "standin", bench.scratch, options)
+    try:
+        yield standin
+    finally:
+        stop(standin.process)
+
+
+# ------------------------------------------------------------------------------------------------------------ one run of one
+
+
+def figures_of(process, begun):
+    """Watches a process until its end. The figures that the kernel has of it are gone with it, so they are looked at on the way."""
+    status, io = Path(f"/proc/{process.pid}/status"), Path(f"/proc/{process.pid}/io")
+    resident = anonymous = written = 0
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            found = dict(re.findall(r"^(VmHWM|RssAnon):\s+(\d+) kB", status.read_text(), re.MULTILINE))
+            resident = max(resident, int(found.get("VmHWM", 0)) * 1024)
+            anonymous = max(anonymous, int(found.get("RssAnon", 0)) * 1024)
+            written = max(written, int(re.search(r"^write_bytes: (\d+)", io.read_text(), re.MULTILINE).group(1)))
+        done, state, usage = os.wait4(process.pid, os.WNOHANG)
+        if done:
+            process.returncode = os.waitstatus_to_exitcode(state)
+            break
+        time.sleep(0.005)
+    return {"wall": time.time() - begun, "cpu": usage.ru_utime + usage.ru_stime, "peak_resident": resident,
+            "peak_anonymous": anonymous, "written": written}
+
+
+def run(bench, standin, command, prepare=None):
+    """Runs one contender once. Returns its figures, or what went wrong as text."""
+    since = standin.log.stat().st_size
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ES_", "OMP_", "HF_"))}
+    environment |= {"HF_HUB_OFFLINE": "1", "RUST_ELAND_STATE_DIR": str(bench.scratch / "state"), "PYTHONWARNINGS": "ignore"}
+    with tempfile.TemporaryFile("w+") as output:
+        begun = time.time()
+        process = subprocess.Popen([str(word) for word in command], env=environment, stdin=subprocess.DEVNULL, stdout=output,
+                                   stderr=output, preexec_fn=prepare)
+        figures = figures_of(process, begun)
+        output.seek(0)
+        text = output.read()
+    if process.returncode:
+        lines = [line for line in text.strip().splitlines() if line.strip()]
+        return f"exit {process.returncode}: {lines[-1][:300] if lines else 'says nothing'}"
+    events = list(standin.events(since))
+    answered = [moment for moment, what in events if " -> " in what]
+    begins = [moment for moment, what in events if what.endswith(" begins")]
+    figures["wall"] = max(answered, default=time.time()) - begun
+    if begins:
+        figures["first_byte"] = begins[0] - begun
+    if timings := re.search(r'^\{"stages".*\}$', text, re.MULTILINE):
+        figures["stages"] = json.loads(timings.group(0))["stages"]
+    return figures
+
+
+def command_of(bench, contender, model, url, id, definition=None):
+    folder = bench.models / model
+    task = (folder / "task").read_text()
+    if contender == "ours":
+        return [bench.programs / "rust-eland", "--timings=json", "import", "--url", url, "--hub-model-id", folder, "--task-type", task,
+                "--es-model-id", id]
+    if contender == "eland":
+        return [bench.eland / "bin" / "eland_import_hub_model", "--url", url, "--hub-model-id", folder, "--task-type", task,
+                "--es-model-id", id]
+    return [bench.programs / "floor", definition, url]
+
+
+# ------------------------------------------------------------------------------------------------------------------- tables
+
+
+def median(runs, figure):
+    values = [run[figure] for run in runs if figure in run]
+    return statistics.median(values) if values else None
+
+
+def shown(value, figure):
+    unit, digits = FIGURES[figure]
+    return f"{value / 1e6 if unit == 'MB' else value:.{digits}f}"
+
+
+def cell(runs, figure):
+    """The median and, in brackets, the least and the most."""
+    if isinstance(runs, str):
+        return "fails" if figure == "wall" else ""
+    values = sorted(run[figure] for run in runs if figure in run)
+    if not values:
+        return ""
+    middle = shown(statistics.median(values), figure)
+    return middle if len(values) == 1 else f"{middle} ({shown(values[0], figure)}–{shown(values[-1], figure)})"
+
+
+def table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def import_table(results):
+    header = ["model", "contender", *(f"{name.replace('_', ' ')}, {unit}" for name, (unit, _) in FIGURES.items())]
+    rows = [[model, contender, *(cell(runs, figure) for figure in FIGURES)]
+            for model, contenders in results.items() for contender, runs in contenders.items()]
+    text = table(header, rows)
+    for model, contenders in results.items():
+        text += "".join(f"\n\n{contender} on {model}: {runs}" for contender, runs in contenders.items() if isinstance(runs, str))
+    return text
+
+
+def ratio_table(results):
+    """How many times ours goes into eland's, and the floor's into ours."""
+    def ratio(contenders, above, below, figure):
+        if any(isinstance(contenders.get(who, ""), str) for who in (above, below)):
+            return ""
+        one, other = (median(contenders[who], figure) for who in (above, below))
+        return f"{one / other:.2f}" if one and other else ""
+
+    rows = [[model, ratio(c, "eland", "ours", "wall"), ratio(c, "eland", "ours", "cpu"), ratio(c, "eland", "ours", "peak_resident"),
+             ratio(c, "ours", "floor", "wall")] for model, c in results.items()]
+    return table(["model", "wall, eland / ours", "CPU, eland / ours", "peak resident, eland / ours", "wall, ours / floor"], rows)
+
+
+def stage_table(results):
+    stages, models = {}, []
+    for model, contenders in results.items():
+        runs = contenders.get("ours", "")
+        if isinstance(runs, str):
+            continue
+        models.append(model)
+        for one in runs:
+            for stage in one.get("stages", []):
+                stages.setdefault(stage["name"], {}).setdefault(model, []).append(stage["took"] or 0)
+    rows = [[name, *(f"{statistics.median(of[model]):.2f}" if model in of else "" for model in models)] for name, of in stages.items()]
+    return table(["seconds", *models], rows)
+
+
+def graph_table(results):
+    rows = []
+    for model, result in results.items():
+        if isinstance(result, str):
+            rows.append([model, result, *[""] * 7])
+            continue
+        nodes, size = result["nodes"], result.get("output_bytes", {})
+        ratios = []
+        for length in ("8", "32", "128", "512"):
+            times = result["milliseconds"].get(length)
+            ratios.append("" if not times else f"{times['ours']['median']:.1f} / {times['eland']['median']:.1f} = {times['ratio']:.3f}"
+                          f" ± {times['noise']:.3f}" if "eland" in times else f"{times['ours']['median']:.1f}")
+        rows.append([model, result["task"], f"{nodes['ours']} / {nodes.get('eland', '–')}", *ratios,
+                     f"{size.get('ours', '')} / {size.get('eland', '–')}", result.get("failure", "")])
+    return table(["model", "task", "nodes, ours / eland", *(f"ms at {n} tokens" for n in (8, 32, 128, 512)),
+                  "bytes of output at 512", "eland"], rows)
+
+
+# --------------------------------------------------------------------------------------------------------------- the benches
+
+
+def warm(folder):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                while file.read(1 << 24):
+                    pass
+
+
+def forget(folder):
+    """Drops files from the page cache."""
+    os.sync()
+    for path in ([folder] if folder.is_file() else folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def bench_imports(bench, models, delay=0):
+    options = ["--discard-parts", *(["--fault", f"part=slow-{delay}ms"] if delay else [])]
+    results = {}
+    with cluster(bench, *options) as standin:
+        for model in models:
+            warm(bench.models / model)
+            definition = bench.scratch / "definition.pt"
+            size = definition_size(bench, model)
+            contenders = {name: [] for name in bench.contenders}
+            for turn in range(bench.runs):
+                if "floor" in contenders and turn == 0:
+                    make_file(definition, size)
+                for name in bench.contenders if turn % 2 == 0 else reversed(bench.contenders):
+                    if isinstance(contenders[name], str):
+                        continue
+                    figures = run(bench, standin, command_of(bench, name, model, standin.url, "m", definition))
+                    standin.delete("m")
+                    if isinstance(figures, str):
+                        say(f"{model}, {name}: {figures}")
+                        contenders[name] = figures
+                    else:
+                        say(f"{model}, {name}: " + ", ".join(
+                            f"{figure} {shown(figures[figure], figure)} {FIGURES[figure][0]}" for figure in FIGURES if figure in figures))
+                        contenders[name].append(figures)
+            results[model] = contenders
+            definition.unlink(missing_ok=True)
+    return results
+
+
+def definition_size(bench, model):
+    """About: the weights are nearly all of it, and the same in both."""
+    return sum(path.stat().st_size for path in (bench.models / model).glob("*.safetensors"))
+
+
+def make_file(path, size):
+    block = os.urandom(1 << 20)
+    with path.open("wb") as file:
+        for at in range(0, size, len(block)):
+            file.write(block[: size - at])
+    os.sync()
+
+
+def bench_limits(bench, model, limits):
+    """Imports inside a memory limit that counts the page cache, from a cold one."""
+    v2, v1 = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")
+    if (v1 / "memory.limit_in_bytes").exists():
+        parent, name = v1, "memory.limit_in_bytes"
+    elif "memory" in (v2 / "cgroup.controllers").read_text().split() if (v2 / "cgroup.controllers").exists() else False:
+        parent, name = v2, "memory.max"
+    else:
+        return {str(limit): "no cgroup with a memory controller on this machine" for limit in limits}
+    results = {}
+    with cluster(bench, "--discard-parts") as standin:
+        for limit in limits:
+            group = parent / f"rust-eland-bench-{os.getpid()}"
+            try:
+                group.mkdir()
+                (group / name).write_text(str(limit << 20))
+            except OSError as error:
+                results[str(limit)] = f"a cgroup cannot be made: {error}"
+                continue
+            try:
+                forget(bench.models / model)
+                forget(bench.programs / "rust-eland")
+                command = command_of(bench, "ours", model, standin.url, "m")
+                figures = run(bench, standin, command, lambda: (group / "cgroup.procs").write_text(str(os.getpid())))
+                standin.delete("m")
+                results[str(limit)] = figures
+                say(f"{model} in {limit} MB: {figures if isinstance(figures, str) else shown(figures['wall'], 'wall') + ' s'}")
+            finally:
+                group.rmdir()
+    return results
+
+
+def bench_graphs(bench, models):
+    results = {}
+    for model in models:
+        task = (bench.models / model / "task").read_text()
+        files, failure = {}, {}
+        with cluster(bench) as standin:
+            for name in ("ours", "eland"):
+                if name not in bench.contenders:
+                    continue
+                figures = run(bench, standin, command_of(bench, name, model, standin.url, name))
+                if isinstance(figures, str):
+                    failure[name] = figures
+                    say(f"{model}, {name}: {figures}")
+                else:
+                    files[name] = standin.definition(name, bench.scratch / f"{name}.pt")
+        shutil.rmtree(bench.scratch / "data")
+        if "ours" not in files:
+            results[model] = failure.get("ours", "ours was left out")
+            continue
+        settings = json.dumps({"files": {name: str(path) for name, path in files.items()}, "seconds": bench.seconds})
+        done = subprocess.run([bench.eland / "bin" / "python", HERE / "graphs.py", settings], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            results[model] = "cannot be measured"
+            continue
+        results[model] = {"task": task, **json.loads(done.stdout)}
+        if "eland" in failure:
+            results[model]["failure"] = failure["eland"]
+        say(f"{model}: " + "; ".join(f"{n} tokens {t.get('ratio', 0):.3f}" for n, t in results[model]["milliseconds"].items()))
+        for path in files.values():
+            path.unlink()
+    return results
+
+
+# ------------------------------------------------------------------------------------------------------------------ the whole
+
+
+def install(venv):
+    if not (venv / "bin" / "eland_import_hub_model").exists():
+        say(f"installing {' '.join(ELAND)} (some 6 GB) in {venv}")
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([venv / "bin" / "pip", "install", "--no-cache-dir", "--quiet", *ELAND], check=True)
+
+
+def machine():
+    cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = int(re.search(r"^MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)) // 1024
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return f"{os.cpu_count()} cores ({cpu.group(1) if cpu else 'unknown'}), {memory} MB, Linux {platform.release()}, commit {commit}"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = lambda text: [name for name in text.split(",") if name]
+    parser.add_argument("--models", dest="models_", type=names, default=IMPORTS, help="what is imported: " + ",".join(IMPORTS))
+    parser.add_argument("--graphs", type=names, default=GRAPHS, help="whose served graphs are compared, or an empty text: " + ",".join(GRAPHS))
+    parser.add_argument("--delayed", type=names, default=["bert"], help="what is also sent to a cluster that takes its time for each part")
+    parser.add_argument("--delay", type=int, default=20, help="how long it takes, in milliseconds")
+    parser.add_argument("--limited", default="xlmr-large", help="what is imported inside memory limits, or an empty text")
+    parser.add_argument("--limits", type=lambda text: [int(n) for n in names(text)], default=[512, 256], help="in MiB")
+    parser.add_argument("--contenders", type=names, default=CONTENDERS, help=",".join(CONTENDERS))
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3, help="how long each graph is timed at each length")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep models and eland's environment here, and use what is there")
+    parser.add_argument("--output", type=Path, default=None, help="where bench.md and bench.json go [default: target/bench]")
+    return parser.parse_args()
+
+
+def main():
+    bench = arguments()
+    bench.programs = target_folder() / "release"
+    output = bench.output or target_folder() / "bench"
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rust-eland-bench-") as scratch:
+        bench.scratch = Path(scratch)
+        place = (bench.keep or bench.scratch).resolve()
+        bench.eland, bench.models = place / "eland", place / "models"
+        bench.models.mkdir(parents=True, exist_ok=True)
+        install(bench.eland)
+        limited = [bench.limited] if bench.limited else []
+        wanted = list(dict.fromkeys([*bench.models_, *bench.delayed, *limited, *bench.graphs]))
+        subprocess.run([bench.eland / "bin" / "python", HERE / "models.py", bench.models, *wanted], check=True)
+
+        results = {"machine": machine(), "load_before": os.getloadavg(), "runs": bench.runs, "eland": ELAND}
+        results["imports"] = bench_imports(bench, bench.models_)
+        results["delayed"] = bench_imports(bench, bench.delayed, bench.delay)
+        results["limits"] = bench_limits(bench, bench.limited, bench.limits) if bench.limited else {}
+        results["graphs"] = bench_graphs(bench, bench.graphs)
+        results["load_after"] = os.getloadavg()
+
+    sections = [f"# Benchmark\n\n{results['machine']}; eland: {', '.join(ELAND)}; {bench.runs} runs, median (least–most)."]
+    if results["imports"]:
+        sections += ["## Imports\n\n" + ratio_table(results["imports"]), import_table(results["imports"]),
+                     "## Where our time goes\n\n" + stage_table(results["imports"])]
+    if results["delayed"]:
+        sections += [f"## The same, {bench.delay} ms for each part\n\n" + ratio_table(results["delayed"]), import_table(results["delayed"])]
+    if results["limits"]:
+        rows = [[limit, *([cell([one], f) for f in FIGURES] if isinstance(one, dict) else [one])] for limit, one in results["limits"].items()]
+        sections.append(f"## {bench.limited} inside a memory limit, page cache included\n\n" + table(
+            ["MiB", *(f"{name.replace('_', ' ')}, {unit}" for name, (unit, _) in FIGURES.items())], rows))
+    if results["graphs"]:
+        sections.append("## The served graphs, one thread\n\n" + graph_table(results["graphs"]))
+    (output / "bench.md").write_text("\n\n".join(sections) + "\n")
+    (output / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
+    print("\n\n".join(sections))
+    say(f"written to {output}/bench.md and bench.json")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Failure, subprocess.CalledProcessError) as failure:
+        sys.exit(f"bench: {failure}")
