@@ -6,10 +6,12 @@
 mod given;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map as JsonMap, Value};
@@ -17,10 +19,11 @@ use sha2::{Digest, Sha256};
 
 use crate::cause::advice;
 use crate::checkpoint::Map;
+use crate::chunks::Chunks;
 use crate::conversion::{Conversion, ConversionError};
 use crate::definition::{DefinitionError, Inspected};
 use crate::model_id::{ModelId, ModelIdError};
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 use crate::timings::stage;
 use crate::tokenizer::Vocabulary;
 use crate::torchscript::TorchError;
@@ -111,11 +114,11 @@ pub struct Bundle {
     pub operations: BTreeMap<String, usize>,
 }
 
-/// A TorchScript archive on disk, mapped.
+/// A TorchScript archive.
 #[derive(Debug)]
 pub struct Definition {
     /// Its bytes, which the requests that carry them share.
-    pub bytes: Arc<Map>,
+    pub bytes: Arc<Chunks>,
     /// SHA-256 of them, in hexadecimal.
     pub sha256: String,
 }
@@ -136,7 +139,8 @@ struct Metadata {
 }
 
 impl Bundle {
-    /// Traces the model into a file that vanishes with this process. `title` names it in its description.
+    /// Traces the model. The definition's tensors stay where they are, most of them in the model's files. `title` names it in its
+    /// description.
     ///
     /// # Errors
     /// When the model cannot be traced or its archive cannot be written.
@@ -146,9 +150,41 @@ impl Bundle {
         title: &str,
         progress: Progress,
     ) -> Result<Self, BundleError> {
-        let folder = std::env::temp_dir();
-        let file = tempfile::tempfile().map_err(io_error("cannot make a file in", &folder))?;
-        Self::trace_into(file, &folder, conversion, model_id, title, progress)
+        let bar = progress.bytes("tracing", conversion.parameter_bytes());
+        let traced = conversion.trace()?;
+        let archive = Arc::new(stage("making the archive").in_scope(|| traced.module.archive())?);
+        let memory = conversion.peak_memory()?;
+        // Two cores, two things to do.
+        let (described, saved) = thread::scope(|scope| {
+            let (archive, bar) = (&archive, &bar);
+            let described = scope.spawn(move || {
+                let sha256 = stage("hashing").in_scope(|| hash(archive, bar));
+                let peak = stage("measuring memory").in_scope(|| memory.measure(archive));
+                peak.map(|peak| (sha256, peak))
+            });
+            let saved = conversion.check(&traced, Arc::clone(archive));
+            (described.join().unwrap_or_else(|panic| resume_unwind(panic)), saved)
+        });
+        bar.finish();
+        let (saved, (sha256, peak)) = (saved?, described?);
+        let target = conversion.target();
+        let configuration = naming(conversion.configuration(title, &saved, peak), &sha256);
+        Ok(Self {
+            model_id,
+            // A bundle for any release keeps what old ones do not know; it is left out when the cluster is one.
+            configuration: if target == Target::Any {
+                configuration
+            } else {
+                fitted(configuration, target)
+            },
+            vocabulary: conversion.tokenizer().vocabulary.clone(),
+            definition: Definition { bytes: archive, sha256 },
+            minimum_version: conversion
+                .minimum_version()
+                .max(operations::since(&traced.operations)),
+            target,
+            operations: traced.operations,
+        })
     }
 
     /// Traces the model and writes the bundle's files into `folder`, whole or not at all. Returns the path of the metadata too.
@@ -163,12 +199,8 @@ impl Bundle {
         progress: Progress,
     ) -> Result<(Self, PathBuf), BundleError> {
         fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
-        let definition = Unfinished::new(folder, format!("{model_id}.pt"))?;
-        let file = definition.file.as_file().try_clone();
-        let file = file.map_err(io_error("cannot write", &definition.path))?;
-        let bundle =
-            Self::trace_into(file, &definition.path, conversion, model_id, title, progress)?;
-        let path = bundle.write_beside(definition, folder)?;
+        let bundle = Self::create(conversion, model_id, title, progress)?;
+        let path = bundle.write(folder)?;
         Ok((bundle, path))
     }
 
@@ -177,24 +209,20 @@ impl Bundle {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, BundleError> {
-        fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
-        let definition = Unfinished::new(folder, format!("{}.pt", self.model_id))?;
-        let bytes = (*self.definition.bytes).as_ref();
-        let written = definition.file.as_file().write_all(bytes);
-        written.map_err(io_error("cannot write", &definition.path))?;
-        self.write_beside(definition, folder)
-    }
-
-    /// Writes vocabulary and metadata, and gives all files their names.
-    fn write_beside(&self, definition: Unfinished, folder: &Path) -> Result<PathBuf, BundleError> {
+        let _stage = stage("writing").entered();
         let id = &self.model_id;
+        fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
+        let definition = Unfinished::new(folder, format!("{id}.pt"))?;
+        let mut file = definition.file.as_file();
+        let written = self.definition.bytes.iter().try_for_each(|piece| file.write_all(piece));
+        written.map_err(io_error("cannot write", &definition.path))?;
         let vocabulary = Unfinished::new(folder, format!("{id}.vocab.json"))?;
         vocabulary.write_json(&self.vocabulary)?;
         let metadata = Unfinished::new(folder, format!("{id}.metadata.json"))?;
         metadata.write_json(&Metadata {
             packaged_model_id: id.to_string(),
             minimum_version: self.minimum_version.to_string(),
-            size: (*self.definition.bytes).as_ref().len() as u64,
+            size: self.definition.bytes.len() as u64,
             sha256: self.definition.sha256.clone(),
             vocabulary_file: format!("{id}.vocab.json"),
             target_version: (self.target != Target::Any).then(|| self.target.to_string()),
@@ -253,49 +281,10 @@ impl Bundle {
             model_id: model_id.unwrap_or(id),
             configuration: naming(described.configuration, &sha256),
             vocabulary,
-            definition: Definition { bytes: Arc::new(bytes), sha256 },
+            definition: Definition { bytes: Arc::new(bytes.into()), sha256 },
             minimum_version,
             target,
             operations,
-        })
-    }
-
-    fn trace_into(
-        mut file: File,
-        path: &Path,
-        conversion: &Conversion,
-        model_id: ModelId,
-        title: &str,
-        progress: Progress,
-    ) -> Result<Self, BundleError> {
-        let bar = progress.bytes("tracing", conversion.parameter_bytes());
-        let traced = conversion.trace()?;
-        let writing = stage("writing");
-        let mut hashed = Hashed { file: &mut file, hash: Sha256::new(), progress: &bar };
-        traced.module.save(&mut hashed)?;
-        let sha256 = hexadecimal(&hashed.hash.finalize());
-        file.flush().map_err(io_error("cannot write", path))?;
-        let bytes = Arc::new(Map::of(&file).map_err(io_error("cannot map", path))?);
-        bar.finish();
-        drop(writing);
-        let saved = conversion.check(&traced, Arc::clone(&bytes))?;
-        let target = conversion.target();
-        let configuration = naming(conversion.configuration(title, &saved), &sha256);
-        Ok(Self {
-            model_id,
-            // A bundle for any release keeps what old ones do not know; it is left out when the cluster is one.
-            configuration: if target == Target::Any {
-                configuration
-            } else {
-                fitted(configuration, target)
-            },
-            vocabulary: conversion.tokenizer().vocabulary.clone(),
-            definition: Definition { bytes, sha256 },
-            minimum_version: conversion
-                .minimum_version()
-                .max(operations::since(&traced.operations)),
-            target,
-            operations: traced.operations,
         })
     }
 
@@ -355,24 +344,16 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes to a file and hashes what goes by.
-struct Hashed<'a> {
-    file: &'a mut File,
-    hash: Sha256,
-    progress: &'a crate::progress::Stage,
-}
-
-impl Write for Hashed<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        self.progress.advance(written as u64);
-        Ok(written)
+/// SHA-256, in hexadecimal.
+fn hash(archive: &Chunks, progress: &Stage) -> String {
+    /// So often is told how far it is.
+    const BLOCK: usize = 1 << 20;
+    let mut hash = Sha256::new();
+    for block in archive.iter().flat_map(|piece| piece.chunks(BLOCK)) {
+        hash.update(block);
+        progress.advance(block.len() as u64);
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
+    hexadecimal(&hash.finalize())
 }
 
 /// A file that takes its name only when it is complete.

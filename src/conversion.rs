@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
+use crate::chunks::Chunks;
 use crate::config::{SentenceTransformers, Usage};
 use crate::models::{AttentionForm, ConfigError, Inputs, Model, SpecialTokens};
 use crate::source::{ModelFiles, Origin, SourceError};
@@ -19,7 +20,7 @@ use crate::tasks::{Embedder, EmbedderError, Facts, Task};
 use crate::timings::stage;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::torchscript::operations::{self, Refused};
-use crate::torchscript::{Module, Quantized, TorchError};
+use crate::torchscript::{Module, OneThread, Quantized, TorchError};
 use crate::version::{Target, Version};
 pub use agree::{Quantization, Quantize};
 pub use description::check_architecture;
@@ -296,10 +297,37 @@ pub struct Traced {
 pub struct Saved {
     /// Bytes of parameters and constants, as stored.
     pub per_deployment_memory_bytes: u64,
-    /// Peak of live bytes in one pass over an input of the greatest length, weights not counted.
-    pub per_allocation_memory_bytes: u64,
     /// What quantizing did.
     pub quantization: Option<Quantization>,
+}
+
+/// Inputs to measure the memory of a pass with. It may be done on any thread, beside other things.
+pub struct PeakMemory {
+    longest: i64,
+    /// Each with its length.
+    inputs: Vec<(i64, Vec<Tensor>)>,
+}
+
+impl PeakMemory {
+    /// Peak of live bytes in one pass of an archive over an input of the greatest length, weights not counted.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn measure(&self, archive: &Arc<Chunks>) -> Result<u64, TorchError> {
+        let _one = OneThread::begin();
+        let (module, _) = Module::load_mapped(Arc::clone(archive))?;
+        let peaks = self.inputs.iter().map(|(tokens, inputs)| Ok((*tokens, module.peak(inputs)?)));
+        let peaks = peaks.collect::<Result<Vec<_>, TorchError>>()?;
+        let [first, second, third] = peaks[..] else {
+            return Ok(peaks.first().map_or(0, |(_, bytes)| *bytes));
+        };
+        // The parabola through three equidistant points.
+        let at = [first.1 as f64, second.1 as f64, third.1 as f64];
+        let steps = (self.longest - first.0) as f64 / (second.0 - first.0) as f64;
+        let curvature = at[2] - 2. * at[1] + at[0];
+        let bytes = at[0] + steps * (at[1] - at[0]) + steps * (steps - 1.) / 2. * curvature;
+        Ok(bytes.max(at[2]) as u64)
+    }
 }
 
 impl Conversion {
@@ -513,20 +541,19 @@ impl Conversion {
     fn trace_float(&self) -> Result<Module, TorchError> {
         /// Any length serves; a short one is traced faster.
         const TOKENS: i64 = 16;
+        let _one = OneThread::begin();
         let example = self.example(TOKENS.min(self.limit.tokens.into()))?;
         Module::trace(&example, |tensors| self.network.forward(tensors))
     }
 
-    /// Loads the archive that a traced module was saved as, as the cluster will, checks what it computes and measures what it needs.
+    /// Loads the archive that a traced module was saved as, as the cluster will, and checks what it computes.
     ///
     /// # Errors
     /// When it is not the traced module, or a quantized one agrees too little with the model.
-    pub fn check<T>(&self, traced: &Traced, archive: Arc<T>) -> Result<Saved, ConversionError>
-    where
-        T: AsRef<[u8]> + Send + Sync + 'static,
-    {
+    pub fn check(&self, traced: &Traced, archive: Arc<Chunks>) -> Result<Saved, ConversionError> {
         let (loaded, per_deployment_memory_bytes) = Module::load_mapped(archive)?;
         if !self.options.no_verify {
+            let _one = OneThread::begin();
             stage("verifying").in_scope(|| self.verify(traced, &loaded))?;
         }
         let quantization = match (&self.options.quantize, traced.quantized) {
@@ -535,33 +562,23 @@ impl Conversion {
             }
             _ => None,
         };
-        let per_allocation_memory_bytes =
-            stage("measuring memory").in_scope(|| self.peak_memory(&loaded))?;
-        Ok(Saved { per_deployment_memory_bytes, per_allocation_memory_bytes, quantization })
+        Ok(Saved { per_deployment_memory_bytes, quantization })
     }
 
-    /// Bytes that are live at the peak of a pass over one row of the greatest length.
+    /// What is needed to measure the bytes that are live at the peak of a pass over one row of the greatest length.
     ///
     /// Up to 1,024 tokens it is measured. A pass over 8,192 would take minutes and, without fused attention, many gigabytes; what is
     /// live is a sum of tensors whose sizes grow with the length or its square, so three shorter lengths tell it. They lie above the
     /// length at which attention outgrows the feed-forward (256 in models of the usual proportions), where the sum becomes another.
-    fn peak_memory(&self, module: &Module) -> Result<u64, TorchError> {
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn peak_memory(&self) -> Result<PeakMemory, TorchError> {
         const LENGTHS: [i64; 3] = [512, 768, 1024];
-        let peak =
-            |tokens: i64| Ok::<_, TorchError>(module.forward_measured(&self.example(tokens)?)?.1);
         let longest = i64::from(self.limit.tokens);
-        if longest <= LENGTHS[2] {
-            return peak(longest);
-        }
-        // The parabola through three equidistant points.
-        let mut at = [0.; 3];
-        for (bytes, tokens) in at.iter_mut().zip(LENGTHS) {
-            *bytes = peak(tokens)? as f64;
-        }
-        let steps = (longest - LENGTHS[0]) as f64 / (LENGTHS[1] - LENGTHS[0]) as f64;
-        let curvature = at[2] - 2. * at[1] + at[0];
-        let bytes = at[0] + steps * (at[1] - at[0]) + steps * (steps - 1.) / 2. * curvature;
-        Ok(bytes.max(at[2]) as u64)
+        let lengths = if longest <= LENGTHS[2] { vec![longest] } else { LENGTHS.to_vec() };
+        let inputs = lengths.into_iter().map(|tokens| Ok((tokens, self.example(tokens)?)));
+        Ok(PeakMemory { longest, inputs: inputs.collect::<Result<_, TorchError>>()? })
     }
 
     /// Inputs of one row without padding.
@@ -584,7 +601,12 @@ impl Conversion {
 
     /// The body of the request that creates the model. `title` names it in the description.
     #[must_use]
-    pub fn configuration(&self, title: &str, saved: &Saved) -> Map<String, Value> {
+    pub fn configuration(
+        &self,
+        title: &str,
+        saved: &Saved,
+        per_allocation_memory_bytes: u64,
+    ) -> Map<String, Value> {
         let facts = Facts {
             tokenizer: self.tokenizer.kind.name(),
             tokenization: &self.tokenizer.settings,
@@ -600,7 +622,7 @@ impl Conversion {
         set("input", json!({ "field_names": ["text_field"] }));
         let mut metadata = json!({
             "per_deployment_memory_bytes": saved.per_deployment_memory_bytes,
-            "per_allocation_memory_bytes": saved.per_allocation_memory_bytes,
+            "per_allocation_memory_bytes": per_allocation_memory_bytes,
         });
         if let Some(origin) = &self.options.origin {
             metadata["hub_model_id"] = origin.model_id.as_str().into();

@@ -12,6 +12,7 @@
 pub mod bundle;
 pub mod cause;
 pub mod checkpoint;
+pub mod chunks;
 pub mod cli;
 pub mod config;
 pub mod conversion;

@@ -32,7 +32,7 @@ pub struct Given {
     /// The id that the model gets.
     pub model_id: ModelId,
     files: Files,
-    archive: Arc<Map>,
+    archive: Map,
     inspected: Inspected,
     vocabulary: Vocabulary,
     configuration: Configuration,
@@ -75,8 +75,8 @@ impl Given {
             tracing::warn!("{warning}");
         }
         let path = &files.definition;
-        let archive = Arc::new(Map::open(path).map_err(io_error("cannot read", path))?);
-        let inspected = Inspected::load((*archive).as_ref()).map_err(wrong(path))?;
+        let archive = Map::open(path).map_err(io_error("cannot read", path))?;
+        let inspected = Inspected::load(archive.as_ref()).map_err(wrong(path))?;
         inspected.check_signature(configuration.kind).map_err(wrong(path))?;
         Ok(Self { model_id, files, archive, inspected, vocabulary, configuration })
     }
@@ -126,7 +126,7 @@ impl Given {
             model_id: self.model_id,
             configuration: naming(self.configuration.body, &sha256),
             vocabulary: self.vocabulary,
-            definition: Definition { bytes, sha256 },
+            definition: Definition { bytes: Arc::new(bytes.into()), sha256 },
             minimum_version,
             target,
             operations: self.inspected.operations,

@@ -98,7 +98,7 @@ impl Page {
     }
 
     pub(super) fn of_bundle(bundle: &Bundle) -> Self {
-        let length = (*bundle.definition.bytes).as_ref().len() as u64;
+        let length = bundle.definition.bytes.len() as u64;
         let metadata = bundle.configuration.get("metadata").and_then(Value::as_object);
         let text = |key: &str| Some(metadata?.get(key)?.as_str()?.to_owned());
         Self {

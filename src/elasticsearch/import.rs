@@ -218,7 +218,7 @@ impl Transaction<'_> {
         interruption: &Interruption,
     ) -> Result<Outcome, ClientError> {
         self.client.require(bundle.minimum_version)?;
-        let length = (*bundle.definition.bytes).as_ref().len();
+        let length = bundle.definition.bytes.len();
         let wanted = self.import.part_size.max(1);
         let size = part_size(length, wanted).ok_or(ClientError::TooManyParts { length })?;
         if size > wanted {

@@ -7,15 +7,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use crate::checkpoint::Map;
+use crate::chunks::Chunks;
 
 /// Bytes of the definition that are encoded at a time: a multiple of three, so that only the last piece of a part is padded.
 const PIECE: usize = 48 << 10;
@@ -67,11 +66,11 @@ pub(super) fn gzip(bytes: &[u8]) -> Bytes {
     written.unwrap_or_default().into()
 }
 
-/// The body of one part's request. It reads the mapped definition when the connection takes more bytes, so that of a part of any size
+/// The body of one part's request. It reads the definition when the connection takes more bytes, so that of a part of any size
 /// no more than a few pieces are in memory; and its length is known, so that the request says it.
 #[derive(Debug)]
 pub(super) struct Part {
-    definition: Arc<Map>,
+    definition: Arc<Chunks>,
     /// What of the definition is still to be sent.
     rest: Range<usize>,
     head: Option<Bytes>,
@@ -80,8 +79,8 @@ pub(super) struct Part {
 
 impl Part {
     /// The part `range` of a definition that goes up in `parts` parts.
-    pub(super) fn new(definition: &Arc<Map>, range: Range<usize>, parts: usize) -> Self {
-        let total = (**definition).as_ref().len();
+    pub(super) fn new(definition: &Arc<Chunks>, range: Range<usize>, parts: usize) -> Self {
+        let total = definition.len();
         let head =
             format!(r#"{{"total_definition_length":{total},"total_parts":{parts},"definition":""#);
         Self {
@@ -104,9 +103,13 @@ impl Body for Part {
         let this = self.get_mut();
         let next = this.head.take().or_else(|| {
             let end = this.rest.end.min(this.rest.start.saturating_add(PIECE));
-            let piece = (*this.definition).as_ref().get(this.rest.start..end)?;
+            let piece = this.definition.get(this.rest.start..end)?;
             this.rest.start = end;
-            if piece.is_empty() { None } else { Some(STANDARD.encode(piece).into()) }
+            if piece.is_empty() {
+                None
+            } else {
+                Some(STANDARD.encode_type::<Vec<u8>>(piece).into())
+            }
         });
         Poll::Ready(next.or_else(|| this.tail.take()).map(|bytes| Ok(Frame::data(bytes))))
     }
@@ -124,19 +127,19 @@ impl Body for Part {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::task::Waker;
 
     use serde_json::Value;
 
     use super::*;
+    use crate::chunks::Piece;
 
     #[test]
     fn a_part_is_encoded_piece_by_piece_and_says_its_length() {
         let bytes: Vec<u8> = (0..200_001_u32).map(|i| (i.wrapping_mul(i) >> 3) as u8).collect();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&bytes).unwrap();
-        let definition = Arc::new(Map::of(&file).unwrap());
+        let pieces = [&bytes[..70_000], &bytes[70_000..70_001], &bytes[70_001..]];
+        let pieces = pieces.map(|piece| Box::new(piece.to_vec()) as Piece);
+        let definition: Arc<Chunks> = Arc::new(pieces.into_iter().collect());
         for range in [0..1, 0..PIECE, 7..150_000, 150_000..200_001] {
             let mut part = Part::new(&definition, range.clone(), 9);
             let announced = part.size_hint().exact().unwrap();
@@ -153,7 +156,7 @@ mod tests {
             let body: Value = serde_json::from_slice(&sent).unwrap();
             assert_eq!(body["total_definition_length"], 200_001);
             assert_eq!(body["total_parts"], 9);
-            let decoded = STANDARD.decode(body["definition"].as_str().unwrap()).unwrap();
+            let decoded = STANDARD.decode_to_vec(body["definition"].as_str().unwrap()).unwrap();
             assert!(decoded == bytes[range]);
         }
     }

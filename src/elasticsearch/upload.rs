@@ -77,7 +77,7 @@ impl Upload<'_> {
     pub(super) async fn run(&self, journal: &mut Journal) -> Result<(), Setback> {
         self.create(journal).instrument(stage("creating")).await?;
         self.store_vocabulary(journal).instrument(stage("storing the vocabulary")).await?;
-        let length = self.definition().len();
+        let length = self.bundle.definition.bytes.len();
         let uploading = stage("uploading");
         let bar = self.progress.bytes("uploading", length as u64);
         let mut missing = journal.missing();
@@ -99,12 +99,8 @@ impl Upload<'_> {
         self.confirm().instrument(stage("confirming")).await
     }
 
-    fn definition(&self) -> &[u8] {
-        (*self.bundle.definition.bytes).as_ref()
-    }
-
     fn range(&self, journal: &Journal, part: usize) -> Range<usize> {
-        let (size, length) = (journal.header.part_size, self.definition().len());
+        let (size, length) = (journal.header.part_size, self.bundle.definition.bytes.len());
         let at = |part: usize| part.saturating_mul(size).min(length);
         at(part)..at(part.saturating_add(1))
     }

@@ -1,9 +1,7 @@
 //! Safe functions over libtorch's tracer, exporter and allocator hooks (`native.cpp`) and torch-sys' raw module functions.
 //! With `checkpoint/map.rs` the only unsafe code of the crate.
 
-use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +11,8 @@ use tch::{Kind, Tensor};
 use torch_sys::{C_tensor, CModule_};
 
 use super::TorchError;
+use super::written::Written;
+use crate::chunks::Chunks;
 
 unsafe extern "C" {
     fn re_is_tracing() -> bool;
@@ -45,8 +45,8 @@ unsafe extern "C" {
         kept: *mut size_t,
     ) -> *mut c_char;
     fn re_module_load(
-        data: *const c_void,
         size: size_t,
+        from: extern "C" fn(*const c_void, size_t, *mut size_t) -> *const c_char,
         owner: *mut c_void,
         release: extern "C" fn(*mut c_void),
         out: *mut *mut CModule_,
@@ -54,15 +54,21 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn re_module_save(
         module: *const CModule_,
-        write: extern "C" fn(*mut c_void, *const c_void, size_t) -> size_t,
+        write: extern "C" fn(*mut c_void, *const c_void, size_t, *mut Storage) -> size_t,
         context: *mut c_void,
     ) -> *mut c_char;
+    fn re_storage_free(storage: *mut Storage);
     fn re_module_forward(
         module: *mut CModule_,
         inputs: *const *const C_tensor,
         count: size_t,
         optimize: bool,
         out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn re_module_peak(
+        module: *mut CModule_,
+        inputs: *const *const C_tensor,
+        count: size_t,
         peak: *mut i64,
     ) -> *mut c_char;
     fn re_code_check(text: *const c_char, size: size_t) -> *mut c_char;
@@ -231,6 +237,38 @@ pub(super) fn archive_agrees(
     })
 }
 
+/// A `c10::Storage`.
+#[repr(C)]
+struct Storage {
+    _opaque: [u8; 0],
+}
+
+/// Bytes that libtorch has written; with a storage that keeps them, unless they are gone after the call.
+struct Held {
+    data: *const u8,
+    size: usize,
+    storage: *mut Storage,
+}
+
+// SAFETY: the storage's reference count is atomic, and nobody writes to the memory of a constant.
+unsafe impl Send for Held {}
+// SAFETY: as above.
+unsafe impl Sync for Held {}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: libtorch hands over `size` readable bytes, which the storage keeps; without one, the value lives for one call only.
+        unsafe { std::slice::from_raw_parts(self.data, self.size) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: given away by `re_module_save` and freed once; null is nothing.
+        unsafe { re_storage_free(self.storage) }
+    }
+}
+
 /// An owned `torch::jit::Module`.
 #[derive(Debug)]
 pub(super) struct RawModule(*mut CModule_);
@@ -308,17 +346,20 @@ impl RawModule {
     }
 
     /// Loads an archive whose tensors stay where they are in it, and tells the bytes of all of them.
-    pub(super) fn load_mapped<T>(archive: Arc<T>) -> Result<(Self, u64), TorchError>
-    where
-        T: AsRef<[u8]> + Send + Sync + 'static,
-    {
-        let bytes = (*archive).as_ref();
-        let (data, size) = (bytes.as_ptr(), bytes.len());
+    pub(super) fn load_mapped(archive: Arc<Chunks>) -> Result<(Self, u64), TorchError> {
+        extern "C" fn from(owner: *const c_void, at: size_t, length: *mut size_t) -> *const c_char {
+            // SAFETY: `owner` is the Arc<Chunks> below, which lives until `release`; `length` is a variable of the caller's.
+            let bytes = unsafe { (*owner.cast::<Chunks>()).at(at) };
+            // SAFETY: as above.
+            unsafe { *length = bytes.len() };
+            bytes.as_ptr().cast()
+        }
+        let size = archive.len();
         let owner = Arc::into_raw(archive).cast_mut().cast::<c_void>();
         let (mut module, mut stored) = (std::ptr::null_mut(), 0);
         // SAFETY: the bytes live until `release` drops their owner, which the function sees to in any case; the others live for the call.
         check(unsafe {
-            re_module_load(data.cast(), size, owner, release::<T>, &mut module, &mut stored)
+            re_module_load(size, from, owner, release::<Chunks>, &mut module, &mut stored)
         })?;
         Ok((Self(module), stored))
     }
@@ -388,58 +429,50 @@ impl RawModule {
         })
     }
 
-    pub(super) fn save(&self, writer: &mut dyn Write) -> Result<(), TorchError> {
-        struct Sink<'a> {
-            writer: &'a mut dyn Write,
-            failed: Option<std::io::Error>,
-            panicked: Option<Box<dyn Any + Send>>,
-        }
-        extern "C" fn write(context: *mut c_void, data: *const c_void, size: size_t) -> size_t {
-            // SAFETY: `context` is the Sink below.
-            let sink = unsafe { &mut *context.cast::<Sink<'_>>() };
-            if size == 0 || sink.failed.is_some() {
-                return 0;
+    /// What the archive consists of, in the order in which libtorch writes it, without checksums.
+    pub(super) fn save(&self) -> Result<Vec<Written>, TorchError> {
+        extern "C" fn write(
+            context: *mut c_void,
+            data: *const c_void,
+            size: size_t,
+            storage: *mut Storage,
+        ) -> size_t {
+            // SAFETY: `context` is the list below.
+            let written = unsafe { &mut *context.cast::<Vec<Written>>() };
+            let held = Held { data: data.cast(), size, storage };
+            if size > 0 {
+                written.push(if storage.is_null() {
+                    // Of the caller's, which are gone afterwards.
+                    Written::Own(held.as_ref().to_vec())
+                } else {
+                    Written::Held(Box::new(held))
+                });
             }
-            // SAFETY: libtorch hands over `size` readable bytes.
-            let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size) };
-            match catch_unwind(AssertUnwindSafe(|| sink.writer.write_all(bytes))) {
-                Ok(Ok(())) => size,
-                Ok(Err(error)) => {
-                    sink.failed = Some(error);
-                    0
-                }
-                Err(panic) => {
-                    sink.panicked = Some(panic);
-                    0
-                }
-            }
+            size
         }
-        let mut sink = Sink { writer, failed: None, panicked: None };
-        // SAFETY: the module and the sink live for the call; `write` does not unwind.
-        let saved = check(unsafe {
-            re_module_save(self.0, write, std::ptr::from_mut(&mut sink).cast::<c_void>())
-        });
-        if let Some(panic) = sink.panicked {
-            resume_unwind(panic);
-        }
-        match sink.failed {
-            Some(error) => Err(TorchError::Write(error)),
-            None => saved,
-        }
+        let mut written: Vec<Written> = Vec::new();
+        // SAFETY: the module and the list live for the call; `write` does not unwind.
+        check(unsafe {
+            re_module_save(self.0, write, std::ptr::from_mut(&mut written).cast::<c_void>())
+        })?;
+        Ok(written)
     }
 
-    /// Runs `forward` under inference mode; tells the peak of live bytes, if asked for. Optimizing the graph is for passes to come.
-    pub(super) fn forward(
-        &self,
-        inputs: &[Tensor],
-        optimize: bool,
-        peak: Option<&mut i64>,
-    ) -> Result<Tensor, TorchError> {
+    /// Runs `forward` under inference mode. Optimizing the graph is for passes to come.
+    pub(super) fn forward(&self, inputs: &[Tensor], optimize: bool) -> Result<Tensor, TorchError> {
         let inputs: Vec<_> = inputs.iter().map(Tensor::as_ptr).collect();
-        let peak = peak.map_or(std::ptr::null_mut(), std::ptr::from_mut);
-        // SAFETY: module, inputs and peak live for the call.
+        // SAFETY: module and inputs live for the call.
         new_tensor(|out| unsafe {
-            re_module_forward(self.0, inputs.as_ptr(), inputs.len(), optimize, out, peak)
+            re_module_forward(self.0, inputs.as_ptr(), inputs.len(), optimize, out)
         })
+    }
+
+    /// The peak of bytes that are live in tensors that `forward` makes.
+    pub(super) fn peak(&self, inputs: &[Tensor]) -> Result<i64, TorchError> {
+        let inputs: Vec<_> = inputs.iter().map(Tensor::as_ptr).collect();
+        let mut peak = 0;
+        // SAFETY: module, inputs and peak live for the call.
+        check(unsafe { re_module_peak(self.0, inputs.as_ptr(), inputs.len(), &mut peak) })?;
+        Ok(peak)
     }
 }

@@ -82,19 +82,52 @@ std::optional<at::Tensor> constant_tensor(torch::jit::Value* value) {
   return constant->toTensor();
 }
 
-// An archive in memory.
+// An archive in memory, in one place or several.
 struct Archive final : caffe2::serialize::ReadAdapterInterface {
-  const char* data;
+  const void* owner;
   size_t length;
-  Archive(const void* data, size_t length) : data(static_cast<const char*>(data)), length(length) {}
+  // The bytes from a place on that lie together, and how many.
+  const char* (*from)(const void* owner, size_t at, size_t* length);
   size_t size() const override { return length; }
   size_t read(uint64_t at, void* into, size_t n, const char*) const override {
-    if (at >= length) return 0;
-    n = std::min<size_t>(n, length - at);
-    std::memcpy(into, data + at, n);
-    return n;
+    size_t done = 0, together = 0;
+    while (done < n) {
+      const char* bytes = from(owner, at + done, &together);
+      if (together == 0) break;
+      together = std::min(together, n - done);
+      std::memcpy(static_cast<char*>(into) + done, bytes, together);
+      done += together;
+    }
+    return done;
   }
 };
+
+// The memory of every constant of a block and those within, by its address.
+void constants_of(torch::jit::Block* block, std::map<const char*, c10::Storage>& found) {
+  for (auto* node : block->nodes()) {
+    if (node->kind() == torch::jit::prim::Constant) {
+      if (const auto tensor = constant_tensor(node->output()); tensor && tensor->has_storage())
+        found.emplace(static_cast<const char*>(tensor->storage().data()), tensor->storage());
+    }
+    for (auto* inner : node->blocks()) constants_of(inner, found);
+  }
+}
+
+// A copy of `forward` whose linear layers look at the first feature alone: they make tensors of the same sizes without the work.
+std::shared_ptr<torch::jit::Graph> thinned(const Module& module) {
+  namespace jit = torch::jit;
+  auto graph = module.get_method("forward").graph()->copy();
+  jit::Inline(*graph);
+  for (auto* node : graph->nodes()) {
+    if (node->kind() != jit::aten::linear) continue;
+    const auto weight = constant_tensor(node->input(1));
+    if (!weight || weight->dim() != 2 || weight->numel() == 0) continue;
+    jit::WithInsertPoint here(node);
+    node->replaceInput(0, graph->insert(jit::aten::slice, {node->input(0), -1, 0, 1, 1}));
+    node->replaceInput(1, graph->insertConstant(weight->narrow(1, 0, 1)));
+  }
+  return graph;
+}
 
 // The bytes of a record as the memory of a tensor, without a copy; `owner` keeps them.
 c10::Storage storage_over(const char* data, size_t size, const std::shared_ptr<void>& owner) {
@@ -187,12 +220,16 @@ char* re_module_quantize(Module* module, size_t* quantized, size_t* kept) {
 }
 
 // Loads an archive from memory, as torch::jit::load does but for one thing: its tensors lie where they are in the archive.
-// `release(owner)` is called when the last of them is gone. `stored` is the bytes of all tensors.
-char* re_module_load(const void* data, size_t size, void* owner, void (*release)(void*), Module** out, uint64_t* stored) {
+// `from(owner, at, &length)` tells where its bytes are; `release(owner)` is called when the last tensor is gone. `stored` is the bytes
+// of all tensors.
+char* re_module_load(size_t size, const char* (*from)(const void*, size_t, size_t*), void* owner, void (*release)(void*), Module** out,
+                     uint64_t* stored) {
   return guarded([&] {
     namespace jit = torch::jit;
     const std::shared_ptr<void> bytes(owner, release);
-    caffe2::serialize::PyTorchStreamReader reader(std::make_shared<Archive>(data, size));
+    auto archive = std::make_shared<Archive>();
+    archive->owner = owner, archive->length = size, archive->from = from;
+    caffe2::serialize::PyTorchStreamReader reader(archive);
     auto unit = std::make_shared<jit::CompilationUnit>();
     std::vector<c10::IValue> constants;
     const auto source = [&](const std::string& qualifier) -> std::shared_ptr<jit::Source> {
@@ -216,7 +253,10 @@ char* re_module_load(const void* data, size_t size, void* owner, void (*release)
         TORCH_CHECK(at <= size && length <= size - at, "the record ", record, " lies beyond the end");
         *stored += length;
         if (length == 0) continue;
-        storages->addStorage(record.substr(folder.size()), storage_over(static_cast<const char*>(data) + at, length, bytes));
+        size_t together = 0;
+        const char* data = from(owner, at, &together);
+        if (together < length) continue;  // the reader copies what does not lie together
+        storages->addStorage(record.substr(folder.size()), storage_over(data, length, bytes));
       }
       return jit::readArchiveAndTensors(archive, "", folder, resolve, jit::ObjLoaderFunc, c10::Device(at::kCPU), reader,
                                         jit::Unpickler::defaultTypeParser, storages);
@@ -226,23 +266,31 @@ char* re_module_load(const void* data, size_t size, void* owner, void (*release)
   });
 }
 
-// Writes the module's archive through `write(context, data, size)`, which returns the number of bytes it took.
-char* re_module_save(const Module* module, size_t (*write)(void*, const void*, size_t), void* context) {
+// Writes the module's archive, without checksums, through `write(context, data, size, storage)`, which returns the number of bytes it
+// took. Where these are the memory of a constant, `storage` keeps it and is given away; else they are gone afterwards.
+char* re_module_save(const Module* module, size_t (*write)(void*, const void*, size_t, c10::Storage*), void* context) {
   return guarded([&] {
-    torch::jit::ExportModule(*module, [=](const void* data, size_t size) { return write(context, data, size); });
+    std::map<const char*, c10::Storage> constants;
+    for (const auto& method : module->get_methods()) constants_of(method.graph()->block(), constants);
+    const auto each = [&](const void* data, size_t size) {
+      const auto found = constants.find(static_cast<const char*>(data));
+      const bool held = found != constants.end() && size <= found->second.nbytes();
+      return write(context, data, size, held ? new c10::Storage(found->second) : nullptr);
+    };
+    caffe2::serialize::PyTorchStreamWriter writer(each, /*compute_crc32=*/false);
+    torch::jit::ScriptModuleSerializer serializer(writer);
+    serializer.serialize(*module, {}, /*bytecode_format=*/false, /*save_mobile_debug_info=*/false);
+    writer.writeEndOfFile();
   });
 }
 
+void re_storage_free(c10::Storage* storage) { delete storage; }
+
 // Runs `forward`; a tuple gives its first element. `optimize` is whether the graph is optimized for passes to come, as a server does.
-// With `peak`, also the peak of bytes that were live in tensors made on the way.
-char* re_module_forward(Module* module, const at::Tensor* const* inputs, size_t count, bool optimize, at::Tensor** out,
-                        int64_t* peak) {
+char* re_module_forward(Module* module, const at::Tensor* const* inputs, size_t count, bool optimize, at::Tensor** out) {
   return guarded([&] {
     c10::InferenceMode inference_mode;
     torch::jit::GraphOptimizerEnabledGuard optimizer(optimize);
-    auto live = std::make_shared<LiveBytes>();
-    std::unique_ptr<c10::DebugInfoGuard> guard;
-    if (peak) guard = std::make_unique<c10::DebugInfoGuard>(c10::DebugInfoKind::PROFILER_STATE, live);
     std::vector<c10::IValue> arguments;
     for (size_t i = 0; i < count; ++i) arguments.emplace_back(*inputs[i]);
     auto result = module->forward(std::move(arguments));
@@ -252,7 +300,22 @@ char* re_module_forward(Module* module, const at::Tensor* const* inputs, size_t 
     }
     TORCH_CHECK(result.isTensor(), "forward returned ", result.tagKind(), ", not a tensor");
     *out = new at::Tensor(result.toTensor());
-    if (peak) *peak = live->peak;
+  });
+}
+
+// The peak of bytes that are live in tensors that `forward` makes. What it computes is left out where that is much work and changes no
+// size.
+char* re_module_peak(Module* module, const at::Tensor* const* inputs, size_t count, int64_t* peak) {
+  return guarded([&] {
+    c10::InferenceMode inference_mode;
+    torch::jit::GraphOptimizerEnabledGuard optimizer(false);
+    torch::jit::GraphExecutor executor(thinned(*module), "forward");
+    auto live = std::make_shared<LiveBytes>();
+    c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, live);
+    torch::jit::Stack stack{module->_ivalue()};
+    for (size_t i = 0; i < count; ++i) stack.emplace_back(*inputs[i]);
+    executor.run(stack);
+    *peak = live->peak;
   });
 }
 }

@@ -49,8 +49,6 @@ fn bundle(id: &str, seed: u64, length: usize) -> Bundle {
     let mut numbers = Numbers(seed);
     let bytes: Vec<u8> =
         (0..length.div_ceil(8)).flat_map(|_| numbers.next().to_le_bytes()).take(length).collect();
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&bytes).unwrap();
     let sha256 = sha256(&bytes);
     let configuration = json!({
         "model_type": "pytorch",
@@ -64,7 +62,7 @@ fn bundle(id: &str, seed: u64, length: usize) -> Bundle {
         model_id: id.parse().unwrap(),
         configuration,
         vocabulary: Vocabulary { vocabulary: tokens, merges: None, scores: None },
-        definition: Definition { bytes: Arc::new(Map::of(&file).unwrap()), sha256 },
+        definition: Definition { bytes: Arc::new(bytes.into()), sha256 },
         minimum_version: Version::OLDEST,
         target: Target::Any,
         operations: BTreeMap::new(),
@@ -558,7 +556,7 @@ fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
         file.set_len(length).unwrap();
         let map = Map::of(&file).unwrap();
         let sha256 = sha256(map.as_ref());
-        let definition = Definition { bytes: Arc::new(map), sha256 };
+        let definition = Definition { bytes: Arc::new(map.into()), sha256 };
         let bundle = Bundle { definition, ..bundle(&format!("m{length}"), 1, 1) };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {

@@ -24,7 +24,7 @@ fn archive(conversion: &Conversion) -> Vec<u8> {
 }
 
 fn check(conversion: &Conversion, archive: Vec<u8>) -> Result<(), ConversionError> {
-    conversion.check(&conversion.trace().unwrap(), Arc::new(archive)).map(drop)
+    conversion.check(&conversion.trace().unwrap(), Arc::new(archive.into())).map(drop)
 }
 
 #[test]
