@@ -20,14 +20,15 @@ use sha2::{Digest, Sha256};
 use crate::cause::advice;
 use crate::checkpoint::Map;
 use crate::chunks::Chunks;
-use crate::conversion::{Conversion, ConversionError};
+use crate::conversion::{Conversion, ConversionError, Options};
 use crate::definition::{DefinitionError, Inspected};
 use crate::model_id::{ModelId, ModelIdError};
-use crate::progress::{Progress, Stage};
+use crate::progress::{self, Event, Progress, Stage};
+use crate::source::ModelFiles;
 use crate::timings::stage;
 use crate::tokenizer::Vocabulary;
-use crate::torchscript::TorchError;
 use crate::torchscript::operations::{self, Refused};
+use crate::torchscript::{Module, TorchError};
 use crate::version::{Target, Version};
 pub use given::{Files, Given};
 
@@ -139,6 +140,29 @@ struct Metadata {
 }
 
 impl Bundle {
+    /// Reads the model in `folder`, which is laid out like a clone of its repository on the hub, and makes a bundle of it. This takes
+    /// seconds to minutes of one processor and blocks: in asynchronous programs call it in `spawn_blocking`. `on_progress` is told how
+    /// far it is. What is worth a warning comes through `tracing`.
+    ///
+    /// # Errors
+    /// When the model cannot be served: no such architecture, task or tokenizer, files that are missing or damaged.
+    pub fn from_model(
+        folder: impl AsRef<Path>,
+        model_id: ModelId,
+        options: Options,
+        on_progress: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Self, BundleError> {
+        let files = ModelFiles::open(folder.as_ref()).map_err(ConversionError::from)?;
+        progress::told(on_progress, || {
+            let conversion = Conversion::read(&files, options)?;
+            for note in conversion.notes() {
+                tracing::warn!("{note}");
+            }
+            let title = model_id.to_string();
+            Self::create(&conversion, model_id, &title, Progress::unless(true))
+        })
+    }
+
     /// Traces the model. The definition's tensors stay where they are, most of them in the model's files. `title` names it in its
     /// description.
     ///
@@ -159,8 +183,9 @@ impl Bundle {
             let (archive, bar) = (&archive, &bar);
             let described = scope.spawn(move || {
                 let sha256 = stage("hashing").in_scope(|| hash(archive, bar));
-                let peak = stage("measuring memory").in_scope(|| memory.measure(archive));
-                peak.map(|peak| (sha256, peak))
+                let _stage = stage("measuring memory").entered();
+                let (module, _) = Module::load_mapped(Arc::clone(archive))?;
+                Ok::<_, TorchError>((sha256, memory.measure(&module)?))
             });
             let saved = conversion.check(&traced, Arc::clone(archive));
             (described.join().unwrap_or_else(|panic| resume_unwind(panic)), saved)

@@ -309,13 +309,12 @@ pub struct PeakMemory {
 }
 
 impl PeakMemory {
-    /// Peak of live bytes in one pass of an archive over an input of the greatest length, weights not counted.
+    /// Peak of live bytes in one pass of a module over an input of the greatest length, weights not counted.
     ///
     /// # Errors
     /// libtorch's own.
-    pub fn measure(&self, archive: &Arc<Chunks>) -> Result<u64, TorchError> {
+    pub fn measure(&self, module: &Module) -> Result<u64, TorchError> {
         let _one = OneThread::begin();
-        let (module, _) = Module::load_mapped(Arc::clone(archive))?;
         let peaks = self.inputs.iter().map(|(tokens, inputs)| Ok((*tokens, module.peak(inputs)?)));
         let peaks = peaks.collect::<Result<Vec<_>, TorchError>>()?;
         let [first, second, third] = peaks[..] else {

@@ -1,33 +1,123 @@
 //! Makes Hugging Face transformers into served models of Elasticsearch.
 //!
-//! A model becomes a bundle ([`mod@bundle`]): the TorchScript definition, the vocabulary and the configuration. A bundle becomes a served
-//! model through the trained-models API ([`elasticsearch`]).
+//! A model becomes a bundle ([`Bundle`]): the TorchScript definition, the vocabulary and the configuration. A bundle becomes a served
+//! model through the trained-models API ([`Client`]).
 //!
 //! ```text
 //! hub id or folder ─ source ─► model files ─► checkpoint ─► models × tasks ─► torchscript ─┐
 //!                                   └──────► tokenizer ──────────────────────────────────► bundle ─► elasticsearch
 //! ```
+//!
+//! # A folder becomes files
+//!
+//! [`Bundle::from_model`] needs no cluster and no network. What it writes, `rust-eland import --bundle` and [`Bundle::read`] read.
+//!
+//! ```
+//! use rust_eland::{Bundle, ModelId, Options, Task};
+//!
+//! # let output = tempfile::tempdir()?;
+//! let options = Options { task: Some(Task::TextEmbedding), ..Options::default() };
+//! let bundle = Bundle::from_model("tests/fixtures/bert/st-mean/model", ModelId::derive("st-mean")?, options, |event| {
+//!     println!("{}: {} of {} bytes", event.stage, event.done, event.total);
+//! })?;
+//! let metadata = bundle.write(output.path())?;
+//! assert!(metadata.ends_with("st-mean.metadata.json"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # A bundle becomes a model in a cluster
+//!
+//! The connection takes what the command line takes: addresses, credentials, certificates. [`StartOptions`] starts the model.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! use rust_eland::{Bundle, Client, Connection, Import, ModelId, OnConflict, Options, Outcome};
+//!
+//! # let cluster = standin::StandIn::start(standin::Options::default());
+//! # let address = cluster.url();
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! // let address = "https://elastic:PASSWORD@localhost:9200";
+//! let client = Client::connect(Connection::to_url(&address)?).await?;
+//! let options = Options { target: client.target(), ..Options::default() };
+//! let bundle = Bundle::from_model("tests/fixtures/bert/ner/model", ModelId::derive("ner")?, options, |_| ())?;
+//!
+//! let uploaded = Arc::new(AtomicU64::new(0));
+//! let seen = Arc::clone(&uploaded);
+//! let import = Import { on_conflict: OnConflict::Replace, ..Import::default() };
+//! let outcome = client
+//!     .import(&bundle, &import, move |event| seen.store(event.done, Ordering::Relaxed))
+//!     .await?;
+//! assert_eq!(outcome, Outcome::Stored);
+//! assert!(uploaded.load(Ordering::Relaxed) > 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What cannot be served
+//!
+//! Errors say what failed, why and what to do, and [`Error::exit_code`] which kind it is.
+//!
+//! ```
+//! use rust_eland::{Bundle, Error, ModelId, Options, Task};
+//!
+//! let options = Options { task: Some(Task::QuestionAnswering), ..Options::default() };
+//! let refused = Bundle::from_model("tests/fixtures/bert/ner/model", ModelId::derive("ner")?, options, |_| ());
+//! let error = Error::from(refused.unwrap_err());
+//! assert_eq!(error.exit_code(), 3);
+//! assert!(error.to_string().starts_with("this model cannot serve question_answering"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is public
+//!
+//! What these pages show, and nothing else, keeps to semantic versioning: modules that are hidden here belong to the program and its tests.
 #![deny(missing_docs)]
 
 pub mod bundle;
+#[doc(hidden)]
 pub mod cause;
+#[doc(hidden)]
 pub mod checkpoint;
+#[doc(hidden)]
 pub mod chunks;
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod config;
 pub mod conversion;
+#[doc(hidden)]
 pub mod definition;
 pub mod elasticsearch;
 pub mod error;
 pub mod model_id;
+#[doc(hidden)]
 pub mod models;
 pub mod progress;
 mod proxies;
+#[doc(hidden)]
 pub mod recipe;
+#[doc(hidden)]
 pub mod secrets;
 pub mod source;
 pub mod tasks;
+#[doc(hidden)]
 pub mod timings;
+#[doc(hidden)]
 pub mod tokenizer;
+#[doc(hidden)]
 pub mod torchscript;
 pub mod version;
+
+pub use bundle::{Bundle, BundleError};
+pub use conversion::{ConversionError, Options, Quantize};
+pub use elasticsearch::{
+    Client, ClientError, Connection, Credentials, Import, OnConflict, Outcome, StartOptions, Trust,
+};
+pub use error::Error;
+pub use model_id::ModelId;
+pub use progress::Event;
+pub use tasks::Task;
+pub use version::{Target, Version};

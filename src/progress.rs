@@ -1,8 +1,9 @@
 //! How far the work is: a bar on a terminal, plain lines otherwise, always on standard error.
 
+use std::fmt;
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -12,6 +13,49 @@ use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, Prog
 pub struct Progress {
     bars: bool,
     quiet: bool,
+}
+
+/// How far a stage is, as the library tells its callers ([`Bundle::from_model`](crate::Bundle::from_model),
+/// [`Client::import`](crate::Client::import)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// `tracing`, `uploading`.
+    pub stage: &'static str,
+    /// Bytes that are done: 0 when the stage begins.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// Who is told of every stage that begins in a call.
+#[derive(Clone)]
+struct Listener(Arc<dyn Fn(Event) + Send + Sync>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
+tokio::task_local! {
+    static LISTENER: Listener;
+}
+
+/// Does some work, and tells `listener` of its stages.
+pub(crate) fn told<T>(
+    listener: impl Fn(Event) + Send + Sync + 'static,
+    work: impl FnOnce() -> T,
+) -> T {
+    LISTENER.sync_scope(Listener(Arc::new(listener)), work)
+}
+
+/// The same for work that waits.
+pub(crate) async fn told_of<F: Future>(
+    listener: impl Fn(Event) + Send + Sync + 'static,
+    work: F,
+) -> F::Output {
+    LISTENER.scope(Listener(Arc::new(listener)), work).await
 }
 
 /// A wait for others, told in words.
@@ -30,6 +74,7 @@ pub struct Stage {
     bar: ProgressBar,
     begun: Instant,
     plain: bool,
+    listener: Option<Listener>,
 }
 
 impl Default for Progress {
@@ -72,7 +117,11 @@ impl Progress {
             bar.set_draw_target(ProgressDrawTarget::stderr());
             bar.tick();
         }
-        Stage { name, bar, begun: Instant::now(), plain: !self.bars && !self.quiet }
+        let listener = LISTENER.try_with(Listener::clone).ok();
+        let plain = !self.bars && !self.quiet;
+        let stage = Stage { name, bar, begun: Instant::now(), plain, listener };
+        stage.tell();
+        stage
     }
 
     /// Begins a wait for others.
@@ -116,6 +165,14 @@ impl Stage {
     /// Some more bytes are done.
     pub fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(Listener(listener)) = &self.listener {
+            let total = self.bar.length().unwrap_or_default();
+            listener(Event { stage: self.name, done: self.bar.position(), total });
+        }
     }
 
     /// The stage is over.

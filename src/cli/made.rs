@@ -24,7 +24,7 @@ impl Made {
         Self {
             model_id: bundle.model_id.clone(),
             sha256: bundle.definition.sha256.clone(),
-            size: (*bundle.definition.bytes).as_ref().len() as u64,
+            size: bundle.definition.bytes.len() as u64,
             metadata: bundle.configuration.get("metadata").cloned(),
         }
     }

@@ -273,16 +273,13 @@ impl Plan {
         let memory = PlannedMemory {
             definition_bytes: held.saturating_add(CODE),
             per_deployment_bytes: held,
-            per_allocation_bytes: conversion.peak_memory(&module)?,
+            per_allocation_bytes: conversion.peak_memory()?.measure(&module)?,
         };
         self.memory = Some(memory);
         self.configuration = Some(conversion.configuration(
             title,
-            &Saved {
-                per_deployment_memory_bytes: memory.per_deployment_bytes,
-                per_allocation_memory_bytes: memory.per_allocation_bytes,
-                quantization: None,
-            },
+            &Saved { per_deployment_memory_bytes: memory.per_deployment_bytes, quantization: None },
+            memory.per_allocation_bytes,
         ));
         conversion.check_target()
     }

@@ -22,7 +22,7 @@ use super::upload::{SMALLEST_PART, Setback, Upload, part_size};
 use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
 use crate::model_id::ModelId;
-use crate::progress::Progress;
+use crate::progress::{self, Event, Progress};
 use crate::timings::stage;
 
 /// How often an upload begins anew because something of an earlier model of its id was in the way.
@@ -111,6 +111,28 @@ pub struct Transaction<'a> {
     /// What the first look found.
     seen: Option<StoredModel>,
     recipe: Option<String>,
+}
+
+impl Client {
+    /// Imports a bundle: both looks at the cluster, and the upload. `on_progress` is told how far the upload is. The model is not
+    /// started; [`StartOptions::start`](super::StartOptions::start) does that.
+    ///
+    /// # Errors
+    /// When the cluster cannot serve the bundle, refuses it, or cannot be reached, and when a model of the id is in the way. What is on
+    /// the cluster then is told.
+    pub async fn import(
+        &self,
+        bundle: &Bundle,
+        import: &Import,
+        on_progress: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Outcome, ClientError> {
+        self.require(bundle.minimum_version)?;
+        let transaction = import.begin(self, &bundle.model_id).await?;
+        // Nobody interrupts: dropping the future does.
+        let (_interrupter, interruption) = Interruption::new();
+        let upload = transaction.run(bundle, Progress::unless(true), &interruption);
+        progress::told_of(on_progress, upload).await
+    }
 }
 
 impl Import {
