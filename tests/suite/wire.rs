@@ -50,6 +50,11 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ),
     (
         "PUT m",
+        "body /metadata/bundle_sha256",
+        "--on-conflict update and apply know by it whether definition, vocabulary and configuration are the same",
+    ),
+    (
+        "PUT m",
         "body /metadata/import_id",
         "an interrupted import knows its own half-made model by it, and goes on with that only",
     ),
