@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
 use crate::chunks::Chunks;
 use crate::config::{SentenceTransformers, Usage};
 use crate::models::{AttentionForm, ConfigError, Inputs, Model, SpecialTokens};
+use crate::progress::Progress;
 use crate::source::{ModelFiles, Origin, SourceError};
 use crate::tasks::{Embedder, EmbedderError, Facts, Task};
 use crate::timings::stage;
@@ -227,6 +228,8 @@ pub struct Options {
     pub quantize: Option<Quantize>,
     /// Do not compare the saved archive with the model.
     pub no_verify: bool,
+    /// Where reading is shown, if anywhere.
+    pub progress: Option<Progress>,
 }
 
 impl Options {
@@ -340,6 +343,9 @@ impl Conversion {
         let reading = stage("reading the weights");
         let weights = WeightFiles::find(&description.folder)?;
         let checkpoint = Checkpoint::open(&weights)?;
+        if let Some(progress) = options.progress {
+            checkpoint.show(progress);
+        }
         let can = || match Checkpoint::survey(&weights) {
             Ok(survey) => description.servable(&survey),
             Err(_) => Vec::new(),

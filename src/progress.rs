@@ -1,4 +1,4 @@
-//! How far the work is: a bar on a terminal, plain lines otherwise, always on standard error.
+//! How far the work is, on standard error: a bar on a terminal, and for every stage that is over a line of the log with its time.
 
 use std::fmt;
 use std::io::{IsTerminal, stderr};
@@ -7,6 +7,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// What is drawn now, so that lines of the log can be written above it.
+static DRAWN: Mutex<Option<Drawn>> = Mutex::new(None);
+
+#[derive(Clone)]
+enum Drawn {
+    One(ProgressBar),
+    Several(MultiProgress),
+}
+
+/// Writes to standard error, above the bars that are drawn there.
+pub fn above_bars<T>(write: impl FnOnce() -> T) -> T {
+    let drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match drawn {
+        None => write(),
+        Some(Drawn::One(bar)) => bar.suspend(write),
+        Some(Drawn::Several(bars)) => bars.suspend(write),
+    }
+}
+
+fn draw(drawn: Option<Drawn>) {
+    *DRAWN.lock().unwrap_or_else(PoisonError::into_inner) = drawn;
+}
 
 /// Shows stages of the work.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +86,9 @@ pub(crate) async fn told_of<F: Future>(
 pub struct Waiting {
     name: &'static str,
     bar: ProgressBar,
-    plain: bool,
+    begun: Instant,
+    bars: bool,
+    quiet: bool,
     shown: Mutex<String>,
 }
 
@@ -73,7 +98,10 @@ pub struct Stage {
     name: &'static str,
     bar: ProgressBar,
     begun: Instant,
-    plain: bool,
+    /// Bytes that an earlier run has done.
+    kept: AtomicU64,
+    bars: bool,
+    quiet: bool,
     listener: Option<Listener>,
 }
 
@@ -101,7 +129,7 @@ impl Progress {
     /// Begins a stage of several files that are under way at once, each with a line of its own.
     #[must_use]
     pub fn files(self) -> Files {
-        Files { lines: self.bars.then(MultiProgress::new), plain: !self.bars && !self.quiet }
+        Files { lines: self.bars.then(|| Arc::new(Lines::new())), quiet: self.quiet }
     }
 
     /// Begins a stage of so many bytes.
@@ -109,17 +137,20 @@ impl Progress {
     pub fn bytes(self, name: &'static str, total: u64) -> Stage {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
         if self.bars {
-            let template = "{prefix:>9} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            let template =
+                "{prefix:>9} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_prefix(name);
             bar.set_draw_target(ProgressDrawTarget::stderr());
             bar.tick();
+            draw(Some(Drawn::One(bar.clone())));
         }
+        let (begun, kept) = (Instant::now(), AtomicU64::new(0));
         let listener = LISTENER.try_with(Listener::clone).ok();
-        let plain = !self.bars && !self.quiet;
-        let stage = Stage { name, bar, begun: Instant::now(), plain, listener };
+        let Self { bars, quiet } = self;
+        let stage = Stage { name, bar, begun, kept, bars, quiet, listener };
         stage.tell();
         stage
     }
@@ -135,8 +166,10 @@ impl Progress {
             bar.set_prefix(name);
             bar.set_draw_target(ProgressDrawTarget::stderr());
             bar.enable_steady_tick(Duration::from_secs(1));
+            draw(Some(Drawn::One(bar.clone())));
         }
-        Waiting { name, bar, plain: !self.bars && !self.quiet, shown: Mutex::default() }
+        let (begun, shown) = (Instant::now(), Mutex::default());
+        Waiting { name, bar, begun, bars: self.bars, quiet: self.quiet, shown }
     }
 }
 
@@ -144,7 +177,7 @@ impl Waiting {
     /// Shows how it stands; without a terminal only when that is news.
     pub fn show(&self, state: &str) {
         self.bar.set_message(state.to_owned());
-        if !self.plain {
+        if self.bars || self.quiet {
             return;
         }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,13 +188,34 @@ impl Waiting {
     }
 }
 
+impl Waiting {
+    /// It is over: tells how long it took.
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
+        if !self.quiet {
+            tracing::info!("{}: {:.1} s", self.name, self.begun.elapsed().as_secs_f64());
+        }
+    }
+}
+
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+        if self.bars {
+            draw(None);
+        }
     }
 }
 
 impl Stage {
+    /// So many bytes are done already; speed and time are told for the rest.
+    pub fn set(&self, bytes: u64) {
+        self.kept.store(bytes, Ordering::Relaxed);
+        self.bar.set_position(bytes);
+        self.bar.reset_eta();
+        self.tell();
+    }
+
     /// Some more bytes are done.
     pub fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
@@ -175,21 +229,59 @@ impl Stage {
         }
     }
 
-    /// The stage is over.
+    /// The stage is over: a line with its time takes the bar's place.
     pub fn finish(self) {
-        self.bar.finish();
-        if self.plain {
-            let seconds = self.begun.elapsed().as_secs_f64();
-            tracing::info!("{}: {} in {seconds:.1} s", self.name, HumanBytes(self.bar.position()));
+        let all = self.bar.position();
+        self.bar.finish_and_clear();
+        if !self.quiet {
+            tell(self.name, all, self.kept.load(Ordering::Relaxed), self.begun);
         }
     }
+}
+
+/// What is left unfinished leaves no bar behind.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        if self.bars {
+            draw(None);
+        }
+    }
+}
+
+/// Tells of a stage that is over.
+fn tell(name: &str, all: u64, kept: u64, begun: Instant) {
+    let seconds = begun.elapsed().as_secs_f64();
+    let kept = match kept {
+        0 => String::new(),
+        kept => format!(", {} of it by an earlier run", HumanBytes(kept)),
+    };
+    tracing::info!("{name}: {} in {seconds:.1} s{kept}", HumanBytes(all));
 }
 
 /// Several files that are under way at once.
 #[derive(Debug, Clone)]
 pub struct Files {
-    lines: Option<MultiProgress>,
-    plain: bool,
+    lines: Option<Arc<Lines>>,
+    quiet: bool,
+}
+
+/// The lines of several files.
+#[derive(Debug)]
+struct Lines(MultiProgress);
+
+impl Lines {
+    fn new() -> Self {
+        let lines = MultiProgress::new();
+        draw(Some(Drawn::Several(lines.clone())));
+        Self(lines)
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        draw(None);
+    }
 }
 
 /// One of several files.
@@ -200,7 +292,7 @@ pub struct FileStage {
     begun: Instant,
     /// Bytes that an earlier run has left.
     kept: AtomicU64,
-    plain: bool,
+    quiet: bool,
 }
 
 impl Files {
@@ -208,9 +300,9 @@ impl Files {
     #[must_use]
     pub fn begin(&self, name: &str, total: u64) -> FileStage {
         let mut stage =
-            FileStage { name: name.to_owned(), plain: self.plain, ..FileStage::silent() };
+            FileStage { name: name.to_owned(), quiet: self.quiet, ..FileStage::silent() };
         if let Some(lines) = &self.lines {
-            stage.bar = lines.add(ProgressBar::new(total));
+            stage.bar = lines.0.add(ProgressBar::new(total));
             let template =
                 "{prefix:>25!} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
@@ -232,7 +324,7 @@ impl FileStage {
             bar: ProgressBar::hidden(),
             begun: Instant::now(),
             kept: AtomicU64::new(0),
-            plain: false,
+            quiet: true,
         }
     }
 
@@ -250,14 +342,10 @@ impl FileStage {
 
     /// The file is complete.
     pub fn finish(self) {
-        self.bar.finish();
-        if self.plain {
-            let (seconds, all) = (self.begun.elapsed().as_secs_f64(), self.bar.position());
-            let kept = match self.kept.into_inner() {
-                0 => String::new(),
-                kept => format!(", {} of it by an earlier run", HumanBytes(kept)),
-            };
-            tracing::info!("{}: {} in {seconds:.1} s{kept}", self.name, HumanBytes(all));
+        let all = self.bar.position();
+        self.bar.finish_and_clear();
+        if !self.quiet {
+            tell(&self.name, all, self.kept.into_inner(), self.begun);
         }
     }
 }

@@ -33,6 +33,7 @@ pub fn recipe(folder: Option<&Path>, options: &Options, title: &str) -> Option<S
         origin,
         quantize,
         no_verify: _,
+        progress: _,
     } = options;
     let files = match (folder, origin) {
         (Some(folder), _) => files(folder).ok()?,

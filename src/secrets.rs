@@ -11,6 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::progress::above_bars;
+
 /// What stands for a secret.
 const HIDDEN: &str = "…";
 
@@ -105,7 +107,8 @@ struct Redacted<W>(W);
 
 impl<W: Write> Write for Redacted<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_all(redact(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        let text = redact(&String::from_utf8_lossy(bytes));
+        above_bars(|| self.0.write_all(text.as_bytes()))?;
         Ok(bytes.len())
     }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 use crate::cause::advice;
+use crate::progress::{Progress, Stage};
 use crate::source::SourceError;
 use crate::torchscript::{TorchError, tensor_over};
 pub use files::{Format, WeightFiles};
@@ -203,9 +204,17 @@ struct Ledger {
     spellings: Option<&'static Spellings>,
     problems: Vec<String>,
     failed: Option<CheckpointError>,
+    /// Shows how much of the files is taken.
+    shown: Option<Stage>,
 }
 
 impl Checkpoint {
+    /// Shows how much of the files is taken, until [`finish`](Self::finish).
+    pub fn show(&self, progress: Progress) {
+        let stage = progress.bytes("reading", self.size as u64);
+        self.ledger.borrow_mut().shown = Some(stage);
+    }
+
     /// Opens the weights: maps the files and reads where their tensors lie.
     ///
     /// # Errors
@@ -336,6 +345,9 @@ impl Checkpoint {
         if let Some(error) = ledger.failed {
             return Err(error);
         }
+        if let Some(stage) = ledger.shown.filter(|_| ledger.problems.is_empty()) {
+            stage.finish();
+        }
         if !ledger.problems.is_empty() {
             return Err(CheckpointError::Weights {
                 path: self.path.clone(),
@@ -451,6 +463,9 @@ impl Weights<'_> {
                 } else {
                     stored.tensor().map_err(Into::into)
                 };
+                if let Some(stage) = &ledger.shown {
+                    stage.advance(stored.slice.length as u64);
+                }
                 tensor.map_err(|e| ledger.failed = Some(e)).ok()
             }
         };

@@ -86,7 +86,8 @@ impl ModelArguments {
         progress: Progress,
     ) -> Result<Conversion, Error> {
         let (files, origin) = source.files(progress).await?;
-        let conversion = Conversion::read(&files, self.options(target, origin))?;
+        let options = Options { progress: Some(progress), ..self.options(target, origin) };
+        let conversion = Conversion::read(&files, options)?;
         for note in conversion.notes() {
             tracing::warn!("{note}");
         }
@@ -125,6 +126,7 @@ impl ModelArguments {
             origin,
             quantize: self.quantize.options(),
             no_verify: self.no_verify,
+            progress: None,
         }
     }
 

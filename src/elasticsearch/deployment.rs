@@ -478,12 +478,14 @@ impl Start<'_> {
                     return Err(self.failed(deployment));
                 }
                 (Look::Deployed(deployment), Request::Accepted) if self.reached(deployment) => {
+                    waiting.finish();
                     return Ok(deployment.clone());
                 }
                 // The answer may have been lost on the way, but what was asked for is there.
                 (Look::Deployed(deployment), _)
                     if self.options.wait_for != WaitFor::Starting && self.reached(deployment) =>
                 {
+                    waiting.finish();
                     return Ok(deployment.clone());
                 }
                 (Look::None, Request::Accepted) => {

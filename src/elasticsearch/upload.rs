@@ -84,7 +84,7 @@ impl Upload<'_> {
         let present: usize =
             (0..journal.header.parts()).map(|part| self.range(journal, part).len()).sum::<usize>()
                 - missing.iter().map(|part| self.range(journal, *part).len()).sum::<usize>();
-        bar.advance(present as u64);
+        bar.set(present as u64);
         let last = journal.header.parts().saturating_sub(1);
         let last = missing.pop_if(|part| *part == last);
         self.store_parts(missing, journal, &bar).await?;

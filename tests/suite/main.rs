@@ -21,6 +21,7 @@ mod interruptions;
 mod messages;
 mod numbers;
 mod program;
+mod progress;
 // Debian's programs, and addresses that Linux alone has without being told.
 #[cfg(target_os = "linux")]
 mod proxies;

@@ -1,0 +1,124 @@
+//! How far the work is: bars on a terminal, lines without one.
+
+use standin::{Options, StandIn};
+
+use crate::fixtures::Fixture;
+use crate::program::{message, program, says};
+use crate::terminal::Terminal;
+
+/// The stages of an import, in their order.
+const STAGES: [&str; 4] = ["reading", "tracing", "uploading", "starting"];
+
+fn arguments(standin: &StandIn, id: &str) -> Vec<String> {
+    let model = Fixture::named("bert/ner").model().display().to_string();
+    let words = ["import", "--url", &standin.url(), "--hub-model-id", &model, "--es-model-id", id];
+    let start = ["--part-size", "16KiB", "--start"];
+    words.into_iter().chain(start).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_terminal_shows_a_bar_and_a_line_for_each_stage() {
+    let standin = StandIn::start(Options::default());
+    let arguments = arguments(&standin, "m");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let (shown, code) = Terminal::start(&arguments, &[("NO_COLOR", "1")]).end();
+    assert_eq!(code, Some(0), "{shown}");
+    // Bytes done and to do, speed, and time left.
+    for stage in ["reading [", "tracing [", "uploading ["] {
+        let bar = &shown[shown.find(stage).unwrap_or_else(|| panic!("no {stage}: {shown}"))..];
+        let bar = bar.split(['\r', '\n']).next().unwrap();
+        says(bar, &["B/", "/s ", " left"]);
+    }
+    // What stays on the screen: whole lines, none of them a bar.
+    let screen = screen(&shown);
+    let mut places = Vec::new();
+    for stage in STAGES {
+        let line = format!("INFO : {stage}: ");
+        places.push(
+            screen
+                .iter()
+                .position(|it| it.contains(&line))
+                .unwrap_or_else(|| panic!("{stage}: {screen:#?}")),
+        );
+    }
+    assert!(places.is_sorted(), "{screen:#?}");
+    // A summary comes last.
+    for line in screen.iter().take_while(|line| !line.ends_with("m is imported")) {
+        let is_log = line.get(19..20) == Some(",");
+        assert!(is_log || line.is_empty() || line == "m started", "{line:?} in {screen:#?}");
+    }
+}
+
+#[test]
+fn without_a_terminal_each_stage_is_a_line_with_its_time() {
+    let standin = StandIn::start(Options::default());
+    let output = program().args(arguments(&standin, "m")).output().unwrap();
+    let log = message(&output);
+    assert!(output.status.success() && !log.contains(['\r', '\x1b']), "{log}");
+    assert!(!log.contains(" left"), "{log}");
+    for (stage, end) in [("reading", "B in "), ("tracing", "B in "), ("uploading", "B in ")] {
+        let line = log.lines().find(|line| line.contains(&format!("INFO : {stage}: ")));
+        let line = line.unwrap_or_else(|| panic!("{stage}: {log}"));
+        assert!(line.contains(end) && line.ends_with(" s"), "{line}");
+    }
+    let quiet = program().args(arguments(&standin, "n")).arg("-q").output().unwrap();
+    assert_eq!((message(&quiet).as_str(), &*quiet.stdout), ("", &b"n started\n"[..]));
+}
+
+#[test]
+fn a_bar_is_gone_when_the_work_fails() {
+    let standin = StandIn::start(Options::default());
+    let model = Fixture::named("bert/ner").model().display().to_string();
+    let url = standin.url();
+    let arguments = ["import", "--url", &url, "--hub-model-id", &model, "--task-type", "fill_mask"];
+    let (shown, code) = Terminal::start(&arguments, &[("NO_COLOR", "1")]).end();
+    assert_eq!(code, Some(3), "{shown}");
+    let screen = screen(&shown);
+    assert!(screen.iter().all(|line| !line.contains(" left")), "{screen:#?}");
+    assert!(screen.iter().any(|line| line.starts_with("error: ")), "{screen:#?}");
+}
+
+/// What a terminal shows in the end: its lines, after the control sequences that draw bars and take them away.
+fn screen(shown: &str) -> Vec<String> {
+    let (mut lines, mut row, mut column) = (vec![Vec::new()], 0, 0);
+    let mut characters = shown.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\r' => column = 0,
+            '\n' => {
+                row += 1;
+                if row == lines.len() {
+                    lines.push(Vec::new());
+                }
+            }
+            '\x1b' => {
+                assert_eq!(characters.next(), Some('['));
+                let mut number = String::new();
+                let end = loop {
+                    match characters.next() {
+                        Some(digit) if digit.is_ascii_digit() || digit == '?' => number.push(digit),
+                        end => break end.unwrap(),
+                    }
+                };
+                let number = number.parse().unwrap_or(1);
+                match end {
+                    'A' => row -= number,
+                    'B' => row += number,
+                    'K' => lines[row].clear(),
+                    'h' | 'l' | 'm' => {}
+                    other => panic!("{other}"),
+                }
+            }
+            character => {
+                let line: &mut Vec<char> = &mut lines[row];
+                line.resize(line.len().max(column + 1), ' ');
+                line[column] = character;
+                column += 1;
+            }
+        }
+    }
+    lines
+        .into_iter()
+        .map(|line| line.into_iter().collect::<String>().trim_end().to_owned())
+        .collect()
+}
