@@ -15,25 +15,25 @@ WORKDIR /src
 COPY scripts/fetch.py scripts/
 RUN python3 scripts/fetch.py libtorch
 COPY . .
-RUN make build \
-    && mkdir -p /out/bin /out/lib/rust-eland /out/share/doc/rust-eland \
-    && cp target/release/rust-eland /out/bin/ \
-    && ln -s rust-eland /out/bin/eland_import_hub_model \
-    && cp --no-dereference .libtorch/lib/*.so* /out/lib/rust-eland/ \
-    && cp -r LICENSE .libtorch/licenses /out/share/doc/rust-eland/
+# The archive of a release, unpacked: program, libraries, licences, SBOM.
+ARG SOURCE_DATE_EPOCH=0
+RUN make dist && mkdir /out && tar -xzf target/dist/*.tar.gz -C /out --strip-components 1
 
 FROM ${BASE}
 ARG DEBIAN_FRONTEND=noninteractive
+# Writable for every user that --user or Kubernetes may choose.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates libgomp1 libstdc++6 \
+    && apt-get install -y --no-install-recommends ca-certificates libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --create-home eland
-COPY --from=builder /out/ /usr/local/
-# The run path inside the program is the builder's; here the loader's own list leads to libtorch.
-RUN echo /usr/local/lib/rust-eland > /etc/ld.so.conf.d/rust-eland.conf && ldconfig
+    && useradd --uid 1000 --no-create-home --home-dir /data eland \
+    && install --directory --mode 1777 /data
+COPY --from=builder /out/ /opt/rust-eland/
+RUN ln -s /opt/rust-eland/rust-eland /opt/rust-eland/eland_import_hub_model /usr/local/bin/
 # A number, so that Kubernetes' runAsNonRoot can tell.
 USER 1000:1000
-ENV HOME=/home/eland
-WORKDIR /home/eland
-# No entry point: both names of the program can be given as the command.
-CMD ["rust-eland", "--help"]
+# The one folder that is written to: the hub's cache, journals of uploads, definitions on their way. All else may be read-only.
+ENV HOME=/data HF_HOME=/data/huggingface TMPDIR=/data
+WORKDIR /data
+VOLUME /data
+# No entry point: both names of the program can be given as the command. Without a command: the help, and a shell on a terminal.
+CMD ["sh", "-c", "rust-eland --help; if [ -t 0 ]; then exec bash; fi"]
