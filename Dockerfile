@@ -17,6 +17,8 @@ RUN python3 scripts/fetch.py libtorch
 COPY . .
 # The archive of a release, unpacked: program, libraries, licences, SBOM.
 ARG SOURCE_DATE_EPOCH=0
+# There is no repository here to ask.
+ARG RUST_ELAND_COMMIT=
 RUN make dist && mkdir /out && tar -xzf target/dist/*.tar.gz -C /out --strip-components 1
 
 FROM ${BASE}

@@ -87,7 +87,8 @@ oldest-rust: libtorch ## Build with the oldest Rust that Cargo.toml promises, wh
 	$(CARGO) +$(OLDEST) build --package rust-eland --locked --target-dir target/oldest
 
 image: ## Build the container image with docker or podman
-	$(ENGINE) build --tag $(IMAGE) .
+	$(ENGINE) build --build-arg RUST_ELAND_COMMIT=$$(git rev-parse HEAD) --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+		--tag $(IMAGE) .
 
 image-test: libtorch minilm ## Build the image with buildah on Debian (no engine needed), import a model inside it
 	$(CARGO) build --release --locked --package standin --package hub

@@ -100,7 +100,7 @@ def strip(path: Path) -> None:
 
 
 def crates(cargo: str) -> list:
-    """The packages that the program consists of, without those that only build or test it."""
+    """The packages that the program consists of, itself first, without those that only build or test it."""
     host = re.search(r"^host: (\S+)$", run("rustc", "-vV"), re.MULTILINE).group(1)
     metadata = json.loads(run(cargo, "metadata", "--locked", "--format-version", "1", "--filter-platform", host))
     packages = {package["id"]: package for package in metadata["packages"]}
@@ -113,7 +113,7 @@ def crates(cargo: str) -> list:
             normal = [dep["pkg"] for dep in nodes[id]["deps"] if any(kind["kind"] is None for kind in dep["dep_kinds"])]
             seen[id] = {**packages[id], "needs": normal}
             todo += normal
-    return sorted(seen.values(), key=lambda package: (package["source"] is not None, package["name"], package["version"]))
+    return sorted(seen.values(), key=lambda package: (package["id"] != root, package["name"], package["version"]))
 
 
 def checksums() -> dict:
