@@ -383,7 +383,7 @@ fn arguments(
     let elsewhere = given.0.iter().any(|(name, _)| is_cluster(name));
     let own = |name: &str| model.settings.iter().any(|setting| setting.name == name);
     let inherited = defaults.iter().filter(|setting| {
-        !own(&setting.name) && !(is_cluster(&setting.name) && has_cluster(&model.settings))
+        !(own(&setting.name) || is_cluster(&setting.name) && has_cluster(&model.settings))
     });
     let mut all = given.0.clone();
     for Setting { name, value, .. } in model.settings.iter().chain(inherited) {

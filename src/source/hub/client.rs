@@ -276,7 +276,7 @@ impl Client {
             return HubError::Untrusted { host, reason }.into();
         }
         let proxy = self.proxies.on_the_way_to(url);
-        let cause = Cause::of(&error);
+        let cause = Box::new(Cause::of(&error));
         Failure::again(HubError::Unreachable { host, proxy, reason, id: id.clone(), cause })
     }
 

@@ -95,7 +95,7 @@ pub enum HubError {
         id: RepositoryId,
         /// What failed, cause by cause.
         #[source]
-        cause: Cause,
+        cause: Box<Cause>,
     },
     /// TLS does not trust the other side.
     #[error(
