@@ -17,7 +17,7 @@ use super::start_arguments::{StartArguments, Started};
 use super::summary::Summary;
 use super::upload::UploadArguments;
 use crate::bundle::{Bundle, Given};
-use crate::conversion::SIMILARITY;
+use crate::conversion::{Plan, SIMILARITY};
 use crate::elasticsearch::{
     Client, ClientError, Connection, Endpoint, EndpointId, EndpointOutcome, EndpointTask,
     Interruption, Outcome,
@@ -301,6 +301,22 @@ impl ImportArguments {
             deployment_id: self.start.then(|| self.start_arguments.deployment_id(model_id)),
             similarity: None,
         })
+    }
+
+    /// Looks at the model as far as that can be done without its weights.
+    pub(super) async fn plan(&self, target: Target) -> Result<Plan, Error> {
+        Ok(self.model.plan(&self.model.source()?, target).await?.0)
+    }
+
+    /// What would be done with a model, after all checks that come before the work.
+    pub(super) async fn page(&self, client: &Client) -> Result<Page, Error> {
+        let model_id = self.model.model_id()?;
+        let import = self.upload.import();
+        let problem = import.begin(client, &model_id).await.err().map(Error::from);
+        let (plan, origin) = self.model.plan(&self.model.source()?, client.target()).await?;
+        let mut page = Page::of_plan(model_id, self.model.title()?, origin, plan);
+        page.look_at(client, problem).await;
+        Ok(page)
     }
 
     /// Prints what would be done. Fails, after that, if it would fail.

@@ -9,6 +9,7 @@ mod delete;
 mod download;
 mod export;
 mod failed;
+mod guided;
 mod import;
 mod inspect;
 mod list;
@@ -106,6 +107,9 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let name = arguments.first().and_then(|path| Path::new(path).file_stem());
     command_line::conceal(&arguments);
+    if guided::is_wanted(&arguments) {
+        return guided(OutputArguments::default()).await;
+    }
     let parsed = if name.is_some_and(|name| name == ELAND) {
         as_eland(&arguments)
     } else {
@@ -116,6 +120,19 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     let done = command.execute(output.progress(), &stopwatch.timings).await;
     let (verbose, format) = (output.is_verbose(), output.log_format());
     done.map_err(|error| Failed { error, verbose, format })
+}
+
+/// Asks for what is to be imported, and imports it.
+async fn guided(output: OutputArguments) -> Result<(), Failed> {
+    let stopwatch = output.start_logging();
+    let work = async {
+        match guided::ask().await? {
+            Some(import) => import.execute(output.progress(), &stopwatch.timings).await,
+            None => Ok(()),
+        }
+    };
+    let (verbose, format) = (output.is_verbose(), output.log_format());
+    work.await.map_err(|error| Failed { error, verbose, format })
 }
 
 /// Reads eland's options.

@@ -18,7 +18,7 @@ const QUIET: &str = "warn,rustls_platform_verifier=off";
 const VERY_VERBOSE: &str = "debug,rust_eland=trace";
 
 /// What every command takes.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputArguments {
     /// Show no progress, and say nothing but warnings and errors

@@ -50,7 +50,7 @@ pub(super) fn print(text: &[u8]) -> Result<(), Error> {
 }
 
 /// What the cluster says must not steer the terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 

@@ -15,6 +15,7 @@ mod fixtures;
 mod from_hub;
 mod fronts;
 mod graphs;
+mod guided;
 mod import;
 mod inspect;
 mod interruptions;

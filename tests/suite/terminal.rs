@@ -1,6 +1,7 @@
 //! The program on a terminal.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use pty_process::Size;
 use pty_process::blocking::{Command, Pty, open};
@@ -17,9 +18,14 @@ pub struct Terminal {
 impl Terminal {
     /// Starts the program, with nothing in its environment that a developer's machine may hold but what is given here.
     pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_rust-eland")), arguments, environment)
+    }
+
+    /// The same for another program.
+    pub fn start_program(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let (pty, other_end) = open().unwrap();
         pty.resize(Size::new(40, 160)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rust-eland"));
+        let mut command = Command::new(program);
         for name in VARIABLES {
             command = command.env_remove(name);
         }
@@ -31,6 +37,11 @@ impl Terminal {
             .spawn(other_end)
             .unwrap();
         Self { pty, child, shown: String::new() }
+    }
+
+    /// Types keys.
+    pub fn type_text(&mut self, text: &str) {
+        self.pty.write_all(text.as_bytes()).unwrap();
     }
 
     /// Types a line.

@@ -1,0 +1,137 @@
+//! `import` without arguments: on a terminal it asks, and without one it never does.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use standin::{Credential, Options, StandIn};
+
+use crate::fixtures::Fixture;
+use crate::program::{ask, message, program, says};
+use crate::terminal::Terminal;
+
+fn model() -> String {
+    Fixture::named("bert/st-mean").model().display().to_string()
+}
+
+/// Answers the questions up to the plan, and returns what was shown with it.
+fn answer(terminal: &mut Terminal, url: &str) -> String {
+    terminal.wait_for("Where is the cluster?");
+    terminal.type_line(url);
+    terminal.wait_for("How to log in?");
+    // Two down: not at all.
+    terminal.type_text("\x1b[B\x1b[B\r");
+    terminal.wait_for("connected to Elasticsearch 9.5.0");
+    terminal.wait_for("Which model?");
+    terminal.type_line("/no/such/folder");
+    terminal.wait_for("Which model?");
+    terminal.type_line(&model());
+    terminal.wait_for("What is it to do?");
+    terminal.wait_for("text_embedding (modules.json");
+    terminal.type_text("\r");
+    terminal.wait_for("Its id in Elasticsearch");
+    terminal.type_line("Not An Id");
+    terminal.wait_for("Its id in Elasticsearch");
+    terminal.type_line("mine");
+    terminal.wait_for("8-bit integers");
+    terminal.type_text("n");
+    terminal.wait_for("Start it after the upload?");
+    terminal.type_text("y");
+    terminal.wait_for("Go on?")
+}
+
+#[test]
+fn on_a_terminal_an_import_without_arguments_asks_for_all_of_them() {
+    let standin = StandIn::start(Options::default());
+    let mut terminal = Terminal::start(&["import"], &[]);
+    let plan = answer(&mut terminal, &standin.url());
+    says(
+        &plan,
+        &[
+            "What it is",
+            "What it can do",
+            "would be taken  yes",
+            "PUT _ml/trained_models/mine",
+            "The same without questions",
+        ],
+    );
+    let line = plan.lines().find(|line| line.contains("rust-eland import --url")).unwrap().trim();
+    assert_eq!(ask(&standin, "GET", "/_ml/trained_models/mine", None).0, 404);
+    terminal.type_text("y");
+    let (rest, code) = terminal.end();
+    assert_eq!(code, Some(0), "{rest}");
+    says(&rest, &["mine started", "mine is imported"]);
+    // What it says is the same, is.
+    let words: Vec<&str> = line.split(' ').skip(1).collect();
+    let again = program().args(words).args(["--on-conflict", "skip"]).output().unwrap();
+    assert!(again.status.success(), "{line}: {}", message(&again));
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "mine started\n");
+}
+
+#[test]
+fn nothing_is_stored_without_a_yes() {
+    let standin = StandIn::start(Options::default());
+    let mut terminal = Terminal::start(&["import"], &[]);
+    answer(&mut terminal, &standin.url());
+    terminal.type_text("n");
+    let (rest, code) = terminal.end();
+    assert_eq!(code, Some(0), "{rest}");
+    says(&rest, &["Nothing has been stored"]);
+    assert_eq!(ask(&standin, "GET", "/_ml/trained_models/mine", None).0, 404);
+}
+
+#[test]
+fn a_wrong_password_is_told_at_once_and_never_shown() {
+    let credentials = vec![Credential::user("elastic", "right-secret")];
+    let standin = StandIn::start(Options { credentials, ..Options::default() });
+    let url = standin.url();
+    let mut terminal = Terminal::start(&["import"], &[("ES_URL", &url)]);
+    let mut shown = String::new();
+    for password in ["wrong-secret", "right-secret"] {
+        shown += &terminal.wait_for("Where is the cluster?");
+        terminal.type_line("");
+        shown += &terminal.wait_for("How to log in?");
+        terminal.type_text("\r");
+        shown += &terminal.wait_for("User");
+        terminal.type_line("");
+        shown += &terminal.wait_for("Password");
+        terminal.wait_until_hidden();
+        terminal.type_line(password);
+    }
+    shown += &terminal.wait_for("connected to Elasticsearch");
+    says(&shown, &["does not accept the credentials"]);
+    terminal.wait_for("Which model?");
+    terminal.type_line(&model());
+    terminal.wait_for("What is it to do?");
+    terminal.type_text("\r");
+    terminal.wait_for("Its id");
+    terminal.type_line("mine");
+    terminal.wait_for("8-bit");
+    terminal.type_text("y");
+    terminal.wait_for("Start it");
+    terminal.type_text("n");
+    let plan = terminal.wait_for("Go on?");
+    says(&plan, &["--es-username elastic", "--quantize", "ES_PASSWORD"]);
+    terminal.type_text("y");
+    let (rest, code) = terminal.end();
+    assert_eq!(code, Some(0), "{rest}");
+    for text in [&shown, &plan, &rest] {
+        assert!(!text.contains("-secret"), "{text}");
+    }
+}
+
+#[test]
+fn without_a_terminal_nothing_is_asked() {
+    let usage = |mut command: std::process::Command| {
+        let output = command.arg("import").stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+        says(&message(&output), &["required", "--hub-model-id", "Usage"]);
+        assert!(output.stdout.is_empty());
+    };
+    usage(program());
+    // A terminal at standard input alone is not enough: the questions would not be seen.
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let line = format!("{} import 2>{}", env!("CARGO_BIN_EXE_rust-eland"), log.path().display());
+    let (text, code) = Terminal::start_program(Path::new("sh"), &["-c", &line], &[]).end();
+    assert_eq!((text.as_str(), code), ("", Some(2)));
+    says(&std::fs::read_to_string(log.path()).unwrap(), &["required"]);
+}
