@@ -44,6 +44,8 @@ impl Module {
     /// # Errors
     /// When the bytes are not a TorchScript archive that this libtorch can read.
     pub fn load_mapped(archive: Arc<Chunks>) -> Result<(Self, u64), TorchError> {
+        // As in `archive`.
+        let _one = OneThread::begin();
         let (module, stored) = RawModule::load_mapped(archive)?;
         Ok((Self(module), stored))
     }
