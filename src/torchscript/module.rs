@@ -218,9 +218,13 @@ mod tests {
     fn what_is_loaded_computes_the_same_and_lies_in_the_archive() {
         let (float, input) = module();
         let (quantized, _) = module().0.quantize().unwrap();
-        for (module, bytes) in [(float, (64 + 8) * 4 + 3 * 8), (quantized, 64 + 8 * 4 + 3 * 8)] {
+        // Packed weights are unpacked to be written, so that of a quantized module only the table stays where it is.
+        for (module, bytes, in_place) in
+            [(float, (64 + 8) * 4 + 3 * 8, 3), (quantized, 64 + 8 * 4 + 3 * 8, 1)]
+        {
             let archive = Arc::new(module.archive().unwrap());
-            assert!(archive.iter().count() > 3, "the tensors were copied");
+            // Each with what libtorch writes before it, and the end.
+            assert_eq!(archive.iter().count(), 2 * in_place + 1);
             let (loaded, stored) = Module::load_mapped(Arc::clone(&archive)).unwrap();
             assert_eq!(stored, bytes);
             assert_eq!(loaded.forward(&input).unwrap(), module.forward(&input).unwrap());
