@@ -1,15 +1,18 @@
 //! `rust-eland apply`: many imports by one file.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use standin::{Credential, Options, StandIn};
 
 use crate::fixtures::Fixture;
+use crate::interruptions::{end, held, signal, spawn, wait_for};
 use crate::program::{message, program, says};
 use crate::terminal::Terminal;
+use crate::uploads::rules;
 
 /// A folder with two models and a file of imports.
 struct Folder(tempfile::TempDir);
@@ -280,4 +283,41 @@ fn a_password_is_asked_for_once() {
     assert_eq!(code, Some(0), "{shown}");
     says(&shown, &["embedder", "tagger", "stored"]);
     assert!(!shown.contains("Password") && !shown.contains("correct horse"), "{shown}");
+}
+
+#[test]
+fn ctrl_c_keeps_the_others_back_and_the_next_run_goes_on() {
+    let standin = StandIn::start(Options::default());
+    let folder = Folder::new(&FILE.replace("  start: true", "  part-size: 2KiB"));
+    standin.set_faults(rules(&["part@5-8=hold"]));
+    let state = tempfile::tempdir().unwrap();
+    let apply = || {
+        let mut command = program();
+        command
+            .args(["apply", "models.yaml", "--url", &standin.url(), "--output", "json"])
+            .current_dir(folder.0.path())
+            .env("RUST_ELAND_STATE_DIR", state.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    };
+    let (mut child, mut stderr) = spawn(apply());
+    assert!(held(&standin, 4, &mut child));
+    signal(&child, "-INT");
+    wait_for(&mut stderr, "once more");
+    standin.release();
+    let mut stdout = child.stdout.take().unwrap();
+    let (code, rest) = end(child, stderr);
+    assert_eq!(code, Some(130), "{rest}");
+    let mut document = String::new();
+    stdout.read_to_string(&mut document).unwrap();
+    let document: Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(each(&document, "result"), ["failed", "skipped"]);
+    assert_eq!(each(&document, "exit_code"), [130, 130]);
+
+    standin.set_faults(standin::Faults::default());
+    let output = apply().output().unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    says(&message(&output), &["going on with the upload of embedder: 8 of"]);
+    assert_eq!(standin.model_ids(), ["embedder", "tagger"]);
 }

@@ -72,7 +72,7 @@ fn is_whole(standin: &StandIn, id: &str) -> bool {
 }
 
 /// Waits until so many requests are held, or the program has ended; whether they are held.
-fn held(standin: &StandIn, count: usize, child: &mut Child) -> bool {
+pub fn held(standin: &StandIn, count: usize, child: &mut Child) -> bool {
     loop {
         if standin.held() >= count {
             return true;
@@ -85,13 +85,13 @@ fn held(standin: &StandIn, count: usize, child: &mut Child) -> bool {
 }
 
 /// Sends a signal.
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
 }
 
 /// Reads what the program says until it says `text`.
-fn wait_for(stderr: &mut BufReader<ChildStderr>, text: &str) -> String {
+pub fn wait_for(stderr: &mut BufReader<ChildStderr>, text: &str) -> String {
     let mut said = String::new();
     while !said.contains(text) {
         assert!(stderr.read_line(&mut said).unwrap() > 0, "{text:?} is not in: {said}");
@@ -100,13 +100,13 @@ fn wait_for(stderr: &mut BufReader<ChildStderr>, text: &str) -> String {
 }
 
 /// Ends a program and returns its exit code and the rest of what it said.
-fn end(mut child: Child, mut stderr: BufReader<ChildStderr>) -> (Option<i32>, String) {
+pub fn end(mut child: Child, mut stderr: BufReader<ChildStderr>) -> (Option<i32>, String) {
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
     (child.wait().unwrap().code(), rest)
 }
 
-fn spawn(mut command: Command) -> (Child, BufReader<ChildStderr>) {
+pub fn spawn(mut command: Command) -> (Child, BufReader<ChildStderr>) {
     let mut child = command.spawn().unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     (child, stderr)
