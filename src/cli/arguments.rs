@@ -199,6 +199,17 @@ impl fmt::Debug for ConnectionArguments {
 }
 
 impl ConnectionArguments {
+    /// Where the cluster is, as it could be typed, after a space; without secrets, and in words where it is not known.
+    pub(super) fn as_option(&self) -> String {
+        let mut line = CommandLine::default();
+        match (&self.url, &self.cloud_id) {
+            (Some(url), _) if !url.contains('@') => line.option("--url", Some(url)),
+            (None, Some(id)) => line.option("--cloud-id", Some(id)),
+            _ => line.option("--url", Some("ADDRESS")),
+        }
+        line.0
+    }
+
     /// Whether they say where a cluster is.
     pub(super) fn is_given(&self) -> bool {
         self.url.is_some() || self.cloud_id.is_some()

@@ -32,7 +32,8 @@ impl InspectArguments {
         };
         let target = client.as_ref().map_or(Target::Any, Client::target);
         let (plan, origin) = self.model.plan(&source, target).await?;
-        let command = "rust-eland import".to_owned() + &self.model.as_options();
+        let model = self.model.as_options();
+        let command = format!("rust-eland import{model}{}", self.connection.as_option());
         let mut page = Page::of_plan(model_id, self.model.title()?, origin, plan);
         page.next = Some(command);
         if let Some(client) = &client {

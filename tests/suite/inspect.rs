@@ -153,6 +153,7 @@ fn the_page_says_what_the_files_declare() {
             "code of the repository (own.Model, auto_map), which is never run",
             "PUT _ml/trained_models/mine, memory estimated",
             "rust-eland import --hub-model-id",
+            "--es-model-id mine --url ADDRESS",
         ],
     );
     let plan = json_of(folder.path(), &["--prompts"]);
