@@ -589,3 +589,16 @@ fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
         much as u64
     );
 }
+
+#[test]
+fn a_stand_in_that_forgets_parts_has_every_import_succeed() {
+    let standin = StandIn::start(Options { discard_parts: true, ..Options::default() });
+    let output = program()
+        .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--hub-model-id"])
+        .arg(Fixture::named("bert/st-mean").model())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    assert_eq!(standin.model_ids(), ["m"]);
+    assert_eq!(fs::metadata(standin.definition("m").unwrap()).unwrap().len(), 0);
+}
