@@ -142,8 +142,8 @@ impl Module {
         self.0.forward(inputs, false)
     }
 
-    /// The peak of bytes that are live, at one moment of `forward`, in tensors that it makes. Linear layers are not computed, only
-    /// their results' memory taken, which is some tenth of the work.
+    /// The peak of bytes that are live, at one moment of `forward`, in tensors that it makes. Linear layers, most of the work, are
+    /// not computed; only their results' memory is taken.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).

@@ -1,7 +1,7 @@
 //! A module's archive as libtorch writes it, without a copy of its tensors.
 //!
-//! libtorch's zip writer computes checksums a byte at a time, which takes longer than everything else about an archive together
-//! (0.9 s for 433 MB). So it is told to leave them out, and they are put in here, with the instructions that processors have for them.
+//! libtorch's zip writer computes checksums without the instructions that processors have for them. So it is told to leave them out, and
+//! they are put in here.
 
 use std::io::Read;
 
