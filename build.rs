@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 fn main() {
     const SOURCES: [&str; 2] = ["src/torchscript/inspect.cpp", "src/torchscript/native.cpp"];
-    for source in SOURCES {
+    for source in SOURCES.into_iter().chain(["src/torchscript/guarded.h"]) {
         println!("cargo:rerun-if-changed={source}");
     }
     println!("cargo:rerun-if-env-changed=LIBTORCH");

@@ -22,6 +22,7 @@ use crate::checkpoint::Map;
 use crate::chunks::Chunks;
 use crate::conversion::{Conversion, ConversionError, Options};
 use crate::definition::{DefinitionError, Inspected};
+use crate::hexadecimal::hexadecimal;
 use crate::model_id::{ModelId, ModelIdError};
 use crate::progress::{self, Event, Progress, Stage};
 use crate::source::ModelFiles;
@@ -363,10 +364,6 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Bundle
 
 fn sha256(bytes: &Map) -> String {
     hexadecimal(&Sha256::digest(bytes.as_ref()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256, in hexadecimal.

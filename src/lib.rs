@@ -92,6 +92,7 @@ pub mod conversion;
 pub mod definition;
 pub mod elasticsearch;
 pub mod error;
+mod hexadecimal;
 pub mod model_id;
 #[doc(hidden)]
 pub mod models;

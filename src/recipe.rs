@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::conversion::Options;
+use crate::hexadecimal::hexadecimal;
 use crate::source::Origin;
 
 /// Files of a model's folder that no import reads.
@@ -100,10 +101,6 @@ fn list(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> io::Result<()>
         }
     }
     Ok(())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

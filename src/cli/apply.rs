@@ -15,7 +15,8 @@ use super::import::{ImportArguments, Imported, Surroundings};
 use super::models_file::{self, Model, ModelsFile, Setting, Value, Wrong};
 use super::report::{Report, ReportArguments, cell, table};
 use super::similar::similar;
-use crate::elasticsearch::{ClientError, Connection, Interruption, Outcome};
+use super::upload::interruption;
+use crate::elasticsearch::{Connection, Interruption, Outcome};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::secrets::redact;
@@ -155,10 +156,7 @@ impl ApplyArguments {
             Error::Usage(format!("{name} cannot be used, nothing was done:\n{}", lines.join("\n")))
         })?;
 
-        let interruption = Interruption::of_signals(|| {
-            tracing::warn!("stopping; once more (Ctrl-C) to stop at once");
-        })
-        .map_err(|error| ClientError::Signals(error.to_string()))?;
+        let interruption = interruption()?;
         let mut twice = interruption.clone();
         tokio::spawn(async move {
             twice.repeated().await;

@@ -15,7 +15,7 @@ use super::report::ReportArguments;
 use super::source::Source;
 use super::start_arguments::{StartArguments, Started};
 use super::summary::Summary;
-use super::upload::UploadArguments;
+use super::upload::{UploadArguments, interruption};
 use crate::bundle::{Bundle, Given};
 use crate::conversion::{Plan, SIMILARITY};
 use crate::elasticsearch::{
@@ -211,13 +211,7 @@ impl ImportArguments {
         };
 
         // The second look and the upload. From here on the cluster is changed, so that Ctrl-C is ours to answer.
-        let signals = || {
-            Interruption::of_signals(|| {
-                tracing::warn!("stopping; once more (Ctrl-C) to stop at once");
-            })
-            .map_err(|error| ClientError::Signals(error.to_string()))
-        };
-        let interruption = surroundings.interruption.map_or_else(signals, Ok)?;
+        let interruption = surroundings.interruption.map_or_else(interruption, Ok)?;
         let (outcome, definition_sha256) = match &bundle {
             None => transaction.leave(),
             Some(bundle) => {

@@ -118,8 +118,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     let Cli { output, command } = parsed.unwrap_or_else(|error| failed::exit(&error, &arguments));
     let stopwatch = output.start_logging();
     let done = command.execute(output.progress(), &stopwatch.timings).await;
-    let (verbose, format) = (output.is_verbose(), output.log_format());
-    done.map_err(|error| Failed { error, verbose, format })
+    done.map_err(|error| output.failed(error))
 }
 
 /// Asks for what is to be imported, and imports it.
@@ -131,8 +130,7 @@ async fn guided(output: OutputArguments) -> Result<(), Failed> {
             None => Ok(()),
         }
     };
-    let (verbose, format) = (output.is_verbose(), output.log_format());
-    work.await.map_err(|error| Failed { error, verbose, format })
+    work.await.map_err(|error| output.failed(error))
 }
 
 /// Reads eland's options.

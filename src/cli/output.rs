@@ -5,8 +5,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::failed::Failed;
 use super::log::{Lines, LogFormat, is_coloured};
 use super::report::Format;
+use crate::error::Error;
 use crate::progress::Progress;
 use crate::secrets;
 use crate::timings::Timings;
@@ -54,14 +56,9 @@ impl OutputArguments {
         }
     }
 
-    /// Whether to tell what lies beneath an error.
-    pub(super) fn is_verbose(self) -> bool {
-        self.verbose > 0
-    }
-
-    /// What the log and errors look like.
-    pub(super) fn log_format(self) -> LogFormat {
-        self.log_format
+    /// An error, to be told as these options want it.
+    pub(super) fn failed(self, error: Error) -> Failed {
+        Failed { error, verbose: self.verbose > 0, format: self.log_format }
     }
 
     /// Starts logging, to standard error and without secrets, at the levels that `RUST_LOG` says (`--debug` and `--verbose` add to

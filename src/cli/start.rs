@@ -5,7 +5,7 @@ use clap::Args;
 use super::arguments::ConnectionArguments;
 use super::report::ReportArguments;
 use super::start_arguments::StartArguments;
-use crate::elasticsearch::{Client, ClientError, Interruption, ServedId};
+use crate::elasticsearch::{Client, Interruption, ServedId};
 use crate::error::Error;
 use crate::progress::Progress;
 
@@ -26,8 +26,7 @@ impl StartModelArguments {
     pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
         let options = self.start.options()?;
         let client = Client::connect(self.connection.connection()?).await?;
-        let interruption = Interruption::of_signals(|| {})
-            .map_err(|error| ClientError::Signals(error.to_string()))?;
+        let interruption = Interruption::of_signals(|| {})?;
         let start = self.start.start(&options, &client, &self.model_id, progress, interruption);
         let started = start.await?;
         self.report.print(&started)

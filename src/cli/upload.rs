@@ -8,7 +8,14 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 
 use super::units;
-use crate::elasticsearch::{Import, LARGEST_PART, OnConflict, Patience, SMALLEST_PART};
+use crate::elasticsearch::{
+    ClientError, Import, Interruption, LARGEST_PART, OnConflict, Patience, SMALLEST_PART,
+};
+
+/// Takes over Ctrl-C and SIGTERM for uploads, and tells at the first how to stop at once.
+pub(super) fn interruption() -> Result<Interruption, ClientError> {
+    Interruption::of_signals(|| tracing::warn!("stopping; once more (Ctrl-C) to stop at once"))
+}
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Upload")]

@@ -21,6 +21,7 @@ use super::trained_models::{BUNDLE_SHA256, IMPORT_ID, RECIPE_SHA256, StoredModel
 use super::upload::{SMALLEST_PART, Setback, Upload, part_size};
 use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
+use crate::hexadecimal::hexadecimal;
 use crate::model_id::ModelId;
 use crate::progress::{self, Event, Progress};
 use crate::timings::stage;
@@ -652,5 +653,5 @@ fn companions(vocabulary: &[u8], configuration: &Map<String, Value>) -> String {
         hash.update(format!("{name}:{value}\n"));
     }
     hash.update(vocabulary);
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hash.finalize())
 }

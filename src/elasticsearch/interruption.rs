@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::sync::watch;
 
+use super::ClientError;
+
 /// Tells whether the user wants the work to stop. Clones tell the same.
 #[derive(Debug, Clone)]
 pub struct Interruption(watch::Receiver<u8>);
@@ -30,9 +32,10 @@ impl Interruption {
     /// Takes over Ctrl-C and SIGTERM from here on. `told` is called at the first of them.
     ///
     /// # Errors
-    /// When the system does not let signals be listened to.
-    pub fn of_signals(told: impl FnOnce() + Send + 'static) -> io::Result<Self> {
-        let mut signals = Signals::new()?;
+    /// [`ClientError::Signals`] when the system does not let signals be listened to.
+    pub fn of_signals(told: impl FnOnce() + Send + 'static) -> Result<Self, ClientError> {
+        let mut signals =
+            Signals::new().map_err(|error| ClientError::Signals(error.to_string()))?;
         let (interrupter, interruption) = Self::new();
         tokio::spawn(async move {
             signals.next().await;

@@ -13,6 +13,7 @@ use fs4::{FileExt, TryLockError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::hexadecimal::hexadecimal;
 use crate::model_id::ModelId;
 
 /// Acknowledged parts after which the file is brought to the disk itself. A killed process loses nothing that it wrote; a power cut
@@ -44,7 +45,7 @@ impl Header {
     /// SHA-256 of all that is stored: definition, vocabulary and configuration.
     pub(super) fn bundle_sha256(&self) -> String {
         let text = format!("{} {}", self.definition_sha256, self.companions_sha256);
-        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&Sha256::digest(text))
     }
 
     /// How many parts there are.
@@ -214,7 +215,7 @@ fn line(content: &str) -> String {
 }
 
 fn checksum(content: &str) -> String {
-    Sha256::digest(content).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(content)[..4])
 }
 
 /// The content of a whole line.
@@ -249,8 +250,7 @@ impl Claim {
         let failed = |error| Unclaimed::Io(folder.clone(), error);
         fs::create_dir_all(&folder).map_err(failed)?;
         // The uuid is whatever the server says, so it does not name files.
-        let cluster: String =
-            Sha256::digest(cluster).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let cluster = hexadecimal(&Sha256::digest(cluster)[..8]);
         let journal = folder.join(format!("{id}.{cluster}.journal"));
         let lock = journal.with_extension("lock");
         loop {

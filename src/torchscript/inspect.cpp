@@ -10,23 +10,11 @@
 
 #include <cstring>
 
+#include "guarded.h"
+
 namespace {
 
 using namespace torch::jit;
-
-template <class F>
-char* guarded(F&& body) noexcept {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  } catch (...) {
-    return strdup("unknown C++ exception");
-  }
-}
 
 // Data written out: numbers, strings, collections of such. Nothing runs when libtorch evaluates it.
 bool is_data(const TreeRef& tree) {

@@ -20,24 +20,12 @@
 #include <cmath>
 #include <cstring>
 
+#include "guarded.h"
+
 namespace {
 
 using torch::jit::script::Module;
 namespace tracer = torch::jit::tracer;
-
-template <class F>
-char* guarded(F&& body) noexcept {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  } catch (...) {
-    return strdup("unknown C++ exception");
-  }
-}
 
 // Counts what the CPU allocator hands out and takes back in this thread. Frees of memory that was there before are counted too
 // and make the balance negative, which is why the peak starts at zero.

@@ -8,6 +8,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use super::id::is_hexadecimal;
+use crate::hexadecimal::hexadecimal;
 
 /// A file's hash, which is its name in the cache too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,8 +91,6 @@ impl Hasher {
     }
 
     pub(super) fn finish(self) -> String {
-        let hexadecimal =
-            |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         match self {
             Self::Sha256(hash) => hexadecimal(&hash.finalize()),
             Self::GitBlob(hash) => hexadecimal(&hash.finalize()),
