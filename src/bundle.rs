@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map as JsonMap, Value};
 use sha2::{Digest, Sha256};
 
-use crate::cause::advice;
 use crate::checkpoint::Map;
 use crate::chunks::Chunks;
 use crate::conversion::{Conversion, ConversionError, Options};
 use crate::definition::{DefinitionError, Inspected};
+use crate::error_chain::advice;
 use crate::hexadecimal::hexadecimal;
 use crate::model_id::{ModelId, ModelIdError};
 use crate::progress::{self, Event, Progress, Stage};

@@ -78,8 +78,6 @@
 
 pub mod bundle;
 #[doc(hidden)]
-pub mod cause;
-#[doc(hidden)]
 pub mod checkpoint;
 #[doc(hidden)]
 pub mod chunks;
@@ -92,14 +90,14 @@ pub mod conversion;
 pub mod definition;
 pub mod elasticsearch;
 pub mod error;
+#[doc(hidden)]
+pub mod error_chain;
 mod hexadecimal;
 pub mod model_id;
 #[doc(hidden)]
 pub mod models;
 pub mod progress;
 mod proxies;
-#[doc(hidden)]
-pub mod recipe;
 #[doc(hidden)]
 pub mod secrets;
 pub mod source;
@@ -111,6 +109,8 @@ pub mod tokenizer;
 #[doc(hidden)]
 pub mod torchscript;
 pub mod version;
+#[doc(hidden)]
+pub mod workflow;
 
 pub use bundle::{Bundle, BundleError};
 pub use conversion::{ConversionError, Options, Quantize};

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
-use crate::cause::advice;
+use crate::error_chain::advice;
 use crate::progress::{Progress, Stage};
 use crate::source::SourceError;
 use crate::torchscript::{TorchError, tensor_over};

@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
-use super::import::{ImportArguments, Imported, Surroundings};
+use super::import::{ImportArguments, ImportContext, Imported};
 use super::models_file::{self, Model, ModelsFile, Setting, Value, Wrong};
 use super::report::{Report, ReportArguments, cell, table};
 use super::similar::similar;
@@ -206,8 +206,9 @@ async fn apply(
         Ok(known) => {
             connections.insert(connection, known.clone());
             let interruption = Some(interruption.clone());
-            let surroundings = Surroundings { connection: Some(known), interruption, recipe: true };
-            import.run(surroundings, progress).await
+            let context =
+                ImportContext { connection: Some(known), interruption, fingerprint: true };
+            import.run(context, progress).await
         }
         Err(error) => Err(error.into()),
     };

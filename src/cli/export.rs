@@ -6,8 +6,8 @@ use clap::{ArgGroup, Args};
 use serde::Serialize;
 
 use super::arguments::ModelArguments;
+use super::bundle_report::BundleReport;
 use super::definition::DefinitionArguments;
-use super::made::Made;
 use super::report::{Report, ReportArguments};
 use crate::bundle::Bundle;
 use crate::error::Error;
@@ -37,7 +37,7 @@ pub(super) struct ExportArguments {
 #[derive(Debug, Serialize)]
 struct Exported<'a> {
     #[serde(flatten)]
-    made: Made,
+    made: BundleReport,
     /// The path of its ID.metadata.json.
     bundle: &'a Path,
 }
@@ -73,6 +73,6 @@ impl ExportArguments {
             target => tracing::info!("made for Elasticsearch {target}; it runs from {oldest} on"),
         }
         tracing::info!("definition sha256 {}", bundle.definition.sha256);
-        self.report.print(&Exported { made: Made::of(&bundle), bundle: &metadata })
+        self.report.print(&Exported { made: BundleReport::of(&bundle), bundle: &metadata })
     }
 }

@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 use tracing::Instrument;
 
 use super::arguments::{ConnectionArguments, ModelArguments};
+use super::bundle_report::BundleReport;
 use super::definition::DefinitionArguments;
-use super::made::Made;
-use super::next::Next;
-use super::page::Page;
+use super::plan_report::PlanReport;
 use super::report::ReportArguments;
 use super::source::Source;
 use super::start_arguments::{StartArguments, Started};
+use super::suggestions::Suggestions;
 use super::summary::Summary;
 use super::upload::{UploadArguments, interruption};
 use crate::bundle::{Bundle, Given};
@@ -25,9 +25,9 @@ use crate::elasticsearch::{
 use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::progress::Progress;
-use crate::recipe::recipe;
 use crate::timings::{Timings, stage};
 use crate::version::Target;
+use crate::workflow::import_fingerprint::fingerprint;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle", "definition"]))]
@@ -72,13 +72,13 @@ enum Input {
 
 /// What an import shares with others.
 #[derive(Debug, Default)]
-pub(super) struct Surroundings {
+pub(super) struct ImportContext {
     /// The way to the cluster, instead of what the options say.
     pub(super) connection: Option<Connection>,
     /// What stops the work at any time, instead of signals from the upload on.
     pub(super) interruption: Option<Interruption>,
     /// Whether to know by its recipe a model that is there, so that it need not be made again.
-    pub(super) recipe: bool,
+    pub(super) fingerprint: bool,
 }
 
 /// A model that has been imported.
@@ -90,19 +90,19 @@ pub(super) struct Imported {
     /// How it was started, if it was to be.
     pub(super) started: Option<Started>,
     /// The bundle; nothing if it was not made, since the cluster has it.
-    pub(super) made: Option<Made>,
+    pub(super) made: Option<BundleReport>,
     /// Numbers that the model has learned, where the model itself was read.
     pub(super) parameters: Option<u64>,
     /// Its inference endpoint, if it was to have one.
     pub(super) endpoint: Option<(Endpoint, EndpointOutcome)>,
     /// What to try now.
-    pub(super) next: Next,
+    pub(super) next: Suggestions,
 }
 
 impl ImportArguments {
     pub(super) async fn execute(self, progress: Progress, timings: &Timings) -> Result<(), Error> {
         let report = self.report.clone();
-        let Some(imported) = self.run(Surroundings::default(), progress).await? else {
+        let Some(imported) = self.run(ImportContext::default(), progress).await? else {
             return Ok(());
         };
         let summary = Summary::of(&imported, timings.report());
@@ -124,7 +124,7 @@ impl ImportArguments {
     /// Imports a model, and starts it if asked. Returns nothing if only asked what it would do.
     pub(super) async fn run(
         self,
-        surroundings: Surroundings,
+        context: ImportContext,
         progress: Progress,
     ) -> Result<Option<Imported>, Error> {
         // Before the cluster is asked: what is wrong with the options need not wait for it.
@@ -149,7 +149,7 @@ impl ImportArguments {
 
         // The first look.
         let look = stage("looking at the cluster");
-        let connection = surroundings.connection.map_or_else(|| self.connection(), Ok)?;
+        let connection = context.connection.map_or_else(|| self.connection(), Ok)?;
         let client = Client::connect(connection).await?;
         tracing::info!("connected to Elasticsearch {}", client.version());
         if let Some(start) = &start {
@@ -186,17 +186,17 @@ impl ImportArguments {
             Input::Model(source) => {
                 let title = self.model.title()?;
                 let target = client.target();
-                if surroundings.recipe {
+                if context.fingerprint {
                     let options = self.model.options(target, source.origin().await?);
-                    if let Some(recipe) = recipe(source.folder(), &options, &title) {
-                        transaction.know(recipe);
+                    if let Some(fingerprint) = fingerprint(source.folder(), &options, &title) {
+                        transaction.set_fingerprint(fingerprint);
                     }
                 }
                 if is_settled && transaction.is_made().await? {
                     None
                 } else {
                     let conversion = self.model.convert(&source, target, progress);
-                    let conversion = match surroundings.interruption.clone() {
+                    let conversion = match context.interruption.clone() {
                         None => conversion.await?,
                         Some(mut interruption) => tokio::select! {
                             conversion = conversion => conversion?,
@@ -211,7 +211,7 @@ impl ImportArguments {
         };
 
         // The second look and the upload. From here on the cluster is changed, so that Ctrl-C is ours to answer.
-        let interruption = surroundings.interruption.map_or_else(interruption, Ok)?;
+        let interruption = context.interruption.map_or_else(interruption, Ok)?;
         let (outcome, definition_sha256) = match &bundle {
             None => transaction.leave(),
             Some(bundle) => {
@@ -219,7 +219,7 @@ impl ImportArguments {
                 (outcome, Some(bundle.definition.sha256.clone()))
             }
         };
-        let made = bundle.as_ref().map(Made::of);
+        let made = bundle.as_ref().map(BundleReport::of);
         let configuration = bundle.map(|bundle| bundle.configuration).unwrap_or_default();
 
         let started = match start {
@@ -244,7 +244,7 @@ impl ImportArguments {
         };
         let deployment_id = started.as_ref().map(|it| it.deployment.deployment_id.as_str());
         let of_endpoint = endpoint.as_ref().map(|(endpoint, _)| endpoint);
-        let next = Next::of(&model_id, &configuration, deployment_id, of_endpoint);
+        let next = Suggestions::of(&model_id, &configuration, deployment_id, of_endpoint);
         Ok(Some(Imported {
             model_id,
             outcome,
@@ -303,12 +303,12 @@ impl ImportArguments {
     }
 
     /// What would be done with a model, after all checks that come before the work.
-    pub(super) async fn page(&self, client: &Client) -> Result<Page, Error> {
+    pub(super) async fn page(&self, client: &Client) -> Result<PlanReport, Error> {
         let model_id = self.model.model_id()?;
         let import = self.upload.import();
         let problem = import.begin(client, &model_id).await.err().map(Error::from);
         let (plan, origin) = self.model.plan(&self.model.source()?, client.target()).await?;
-        let mut page = Page::of_plan(model_id, self.model.title()?, origin, plan);
+        let mut page = PlanReport::of_plan(model_id, self.model.title()?, origin, plan);
         page.look_at(client, problem).await;
         Ok(page)
     }
@@ -325,12 +325,12 @@ impl ImportArguments {
         let mut page = match input {
             Input::Bundle(bundle) => {
                 bundle.check_for(target)?;
-                Page::of_bundle(&bundle)
+                PlanReport::of_bundle(&bundle)
             }
-            Input::Definition(given) => Page::of_bundle(&given.bundle(target)?),
+            Input::Definition(given) => PlanReport::of_bundle(&given.bundle(target)?),
             Input::Model(source) => {
                 let (plan, origin) = self.model.plan(&source, target).await?;
-                Page::of_plan(model_id, self.model.title()?, origin, plan)
+                PlanReport::of_plan(model_id, self.model.title()?, origin, plan)
             }
         };
         page.look_at(client, problem).await;

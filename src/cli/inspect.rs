@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::arguments::{ConnectionArguments, ModelArguments};
-use super::page::Page;
+use super::plan_report::PlanReport;
 use super::report::ReportArguments;
 use crate::elasticsearch::Client;
 use crate::error::Error;
@@ -34,7 +34,7 @@ impl InspectArguments {
         let (plan, origin) = self.model.plan(&source, target).await?;
         let model = self.model.as_options();
         let command = format!("rust-eland import{model}{}", self.connection.as_option());
-        let mut page = Page::of_plan(model_id, self.model.title()?, origin, plan);
+        let mut page = PlanReport::of_plan(model_id, self.model.title()?, origin, plan);
         page.next = Some(command);
         if let Some(client) = &client {
             page.look_at(client, None).await;

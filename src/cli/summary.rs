@@ -3,12 +3,12 @@
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::bundle_report::BundleReport;
 use super::import::Imported;
-use super::made::Made;
-use super::next::Next;
-use super::page::million;
+use super::plan_report::million;
 use super::report::Report;
 use super::start_arguments::Started;
+use super::suggestions::Suggestions;
 use crate::elasticsearch::{EndpointId, EndpointOutcome, Outcome};
 use crate::model_id::ModelId;
 use crate::timings;
@@ -17,7 +17,7 @@ use crate::timings;
 #[derive(Debug, Serialize)]
 pub(super) struct Summary<'a> {
     #[serde(flatten)]
-    made: Option<&'a Made>,
+    made: Option<&'a BundleReport>,
     /// Whether it was stored, or was there already.
     state: &'static str,
     /// Numbers that it has learned; not known of bundles.
@@ -29,7 +29,7 @@ pub(super) struct Summary<'a> {
     /// Its inference endpoint, if one was asked for.
     endpoint: Option<Named<'a>>,
     /// What to try now.
-    next: &'a Next,
+    next: &'a Suggestions,
     /// How long each stage took.
     timings: timings::Report,
     #[serde(skip)]
@@ -92,7 +92,7 @@ impl<'a> Summary<'a> {
             Some(parts) => format!(" in {parts} parts"),
             None => String::new(),
         };
-        if let Some(Made { sha256, size, .. }) = self.made {
+        if let Some(BundleReport { sha256, size, .. }) = self.made {
             line("definition", format!("{}{parts}, sha256 {sha256}", HumanBytes(*size)));
         }
         let deployment = match self.deployment {

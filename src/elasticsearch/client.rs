@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::failure::causes;
 use super::payload::Payload;
 use super::{ClientError, Connection, Failure, Trust, tls};
-use crate::cause::Cause;
+use crate::error_chain::ErrorChain;
 use crate::proxies::Proxies;
 use crate::secrets::redact;
 use crate::version::{Target, Version};
@@ -353,7 +353,7 @@ impl Client {
         let sent = !error.is_connect();
         let error = error.without_url();
         let reason = redact(&causes(&error));
-        let cause = Some(Cause::of(&error));
+        let cause = Some(ErrorChain::of(&error));
         ClientError::Unreachable { url: self.place(base), failure, reason, sent, cause }
     }
 

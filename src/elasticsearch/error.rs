@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Failure;
-use crate::cause::Cause;
+use crate::error_chain::ErrorChain;
 use crate::model_id::ModelId;
 use crate::version::Version;
 
@@ -40,7 +40,7 @@ pub enum ClientError {
         sent: bool,
         /// What failed, cause by cause; none if there was an answer.
         #[source]
-        cause: Option<Cause>,
+        cause: Option<ErrorChain>,
     },
     /// None of several addresses gave a cluster.
     #[error("none of the {} addresses can be used:\n{}", .0.len(), numbered(.0))]

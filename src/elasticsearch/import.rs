@@ -17,7 +17,7 @@ use super::error::Left;
 use super::journal::{self, Claim, Header, Journal, Unclaimed, in_memory};
 use super::payload;
 use super::retry::{Tries, may_pass};
-use super::trained_models::{BUNDLE_SHA256, IMPORT_ID, RECIPE_SHA256, StoredModel};
+use super::trained_models::{BUNDLE_SHA256, FINGERPRINT, IMPORT_ID, StoredModel};
 use super::upload::{SMALLEST_PART, Setback, Upload, part_size};
 use super::{Client, ClientError, Interruption, Patience};
 use crate::bundle::Bundle;
@@ -111,7 +111,7 @@ pub struct Transaction<'a> {
     claim: Option<Claim>,
     /// What the first look found.
     seen: Option<StoredModel>,
-    recipe: Option<String>,
+    fingerprint: Option<String>,
 }
 
 impl Client {
@@ -169,7 +169,7 @@ impl Import {
             model_id: model_id.clone(),
             claim,
             seen: None,
-            recipe: None,
+            fingerprint: None,
         };
         if let Some(model) = transaction.look().await? {
             let journal = transaction.claim.as_ref().and_then(Claim::resume);
@@ -205,18 +205,18 @@ enum Plan {
 impl Transaction<'_> {
     /// Takes the SHA-256 of all that the bundle is made from. It is stored with the model, so that another import of the same can tell
     /// without making it.
-    pub fn know(&mut self, recipe: String) {
-        self.recipe = Some(recipe);
+    pub fn set_fingerprint(&mut self, fingerprint: String) {
+        self.fingerprint = Some(fingerprint);
     }
 
-    /// Whether the bundle need not be made: a whole model of the same recipe is there, and is to be left.
+    /// Whether the bundle need not be made: a whole model of the same fingerprint is there, and is to be left.
     ///
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn is_made(&self) -> Result<bool, ClientError> {
         let may_stay = matches!(self.import.on_conflict, OnConflict::Skip | OnConflict::Update);
-        let is_same = self.recipe.is_some()
-            && self.seen.as_ref().is_some_and(|seen| seen.recipe_sha256 == self.recipe);
+        let is_same = self.fingerprint.is_some()
+            && self.seen.as_ref().is_some_and(|seen| seen.fingerprint == self.fingerprint);
         Ok(may_stay && is_same && self.is_whole().await? != Some(false))
     }
 
@@ -422,7 +422,11 @@ impl Delivery<'_> {
         let mut fresh_starts = 0;
         loop {
             let mut configuration = self.configuration.clone();
-            name_import(&mut configuration, &journal.header, self.transaction.recipe.as_deref());
+            name_import(
+                &mut configuration,
+                &journal.header,
+                self.transaction.fingerprint.as_deref(),
+            );
             let upload = Upload {
                 client: self.client(),
                 bundle: self.bundle,
@@ -634,13 +638,13 @@ async fn persistently<T, F: Future<Output = Result<T, ClientError>>>(
 }
 
 /// Lets the import know its model again.
-fn name_import(configuration: &mut Map<String, Value>, header: &Header, recipe: Option<&str>) {
+fn name_import(configuration: &mut Map<String, Value>, header: &Header, fingerprint: Option<&str>) {
     let metadata = configuration.entry("metadata").or_insert_with(|| Map::new().into());
     if let Some(metadata) = metadata.as_object_mut() {
         metadata.insert(IMPORT_ID.to_owned(), header.import_id.as_str().into());
         metadata.insert(BUNDLE_SHA256.to_owned(), header.bundle_sha256().into());
-        if let Some(recipe) = recipe {
-            metadata.insert(RECIPE_SHA256.to_owned(), recipe.into());
+        if let Some(fingerprint) = fingerprint {
+            metadata.insert(FINGERPRINT.to_owned(), fingerprint.into());
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) const IMPORT_ID: &str = "import_id";
 pub(super) const BUNDLE_SHA256: &str = "bundle_sha256";
 
 /// The key under which a model's metadata hold the SHA-256 of what it was made from.
-pub(super) const RECIPE_SHA256: &str = "recipe_sha256";
+pub(super) const FINGERPRINT: &str = "recipe_sha256";
 
 /// A model as the cluster has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) struct StoredModel {
     /// SHA-256 of definition, vocabulary and configuration, if the import said so.
     pub(super) bundle_sha256: Option<String>,
     /// SHA-256 of what it was made from, if the import said so.
-    pub(super) recipe_sha256: Option<String>,
+    pub(super) fingerprint: Option<String>,
 }
 
 impl Client {
@@ -57,7 +57,7 @@ impl Client {
             import_id: text(&found["metadata"][IMPORT_ID]),
             definition_sha256: text(&found["metadata"][DEFINITION_SHA256]),
             bundle_sha256: text(&found["metadata"][BUNDLE_SHA256]),
-            recipe_sha256: text(&found["metadata"][RECIPE_SHA256]),
+            fingerprint: text(&found["metadata"][FINGERPRINT]),
         }))
     }
 

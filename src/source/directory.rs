@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::cause::advice;
+use crate::error_chain::advice;
 
 /// No text file of a repository is larger; the largest tokenizer.json has some 60 MB.
 const MAX_TEXT: u64 = 128 << 20;

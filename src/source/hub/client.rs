@@ -17,7 +17,7 @@ use super::digest::Digest;
 use super::retry::{Failure, Patience, wait_asked_for};
 use super::settings::host;
 use super::{Commit, HubError, HubSettings, RepositoryId};
-use crate::cause::Cause;
+use crate::error_chain::ErrorChain;
 use crate::proxies::Proxies;
 
 /// A client of one hub.
@@ -276,7 +276,7 @@ impl Client {
             return HubError::Untrusted { host, reason }.into();
         }
         let proxy = self.proxies.on_the_way_to(url);
-        let cause = Box::new(Cause::of(&error));
+        let cause = Box::new(ErrorChain::of(&error));
         Failure::again(HubError::Unreachable { host, proxy, reason, id: id.clone(), cause })
     }
 

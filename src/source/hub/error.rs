@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::RepositoryId;
-use crate::cause::Cause;
+use crate::error_chain::ErrorChain;
 use crate::progress::bytes;
 
 /// Why a model cannot be had from the hub or its cache.
@@ -95,7 +95,7 @@ pub enum HubError {
         id: RepositoryId,
         /// What failed, cause by cause.
         #[source]
-        cause: Box<Cause>,
+        cause: Box<ErrorChain>,
     },
     /// TLS does not trust the other side.
     #[error(

@@ -25,12 +25,12 @@ pub fn advice(error: &io::Error) -> &'static str {
 
 /// The text of a cause, and of what caused that. No text holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
+pub struct ErrorChain {
     text: String,
-    source: Option<Box<Cause>>,
+    source: Option<Box<ErrorChain>>,
 }
 
-impl Cause {
+impl ErrorChain {
     /// The texts of an error and its causes. What repeats the text before it is left out.
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Self {
@@ -43,13 +43,13 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for ErrorChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl Error for Cause {
+impl Error for ErrorChain {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|cause| cause as _)
     }

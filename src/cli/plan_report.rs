@@ -17,7 +17,7 @@ use crate::version::Version;
 
 /// What an import would do, without doing it.
 #[derive(Debug, Serialize)]
-pub(super) struct Page {
+pub(super) struct PlanReport {
     /// The id that the model would get.
     model_id: String,
     /// The model's own name.
@@ -71,7 +71,7 @@ fn as_problem<S: serde::Serializer>(problem: &Option<Error>, to: S) -> Result<S:
     problem.as_ref().map(ToString::to_string).serialize(to)
 }
 
-impl Page {
+impl PlanReport {
     pub(super) fn of_plan(
         model_id: ModelId,
         title: String,
@@ -194,7 +194,7 @@ impl Sheet {
     }
 }
 
-impl Report for Page {
+impl Report for PlanReport {
     fn text(&self) -> String {
         let mut sheet = Sheet(self.title.clone());
         if let (Some(id), Some(commit)) = (&self.hub_model_id, &self.hub_commit) {
@@ -247,14 +247,14 @@ impl Report for Page {
             sheet.configuration(&self.model_id, body, is_estimated);
         }
         if let Some(next) = self.next.as_ref().filter(|_| configuration.is_some()) {
-            sheet.heading("Next");
+            sheet.heading("Suggestions");
             let _ = write!(sheet.0, "\n  {next}");
         }
         sheet.0
     }
 }
 
-impl Page {
+impl PlanReport {
     fn needs(
         &self,
         oldest: Option<Version>,

@@ -8,7 +8,7 @@ use crate::model_id::ModelId;
 
 /// The bundle, in the words of its `ID.metadata.json`.
 #[derive(Debug, Serialize)]
-pub(super) struct Made {
+pub(super) struct BundleReport {
     #[serde(serialize_with = "as_text")]
     pub(super) model_id: ModelId,
     /// SHA-256 of the definition.
@@ -19,7 +19,7 @@ pub(super) struct Made {
     metadata: Option<Value>,
 }
 
-impl Made {
+impl BundleReport {
     pub(super) fn of(bundle: &Bundle) -> Self {
         Self {
             model_id: bundle.model_id.clone(),

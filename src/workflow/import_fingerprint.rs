@@ -22,7 +22,7 @@ const DEEPEST: usize = 4;
 ///
 /// Files of the hub, for which no folder is given, are known by the commit that the options name.
 #[must_use]
-pub fn recipe(folder: Option<&Path>, options: &Options, title: &str) -> Option<String> {
+pub fn fingerprint(folder: Option<&Path>, options: &Options, title: &str) -> Option<String> {
     // What is added to the options must be added here.
     let Options {
         task,
@@ -112,7 +112,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         fs::write(path.join("config.json"), "{}").unwrap();
-        let of = |options: &Options, title: &str| recipe(Some(path), options, title).unwrap();
+        let of = |options: &Options, title: &str| fingerprint(Some(path), options, title).unwrap();
         let plain = Options::default();
         let first = of(&plain, "a");
         assert_eq!(first, of(&plain, "a"));

@@ -25,7 +25,7 @@ impl fmt::Display for Request {
 
 /// What to try next. What makes no sense for the model is absent.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Next {
+pub(super) struct Suggestions {
     /// Starts it, where it is not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct Next {
     semantic_text: Option<Value>,
 }
 
-impl Next {
+impl Suggestions {
     /// For a model with its deployment, if it is started, and its endpoint, if it has one.
     pub(super) fn of(
         id: &ModelId,
