@@ -3,8 +3,6 @@
 //! On disk a bundle is laid out like a model of Elasticsearch's file-based model repository: `ID.pt`, `ID.vocab.json` and
 //! `ID.metadata.json`, the last naming the others.
 
-mod given;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -17,21 +15,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map as JsonMap, Value};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::Map;
-use crate::chunks::Chunks;
 use crate::conversion::{Conversion, ConversionError, Options};
-use crate::definition::{DefinitionError, Inspected};
 use crate::error_chain::advice;
 use crate::hexadecimal::hexadecimal;
+use crate::mapped_file::MappedFile;
 use crate::model_id::{ModelId, ModelIdError};
+use crate::prebuilt::{DefinitionError, Inspected};
 use crate::progress::{self, Event, Progress, Stage};
+use crate::segmented_bytes::SegmentedBytes;
 use crate::source::ModelFiles;
 use crate::timings::stage;
 use crate::tokenizer::Vocabulary;
 use crate::torchscript::operations::{self, Refused};
 use crate::torchscript::{Module, TorchError};
 use crate::version::{Target, Version};
-pub use given::{Files, Given};
 
 /// Why a bundle cannot be made, written or read.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +117,7 @@ pub struct Bundle {
 #[derive(Debug)]
 pub struct Definition {
     /// Its bytes, which the requests that carry them share.
-    pub bytes: Arc<Chunks>,
+    pub bytes: Arc<SegmentedBytes>,
     /// SHA-256 of them, in hexadecimal.
     pub sha256: String,
 }
@@ -284,7 +281,7 @@ impl Bundle {
         let vocabulary = serde_json::from_slice(&read(&path)?).map_err(invalid(&path))?;
 
         let path = folder.join(format!("{id}.pt"));
-        let bytes = Map::open(&path).map_err(io_error("cannot read", &path))?;
+        let bytes = MappedFile::open(&path).map_err(io_error("cannot read", &path))?;
         let invalid = |reason| BundleError::Invalid { path: metadata.to_owned(), reason };
         let minimum_version = described.minimum_version.parse().map_err(invalid)?;
         let target = match described.target_version {
@@ -349,7 +346,10 @@ fn fitted(mut configuration: JsonMap<String, Value>, target: Target) -> JsonMap<
 }
 
 /// A configuration whose metadata name the definition.
-fn naming(mut configuration: JsonMap<String, Value>, sha256: &str) -> JsonMap<String, Value> {
+pub(crate) fn naming(
+    mut configuration: JsonMap<String, Value>,
+    sha256: &str,
+) -> JsonMap<String, Value> {
     let metadata = configuration.entry("metadata").or_insert_with(|| JsonMap::new().into());
     if let Some(metadata) = metadata.as_object_mut() {
         metadata.insert(DEFINITION_SHA256.to_owned(), sha256.into());
@@ -357,17 +357,17 @@ fn naming(mut configuration: JsonMap<String, Value>, sha256: &str) -> JsonMap<St
     configuration
 }
 
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
     let path = path.to_owned();
     move |source| BundleError::Io { what, path, source }
 }
 
-fn sha256(bytes: &Map) -> String {
+pub(crate) fn sha256(bytes: &MappedFile) -> String {
     hexadecimal(&Sha256::digest(bytes.as_ref()))
 }
 
 /// SHA-256, in hexadecimal.
-fn hash(archive: &Chunks, progress: &Stage) -> String {
+fn hash(archive: &SegmentedBytes, progress: &Stage) -> String {
     /// So often is told how far it is.
     const BLOCK: usize = 1 << 20;
     let mut hash = Sha256::new();

@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
-use crate::chunks::Chunks;
 use crate::config::{SentenceTransformers, Usage};
 use crate::models::{AttentionForm, ConfigError, Inputs, Model, SpecialTokens};
 use crate::progress::Progress;
+use crate::segmented_bytes::SegmentedBytes;
 use crate::source::{ModelFiles, Origin, SourceError};
 use crate::tasks::{Embedder, EmbedderError, Facts, Task};
 use crate::timings::stage;
@@ -555,7 +555,11 @@ impl Conversion {
     ///
     /// # Errors
     /// When it is not the traced module, or a quantized one agrees too little with the model.
-    pub fn check(&self, traced: &Traced, archive: Arc<Chunks>) -> Result<Saved, ConversionError> {
+    pub fn check(
+        &self,
+        traced: &Traced,
+        archive: Arc<SegmentedBytes>,
+    ) -> Result<Saved, ConversionError> {
         let (loaded, per_deployment_memory_bytes) = Module::load_mapped(archive)?;
         if !self.options.no_verify {
             let _one = OneThread::begin();

@@ -80,26 +80,28 @@ pub mod bundle;
 #[doc(hidden)]
 pub mod checkpoint;
 #[doc(hidden)]
-pub mod chunks;
-#[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
 pub mod config;
 pub mod conversion;
-#[doc(hidden)]
-pub mod definition;
 pub mod elasticsearch;
 pub mod error;
 #[doc(hidden)]
 pub mod error_chain;
 mod hexadecimal;
+#[doc(hidden)]
+pub mod mapped_file;
 pub mod model_id;
 #[doc(hidden)]
 pub mod models;
+#[doc(hidden)]
+pub mod prebuilt;
 pub mod progress;
 mod proxies;
 #[doc(hidden)]
 pub mod secrets;
+#[doc(hidden)]
+pub mod segmented_bytes;
 pub mod source;
 pub mod tasks;
 #[doc(hidden)]

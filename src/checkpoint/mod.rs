@@ -1,7 +1,6 @@
 //! Checkpoints: names to tensors, memory-mapped, with nothing in them ever executed.
 
 mod files;
-mod map;
 mod names;
 mod pickle;
 mod pytorch;
@@ -17,11 +16,11 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 use crate::error_chain::advice;
+use crate::mapped_file::MappedFile;
 use crate::progress::{Progress, Stage};
 use crate::source::SourceError;
 use crate::torchscript::{TorchError, tensor_over};
 pub use files::{Format, WeightFiles};
-pub use map::Map;
 pub use names::Spellings;
 pub use pickle::PickleError;
 pub use pytorch::PytorchError;
@@ -116,11 +115,11 @@ fn others(names: &[String]) -> String {
 }
 
 /// Maps a file.
-fn open(path: &Path) -> Result<Map, CheckpointError> {
-    Map::open(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
+fn open(path: &Path) -> Result<MappedFile, CheckpointError> {
+    MappedFile::open(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
 }
 
-fn refuse_lfs_pointer(map: &Map, path: &Path) -> Result<(), CheckpointError> {
+fn refuse_lfs_pointer(map: &MappedFile, path: &Path) -> Result<(), CheckpointError> {
     if map.as_ref().starts_with(b"version https://git-lfs.github.com/spec/") {
         return Err(CheckpointError::LfsPointer(path.to_owned()));
     }
@@ -130,7 +129,7 @@ fn refuse_lfs_pointer(map: &Map, path: &Path) -> Result<(), CheckpointError> {
 /// Where a tensor lies.
 #[derive(Debug)]
 struct Stored {
-    map: Arc<Map>,
+    map: Arc<MappedFile>,
     /// From its first element to its last.
     slice: Slice,
     /// In elements, where it is not contiguous.
@@ -267,7 +266,7 @@ impl Checkpoint {
         headers: &[(PathBuf, Vec<u8>, u64)],
     ) -> Result<Self, CheckpointError> {
         let mut tensors = BTreeMap::new();
-        let nothing = Map::of_nothing();
+        let nothing = MappedFile::of_nothing();
         let nothing =
             Arc::new(nothing.map_err(|source| CheckpointError::Io { path: path.clone(), source })?);
         for (path, header, length) in headers {

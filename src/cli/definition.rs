@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::bundle::{Files, Given};
 use crate::error::Error;
 use crate::model_id::ModelId;
+use crate::prebuilt::{PrebuiltDefinition, PrebuiltFiles};
 
 /// A definition with what goes with it.
 #[derive(Debug, Args)]
@@ -26,17 +26,20 @@ pub(super) struct DefinitionArguments {
 
 impl DefinitionArguments {
     /// Reads and checks the files, if they are given.
-    pub(super) fn read(&self, model_id: Option<&ModelId>) -> Result<Option<Given>, Error> {
+    pub(super) fn read(
+        &self,
+        model_id: Option<&ModelId>,
+    ) -> Result<Option<PrebuiltDefinition>, Error> {
         let (Some(definition), Some(vocabulary), Some(config)) =
             (&self.definition, &self.vocabulary, &self.config)
         else {
             return Ok(None);
         };
-        let files = Files {
+        let files = PrebuiltFiles {
             definition: definition.clone(),
             vocabulary: vocabulary.clone(),
             configuration: config.clone(),
         };
-        Ok(Some(Given::read(files, model_id.cloned())?))
+        Ok(Some(PrebuiltDefinition::read(files, model_id.cloned())?))
     }
 }

@@ -16,7 +16,7 @@ use super::start_arguments::{StartArguments, Started};
 use super::suggestions::Suggestions;
 use super::summary::Summary;
 use super::upload::{UploadArguments, interruption};
-use crate::bundle::{Bundle, Given};
+use crate::bundle::Bundle;
 use crate::conversion::{Plan, SIMILARITY};
 use crate::elasticsearch::{
     Client, ClientError, Connection, Endpoint, EndpointId, EndpointOutcome, EndpointTask,
@@ -24,6 +24,7 @@ use crate::elasticsearch::{
 };
 use crate::error::Error;
 use crate::model_id::ModelId;
+use crate::prebuilt::PrebuiltDefinition;
 use crate::progress::Progress;
 use crate::timings::{Timings, stage};
 use crate::version::Target;
@@ -66,7 +67,7 @@ pub(super) struct ImportArguments {
 /// What is imported.
 enum Input {
     Bundle(Bundle),
-    Definition(Given),
+    Definition(PrebuiltDefinition),
     Model(Source),
 }
 

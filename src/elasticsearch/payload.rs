@@ -14,7 +14,7 @@ use flate2::write::GzEncoder;
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use crate::chunks::Chunks;
+use crate::segmented_bytes::SegmentedBytes;
 
 /// Bytes of the definition that are encoded at a time: a multiple of three, so that only the last piece of a part is padded.
 const PIECE: usize = 48 << 10;
@@ -71,7 +71,7 @@ pub(super) fn gzip(bytes: &[u8]) -> Bytes {
 /// no more than a few pieces are in memory; and its length is known, so that the request says it.
 #[derive(Debug)]
 pub(super) struct Part {
-    definition: Arc<Chunks>,
+    definition: Arc<SegmentedBytes>,
     /// What of the definition is still to be sent.
     rest: Range<usize>,
     head: Option<Bytes>,
@@ -80,7 +80,7 @@ pub(super) struct Part {
 
 impl Part {
     /// The part `range` of a definition that goes up in `parts` parts.
-    pub(super) fn new(definition: &Arc<Chunks>, range: Range<usize>, parts: usize) -> Self {
+    pub(super) fn new(definition: &Arc<SegmentedBytes>, range: Range<usize>, parts: usize) -> Self {
         let total = definition.len();
         let head =
             format!(r#"{{"total_definition_length":{total},"total_parts":{parts},"definition":""#);
@@ -133,14 +133,14 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::chunks::Piece;
+    use crate::segmented_bytes::Piece;
 
     #[test]
     fn a_part_is_encoded_piece_by_piece_and_says_its_length() {
         let bytes: Vec<u8> = (0..200_001_u32).map(|i| (i.wrapping_mul(i) >> 3) as u8).collect();
         let pieces = [&bytes[..70_000], &bytes[70_000..70_001], &bytes[70_001..]];
         let pieces = pieces.map(|piece| Box::new(piece.to_vec()) as Piece);
-        let definition: Arc<Chunks> = Arc::new(pieces.into_iter().collect());
+        let definition: Arc<SegmentedBytes> = Arc::new(pieces.into_iter().collect());
         for range in [0..1, 0..PIECE, 7..150_000, 150_000..200_001] {
             let mut part = Part::new(&definition, range.clone(), 9);
             let announced = part.size_hint().exact().unwrap();

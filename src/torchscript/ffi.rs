@@ -1,5 +1,5 @@
 //! Safe functions over libtorch's tracer, exporter and allocator hooks (`native.cpp`) and torch-sys' raw module functions.
-//! With `checkpoint/map.rs` the only unsafe code of the crate.
+//! With `mapped_file.rs` the only unsafe code of the crate.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,8 +11,8 @@ use tch::{Kind, Tensor};
 use torch_sys::{C_tensor, CModule_};
 
 use super::TorchError;
-use super::written::Written;
-use crate::chunks::Chunks;
+use super::archive_writer::Written;
+use crate::segmented_bytes::SegmentedBytes;
 
 unsafe extern "C" {
     fn re_is_tracing() -> bool;
@@ -346,10 +346,10 @@ impl RawModule {
     }
 
     /// Loads an archive whose tensors stay where they are in it, and tells the bytes of all of them.
-    pub(super) fn load_mapped(archive: Arc<Chunks>) -> Result<(Self, u64), TorchError> {
+    pub(super) fn load_mapped(archive: Arc<SegmentedBytes>) -> Result<(Self, u64), TorchError> {
         extern "C" fn from(owner: *const c_void, at: size_t, length: *mut size_t) -> *const c_char {
-            // SAFETY: `owner` is the Arc<Chunks> below, which lives until `release`; `length` is a variable of the caller's.
-            let bytes = unsafe { (*owner.cast::<Chunks>()).at(at) };
+            // SAFETY: `owner` is the Arc<SegmentedBytes> below, which lives until `release`; `length` is a variable of the caller's.
+            let bytes = unsafe { (*owner.cast::<SegmentedBytes>()).at(at) };
             // SAFETY: as above.
             unsafe { *length = bytes.len() };
             bytes.as_ptr().cast()
@@ -359,7 +359,7 @@ impl RawModule {
         let (mut module, mut stored) = (std::ptr::null_mut(), 0);
         // SAFETY: the bytes live until `release` drops their owner, which the function sees to in any case; the others live for the call.
         check(unsafe {
-            re_module_load(size, from, owner, release::<Chunks>, &mut module, &mut stored)
+            re_module_load(size, from, owner, release::<SegmentedBytes>, &mut module, &mut stored)
         })?;
         Ok((Self(module), stored))
     }

@@ -1,11 +1,11 @@
 //! TorchScript modules: traced from Rust, loaded, checked, saved and run.
 
 pub mod archive;
+mod archive_writer;
 mod ffi;
 mod module;
 pub mod operations;
 mod trace;
-mod written;
 
 pub use ffi::tensor_over;
 pub use module::{Module, Parameter, Quantized, Signature};

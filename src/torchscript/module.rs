@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
+use super::archive_writer;
 use super::ffi::RawModule;
-use super::written;
 use super::{OneThread, TorchError};
-use crate::chunks::Chunks;
+use crate::segmented_bytes::SegmentedBytes;
 
 /// A TorchScript module with a method `forward` from tensors to one tensor.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Module {
     ///
     /// # Errors
     /// When the bytes are not a TorchScript archive that this libtorch can read.
-    pub fn load_mapped(archive: Arc<Chunks>) -> Result<(Self, u64), TorchError> {
+    pub fn load_mapped(archive: Arc<SegmentedBytes>) -> Result<(Self, u64), TorchError> {
         // As in `archive`.
         let _one = OneThread::begin();
         let (module, stored) = RawModule::load_mapped(archive)?;
@@ -110,10 +110,10 @@ impl Module {
     ///
     /// # Errors
     /// When libtorch cannot serialize the module.
-    pub fn archive(&self) -> Result<Chunks, TorchError> {
+    pub fn archive(&self) -> Result<SegmentedBytes, TorchError> {
         // libtorch compares all constants of a shape with each other.
         let _one = OneThread::begin();
-        written::seal(self.0.save()?)
+        archive_writer::seal(self.0.save()?)
     }
 
     /// Writes the archive.
@@ -242,7 +242,7 @@ mod tests {
         for bytes in
             [&b""[..], b"PK", &[0; 4096], half, &archive[1..], &archive[..archive.len() - 1]]
         {
-            let bytes = Arc::new(Chunks::from(bytes.to_vec()));
+            let bytes = Arc::new(SegmentedBytes::from(bytes.to_vec()));
             assert!(Module::load_mapped(Arc::clone(&bytes)).is_err());
             assert_eq!(Arc::strong_count(&bytes), 1);
         }

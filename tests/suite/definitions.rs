@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
-use rust_eland::definition::Inspected;
+use rust_eland::prebuilt::Inspected;
 use serde_json::{Value, json};
 use standin::{Options, StandIn};
 use tch::Tensor;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rust_eland::checkpoint::{Map, safetensors};
+use rust_eland::checkpoint::safetensors;
+use rust_eland::mapped_file::MappedFile;
 use rust_eland::tasks::Task;
 use rust_eland::torchscript::tensor_over;
 use serde::Deserialize;
@@ -90,7 +91,7 @@ impl Fixture {
 
     /// The references of a task.
     pub fn cases(&self, task: Task) -> Vec<Case> {
-        let map = Arc::new(Map::open(&self.folder.join("reference.safetensors")).unwrap());
+        let map = Arc::new(MappedFile::open(&self.folder.join("reference.safetensors")).unwrap());
         let slices = safetensors::read((*map).as_ref()).unwrap();
         self.reference.tasks[task.name()]
             .cases

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rust_eland::checkpoint::Map;
-use rust_eland::chunks::Chunks;
 use rust_eland::conversion::{Conversion, ConversionError, Options, Quantize};
+use rust_eland::mapped_file::MappedFile;
+use rust_eland::segmented_bytes::SegmentedBytes;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
 use rust_eland::tokenizer::{Cut, Encoder, Row};
@@ -141,10 +141,10 @@ fn convert(fixture: &Fixture, task: Task, quantize: Option<Quantize>) -> Convers
 }
 
 /// Writes an archive to a file and maps it.
-fn mapped(archive: &[u8], folder: &Path) -> Arc<Chunks> {
+fn mapped(archive: &[u8], folder: &Path) -> Arc<SegmentedBytes> {
     let path = folder.join("m.pt");
     fs::write(&path, archive).unwrap();
-    Arc::new(Map::open(&path).unwrap().into())
+    Arc::new(MappedFile::open(&path).unwrap().into())
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use rust_eland::definition::Inspected;
+use rust_eland::prebuilt::Inspected;
 use serde_json::Value;
 use standin::{BuildFlavor, Options, StandIn};
 

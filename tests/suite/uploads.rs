@@ -9,10 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use rust_eland::bundle::{Bundle, Definition};
-use rust_eland::checkpoint::Map;
 use rust_eland::elasticsearch::{
     Client, ClientError, Connection, Import, Interruption, Left, OnConflict, Outcome, Patience,
 };
+use rust_eland::mapped_file::MappedFile;
 use rust_eland::progress::Progress;
 use rust_eland::tokenizer::Vocabulary;
 use rust_eland::version::{Target, Version};
@@ -553,7 +553,7 @@ fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
         let length: u64 = length.parse().unwrap();
         let file = tempfile::tempfile().unwrap();
         file.set_len(length).unwrap();
-        let map = Map::of(&file).unwrap();
+        let map = MappedFile::of(&file).unwrap();
         let sha256 = sha256(map.as_ref());
         let definition = Definition { bytes: Arc::new(map.into()), sha256 };
         let bundle = Bundle { definition, ..bundle(&format!("m{length}"), 1, 1) };

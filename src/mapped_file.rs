@@ -7,9 +7,9 @@ use std::path::Path;
 /// A whole file, mapped read-only. Pages come in when they are read and may be dropped by the system at any time, so that a
 /// checkpoint of any size costs no anonymous memory.
 #[derive(Debug)]
-pub struct Map(memmap2::Mmap);
+pub struct MappedFile(memmap2::Mmap);
 
-impl Map {
+impl MappedFile {
     /// Maps the file at `path`.
     ///
     /// # Errors
@@ -33,12 +33,12 @@ impl Map {
     ///
     /// # Errors
     /// When there is no memory.
-    pub(super) fn of_nothing() -> io::Result<Self> {
+    pub(crate) fn of_nothing() -> io::Result<Self> {
         memmap2::MmapMut::map_anon(1)?.make_read_only().map(Self)
     }
 }
 
-impl AsRef<[u8]> for Map {
+impl AsRef<[u8]> for MappedFile {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }

@@ -4,20 +4,20 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use crate::checkpoint::Map;
+use crate::mapped_file::MappedFile;
 
 /// Bytes that somebody keeps.
 pub type Piece = Box<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Pieces, one behind the other.
 #[derive(Default)]
-pub struct Chunks {
+pub struct SegmentedBytes {
     pieces: Vec<Piece>,
     /// Where each ends, counted from the first byte of all.
     ends: Vec<usize>,
 }
 
-impl Chunks {
+impl SegmentedBytes {
     /// How many bytes there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -72,7 +72,7 @@ impl Chunks {
     }
 }
 
-impl FromIterator<Piece> for Chunks {
+impl FromIterator<Piece> for SegmentedBytes {
     fn from_iter<I: IntoIterator<Item = Piece>>(pieces: I) -> Self {
         let mut chunks = Self::default();
         pieces.into_iter().for_each(|piece| chunks.push(piece));
@@ -80,20 +80,20 @@ impl FromIterator<Piece> for Chunks {
     }
 }
 
-impl From<Map> for Chunks {
-    fn from(map: Map) -> Self {
+impl From<MappedFile> for SegmentedBytes {
+    fn from(map: MappedFile) -> Self {
         Self::from_iter([Box::new(map) as Piece])
     }
 }
 
-impl From<Vec<u8>> for Chunks {
+impl From<Vec<u8>> for SegmentedBytes {
     fn from(bytes: Vec<u8>) -> Self {
         Self::from_iter([Box::new(bytes) as Piece])
     }
 }
 
 /// Says how much there is, not what.
-impl fmt::Debug for Chunks {
+impl fmt::Debug for SegmentedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes in {} pieces", self.len(), self.pieces.len())
     }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn ranges_are_found_wherever_they_lie() {
-        let chunks: Chunks = ["ab", "", "cde", "f"]
+        let chunks: SegmentedBytes = ["ab", "", "cde", "f"]
             .map(|text| Box::new(text.to_owned()) as Piece)
             .into_iter()
             .collect();
@@ -121,6 +121,8 @@ mod tests {
         assert!(matches!(chunks.get(2..5), Some(Cow::Borrowed(_))));
         assert!(chunks.get(5..7).is_none() && chunks.get(7..7).is_none());
         assert!(chunks.at(100).is_empty());
-        assert!(Chunks::default().is_empty() && Chunks::default().get(0..0).is_some());
+        assert!(
+            SegmentedBytes::default().is_empty() && SegmentedBytes::default().get(0..0).is_some()
+        );
     }
 }

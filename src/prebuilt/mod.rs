@@ -3,6 +3,7 @@
 mod archive;
 mod code;
 mod configuration;
+mod definition;
 mod inspected;
 mod pickle;
 
@@ -11,6 +12,7 @@ use crate::torchscript::TorchError;
 use crate::torchscript::operations::Refused;
 
 pub use configuration::Configuration;
+pub use definition::{PrebuiltDefinition, PrebuiltFiles};
 pub use inspected::Inspected;
 
 /// Why a definition, or what was given with it, cannot be used.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde_json::{Map as JsonMap, Value};
 use tch::Kind;
 
-use super::{Bundle, BundleError, Definition, io_error, naming, sha256};
-use crate::checkpoint::Map;
-use crate::definition::{Configuration, DefinitionError, Inspected};
+use super::{Configuration, DefinitionError, Inspected};
+use crate::bundle::{Bundle, BundleError, Definition, io_error, naming, sha256};
+use crate::mapped_file::MappedFile;
 use crate::model_id::ModelId;
 use crate::tokenizer::Vocabulary;
 use crate::torchscript::operations;
@@ -17,7 +17,7 @@ use crate::version::{Target, Version};
 
 /// Where the files are.
 #[derive(Debug, Clone)]
-pub struct Files {
+pub struct PrebuiltFiles {
     /// The TorchScript archive.
     pub definition: PathBuf,
     /// The vocabulary, as the server takes it: `{"vocabulary": […], "merges": […], "scores": […]}`.
@@ -28,11 +28,11 @@ pub struct Files {
 
 /// The files, read and checked as far as no cluster is needed for it. Nothing of the definition has been run.
 #[derive(Debug)]
-pub struct Given {
+pub struct PrebuiltDefinition {
     /// The id that the model gets.
     pub model_id: ModelId,
-    files: Files,
-    archive: Map,
+    files: PrebuiltFiles,
+    archive: MappedFile,
     inspected: Inspected,
     vocabulary: Vocabulary,
     configuration: Configuration,
@@ -41,12 +41,12 @@ pub struct Given {
 /// Lengths, in tokens, of the inputs that a definition is tried with: one to see it run, another to see that no length is baked in.
 const LENGTHS: [u32; 2] = [7, 12];
 
-impl Given {
+impl PrebuiltDefinition {
     /// Reads the files. The id is the one given, else the configuration's.
     ///
     /// # Errors
     /// When a file cannot be read, or is not one that Elasticsearch would take.
-    pub fn read(files: Files, model_id: Option<ModelId>) -> Result<Self, BundleError> {
+    pub fn read(files: PrebuiltFiles, model_id: Option<ModelId>) -> Result<Self, BundleError> {
         let wrong = |path: &PathBuf| {
             let path = path.clone();
             |reason| BundleError::Definition { path, reason }
@@ -75,7 +75,7 @@ impl Given {
             tracing::warn!("{warning}");
         }
         let path = &files.definition;
-        let archive = Map::open(path).map_err(io_error("cannot read", path))?;
+        let archive = MappedFile::open(path).map_err(io_error("cannot read", path))?;
         let inspected = Inspected::load(archive.as_ref()).map_err(wrong(path))?;
         inspected.check_signature(configuration.kind).map_err(wrong(path))?;
         Ok(Self { model_id, files, archive, inspected, vocabulary, configuration })

@@ -8,7 +8,7 @@ use std::io::Read;
 use flate2::read::DeflateDecoder;
 
 use super::TorchError;
-use crate::chunks::{Chunks, Piece};
+use crate::segmented_bytes::{Piece, SegmentedBytes};
 
 /// The method of a record that is not compressed.
 const STORED: u16 = 0;
@@ -37,7 +37,7 @@ impl Written {
 ///
 /// # Errors
 /// When it is not what libtorch 2.7 writes.
-pub(super) fn seal(mut written: Vec<Written>) -> Result<Chunks, TorchError> {
+pub(super) fn seal(mut written: Vec<Written>) -> Result<SegmentedBytes, TorchError> {
     let unexpected = |what| TorchError::Native(format!("the archive is not as expected: {what}"));
     let mut checksums = Vec::new();
     let mut at = 0;
@@ -96,7 +96,7 @@ pub(super) fn seal(mut written: Vec<Written>) -> Result<Chunks, TorchError> {
     }
 
     // What is ours lies together, between one tensor and the next.
-    let mut chunks = Chunks::default();
+    let mut chunks = SegmentedBytes::default();
     let mut own = Vec::new();
     for piece in written {
         match piece {
