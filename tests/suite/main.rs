@@ -36,5 +36,6 @@ mod tls;
 mod uploads;
 mod verify;
 mod vocabularies;
+mod walls;
 mod weights;
 mod wire;
