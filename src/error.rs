@@ -3,6 +3,7 @@
 use crate::bundle::BundleError;
 use crate::conversion::ConversionError;
 use crate::elasticsearch::{ClientError, DeploymentError};
+use crate::hint::Hint;
 use crate::model_id::ModelIdError;
 use crate::source::hub::HubError;
 
@@ -60,6 +61,16 @@ pub const EXIT_CODES: [(u8, &str); 10] = [
 ];
 
 impl Error {
+    /// What the user can do about the error.
+    #[must_use]
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::Client(error) => error.hint(),
+            Self::Deployment(error) => error.hint(),
+            _ => None,
+        }
+    }
+
     /// The program's exit code, one of [`EXIT_CODES`].
     #[must_use]
     pub fn exit_code(&self) -> u8 {

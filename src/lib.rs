@@ -89,6 +89,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod error_chain;
 mod hexadecimal;
+pub mod hint;
 #[doc(hidden)]
 pub mod mapped_file;
 pub mod model_id;
@@ -120,6 +121,7 @@ pub use elasticsearch::{
     Client, ClientError, Connection, Credentials, Import, OnConflict, Outcome, StartOptions, Trust,
 };
 pub use error::Error;
+pub use hint::{Hint, Setting};
 pub use model_id::ModelId;
 pub use progress::Event;
 pub use tasks::Task;

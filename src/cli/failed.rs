@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::log::{LogFormat, is_coloured, json_time};
-use super::similar;
+use super::{hints, similar};
 use crate::error::Error;
 use crate::secrets::redact;
 
@@ -23,10 +23,11 @@ pub struct Failed {
 impl Failed {
     /// Writes the message to standard error, without secrets.
     pub fn tell(&self) {
-        let message = match similar::tip(&self.error) {
-            Some(tip) => format!("{}\n\n  tip: {tip}", self.error),
-            None => self.error.to_string(),
-        };
+        let mut message = self.error.to_string();
+        let hint = self.error.hint().map(|hint| hints::rendered(&hint));
+        for tip in [hint, similar::tip(&self.error)].into_iter().flatten() {
+            message += &format!("\n\n  tip: {tip}");
+        }
         let causes = if self.verbose { causes(&self.error) } else { Vec::new() };
         match self.format {
             LogFormat::Json => tell_json(&message, &causes, self.error.exit_code()),

@@ -11,6 +11,7 @@ mod download;
 mod export;
 mod failed;
 mod guided;
+mod hints;
 mod import;
 mod inspect;
 mod list;

@@ -14,6 +14,7 @@ use super::payload::Payload;
 use super::reasons::explained;
 use super::stats::{Deployment, State};
 use super::{Client, ClientError};
+use crate::hint::Hint;
 use crate::model_id::ModelId;
 use crate::progress::{Progress, Waiting};
 use crate::version::Version;
@@ -117,6 +118,17 @@ pub enum DeploymentError {
         /// Its deployment.
         deployment_id: ServedId,
     },
+}
+
+impl DeploymentError {
+    /// What the user can do about the error.
+    #[must_use]
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::Client(error) => error.hint(),
+            _ => None,
+        }
+    }
 }
 
 /// The id of a model or deployment in a cluster. Packaged models and deployments have ids that no imported model can have

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Failure;
 use crate::error_chain::ErrorChain;
+use crate::hint::{Hint, Setting, hint};
 use crate::model_id::ModelId;
 use crate::version::Version;
 
@@ -105,9 +106,7 @@ pub enum ClientError {
     )]
     Licence(String),
     /// The id is taken.
-    #[error(
-        "the cluster already has a model {0}: give another id with --es-model-id, or replace it with --clear-previous"
-    )]
+    #[error("the cluster already has a model {0}")]
     Exists(ModelId),
     /// The server, or a proxy before it, refuses a request.
     #[error("{who} refuses to {action} ({status}): {reason}{advice}",
@@ -212,6 +211,21 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// What the user can do about the error.
+    #[must_use]
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::Exists(_) => Some(hint!(
+                "Choose another id with ",
+                Setting::ModelId,
+                ", or replace the model with ",
+                Setting::ClearPrevious,
+                "."
+            )),
+            _ => None,
+        }
+    }
+
     /// Whether the same request may succeed a little later (contract 12): the connection failed, the cluster is too busy or not yet
     /// able to answer, or a gateway does not reach it. A refusal of 429 that names a lack of room for the model is none of these.
     #[must_use]
