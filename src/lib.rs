@@ -99,6 +99,7 @@ pub mod models;
 pub mod prebuilt;
 pub mod progress;
 mod proxies;
+pub mod retry;
 #[doc(hidden)]
 pub mod secrets;
 #[doc(hidden)]
@@ -124,5 +125,6 @@ pub use error::Error;
 pub use hint::{Hint, Setting};
 pub use model_id::ModelId;
 pub use progress::Event;
+pub use retry::RetryPolicy;
 pub use tasks::Task;
 pub use version::{Target, Version};

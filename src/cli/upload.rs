@@ -9,8 +9,9 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser
 
 use super::units;
 use crate::elasticsearch::{
-    ClientError, Import, Interruption, LARGEST_PART, OnConflict, Patience, SMALLEST_PART,
+    ClientError, Import, Interruption, LARGEST_PART, OnConflict, SMALLEST_PART,
 };
+use crate::retry::RetryPolicy;
 
 /// Takes over Ctrl-C and SIGTERM for uploads, and tells at the first how to stop at once.
 pub(super) fn interruption() -> Result<Interruption, ClientError> {
@@ -39,7 +40,7 @@ pub(super) struct UploadArguments {
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = part_size)]
     part_size: usize,
     /// How often a request is sent again when the cluster is busy or away
-    #[arg(long, value_name = "N", default_value_t = Patience::default().retries)]
+    #[arg(long, value_name = "N", default_value_t = RetryPolicy::default().retries)]
     retries: u32,
     /// How long a request is sent again after it first failed, such as 90s or 15m
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::duration)]
@@ -52,19 +53,20 @@ pub(super) struct UploadArguments {
 
 impl UploadArguments {
     pub(super) fn import(&self) -> Import {
-        let patience =
-            Patience { retries: self.retries, timeout: self.timeout, ..Patience::default() };
+        let retry =
+            RetryPolicy { retries: self.retries, timeout: self.timeout, ..RetryPolicy::default() };
         Import {
             on_conflict: if self.clear_previous { OnConflict::Replace } else { self.on_conflict },
             concurrency: self.upload_concurrency,
             part_size: self.part_size,
-            patience,
+            retry,
             state_folder: self.state_dir.clone().or_else(state_folder).or_else(|| {
                 tracing::warn!(
                     "neither --state-dir nor HOME is set: an interrupted import begins anew"
                 );
                 None
             }),
+            ..Import::default()
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::deployment::{is_unknown, refused};
-use super::stats::Entry;
+use super::stats::StatsEntry;
 use super::{Client, ClientError, Deployment, DeploymentError, ServedId};
 use crate::version::Version;
 
@@ -58,7 +58,7 @@ impl ModelReport {
         }
     }
 
-    fn add(&mut self, entry: Entry) {
+    fn add(&mut self, entry: StatsEntry) {
         self.size_bytes = entry.size_bytes.filter(|bytes| *bytes > 0).or(self.size_bytes);
         self.pipelines = entry.pipelines.or(self.pipelines);
         let is_new = |new: &Deployment| {
@@ -98,7 +98,7 @@ impl Client {
             .collect();
         let path = format!("{path}/_stats");
         for entry in self.pages(&path, "trained_model_stats", "tell of the models").await? {
-            let entry = Entry::read(&entry);
+            let entry = StatsEntry::read(&entry);
             if let Some(model) = models.get_mut(&entry.model_id) {
                 model.add(entry);
             }
@@ -149,7 +149,7 @@ impl Client {
         Ok(entries.into_iter().filter_map(|entry| entry.deployment).collect())
     }
 
-    async fn stats(&self, id: &ServedId) -> Result<Vec<Entry>, DeploymentError> {
+    async fn stats(&self, id: &ServedId) -> Result<Vec<StatsEntry>, DeploymentError> {
         let path = format!("{ROOT}/{}/_stats", id.segment());
         let answer = self.call(Method::GET, &path, None, "tell the model's state").await;
         found(answer, id, "tell the state of").map(|answer| entries(&answer))
@@ -184,8 +184,8 @@ impl Client {
     }
 }
 
-fn entries(answer: &Value) -> Vec<Entry> {
-    answer["trained_model_stats"].as_array().into_iter().flatten().map(Entry::read).collect()
+fn entries(answer: &Value) -> Vec<StatsEntry> {
+    answer["trained_model_stats"].as_array().into_iter().flatten().map(StatsEntry::read).collect()
 }
 
 /// A pattern as a segment of a path, its stars and commas kept.

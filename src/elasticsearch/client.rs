@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue};
-use reqwest::header::{LOCATION, RETRY_AFTER, SET_COOKIE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 
-use super::failure::causes;
+use super::connection_failure::causes;
 use super::payload::Payload;
-use super::{ClientError, Connection, Failure, Trust, tls};
+use super::{ClientError, Connection, ConnectionFailure, Trust, tls};
 use crate::error_chain::ErrorChain;
 use crate::proxies::Proxies;
+use crate::retry::retry_after;
 use crate::secrets::redact;
 use crate::version::{Target, Version};
 
@@ -92,7 +92,7 @@ impl Client {
         let url = self.address();
         let asked = self.send(Method::GET, "", None, "say what it is");
         let answer = tokio::time::timeout(FIRST_TIMEOUT, asked).await.unwrap_or_else(|_| {
-            let (failure, seconds) = (Failure::TimedOut, FIRST_TIMEOUT.as_secs());
+            let (failure, seconds) = (ConnectionFailure::TimedOut, FIRST_TIMEOUT.as_secs());
             let reason = format!("no answer within {seconds} seconds");
             Err(ClientError::Unreachable { url, failure, reason, sent: true, cause: None })
         });
@@ -275,12 +275,14 @@ impl Client {
                     && base.scheme() == "http"
                     && self.proxies.on_the_way_to(base).is_some() =>
             {
-                unanswered(Failure::ProxyCredentials)
+                unanswered(ConnectionFailure::ProxyCredentials)
             }
             StatusCode::UNAUTHORIZED => ClientError::Credentials(reason),
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => unanswered(Failure::ProxyCredentials),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                unanswered(ConnectionFailure::ProxyCredentials)
+            }
             StatusCode::BAD_REQUEST if PLAIN_REQUEST.iter().any(|said| text.contains(said)) => {
-                unanswered(Failure::TlsServer)
+                unanswered(ConnectionFailure::TlsServer)
             }
             StatusCode::FORBIDDEN if reason.contains("license is non-compliant") => {
                 ClientError::Licence(reason)
@@ -318,7 +320,7 @@ impl Client {
                 let reason = format!("the answer is {status}");
                 ClientError::Unreachable {
                     url,
-                    failure: Failure::Proxy,
+                    failure: ConnectionFailure::Proxy,
                     reason,
                     sent: false,
                     cause: None,
@@ -333,23 +335,25 @@ impl Client {
                 self.not_elasticsearch(format!("it answers {status}: {reason}"))
             }
             // Elasticsearch closes a connection on which it is not spoken TLS to.
-            ClientError::Unreachable { url, failure: Failure::Broken, reason, sent, cause }
-                if url.starts_with("http:") && !url.contains(THROUGH) =>
-            {
-                ClientError::Unreachable {
-                    url,
-                    failure: Failure::ClosedUnanswered,
-                    reason,
-                    sent,
-                    cause,
-                }
-            }
+            ClientError::Unreachable {
+                url,
+                failure: ConnectionFailure::Broken,
+                reason,
+                sent,
+                cause,
+            } if url.starts_with("http:") && !url.contains(THROUGH) => ClientError::Unreachable {
+                url,
+                failure: ConnectionFailure::ClosedUnanswered,
+                reason,
+                sent,
+                cause,
+            },
             other => other,
         }
     }
 
     fn unreachable(&self, base: &Url, error: reqwest::Error) -> ClientError {
-        let failure = Failure::of(&error);
+        let failure = ConnectionFailure::of(&error);
         let sent = !error.is_connect();
         let error = error.without_url();
         let reason = redact(&causes(&error));
@@ -457,18 +461,6 @@ fn privilege(reason: &str) -> (&'static str, String) {
     ("cluster", "manage_ml".to_owned())
 }
 
-/// What `Retry-After` says: seconds, or a date, which is compared with the answer's own.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let answered = headers.get(DATE)?.to_str().ok()?;
-    let (until, now) =
-        (httpdate::parse_http_date(value).ok()?, httpdate::parse_http_date(answered).ok()?);
-    until.duration_since(now).ok()
-}
-
 /// The server's words: the reason of the error, then of each cause that says something new (contract 0.1).
 fn reason(answer: &Value) -> Option<String> {
     let mut error = answer.get("error")?;
@@ -515,18 +507,5 @@ mod tests {
         );
         assert_eq!(of("index privileges [read]"), ("index", "read".into()));
         assert_eq!(privilege("no"), ("cluster", "manage_ml".into()));
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let of = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, value.parse().unwrap());
-            headers.insert(DATE, HeaderValue::from_static("Sat, 21 Nov 2026 10:00:00 GMT"));
-            retry_after(&headers)
-        };
-        assert_eq!(of(" 7 "), Some(Duration::from_secs(7)));
-        assert_eq!(of("Sat, 21 Nov 2026 10:00:30 GMT"), Some(Duration::from_secs(30)));
-        assert_eq!((of("Sat, 21 Nov 2026 09:00:00 GMT"), of("soon"), of("-1")), (None, None, None));
     }
 }

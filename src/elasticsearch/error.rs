@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Failure;
+use super::ConnectionFailure;
 use crate::error_chain::ErrorChain;
 use crate::hint::{Hint, Setting, hint};
 use crate::model_id::ModelId;
@@ -34,7 +34,7 @@ pub enum ClientError {
         /// The address.
         url: String,
         /// What kind of failure it is.
-        failure: Failure,
+        failure: ConnectionFailure,
         /// What failed, to the innermost cause.
         reason: String,
         /// Whether the request may have reached the server, and so may have been carried out.
@@ -198,7 +198,7 @@ pub enum ClientError {
         /// The model.
         model_id: ModelId,
         /// What is on the cluster now.
-        left: Left,
+        left: RemoteState,
         /// Whether an old model was deleted for it.
         replaced: bool,
     },
@@ -286,7 +286,7 @@ fn advice(status: u16, kind: Option<&str>) -> &'static str {
 
 /// What an import that did not come to its end has left on the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Left {
+pub enum RemoteState {
     /// Nothing.
     Nothing,
     /// Nothing, since it was removed.
@@ -299,7 +299,7 @@ pub enum Left {
     Stopped,
 }
 
-impl Left {
+impl RemoteState {
     fn told(&self, id: &ModelId) -> String {
         match self {
             Self::Nothing => String::new(),
@@ -387,8 +387,8 @@ mod tests {
             sent,
             cause: None,
         };
-        assert!(unreachable(Failure::Broken, true).is_ambiguous());
-        assert!(!unreachable(Failure::Refused, false).is_ambiguous());
-        assert!(!unreachable(Failure::UnknownIssuer, false).is_transient());
+        assert!(unreachable(ConnectionFailure::Broken, true).is_ambiguous());
+        assert!(!unreachable(ConnectionFailure::Refused, false).is_ambiguous());
+        assert!(!unreachable(ConnectionFailure::UnknownIssuer, false).is_transient());
     }
 }

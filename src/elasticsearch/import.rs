@@ -8,22 +8,24 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::error::Left;
-use super::journal::{self, Claim, Header, Journal, Unclaimed, in_memory};
+use super::attempts::{Attempts, may_pass};
+use super::error::RemoteState;
+use super::journal::{self, Claim, Journal, JournalHeader, Unclaimed, in_memory};
 use super::payload;
-use super::retry::{Tries, may_pass};
 use super::trained_models::{BUNDLE_SHA256, FINGERPRINT, IMPORT_ID, StoredModel};
-use super::upload::{SMALLEST_PART, Setback, Upload, part_size};
-use super::{Client, ClientError, Interruption, Patience};
+use super::upload::{SMALLEST_PART, Upload, UploadFailure, part_size};
+use super::{Client, ClientError, Interruption};
 use crate::bundle::Bundle;
 use crate::hexadecimal::hexadecimal;
 use crate::model_id::ModelId;
 use crate::progress::{self, Event, Progress};
+use crate::retry::RetryPolicy;
 use crate::timings::stage;
 
 /// How often an upload begins anew because something of an earlier model of its id was in the way.
@@ -84,7 +86,10 @@ pub struct Import {
     /// Bytes of a part; more where 10,000 of them would not hold the definition.
     pub part_size: usize,
     /// When requests are sent again.
-    pub patience: Patience,
+    pub retry: RetryPolicy,
+    /// How long a stored part can stay invisible to a deletion: the refresh interval of the server's index, and a little more
+    /// (contract 6.3).
+    pub refresh_interval: Duration,
     /// Where journals are kept; without, an interrupted import cannot be resumed.
     pub state_folder: Option<PathBuf>,
 }
@@ -96,7 +101,8 @@ impl Default for Import {
             on_conflict: OnConflict::default(),
             concurrency: 4,
             part_size: 1 << 20,
-            patience: Patience::default(),
+            retry: RetryPolicy::default(),
+            refresh_interval: Duration::from_millis(1100),
             state_folder: None,
         }
     }
@@ -149,7 +155,7 @@ impl Import {
     ) -> Result<Transaction<'a>, ClientError> {
         let (privilege, licence) = tokio::join!(
             client.check_privilege(),
-            persistently(self.patience, || client.check_licence())
+            with_retries(self.retry, || client.check_licence())
         );
         privilege.and(licence)?;
         let claim = match &self.state_folder {
@@ -189,7 +195,7 @@ impl Import {
 }
 
 /// What is to be done about what is there.
-enum Plan {
+enum Action {
     /// Nothing is in the way.
     Fresh,
     /// The journal's upload goes on.
@@ -250,7 +256,7 @@ impl Transaction<'_> {
         let packing = stage("packing the vocabulary");
         let vocabulary = serde_json::to_vec(&bundle.vocabulary).unwrap_or_default();
         let configuration = bundle.configuration_for(self.client.target());
-        let header = Header {
+        let header = JournalHeader {
             model_id: self.model_id.to_string(),
             cluster: self.client.identity().to_owned(),
             import_id: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
@@ -262,7 +268,7 @@ impl Transaction<'_> {
         let compressed = payload::gzip(&vocabulary);
         drop(packing);
         self.client.warn_of_memory(bundle).await;
-        let plan = self.plan(&header).await?;
+        let action = self.choose(&header).await?;
         let mut delivery = Delivery {
             transaction: &self,
             bundle,
@@ -272,13 +278,12 @@ impl Transaction<'_> {
             interruption,
             replaced: false,
         };
-        delivery.carry_out(plan, header).await
+        delivery.carry_out(action, header).await
     }
 
     /// The model that is there under the id, if any.
     async fn look(&self) -> Result<Option<StoredModel>, ClientError> {
-        let model =
-            persistently(self.import.patience, || self.client.model(&self.model_id)).await?;
+        let model = with_retries(self.import.retry, || self.client.model(&self.model_id)).await?;
         match model {
             Some(model) if model.model_id != self.model_id.as_str() => {
                 Err(ClientError::Alias { alias: self.model_id.clone(), model_id: model.model_id })
@@ -289,7 +294,7 @@ impl Transaction<'_> {
 
     /// Whether what is there is whole, as far as the cluster can say.
     async fn is_whole(&self) -> Result<Option<bool>, ClientError> {
-        persistently(self.import.patience, || self.client.is_whole(&self.model_id)).await
+        with_retries(self.import.retry, || self.client.is_whole(&self.model_id)).await
     }
 
     /// What to say of a model that is there and not ours.
@@ -301,27 +306,27 @@ impl Transaction<'_> {
     }
 
     /// The second look.
-    async fn plan(&self, header: &Header) -> Result<Plan, ClientError> {
-        let Some(model) = self.look().await? else { return Ok(Plan::Fresh) };
+    async fn choose(&self, header: &JournalHeader) -> Result<Action, ClientError> {
+        let Some(model) = self.look().await? else { return Ok(Action::Fresh) };
         let journal = self.claim.as_ref().and_then(Claim::resume);
         if let Some(journal) = journal.filter(|journal| is_of(&model, journal)) {
             if journal.header.is_of(header) {
-                return Ok(Plan::Resume(journal));
+                return Ok(Action::Resume(journal));
             }
             // Once it is whole, it is a model like any other, and somebody may use it.
             if self.is_whole().await? != Some(true) {
-                return Ok(Plan::Discard(journal));
+                return Ok(Action::Discard(journal));
             }
         }
         match self.import.on_conflict {
             OnConflict::Fail => Err(self.conflict().await),
-            OnConflict::Replace => Ok(Plan::Replace(model)),
+            OnConflict::Replace => Ok(Action::Replace(model)),
             OnConflict::Update => {
                 let is_same = model.bundle_sha256.as_ref() == Some(&header.bundle_sha256());
                 if is_same && self.is_whole().await? != Some(false) {
-                    Ok(Plan::Leave)
+                    Ok(Action::Leave)
                 } else {
-                    Ok(Plan::Replace(model))
+                    Ok(Action::Replace(model))
                 }
             }
             OnConflict::Skip => {
@@ -330,7 +335,7 @@ impl Transaction<'_> {
                 } else if self.is_whole().await? == Some(false) {
                     Err(ClientError::HalfMade(self.model_id.clone()))
                 } else {
-                    Ok(Plan::Leave)
+                    Ok(Action::Leave)
                 }
             }
         }
@@ -350,16 +355,20 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    async fn carry_out(&mut self, plan: Plan, header: Header) -> Result<Outcome, ClientError> {
+    async fn carry_out(
+        &mut self,
+        action: Action,
+        header: JournalHeader,
+    ) -> Result<Outcome, ClientError> {
         if self.interruption.is_requested() {
             return Err(ClientError::Interrupted);
         }
-        let journal = match plan {
-            Plan::Leave => {
+        let journal = match action {
+            Action::Leave => {
                 self.forget();
                 return Ok(Outcome::Unchanged);
             }
-            Plan::Resume(journal) => {
+            Action::Resume(journal) => {
                 tracing::info!(
                     "going on with the upload of {}: {} of {} parts are stored",
                     self.id(),
@@ -368,15 +377,17 @@ impl Delivery<'_> {
                 );
                 journal
             }
-            Plan::Fresh => self.begin(self.known_again(header)),
-            Plan::Discard(journal) => {
+            Action::Fresh => self.begin(self.known_again(header)),
+            Action::Discard(journal) => {
                 tracing::info!("removing the half-made model {} of an earlier import", self.id());
                 if let Err(error) = self.remove(&journal, 0).await {
-                    return Err(self.unfinished(error, Left::Resumable(progress_of(&journal))));
+                    return Err(
+                        self.unfinished(error, RemoteState::Resumable(progress_of(&journal)))
+                    );
                 }
                 self.begin(header)
             }
-            Plan::Replace(model) => {
+            Action::Replace(model) => {
                 self.clear(&model).await?;
                 self.replaced = true;
                 self.begin(header)
@@ -395,7 +406,7 @@ impl Delivery<'_> {
         self.transaction.client
     }
 
-    fn begin(&self, header: Header) -> Journal {
+    fn begin(&self, header: JournalHeader) -> Journal {
         match &self.transaction.claim {
             Some(claim) => claim.begin(header),
             None => in_memory(header),
@@ -410,9 +421,9 @@ impl Delivery<'_> {
 
     /// The id of a journal's import is kept: its model may not be there *yet*, if a server still works on the request of a process
     /// that is gone.
-    fn known_again(&self, header: Header) -> Header {
+    fn known_again(&self, header: JournalHeader) -> JournalHeader {
         match self.transaction.claim.as_ref().and_then(Claim::resume) {
-            Some(journal) => Header { import_id: journal.header.import_id, ..header },
+            Some(journal) => JournalHeader { import_id: journal.header.import_id, ..header },
             None => header,
         }
     }
@@ -433,7 +444,8 @@ impl Delivery<'_> {
                 configuration: &configuration,
                 vocabulary: &self.vocabulary,
                 concurrency: self.transaction.import.concurrency,
-                patience: self.transaction.import.patience,
+                retry: self.transaction.import.retry,
+                refresh_interval: self.transaction.import.refresh_interval,
                 interruption: self.interruption,
                 progress: self.progress,
             };
@@ -448,7 +460,7 @@ impl Delivery<'_> {
             let size = journal.header.part_size;
             match stored {
                 Ok(()) => return Ok(journal.header.parts()),
-                Err(Setback::TooLarge(error)) if size > SMALLEST_PART => {
+                Err(UploadFailure::TooLarge(error)) if size > SMALLEST_PART => {
                     let smaller = (size.min(journal.header.length) / 2).max(SMALLEST_PART);
                     if part_size(journal.header.length, smaller) != Some(smaller) {
                         return Err(self.give_up(&journal, error).await);
@@ -458,7 +470,7 @@ impl Delivery<'_> {
                     );
                     journal = self.begin_anew(journal, smaller, 0).await?;
                 }
-                Err(Setback::LeftOver) if fresh_starts < FRESH_STARTS => {
+                Err(UploadFailure::LeftOver) if fresh_starts < FRESH_STARTS => {
                     tracing::warn!(
                         "something of an earlier model {} is still stored: beginning anew",
                         self.id()
@@ -466,18 +478,18 @@ impl Delivery<'_> {
                     journal = self.begin_anew(journal, size, fresh_starts).await?;
                     fresh_starts += 1;
                 }
-                Err(Setback::LeftOver) => {
+                Err(UploadFailure::LeftOver) => {
                     let error = ClientError::LeftOver(self.id().clone());
                     return Err(self.give_up(&journal, error).await);
                 }
-                Err(Setback::Overtaken) => {
+                Err(UploadFailure::Overtaken) => {
                     return Err(self.nothing_left(ClientError::Overtaken(self.id().clone())));
                 }
-                Err(Setback::Lost) => {
+                Err(UploadFailure::Lost) => {
                     return Err(self.nothing_left(ClientError::Lost(self.id().clone())));
                 }
-                Err(Setback::NotMade(error)) => return Err(self.nothing_left(error)),
-                Err(Setback::TooLarge(error) | Setback::Stopped(error)) => {
+                Err(UploadFailure::NotMade(error)) => return Err(self.nothing_left(error)),
+                Err(UploadFailure::TooLarge(error) | UploadFailure::Stopped(error)) => {
                     return Err(self.conclude(&journal, error).await);
                 }
             }
@@ -492,7 +504,7 @@ impl Delivery<'_> {
         earlier: u32,
     ) -> Result<Journal, ClientError> {
         match self.remove(&journal, earlier).await {
-            Ok(_) => Ok(self.begin(Header { part_size, ..journal.header })),
+            Ok(_) => Ok(self.begin(JournalHeader { part_size, ..journal.header })),
             // A journal that is kept lets the next import remove it.
             Err(error) => Err(self.left_behind(&journal, error)),
         }
@@ -510,7 +522,7 @@ impl Delivery<'_> {
                     | ClientError::Licence(_)
             );
         if resumable && journal.is_durable() {
-            return self.unfinished(error, Left::Resumable(progress_of(journal)));
+            return self.unfinished(error, RemoteState::Resumable(progress_of(journal)));
         }
         self.give_up(journal, error).await
     }
@@ -525,7 +537,10 @@ impl Delivery<'_> {
         match removed {
             Ok(removed) => {
                 self.forget();
-                self.unfinished(cause, if removed { Left::Removed } else { Left::Nothing })
+                self.unfinished(
+                    cause,
+                    if removed { RemoteState::Removed } else { RemoteState::Nothing },
+                )
             }
             Err(error) => self.unfinished(cause, self.remains(journal, &error)),
         }
@@ -542,15 +557,15 @@ impl Delivery<'_> {
     }
 
     /// What is left when nothing could be removed.
-    fn remains(&self, journal: &Journal, error: &ClientError) -> Left {
+    fn remains(&self, journal: &Journal, error: &ClientError) -> RemoteState {
         if journal.is_durable() {
-            Left::Resumable(progress_of(journal))
+            RemoteState::Resumable(progress_of(journal))
         } else {
-            Left::Behind(error.to_string())
+            RemoteState::Behind(error.to_string())
         }
     }
 
-    fn unfinished(&self, cause: ClientError, left: Left) -> ClientError {
+    fn unfinished(&self, cause: ClientError, left: RemoteState) -> ClientError {
         let (cause, model_id) = (Box::new(cause), self.id().clone());
         ClientError::Unfinished { cause, model_id, left, replaced: self.replaced }
     }
@@ -558,30 +573,33 @@ impl Delivery<'_> {
     /// The end when nothing of ours is on the cluster.
     fn nothing_left(&self, error: ClientError) -> ClientError {
         self.forget();
-        if self.replaced { self.unfinished(error, Left::Nothing) } else { error }
+        if self.replaced { self.unfinished(error, RemoteState::Nothing) } else { error }
     }
 
     /// Removes the half-made model, if what is there is the one that this import, or the journal's, has made. Returns whether it was.
     /// `earlier` removals have left something behind.
     async fn remove(&self, journal: &Journal, earlier: u32) -> Result<bool, ClientError> {
-        // Somebody waits for an error message; the upload's own patience is at its end already.
-        let patience = self.transaction.import.patience;
-        let patience = Patience { retries: patience.retries.min(4), ..patience };
+        // Somebody waits for an error message; the upload itself has used up its retries.
+        let policy = self.transaction.import.retry;
+        let policy = RetryPolicy { retries: policy.retries.min(4), ..policy };
         // A deletion finds what the index has refreshed, which it does every second (contract 6.3), or less often if someone set it so.
-        tokio::time::sleep(patience.refresh.saturating_mul(4_u32.saturating_pow(earlier))).await;
-        let model = persistently(patience, || self.client().model(self.id())).await?;
+        tokio::time::sleep(
+            self.transaction.import.refresh_interval.saturating_mul(4_u32.saturating_pow(earlier)),
+        )
+        .await;
+        let model = with_retries(policy, || self.client().model(self.id())).await?;
         if !model.is_some_and(|model| is_of(&model, journal)) {
             return Ok(false);
         }
-        persistently(patience, || self.client().delete(self.id())).await?;
+        with_retries(policy, || self.client().delete(self.id())).await?;
         Ok(true)
     }
 
     /// Deletes the model that is to be replaced.
     async fn clear(&self, seen: &StoredModel) -> Result<(), ClientError> {
-        let patience = self.transaction.import.patience;
+        let policy = self.transaction.import.retry;
         // Not what another import has put in its place since.
-        match persistently(patience, || self.client().model(self.id())).await? {
+        match with_retries(policy, || self.client().model(self.id())).await? {
             None => return Ok(()),
             Some(now) if now != *seen => return Err(ClientError::Overtaken(self.id().clone())),
             Some(_) => {}
@@ -594,21 +612,21 @@ impl Delivery<'_> {
                 }
                 error if stopped => {
                     let cause = Box::new(error);
-                    let left = Left::Stopped;
+                    let left = RemoteState::Stopped;
                     ClientError::Unfinished { cause, model_id, left, replaced: false }
                 }
                 error => error,
             }
         };
         // Deleted first, so that a model that pipelines use goes on serving them.
-        match persistently(patience, || self.client().delete(self.id())).await {
+        match with_retries(policy, || self.client().delete(self.id())).await {
             Err(ClientError::Refused { status: 409, reason, .. })
                 if reason.contains("deployed") => {}
             deleted => return deleted.map_err(|error| in_the_way(false, error)),
         }
-        let stopped = persistently(patience, || self.client().stop(self.id())).await;
+        let stopped = with_retries(policy, || self.client().stop(self.id())).await;
         stopped.map_err(|error| in_the_way(false, error))?;
-        let deleted = persistently(patience, || self.client().delete(self.id())).await;
+        let deleted = with_retries(policy, || self.client().delete(self.id())).await;
         deleted.map_err(|error| in_the_way(true, error))
     }
 }
@@ -624,21 +642,25 @@ fn is_of(model: &StoredModel, journal: &Journal) -> bool {
 }
 
 /// Sends a request that may be sent twice until it is answered for good.
-async fn persistently<T, F: Future<Output = Result<T, ClientError>>>(
-    patience: Patience,
+async fn with_retries<T, F: Future<Output = Result<T, ClientError>>>(
+    policy: RetryPolicy,
     mut request: impl FnMut() -> F,
 ) -> Result<T, ClientError> {
-    let mut tries = Tries::new(patience);
+    let mut attempts = Attempts::new(policy);
     loop {
         match request().await {
             Ok(answer) => return Ok(answer),
-            Err(error) => tries.wait_out(error).await?,
+            Err(error) => attempts.wait_out(error).await?,
         }
     }
 }
 
 /// Lets the import know its model again.
-fn name_import(configuration: &mut Map<String, Value>, header: &Header, fingerprint: Option<&str>) {
+fn name_import(
+    configuration: &mut Map<String, Value>,
+    header: &JournalHeader,
+    fingerprint: Option<&str>,
+) {
     let metadata = configuration.entry("metadata").or_insert_with(|| Map::new().into());
     if let Some(metadata) = metadata.as_object_mut() {
         metadata.insert(IMPORT_ID.to_owned(), header.import_id.as_str().into());

@@ -25,7 +25,7 @@ const BEGIN: &str = "begin-1";
 
 /// What goes up, and as what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Header {
+pub(super) struct JournalHeader {
     pub(super) model_id: String,
     /// The cluster's uuid.
     pub(super) cluster: String,
@@ -41,7 +41,7 @@ pub(super) struct Header {
     pub(super) part_size: usize,
 }
 
-impl Header {
+impl JournalHeader {
     /// SHA-256 of all that is stored: definition, vocabulary and configuration.
     pub(super) fn bundle_sha256(&self) -> String {
         let text = format!("{} {}", self.definition_sha256, self.companions_sha256);
@@ -85,7 +85,7 @@ pub(super) enum Item {
 /// The journal of one upload. Where it cannot be written, it lives in memory, and the upload cannot be resumed.
 #[derive(Debug)]
 pub(super) struct Journal {
-    pub(super) header: Header,
+    pub(super) header: JournalHeader,
     model: Mark,
     vocabulary: Mark,
     parts: Vec<Mark>,
@@ -96,7 +96,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    fn new(header: Header, file: Option<File>) -> Self {
+    fn new(header: JournalHeader, file: Option<File>) -> Self {
         let parts = vec![Mark::Untouched; header.parts()];
         let durable = file.is_some();
         let (model, vocabulary) = (Mark::Untouched, Mark::Untouched);
@@ -276,7 +276,7 @@ impl Claim {
     }
 
     /// Begins a new journal in place of any other; one in memory where that fails.
-    pub(super) fn begin(&self, header: Header) -> Journal {
+    pub(super) fn begin(&self, header: JournalHeader) -> Journal {
         match self.create(&header) {
             Ok(file) => Journal::new(header, Some(file)),
             Err(error) => {
@@ -288,7 +288,7 @@ impl Claim {
     }
 
     /// Whole or not at all, and on the disk before anything is sent.
-    fn create(&self, header: &Header) -> io::Result<File> {
+    fn create(&self, header: &JournalHeader) -> io::Result<File> {
         let folder = self.journal.parent().unwrap_or(Path::new(""));
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         let header = serde_json::to_string(header)?;
@@ -312,7 +312,7 @@ impl Claim {
         let mut lines = text.split_inclusive('\n');
         let first = lines.next()?;
         let header = content(first)?.strip_prefix(BEGIN)?;
-        let header: Header = serde_json::from_str(header).ok()?;
+        let header: JournalHeader = serde_json::from_str(header).ok()?;
         // Nothing about a definition that could not be.
         if header.length == 0 || header.part_size == 0 || header.parts() > super::upload::MOST_PARTS
         {
@@ -354,7 +354,7 @@ impl Drop for Claim {
 }
 
 /// A journal without a claim: in memory.
-pub(super) fn in_memory(header: Header) -> Journal {
+pub(super) fn in_memory(header: JournalHeader) -> Journal {
     Journal::new(header, None)
 }
 
@@ -370,8 +370,8 @@ pub(super) fn warn_unresumable(path: &Path, error: &io::Error) {
 mod tests {
     use super::*;
 
-    fn header(length: usize) -> Header {
-        Header {
+    fn header(length: usize) -> JournalHeader {
+        JournalHeader {
             model_id: "m".into(),
             cluster: "c".into(),
             import_id: "i".into(),
@@ -450,7 +450,8 @@ mod tests {
             fs::write(&claim.journal, nonsense).unwrap();
             assert!(claim.resume().is_none(), "{nonsense:?}");
         }
-        let endless = serde_json::to_string(&Header { length: usize::MAX, ..header(1) }).unwrap();
+        let endless =
+            serde_json::to_string(&JournalHeader { length: usize::MAX, ..header(1) }).unwrap();
         fs::write(&claim.journal, line(&format!("{BEGIN} {endless}"))).unwrap();
         assert!(claim.resume().is_none());
     }

@@ -103,7 +103,7 @@ pub struct Node {
 
 /// One entry of `trained_model_stats`: a model, with one of its deployments if it has any.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct StatsEntry {
     pub(super) model_id: String,
     pub(super) size_bytes: Option<u64>,
     pub(super) pipelines: Option<u64>,
@@ -114,7 +114,7 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-impl Entry {
+impl StatsEntry {
     /// Reads what is there; releases differ in what they tell.
     pub(super) fn read(entry: &Value) -> Self {
         let model_id = text(&entry["model_id"]).unwrap_or_default();
@@ -215,7 +215,7 @@ mod tests {
             "reason": "", "allocation_status": {"allocation_count": 1, "target_allocation_count": 3},
             "nodes": [{"node": {"n1": {"name": "one"}}, "routing_state": {"routing_state": "started"}},
                 {"node": {"n2": {}}, "routing_state": {"routing_state": "failed", "reason": "no"}}]}});
-        let entry = Entry::read(&newest);
+        let entry = StatsEntry::read(&newest);
         assert_eq!((entry.size_bytes, entry.pipelines), (Some(7), Some(1)));
         let deployment = entry.deployment.unwrap();
         assert_eq!(deployment.deployment_id, "d");
@@ -225,12 +225,12 @@ mod tests {
 
         let oldest = json!({"model_id": "m", "deployment_stats": {"state": "started",
             "number_of_allocations": 2, "nodes": [{"routing_state": {"routing_state": "started"}}]}});
-        let deployment = Entry::read(&oldest).deployment.unwrap();
+        let deployment = StatsEntry::read(&oldest).deployment.unwrap();
         assert_eq!(deployment.deployment_id, "m");
         assert_eq!((deployment.allocations, deployment.target_allocations), (1, 2));
 
         let odd = json!({"model_id": 3, "deployment_stats": {"state": 1, "nodes": {"a": 2}}});
-        assert_eq!(Entry::read(&odd).deployment.unwrap().state, State::Unknown);
-        assert!(Entry::read(&json!("none")).deployment.is_none());
+        assert_eq!(StatsEntry::read(&odd).deployment.unwrap().state, State::Unknown);
+        assert!(StatsEntry::read(&json!("none")).deployment.is_none());
     }
 }

@@ -2,19 +2,21 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use super::attempts::{Attempts, already_exists, is_pushback};
 use super::journal::{Item, Journal, Mark};
 use super::payload::Part;
-use super::retry::{Tries, Window, already_exists, is_pushback};
-use super::{Client, ClientError, Interruption, Patience};
+use super::window::Window;
+use super::{Client, ClientError, Interruption};
 use crate::bundle::Bundle;
 use crate::progress::{Progress, Stage};
+use crate::retry::RetryPolicy;
 use crate::timings::stage;
 
 /// The most parts that the server takes (contract 4.1).
@@ -35,7 +37,7 @@ pub(super) fn part_size(length: usize, wanted: usize) -> Option<usize> {
 
 /// Why an upload ends before its end.
 #[derive(Debug)]
-pub(super) enum Setback {
+pub(super) enum UploadFailure {
     /// A part is larger than the server, or a proxy before it, takes.
     TooLarge(ClientError),
     /// Something is stored that was never sent: it was left over from an earlier model of this id (contract 6.3).
@@ -58,23 +60,24 @@ pub(super) struct Upload<'a> {
     /// The vocabulary's request, compressed.
     pub(super) vocabulary: &'a Bytes,
     pub(super) concurrency: usize,
-    pub(super) patience: Patience,
+    pub(super) retry: RetryPolicy,
+    pub(super) refresh_interval: Duration,
     pub(super) interruption: &'a Interruption,
     pub(super) progress: Progress,
 }
 
 /// A part's request that has been answered.
-struct Flown {
+struct PartResponse {
     part: usize,
     /// The how manieth request it was.
     request: u64,
-    tries: Tries,
+    attempts: Attempts,
     answer: Result<(), ClientError>,
 }
 
 impl Upload<'_> {
     /// Stores what the journal does not know to be stored. Afterwards the server has said that the definition is whole.
-    pub(super) async fn run(&self, journal: &mut Journal) -> Result<(), Setback> {
+    pub(super) async fn run(&self, journal: &mut Journal) -> Result<(), UploadFailure> {
         self.create(journal).instrument(stage("creating")).await?;
         self.store_vocabulary(journal).instrument(stage("storing the vocabulary")).await?;
         let length = self.bundle.definition.bytes.len();
@@ -89,8 +92,8 @@ impl Upload<'_> {
         let last = missing.pop_if(|part| *part == last);
         self.store_parts(missing, journal, &bar).await?;
         // Parts name the model by its id alone: had it been replaced meanwhile, ours would be in someone else's.
-        if !self.is_ours(journal).await.map_err(Setback::Stopped)? {
-            return Err(Setback::Lost);
+        if !self.is_ours(journal).await.map_err(UploadFailure::Stopped)? {
+            return Err(UploadFailure::Lost);
         }
         self.store_parts(last.into_iter().collect(), journal, &bar).await?;
         journal.sync();
@@ -105,12 +108,12 @@ impl Upload<'_> {
         at(part)..at(part.saturating_add(1))
     }
 
-    async fn create(&self, journal: &mut Journal) -> Result<(), Setback> {
+    async fn create(&self, journal: &mut Journal) -> Result<(), UploadFailure> {
         if journal.mark(Item::Model) == Mark::Stored {
             return Ok(());
         }
         let sent_before = journal.mark(Item::Model) == Mark::Tried;
-        let mut tries = Tries::new(self.patience).sent_before(sent_before);
+        let mut attempts = Attempts::new(self.retry).sent_before(sent_before);
         journal.tried(Item::Model);
         loop {
             let interrupted = self.interruption.is_requested();
@@ -121,30 +124,33 @@ impl Upload<'_> {
                     Ok(()) => break,
                     // An earlier try may have made it; whose it is, its metadata say.
                     Err(error) if already_exists(&error) => {
-                        if self.is_ours(journal).await.map_err(Setback::Stopped)? {
+                        if self.is_ours(journal).await.map_err(UploadFailure::Stopped)? {
                             break;
                         }
-                        return Err(Setback::Overtaken);
+                        return Err(UploadFailure::Overtaken);
                     }
-                    Err(error) => tries.wait(error, self.interruption).await,
+                    Err(error) => attempts.wait(error, self.interruption).await,
                 }
             };
             if let Err(error) = failure {
-                let setback =
-                    if tries.may_have_succeeded() { Setback::Stopped } else { Setback::NotMade };
-                return Err(setback(error));
+                let failure = if attempts.may_have_succeeded() {
+                    UploadFailure::Stopped
+                } else {
+                    UploadFailure::NotMade
+                };
+                return Err(failure(error));
             }
         }
         journal.acknowledged(Item::Model);
         Ok(())
     }
 
-    async fn store_vocabulary(&self, journal: &mut Journal) -> Result<(), Setback> {
+    async fn store_vocabulary(&self, journal: &mut Journal) -> Result<(), UploadFailure> {
         let mark = journal.mark(Item::Vocabulary);
         if mark == Mark::Stored {
             return Ok(());
         }
-        let mut tries = Tries::new(self.patience).sent_before(mark == Mark::Tried);
+        let mut attempts = Attempts::new(self.retry).sent_before(mark == Mark::Tried);
         journal.tried(Item::Vocabulary);
         loop {
             self.check_interruption()?;
@@ -152,13 +158,13 @@ impl Upload<'_> {
             match self.client.put_vocabulary(id, self.vocabulary.clone()).await {
                 Ok(()) => break,
                 Err(error) if already_exists(&error) => {
-                    if tries.may_have_succeeded() {
+                    if attempts.may_have_succeeded() {
                         break;
                     }
-                    return Err(Setback::LeftOver);
+                    return Err(UploadFailure::LeftOver);
                 }
-                Err(error) if is_gone(&error) => return Err(Setback::Lost),
-                Err(error) => self.wait(&mut tries, error).await?,
+                Err(error) if is_gone(&error) => return Err(UploadFailure::Lost),
+                Err(error) => self.wait(&mut attempts, error).await?,
             }
         }
         journal.acknowledged(Item::Vocabulary);
@@ -171,56 +177,56 @@ impl Upload<'_> {
         parts: Vec<usize>,
         journal: &mut Journal,
         stage: &Stage,
-    ) -> Result<(), Setback> {
+    ) -> Result<(), UploadFailure> {
         let mut window = Window::new(self.concurrency);
         let mut interruption = self.interruption.clone();
         let mut fresh = VecDeque::from(parts);
         // Parts whose request failed, and when they are sent again. Each keeps its place in the window, so that a cluster that is away
         // is not asked by one part after the other.
-        let mut waiting: Vec<(Instant, usize, Tries)> = Vec::new();
-        let mut flying = JoinSet::new();
+        let mut waiting: Vec<(Instant, usize, Attempts)> = Vec::new();
+        let mut in_flight = JoinSet::new();
         let mut requests = 0;
-        let mut end: Option<Setback> = None;
+        let mut end: Option<UploadFailure> = None;
         loop {
-            while end.is_none() && flying.len() < window.width() {
+            while end.is_none() && in_flight.len() < window.width() {
                 let now = Instant::now();
                 let due = waiting.iter().position(|(due, ..)| *due <= now);
-                let (part, tries) = if let Some(due) = due {
-                    let (_, part, tries) = waiting.swap_remove(due);
-                    (part, tries)
-                } else if flying.len() + waiting.len() < window.width()
+                let (part, attempts) = if let Some(due) = due {
+                    let (_, part, attempts) = waiting.swap_remove(due);
+                    (part, attempts)
+                } else if in_flight.len() + waiting.len() < window.width()
                     && let Some(part) = fresh.pop_front()
                 {
                     let mark = journal.mark(Item::Part(part));
-                    (part, Tries::new(self.patience).sent_before(mark == Mark::Tried))
+                    (part, Attempts::new(self.retry).sent_before(mark == Mark::Tried))
                 } else {
                     break;
                 };
                 journal.tried(Item::Part(part));
-                flying.spawn(self.fly(journal, part, requests, tries));
+                in_flight.spawn(self.send_part(journal, part, requests, attempts));
                 requests += 1;
             }
-            if flying.is_empty() && (end.is_some() || (fresh.is_empty() && waiting.is_empty())) {
+            if in_flight.is_empty() && (end.is_some() || (fresh.is_empty() && waiting.is_empty())) {
                 return end.map_or(Ok(()), Err);
             }
-            let room = end.is_none() && flying.len() < window.width();
+            let room = end.is_none() && in_flight.len() < window.width();
             let due = waiting.iter().map(|(due, ..)| *due).min().filter(|_| room);
             tokio::select! {
-                Some(landed) = flying.join_next() => match landed {
-                    Ok(flown) => {
-                        let (part, request) = (flown.part, flown.request);
-                        if flown.answer.as_ref().is_err_and(is_pushback) {
+                Some(finished) = in_flight.join_next() => match finished {
+                    Ok(response) => {
+                        let (part, request) = (response.part, response.request);
+                        if response.answer.as_ref().is_err_and(is_pushback) {
                             window.pushed_back(request, requests);
                         }
-                        match judge(flown) {
-                            Verdict::Stored => {
+                        match classify(response) {
+                            PartResult::Stored => {
                                 window.succeeded();
                                 journal.acknowledged(Item::Part(part));
                                 stage.advance(self.range(journal, part).len() as u64);
                             }
-                            Verdict::Again(at, tries) => waiting.push((at, part, tries)),
-                            Verdict::End(setback) => {
-                                end.get_or_insert(setback);
+                            PartResult::Retry(at, attempts) => waiting.push((at, part, attempts)),
+                            PartResult::Failed(failure) => {
+                                end.get_or_insert(failure);
                             }
                         }
                     }
@@ -230,103 +236,103 @@ impl Upload<'_> {
                 },
                 () = sleep_until(due), if due.is_some() => {}
                 () = interruption.requested(), if end.is_none() => {
-                    end = Some(Setback::Stopped(ClientError::Interrupted));
+                    end = Some(UploadFailure::Stopped(ClientError::Interrupted));
                 }
             }
         }
     }
 
     /// One try of one part.
-    fn fly(
+    fn send_part(
         &self,
         journal: &Journal,
         part: usize,
         request: u64,
-        tries: Tries,
-    ) -> impl Future<Output = Flown> + Send + 'static {
+        attempts: Attempts,
+    ) -> impl Future<Output = PartResponse> + Send + 'static {
         let (client, id) = (self.client.clone(), self.bundle.model_id.clone());
         let range = self.range(journal, part);
         let body = Part::new(&self.bundle.definition.bytes, range, journal.header.parts());
         async move {
             let answer = client.put_part(&id, part, body).await;
-            Flown { part, request, tries, answer }
+            PartResponse { part, request, attempts, answer }
         }
     }
 
     /// Whether the cluster's model is the one that this import has made.
     async fn is_ours(&self, journal: &Journal) -> Result<bool, ClientError> {
-        let mut tries = Tries::new(self.patience);
+        let mut attempts = Attempts::new(self.retry);
         loop {
             match self.client.model(&self.bundle.model_id).await {
                 Ok(model) => {
                     let import_id = model.and_then(|model| model.import_id);
                     return Ok(import_id.as_ref() == Some(&journal.header.import_id));
                 }
-                Err(error) => tries.wait(error, self.interruption).await?,
+                Err(error) => attempts.wait(error, self.interruption).await?,
             }
         }
     }
 
     /// Asks whether the definition is whole. Were the refresh that the last part causes to fail, the parts would be visible a little
     /// later.
-    async fn confirm(&self) -> Result<(), Setback> {
+    async fn confirm(&self) -> Result<(), UploadFailure> {
         const LOOKS: u32 = 3;
         let id = &self.bundle.model_id;
-        let mut tries = Tries::new(self.patience);
+        let mut attempts = Attempts::new(self.retry);
         let mut looks = 0;
         loop {
             match self.client.is_whole(id).await {
                 Ok(Some(false)) => {
                     looks += 1;
                     if looks == LOOKS {
-                        return Err(Setback::Stopped(ClientError::Incomplete(id.clone())));
+                        return Err(UploadFailure::Stopped(ClientError::Incomplete(id.clone())));
                     }
-                    tokio::time::sleep(self.patience.refresh).await;
+                    tokio::time::sleep(self.refresh_interval).await;
                 }
                 Ok(Some(true) | None) => return Ok(()),
-                Err(error) if is_gone(&error) => return Err(Setback::Lost),
-                Err(error) => self.wait(&mut tries, error).await?,
+                Err(error) if is_gone(&error) => return Err(UploadFailure::Lost),
+                Err(error) => self.wait(&mut attempts, error).await?,
             }
         }
     }
 
-    fn check_interruption(&self) -> Result<(), Setback> {
+    fn check_interruption(&self) -> Result<(), UploadFailure> {
         if self.interruption.is_requested() {
-            return Err(Setback::Stopped(ClientError::Interrupted));
+            return Err(UploadFailure::Stopped(ClientError::Interrupted));
         }
         Ok(())
     }
 
-    async fn wait(&self, tries: &mut Tries, error: ClientError) -> Result<(), Setback> {
-        tries.wait(error, self.interruption).await.map_err(Setback::Stopped)
+    async fn wait(&self, attempts: &mut Attempts, error: ClientError) -> Result<(), UploadFailure> {
+        attempts.wait(error, self.interruption).await.map_err(UploadFailure::Stopped)
     }
 }
 
 /// What an answered request comes to.
-enum Verdict {
+enum PartResult {
     Stored,
-    Again(Instant, Tries),
-    End(Setback),
+    Retry(Instant, Attempts),
+    Failed(UploadFailure),
 }
 
-fn judge(flown: Flown) -> Verdict {
-    let Flown { mut tries, answer, .. } = flown;
+fn classify(response: PartResponse) -> PartResult {
+    let PartResponse { mut attempts, answer, .. } = response;
     match answer {
-        Ok(()) => Verdict::Stored,
+        Ok(()) => PartResult::Stored,
         Err(error) if already_exists(&error) => {
-            if tries.may_have_succeeded() {
-                Verdict::Stored
+            if attempts.may_have_succeeded() {
+                PartResult::Stored
             } else {
-                Verdict::End(Setback::LeftOver)
+                PartResult::Failed(UploadFailure::LeftOver)
             }
         }
-        Err(error) if is_gone(&error) => Verdict::End(Setback::Lost),
+        Err(error) if is_gone(&error) => PartResult::Failed(UploadFailure::Lost),
         Err(error @ ClientError::Refused { status: 413, .. }) => {
-            Verdict::End(Setback::TooLarge(error))
+            PartResult::Failed(UploadFailure::TooLarge(error))
         }
-        Err(error) => match tries.next(error) {
-            Ok(wait) => Verdict::Again(Instant::now() + wait, tries),
-            Err(error) => Verdict::End(Setback::Stopped(error)),
+        Err(error) => match attempts.next(error) {
+            Ok(wait) => PartResult::Retry(Instant::now() + wait, attempts),
+            Err(error) => PartResult::Failed(UploadFailure::Stopped(error)),
         },
     }
 }

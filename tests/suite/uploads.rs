@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use rust_eland::bundle::{Bundle, Definition};
 use rust_eland::elasticsearch::{
-    Client, ClientError, Connection, Import, Interruption, Left, OnConflict, Outcome, Patience,
+    Client, ClientError, Connection, Import, Interruption, OnConflict, Outcome, RemoteState,
 };
 use rust_eland::mapped_file::MappedFile;
 use rust_eland::progress::Progress;
+use rust_eland::retry::RetryPolicy;
 use rust_eland::tokenizer::Vocabulary;
 use rust_eland::version::{Target, Version};
 use serde_json::{Value, json};
@@ -75,15 +76,15 @@ fn sha256(bytes: &[u8]) -> String {
 /// An import whose waits are short, since nothing but the stand-in is waited for.
 fn import(state: &Path) -> Import {
     let milliseconds = Duration::from_millis;
+    let mut retry = RetryPolicy::default();
+    retry.retries = 8;
+    retry.timeout = Duration::from_secs(60);
+    retry.first_wait = milliseconds(1);
+    retry.longest_wait = milliseconds(4);
     Import {
         part_size: PART,
-        patience: Patience {
-            retries: 8,
-            timeout: Duration::from_secs(60),
-            first_wait: milliseconds(1),
-            longest_wait: milliseconds(4),
-            refresh: milliseconds(12),
-        },
+        retry,
+        refresh_interval: milliseconds(12),
         state_folder: Some(state.to_owned()),
         ..Import::default()
     }
@@ -218,14 +219,15 @@ async fn faulted(seed: u64, standin: &StandIn, tally: &Tally) {
             tally.whole.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        Err(ClientError::Unfinished { left: Left::Resumable(_), .. }) => {
+        Err(ClientError::Unfinished { left: RemoteState::Resumable(_), .. }) => {
             assert_eq!(journals(state.path()).len(), 1, "seed {seed}: {outcome:?}");
             tally.resumed.fetch_add(1, Ordering::Relaxed);
         }
         Err(error) => {
             assert!(!is_there(), "seed {seed} leaves an orphan: {error}");
             assert!(journals(state.path()).is_empty(), "seed {seed}: {error}");
-            let removed = matches!(error, ClientError::Unfinished { left: Left::Removed, .. });
+            let removed =
+                matches!(error, ClientError::Unfinished { left: RemoteState::Removed, .. });
             let count = if removed { &tally.removed } else { &tally.nothing };
             count.fetch_add(1, Ordering::Relaxed);
         }

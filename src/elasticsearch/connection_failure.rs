@@ -9,7 +9,7 @@ use super::tls::NotPinned;
 
 /// Why there is no answer. Its display form is what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum ConnectionFailure {
     /// The host's name is not known.
     Resolve,
     /// Nothing listens at the port.
@@ -48,7 +48,7 @@ pub enum Failure {
     Other,
 }
 
-impl Failure {
+impl ConnectionFailure {
     /// Tells what kind of failure it is.
     pub(super) fn of(error: &reqwest::Error) -> Self {
         if error.is_dns() {
@@ -129,7 +129,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ConnectionFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Resolve => "Nobody knows a host of this name: is it written right?",
@@ -233,7 +233,7 @@ mod tests {
                 reqwest::Client::builder().no_proxy().read_timeout(Duration::from_millis(20));
             client.build().unwrap().get(url).send().await.unwrap_err()
         });
-        assert_eq!(Failure::of(&error), Failure::TimedOut);
+        assert_eq!(ConnectionFailure::of(&error), ConnectionFailure::TimedOut);
         assert!(causes(&error).contains("timed out"), "{}", causes(&error));
     }
 }
