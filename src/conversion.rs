@@ -1,255 +1,42 @@
 //! A model's files, read and joined: the network under its task, the tokenizer, and what is sent of them.
 
-mod agree;
+mod configuration;
 mod description;
+mod error;
+mod options;
+mod peak_memory;
 mod plan;
+mod quantization_report;
 mod verify;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
-use crate::config::{SentenceTransformers, Usage};
-use crate::models::{AttentionForm, ConfigError, Inputs, Model, SpecialTokens};
-use crate::progress::Progress;
+use crate::checkpoint::{Checkpoint, WeightFiles};
+use crate::config::SentenceTransformers;
+use crate::models::{AttentionForm, Inputs, Model};
 use crate::segmented_bytes::SegmentedBytes;
-use crate::source::{ModelFiles, Origin, SourceError};
-use crate::tasks::{Embedder, EmbedderError, Facts, Task};
+use crate::source::ModelFiles;
+use crate::special_tokens::SpecialTokens;
+use crate::tasks::{Embedder, GraphOutput, Task};
 use crate::timings::stage;
-use crate::tokenizer::{Tokenizer, TokenizerError};
-use crate::torchscript::operations::{self, Refused};
-use crate::torchscript::{Module, OneThread, Quantized, TorchError};
+use crate::tokenizer::Tokenizer;
+use crate::torchscript::{Module, OneThread, Quantized, TorchError, operations};
 use crate::version::{Target, Version};
-pub use agree::{Quantization, Quantize};
+pub use configuration::SIMILARITY;
+use configuration::dense_vector_similarity;
 pub use description::check_architecture;
 use description::{Description, Limit, Loaded, OpenModule, as_wrong_task, refuse_adapter};
+pub use error::ConversionError;
+pub use options::Options;
+pub use peak_memory::PeakMemory;
 pub use plan::{
     Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedTokenizer, PlannedUsage,
     PlannedWeights, WeightsSeen,
 };
-
-/// Why a model cannot be converted.
-#[derive(Debug, thiserror::Error)]
-pub enum ConversionError {
-    /// A file cannot be had.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The tokenizer cannot be used.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// `config.json` describes no model that can be built.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The weights cannot be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// A sentence-transformers module cannot be built.
-    #[error(transparent)]
-    Embedder(#[from] EmbedderError),
-    /// libtorch failed.
-    #[error(transparent)]
-    Torch(#[from] TorchError),
-    /// Nobody knows the architecture.
-    #[error("the model_type {found} in config.json is not one that can be served; supported: {}", .known.join(", "))]
-    ModelType {
-        /// What config.json says.
-        found: String,
-        /// What can be built.
-        known: Vec<&'static str>,
-    },
-    /// The architecture is code of the repository's own.
-    #[error(
-        "this model runs code of its repository ({class}, auto_map in config.json), which is never run here: it would need \
-         the architecture {found} built in; built in are {}", .known.join(", ")
-    )]
-    OwnCode {
-        /// `model_type` in config.json.
-        found: String,
-        /// The repository's class.
-        class: String,
-        /// What can be built.
-        known: Vec<&'static str>,
-    },
-    /// LoRA and its like.
-    #[error(
-        "{folder} holds an adapter (LoRA or another of PEFT's) and no whole model. Its base model is {}: import that, or merge \
-         the two (merge_and_unload in PEFT), save the result and give its folder",
-        .base.as_deref().unwrap_or("not named in adapter_config.json")
-    )]
-    Adapter {
-        /// The folder.
-        folder: std::path::PathBuf,
-        /// What it adapts.
-        base: Option<String>,
-    },
-    /// The architecture is known, and known not to be servable.
-    #[error(
-        "the model_type {0} in config.json cannot be served: {1}. Take a model of another architecture"
-    )]
-    Unservable(String, &'static str),
-    /// The files do not say what the model is for.
-    #[error("cannot tell from config.json what the model is for: give --task-type; it can serve {}", names(.can))]
-    NoTask {
-        /// The tasks for which the checkpoint has all weights.
-        can: Vec<Task>,
-    },
-    /// The checkpoint has no weights or labels for the task.
-    #[error("this model cannot serve {task}: {reason}\nIt can serve {}", names(.can))]
-    WrongTask {
-        /// The task asked for.
-        task: Task,
-        /// Why not.
-        reason: String,
-        /// The tasks for which the checkpoint has all weights.
-        can: Vec<Task>,
-    },
-    /// A longer input than the model takes.
-    #[error(
-        "--max-model-input-length {asked} is more than the {positions} positions that the model has; give at most that"
-    )]
-    Length {
-        /// The option.
-        asked: u32,
-        /// What the position table holds.
-        positions: u32,
-    },
-    /// There are no prompts to take.
-    #[error(
-        "--prompts: config_sentence_transformers.json declares no prompt for queries or documents{}. Leave it out, or give \
-         --search-prefix and --ingest-prefix", others(.has)
-    )]
-    NoPrompts {
-        /// The names of other prompts.
-        has: Vec<String>,
-    },
-    /// The release that the model is made for lacks something that it needs.
-    #[error(
-        "Elasticsearch {target} cannot serve this model, which needs {needed} for {what}: make it for {needed} or later"
-    )]
-    Target {
-        /// What `--target-version` says.
-        target: Target,
-        /// What the model needs.
-        needed: Version,
-        /// What came with that version.
-        what: String,
-    },
-    /// Elasticsearch would not serve the graph.
-    #[error("Elasticsearch would refuse this model: {0}")]
-    Refused(#[from] Refused),
-    /// There is nothing to quantize.
-    #[error("the model has no linear layer that could be quantized; leave out --quantize")]
-    NothingToQuantize,
-    /// The quantized model is too far from the float one.
-    #[error(
-        "the quantized model agrees too little with the float one: {report}; --quantize-min-agreement asks for {least}. Leave out \
-         --quantize, or lower what is asked for"
-    )]
-    Agreement {
-        /// How far they agree.
-        report: Quantization,
-        /// The least that was asked for.
-        least: f64,
-    },
-    /// The model computes nothing.
-    #[error(
-        "the model gives no number (NaN) for a text of {tokens} tokens: its weights are damaged; fetch them again. --no-verify imports \
-         it all the same"
-    )]
-    NotANumber {
-        /// Length of the input.
-        tokens: i64,
-    },
-    /// The archive is not what was traced.
-    #[error(
-        "the saved archive does not compute what the model does: at {tokens} tokens they differ by {difference:e}, and {allowed:e} is \
-         allowed. Please report it; --no-verify imports the model all the same"
-    )]
-    Verification {
-        /// Length of the input.
-        tokens: i64,
-        /// The largest difference.
-        difference: f64,
-        /// What is allowed.
-        allowed: f64,
-    },
-}
-
-fn names(tasks: &[Task]) -> String {
-    if tasks.is_empty() {
-        return "no task: the folder holds no weights that any task could use".into();
-    }
-    tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ")
-}
-
-fn others(prompts: &[String]) -> String {
-    if prompts.is_empty() {
-        return String::new();
-    }
-    format!(", only for {}", prompts.join(", "))
-}
-
-/// The key of a configuration's metadata that says how embeddings are compared, in the words of `dense_vector` fields.
-pub const SIMILARITY: &str = "similarity";
-
-/// The similarity of a `dense_vector` field that does what sentence-transformers calls by a name. `dot_product` takes vectors of
-/// length 1 only.
-fn dense_vector_similarity(name: &str, is_normalized: bool) -> Option<&'static str> {
-    match name {
-        "cosine" => Some("cosine"),
-        "dot" | "dot_product" if is_normalized => Some("dot_product"),
-        "dot" | "dot_product" => Some("max_inner_product"),
-        "euclidean" => Some("l2_norm"),
-        _ => None,
-    }
-}
-
-/// What the user chooses.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// The task; guessed from the files where absent.
-    pub task: Option<Task>,
-    /// The longest input in tokens, instead of what the files say.
-    pub max_length: Option<u32>,
-    /// Put before every text at ingest.
-    pub ingest_prefix: Option<String>,
-    /// Put before every text at search.
-    pub search_prefix: Option<String>,
-    /// Put before texts what the model's own files declare, where no other prefix is given.
-    pub prompts: bool,
-    /// The Elasticsearch that it is for.
-    pub target: Target,
-    /// Where the files come from, if that is known.
-    pub origin: Option<Origin>,
-    /// Whether and how linear layers get 8-bit weights.
-    pub quantize: Option<Quantize>,
-    /// Do not compare the saved archive with the model.
-    pub no_verify: bool,
-    /// Where reading is shown, if anywhere.
-    pub progress: Option<Progress>,
-}
-
-impl Options {
-    /// Fills in the prefixes that are not given.
-    fn take_prompts(&mut self, usage: &Usage) -> Result<(), ConversionError> {
-        let (query, document) = (usage.query(), usage.document());
-        if query.is_none() && document.is_none() {
-            let declared = usage.prompts.iter().filter(|(_, prompt)| !prompt.is_empty());
-            let has = declared.map(|(name, _)| name.clone()).collect();
-            return Err(ConversionError::NoPrompts { has });
-        }
-        let prefixes = [(&mut self.search_prefix, query), (&mut self.ingest_prefix, document)];
-        for (prefix, prompt) in prefixes {
-            if prefix.is_none() {
-                *prefix = prompt.map(str::to_owned);
-            }
-        }
-        Ok(())
-    }
-}
+pub use quantization_report::{Quantization, Quantize};
 
 /// A model under a task, ready to be traced.
 pub struct Conversion {
@@ -269,7 +56,7 @@ pub struct Conversion {
 struct Network {
     task: Task,
     model: Box<dyn Model>,
-    embedder: Option<Embedder>,
+    output: GraphOutput,
     special: SpecialTokens,
     vocabulary: i64,
     attention: AttentionForm,
@@ -278,11 +65,7 @@ struct Network {
 impl Network {
     fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
         let inputs = Inputs::of_server(tensors, self.special, self.task.pair(), self.attention)?;
-        let output = self.model.forward(&inputs)?;
-        match &self.embedder {
-            Some(embedder) => embedder.forward(&output, &inputs),
-            None => self.task.output(&output, &inputs, self.vocabulary),
-        }
+        self.output.forward(&self.model.forward(&inputs)?, &inputs)
     }
 }
 
@@ -302,34 +85,6 @@ pub struct Saved {
     pub per_deployment_memory_bytes: u64,
     /// What quantizing did.
     pub quantization: Option<Quantization>,
-}
-
-/// Inputs to measure the memory of a pass with. It may be done on any thread, beside other things.
-pub struct PeakMemory {
-    longest: i64,
-    /// Each with its length.
-    inputs: Vec<(i64, Vec<Tensor>)>,
-}
-
-impl PeakMemory {
-    /// Peak of live bytes in one pass of a module over an input of the greatest length, weights not counted.
-    ///
-    /// # Errors
-    /// libtorch's own.
-    pub fn measure(&self, module: &Module) -> Result<u64, TorchError> {
-        let _one = OneThread::begin();
-        let peaks = self.inputs.iter().map(|(tokens, inputs)| Ok((*tokens, module.peak(inputs)?)));
-        let peaks = peaks.collect::<Result<Vec<_>, TorchError>>()?;
-        let [first, second, third] = peaks[..] else {
-            return Ok(peaks.first().map_or(0, |(_, bytes)| *bytes));
-        };
-        // The parabola through three equidistant points.
-        let at = [first.1 as f64, second.1 as f64, third.1 as f64];
-        let steps = (self.longest - first.0) as f64 / (second.0 - first.0) as f64;
-        let curvature = at[2] - 2. * at[1] + at[0];
-        let bytes = at[0] + steps * (at[1] - at[0]) + steps * (steps - 1.) / 2. * curvature;
-        Ok(bytes.max(at[2]) as u64)
-    }
 }
 
 impl Conversion {
@@ -423,15 +178,19 @@ impl Conversion {
             }
         }
         let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?;
+        let vocabulary = i64::try_from(tokenizer.vocabulary.vocabulary.len()).unwrap_or(i64::MAX);
+        let output = match embedder {
+            Some(embedder) => GraphOutput::Embedding(embedder),
+            None => GraphOutput::of_task(task, vocabulary),
+        };
         Ok(Self {
             task,
             network: Network {
                 task,
                 model: loaded.model,
-                embedder,
+                output,
                 special: tokenizer.special,
-                vocabulary: i64::try_from(tokenizer.vocabulary.vocabulary.len())
-                    .unwrap_or(i64::MAX),
+                vocabulary,
                 attention: if options.target.has(Version::FUSED_ATTENTION) {
                     AttentionForm::Fused
                 } else {
@@ -574,22 +333,6 @@ impl Conversion {
         Ok(Saved { per_deployment_memory_bytes, quantization })
     }
 
-    /// What is needed to measure the bytes that are live at the peak of a pass over one row of the greatest length.
-    ///
-    /// Up to 1,024 tokens it is measured. A pass over 8,192 would take minutes and, without fused attention, many gigabytes; what is
-    /// live is a sum of tensors whose sizes grow with the length or its square, so three shorter lengths tell it. They lie above the
-    /// length at which attention outgrows the feed-forward (256 in models of the usual proportions), where the sum becomes another.
-    ///
-    /// # Errors
-    /// libtorch's own.
-    pub fn peak_memory(&self) -> Result<PeakMemory, TorchError> {
-        const LENGTHS: [i64; 3] = [512, 768, 1024];
-        let longest = i64::from(self.limit.tokens);
-        let lengths = if longest <= LENGTHS[2] { vec![longest] } else { LENGTHS.to_vec() };
-        let inputs = lengths.into_iter().map(|tokens| Ok((tokens, self.example(tokens)?)));
-        Ok(PeakMemory { longest, inputs: inputs.collect::<Result<_, TorchError>>()? })
-    }
-
     /// Inputs of one row without padding.
     fn example(&self, tokens: i64) -> Result<Vec<Tensor>, TorchError> {
         let separator = self.tokenizer.special.separator;
@@ -606,55 +349,5 @@ impl Conversion {
         let mut tensors = vec![ids.shallow_clone(), mask, ids.f_zeros_like()?, positions];
         tensors.truncate(self.tokenizer.kind.inputs());
         Ok(tensors)
-    }
-
-    /// The body of the request that creates the model. `title` names it in the description.
-    #[must_use]
-    pub fn configuration(
-        &self,
-        title: &str,
-        saved: &Saved,
-        per_allocation_memory_bytes: u64,
-    ) -> Map<String, Value> {
-        let facts = Facts {
-            tokenizer: self.tokenizer.kind.name(),
-            tokenization: &self.tokenizer.settings,
-            max_sequence_length: self.limit.tokens,
-            labels: &self.labels,
-            embedding_size: self.network.embedder.as_ref().map(Embedder::size),
-        };
-        let mut configuration = Map::new();
-        let mut set = |name: &str, value| configuration.insert(name.to_owned(), value);
-        set("description", format!("Model {title} for task type '{}'", self.task).into());
-        set("model_type", "pytorch".into());
-        set("inference_config", self.task.inference_config(&facts));
-        set("input", json!({ "field_names": ["text_field"] }));
-        let mut metadata = json!({
-            "per_deployment_memory_bytes": saved.per_deployment_memory_bytes,
-            "per_allocation_memory_bytes": per_allocation_memory_bytes,
-        });
-        if let Some(origin) = &self.options.origin {
-            metadata["hub_model_id"] = origin.model_id.as_str().into();
-            metadata["hub_commit"] = origin.commit.as_str().into();
-        }
-        if let Some(similarity) = self.similarity {
-            metadata[SIMILARITY] = similarity.into();
-        }
-        if let Some(quantization) = &saved.quantization {
-            metadata["quantization"] = json!(quantization);
-        }
-        if self.options.quantize.is_some() {
-            set("platform_architecture", agree::platform_architecture().into());
-        }
-        set("metadata", metadata);
-        let prefixes: Map<String, Value> =
-            [("ingest", &self.options.ingest_prefix), ("search", &self.options.search_prefix)]
-                .into_iter()
-                .filter_map(|(key, prefix)| Some((key.to_owned(), prefix.clone()?.into())))
-                .collect();
-        if !prefixes.is_empty() {
-            set("prefix_strings", prefixes.into());
-        }
-        configuration
     }
 }

@@ -105,6 +105,7 @@ pub mod secrets;
 #[doc(hidden)]
 pub mod segmented_bytes;
 pub mod source;
+mod special_tokens;
 pub mod tasks;
 #[doc(hidden)]
 pub mod timings;

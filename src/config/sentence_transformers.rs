@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::source::{ModelFiles, SourceError};
+use crate::source::{ModelFiles, SENTENCE_TRANSFORMERS_CONFIG, SourceError};
 
 /// How a model turns tokens into one embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,7 +127,9 @@ impl Usage {
     /// # Errors
     /// When it is not valid.
     pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
-        let Some(raw) = files.json::<RawUsage>(USAGE)? else { return Ok(Self::default()) };
+        let Some(raw) = files.json::<RawUsage>(SENTENCE_TRANSFORMERS_CONFIG)? else {
+            return Ok(Self::default());
+        };
         let prompts = raw.prompts.unwrap_or_default();
         Ok(Self {
             prompts: prompts.into_iter().filter_map(|(name, text)| Some((name, text?))).collect(),
@@ -154,9 +156,6 @@ impl Usage {
         found.map(String::as_str).filter(|prompt| !prompt.is_empty())
     }
 }
-
-/// The name of its file.
-pub const USAGE: &str = "config_sentence_transformers.json";
 
 fn yes() -> bool {
     true

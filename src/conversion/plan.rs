@@ -254,7 +254,7 @@ impl Plan {
         self.max_length_reason = Some(conversion.limit.by);
         self.minimum_version = Some(conversion.minimum_version());
         self.warnings.extend(conversion.notes().iter().cloned());
-        if let Some(embedder) = &conversion.network.embedder {
+        if let Some(embedder) = conversion.network.output.embedder() {
             self.embedding = Some(PlannedEmbedding {
                 size: embedder.size().try_into().unwrap_or_default(),
                 pooling: embedder.steps(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
+use super::encoder::{FeedForward, Names, PostAttention};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{
     Activation, ActivationLayer, Heads, LayerNorm, Linear, attend, embedding, token_type_embedding,
@@ -472,29 +473,21 @@ impl Relative {
 /// `DebertaV2Layer`.
 struct Layer {
     attention: DisentangledAttention,
-    attention_output: Linear,
-    attention_norm: LayerNorm,
-    intermediate: Linear,
-    activation: ActivationLayer,
-    output: Linear,
-    norm: LayerNorm,
+    rest: PostAttention,
 }
 
 impl Layer {
     fn load(weights: &Weights<'_>, config: &DebertaV2Config, relative: Option<&Relative>) -> Self {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let attention = weights.sub("attention");
+        let names = Names::BERT;
+        let sizes = FeedForward {
+            hidden: config.hidden_size,
+            intermediate: config.intermediate_size,
+            activation: config.hidden_act,
+            epsilon: config.layer_norm_eps,
+        };
         Self {
-            attention: DisentangledAttention::load(&attention.sub("self"), config, relative),
-            attention_output: Linear::load(&attention.sub("output.dense"), hidden, hidden),
-            attention_norm: config.norm(&attention.sub("output")),
-            intermediate: Linear::load(&weights.sub("intermediate.dense"), hidden, inner),
-            activation: ActivationLayer::load(
-                config.hidden_act,
-                &weights.sub("intermediate.intermediate_act_fn"),
-            ),
-            output: Linear::load(&weights.sub("output.dense"), inner, hidden),
-            norm: config.norm(&weights.sub("output")),
+            attention: DisentangledAttention::load(&weights.sub(names.attention), config, relative),
+            rest: PostAttention::load(weights, &names, sizes),
         }
     }
 
@@ -506,11 +499,7 @@ impl Layer {
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         let context = self.attention.forward(hidden_states, bias, places, inputs)?;
-        let attended = self
-            .attention_norm
-            .forward(&self.attention_output.forward(&context)?.f_add(hidden_states)?)?;
-        let inner = self.activation.forward(&self.intermediate.forward(&attended)?)?;
-        self.norm.forward(&self.output.forward(&inner)?.f_add(&attended)?)
+        self.rest.forward(&context, hidden_states)
     }
 }
 

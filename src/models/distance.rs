@@ -5,12 +5,25 @@
 //! them from its own place: at token `j` it sees the entry `N-1+j-i`. Read row by row these entries lie `2N-1` apart, so that a
 //! view of the rows does what a look-up of N² distances would (Huang et al. 2018, arXiv:1809.04281, section 3.4.1, call it skewing).
 
+use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
 use super::Inputs;
-use super::layers::PositionEmbedding;
 use crate::checkpoint::Weights;
 use crate::torchscript::{Dim, Size, TorchError, reshape, slice, slice_between, view};
+
+/// How the positions of tokens enter a model (`position_embedding_type` in `config.json`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PositionEmbedding {
+    /// As a table that is added to the word embeddings.
+    #[default]
+    Absolute,
+    /// In the attention scores, by query and distance.
+    RelativeKey,
+    /// In the attention scores, by query and distance, and by key and distance.
+    RelativeKeyQuery,
+}
 
 /// The part of a table, along `axis`, that `tokens` tokens need: `2N` entries.
 ///

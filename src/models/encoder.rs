@@ -3,10 +3,11 @@
 
 use tch::{Kind, Tensor};
 
+use super::distance::PositionEmbedding;
 use super::heads::TaskHead;
 use super::layers::{
-    Activation, ActivationLayer, LayerNorm, Linear, PositionEmbedding, SelfAttention,
-    attention_bias, embedding, token_type_embedding,
+    Activation, ActivationLayer, LayerNorm, Linear, SelfAttention, attention_bias, embedding,
+    token_type_embedding,
 };
 use super::{ConfigError, Dimensions, Inputs, Model, Output, check_sizes};
 use crate::checkpoint::Weights;
@@ -85,6 +86,15 @@ impl EncoderConfig {
                 )))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn feed_forward(&self) -> FeedForward {
+        FeedForward {
+            hidden: self.hidden_size,
+            intermediate: self.intermediate_size,
+            activation: self.hidden_act,
+            epsilon: self.layer_norm_eps,
         }
     }
 
@@ -273,19 +283,12 @@ fn behind_padding(input_ids: &Tensor, padding: i64) -> Result<Tensor, TorchError
 #[derive(Debug)]
 struct EncoderLayer {
     attention: SelfAttention,
-    attention_output: Linear,
-    attention_norm: LayerNorm,
-    intermediate: Linear,
-    activation: ActivationLayer,
-    output: Linear,
-    norm: LayerNorm,
+    rest: PostAttention,
 }
 
 impl EncoderLayer {
     fn load(weights: &Weights<'_>, names: &Names, config: &EncoderConfig) -> Self {
-        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
-        let linear = |name, inputs, outputs| Linear::load(&weights.sub(name), inputs, outputs);
-        let norm = |name| LayerNorm::load(&weights.sub(name), hidden, config.layer_norm_eps);
+        let (hidden, positions) = (config.hidden_size, config.max_position_embeddings);
         let attention = weights.sub(names.attention);
         Self {
             attention: SelfAttention::load(
@@ -294,17 +297,8 @@ impl EncoderLayer {
                 hidden,
                 config.num_attention_heads,
             )
-            .with_distances(
-                &attention,
-                config.position_embedding,
-                config.max_position_embeddings,
-            ),
-            attention_output: linear(names.attention_output, hidden, hidden),
-            attention_norm: norm(names.attention_norm),
-            intermediate: linear(names.intermediate, hidden, intermediate),
-            activation: ActivationLayer::load(config.hidden_act, &weights.sub(names.activation)),
-            output: linear(names.output, intermediate, hidden),
-            norm: norm(names.norm),
+            .with_distances(&attention, config.position_embedding, positions),
+            rest: PostAttention::load(weights, names, config.feed_forward()),
         }
     }
 
@@ -314,10 +308,58 @@ impl EncoderLayer {
         bias: &Tensor,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let context = self.attention.forward(hidden_states, bias, inputs)?;
+        self.rest.forward(&self.attention.forward(hidden_states, bias, inputs)?, hidden_states)
+    }
+}
+
+/// Sizes of what follows the attention in a layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FeedForward {
+    /// Width of the hidden states.
+    pub(super) hidden: i64,
+    /// Width between the two linear layers.
+    pub(super) intermediate: i64,
+    /// Activation between the two linear layers.
+    pub(super) activation: Activation,
+    /// Epsilon of both norms.
+    pub(super) epsilon: f64,
+}
+
+/// What follows the attention in a layer: its output projection and the feed-forward, each with a residual connection and a norm.
+#[derive(Debug)]
+pub(super) struct PostAttention {
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    activation: ActivationLayer,
+    output: Linear,
+    norm: LayerNorm,
+}
+
+impl PostAttention {
+    pub(super) fn load(weights: &Weights<'_>, names: &Names, sizes: FeedForward) -> Self {
+        let FeedForward { hidden, intermediate, activation, epsilon } = sizes;
+        let linear = |name, inputs, outputs| Linear::load(&weights.sub(name), inputs, outputs);
+        let norm = |name| LayerNorm::load(&weights.sub(name), hidden, epsilon);
+        Self {
+            attention_output: linear(names.attention_output, hidden, hidden),
+            attention_norm: norm(names.attention_norm),
+            intermediate: linear(names.intermediate, hidden, intermediate),
+            activation: ActivationLayer::load(activation, &weights.sub(names.activation)),
+            output: linear(names.output, intermediate, hidden),
+            norm: norm(names.norm),
+        }
+    }
+
+    /// `context` is what the attention returns for `hidden_states`; both and the result are `[batch, tokens, hidden]`.
+    pub(super) fn forward(
+        &self,
+        context: &Tensor,
+        hidden_states: &Tensor,
+    ) -> Result<Tensor, TorchError> {
         let attended = self
             .attention_norm
-            .forward(&self.attention_output.forward(&context)?.f_add(hidden_states)?)?;
+            .forward(&self.attention_output.forward(context)?.f_add(hidden_states)?)?;
         let inner = self.activation.forward(&self.intermediate.forward(&attended)?)?;
         self.norm.forward(&self.output.forward(&inner)?.f_add(&attended)?)
     }

@@ -2,16 +2,8 @@
 
 use tch::Tensor;
 
+use crate::special_tokens::SpecialTokens;
 use crate::torchscript::{Size, TorchError};
-
-/// Ids of the tokens that mark structure, as positions in the uploaded vocabulary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpecialTokens {
-    /// Padding: the server fills short rows with it, in the ids and in the attention mask.
-    pub padding: i64,
-    /// What ends the first text and, if there is one, the second.
-    pub separator: i64,
-}
 
 /// How attention is written in the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

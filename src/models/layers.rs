@@ -5,7 +5,7 @@ use std::f64::consts::{E, FRAC_1_SQRT_2};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use super::distance::DistanceEmbedding;
+use super::distance::{DistanceEmbedding, PositionEmbedding};
 use super::{AttentionForm, Inputs};
 use crate::checkpoint::Weights;
 use crate::torchscript::{TorchError, full, reshape, view};
@@ -233,19 +233,6 @@ impl From<Activation> for ActivationLayer {
     fn from(activation: Activation) -> Self {
         Self { activation, slope: None }
     }
-}
-
-/// How the places of tokens enter a model (`position_embedding_type` in `config.json`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PositionEmbedding {
-    /// Added to the words.
-    #[default]
-    Absolute,
-    /// In the scores of attention, by query and distance.
-    RelativeKey,
-    /// In the scores of attention, by query and distance, and by key and distance.
-    RelativeKeyQuery,
 }
 
 /// What is added to attention scores `[batch, heads, tokens, tokens]` so that nobody attends to padding: 0, or float32's lowest

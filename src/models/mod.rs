@@ -17,42 +17,14 @@ mod retribert;
 mod roberta;
 mod squeezebert;
 
-use std::fmt;
-
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::Tensor;
 
 use crate::checkpoint::{Spellings, Weights};
+use crate::config::Head;
 use crate::torchscript::TorchError;
-pub use inputs::{AttentionForm, Inputs, SpecialTokens};
-
-/// The part of a Transformers class that turns hidden states into a task's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Head {
-    /// None: the base model's [`Output`].
-    Base,
-    /// `…ForMaskedLM`: logits `[batch, tokens, vocabulary]`.
-    MaskedLm,
-    /// `…ForTokenClassification`: logits `[batch, tokens, labels]`.
-    TokenClassification,
-    /// `…ForSequenceClassification`: logits `[batch, labels]`.
-    SequenceClassification,
-    /// `…ForQuestionAnswering`: logits of start and end, `[batch, tokens, 2]`.
-    QuestionAnswering,
-}
-
-impl fmt::Display for Head {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Base => "hidden states",
-            Self::MaskedLm => "masked language modelling",
-            Self::TokenClassification => "token classification",
-            Self::SequenceClassification => "sequence classification",
-            Self::QuestionAnswering => "question answering",
-        })
-    }
-}
+pub use inputs::{AttentionForm, Inputs};
 
 /// What a base model returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::bert::BertConfig;
+use super::distance::PositionEmbedding;
 use super::encoder::{Embeddings, EncoderConfig};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{
-    Activation, ActivationLayer, Heads, LayerNorm, Linear, PositionEmbedding, attend,
-    attention_bias,
+    Activation, ActivationLayer, Heads, LayerNorm, Linear, attend, attention_bias,
 };
 use super::{
     Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, check_sizes, read_config_over,

@@ -1,8 +1,7 @@
 //! fill_mask: the word that a mask stands for.
 
 use super::Definition;
-use super::agreement::{FILLING, Measure};
-use crate::models::Head;
+use crate::config::Head;
 use crate::tokenizer::{Encoder, Row, TokenizerError};
 
 /// Logits `[batch, tokens, vocabulary]`; the server reads the row at the mask.
@@ -19,9 +18,5 @@ impl Definition for FillMask {
 
     fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
         texts.iter().map(|text| encoder.masked(text)).collect()
-    }
-
-    fn agreement(&self) -> &'static Measure {
-        &FILLING
     }
 }

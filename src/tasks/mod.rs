@@ -2,8 +2,10 @@
 //! `inference_config` goes with it.
 
 pub mod agreement;
-mod auto;
+mod embedder;
 mod fill_mask;
+mod graph_output;
+mod guess;
 mod ner;
 mod pass_through;
 mod pooling;
@@ -18,14 +20,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
-use tch::Tensor;
 
-use self::agreement::Measure;
-use crate::models::{Head, Inputs};
+use crate::config::Head;
 use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
-use crate::torchscript::TorchError;
-pub use auto::guess;
-pub use text_embedding::{Embedder, EmbedderError};
+pub use embedder::{Embedder, EmbedderError};
+pub use graph_output::GraphOutput;
+pub use guess::guess;
 
 /// A task, by its name in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,19 +104,6 @@ impl Task {
         self.definition().check_labels(labels)
     }
 
-    /// What the graph returns, from what the head returns. `vocabulary` is the number of tokens that are uploaded.
-    ///
-    /// # Errors
-    /// libtorch's own.
-    pub fn output(
-        self,
-        head_output: &Tensor,
-        inputs: &Inputs,
-        vocabulary: i64,
-    ) -> Result<Tensor, TorchError> {
-        self.definition().output(head_output, inputs, vocabulary)
-    }
-
     /// The `inference_config` to send.
     #[must_use]
     pub fn inference_config(self, facts: &Facts<'_>) -> Value {
@@ -144,12 +131,6 @@ impl Task {
     /// When the tokenizer fails.
     pub fn rows(self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
         self.definition().rows(texts, encoder)
-    }
-
-    /// How two forms of a model are compared in what the server makes of their outputs.
-    #[must_use]
-    pub fn agreement(self) -> &'static Measure {
-        self.definition().agreement()
     }
 }
 
@@ -208,22 +189,10 @@ trait Definition: Sync {
         Ok(())
     }
 
-    fn output(
-        &self,
-        head_output: &Tensor,
-        _inputs: &Inputs,
-        _vocabulary: i64,
-    ) -> Result<Tensor, TorchError> {
-        Ok(head_output.shallow_clone())
-    }
-
     /// The rows that texts make.
     fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
         texts.iter().map(|text| encoder.single(text)).collect()
     }
-
-    /// How two forms of a model are compared.
-    fn agreement(&self) -> &'static Measure;
 
     /// Adds to the tokenization settings.
     fn tokenize(&self, _max_sequence_length: u32, _tokenization: &mut Map<String, Value>) {}

@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::agreement::{LABELS, Measure};
 use super::{Definition, Facts, classification_labels};
-use crate::models::Head;
+use crate::config::Head;
 
 /// Logits `[batch, tokens, labels]`.
 pub(super) struct Ner;
@@ -41,9 +40,5 @@ impl Definition for Ner {
 
     fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {
         classification_labels(facts, config);
-    }
-
-    fn agreement(&self) -> &'static Measure {
-        &LABELS
     }
 }

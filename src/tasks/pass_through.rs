@@ -1,8 +1,7 @@
 //! pass_through: the hidden states, for whoever wants to work on them.
 
 use super::Definition;
-use super::agreement::{COSINES, Measure};
-use crate::models::Head;
+use crate::config::Head;
 
 /// `[batch, tokens, hidden]`.
 pub(super) struct PassThrough;
@@ -14,9 +13,5 @@ impl Definition for PassThrough {
 
     fn head(&self) -> Head {
         Head::Base
-    }
-
-    fn agreement(&self) -> &'static Measure {
-        &COSINES
     }
 }

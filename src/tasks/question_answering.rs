@@ -1,13 +1,10 @@
 //! question_answering: where in a text the answer to a question stands.
 
 use serde_json::{Map, Value};
-use tch::Tensor;
 
-use super::agreement::{ANSWER, Measure};
 use super::{Definition, neighbours};
-use crate::models::{Head, Inputs};
+use crate::config::Head;
 use crate::tokenizer::{Encoder, Row, TokenizerError};
-use crate::torchscript::TorchError;
 
 /// Logits of start and end, `[2, batch, tokens]`, of the pair question, text.
 pub(super) struct QuestionAnswering;
@@ -33,15 +30,6 @@ impl Definition for QuestionAnswering {
         Some(LENGTH)
     }
 
-    fn output(
-        &self,
-        logits: &Tensor,
-        _inputs: &Inputs,
-        _vocabulary: i64,
-    ) -> Result<Tensor, TorchError> {
-        Ok(logits.f_permute([2, 0, 1])?)
-    }
-
     fn tokenize(&self, max_sequence_length: u32, tokenization: &mut Map<String, Value>) {
         tokenization.insert("truncate".into(), "none".into());
         // A window must be longer than what it shares with the next, which a very short model needs less of.
@@ -50,9 +38,5 @@ impl Definition for QuestionAnswering {
 
     fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
         neighbours(texts, encoder)
-    }
-
-    fn agreement(&self) -> &'static Measure {
-        &ANSWER
     }
 }

@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::agreement::{LABEL, Measure};
 use super::{Definition, Facts, classification_labels};
-use crate::models::Head;
+use crate::config::Head;
 
 /// Logits `[batch, labels]`; the server takes the softmax.
 pub(super) struct TextClassification;
@@ -31,9 +30,5 @@ impl Definition for TextClassification {
 
     fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {
         classification_labels(facts, config);
-    }
-
-    fn agreement(&self) -> &'static Measure {
-        &LABEL
     }
 }

@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::agreement::{Measure, RANKING};
 use super::{Definition, neighbours};
-use crate::models::Head;
+use crate::config::Head;
 use crate::tokenizer::{Encoder, Row, TokenizerError};
 
 /// One raw score a row, `[batch, 1]`, of the pair query, text.
@@ -41,9 +40,5 @@ impl Definition for TextSimilarity {
 
     fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
         neighbours(texts, encoder)
-    }
-
-    fn agreement(&self) -> &'static Measure {
-        &RANKING
     }
 }

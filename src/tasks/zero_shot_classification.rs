@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::agreement::{LABEL, Measure};
 use super::{Definition, Facts, classification_labels};
-use crate::models::Head;
+use crate::config::Head;
 use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
 
 /// Logits `[batch, 3]` of the pair text, hypothesis.
@@ -52,9 +51,5 @@ impl Definition for ZeroShotClassification {
     fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
         let hypotheses = TOPICS.iter().cycle().map(|topic| format!("This example is {topic}."));
         texts.iter().zip(hypotheses).map(|(a, b)| encoder.pair(a, &b, Cut::First)).collect()
-    }
-
-    fn agreement(&self) -> &'static Measure {
-        &LABEL
     }
 }

@@ -26,8 +26,8 @@ pub use self::encoder::{Cut, Encoder, Row};
 use self::ids::{Ids, Precedence};
 use self::tokenizer_json::{Algorithm, TokenizerJson};
 use crate::config::{ModelConfig, SpecialTokenNames, TokenizerConfig};
-use crate::models::SpecialTokens;
 use crate::source::{ModelFiles, SourceError};
+use crate::special_tokens::SpecialTokens;
 use crate::version::Version;
 
 /// Why a tokenizer cannot be used.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::id::is_inside;
 use super::{HubError, RepositoryId};
-use crate::config::USAGE;
+use crate::source::SENTENCE_TRANSFORMERS_CONFIG;
 
 /// A repository's files, at the hub or in the cache.
 pub(super) trait Contents {
@@ -83,7 +83,11 @@ pub(super) async fn select(
         modules = reader.json(MODULES).await?;
         files.push(MODULES.to_owned());
     }
-    files.extend(names.contains(USAGE).then(|| USAGE.to_owned()));
+    files.extend(
+        names
+            .contains(SENTENCE_TRANSFORMERS_CONFIG)
+            .then(|| SENTENCE_TRANSFORMERS_CONFIG.to_owned()),
+    );
     let mut folders = Vec::new();
     for module in &modules {
         let path = module.path.trim_start_matches("./").trim_end_matches('/');

@@ -1,0 +1,74 @@
+//! The request body that creates a model in Elasticsearch.
+
+use serde_json::{Map, Value, json};
+
+use super::quantization_report::platform_architecture;
+use super::{Conversion, Saved};
+use crate::tasks::{Embedder, Facts};
+
+/// The key of a configuration's metadata that says how embeddings are compared, in the words of `dense_vector` fields.
+pub const SIMILARITY: &str = "similarity";
+
+/// The similarity of a `dense_vector` field that does what sentence-transformers calls by a name. `dot_product` takes vectors of
+/// length 1 only.
+pub(super) fn dense_vector_similarity(name: &str, is_normalized: bool) -> Option<&'static str> {
+    match name {
+        "cosine" => Some("cosine"),
+        "dot" | "dot_product" if is_normalized => Some("dot_product"),
+        "dot" | "dot_product" => Some("max_inner_product"),
+        "euclidean" => Some("l2_norm"),
+        _ => None,
+    }
+}
+
+impl Conversion {
+    /// The body of the request that creates the model. `title` names it in the description.
+    #[must_use]
+    pub fn configuration(
+        &self,
+        title: &str,
+        saved: &Saved,
+        per_allocation_memory_bytes: u64,
+    ) -> Map<String, Value> {
+        let facts = Facts {
+            tokenizer: self.tokenizer.kind.name(),
+            tokenization: &self.tokenizer.settings,
+            max_sequence_length: self.limit.tokens,
+            labels: &self.labels,
+            embedding_size: self.network.output.embedder().map(Embedder::size),
+        };
+        let mut configuration = Map::new();
+        let mut set = |name: &str, value| configuration.insert(name.to_owned(), value);
+        set("description", format!("Model {title} for task type '{}'", self.task).into());
+        set("model_type", "pytorch".into());
+        set("inference_config", self.task.inference_config(&facts));
+        set("input", json!({ "field_names": ["text_field"] }));
+        let mut metadata = json!({
+            "per_deployment_memory_bytes": saved.per_deployment_memory_bytes,
+            "per_allocation_memory_bytes": per_allocation_memory_bytes,
+        });
+        if let Some(origin) = &self.options.origin {
+            metadata["hub_model_id"] = origin.model_id.as_str().into();
+            metadata["hub_commit"] = origin.commit.as_str().into();
+        }
+        if let Some(similarity) = self.similarity {
+            metadata[SIMILARITY] = similarity.into();
+        }
+        if let Some(quantization) = &saved.quantization {
+            metadata["quantization"] = json!(quantization);
+        }
+        if self.options.quantize.is_some() {
+            set("platform_architecture", platform_architecture().into());
+        }
+        set("metadata", metadata);
+        let prefixes: Map<String, Value> =
+            [("ingest", &self.options.ingest_prefix), ("search", &self.options.search_prefix)]
+                .into_iter()
+                .filter_map(|(key, prefix)| Some((key.to_owned(), prefix.clone()?.into())))
+                .collect();
+        if !prefixes.is_empty() {
+            set("prefix_strings", prefixes.into());
+        }
+        configuration
+    }
+}

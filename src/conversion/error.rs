@@ -1,0 +1,172 @@
+//! Why a model cannot be converted.
+
+use super::Quantization;
+use crate::checkpoint::CheckpointError;
+use crate::models::ConfigError;
+use crate::source::SourceError;
+use crate::tasks::{EmbedderError, Task};
+use crate::tokenizer::TokenizerError;
+use crate::torchscript::TorchError;
+use crate::torchscript::operations::Refused;
+use crate::version::{Target, Version};
+
+/// Why a model cannot be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConversionError {
+    /// A file cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// `config.json` describes no model that can be built.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A sentence-transformers module cannot be built.
+    #[error(transparent)]
+    Embedder(#[from] EmbedderError),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+    /// Nobody knows the architecture.
+    #[error("the model_type {found} in config.json is not one that can be served; supported: {}", .known.join(", "))]
+    ModelType {
+        /// What config.json says.
+        found: String,
+        /// What can be built.
+        known: Vec<&'static str>,
+    },
+    /// The architecture is code of the repository's own.
+    #[error(
+        "this model runs code of its repository ({class}, auto_map in config.json), which is never run here: it would need \
+         the architecture {found} built in; built in are {}", .known.join(", ")
+    )]
+    OwnCode {
+        /// `model_type` in config.json.
+        found: String,
+        /// The repository's class.
+        class: String,
+        /// What can be built.
+        known: Vec<&'static str>,
+    },
+    /// LoRA and its like.
+    #[error(
+        "{folder} holds an adapter (LoRA or another of PEFT's) and no whole model. Its base model is {}: import that, or merge \
+         the two (merge_and_unload in PEFT), save the result and give its folder",
+        .base.as_deref().unwrap_or("not named in adapter_config.json")
+    )]
+    Adapter {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What it adapts.
+        base: Option<String>,
+    },
+    /// The architecture is known, and known not to be servable.
+    #[error(
+        "the model_type {0} in config.json cannot be served: {1}. Take a model of another architecture"
+    )]
+    Unservable(String, &'static str),
+    /// The files do not say what the model is for.
+    #[error("cannot tell from config.json what the model is for: give --task-type; it can serve {}", names(.can))]
+    NoTask {
+        /// The tasks for which the checkpoint has all weights.
+        can: Vec<Task>,
+    },
+    /// The checkpoint has no weights or labels for the task.
+    #[error("this model cannot serve {task}: {reason}\nIt can serve {}", names(.can))]
+    WrongTask {
+        /// The task asked for.
+        task: Task,
+        /// Why not.
+        reason: String,
+        /// The tasks for which the checkpoint has all weights.
+        can: Vec<Task>,
+    },
+    /// A longer input than the model takes.
+    #[error(
+        "--max-model-input-length {asked} is more than the {positions} positions that the model has; give at most that"
+    )]
+    Length {
+        /// The option.
+        asked: u32,
+        /// What the position table holds.
+        positions: u32,
+    },
+    /// There are no prompts to take.
+    #[error(
+        "--prompts: config_sentence_transformers.json declares no prompt for queries or documents{}. Leave it out, or give \
+         --search-prefix and --ingest-prefix", others(.has)
+    )]
+    NoPrompts {
+        /// The names of other prompts.
+        has: Vec<String>,
+    },
+    /// The release that the model is made for lacks something that it needs.
+    #[error(
+        "Elasticsearch {target} cannot serve this model, which needs {needed} for {what}: make it for {needed} or later"
+    )]
+    Target {
+        /// What `--target-version` says.
+        target: Target,
+        /// What the model needs.
+        needed: Version,
+        /// What came with that version.
+        what: String,
+    },
+    /// Elasticsearch would not serve the graph.
+    #[error("Elasticsearch would refuse this model: {0}")]
+    Refused(#[from] Refused),
+    /// There is nothing to quantize.
+    #[error("the model has no linear layer that could be quantized; leave out --quantize")]
+    NothingToQuantize,
+    /// The quantized model is too far from the float one.
+    #[error(
+        "the quantized model agrees too little with the float one: {report}; --quantize-min-agreement asks for {least}. Leave out \
+         --quantize, or lower what is asked for"
+    )]
+    Agreement {
+        /// How far they agree.
+        report: Quantization,
+        /// The least that was asked for.
+        least: f64,
+    },
+    /// The model computes nothing.
+    #[error(
+        "the model gives no number (NaN) for a text of {tokens} tokens: its weights are damaged; fetch them again. --no-verify imports \
+         it all the same"
+    )]
+    NotANumber {
+        /// Length of the input.
+        tokens: i64,
+    },
+    /// The archive is not what was traced.
+    #[error(
+        "the saved archive does not compute what the model does: at {tokens} tokens they differ by {difference:e}, and {allowed:e} is \
+         allowed. Please report it; --no-verify imports the model all the same"
+    )]
+    Verification {
+        /// Length of the input.
+        tokens: i64,
+        /// The largest difference.
+        difference: f64,
+        /// What is allowed.
+        allowed: f64,
+    },
+}
+
+fn names(tasks: &[Task]) -> String {
+    if tasks.is_empty() {
+        return "no task: the folder holds no weights that any task could use".into();
+    }
+    tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn others(prompts: &[String]) -> String {
+    if prompts.is_empty() {
+        return String::new();
+    }
+    format!(", only for {}", prompts.join(", "))
+}

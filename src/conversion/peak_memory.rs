@@ -1,0 +1,52 @@
+//! The memory that one pass of a model takes.
+
+use tch::Tensor;
+
+use super::Conversion;
+use crate::torchscript::{Module, OneThread, TorchError};
+
+/// Inputs to measure the memory of a pass with. It may be done on any thread, beside other things.
+pub struct PeakMemory {
+    longest: i64,
+    /// Each with its length.
+    inputs: Vec<(i64, Vec<Tensor>)>,
+}
+
+impl PeakMemory {
+    /// Peak of live bytes in one pass of a module over an input of the greatest length, weights not counted.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn measure(&self, module: &Module) -> Result<u64, TorchError> {
+        let _one = OneThread::begin();
+        let peaks = self.inputs.iter().map(|(tokens, inputs)| Ok((*tokens, module.peak(inputs)?)));
+        let peaks = peaks.collect::<Result<Vec<_>, TorchError>>()?;
+        let [first, second, third] = peaks[..] else {
+            return Ok(peaks.first().map_or(0, |(_, bytes)| *bytes));
+        };
+        // The parabola through three equidistant points.
+        let at = [first.1 as f64, second.1 as f64, third.1 as f64];
+        let steps = (self.longest - first.0) as f64 / (second.0 - first.0) as f64;
+        let curvature = at[2] - 2. * at[1] + at[0];
+        let bytes = at[0] + steps * (at[1] - at[0]) + steps * (steps - 1.) / 2. * curvature;
+        Ok(bytes.max(at[2]) as u64)
+    }
+}
+
+impl Conversion {
+    /// What is needed to measure the bytes that are live at the peak of a pass over one row of the greatest length.
+    ///
+    /// Up to 1,024 tokens it is measured. A pass over 8,192 would take minutes and, without fused attention, many gigabytes; what is
+    /// live is a sum of tensors whose sizes grow with the length or its square, so three shorter lengths tell it. They lie above the
+    /// length at which attention outgrows the feed-forward (256 in models of the usual proportions), where the sum becomes another.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn peak_memory(&self) -> Result<PeakMemory, TorchError> {
+        const LENGTHS: [i64; 3] = [512, 768, 1024];
+        let longest = i64::from(self.limit.tokens);
+        let lengths = if longest <= LENGTHS[2] { vec![longest] } else { LENGTHS.to_vec() };
+        let inputs = lengths.into_iter().map(|tokens| Ok((tokens, self.example(tokens)?)));
+        Ok(PeakMemory { longest, inputs: inputs.collect::<Result<_, TorchError>>()? })
+    }
+}

@@ -1,0 +1,221 @@
+//! The sentence-transformers modules after the transformer: from hidden states to one vector.
+
+use tch::Tensor;
+
+use super::pooling::pool;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::config::{Module, PoolingConfig, PoolingMode};
+use crate::models::layers::{Activation, LayerNorm, Linear};
+use crate::models::{Dimensions, Inputs, Output};
+use crate::source::{ModelFiles, SourceError};
+use crate::torchscript::TorchError;
+
+/// Why the modules behind a transformer cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedderError {
+    /// A module that cannot be served.
+    #[error("{0}")]
+    Module(String),
+    /// A file cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Its weights cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// The modules behind the transformer: hidden states to one vector.
+#[derive(Debug)]
+pub struct Embedder {
+    steps: Vec<Step>,
+    size: i64,
+    parameter_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Step {
+    Pool(Vec<PoolingMode>),
+    Dense(Linear, Activation),
+    LayerNorm(LayerNorm),
+    Normalize,
+}
+
+/// What `torch.nn.functional.normalize` and `torch.nn.LayerNorm` keep the denominator from being zero with.
+const NORMALIZE_EPSILON: f64 = 1e-12;
+const LAYER_NORM_EPSILON: f64 = 1e-5;
+
+impl Embedder {
+    /// What a folder without `modules.json` stands for: the vector of a model that makes one a row, else the mean over tokens, as in
+    /// sentence-transformers.
+    #[must_use]
+    pub fn of_base(base: Dimensions) -> Self {
+        let steps = match base.output {
+            Output::Tokens => vec![Step::Pool(vec![PoolingMode::Mean])],
+            Output::Row => Vec::new(),
+        };
+        Self { steps, size: base.hidden, parameter_bytes: 0 }
+    }
+
+    /// Builds the modules behind a base model. `open` opens the weights in a module's folder.
+    ///
+    /// # Errors
+    /// When a module cannot be served, or its weights are missing or of another shape.
+    pub fn load(
+        files: &ModelFiles,
+        modules: &[Module],
+        base: Dimensions,
+        open: &dyn Fn(&ModelFiles) -> Result<Checkpoint, CheckpointError>,
+    ) -> Result<Self, EmbedderError> {
+        if base.output == Output::Row {
+            return Err(EmbedderError::Module(
+                "modules.json pools tokens, but the model makes one vector a row".into(),
+            ));
+        }
+        let mut steps = Vec::new();
+        let mut size = base.hidden;
+        let mut parameter_bytes = 0;
+        let fits = |module: &str, wanted: i64, size: i64| {
+            if wanted == size {
+                return Ok(());
+            }
+            Err(EmbedderError::Module(format!(
+                "the module {module} expects vectors of {wanted}, what comes before it makes {size}"
+            )))
+        };
+        for module in modules {
+            let pooled = steps.iter().any(|step| matches!(step, Step::Pool(_)));
+            if matches!(module, Module::Pooling(_)) == pooled {
+                return Err(EmbedderError::Module(
+                    "modules.json must have one Pooling, and it must come first after the Transformer".into(),
+                ));
+            }
+            match module {
+                Module::Pooling(PoolingConfig { dimension, modes, .. }) => {
+                    fits("Pooling", *dimension, size)?;
+                    size *= modes.len() as i64;
+                    steps.push(Step::Pool(modes.clone()));
+                }
+                Module::Dense { folder, config } => {
+                    fits(folder, config.in_features, size)?;
+                    if config.module_input_name != "sentence_embedding" {
+                        return Err(EmbedderError::Module(format!(
+                            "the module {folder} reads {}; only sentence_embedding can be served",
+                            config.module_input_name
+                        )));
+                    }
+                    let activation = activation(folder, config.activation_function.as_deref())?;
+                    size = config.out_features;
+                    let linear =
+                        weights(&files.sub(folder)?, open, &mut parameter_bytes, |checkpoint| {
+                            let weights = checkpoint.weights().sub("linear");
+                            let shape = [config.out_features, config.in_features];
+                            let bias = config.bias.then(|| weights.tensor("bias", &shape[..1]));
+                            Linear::new(weights.tensor("weight", &shape), bias)
+                        })?;
+                    steps.push(Step::Dense(linear, activation));
+                }
+                Module::LayerNorm { folder, dimension } => {
+                    fits(folder, *dimension, size)?;
+                    let norm =
+                        weights(&files.sub(folder)?, open, &mut parameter_bytes, |checkpoint| {
+                            let weights = checkpoint.weights().sub("norm");
+                            LayerNorm::load(&weights, *dimension, LAYER_NORM_EPSILON)
+                        })?;
+                    steps.push(Step::LayerNorm(norm));
+                }
+                Module::Normalize => steps.push(Step::Normalize),
+            }
+        }
+        if steps.is_empty() {
+            return Err(EmbedderError::Module("modules.json has no Pooling".into()));
+        }
+        Ok(Self { steps, size, parameter_bytes })
+    }
+
+    /// Width of the vector.
+    #[must_use]
+    pub fn size(&self) -> i64 {
+        self.size
+    }
+
+    /// Whether every vector has length 1.
+    #[must_use]
+    pub fn is_normalized(&self) -> bool {
+        matches!(self.steps.last(), Some(Step::Normalize))
+    }
+
+    /// What happens to the base model's output, in words.
+    #[must_use]
+    pub fn steps(&self) -> Vec<String> {
+        let pooling = |mode: &PoolingMode| match mode {
+            PoolingMode::Cls => "first token",
+            PoolingMode::Max => "maximum over tokens",
+            PoolingMode::Mean => "mean over tokens",
+            PoolingMode::MeanSqrtLen => "sum over tokens by the root of their number",
+            PoolingMode::WeightedMean => "mean over tokens weighted by position",
+            PoolingMode::LastToken => "last token",
+        };
+        let step = |step: &Step| match step {
+            Step::Pool(modes) => modes.iter().map(pooling).collect::<Vec<_>>().join(" beside "),
+            Step::Dense(..) => "dense layer".to_owned(),
+            Step::LayerNorm(_) => "layer norm".to_owned(),
+            Step::Normalize => "length 1".to_owned(),
+        };
+        self.steps.iter().map(step).collect()
+    }
+
+    /// Bytes of the modules' own parameters.
+    #[must_use]
+    pub fn parameter_bytes(&self) -> u64 {
+        self.parameter_bytes
+    }
+
+    /// The base model's output to `[batch, size]`.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(&self, hidden_states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let mut vector = hidden_states.shallow_clone();
+        for step in &self.steps {
+            vector = match step {
+                Step::Pool(modes) => {
+                    let pooled = modes.iter().map(|&mode| pool(mode, &vector, inputs));
+                    let mut pooled = pooled.collect::<Result<Vec<_>, _>>()?;
+                    if pooled.len() == 1 { pooled.remove(0) } else { Tensor::f_cat(&pooled, 1)? }
+                }
+                Step::Dense(linear, activation) => activation.forward(&linear.forward(&vector)?)?,
+                Step::LayerNorm(norm) => norm.forward(&vector)?,
+                Step::Normalize => {
+                    let length = vector.f_norm_scalaropt_dim(2, [-1i64], true)?;
+                    vector.f_div(&length.f_clamp_min(NORMALIZE_EPSILON)?)?
+                }
+            };
+        }
+        Ok(vector)
+    }
+}
+
+/// Loads a module's own weights, and adds their bytes to `bytes`.
+fn weights<T>(
+    folder: &ModelFiles,
+    open: &dyn Fn(&ModelFiles) -> Result<Checkpoint, CheckpointError>,
+    bytes: &mut u64,
+    load: impl FnOnce(&Checkpoint) -> T,
+) -> Result<T, EmbedderError> {
+    let checkpoint = open(folder)?;
+    let loaded = load(&checkpoint);
+    *bytes += checkpoint.finish()?.1;
+    Ok(loaded)
+}
+
+fn activation(folder: &str, path: Option<&str>) -> Result<Activation, EmbedderError> {
+    let Some(path) = path else { return Ok(Activation::Tanh) };
+    path.strip_prefix("torch.nn.")
+        .and_then(|path| path.rsplit('.').next())
+        .and_then(Activation::of_torch_class)
+        .ok_or_else(|| {
+            EmbedderError::Module(format!(
+                "the module {folder} has the activation {path}, which cannot be served"
+            ))
+        })
+}
