@@ -6,12 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
-use super::layers::{
-    Activation, ActivationLayer, CrossAttention, LayerNorm, Linear, attention_bias, causal_bias,
-    embedding,
-};
+use super::activation::{Activation, ActivationLayer};
+use super::layers::{CrossAttention, LayerNorm, Linear, attention_bias, causal_bias, embedding};
 use super::{
-    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_sizes, read_config,
+    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_heads, check_sizes,
+    read_config,
 };
 use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::{TorchError, arange, slice};
@@ -85,12 +84,7 @@ impl BartConfig {
             ("encoder_attention_heads", config.encoder_attention_heads),
             ("decoder_attention_heads", config.decoder_attention_heads),
         ] {
-            if config.d_model % heads != 0 {
-                return Err(ConfigError::Value(format!(
-                    "d_model {} is not a multiple of {name} {heads}",
-                    config.d_model
-                )));
-            }
+            check_heads(("d_model", config.d_model), (name, heads))?;
         }
         if !(0..config.vocab_size).contains(&config.decoder_start_token_id) {
             return Err(ConfigError::Value(format!(

@@ -3,10 +3,11 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::activation::{Activation, ActivationLayer};
 use super::distance::PositionEmbedding;
 use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
-use super::layers::{Activation, ActivationLayer, LayerNorm, Linear};
+use super::layers::{LayerNorm, Linear};
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config};
 use crate::checkpoint::{Spellings, Weights};
 

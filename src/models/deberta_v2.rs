@@ -5,14 +5,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
+use super::activation::{Activation, ActivationLayer};
 use super::encoder::{FeedForward, Names, PostAttention};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
-use super::layers::{
-    Activation, ActivationLayer, Heads, LayerNorm, Linear, attend, embedding, token_type_embedding,
-};
+use super::layers::{Heads, LayerNorm, Linear, attend, embedding, token_type_embedding};
 use super::{
     Blueprint, ConfigError, Dimensions, Inputs, MAX_SIZE, Model, Output, check_encoder,
-    check_sizes, read_config,
+    check_heads, check_sizes, read_config,
 };
 use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::{Size, TorchError, arange, expand, slice, view};
@@ -135,12 +134,10 @@ impl DebertaV2Config {
                 config.type_vocab_size
             ));
         }
-        if config.hidden_size % config.num_attention_heads != 0 {
-            return wrong(format!(
-                "hidden_size {} is not a multiple of num_attention_heads {}",
-                config.hidden_size, config.num_attention_heads
-            ));
-        }
+        check_heads(
+            ("hidden_size", config.hidden_size),
+            ("num_attention_heads", config.num_attention_heads),
+        )?;
         for (name, size, must) in [
             ("attention_head_size", config.attention_head_size, config.head_size()),
             ("pooler_hidden_size", config.pooler_hidden_size, config.hidden_size),

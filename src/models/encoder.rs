@@ -3,13 +3,13 @@
 
 use tch::{Kind, Tensor};
 
+use super::activation::{Activation, ActivationLayer};
 use super::distance::PositionEmbedding;
 use super::heads::TaskHead;
 use super::layers::{
-    Activation, ActivationLayer, LayerNorm, Linear, SelfAttention, attention_bias, embedding,
-    token_type_embedding,
+    LayerNorm, Linear, SelfAttention, attention_bias, embedding, token_type_embedding,
 };
-use super::{ConfigError, Dimensions, Inputs, Model, Output, check_sizes};
+use super::{ConfigError, Dimensions, Inputs, Model, Output, check_heads, check_sizes};
 use crate::checkpoint::Weights;
 use crate::torchscript::{TorchError, slice};
 
@@ -70,12 +70,10 @@ impl EncoderConfig {
         if self.type_vocab_size != 0 {
             check_sizes(&[("type_vocab_size", self.type_vocab_size)])?;
         }
-        if self.hidden_size % self.num_attention_heads != 0 {
-            return Err(ConfigError::Value(format!(
-                "hidden_size {} is not a multiple of num_attention_heads {}",
-                self.hidden_size, self.num_attention_heads
-            )));
-        }
+        check_heads(
+            ("hidden_size", self.hidden_size),
+            ("num_attention_heads", self.num_attention_heads),
+        )?;
         match self.counting {
             Counting::BehindPadding(padding)
                 if !(0..self.max_position_embeddings - 1).contains(&padding) =>

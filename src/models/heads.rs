@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-use super::layers::{ActivationLayer, LayerNorm, Linear};
+use super::activation::ActivationLayer;
+use super::layers::{LayerNorm, Linear};
 use super::{Blueprint, Head};
 use crate::checkpoint::Weights;
 use crate::torchscript::TorchError;

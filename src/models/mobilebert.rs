@@ -5,14 +5,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use tch::Tensor;
 
+use super::activation::{Activation, ActivationLayer};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{
-    Activation, ActivationLayer, CrossAttention, LayerNorm, Linear, attention_bias, embedding,
-    token_type_embedding,
+    CrossAttention, LayerNorm, Linear, attention_bias, embedding, token_type_embedding,
 };
 use super::{
-    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_sizes,
-    read_config,
+    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_heads,
+    check_sizes, read_config,
 };
 use crate::checkpoint::{Spellings, Weights};
 use crate::torchscript::{TorchError, slice};
@@ -103,12 +103,10 @@ impl MobileBertConfig {
             ("num_feedforward_networks", config.num_feedforward_networks),
         ])?;
         let inner = config.inner();
-        if inner % config.num_attention_heads != 0 {
-            return Err(ConfigError::Value(format!(
-                "a width of {inner} between the bottlenecks is not a multiple of num_attention_heads {}",
-                config.num_attention_heads
-            )));
-        }
+        check_heads(
+            ("true_hidden_size", inner),
+            ("num_attention_heads", config.num_attention_heads),
+        )?;
         if config.query_source() == Source::Hidden && inner != config.hidden_size {
             return Err(ConfigError::Value(format!(
                 "without a bottleneck for query and key, intra_bottleneck_size {inner} must be hidden_size {}",

@@ -1,5 +1,6 @@
 //! Architectures, one file each, and the inputs that they take.
 
+pub mod activation;
 mod bart;
 pub mod bert;
 mod deberta_v2;
@@ -270,6 +271,17 @@ fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Checks that a width can be split into heads of equal size. Both are named as in `config.json`.
+fn check_heads(
+    (name, width): (&str, i64),
+    (heads_name, heads): (&str, i64),
+) -> Result<(), ConfigError> {
+    if width % heads == 0 {
+        return Ok(());
+    }
+    Err(ConfigError::Value(format!("{name} {width} is not a multiple of {heads_name} {heads}")))
 }
 
 /// Refuses a decoder, which every class of BERT's kind can be made into.

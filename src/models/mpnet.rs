@@ -6,11 +6,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::activation::Activation;
 use super::distance::PositionEmbedding;
 use super::distance::{near, skew};
 use super::encoder::{Counting, Encoder, EncoderConfig, Names};
 use super::heads::{SequenceHead, TaskHead};
-use super::layers::{Activation, attention_bias};
+use super::layers::attention_bias;
 use super::roberta::lm_head;
 use super::{Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, read_config};
 use crate::checkpoint::{Spellings, Weights};

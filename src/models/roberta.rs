@@ -7,10 +7,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
+use super::activation::Activation;
 use super::bert::BertConfig;
 use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
-use super::layers::{Activation, LayerNorm, Linear};
+use super::layers::{LayerNorm, Linear};
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
 use crate::checkpoint::{Spellings, Weights};
 

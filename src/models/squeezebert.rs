@@ -5,13 +5,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
+use super::activation::{Activation, ActivationLayer};
 use super::bert::BertConfig;
 use super::distance::PositionEmbedding;
 use super::encoder::{Embeddings, EncoderConfig};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
-use super::layers::{
-    Activation, ActivationLayer, Heads, LayerNorm, Linear, attend, attention_bias,
-};
+use super::layers::{Heads, LayerNorm, Linear, attend, attention_bias};
 use super::{
     Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, check_sizes, read_config_over,
 };

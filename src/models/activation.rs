@@ -1,0 +1,148 @@
+//! Activation functions, made of operations that Elasticsearch accepts.
+
+use std::f64::consts::{E, FRAC_1_SQRT_2};
+
+use serde::Deserialize;
+use tch::Tensor;
+
+use crate::checkpoint::Weights;
+use crate::torchscript::TorchError;
+
+/// An activation function, by its name in `config.json` (`ACT2FN` in Transformers), made of operations that Elasticsearch accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Gaussian error linear unit.
+    #[serde(alias = "gelu_python")]
+    Gelu,
+    /// Its approximation by tanh.
+    #[serde(alias = "gelu_fast", alias = "gelu_pytorch_tanh", alias = "gelu_python_tanh")]
+    #[serde(alias = "gelu_accurate")]
+    GeluNew,
+    /// gelu, clipped to [-10, 10].
+    #[serde(rename = "gelu_10")]
+    Gelu10,
+    /// `x * sigmoid(1.702 x)`.
+    QuickGelu,
+    /// The cumulative distribution of a normal distribution with mean 0.707107 and deviation 0.282095.
+    Laplace,
+    /// Rectified linear unit with slope 0.01 below zero.
+    LeakyRelu,
+    /// Nothing.
+    #[serde(alias = "identity")]
+    Linear,
+    /// `x * tanh(softplus(x))`.
+    Mish,
+    /// Rectified linear unit with a learned slope below zero.
+    Prelu,
+    /// Rectified linear unit.
+    Relu,
+    /// relu, squared.
+    Relu2,
+    /// relu, clipped to [0, 6].
+    Relu6,
+    /// Logistic function.
+    Sigmoid,
+    /// `x * sigmoid(x)`.
+    #[serde(alias = "swish")]
+    Silu,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+impl Activation {
+    /// The activation that a `torch.nn` class computes with its default arguments, by its class name.
+    #[must_use]
+    pub fn of_torch_class(name: &str) -> Option<Self> {
+        Some(match name {
+            "GELU" => Self::Gelu,
+            "Identity" => Self::Linear,
+            "LeakyReLU" => Self::LeakyRelu,
+            "Mish" => Self::Mish,
+            "ReLU" => Self::Relu,
+            "ReLU6" => Self::Relu6,
+            "SiLU" => Self::Silu,
+            "Sigmoid" => Self::Sigmoid,
+            "Tanh" => Self::Tanh,
+            _ => return None,
+        })
+    }
+
+    /// Applies it to every element.
+    ///
+    /// # Errors
+    /// libtorch's own; prelu, whose slope is among the weights ([`ActivationLayer`]).
+    pub fn forward(self, x: &Tensor) -> Result<Tensor, TorchError> {
+        Ok(match self {
+            Self::Gelu => x.f_gelu("none")?,
+            Self::GeluNew => x.f_gelu("tanh")?,
+            Self::Gelu10 => x.f_gelu("none")?.f_clamp(-10., 10.)?,
+            // sigmoid is not an operation that Elasticsearch accepts; silu(y) = y * sigmoid(y) is.
+            Self::QuickGelu => x.f_mul_scalar(1.702)?.f_silu()?.f_div_scalar(1.702)?,
+            Self::Laplace => {
+                // Nor is erf: gelu(y) / y is the normal distribution that it stands for here, 1/2 at zero.
+                let y = x.f_sub_scalar(FRAC_1_SQRT_2)?.f_div_scalar(0.282095)?;
+                let phi = y.f_gelu("none")?.f_div(&y)?;
+                phi.f_masked_fill(&y.f_eq(0.)?, 0.5)?
+            }
+            Self::LeakyRelu => x.f_relu()?.f_sub(&below_zero(x)?.f_mul_scalar(0.01)?)?,
+            Self::Linear => x.shallow_clone(),
+            Self::Mish => {
+                // tanh(log(1 + n)) = (n² + 2n) / (n² + 2n + 2) with n = e^x; beyond x = 20 it is 1 in float32.
+                let n = Tensor::f_pow_scalar(E, &x.f_clamp(-100., 20.)?)?;
+                let m = n.f_mul(&n.f_add_scalar(2.)?)?;
+                x.f_mul(&m.f_div(&m.f_add_scalar(2.)?)?)?
+            }
+            Self::Prelu => {
+                return Err(TorchError::Native(
+                    "prelu has no slope in this part of the model".into(),
+                ));
+            }
+            Self::Relu => x.f_relu()?,
+            Self::Relu2 => x.f_relu()?.f_pow_tensor_scalar(2)?,
+            Self::Relu6 => x.f_clamp(0., 6.)?,
+            Self::Sigmoid => x.f_mul_scalar(0.5)?.f_tanh()?.f_mul_scalar(0.5)?.f_add_scalar(0.5)?,
+            Self::Silu => x.f_silu()?,
+            Self::Tanh => x.f_tanh()?,
+        })
+    }
+}
+
+/// `x` below zero, without its sign; 0 elsewhere.
+fn below_zero(x: &Tensor) -> Result<Tensor, TorchError> {
+    Ok(x.f_neg()?.f_relu()?)
+}
+
+/// An activation with what it has learned, which is nothing for all but prelu.
+#[derive(Debug)]
+pub struct ActivationLayer {
+    activation: Activation,
+    slope: Option<Tensor>,
+}
+
+impl ActivationLayer {
+    /// Reads prelu's `weight`, `[1]`.
+    #[must_use]
+    pub fn load(activation: Activation, weights: &Weights<'_>) -> Self {
+        let slope = (activation == Activation::Prelu).then(|| weights.tensor("weight", &[1]));
+        Self { activation, slope }
+    }
+
+    /// Applies it to every element.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TorchError> {
+        match &self.slope {
+            Some(slope) => Ok(x.f_relu()?.f_sub(&below_zero(x)?.f_mul(slope)?)?),
+            None => self.activation.forward(x),
+        }
+    }
+}
+
+impl From<Activation> for ActivationLayer {
+    /// An activation that a class fixes, so that it can learn nothing.
+    fn from(activation: Activation) -> Self {
+        Self { activation, slope: None }
+    }
+}
