@@ -20,11 +20,10 @@ use crate::error_chain::advice;
 use crate::hexadecimal::hexadecimal;
 use crate::mapped_file::MappedFile;
 use crate::model_id::{ModelId, ModelIdError};
+use crate::observer::{Event, Progress, RunningStage, Stage};
 use crate::prebuilt::{DefinitionError, Inspected};
-use crate::progress::{self, Event, Progress, Stage};
 use crate::segmented_bytes::SegmentedBytes;
 use crate::source::ModelFiles;
-use crate::timings::stage;
 use crate::tokenizer::Vocabulary;
 use crate::torchscript::operations::{self, Refused};
 use crate::torchscript::{Module, TorchError};
@@ -148,17 +147,15 @@ impl Bundle {
         folder: impl AsRef<Path>,
         model_id: ModelId,
         options: Options,
-        on_progress: impl Fn(Event) + Send + Sync + 'static,
+        on_progress: impl Fn(&Event) + Send + Sync + 'static,
     ) -> Result<Self, BundleError> {
         let files = ModelFiles::open(folder.as_ref()).map_err(ConversionError::from)?;
-        progress::told(on_progress, || {
-            let conversion = Conversion::read(&files, options)?;
-            for note in conversion.notes() {
-                tracing::warn!("{note}");
-            }
-            let title = model_id.to_string();
-            Self::create(&conversion, model_id, &title, Progress::unless(true))
-        })
+        let conversion = Conversion::read(&files, options, &Progress::to(on_progress))?;
+        for note in conversion.notes() {
+            tracing::warn!("{note}");
+        }
+        let title = model_id.to_string();
+        Self::create(&conversion, model_id, &title)
     }
 
     /// Traces the model. The definition's tensors stay where they are, most of them in the model's files. `title` names it in its
@@ -170,26 +167,29 @@ impl Bundle {
         conversion: &Conversion,
         model_id: ModelId,
         title: &str,
-        progress: Progress,
     ) -> Result<Self, BundleError> {
-        let bar = progress.bytes("tracing", conversion.parameter_bytes());
+        let progress = conversion.progress();
+        let converting = progress.start_bytes(Stage::Convert, conversion.parameter_bytes());
         let traced = conversion.trace()?;
-        let archive = Arc::new(stage("making the archive").in_scope(|| traced.module.archive())?);
+        let archive = Arc::new(progress.run(Stage::BuildArchive, || traced.module.archive())?);
         let memory = conversion.peak_memory()?;
         // Two cores, two things to do.
         let (described, saved) = thread::scope(|scope| {
-            let (archive, bar) = (&archive, &bar);
+            let (archive, converting) = (&archive, &converting);
             let described = scope.spawn(move || {
-                let sha256 = stage("hashing").in_scope(|| hash(archive, bar));
-                let _stage = stage("measuring memory").entered();
-                let (module, _) = Module::load_mapped(Arc::clone(archive))?;
-                Ok::<_, TorchError>((sha256, memory.measure(&module)?))
+                let hashing = progress.start(Stage::Hash);
+                let sha256 = hash(archive, converting);
+                hashing.finish();
+                progress.run(Stage::MeasureMemory, || {
+                    let (module, _) = Module::load_mapped(Arc::clone(archive))?;
+                    Ok::<_, TorchError>((sha256, memory.measure(&module)?))
+                })
             });
             let saved = conversion.check(&traced, Arc::clone(archive));
             (described.join().unwrap_or_else(|panic| resume_unwind(panic)), saved)
         });
-        bar.finish();
         let (saved, (sha256, peak)) = (saved?, described?);
+        converting.finish();
         let target = conversion.target();
         let configuration = naming(conversion.configuration(title, &saved, peak), &sha256);
         Ok(Self {
@@ -219,11 +219,10 @@ impl Bundle {
         model_id: ModelId,
         title: &str,
         folder: &Path,
-        progress: Progress,
     ) -> Result<(Self, PathBuf), BundleError> {
         fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
-        let bundle = Self::create(conversion, model_id, title, progress)?;
-        let path = bundle.write(folder)?;
+        let bundle = Self::create(conversion, model_id, title)?;
+        let path = conversion.progress().run(Stage::WriteBundle, || bundle.write(folder))?;
         Ok((bundle, path))
     }
 
@@ -232,7 +231,6 @@ impl Bundle {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, BundleError> {
-        let _stage = stage("writing").entered();
         let id = &self.model_id;
         fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
         let definition = Unfinished::new(folder, format!("{id}.pt"))?;
@@ -367,7 +365,7 @@ pub(crate) fn sha256(bytes: &MappedFile) -> String {
 }
 
 /// SHA-256, in hexadecimal.
-fn hash(archive: &SegmentedBytes, progress: &Stage) -> String {
+fn hash(archive: &SegmentedBytes, progress: &RunningStage) -> String {
     /// So often is told how far it is.
     const BLOCK: usize = 1 << 20;
     let mut hash = Sha256::new();

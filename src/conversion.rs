@@ -17,11 +17,11 @@ use tch::{Kind, Tensor};
 use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::config::SentenceTransformers;
 use crate::models::{AttentionForm, Inputs, Model};
+use crate::observer::{Progress, Stage};
 use crate::segmented_bytes::SegmentedBytes;
 use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
 use crate::tasks::{Embedder, GraphOutput, Task};
-use crate::timings::stage;
 use crate::tokenizer::Tokenizer;
 use crate::torchscript::{Module, OneThread, Quantized, TorchError, operations};
 use crate::version::{Target, Version};
@@ -50,6 +50,7 @@ pub struct Conversion {
     similarity: Option<&'static str>,
     options: Options,
     notes: Vec<String>,
+    progress: Progress,
 }
 
 /// A model with what its task makes of the head's output.
@@ -88,19 +89,20 @@ pub struct Saved {
 }
 
 impl Conversion {
-    /// Reads a model's folder.
+    /// Reads a model's folder. The conversion reports its later stages to `progress`, too.
     ///
     /// # Errors
     /// When anything in it cannot be read, understood or served; see [`ConversionError`].
-    pub fn read(files: &ModelFiles, options: Options) -> Result<Self, ConversionError> {
+    pub fn read(
+        files: &ModelFiles,
+        options: Options,
+        progress: &Progress,
+    ) -> Result<Self, ConversionError> {
         refuse_adapter(files)?;
-        let description = Description::read(files)?;
-        let reading = stage("reading the weights");
+        let description = Description::read(files, progress)?;
         let weights = WeightFiles::find(&description.folder)?;
         let checkpoint = Checkpoint::open(&weights)?;
-        if let Some(progress) = options.progress {
-            checkpoint.show(progress);
-        }
+        checkpoint.show(progress);
         let can = || match Checkpoint::survey(&weights) {
             Ok(survey) => description.servable(&survey),
             Err(_) => Vec::new(),
@@ -111,8 +113,8 @@ impl Conversion {
         let loaded = description.load(task, options.quantize.is_some(), &checkpoint);
         let loaded = loaded.map_err(|error| as_wrong_task(error, task, &can))?;
         let open = |folder: &ModelFiles| Checkpoint::open(&WeightFiles::find(folder)?);
-        let conversion = Self::of(description, task, loaded, options, &open)?;
-        drop(reading);
+        let mut conversion = Self::of(description, task, loaded, options, &open)?;
+        conversion.progress = progress.clone();
         let Limit { tokens, by } = conversion.limit;
         tracing::info!("max_sequence_length is {tokens}, by {by}");
         Ok(conversion)
@@ -204,6 +206,7 @@ impl Conversion {
             tokenizer,
             options,
             notes,
+            progress: Progress::quiet(),
         })
     }
 
@@ -217,6 +220,12 @@ impl Conversion {
     #[must_use]
     pub fn target(&self) -> Target {
         self.options.target
+    }
+
+    /// Where the conversion reports its progress.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// The tokenizer.
@@ -287,11 +296,10 @@ impl Conversion {
     /// # Errors
     /// When it would not, or libtorch fails.
     pub fn trace(&self) -> Result<Traced, ConversionError> {
-        let mut module = stage("tracing").in_scope(|| self.trace_float())?;
+        let mut module = self.progress.run(Stage::Trace, || self.trace_float())?;
         let mut quantized = None;
         if self.options.quantize.is_some() {
-            let _stage = stage("quantizing").entered();
-            let (with_bytes, done) = module.quantize()?;
+            let (with_bytes, done) = self.progress.run(Stage::Quantize, || module.quantize())?;
             if done.layers == 0 {
                 return Err(ConversionError::NothingToQuantize);
             }
@@ -322,11 +330,12 @@ impl Conversion {
         let (loaded, per_deployment_memory_bytes) = Module::load_mapped(archive)?;
         if !self.options.no_verify {
             let _one = OneThread::begin();
-            stage("verifying").in_scope(|| self.verify(traced, &loaded))?;
+            self.progress.run(Stage::Verify, || self.verify(traced, &loaded))?;
         }
         let quantization = match (&self.options.quantize, traced.quantized) {
             (Some(quantize), Some(done)) => {
-                Some(stage("comparing").in_scope(|| self.compare(quantize, done, &loaded))?)
+                let compare = || self.compare(quantize, done, &loaded);
+                Some(self.progress.run(Stage::CompareQuantized, compare)?)
             }
             _ => None,
         };

@@ -18,7 +18,7 @@
 //! # let output = tempfile::tempdir()?;
 //! let options = Options { task: Some(Task::TextEmbedding), ..Options::default() };
 //! let bundle = Bundle::from_model("tests/fixtures/bert/st-mean/model", ModelId::derive("st-mean")?, options, |event| {
-//!     println!("{}: {} of {} bytes", event.stage, event.done, event.total);
+//!     println!("{}: {event:?}", event.stage());
 //! })?;
 //! let metadata = bundle.write(output.path())?;
 //! assert!(metadata.ends_with("st-mean.metadata.json"));
@@ -33,7 +33,7 @@
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicU64, Ordering};
 //!
-//! use rust_eland::{Bundle, Client, Connection, Import, ModelId, OnConflict, Options, Outcome};
+//! use rust_eland::{Bundle, Client, Connection, Event, Import, ModelId, OnConflict, Options, Outcome};
 //!
 //! # let cluster = standin::StandIn::start(standin::Options::default());
 //! # let address = cluster.url();
@@ -47,7 +47,11 @@
 //! let seen = Arc::clone(&uploaded);
 //! let import = Import { on_conflict: OnConflict::Replace, ..Import::default() };
 //! let outcome = client
-//!     .import(&bundle, &import, move |event| seen.store(event.done, Ordering::Relaxed))
+//!     .import(&bundle, &import, move |event| {
+//!         if let Event::Advanced { done, .. } = event {
+//!             seen.store(*done, Ordering::Relaxed);
+//!         }
+//!     })
 //!     .await?;
 //! assert!(matches!(outcome, Outcome::Stored { .. }));
 //! assert!(uploaded.load(Ordering::Relaxed) > 0);
@@ -77,6 +81,7 @@
 #![deny(missing_docs)]
 
 pub mod bundle;
+mod byte_count;
 #[doc(hidden)]
 pub mod checkpoint;
 #[doc(hidden)]
@@ -95,9 +100,9 @@ pub mod mapped_file;
 pub mod model_id;
 #[doc(hidden)]
 pub mod models;
+pub mod observer;
 #[doc(hidden)]
 pub mod prebuilt;
-pub mod progress;
 mod proxies;
 pub mod retry;
 #[doc(hidden)]
@@ -108,7 +113,7 @@ pub mod source;
 mod special_tokens;
 pub mod tasks;
 #[doc(hidden)]
-pub mod timings;
+pub mod terminal_text;
 #[doc(hidden)]
 pub mod tokenizer;
 #[doc(hidden)]
@@ -125,7 +130,7 @@ pub use elasticsearch::{
 pub use error::Error;
 pub use hint::{Hint, Setting};
 pub use model_id::ModelId;
-pub use progress::Event;
+pub use observer::{Event, Stage};
 pub use retry::RetryPolicy;
 pub use tasks::Task;
 pub use version::{Target, Version};

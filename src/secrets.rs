@@ -1,17 +1,14 @@
 //! Secrets: what is one is known in one place, so that no log and no message shows it, whoever writes it.
 //!
 //! A [`Secret`] remembers its text, and the forms in which it travels, for the life of the process. [`redact`] replaces each of them by
-//! `…`; everything that the program writes to standard error goes through it ([`stderr`]), the traces of other crates too.
+//! `…`; everything that the program writes to standard error goes through it, the traces of other crates too.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::{PoisonError, RwLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-
-use crate::progress::above_bars;
 
 /// What stands for a secret.
 const HIDDEN: &str = "…";
@@ -96,27 +93,6 @@ fn hide(text: String, secret: &str) -> String {
     hidden + rest
 }
 
-/// Standard error, without the secrets.
-#[must_use]
-pub fn stderr() -> impl Write {
-    Redacted(io::stderr())
-}
-
-/// Each write is one whole line of a log.
-struct Redacted<W>(W);
-
-impl<W: Write> Write for Redacted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let text = redact(&String::from_utf8_lossy(bytes));
-        above_bars(|| self.0.write_all(text.as_bytes()))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,13 +120,5 @@ mod tests {
         assert_eq!(redact("zqx: user:zqx@host, zqxy azqx zqx"), "…: user:…@host, zqxy azqx …");
         let _empty = Secret::new("");
         assert_eq!(redact("a b"), "a b");
-    }
-
-    #[test]
-    fn a_log_shows_no_secret() {
-        let _secret = Secret::new("correct horse");
-        let mut log = Redacted(Vec::new());
-        writeln!(log, "password=correct horse").unwrap();
-        assert_eq!(String::from_utf8(log.0).unwrap(), "password=…\n");
     }
 }

@@ -59,7 +59,7 @@ pub fn folder(input: &[u8]) {
     let files = ModelFiles::open(folder.path()).unwrap();
     for task in [None, Some(Task::TextEmbedding)] {
         let options = Options { task, ..Options::default() };
-        drop(Conversion::read(&files, options));
+        drop(Conversion::read(&files, options, &rust_eland::observer::Progress::quiet()));
     }
 }
 

@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 
 use crate::error_chain::advice;
 use crate::mapped_file::MappedFile;
-use crate::progress::{Progress, Stage};
+use crate::observer::{Progress, RunningStage, Stage};
 use crate::source::SourceError;
 use crate::torchscript::{TorchError, tensor_over};
 pub use files::{Format, WeightFiles};
@@ -204,13 +204,13 @@ struct Ledger {
     problems: Vec<String>,
     failed: Option<CheckpointError>,
     /// Shows how much of the files is taken.
-    shown: Option<Stage>,
+    shown: Option<RunningStage>,
 }
 
 impl Checkpoint {
     /// Shows how much of the files is taken, until [`finish`](Self::finish).
-    pub fn show(&self, progress: Progress) {
-        let stage = progress.bytes("reading", self.size as u64);
+    pub fn show(&self, progress: &Progress) {
+        let stage = progress.start_bytes(Stage::ReadWeights, self.size as u64);
         self.ledger.borrow_mut().shown = Some(stage);
     }
 

@@ -18,7 +18,7 @@ use super::similar::similar;
 use super::upload::interruption;
 use crate::elasticsearch::{Connection, Interruption, Outcome};
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::observer::Progress;
 use crate::secrets::redact;
 
 /// Options that say what a single import prints.
@@ -143,7 +143,7 @@ struct AllApplied {
 }
 
 impl ApplyArguments {
-    pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), Error> {
         let name = self.file.display();
         let text = models_file::text(&self.file).map_err(|error| {
             let advice = super::similar::file_tip(&self.file);
@@ -191,7 +191,7 @@ async fn apply(
     planned: Planned,
     connections: &mut HashMap<Vec<OsString>, Connection>,
     interruption: &Interruption,
-    progress: Progress,
+    progress: &Progress,
 ) -> Applied {
     let Planned { line, source, import, connection } = planned;
     tracing::info!("line {line}: {source}");

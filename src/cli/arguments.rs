@@ -14,7 +14,7 @@ use crate::conversion::{Conversion, Options, Plan};
 use crate::elasticsearch::{ClientError, Connection, Credentials, Trust};
 use crate::error::Error;
 use crate::model_id::ModelId;
-use crate::progress::Progress;
+use crate::observer::Progress;
 use crate::secrets::Secret;
 use crate::source::Origin;
 use crate::tasks::Task;
@@ -83,11 +83,10 @@ impl ModelArguments {
         &self,
         source: &Source,
         target: Target,
-        progress: Progress,
+        progress: &Progress,
     ) -> Result<Conversion, Error> {
         let (files, origin) = source.files(progress).await?;
-        let options = Options { progress: Some(progress), ..self.options(target, origin) };
-        let conversion = Conversion::read(&files, options)?;
+        let conversion = Conversion::read(&files, self.options(target, origin), progress)?;
         for note in conversion.notes() {
             tracing::warn!("{note}");
         }
@@ -126,7 +125,6 @@ impl ModelArguments {
             origin,
             quantize: self.quantize.options(),
             no_verify: self.no_verify,
-            progress: None,
         }
     }
 

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::source::{Source, SourceArguments, fetch};
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::observer::Progress;
 
 #[derive(Debug, Args)]
 #[command(mut_arg("hub_model_id", |argument| argument.required(true)))]
@@ -20,7 +20,7 @@ pub(super) struct DownloadArguments {
 }
 
 impl DownloadArguments {
-    pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), Error> {
         let Source::Hub(hub, id, revision) = self.source.source()? else {
             return Err(Error::Usage(format!(
                 "{} is a folder here already; there is nothing to download",

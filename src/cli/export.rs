@@ -11,7 +11,7 @@ use super::definition::DefinitionArguments;
 use super::report::{Report, ReportArguments};
 use crate::bundle::Bundle;
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::observer::Progress;
 use crate::version::Target;
 
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ impl Report for Exported<'_> {
 }
 
 impl ExportArguments {
-    pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), Error> {
         let target = self.target_version.unwrap_or_default();
         let (bundle, metadata) = match self.definition.read(self.model.es_model_id.as_ref())? {
             Some(given) => {
@@ -62,7 +62,7 @@ impl ExportArguments {
                 let (model_id, title) = (self.model.model_id()?, self.model.title()?);
                 let conversion = self.model.convert(&source, target, progress).await?;
                 conversion.check_target()?;
-                Bundle::export(&conversion, model_id, &title, &self.folder, progress)?
+                Bundle::export(&conversion, model_id, &title, &self.folder)?
             }
         };
         let oldest = bundle.minimum_version;

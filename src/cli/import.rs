@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use serde_json::{Map, Value};
-use tracing::Instrument;
 
 use super::arguments::{ConnectionArguments, ModelArguments};
 use super::bundle_report::BundleReport;
@@ -15,6 +14,7 @@ use super::source::Source;
 use super::start_arguments::{StartArguments, Started};
 use super::suggestions::Suggestions;
 use super::summary::Summary;
+use super::timings::Timings;
 use super::upload::{UploadArguments, interruption};
 use crate::bundle::Bundle;
 use crate::conversion::{Plan, SIMILARITY};
@@ -24,9 +24,8 @@ use crate::elasticsearch::{
 };
 use crate::error::Error;
 use crate::model_id::ModelId;
+use crate::observer::{Progress, Stage};
 use crate::prebuilt::PrebuiltDefinition;
-use crate::progress::Progress;
-use crate::timings::{Timings, stage};
 use crate::version::Target;
 use crate::workflow::import_fingerprint::fingerprint;
 
@@ -101,7 +100,7 @@ pub(super) struct Imported {
 }
 
 impl ImportArguments {
-    pub(super) async fn execute(self, progress: Progress, timings: &Timings) -> Result<(), Error> {
+    pub(super) async fn execute(self, progress: &Progress, timings: &Timings) -> Result<(), Error> {
         let report = self.report.clone();
         let Some(imported) = self.run(ImportContext::default(), progress).await? else {
             return Ok(());
@@ -126,7 +125,7 @@ impl ImportArguments {
     pub(super) async fn run(
         self,
         context: ImportContext,
-        progress: Progress,
+        progress: &Progress,
     ) -> Result<Option<Imported>, Error> {
         // Before the cluster is asked: what is wrong with the options need not wait for it.
         let given = self.definition.read(self.model.es_model_id.as_ref())?;
@@ -149,7 +148,7 @@ impl ImportArguments {
         };
 
         // The first look.
-        let look = stage("looking at the cluster");
+        let checking = progress.start(Stage::CheckCluster);
         let connection = context.connection.map_or_else(|| self.connection(), Ok)?;
         let client = Client::connect(connection).await?;
         tracing::info!("connected to Elasticsearch {}", client.version());
@@ -170,7 +169,7 @@ impl ImportArguments {
         // Whether there is nothing to be done about an endpoint.
         let is_settled = checked? || endpoint.is_none();
         let mut transaction = import.begin(&client, &model_id).await?;
-        drop(look);
+        checking.finish();
 
         // Everything that needs no cluster.
         let mut parameters = None;
@@ -206,7 +205,7 @@ impl ImportArguments {
                     };
                     client.require(conversion.minimum_version())?;
                     parameters = Some(conversion.parameter_bytes() / 4);
-                    Some(Bundle::create(&conversion, model_id.clone(), &title, progress)?)
+                    Some(Bundle::create(&conversion, model_id.clone(), &title)?)
                 }
             }
         };
@@ -237,8 +236,8 @@ impl ImportArguments {
             Some(mut endpoint) if made.is_some() => {
                 let similarity = configuration.get("metadata").map(|it| &it[SIMILARITY]);
                 endpoint.similarity = similarity.and_then(Value::as_str).map(str::to_owned);
-                let making = endpoint.create(&client).instrument(stage("creating the endpoint"));
-                let outcome = making.await?;
+                let creating = endpoint.create(&client);
+                let outcome = progress.run_async(Stage::CreateEndpoint, creating).await?;
                 Some((endpoint, outcome))
             }
             other => other.map(|endpoint| (endpoint, EndpointOutcome::Unchanged)),

@@ -1,14 +1,18 @@
 //! The form of the log: lines such as eland's (`2026-11-21 12:18:03,123 INFO : …`, in local time), or JSON.
 
 use std::fmt;
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
 
 use chrono::{Local, SecondsFormat, Utc};
 use clap::ValueEnum;
+use indicatif::MultiProgress;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::secrets::redact;
+use crate::terminal_text::{escape, escape_json};
 
 /// What a line of the log looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -59,7 +63,54 @@ where
         } else {
             write!(writer, "{time} {name} : ")?;
         }
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        // What an event says may come from a file or a server; the colours are the only escapes that reach the terminal.
+        let mut text = String::new();
+        context.format_fields(Writer::new(&mut text), event)?;
+        writeln!(writer, "{}", escape(&text))
+    }
+}
+
+/// Writes lines of the log to standard error, above the bars that are drawn there and without secrets.
+#[derive(Debug)]
+pub(super) struct LogWriter<W = io::Stderr> {
+    to: W,
+    screen: MultiProgress,
+    format: LogFormat,
+}
+
+impl LogWriter {
+    pub(super) fn new(screen: MultiProgress, format: LogFormat) -> Self {
+        Self { to: stderr(), screen, format }
+    }
+}
+
+impl<W: Write> Write for LogWriter<W> {
+    /// Writes a whole line.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut text = redact(&String::from_utf8_lossy(bytes));
+        if self.format == LogFormat::Json {
+            text = escape_json(&text);
+        }
+        self.screen.suspend(|| self.to.write_all(text.as_bytes()))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::Secret;
+
+    #[test]
+    fn log_writer_hides_secrets() {
+        let _secret = Secret::new("correct horse");
+        let (screen, format) = (MultiProgress::new(), LogFormat::Text);
+        let mut log = LogWriter { to: Vec::new(), screen, format };
+        writeln!(log, "password=correct horse").unwrap();
+        assert_eq!(String::from_utf8(log.to).unwrap(), "password=…\n");
     }
 }

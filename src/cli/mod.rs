@@ -21,6 +21,8 @@ mod models_file;
 mod output;
 mod password;
 mod plan_report;
+mod progress_bars;
+mod progress_log;
 mod quantize;
 mod report;
 mod similar;
@@ -32,6 +34,7 @@ mod stop;
 mod suggestions;
 mod summary;
 mod task_type;
+mod timings;
 mod units;
 mod upload;
 
@@ -43,10 +46,8 @@ use build_info::{COMMIT, LIBTORCH, TARGET};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::failed::Failed;
-use self::output::OutputArguments;
+use self::output::{OutputArguments, Session};
 use crate::error::{EXIT_CODES, Error};
-use crate::progress::Progress;
-use crate::timings::Timings;
 
 /// Imports Hugging Face transformers into Elasticsearch as served models.
 #[derive(Debug, Parser)]
@@ -117,17 +118,17 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Cli::try_parse_from(&arguments)
     };
     let Cli { output, command } = parsed.unwrap_or_else(|error| failed::exit(&error, &arguments));
-    let stopwatch = output.start_logging();
-    let done = command.execute(output.progress(), &stopwatch.timings).await;
+    let session = output.start();
+    let done = command.execute(&session).await;
     done.map_err(|error| output.failed(error))
 }
 
 /// Asks for what is to be imported, and imports it.
 async fn guided(output: OutputArguments) -> Result<(), Failed> {
-    let stopwatch = output.start_logging();
+    let session = output.start();
     let work = async {
         match guided::ask().await? {
-            Some(import) => import.execute(output.progress(), &stopwatch.timings).await,
+            Some(import) => import.execute(&session.progress, &session.timings).await,
             None => Ok(()),
         }
     };
@@ -146,7 +147,8 @@ fn as_eland(arguments: &[OsString]) -> Result<Cli, clap::Error> {
 }
 
 impl Command {
-    async fn execute(self, progress: Progress, timings: &Timings) -> Result<(), Error> {
+    async fn execute(self, session: &Session) -> Result<(), Error> {
+        let Session { progress, timings, .. } = session;
         match self {
             Self::Import(arguments) => arguments.execute(progress, timings).await,
             Self::Inspect(arguments) => arguments.execute().await,

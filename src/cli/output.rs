@@ -1,17 +1,22 @@
 //! What is shown of the work.
 
+use std::io::{IsTerminal, stderr};
+
 use clap::{ArgAction, Args};
+use indicatif::MultiProgress;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use super::failed::Failed;
-use super::log::{Lines, LogFormat, is_coloured};
+use super::log::{Lines, LogFormat, LogWriter, is_coloured};
+use super::progress_bars::ProgressBars;
+use super::progress_log::ProgressLog;
 use super::report::Format;
+use super::timings::Timings;
 use crate::error::Error;
-use crate::progress::Progress;
-use crate::secrets;
-use crate::timings::Timings;
+use crate::observer::{Event, Observer, Progress};
+use crate::terminal_text::{escape, escape_json};
 
 /// Failures of TLS are told by the error; the verifier's own line would say them twice.
 const DEFAULT: &str = "warn,rust_eland=info,rustls_platform_verifier=off";
@@ -41,36 +46,69 @@ pub(super) struct OutputArguments {
     timings: Option<Format>,
 }
 
-/// Tells how long each stage took, if asked for, when it is dropped: after failures too.
-pub(super) struct Stopwatch {
+/// What the steps of one run of a command share. When it is dropped, the times of the stages are printed if that was asked for; after
+/// failures, too.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Where progress is reported.
+    pub(super) progress: Progress,
+    /// The times of the stages.
     pub(super) timings: Timings,
-    told: Option<Format>,
+    format: Option<Format>,
+}
+
+/// Reports to each of its observers.
+struct All(Vec<Box<dyn Observer>>);
+
+impl Observer for All {
+    fn observe(&self, event: &Event) {
+        self.0.iter().for_each(|observer| observer.observe(event));
+    }
 }
 
 impl OutputArguments {
-    pub(super) fn progress(self) -> Progress {
-        let progress = Progress::unless(self.quiet);
-        match self.log_format {
-            LogFormat::Text => progress,
-            LogFormat::Json => progress.in_lines(),
-        }
-    }
-
-    /// An error, to be told as these options want it.
+    /// An error, to be printed as these options say.
     pub(super) fn failed(self, error: Error) -> Failed {
         Failed { error, verbose: self.verbose > 0, format: self.log_format }
     }
 
-    /// Starts logging, to standard error and without secrets, at the levels that `RUST_LOG` says (`--debug` and `--verbose` add to
-    /// them), and taking the time if asked for.
-    pub(super) fn start_logging(self) -> Stopwatch {
+    /// Starts logging to standard error, and the listeners to progress: bars on a terminal, lines of the log, and times.
+    pub(super) fn start(self) -> Session {
+        let screen = MultiProgress::new();
+        self.start_logging(&screen);
+        let timings = Timings::start();
+        let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(timings.clone())];
+        if !self.quiet {
+            let draws_bars = self.log_format == LogFormat::Text && is_drawable();
+            observers.push(Box::new(ProgressLog::new(!draws_bars)));
+            if draws_bars {
+                observers.push(Box::new(ProgressBars::on(screen)));
+            }
+        }
+        // Where every line is JSON, the times are too.
+        let is_json = self.log_format == LogFormat::Json;
+        let format = self.timings.map(|format| if is_json { Format::Json } else { format });
+        Session { progress: Progress::to(All(observers)), timings, format }
+    }
+
+    /// Logs at the levels that `RUST_LOG` sets; `--debug` and `--verbose` add to them.
+    fn start_logging(self, screen: &MultiProgress) {
         let default = if self.quiet { QUIET } else { DEFAULT };
         let default = if self.verbose > 1 { VERY_VERBOSE } else { default };
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+        let variable = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
+        let levels = variable.as_deref().map(|value| value.parse::<EnvFilter>());
+        let (levels, problem) = match levels {
+            None => (None, None),
+            Some(Ok(levels)) => (Some(levels), None),
+            Some(Err(error)) => (None, Some(error)),
+        };
+        let filter = levels.unwrap_or_else(|| EnvFilter::new(default));
         let trace =
             if self.debug || self.verbose == 1 { "rust_eland=debug".parse().ok() } else { None };
         let filter = trace.into_iter().fold(filter, EnvFilter::add_directive);
-        let lines = tracing_subscriber::fmt::layer().with_writer(secrets::stderr);
+        let (screen, format) = (screen.clone(), self.log_format);
+        let writer = move || LogWriter::new(screen.clone(), format);
+        let lines = tracing_subscriber::fmt::layer().with_writer(writer);
         let log = match self.log_format {
             LogFormat::Text => lines.with_ansi(is_coloured()).event_format(Lines).boxed(),
             LogFormat::Json => lines
@@ -80,27 +118,31 @@ impl OutputArguments {
                 .with_span_list(false)
                 .boxed(),
         };
-        let timings = Timings::begin();
-        let kept = timings.layer();
         // A program that uses the library may log already.
-        let log = log.with_filter(filter);
-        let _ = tracing_subscriber::registry().with(log).with(kept).try_init();
-        // Every line is JSON, then.
-        let is_json = self.log_format == LogFormat::Json;
-        let told = self.timings.map(|format| if is_json { Format::Json } else { format });
-        Stopwatch { timings, told }
+        let _ = tracing_subscriber::registry().with(log.with_filter(filter)).try_init();
+        if let Some(problem) = problem {
+            tracing::warn!(
+                "ignored the environment variable RUST_LOG: {problem}. Use levels such as `debug` or `rust_eland=trace`"
+            );
+        }
     }
 }
 
-impl Drop for Stopwatch {
+/// Whether standard error is a terminal that can draw bars.
+fn is_drawable() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !is_dumb && stderr().is_terminal()
+}
+
+impl Drop for Session {
     fn drop(&mut self) {
-        let Some(format) = self.told else { return };
         let report = self.timings.report();
-        match format {
-            Format::Table => eprintln!("{report}"),
-            Format::Json => {
+        match self.format {
+            None => {}
+            Some(Format::Table) => eprintln!("{}", escape(&report.to_string())),
+            Some(Format::Json) => {
                 if let Ok(line) = serde_json::to_string(&report) {
-                    eprintln!("{line}");
+                    eprintln!("{}", escape_json(&line));
                 }
             }
         }

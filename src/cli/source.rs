@@ -3,17 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tracing::Instrument;
 
 use super::command_line::CommandLine;
 use crate::conversion::{ConversionError, WeightsSeen, check_architecture};
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::observer::{Progress, Stage};
 use crate::source::hub::{
     Hub, HubOptions, HubSettings, RepositoryId, Revision, SeenWeights, Snapshot, Token, parse_name,
 };
 use crate::source::{ModelFiles, Origin};
-use crate::timings::stage;
 
 /// A folder, or a repository on the hub.
 #[derive(Debug, Args)]
@@ -101,7 +99,7 @@ pub(super) async fn fetch(
     hub: &Hub,
     id: &RepositoryId,
     revision: &Revision,
-    progress: Progress,
+    progress: &Progress,
 ) -> Result<Snapshot, Error> {
     let plan = hub.plan(id, revision).await?;
     check_architecture(plan.config())?;
@@ -128,13 +126,13 @@ impl Source {
     /// The model's files, fetched where need be, and where they come from.
     pub(super) async fn files(
         &self,
-        progress: Progress,
+        progress: &Progress,
     ) -> Result<(ModelFiles, Option<Origin>), Error> {
         let (folder, origin) = match self {
             Self::Folder(folder) => (folder.clone(), Origin::of_folder(folder)),
             Self::Hub(hub, id, revision) => {
-                let fetching = stage("fetching");
-                let snapshot = fetch(hub, id, revision, progress).instrument(fetching).await?;
+                let fetching = fetch(hub, id, revision, progress);
+                let snapshot = progress.run_async(Stage::Download, fetching).await?;
                 (snapshot.folder, Some(snapshot.origin))
             }
         };

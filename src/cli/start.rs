@@ -7,7 +7,7 @@ use super::report::ReportArguments;
 use super::start_arguments::StartArguments;
 use crate::elasticsearch::{Client, Interruption, ServedId};
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::observer::Progress;
 
 #[derive(Debug, Args)]
 pub(super) struct StartModelArguments {
@@ -23,7 +23,7 @@ pub(super) struct StartModelArguments {
 }
 
 impl StartModelArguments {
-    pub(super) async fn execute(self, progress: Progress) -> Result<(), Error> {
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), Error> {
         let options = self.start.options()?;
         let client = Client::connect(self.connection.connection()?).await?;
         let interruption = Interruption::of_signals(|| {})?;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::{Arg, Args, ValueEnum};
 use serde::Serialize;
-use tracing::Instrument;
 
 use super::report::Report;
 use super::units;
@@ -13,8 +12,7 @@ use crate::elasticsearch::{
     StartOptions, WaitFor,
 };
 use crate::model_id::ModelId;
-use crate::progress::Progress;
-use crate::timings::stage;
+use crate::observer::Progress;
 
 const HEADING: &str = "Starting";
 
@@ -150,13 +148,12 @@ impl StartArguments {
         options: &StartOptions,
         client: &Client,
         model_id: &ServedId,
-        progress: Progress,
+        progress: &Progress,
         mut interruption: Interruption,
     ) -> Result<Started, DeploymentError> {
         let deployment_id = options.deployment_id.as_ref().unwrap_or(model_id);
         let work = async {
-            let deployment =
-                options.start(client, model_id, progress).instrument(stage("starting")).await?;
+            let deployment = options.start(client, model_id, progress).await?;
             let smoke_test = match self.smoke_test {
                 true => Some(SmokeTest::run(client, model_id, deployment_id).await?),
                 false => None,

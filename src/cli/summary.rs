@@ -9,9 +9,9 @@ use super::plan_report::million;
 use super::report::Report;
 use super::start_arguments::Started;
 use super::suggestions::Suggestions;
+use super::timings::TimingReport;
 use crate::elasticsearch::{EndpointId, EndpointOutcome, Outcome};
 use crate::model_id::ModelId;
-use crate::timings;
 
 /// An import, at its end.
 #[derive(Debug, Serialize)]
@@ -31,7 +31,7 @@ pub(super) struct Summary<'a> {
     /// What to try now.
     next: &'a Suggestions,
     /// How long each stage took.
-    timings: timings::Report,
+    timings: TimingReport,
     #[serde(skip)]
     model_id: &'a ModelId,
 }
@@ -54,7 +54,7 @@ impl Report for Summary<'_> {
 }
 
 impl<'a> Summary<'a> {
-    pub(super) fn of(imported: &'a Imported, timings: timings::Report) -> Self {
+    pub(super) fn of(imported: &'a Imported, timings: TimingReport) -> Self {
         let (state, parts) = match imported.outcome {
             Outcome::Stored { parts } => ("stored", Some(parts)),
             Outcome::Unchanged => ("unchanged", None),
@@ -124,7 +124,7 @@ impl<'a> Summary<'a> {
 }
 
 /// The time of the stages that one notices, in their order; those that go on within others are part of them.
-fn took(timings: &timings::Report) -> String {
+fn took(timings: &TimingReport) -> String {
     const NOTICED: f64 = 0.1;
     let mut stages = Vec::new();
     let mut over = 0.;

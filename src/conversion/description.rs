@@ -6,9 +6,9 @@ use super::{ConversionError, Options};
 use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
 use crate::config::{ModelConfig, SentenceTransformers, Usage};
 use crate::models::{Architecture, Blueprint, ConfigError, Dimensions, Model};
+use crate::observer::{Progress, Stage};
 use crate::source::{ModelFiles, SourceError};
 use crate::tasks::{Task, guess};
-use crate::timings::stage;
 use crate::tokenizer::Tokenizer;
 
 /// Configuration, sizes and tokenizer.
@@ -45,7 +45,7 @@ pub(super) struct Limit {
 }
 
 impl Description {
-    pub(super) fn read(files: &ModelFiles) -> Result<Self, ConversionError> {
+    pub(super) fn read(files: &ModelFiles, progress: &Progress) -> Result<Self, ConversionError> {
         let sentence_transformers = SentenceTransformers::read(files)?;
         let root = sentence_transformers.as_ref().map_or("", |st| st.transformer.as_str());
         let folder = files.sub(root)?;
@@ -53,7 +53,7 @@ impl Description {
         let architecture = architecture(&config)?;
         let dimensions = (architecture.dimensions)(&config.json)?;
         let mut tokenizer =
-            stage("reading the tokenizer").in_scope(|| Tokenizer::read(&folder, &config))?;
+            progress.run(Stage::ReadTokenizer, || Tokenizer::read(&folder, &config))?;
         tokenizer.check_embeddings(dimensions.vocabulary)?;
         let usage = Usage::read(files)?;
         let files = files.clone();

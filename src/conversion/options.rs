@@ -2,7 +2,6 @@
 
 use super::{ConversionError, Quantize};
 use crate::config::Usage;
-use crate::progress::Progress;
 use crate::source::Origin;
 use crate::tasks::Task;
 use crate::version::Target;
@@ -28,8 +27,6 @@ pub struct Options {
     pub quantize: Option<Quantize>,
     /// Do not compare the saved archive with the model.
     pub no_verify: bool,
-    /// Where reading is shown, if anywhere.
-    pub progress: Option<Progress>,
 }
 
 impl Options {

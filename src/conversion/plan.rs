@@ -10,6 +10,7 @@ use super::description::{Description, as_wrong_task, refuse_adapter};
 use super::{Conversion, ConversionError, Options, Saved};
 use crate::checkpoint::{Checkpoint, Format, WeightFiles};
 use crate::config::{ModelConfig, SentenceTransformers, Usage};
+use crate::observer::Progress;
 use crate::source::ModelFiles;
 use crate::tasks::Task;
 use crate::torchscript::operations;
@@ -216,7 +217,7 @@ impl Plan {
         let root = SentenceTransformers::read(files)?.map_or(String::new(), |st| st.transformer);
         let survey = self.survey(&files.sub(&root)?, seen)?;
 
-        let mut description = Description::read(files)?;
+        let mut description = Description::read(files, &Progress::quiet())?;
         let tokenizer = &description.tokenizer;
         self.tokenizer = Some(PlannedTokenizer {
             kind: tokenizer.kind.name(),

@@ -16,7 +16,7 @@ use super::stats::{Deployment, State};
 use super::{Client, ClientError};
 use crate::hint::Hint;
 use crate::model_id::ModelId;
-use crate::progress::{Progress, Waiting};
+use crate::observer::{Progress, RunningStage, Stage};
 use crate::version::Version;
 
 /// The longest that a single request may ask the server to wait: what eland asks for. Beyond it the stats are polled, since proxies
@@ -407,7 +407,7 @@ impl StartOptions {
         &self,
         client: &Client,
         model_id: &ServedId,
-        progress: Progress,
+        progress: &Progress,
     ) -> Result<Deployment, DeploymentError> {
         self.check_for(client)?;
         let start = Start {
@@ -459,8 +459,8 @@ enum Request {
 }
 
 impl Start<'_> {
-    async fn run(&self, progress: Progress) -> Result<Deployment, DeploymentError> {
-        let waiting = progress.waiting("starting");
+    async fn run(&self, progress: &Progress) -> Result<Deployment, DeploymentError> {
+        let waiting = progress.start(Stage::Start);
         let path = format!(
             "_ml/trained_models/{}/deployment/_start?{}",
             self.model_id.segment(),
@@ -552,14 +552,14 @@ impl Start<'_> {
     }
 
     /// Looks at the stats and shows them. What a busy cluster cannot say now, it may say later.
-    async fn look(&self, waiting: &Waiting) -> Result<Look, DeploymentError> {
+    async fn look(&self, waiting: &RunningStage) -> Result<Look, DeploymentError> {
         let deployments = self.client.deployments(self.deployment_id);
         match timeout_at(self.deadline.max(Instant::now()) + GRACE, deployments).await {
             Ok(Ok(mut deployments)) => {
                 let id = self.deployment_id.as_str();
                 deployments.retain(|deployment| deployment.deployment_id == id);
                 let Some(deployment) = deployments.pop() else { return Ok(Look::None) };
-                waiting.show(&format!(
+                waiting.wait_for(&format!(
                     "{id}: {} of {} allocations",
                     deployment.allocations, deployment.target_allocations
                 ));

@@ -24,9 +24,8 @@ use super::{Client, ClientError, Interruption};
 use crate::bundle::Bundle;
 use crate::hexadecimal::hexadecimal;
 use crate::model_id::ModelId;
-use crate::progress::{self, Event, Progress};
+use crate::observer::{Event, Progress, Stage};
 use crate::retry::RetryPolicy;
-use crate::timings::stage;
 
 /// How often an upload begins anew because something of an earlier model of its id was in the way.
 const FRESH_STARTS: u32 = 3;
@@ -131,14 +130,13 @@ impl Client {
         &self,
         bundle: &Bundle,
         import: &Import,
-        on_progress: impl Fn(Event) + Send + Sync + 'static,
+        on_progress: impl Fn(&Event) + Send + Sync + 'static,
     ) -> Result<Outcome, ClientError> {
         self.require(bundle.minimum_version)?;
         let transaction = import.begin(self, &bundle.model_id).await?;
         // Nobody interrupts: dropping the future does.
         let (_interrupter, interruption) = Interruption::new();
-        let upload = transaction.run(bundle, Progress::unless(true), &interruption);
-        progress::told_of(on_progress, upload).await
+        transaction.run(bundle, &Progress::to(on_progress), &interruption).await
     }
 }
 
@@ -243,7 +241,7 @@ impl Transaction<'_> {
     pub async fn run(
         self,
         bundle: &Bundle,
-        progress: Progress,
+        progress: &Progress,
         interruption: &Interruption,
     ) -> Result<Outcome, ClientError> {
         self.client.require(bundle.minimum_version)?;
@@ -253,7 +251,7 @@ impl Transaction<'_> {
         if size > wanted {
             tracing::info!("parts of {size} bytes, so that 10,000 of them hold the model");
         }
-        let packing = stage("packing the vocabulary");
+        let compressing = progress.start(Stage::CompressVocabulary);
         let vocabulary = serde_json::to_vec(&bundle.vocabulary).unwrap_or_default();
         let configuration = bundle.configuration_for(self.client.target());
         let header = JournalHeader {
@@ -266,7 +264,7 @@ impl Transaction<'_> {
             part_size: size,
         };
         let compressed = payload::gzip(&vocabulary);
-        drop(packing);
+        compressing.finish();
         self.client.warn_of_memory(bundle).await;
         let action = self.choose(&header).await?;
         let mut delivery = Delivery {
@@ -348,7 +346,7 @@ struct Delivery<'a> {
     bundle: &'a Bundle,
     configuration: Map<String, Value>,
     vocabulary: Bytes,
-    progress: Progress,
+    progress: &'a Progress,
     interruption: &'a Interruption,
     /// Whether an old model has been deleted for it.
     replaced: bool,

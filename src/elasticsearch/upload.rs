@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
-use tracing::Instrument;
 
 use super::attempts::{Attempts, already_exists, is_pushback};
 use super::journal::{Item, Journal, Mark};
@@ -15,9 +14,8 @@ use super::payload::Part;
 use super::window::Window;
 use super::{Client, ClientError, Interruption};
 use crate::bundle::Bundle;
-use crate::progress::{Progress, Stage};
+use crate::observer::{Progress, RunningStage, Stage};
 use crate::retry::RetryPolicy;
-use crate::timings::stage;
 
 /// The most parts that the server takes (contract 4.1).
 pub(super) const MOST_PARTS: usize = 10_000;
@@ -63,7 +61,7 @@ pub(super) struct Upload<'a> {
     pub(super) retry: RetryPolicy,
     pub(super) refresh_interval: Duration,
     pub(super) interruption: &'a Interruption,
-    pub(super) progress: Progress,
+    pub(super) progress: &'a Progress,
 }
 
 /// A part's request that has been answered.
@@ -78,28 +76,27 @@ struct PartResponse {
 impl Upload<'_> {
     /// Stores what the journal does not know to be stored. Afterwards the server has said that the definition is whole.
     pub(super) async fn run(&self, journal: &mut Journal) -> Result<(), UploadFailure> {
-        self.create(journal).instrument(stage("creating")).await?;
-        self.store_vocabulary(journal).instrument(stage("storing the vocabulary")).await?;
+        self.progress.run_async(Stage::CreateModel, self.create(journal)).await?;
+        let vocabulary = self.store_vocabulary(journal);
+        self.progress.run_async(Stage::StoreVocabulary, vocabulary).await?;
         let length = self.bundle.definition.bytes.len();
-        let uploading = stage("uploading");
-        let bar = self.progress.bytes("uploading", length as u64);
+        let uploading = self.progress.start_bytes(Stage::Upload, length as u64);
         let mut missing = journal.missing();
         let present: usize =
             (0..journal.header.parts()).map(|part| self.range(journal, part).len()).sum::<usize>()
                 - missing.iter().map(|part| self.range(journal, *part).len()).sum::<usize>();
-        bar.set(present as u64);
+        uploading.resume_at(present as u64);
         let last = journal.header.parts().saturating_sub(1);
         let last = missing.pop_if(|part| *part == last);
-        self.store_parts(missing, journal, &bar).await?;
+        self.store_parts(missing, journal, &uploading).await?;
         // Parts name the model by its id alone: had it been replaced meanwhile, ours would be in someone else's.
         if !self.is_ours(journal).await.map_err(UploadFailure::Stopped)? {
             return Err(UploadFailure::Lost);
         }
-        self.store_parts(last.into_iter().collect(), journal, &bar).await?;
+        self.store_parts(last.into_iter().collect(), journal, &uploading).await?;
         journal.sync();
-        bar.finish();
-        drop(uploading);
-        self.confirm().instrument(stage("confirming")).await
+        uploading.finish();
+        self.progress.run_async(Stage::ConfirmUpload, self.confirm()).await
     }
 
     fn range(&self, journal: &Journal, part: usize) -> Range<usize> {
@@ -176,7 +173,7 @@ impl Upload<'_> {
         &self,
         parts: Vec<usize>,
         journal: &mut Journal,
-        stage: &Stage,
+        stage: &RunningStage,
     ) -> Result<(), UploadFailure> {
         let mut window = Window::new(self.concurrency);
         let mut interruption = self.interruption.clone();

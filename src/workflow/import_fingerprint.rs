@@ -34,7 +34,6 @@ pub fn fingerprint(folder: Option<&Path>, options: &Options, title: &str) -> Opt
         origin,
         quantize,
         no_verify: _,
-        progress: _,
     } = options;
     let files = match (folder, origin) {
         (Some(folder), _) => files(folder).ok()?,

@@ -110,7 +110,9 @@ fn every_fixture_has_a_plan() {
             let name = format!("{} {task}", fixture.name);
             assert!(plan.problem.is_none(), "{name}: {:?}", plan.problem.map(|it| it.to_string()));
             assert!(plan.tasks.unwrap().contains(&task), "{name}");
-            let whole = Conversion::read(&files, options()).unwrap();
+            let whole =
+                Conversion::read(&files, options(), &rust_eland::observer::Progress::quiet())
+                    .unwrap();
             assert_eq!(plan.max_length, Some(whole.max_sequence_length()), "{name}");
             // What is computed from parameters beforehand is stored, and none of them.
             let (used, stored) = (plan.parameters.unwrap().used * 4, whole.parameter_bytes());

@@ -42,8 +42,9 @@ fn compare(architectures: &[&str]) {
         {
             let options = Options { task: Some(task), target, ..Options::default() };
             let name = format!("{} {task} {target:?}", fixture.name);
-            let traced = Conversion::read(&files, options)
-                .and_then(|conversion| conversion.trace().map(|traced| (conversion, traced)));
+            let traced =
+                Conversion::read(&files, options, &rust_eland::observer::Progress::quiet())
+                    .and_then(|conversion| conversion.trace().map(|traced| (conversion, traced)));
             let (conversion, traced) = match traced {
                 Ok(traced) => traced,
                 Err(error) => {

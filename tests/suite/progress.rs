@@ -7,7 +7,7 @@ use crate::program::{message, program, says};
 use crate::terminal::Terminal;
 
 /// The stages of an import, in their order.
-const STAGES: [&str; 4] = ["reading", "tracing", "uploading", "starting"];
+const STAGES: [&str; 4] = ["reading the weights", "converting", "uploading", "starting"];
 
 fn arguments(standin: &StandIn, id: &str) -> Vec<String> {
     let model = Fixture::named("bert/ner").model().display().to_string();
@@ -24,7 +24,7 @@ fn a_terminal_shows_a_bar_and_a_line_for_each_stage() {
     let (shown, code) = Terminal::start(&arguments, &[("NO_COLOR", "1")]).end();
     assert_eq!(code, Some(0), "{shown}");
     // Bytes done and to do, speed, and time left.
-    for stage in ["reading [", "tracing [", "uploading ["] {
+    for stage in ["reading the weights [", "converting [", "uploading ["] {
         let bar = &shown[shown.find(stage).unwrap_or_else(|| panic!("no {stage}: {shown}"))..];
         let bar = bar.split(['\r', '\n']).next().unwrap();
         says(bar, &["B/", "/s ", " left"]);
@@ -56,10 +56,10 @@ fn without_a_terminal_each_stage_is_a_line_with_its_time() {
     let log = message(&output);
     assert!(output.status.success() && !log.contains(['\r', '\x1b']), "{log}");
     assert!(!log.contains(" left"), "{log}");
-    for (stage, end) in [("reading", "B in "), ("tracing", "B in "), ("uploading", "B in ")] {
+    for stage in ["reading the weights", "converting", "uploading"] {
         let line = log.lines().find(|line| line.contains(&format!("INFO : {stage}: ")));
         let line = line.unwrap_or_else(|| panic!("{stage}: {log}"));
-        assert!(line.contains(end) && line.ends_with(" s"), "{line}");
+        assert!(line.contains("B in ") && line.ends_with(" s"), "{line}");
     }
     let quiet = program().args(arguments(&standin, "n")).arg("-q").output().unwrap();
     assert_eq!((message(&quiet).as_str(), &*quiet.stdout), ("", &b"n started\n"[..]));

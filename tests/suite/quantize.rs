@@ -137,7 +137,7 @@ fn layers_are_counted_and_packed_once() {
 fn convert(fixture: &Fixture, task: Task, quantize: Option<Quantize>) -> Conversion {
     let files = ModelFiles::open(&fixture.model()).unwrap();
     let options = Options { task: Some(task), quantize, ..Options::default() };
-    Conversion::read(&files, options).unwrap()
+    Conversion::read(&files, options, &rust_eland::observer::Progress::quiet()).unwrap()
 }
 
 /// Writes an archive to a file and maps it.

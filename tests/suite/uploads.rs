@@ -13,7 +13,7 @@ use rust_eland::elasticsearch::{
     Client, ClientError, Connection, Import, Interruption, OnConflict, Outcome, RemoteState,
 };
 use rust_eland::mapped_file::MappedFile;
-use rust_eland::progress::Progress;
+use rust_eland::observer::Progress;
 use rust_eland::retry::RetryPolicy;
 use rust_eland::tokenizer::Vocabulary;
 use rust_eland::version::{Target, Version};
@@ -93,7 +93,7 @@ fn import(state: &Path) -> Import {
 async fn run(import: &Import, client: &Client, bundle: &Bundle) -> Result<Outcome, ClientError> {
     let (_interrupter, interruption) = Interruption::new();
     let transaction = import.begin(client, &bundle.model_id).await?;
-    transaction.run(bundle, Progress::default(), &interruption).await
+    transaction.run(bundle, &Progress::quiet(), &interruption).await
 }
 
 async fn connect(standin: &StandIn) -> Client {

@@ -14,7 +14,12 @@ use crate::program::{message, program, says};
 
 fn convert(model: &Path, task: Task, options: Options) -> Conversion {
     let files = ModelFiles::open(model).unwrap();
-    Conversion::read(&files, Options { task: Some(task), ..options }).unwrap()
+    Conversion::read(
+        &files,
+        Options { task: Some(task), ..options },
+        &rust_eland::observer::Progress::quiet(),
+    )
+    .unwrap()
 }
 
 fn archive(conversion: &Conversion) -> Vec<u8> {

@@ -468,7 +468,11 @@ fn sentence_transformers_may_ask_for_lower_case() {
         }
         let files = ModelFiles::open(folder.path()).unwrap();
         let options = Options { task: Some(Task::TextEmbedding), ..Options::default() };
-        Conversion::read(&files, options).unwrap().tokenizer().settings["do_lower_case"].clone()
+        Conversion::read(&files, options, &rust_eland::observer::Progress::quiet())
+            .unwrap()
+            .tokenizer()
+            .settings["do_lower_case"]
+            .clone()
     };
     assert_eq!(settings(false, true), false);
     assert_eq!(settings(true, true), true);

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::RepositoryId;
+use crate::byte_count::ByteCount;
 use crate::error_chain::ErrorChain;
-use crate::progress::bytes;
 
 /// Why a model cannot be had from the hub or its cache.
 #[derive(Debug, thiserror::Error)]
@@ -299,7 +299,7 @@ pub enum HubError {
     /// The disk is too full.
     #[error(
         "{} are to be fetched to {path}, where {} are free: make room, or set HF_HOME to a folder on another disk",
-        bytes(*.needed), bytes(*.free)
+        ByteCount(*.needed), ByteCount(*.free)
     )]
     Space {
         /// Bytes still to be fetched.

@@ -31,7 +31,8 @@ use self::listing::{Entry, Listing};
 use self::selection::{Contents, MODULES, Selected, TOKENIZER_CONFIG, select};
 pub use self::settings::{HubOptions, HubSettings, Token};
 use super::Origin;
-use crate::progress::{FileStage, Files, Progress, bytes};
+use crate::byte_count::ByteCount;
+use crate::observer::{Progress, RunningStage, Stage};
 
 /// Files that come in at once.
 const AT_ONCE: usize = 4;
@@ -236,7 +237,7 @@ impl Plan {
     ///
     /// # Errors
     /// When one cannot be had. What has been fetched is kept, and the next attempt goes on from there.
-    pub async fn fetch(self, progress: Progress) -> Result<Snapshot, HubError> {
+    pub async fn fetch(self, progress: &Progress) -> Result<Snapshot, HubError> {
         let origin = self.origin();
         let Self { repository, files, listing, revision, .. } = self;
         let folder = repository.cache.snapshot(&repository.commit);
@@ -251,7 +252,7 @@ impl Plan {
             } else {
                 announce(&repository, &missing, (files.len(), listing.len()))?;
                 // Ctrl-C simply ends the process: what is written so far is what the next run goes on from.
-                transfer_all(&client, &repository, missing, progress.files()).await?;
+                transfer_all(&client, &repository, missing, progress).await?;
             }
             let Repository { commit, cache, .. } = &repository;
             // The weights are last, so that a snapshot that has them is whole.
@@ -294,7 +295,7 @@ impl Plan {
         let missing = missing(&repository, &wanted).await?;
         if !missing.is_empty() {
             cache.prepare()?;
-            transfer_all(&client, &repository, missing, Progress::unless(true).files()).await?;
+            transfer_all(&client, &repository, missing, &Progress::quiet()).await?;
         }
         for (path, entry) in &wanted {
             cache.link(commit, path, entry)?;
@@ -420,13 +421,13 @@ fn announce(
     let rest = sum(&|entry| entry.size - begun(entry));
     let done = match sum(&begun) {
         0 => String::new(),
-        done => format!(" ({} are there from an earlier run)", bytes(done)),
+        done => format!(" ({} are there from an earlier run)", ByteCount(done)),
     };
     let names: Vec<String> =
-        missing.iter().map(|(path, entry)| format!("{path} ({})", bytes(entry.size))).collect();
+        missing.iter().map(|(path, entry)| format!("{path} ({})", ByteCount(entry.size))).collect();
     tracing::info!(
         "fetching {} from {} at commit {}: {}{done}; of its {all} files, {needed} are needed",
-        bytes(rest),
+        ByteCount(rest),
         repository.id,
         repository.commit,
         names.join(", ")
@@ -442,16 +443,17 @@ async fn transfer_all(
     client: &Client,
     repository: &Repository,
     missing: Vec<(String, Entry)>,
-    files: Files,
+    progress: &Progress,
 ) -> Result<(), HubError> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
     for (path, entry) in missing {
-        let (client, repository, files) = (client.clone(), repository.clone(), files.clone());
+        let (client, repository, progress) = (client.clone(), repository.clone(), progress.clone());
         let places = Arc::clone(&places);
         tasks.spawn(async move {
             let _place = places.acquire().await;
-            let stage = files.begin(&path, entry.size);
+            let stage = Stage::DownloadFile(path.as_str().into());
+            let stage = progress.start_bytes(stage, entry.size);
             transfer_one(&client, &repository, &path, &entry, &stage).await?;
             stage.finish();
             Ok(())
@@ -469,7 +471,7 @@ async fn transfer_one(
     repository: &Repository,
     path: &str,
     entry: &Entry,
-    stage: &FileStage,
+    stage: &RunningStage,
 ) -> Result<(), HubError> {
     let Repository { id, commit, cache } = repository;
     let wanted = Wanted { id, commit, path, size: entry.size, digest: &entry.digest };
@@ -506,7 +508,8 @@ impl Contents for Listed<'_> {
         let blob = cache.blob(&entry.digest);
         if !cache.has(commit, path, entry) {
             cache.prepare()?;
-            transfer_one(self.client, self.repository, path, entry, &FileStage::silent()).await?;
+            let stage = Progress::quiet().start(Stage::DownloadFile(path.into()));
+            transfer_one(self.client, self.repository, path, entry, &stage).await?;
         }
         let path = if blob.is_file() { blob } else { pointer };
         fs::read(&path).map_err(HubError::io("read", &path))

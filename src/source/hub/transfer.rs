@@ -14,7 +14,7 @@ use super::digest::Hasher;
 use super::listing::Entry;
 use super::retry::Failure;
 use super::settings::host;
-use crate::progress::FileStage;
+use crate::observer::RunningStage;
 
 /// How often a file is fetched whose hash turns out wrong.
 const MISMATCHES: u32 = 3;
@@ -33,7 +33,7 @@ pub(super) async fn fetch(
     client: &Client,
     cache: &RepositoryCache,
     wanted: &Wanted<'_>,
-    stage: &FileStage,
+    stage: &RunningStage,
 ) -> Result<(), HubError> {
     let blob = cache.blob(wanted.digest);
     let _lock = cache.lock(wanted.digest, wanted.path).await?;
@@ -46,7 +46,7 @@ pub(super) async fn fetch(
     // Gigabytes may be there to be hashed.
     let opened = tokio::task::spawn_blocking(move || Incomplete::open(path, hasher, size)).await;
     let mut incomplete = opened.map_err(|_| HubError::Stopped)??;
-    stage.set(incomplete.length);
+    stage.resume_at(incomplete.length);
     let mut patience = client.patience();
     let mut sender = host(&client.settings().endpoint);
     let mut mismatches = 0;
@@ -57,7 +57,7 @@ pub(super) async fn fetch(
             }
             mismatches += 1;
             incomplete.restart(wanted)?;
-            stage.set(0);
+            stage.resume_at(0);
             if mismatches == MISMATCHES {
                 incomplete.discard();
                 let path = wanted.path.to_owned();
@@ -109,7 +109,7 @@ impl Incomplete {
         &mut self,
         client: &Client,
         wanted: &Wanted<'_>,
-        stage: &FileStage,
+        stage: &RunningStage,
         sender: &mut String,
     ) -> Result<(), Failure> {
         let (mut response, url) = client.file(wanted, self.length).await?;
@@ -125,7 +125,7 @@ impl Incomplete {
         if from == 0 && self.length > 0 {
             tracing::debug!("{} does not resume; beginning anew", host(&url));
             self.restart(wanted)?;
-            stage.set(0);
+            stage.resume_at(0);
         } else if from != self.length {
             return Err(unfit(format!("it sends from byte {from}, not from {}", self.length)));
         }
@@ -139,7 +139,7 @@ impl Incomplete {
             if chunk.len() as u64 > wanted.size - self.length {
                 // Whatever it is, it is not the file.
                 self.restart(wanted)?;
-                stage.set(0);
+                stage.resume_at(0);
                 return Err(unfit("it sends more than the file has".into()));
             }
             let write = self.file.write_all(&chunk);

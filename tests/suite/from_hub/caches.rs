@@ -248,8 +248,12 @@ fn every_fixture_is_read_from_the_hub_as_from_its_folder() {
         let read = |folder: &Path| {
             let task = fixture.tasks().into_iter().next();
             let files = ModelFiles::open(folder).unwrap();
-            let conversion =
-                Conversion::read(&files, Choice { task, ..Choice::default() }).unwrap();
+            let conversion = Conversion::read(
+                &files,
+                Choice { task, ..Choice::default() },
+                &rust_eland::observer::Progress::quiet(),
+            )
+            .unwrap();
             let vocabulary = serde_json::to_value(&conversion.tokenizer().vocabulary).unwrap();
             let facts = (conversion.max_sequence_length(), conversion.parameter_bytes());
             (vocabulary, facts, conversion.notes().to_vec())

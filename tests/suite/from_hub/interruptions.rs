@@ -211,7 +211,7 @@ fn two_at_once_fetch_everything_once() {
     let one = || async {
         let client = super::Client::new(cache.settings(&hub.url())).unwrap();
         let plan = client.plan(&ID.parse().unwrap(), &"main".parse().unwrap()).await.unwrap();
-        plan.fetch(super::Progress::unless(true)).await.unwrap()
+        plan.fetch(&super::Progress::quiet()).await.unwrap()
     };
     runtime().block_on(async { tokio::join!(one(), one(), one()) });
     cache.holds(&repository());

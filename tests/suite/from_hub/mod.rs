@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use ::hub::{Host, Hub, Options, Repository};
-use rust_eland::progress::Progress;
+use rust_eland::observer::Progress;
 use rust_eland::source::hub::{Hub as Client, HubError, HubSettings, Snapshot, Token};
 use tempfile::TempDir;
 
@@ -150,7 +150,7 @@ pub fn fetch(settings: HubSettings, id: &str, revision: &str) -> Result<Snapshot
     runtime().block_on(async {
         let (id, revision) = (id.parse()?, revision.parse()?);
         let plan = Client::new(settings)?.plan(&id, &revision).await?;
-        plan.fetch(Progress::unless(true)).await
+        plan.fetch(&Progress::quiet()).await
     })
 }
 
