@@ -1,5 +1,5 @@
-//! README.md and docs/ are true: their commands run, their tables say what the fixtures, the options and the messages say, their
-//! links lead somewhere.
+//! README.md and docs/ match the program: their commands run, their tables match the fixtures, options and messages, and their links
+//! have targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,7 +23,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// All documents that users read.
+/// Paths of all documents for users.
 fn documents() -> Vec<String> {
     let pages = fs::read_dir(root().join("docs")).unwrap();
     let pages = pages.map(|page| format!("docs/{}", page.unwrap().file_name().to_str().unwrap()));
@@ -33,7 +33,7 @@ fn documents() -> Vec<String> {
     all
 }
 
-/// The blocks of a document that are marked as a language.
+/// The code blocks of a document in one language.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut blocks: Vec<Vec<&str>> = Vec::new();
     let mut wanted = None;
@@ -51,18 +51,18 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     blocks.into_iter().map(|lines| lines.join("\n")).collect()
 }
 
-/// The commands of a block: lines that go on are joined, remarks and blank lines left out.
+/// The commands of a code block: continued lines are joined; comments and blank lines are removed.
 fn commands(block: &str) -> Vec<String> {
     let joined = block.replace("\\\n", " ");
     let bare = joined.lines().map(|line| line.split("  #").next().unwrap().trim());
     bare.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
-/// What commands of documents may begin with that no test runs, and why not. Their shape is checked (`check_shape`).
+/// First words of documented commands that no test runs, with the reason. `check_shape` validates these commands.
 const NOT_RUN: [(&str, &str); 4] = [
-    ("make", "builds for minutes; .ci/run runs test, lint, doc and deny"),
+    ("make", "takes minutes; .ci/run runs test, lint, doc and deny"),
     ("cargo run", "the tests run these programs"),
-    ("docker run", "there may be no engine; `make image-test` runs the like"),
+    ("docker run", "needs a container engine; `make image-test` runs similar commands"),
     ("tar -xzf", "needs what `make dist` builds; `make dist-test` unpacks it"),
 ];
 
@@ -80,7 +80,7 @@ fn check_shape(command: &str) {
         }
         "tar" => {
             let stem = format!("rust-eland-{}-", env!("CARGO_PKG_VERSION"));
-            assert!(words[2].starts_with(&stem), "another version than Cargo.toml's: {command}");
+            assert!(words[2].starts_with(&stem), "not the version of Cargo.toml: {command}");
         }
         _ => {
             let image = words.iter().position(|word| *word == "rust-eland").unwrap();
@@ -89,24 +89,24 @@ fn check_shape(command: &str) {
                 match *option {
                     "--rm" | "-it" | "--read-only" => {}
                     "-v" | "-e" | "--network" | "--user" => assert!(options.next().is_some()),
-                    other => panic!("{other} is not known here: {command}"),
+                    other => panic!("unsupported docker option {other}: {command}"),
                 }
             }
-            // What follows the image are name and options of the program, which must be understood.
+            // The words after the image are the program and its options, which the program must accept.
             let folder = session("docker");
             folder.run(&format!("{} --help >help", words[image + 1..].join(" ")));
         }
     }
 }
 
-/// A folder with the program under both names, a cluster, and a hub that has the models of the documents.
+/// A folder with the program under both names, a cluster, and a hub with the models named in the documents.
 struct Session {
     folder: tempfile::TempDir,
     standin: StandIn,
     hub: hub::Hub,
 }
 
-/// The models of the documents, and the fixtures that stand for them.
+/// Models named in the documents, and the fixtures that replace them.
 const MODELS: [(&str, &str); 3] = [
     ("sentence-transformers/all-MiniLM-L6-v2", "bert/st-mean"),
     ("dslim/bert-base-NER", "bert/ner"),
@@ -128,7 +128,7 @@ fn session(document: &str) -> Session {
         let link = path.join("bin").join(name);
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rust-eland"), link).unwrap();
     }
-    // Folders that readers have; where a document fetches one itself, it is not there before.
+    // Folders that a reader is assumed to have, except those that the document itself downloads.
     for (id, fixture) in MODELS {
         let name = id.split('/').next_back().unwrap();
         if !read_or_nothing(document).contains(&format!("--output {name}")) {
@@ -138,7 +138,7 @@ fn session(document: &str) -> Session {
     fs::copy(root().join("tests/fixtures/definitions/scripted.pt"), path.join("model.pt")).unwrap();
     fs::write(path.join("vocab.json"), crate::definitions::vocabulary().to_string()).unwrap();
     fs::write(path.join("config.json"), crate::definitions::configuration().to_string()).unwrap();
-    // The file of imports that the document shows.
+    // The models file that the document shows.
     let text = read_or_nothing(document);
     if let Some(file) = blocks(&text, "yaml").iter().find(|it| it.starts_with("# models.yaml")) {
         fs::write(path.join("models.yaml"), format!("{file}\n")).unwrap();
@@ -164,7 +164,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 impl Session {
-    /// Runs a block as a reader's shell does, but for the addresses: it must succeed at every command.
+    /// Runs a code block in a shell, with the addresses replaced. Every command must succeed.
     fn run(&self, block: &str) {
         let folder = self.folder.path();
         let mut script = block.to_owned();
@@ -190,7 +190,7 @@ impl Session {
     }
 }
 
-/// Runs the commands of a document, in its order.
+/// Runs the commands of a document in order.
 fn run(document: &str) {
     let session = session(document);
     for block in blocks(&read(document), "sh") {
@@ -198,7 +198,7 @@ fn run(document: &str) {
             .into_iter()
             .partition(|command| NOT_RUN.iter().any(|(start, _)| command.starts_with(start)));
         not_run.iter().for_each(|command| check_shape(command));
-        // After an archive was unpacked, what was in it cannot be run either.
+        // A block that unpacks an archive also runs programs from that archive.
         if !run.is_empty() && !not_run.iter().any(|command| command.starts_with("tar")) {
             session.run(&run.join("\n"));
         }
@@ -213,25 +213,30 @@ macro_rules! run {
 }
 
 run! {
-    the_commands_of_the_readme_run: "README.md",
-    the_commands_of_contributing_have_their_targets: "CONTRIBUTING.md",
-    the_commands_without_a_network_run: "docs/air-gapped.md",
-    the_commands_of_bundles_run: "docs/bundles.md",
-    the_commands_of_the_container_are_understood: "docs/container.md",
-    the_commands_of_deployments_run: "docs/deployments.md",
-    the_commands_of_the_hub_run: "docs/hub.md",
-    the_commands_of_inspecting_run: "docs/inspect.md",
-    the_commands_of_many_models_run: "docs/many-models.md",
-    the_commands_of_migrating_run: "docs/migrating-from-eland.md",
+    readme_commands_run: "README.md",
+    contributing_commands_have_targets: "CONTRIBUTING.md",
+    get_started_commands_run: "docs/get-started.md",
+    air_gapped_commands_run: "docs/air-gapped.md",
+    bundle_commands_run: "docs/bundles.md",
+    container_commands_are_valid: "docs/containers.md",
+    deployment_commands_run: "docs/deployments.md",
+    endpoint_commands_run: "docs/endpoints.md",
+    exit_code_commands_run: "docs/exit-codes.md",
+    hub_commands_run: "docs/hub.md",
+    inspect_commands_run: "docs/inspect.md",
+    many_models_commands_run: "docs/many-models.md",
+    migration_commands_run: "docs/migrating-from-eland.md",
+    option_commands_run: "docs/options.md",
+    quantization_commands_run: "docs/quantization.md",
 }
 
 #[test]
-fn no_command_is_left_out() {
+fn every_document_with_commands_is_run() {
     for document in documents() {
         let text = read(&document);
         let shown = !blocks(&text, "sh").is_empty();
         assert_eq!(shown, RUN.contains(&document.as_str()), "the commands of {document}");
-        // Commands in other dress would not be run.
+        // Commands in blocks of other languages would not be run.
         for language in ["", "bash", "console", "shell", "text"] {
             for block in blocks(&text, language) {
                 assert!(!block.contains("rust-eland "), "not marked as sh in {document}:\n{block}");
@@ -243,7 +248,7 @@ fn no_command_is_left_out() {
     }
 }
 
-/// The rows of the table whose header begins so, cell by cell.
+/// The cells of the table whose first header line starts with `header`, row by row.
 fn table(text: &str, header: &str) -> Vec<Vec<String>> {
     let lines = text.lines().skip_while(|line| !line.starts_with(header)).skip(2);
     let rows = lines.take_while(|line| line.starts_with('|'));
@@ -254,13 +259,13 @@ fn table(text: &str, header: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
 #[test]
-fn every_cell_of_the_table_is_backed_by_a_fixture() {
+fn model_table_matches_the_fixtures() {
     let mut proved: BTreeMap<String, BTreeSet<Task>> = BTreeMap::new();
     for fixture in Fixture::all() {
         let architecture = fixture.name.split('/').next().unwrap();
@@ -313,16 +318,16 @@ const PEER: [&str; 19] = [
 ];
 
 #[test]
-fn every_option_of_the_peer_is_told_and_taken() {
+fn eland_options_are_documented_and_accepted() {
     let page = read("docs/migrating-from-eland.md");
     let rows = table(&page, "| eland's option |");
-    let told: Vec<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
+    let documented: Vec<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
     let help = help(&["import"]);
     for option in PEER {
-        assert!(told.contains(&option), "{option} is not in the table");
-        assert!(options(&help).contains(option), "{option} is not taken");
+        assert!(documented.contains(&option), "{option} is not in the table");
+        assert!(options(&help).contains(option), "{option} is not accepted");
     }
-    assert_eq!(told.len(), PEER.len(), "{told:?}");
+    assert_eq!(documented.len(), PEER.len(), "{documented:?}");
 }
 
 fn help(command: &[&str]) -> String {
@@ -331,7 +336,7 @@ fn help(command: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The options that a help text lists.
+/// The options listed in a help text.
 fn options(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let words = lines.flat_map(|line| {
@@ -344,20 +349,20 @@ fn options(help: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_option_is_in_the_documentation() {
-    let told = read("docs/options.md") + &read("docs/deployments.md");
-    let told: BTreeSet<_> = quoted(&told)
+fn import_and_export_options_are_documented() {
+    let documented = read("docs/options.md") + &read("docs/deployments.md");
+    let documented: BTreeSet<_> = quoted(&documented)
         .into_iter()
         .flat_map(|code| code.split([' ', '/', '=']))
         .map(str::to_owned)
         .collect();
     for option in options(&help(&["import"])).iter().chain(&options(&help(&["export"]))) {
         let general = ["-h", "--help", "-V", "--version"].contains(&option.as_str());
-        assert!(general || told.contains(option), "{option} is not documented");
+        assert!(general || documented.contains(option), "{option} is not documented");
     }
 }
 
-/// All source files of the library and the program, without remarks; strings over several lines are in one.
+/// The text of all files in src/ without comment lines; string literals with continued lines are joined.
 fn sources() -> String {
     fn all(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -373,16 +378,16 @@ fn sources() -> String {
     all(&root().join("src"), &mut files);
     let mut joined = String::new();
     for file in files {
-        let mut goes_on = false;
+        let mut continues = false;
         for line in fs::read_to_string(file).unwrap().lines() {
             if line.trim_start().starts_with("//") {
                 continue;
             }
-            let text = if goes_on { line.trim_start() } else { line };
+            let text = if continues { line.trim_start() } else { line };
             let stem = text.strip_suffix('\\');
-            goes_on = stem.is_some();
+            continues = stem.is_some();
             joined += stem.unwrap_or(text);
-            if !goes_on {
+            if !continues {
                 joined.push('\n');
             }
         }
@@ -391,18 +396,18 @@ fn sources() -> String {
 }
 
 #[test]
-fn every_message_that_is_explained_is_one_of_the_program() {
+fn troubleshooting_messages_exist_in_the_source() {
     let page = read("docs/troubleshooting.md");
     let sources = sources();
     let mut explained = 0;
     for section in page.split("\n## ").filter(|section| section.contains("| message |")) {
-        // The loader says these, before the program begins.
+        // These are messages of the system's loader.
         if section.starts_with("Before the program") {
             continue;
         }
         for row in table(section, "| message |") {
             for part in quoted(&row[0]) {
-                assert!(sources.contains(part), "the program never says {part:?}");
+                assert!(sources.contains(part), "{part:?} is not in src/");
                 explained += 1;
             }
         }
@@ -410,13 +415,7 @@ fn every_message_that_is_explained_is_one_of_the_program() {
     assert!(explained > 30, "{explained}");
 }
 
-#[test]
-fn the_exit_codes_are_the_same_everywhere() {
-    let header = "| exit code |";
-    assert_eq!(table(&read("README.md"), header), table(&read("docs/troubleshooting.md"), header));
-}
-
-/// The anchor that a heading gets.
+/// The anchor of a heading, as GitHub generates it.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
@@ -424,7 +423,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     for document in documents() {
         let text = read(&document);
         let folder = root().join(&document).parent().unwrap().to_owned();

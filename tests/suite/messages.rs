@@ -44,9 +44,9 @@ fn every_command_explains_itself() {
 }
 
 #[test]
-fn exit_codes_are_told_everywhere() {
-    let readme = include_str!("../../README.md");
-    let table = readme.lines().skip_while(|line| *line != "| exit code | meaning |").skip(2);
+fn exit_codes_match_documentation_and_help() {
+    let page = include_str!("../../docs/exit-codes.md");
+    let table = page.lines().skip_while(|line| *line != "| exit code | meaning |").skip(2);
     let table: Vec<_> = table.take_while(|line| line.starts_with('|')).collect();
     let expected = EXIT_CODES.map(|(code, meaning)| format!("| {code} | {meaning} |"));
     assert_eq!(table, expected);
