@@ -11,19 +11,19 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates g++ make python3 python3-pip \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-# libtorch first (what `make libtorch` does): this layer is kept until the script changes.
+# libtorch first, as `make libtorch` downloads it: Docker reuses this layer until the script changes.
 COPY scripts/fetch.py scripts/
 RUN python3 scripts/fetch.py libtorch
 COPY . .
-# The archive of a release, unpacked: program, libraries, licences, SBOM.
+# The unpacked release archive: program, libraries, licences, SBOM.
 ARG SOURCE_DATE_EPOCH=0
-# There is no repository here to ask.
+# The build context has no git repository that could provide the commit.
 ARG RUST_ELAND_COMMIT=
 RUN make dist && mkdir /out && tar -xzf target/dist/*.tar.gz -C /out --strip-components 1
 
 FROM ${BASE}
 ARG DEBIAN_FRONTEND=noninteractive
-# Writable for every user that --user or Kubernetes may choose.
+# /data is writable for every user that --user or Kubernetes can set.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \
@@ -31,11 +31,11 @@ RUN apt-get update \
     && install --directory --mode 1777 /data
 COPY --from=builder /out/ /opt/rust-eland/
 RUN ln -s /opt/rust-eland/rust-eland /opt/rust-eland/eland_import_hub_model /usr/local/bin/
-# A number, so that Kubernetes' runAsNonRoot can tell.
+# Kubernetes' runAsNonRoot needs a numeric user.
 USER 1000:1000
-# The one folder that is written to: the hub's cache, journals of uploads, definitions on their way. All else may be read-only.
+# The only folder that the program writes to: the hub's cache, upload journals, temporary files. The root may be read-only.
 ENV HOME=/data HF_HOME=/data/huggingface TMPDIR=/data
 WORKDIR /data
 VOLUME /data
-# No entry point: both names of the program can be given as the command. Without a command: the help, and a shell on a terminal.
+# No entry point, so that the command can be either name of the program. The default command prints the help and, on a terminal, opens a shell.
 CMD ["sh", "-c", "rust-eland --help; if [ -t 0 ]; then exec bash; fi"]
