@@ -1,4 +1,4 @@
-//! What the native process looks for in an archive before it loads it (contract, 11.1), and which libtorch can read it.
+//! Checks of the native process on an archive before it loads the archive (contract, 11.1), and the libtorch version that the archive needs.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -7,16 +7,16 @@ use std::path::Path;
 use memchr::memmem;
 use zip::{CompressionMethod, ZipArchive};
 
-/// Texts that may stand in no record.
+/// Texts that no record may contain.
 const STATE_HOOKS: [&[u8]; 2] = [b"__setstate__", b"__getstate__"];
 
-/// The shortest record name that is refused.
+/// Length of the shortest record name that is rejected.
 const LONG_NAME: usize = 256;
 
-/// The highest archive version that libtorch 1.11 and older read.
+/// Highest archive version supported by libtorch 1.11 and older.
 const OLD_ARCHIVE_VERSION: u64 = 9;
 
-/// Refuses archives that hold state hooks, have long record names or cannot be read.
+/// Rejects archives that contain state hooks, have long record names or cannot be read.
 pub(crate) fn scan(path: &Path) -> Result<(), String> {
     let mut archive = open(path)?;
     let mut buffer = vec![0; 1 << 20];
@@ -30,7 +30,7 @@ pub(crate) fn scan(path: &Path) -> Result<(), String> {
                 "Model archive contains a record whose name is {name_length} bytes long"
             ));
         }
-        // A stored record is read as it lies there: its checksum is libtorch's business.
+        // Stored records are read without their checksum, which libtorch verifies.
         let record = match method {
             CompressionMethod::Stored => archive.by_index_raw(index),
             _ => archive.by_index(index),
@@ -46,7 +46,7 @@ pub(crate) fn scan(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses archives that are newer than `libtorch` can read.
+/// Rejects archives that need a newer libtorch than `libtorch`.
 pub(crate) fn check_readable_by(path: &Path, libtorch: (u32, u32)) -> Result<(), String> {
     if libtorch > (1, 11) {
         return Ok(());
@@ -79,7 +79,7 @@ fn unreadable(error: &dyn std::error::Error) -> String {
     format!("Cannot read the model archive: {error}")
 }
 
-/// Which hook stands in `record`, also across the borders of the buffer.
+/// Finds a hook in `record`, including hooks that cross a buffer boundary.
 fn find_hook(record: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<Option<&'static str>> {
     let overlap = STATE_HOOKS[0].len() - 1;
     let mut kept = 0;
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_across_two_reads_is_found() {
+    fn hook_across_two_reads_is_found() {
         let text = [&[b' '; 20][..], b"__setstate__"].concat();
         for size in 13..34 {
             let mut buffer = vec![0; size];
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_and_garbage_are_refused() {
+    fn long_names_and_garbage_are_rejected() {
         let name = format!("m/{}", "n".repeat(254));
         assert!(scan(archive(&[(&name, b"")], CompressionMethod::Stored).path()).is_err());
         assert!(scan(archive(&[(&name[1..], b"")], CompressionMethod::Stored).path()).is_ok());
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn old_libtorch_reads_old_archives_only() {
+    fn old_libtorch_rejects_new_archives() {
         let new = archive(&[("m/version", b"10\n")], CompressionMethod::Stored);
         assert!(check_readable_by(new.path(), (1, 11)).unwrap_err().contains("with version 10"));
         assert_eq!(check_readable_by(new.path(), (1, 13)), Ok(()));

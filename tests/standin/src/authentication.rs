@@ -1,4 +1,4 @@
-//! Who sends a request, and whether it may do what it asks for (contract, 12).
+//! Authentication and authorization of requests (contract, 12).
 
 use axum::http::{HeaderMap, header};
 use base64::Engine;
@@ -7,15 +7,15 @@ use base64::engine::general_purpose::STANDARD;
 use crate::errors::ApiError;
 use crate::options::{Credential, Privilege, Secret};
 
-/// Who sends a request.
+/// Sender of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Principal {
-    /// As it is named in refusals.
+    /// Name in error messages.
     name: String,
     privilege: Privilege,
 }
 
-/// Finds out who sends a request; without any credential to hold, everybody may come in.
+/// Authenticates a request. Without configured credentials every request is accepted.
 pub(crate) fn authenticate(
     credentials: &[Credential],
     headers: &HeaderMap,
@@ -65,17 +65,17 @@ pub(crate) fn authenticate(
 }
 
 impl Principal {
-    /// Whether it has a privilege.
+    /// Whether the sender has a privilege.
     pub(crate) fn holds(&self, privilege: Privilege) -> bool {
         self.privilege >= privilege
     }
 
-    /// The user's name alone, without the brackets of refusals.
+    /// User name without the brackets used in error messages.
     pub(crate) fn user(&self) -> &str {
         self.name.split_once('[').map_or(&*self.name, |(_, name)| name.trim_end_matches(']'))
     }
 
-    /// Refuses an action for which the privilege is missing.
+    /// Rejects an action if the sender lacks the privilege.
     pub(crate) fn authorize(&self, action: &str, needed: Privilege) -> Result<(), ApiError> {
         if self.holds(needed) {
             return Ok(());
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_told_apart() {
+    fn credentials_are_distinguished() {
         assert!(ask(Some(&basic("elastic:pass:word"))).is_ok());
         assert!(ask(Some("ApiKey aWQ6a2V5")).is_ok());
         assert!(ask(Some("Bearer AAEAAWVs")).is_ok());
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn privileges_include_each_other() {
+    fn privilege_includes_lower_privileges() {
         let reader = ask(Some(&basic("reader:x"))).unwrap();
         assert!(reader.authorize("cluster:monitor/x", Privilege::Monitor).is_ok());
         let refused = reader.authorize("cluster:admin/x", Privilege::Manage).unwrap_err();

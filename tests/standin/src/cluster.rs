@@ -1,4 +1,4 @@
-//! What all calls share.
+//! State shared by all calls.
 
 use std::io;
 use std::path::Path;
@@ -25,15 +25,15 @@ pub(crate) struct Cluster {
     pub(crate) deployments: Deployments,
     pub(crate) endpoints: Endpoints,
     pub(crate) log: Arc<RequestLog>,
-    /// Stays the same over a restart.
+    /// UUID of the cluster, unchanged by a restart.
     pub(crate) uuid: String,
 }
 
-/// The model that every cluster has.
+/// Model that exists in every cluster.
 pub(crate) const LANGUAGE_IDENTIFICATION: &str = "lang_ident_model_1";
 
 impl Cluster {
-    /// Opens the directory and brings up again what was deployed there.
+    /// Opens the directory and starts its deployments again.
     pub(crate) fn open(
         options: Options,
         data: &Path,
@@ -70,19 +70,19 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The configuration of a model, or 404 in the words of most calls.
+    /// Configuration of a model, or the 404 error that most calls return.
     pub(crate) fn model(&self, id: &str) -> Result<Configuration, ApiError> {
         self.store
             .configuration(id)
             .ok_or_else(|| ApiError::not_found(format!("Could not find trained model [{id}]")))
     }
 
-    /// The total length of a model's definition, if it is whole.
+    /// Total length of a model's definition if the definition is complete.
     pub(crate) fn definition_length(&self, id: &str) -> u64 {
         self.store.parts(id).map_or(0, |parts| parts.iter().map(|part| part.length).sum())
     }
 
-    /// Refuses what the licence does not cover.
+    /// Rejects calls that the licence does not include.
     pub(crate) fn check_license(&self) -> Result<(), ApiError> {
         match self.options.license {
             License::Platinum => Ok(()),
@@ -90,16 +90,16 @@ impl Cluster {
         }
     }
 
-    /// The memory figures that a model's metadata gives: per deployment and per allocation.
+    /// Memory stated in a model's metadata: per deployment and per allocation.
     pub(crate) fn memory(configuration: &Configuration) -> (u64, u64) {
-        // Floating-point numbers are read too; what is below zero counts as nothing.
+        // Floating-point numbers are accepted; negative values count as 0.
         let number = |key: &str| {
             configuration.metadata_number(key).map_or(0, |number| number.max(0.0) as u64)
         };
         (number("per_deployment_memory_bytes"), number("per_allocation_memory_bytes"))
     }
 
-    /// Adds a deployment and loads its model in a thread; nothing if there is a deployment of that id.
+    /// Adds a deployment and loads its model in a thread. Returns `None` if the deployment id exists.
     pub(crate) fn deploy(
         self: &Arc<Self>,
         parameters: Parameters,
@@ -139,7 +139,7 @@ impl Cluster {
         Some(deployment)
     }
 
-    /// Why the nodes' processors do not suffice for a deployment.
+    /// Reason why the processors of the nodes are insufficient for a deployment.
     pub(crate) fn shortage(&self, parameters: &Parameters) -> Option<String> {
         let (has, nodes) = (self.options.allocated_processors, self.options.nodes.max(1));
         let threads = parameters.threads_per_allocation;
@@ -152,14 +152,14 @@ impl Cluster {
         })
     }
 
-    /// Removes a deployment; false if there is none of that id.
+    /// Removes a deployment. Returns false if the id does not exist.
     pub(crate) fn undeploy(&self, id: &str) -> bool {
         let removed = self.deployments.remove(id);
         self.store.delete_deployment(id);
         removed
     }
 
-    /// The ids that an expression of ids and wildcards, separated by commas, matches; an id that is missing is an error.
+    /// Ids that match an expression of comma-separated ids and wildcards. A missing id is an error.
     pub(crate) fn matching(&self, expression: &str) -> Result<Vec<Configuration>, ApiError> {
         let all = self.store.configurations();
         let mut wanted = Vec::new();
@@ -182,7 +182,7 @@ impl Cluster {
     }
 }
 
-/// Whether a name matches a pattern in which `*` stands for anything.
+/// Whether a name matches a pattern in which `*` matches any text.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -194,7 +194,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Whether an id names a package of the model repository, which is created in a different way (contract, 10).
+/// Whether an id names a package of the model repository, which has its own creation process (contract, 10).
 pub(crate) fn is_packaged(id: &str) -> bool {
     id.strip_prefix('.').is_some_and(identifier::is_valid)
 }
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_stand_for_anything() {
+    fn star_matches_any_text() {
         for (pattern, name, expected) in [
             ("a*", "abc", true),
             ("*c", "abc", true),

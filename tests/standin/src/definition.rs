@@ -1,4 +1,4 @@
-//! `PUT /_ml/trained_models/{id}/definition/{part}` and what a start requires of the parts (contract, 4).
+//! `PUT /_ml/trained_models/{id}/definition/{part}`, and the checks of a start on the parts (contract, 4).
 
 use std::borrow::Cow;
 
@@ -13,10 +13,10 @@ use crate::json;
 
 const PARSER: &str = "put_trained_model_definition_part_action";
 
-/// The most parts that a definition may have.
+/// Highest number of parts of a definition.
 const MAX_PARTS: i64 = 10_000;
 
-/// One part of a definition, decoded and checked.
+/// A decoded and validated part of a definition.
 #[derive(Debug)]
 pub(crate) struct NewPart {
     pub(crate) number: u32,
@@ -25,7 +25,7 @@ pub(crate) struct NewPart {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The body; `definition` is borrowed from the request, which is as large as the part.
+/// Body of the request. `definition` is borrowed to avoid a copy of the part.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body<'a> {
@@ -36,7 +36,7 @@ struct Body<'a> {
 }
 
 impl NewPart {
-    /// Reads and checks a part.
+    /// Parses and validates a part.
     pub(crate) fn parse(part: &str, body: &[u8]) -> Result<Self, ApiError> {
         let Ok(number) = part.parse::<i32>() else {
             return Err(ApiError::illegal_argument(format!("For input string: \"{part}\"")));
@@ -82,7 +82,7 @@ impl NewPart {
     }
 }
 
-/// The body of a part as it is logged: its bytes are described by their number and SHA-256.
+/// Body of a part for the log: the bytes are replaced by their length and SHA-256.
 pub(crate) fn described(body: &[u8]) -> Option<Value> {
     let mut described: Value = serde_json::from_slice(body).ok()?;
     let bytes = STANDARD.decode(described.get("definition")?.as_str()?).ok()?;
@@ -91,7 +91,7 @@ pub(crate) fn described(body: &[u8]) -> Option<Value> {
     Some(described)
 }
 
-/// serde's complaint in the server's words.
+/// The server's message for an error of serde.
 fn unreadable(error: &serde_json::Error) -> ApiError {
     let text = error.to_string();
     match text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) {
@@ -100,7 +100,7 @@ fn unreadable(error: &serde_json::Error) -> ApiError {
     }
 }
 
-/// A part that is stored and visible.
+/// A stored and visible part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredPart {
     pub(crate) number: u32,
@@ -108,7 +108,7 @@ pub(crate) struct StoredPart {
     pub(crate) total_length: u64,
 }
 
-/// Whether the parts, in order, make a whole; the error is the one of a start (contract, 4.3 and 7.2).
+/// Checks that the parts, in order, form a complete definition. The error is the one that a start returns (contract, 4.3 and 7.2).
 pub(crate) fn check_complete(model_id: &str, parts: &[StoredPart]) -> Result<u64, ApiError> {
     let Some(first) = parts.first() else {
         return Err(ApiError::not_found(format!(
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_decoded() {
+    fn part_is_decoded() {
         let body = br#"{"definition":"YWJj","total_definition_length":7,"total_parts":3}"#;
         let part = NewPart::parse("2", body).unwrap();
         assert_eq!((part.number, part.is_last, part.total_length), (2, true, 7));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_the_contracts() {
+    fn invalid_part_is_rejected_with_the_contract_message() {
         let body = |definition: &str, length: i64, parts: i64| {
             format!(
                 r#"{{"definition":"{definition}","total_definition_length":{length},"total_parts":{parts}}}"#
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_sum_of_the_lengths_counts() {
+    fn definition_is_complete_when_its_lengths_add_up() {
         let part = |number, length, total_length| StoredPart { number, length, total_length };
         assert_eq!(check_complete("m", &[part(0, 3, 7), part(5, 4, 7)]), Ok(7));
         let complaint = |parts: &[StoredPart]| check_complete("m", parts).unwrap_err().everything();

@@ -1,11 +1,11 @@
-//! Errors as the server writes them (contract, 0.1 and 12).
+//! Errors in the server's format (contract, 0.1 and 12).
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-/// A refusal or failure: an HTTP status and the server's error object.
+/// An error: the HTTP status and the server's error object.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -17,7 +17,7 @@ pub(crate) struct ApiError {
 enum ErrorBody {
     /// `{"error":{"type":…,"reason":…,…},"status":…}`
     Exception { chain: Vec<Cause> },
-    /// `{"error":"…","status":…}`, which the REST layer itself writes.
+    /// `{"error":"…","status":…}`, as written by the REST layer.
     Sentence(String),
 }
 
@@ -27,7 +27,7 @@ struct Cause {
     reason: String,
 }
 
-/// Schemes that a secured cluster offers (contract, 12).
+/// Authentication schemes offered by a secured cluster (contract, 12).
 const CHALLENGES: &[&str] =
     &["Basic realm=\"security\", charset=\"UTF-8\"", "Bearer realm=\"security\"", "ApiKey"];
 
@@ -39,7 +39,7 @@ impl ApiError {
         Self { status, body: ErrorBody::Exception { chain }, challenges: &[] }
     }
 
-    /// A status exception with a status of its own.
+    /// An `ElasticsearchStatusException` with its own status.
     pub(crate) fn status(status: StatusCode, reason: impl Into<String>) -> Self {
         Self::new(status, "status_exception", reason)
     }
@@ -60,7 +60,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "resource_not_found_exception", reason)
     }
 
-    /// 400, not 409: the server's own choice (contract, 0.1).
+    /// The server returns 400 here, not 409 (contract, 0.1).
     pub(crate) fn already_exists(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "resource_already_exists_exception", reason)
     }
@@ -83,17 +83,17 @@ impl ApiError {
         )
     }
 
-    /// No master is known (contract, 12).
+    /// The cluster has no master (contract, 12).
     pub(crate) fn no_master() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "master_not_discovered_exception", "null")
     }
 
-    /// The server error of `ExceptionsHelper`: type `exception`.
+    /// The server error created by `ExceptionsHelper`, with type `exception`.
     pub(crate) fn server(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "exception", reason)
     }
 
-    /// A status exception of status 500, as the result processors throw it.
+    /// A status exception with status 500, as thrown by the result processors.
     pub(crate) fn internal(reason: impl Into<String>) -> Self {
         Self::status(StatusCode::INTERNAL_SERVER_ERROR, reason)
     }
@@ -106,12 +106,12 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "illegal_argument_exception", reason)
     }
 
-    /// A Java `IllegalStateException`, which nobody maps to a status of its own.
+    /// A Java `IllegalStateException`, which has no status of its own.
     pub(crate) fn illegal_state(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "illegal_state_exception", reason)
     }
 
-    /// A request that fails its own validation, with every complaint numbered.
+    /// A validation error with numbered messages.
     pub(crate) fn validation(complaints: &[String]) -> Self {
         let mut reason = String::from("Validation Failed: ");
         for (i, complaint) in complaints.iter().enumerate() {
@@ -124,7 +124,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, PARSE, reason)
     }
 
-    /// A named object (a task, a tokenizer) that the server has no parser for.
+    /// A named object, such as a task or tokenizer, without a parser in the server.
     pub(crate) fn unknown_object(category: &str, name: &str) -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
@@ -148,22 +148,22 @@ impl ApiError {
         }
     }
 
-    /// A refusal of the REST layer, before any action runs: the error is a plain sentence.
+    /// An error of the REST layer before any action runs: a plain sentence.
     pub(crate) fn sentence(status: StatusCode, sentence: impl Into<String>) -> Self {
         Self { status, body: ErrorBody::Sentence(sentence.into()), challenges: &[] }
     }
 
-    /// A header that asks for a major version that this one does not speak.
+    /// A header that requests an unsupported major version.
     pub(crate) fn media_type(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "media_type_header_exception", reason)
     }
 
-    /// What this error becomes when it arises while the object `parser` is read: the outer exception is the parser's.
+    /// Wraps this error, which occurred while the object `parser` was parsed, in the exception of that parser.
     pub(crate) fn while_parsing(self, parser: &str, field: &str) -> Self {
         self.caused(ApiError::parse(format!("[1:1] [{parser}] failed to parse field [{field}]")))
     }
 
-    /// `outer`, with this error as its cause.
+    /// Returns `outer` with this error as its cause.
     pub(crate) fn caused(self, mut outer: Self) -> Self {
         if let (ErrorBody::Exception { chain }, ErrorBody::Exception { chain: causes }) =
             (&mut outer.body, self.body)
@@ -173,7 +173,7 @@ impl ApiError {
         outer
     }
 
-    /// The reason of the outermost exception.
+    /// Reason of the outermost exception.
     pub(crate) fn reason(&self) -> &str {
         match &self.body {
             ErrorBody::Exception { chain } => &chain[0].reason,
@@ -181,7 +181,7 @@ impl ApiError {
         }
     }
 
-    /// All reasons of the chain, outermost first, for tests and for what is logged.
+    /// All reasons of the chain, outermost first, for tests and logs.
     #[cfg(test)]
     pub(crate) fn everything(&self) -> String {
         match &self.body {
@@ -213,7 +213,7 @@ impl ApiError {
             let inner = std::mem::replace(&mut error, render(cause));
             error.insert("caused_by".into(), inner.into());
         }
-        // The root cause is the innermost of the parser's own exceptions.
+        // The root cause is the innermost exception of the parser.
         let parsers = chain.iter().take_while(|cause| cause.kind == PARSE).count();
         let root = render(&chain[parsers.max(1) - 1]);
         let mut body = Map::new();
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_envelope_is_the_servers() {
+    fn error_has_the_envelope_of_the_server() {
         let error = ApiError::already_exists("Trained machine learning model [m] already exists");
         assert_eq!(
             error.to_json(),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_nest_and_the_root_is_the_innermost_parser() {
+    fn nested_causes_have_the_innermost_parser_as_root() {
         let error = ApiError::bad_request("illegal")
             .while_parsing("ner", "tokenization")
             .while_parsing("trained_model_config", "inference_config");
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn complaints_are_numbered() {
+    fn validation_messages_are_numbered() {
         let error = ApiError::validation(&["first".into(), "second".into()]);
         assert_eq!(error.reason(), "Validation Failed: 1: first;2: second;");
     }

@@ -1,4 +1,4 @@
-//! What happens to every request before and after its call: the REST layer of the server (contract, 1 and 12).
+//! The REST layer, which handles every request before and after its call (contract, 1 and 12).
 
 use std::io::Read;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use crate::version::Version;
 
 const PRODUCT: &str = "x-elastic-product";
 
-/// A type that requests and answers may have.
+/// A media type of requests and responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MediaType {
     Json,
-    /// `application/vnd.elasticsearch+json` with the major version it is compatible with.
+    /// `application/vnd.elasticsearch+json` with a compatible major version.
     Versioned(u32),
 }
 
-/// Reads the body, lets the call answer, and logs both.
+/// Reads the body, runs the call, and logs both.
 pub(crate) async fn exchange(
     State(cluster): State<Arc<Cluster>>,
     request: Request,
@@ -93,7 +93,7 @@ pub(crate) async fn exchange(
     response
 }
 
-/// Takes in a part and forgets it. The log tells when it began and when it was answered.
+/// Accepts a part and discards it. The log records when the request began and when it was completed.
 async fn discard(entry: Exchange, mut body: Body) -> Response {
     tracing::info!("{} {} begins", entry.method, entry.path);
     let mut length = 0;
@@ -105,7 +105,7 @@ async fn discard(entry: Exchange, mut body: Body) -> Response {
     ([(PRODUCT, "Elasticsearch")], Json(json!({"acknowledged": true}))).into_response()
 }
 
-/// The headers that say something of the client, and no secret.
+/// Headers of the client that contain no secrets.
 pub(crate) fn logged(headers: &HeaderMap) -> Map<String, Value> {
     headers
         .iter()
@@ -116,7 +116,7 @@ pub(crate) fn logged(headers: &HeaderMap) -> Map<String, Value> {
         .collect()
 }
 
-/// The body, decompressed, and how many bytes came. Beyond the limit the answer is empty and the connection is closed.
+/// The decompressed body and its received length in bytes. Above the limit the response is empty and the connection is closed.
 async fn read_body(
     headers: &HeaderMap,
     body: Body,
@@ -139,7 +139,7 @@ async fn read_body(
         if error.to_string() == "length limit exceeded" {
             return refuse();
         }
-        // The client has gone; the log alone sees this.
+        // The client has disconnected, so only the log shows this error.
         ApiError::illegal_argument(format!("the body was cut: {error}")).into_response()
     })?;
     let received = bytes.len();
@@ -165,7 +165,7 @@ async fn read_body(
     }
 }
 
-/// Checks who sends the request and the types of its body and of the answer it wants.
+/// Checks the credentials, the type of the body and the accepted types of the response.
 fn admit(
     cluster: &Cluster,
     headers: &HeaderMap,
@@ -201,7 +201,7 @@ fn admit(
     Ok((principal, wanted.or(sent).unwrap_or(MediaType::Json)))
 }
 
-/// The first type of an `Accept` header that the server can give; none where anything will do.
+/// The first supported type of an `Accept` header; `None` if the client accepts any type.
 fn accepted(accept: &str, version: Version) -> Result<Option<MediaType>, ApiError> {
     let mut refusal = None;
     for entry in accept.split(',') {
@@ -264,7 +264,7 @@ mod tests {
     const VERSION: Version = Version::new(9, 5, 0);
 
     #[test]
-    fn types_are_json_or_of_a_version_that_is_spoken() {
+    fn media_type_is_json_of_a_supported_version() {
         let read = |text: &str| media_type(text, "Accept", VERSION);
         assert_eq!(read("application/json; charset=UTF-8"), Ok(MediaType::Json));
         for major in [8, 9] {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn any_accepted_type_will_do() {
+    fn first_supported_accept_type_is_chosen() {
         assert_eq!(accepted("*/*", VERSION), Ok(None));
         assert_eq!(accepted("text/html, application/json", VERSION), Ok(Some(MediaType::Json)));
         assert!(accepted("text/html", VERSION).is_err());

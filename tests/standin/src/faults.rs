@@ -1,5 +1,5 @@
-//! What goes wrong between a client and a cluster (contract, 12 and 13.1), as a layer around everything else: by rule for the requests
-//! that are named, or at random. The same seed gives the same faults to the same requests, in whatever order they come.
+//! Injected faults between client and cluster (contract, 12 and 13.1), as a layer around all other layers. Rules select requests;
+//! random faults depend on the seed and the request only, not on the order of requests.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,35 +27,35 @@ use crate::errors::ApiError;
 use crate::exchange::logged;
 use crate::log::{Exchange, RequestLog};
 
-/// Which requests fail, and how. Without any rule and rate all is well.
+/// Injected faults. By default no request fails.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// Faults of the requests that are named. The first rule that fits a request decides.
+    /// Rules for selected requests. The first matching rule applies.
     pub rules: Vec<Rule>,
-    /// Faults at random for all others.
+    /// Random faults for all other requests.
     pub random: Option<Random>,
-    /// A proxy that refuses larger bodies with 413 and a page of HTML (`client_max_body_size`).
+    /// Largest body accepted by an imitated proxy (`client_max_body_size`). Larger bodies get 413 and an HTML page.
     pub body_limit: Option<u64>,
-    /// Seconds of `Retry-After` in answers of 429 and 503 that are made up here.
+    /// Seconds of `Retry-After` in injected 429 and 503 responses.
     pub retry_after: Option<u32>,
 }
 
-/// Faults at random.
+/// Random faults.
 #[derive(Debug, Clone)]
 pub struct Random {
-    /// Another seed, other requests.
+    /// Seed that selects the requests.
     pub seed: u64,
-    /// How many of 1,000 requests fail.
+    /// Number of failing requests per 1,000.
     pub per_mille: u32,
-    /// Which faults there are; each is as likely as the others.
+    /// Kinds of faults, with equal probability.
     pub faults: Vec<Fault>,
 }
 
-/// A fault of certain requests, written `TARGET@FIRST-LAST=FAULT`, `TARGET@NUMBER=FAULT` or, for all of them, `TARGET=FAULT`.
+/// A fault for selected requests, written `TARGET@FIRST-LAST=FAULT`, `TARGET@NUMBER=FAULT` or, for all requests, `TARGET=FAULT`.
 ///
 /// ```
 /// use standin::Rule;
-/// // The first try of part 3 is stored, and yet answered with 503; requests 20 to 40 meet a cluster without a master.
+/// // The first attempt of part 3 is stored but returns 503; requests 20 to 40 find a cluster without a master.
 /// for rule in ["part-3@1=store-503", "any@20-40=503", "create=store-cut", "part@7=restart-200ms"] {
 ///     assert!(rule.parse::<Rule>().is_ok());
 /// }
@@ -65,41 +65,41 @@ pub struct Rule {
     /// `any`, `info`, `privileges`, `license`, `memory`, `get`, `create`, `vocabulary`, `part`, `part-N`, `delete`, `start`, `stop`,
     /// `stats` or `infer`.
     pub target: String,
-    /// Which of the target's requests, counted from 1.
+    /// Numbers of the target's requests, counted from 1.
     pub numbers: RangeInclusive<u64>,
-    /// What goes wrong.
+    /// Injected faults.
     pub fault: Fault,
 }
 
-/// What goes wrong with one request. Written as the kind, with `store-` before it when the request is carried out all the same.
+/// The fault of a request. Written as its kind, with the prefix `store-` if the request is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// Whether the request is carried out before things go wrong.
+    /// Whether the request is executed before the fault occurs.
     pub carried_out: bool,
-    /// How the client sees it.
+    /// Kind of the fault.
     pub kind: FaultKind,
 }
 
-/// How the client sees a fault.
+/// Kind of a fault, as seen by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// An error of this status: Elasticsearch's own for 500 and 503, a proxy's page for others. `500`, `502`, `503`, `504`
+    /// An error status: Elasticsearch's error for 500 and 503, a proxy's page otherwise. `500`, `502`, `503`, `504`
     Status(u16),
     /// 429 of a circuit breaker. `breaker`
     Breaker,
     /// 429 of a full queue. `rejected`
     Rejected,
-    /// The connection is closed before the body is read or, if the request is carried out, before the answer. `cut`
+    /// The connection is closed before the body is read or, if the request is executed, before the response. `cut`
     Cut,
     /// The connection is closed after half of the request's body. `cut-body`
     CutBody,
-    /// The connection is closed after half of the answer. `cut-answer`
+    /// The connection is closed after half of the response. `cut-answer`
     CutAnswer,
-    /// All goes well after a while. `slow-50ms`
+    /// The request succeeds after a delay. `slow-50ms`
     Slow(Duration),
-    /// The stand-in goes away and comes back, after a while, from what is on disk. `restart-200ms`
+    /// The stand-in restarts from its directory after a delay. `restart-200ms`
     Restart(Duration),
-    /// The request waits until the test lets it go on, or the client goes. `hold`
+    /// The request waits until the test releases it or the client disconnects. `hold`
     Hold,
 }
 
@@ -154,33 +154,33 @@ impl FromStr for Rule {
     }
 }
 
-/// The faults of one stand-in and what has been asked of it so far.
+/// Faults of a stand-in and its request counters.
 #[derive(Debug, Default)]
 pub(crate) struct FaultState {
     state: Mutex<State>,
-    /// Changes when the requests that are held may go on.
+    /// Changes when held requests are released.
     release: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     faults: Faults,
-    /// How many requests each rule has been asked about.
+    /// Number of requests matched by the target of each rule.
     asked: Vec<u64>,
-    /// How often each request has come.
+    /// Number of attempts of each request.
     times: HashMap<String, u64>,
     held: usize,
-    /// Requests under way, and the most there ever were of them.
+    /// Current and highest number of concurrent requests.
     at_once: (usize, usize),
 }
 
-/// The connection is to be closed without an answer.
+/// Signals that the connection is closed without a response.
 #[derive(Debug)]
 pub(crate) struct Cut;
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the connection is cut on purpose")
+        f.write_str("injected fault: the connection is closed")
     }
 }
 
@@ -191,7 +191,7 @@ impl FaultState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts other faults in place; counting begins again.
+    /// Replaces the faults and restarts the counters.
     pub(crate) fn set(&self, faults: Faults) {
         let asked = vec![0; faults.rules.len()];
         let mut state = self.state();
@@ -199,18 +199,18 @@ impl FaultState {
         *state = State { faults, asked, at_once, ..State::default() };
     }
 
-    /// How many requests are held, or have been until their clients went.
+    /// Number of held requests, including those whose clients disconnected.
     pub(crate) fn held(&self) -> usize {
         self.state().held
     }
 
-    /// Lets the requests that are held go on.
+    /// Releases the held requests.
     pub(crate) fn release(&self) {
         self.state().held = 0;
         self.release.send_replace(());
     }
 
-    /// How many requests have been under way at most at the same time.
+    /// Highest number of concurrent requests.
     pub(crate) fn most_at_once(&self) -> usize {
         self.state().at_once.1
     }
@@ -248,7 +248,7 @@ impl FaultState {
     }
 }
 
-/// Counts a request as long as it lives.
+/// Counts a request while it is running.
 struct UnderWay<'a>(&'a FaultState);
 
 impl<'a> UnderWay<'a> {
@@ -266,7 +266,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// What rules may call a request.
+/// Target names of a request in rules.
 fn names(method: &Method, path: &str) -> Vec<String> {
     let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let mut names = vec!["any".to_owned()];
@@ -293,7 +293,7 @@ fn names(method: &Method, path: &str) -> Vec<String> {
     names
 }
 
-/// Lets a request through to the API, or lets it fail. `restart` is called with how long the stand-in is to be away.
+/// Passes a request to the API or injects a fault. `restart` is called with the duration of the restart.
 pub(crate) async fn around(
     state: &FaultState,
     log: &RequestLog,
@@ -317,7 +317,7 @@ pub(crate) async fn around(
     }
     let Some(Fault { carried_out, kind }) = fault else { return Ok(call(api, request).await) };
     tracing::info!("{} {} meets {kind:?}", request.method(), request.uri().path());
-    // Slowness delays the request; half an answer needs a whole one.
+    // A delay comes before the request; half a response needs a complete one.
     if let FaultKind::Slow(time) = kind {
         tokio::time::sleep(time).await;
         return Ok(call(api, request).await);
@@ -348,7 +348,7 @@ pub(crate) async fn around(
         if kind == FaultKind::CutBody {
             read_half(request, announced.unwrap_or(0)).await;
         } else if matches!(kind, FaultKind::Status(_) | FaultKind::Breaker | FaultKind::Rejected) {
-            // A server that answers at once would make the client see a broken connection as often as the answer.
+            // If the server responded immediately, the client would see a broken connection as often as the response.
             let _ = to_bytes(request.into_body(), usize::MAX).await;
         }
     }
@@ -362,7 +362,7 @@ pub(crate) async fn around(
         }
         FaultKind::Restart(time) => {
             restart(time);
-            // The connection ends with the server.
+            // The connection ends when the server stops.
             return std::future::pending().await;
         }
     };
@@ -376,7 +376,7 @@ async fn call(api: Router, request: Request) -> Response {
     api.oneshot(request).await.unwrap_or_else(|error: Infallible| match error {})
 }
 
-/// What the log keeps of a request that did not reach the API; status 0 where there is no answer.
+/// Log entry of a request that did not reach the API; status 0 if there is no response.
 fn unanswered(request: &Request, status: u16) -> Exchange {
     Exchange {
         method: request.method().to_string(),
@@ -393,13 +393,13 @@ fn unanswered(request: &Request, status: u16) -> Exchange {
 
 fn failure(status: u16) -> Response {
     match status {
-        500 => ApiError::server("the stand-in fails on purpose").into_response(),
+        500 => ApiError::server("injected fault").into_response(),
         503 => ApiError::no_master().into_response(),
         _ => page(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY)),
     }
 }
 
-/// What a proxy answers.
+/// Response of a proxy.
 fn page(status: StatusCode) -> Response {
     let text = format!(
         "<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>\r\n"
@@ -419,7 +419,7 @@ async fn read_half(request: Request, announced: u64) {
     }
 }
 
-/// The head of an answer, half of its body, and then nothing but a closed connection.
+/// The head of a response and half of its body, then a closed connection.
 async fn half(answer: Response) -> Response {
     let (mut parts, body) = answer.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
@@ -428,7 +428,7 @@ async fn half(answer: Response) -> Response {
     Response::from_parts(parts, Body::new(Half(Some(half))))
 }
 
-/// A body that breaks off.
+/// A body that ends before its declared length.
 struct Half(Option<Bytes>);
 
 impl http_body::Body for Half {
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_gives_the_same_faults_whatever_the_order() {
+    fn seed_gives_the_same_faults_in_any_order() {
         let state = FaultState::default();
         let random = |seed| Faults {
             random: Some(Random {
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_name_requests_and_count_them() {
+    fn rules_select_and_count_requests() {
         let rule = |text: &str| text.parse::<Rule>().unwrap();
         let state = FaultState::default();
         let rules = vec![rule("part-1@2=store-500"), rule("any@4-5=breaker"), rule("create=cut")];

@@ -1,4 +1,4 @@
-//! Bodies as the server's strict parsers read them: no duplicate field, no unknown field, no other type (contract, 0.1).
+//! JSON bodies with the server's strictness: duplicate fields, unknown fields and other types are errors (contract, 0.1).
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde_json::{Map, Number, Value};
 
 use crate::errors::ApiError;
 
-/// Reads one JSON document and nothing after it.
+/// Parses one JSON document; trailing text is an error.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(bytes).map(|Strict(value)| value).map_err(|error| malformed(&error))
 }
 
-/// The parse error for what serde found.
+/// The server's parse error for an error of serde.
 pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {
     let text = error.to_string();
     let sentence = text.split(" at line ").next().unwrap_or(&text);
@@ -82,7 +82,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 }
 
-/// An object that is read field by field; what is left at the end is unknown and refused.
+/// An object that is read field by field. Remaining fields are rejected as unknown.
 #[derive(Debug)]
 pub(crate) struct Object {
     parser: &'static str,
@@ -90,7 +90,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// Reads `value` as the object that the server calls `parser`.
+    /// Wraps `value` as an object that the server names `parser` in errors.
     pub(crate) fn new(parser: &'static str, value: Value) -> Result<Self, ApiError> {
         match value {
             Value::Object(fields) => Ok(Self { parser, fields }),
@@ -101,22 +101,22 @@ impl Object {
         }
     }
 
-    /// What the server calls this object.
+    /// The server's name of this object.
     pub(crate) fn parser(&self) -> &'static str {
         self.parser
     }
 
-    /// Whether the field is there, null or not.
+    /// Whether the field exists, including null.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.fields.contains_key(name)
     }
 
-    /// Takes a field as it is.
+    /// Takes a field without checking its type.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.fields.shift_remove(name)
     }
 
-    /// Takes the first field, whatever its name: for objects that name their one content.
+    /// Takes the first field with any name, for objects whose only field name states the type.
     pub(crate) fn take_any(&mut self) -> Option<(String, Value)> {
         let name = self.fields.keys().next()?.clone();
         let value = self.fields.shift_remove(&name)?;
@@ -146,12 +146,12 @@ impl Object {
         self.typed(name, Value::as_bool)
     }
 
-    /// A number of Java's type `int`.
+    /// Takes a number of Java's type `int`.
     pub(crate) fn int(&mut self, name: &str) -> Result<Option<i32>, ApiError> {
         self.typed(name, |value| value.as_i64().and_then(|n| i32::try_from(n).ok()))
     }
 
-    /// A number of Java's type `long`.
+    /// Takes a number of Java's type `long`.
     pub(crate) fn long(&mut self, name: &str) -> Result<Option<i64>, ApiError> {
         self.typed(name, Value::as_i64)
     }
@@ -170,7 +170,7 @@ impl Object {
         self.typed(name, |value| value.as_object().cloned())
     }
 
-    /// Refuses the fields that nobody took.
+    /// Rejects the remaining fields.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.fields.keys().next() {
             None => Ok(()),
@@ -179,7 +179,7 @@ impl Object {
     }
 }
 
-/// The refusal of a field that a parser does not know.
+/// Error for a field that is unknown to a parser.
 pub(crate) fn unknown_field(parser: &str, name: &str) -> ApiError {
     ApiError::parse(format!("[1:1] [{parser}] unknown field [{name}]"))
 }
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn duplicates_and_trailing_text_are_refused() {
+    fn duplicate_fields_and_trailing_text_are_rejected() {
         assert_eq!(
             parse(br#"{"a":[1,-2,0.5,null,true,"x"]}"#).unwrap(),
             json!({"a":[1,-2,0.5,null,true,"x"]})
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_have_their_types_and_names() {
+    fn wrong_types_and_unknown_fields_are_rejected() {
         let object = || {
             Object::new("thing", json!({"s": "x", "n": 3, "b": true, "l": ["a"], "z": null}))
                 .unwrap()

@@ -1,5 +1,5 @@
-//! A stand-in for Elasticsearch's trained-model API: strict where the server is, with the server's own errors, and able to serve the
-//! models that are uploaded to it. It is written after `elasticsearch-contract.md`; section numbers in the comments are that paper's.
+//! A stand-in for Elasticsearch's trained-models API. It is as strict as the server, returns the server's errors, and serves the models
+//! uploaded to it. Section numbers in comments refer to `elasticsearch-contract.md`.
 //!
 //! ```
 //! let standin = standin::StandIn::start(standin::Options::default());

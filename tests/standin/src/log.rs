@@ -1,34 +1,34 @@
-//! What was asked, so that tests can assert what a client sent.
+//! Log of all requests, for assertions in tests.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// One request and how it was answered.
+/// A request and the status of its response.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Exchange {
     /// `GET`, `PUT` …
     pub method: String,
-    /// The path as it was sent, percent-encoded.
+    /// Path as sent, percent-encoded.
     pub path: String,
-    /// The query as it was sent; empty without one.
+    /// Query string as sent; empty if the request has none.
     pub query: String,
-    /// The headers by their names in lower case, without `host` and `authorization`.
+    /// Headers by lower-case name, without `host` and `authorization`.
     pub headers: Map<String, Value>,
-    /// The `Content-Type` of the body.
+    /// `Content-Type` of the body.
     pub content_type: Option<String>,
-    /// The `Content-Encoding` of the body.
+    /// `Content-Encoding` of the body.
     pub content_encoding: Option<String>,
-    /// Bytes of the body as they came, before any decompression.
+    /// Length of the body in bytes as received, before decompression.
     pub body_length: usize,
-    /// The body where it is JSON. The bytes of a part of a definition are described by their number and SHA-256.
+    /// Body if it is JSON. The bytes of a definition part are replaced by their length and SHA-256.
     pub body: Option<Value>,
-    /// The status of the answer; 0 where a fault leaves none.
+    /// Status of the response; 0 if a fault prevents a response.
     pub status: u16,
 }
 
-/// All requests in the order in which they were answered, also before a restart.
+/// All requests in the order of their responses, including those before a restart.
 #[derive(Debug, Default)]
 pub(crate) struct RequestLog(Mutex<Vec<Exchange>>);
 

@@ -1,4 +1,4 @@
-//! The stand-in as a program: prints one line when it is ready, and stops on SIGTERM or Ctrl-C.
+//! The program `standin`: prints one line when it accepts connections, and stops on SIGTERM or Ctrl-C.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,47 +9,47 @@ use standin::{BuildFlavor, Credential, Fault, Faults, Options, Random, Rule, Sta
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// A strict stand-in for Elasticsearch's trained-model API, on the loopback interface.
+/// Strict stand-in for Elasticsearch's trained-models API, on the loopback interface
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The port to listen on; 0 takes a free one.
+    /// Port to listen on; 0 selects a free port
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// The directory in which models are kept, also over a restart.
+    /// Directory to store models in; they are available again after a restart
     #[arg(long)]
     data: PathBuf,
-    /// The release to play.
+    /// Version of Elasticsearch to imitate
     #[arg(long, default_value_t)]
     version: Version,
-    /// Turns security on: a user who may do everything.
+    /// Enable security, with a user who has every privilege
     #[arg(long, requires = "password")]
     user: Option<String>,
-    /// The user's password.
+    /// Password of the user
     #[arg(long, requires = "user")]
     password: Option<String>,
-    /// Turns security on: an API key in its encoded form.
+    /// Enable security, with an API key in encoded form; can be repeated
     #[arg(long)]
     api_key: Vec<String>,
-    /// Plays a serverless cluster.
+    /// Imitate a serverless cluster
     #[arg(long)]
     serverless: bool,
-    /// Evaluates all rows of a request in one call, as releases before 8.9 do.
+    /// Evaluate all rows of a request in one call, as versions before 8.9 do
     #[arg(long)]
     batched: bool,
-    /// Takes in parts of definitions without looking at them or keeping them: for measuring.
+    /// Accept parts of definitions without validating or storing them, for benchmarks
     #[arg(long)]
     discard_parts: bool,
-    /// Lets requests fail, such as part-3@1=store-503 (its first try is stored and yet fails), any@20-40=503, create=store-cut or
-    /// part@7=restart-200ms; may be repeated.
+    /// Make requests fail, for example part-3@1=store-503 (the first attempt is stored but returns 503), any@20-40=503, create=store-cut or
+    /// part@7=restart-200ms; can be repeated
     #[arg(long, value_name = "TARGET[@NUMBERS]=FAULT")]
     fault: Vec<Rule>,
-    /// Lets so many of 1,000 requests fail at random.
+    /// Number of requests per 1,000 that fail at random
     #[arg(long, value_name = "PER_MILLE", default_value_t = 0)]
     random_faults: u32,
-    /// Which requests those are.
+    /// Seed of the random faults
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     fault_seed: u64,
-    /// Which faults happen at random.
+    /// Kinds of random faults
     #[arg(
         long,
         value_name = "FAULT",
@@ -57,16 +57,16 @@ struct Arguments {
         default_value = "500,503,store-500,store-503,breaker,rejected,502,504,cut,store-cut,cut-body,cut-answer,slow-20ms"
     )]
     fault_kinds: Vec<Fault>,
-    /// Plays a proxy that refuses bodies of more bytes with 413 and a page.
+    /// Imitate a proxy that rejects larger bodies with 413 and an HTML page
     #[arg(long, value_name = "BYTES")]
     body_limit: Option<u64>,
-    /// How long a stored part stays invisible, in milliseconds.
+    /// Time in milliseconds until a stored part becomes visible
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000)]
     refresh_interval: u64,
-    /// Prints every request on standard error.
+    /// Print every request on standard error
     #[arg(long)]
     log: bool,
-    /// Writes all requests to this file at the end, as JSON.
+    /// Write all requests to this file at the end, as JSON
     #[arg(long)]
     record: Option<PathBuf>,
 }
@@ -94,7 +94,7 @@ fn run(arguments: Arguments) -> std::io::Result<()> {
     credentials.extend(arguments.api_key.iter().map(|key| Credential::api_key(key)));
     let build_flavor =
         if arguments.serverless { BuildFlavor::Serverless } else { BuildFlavor::Default };
-    // Before the line that others wait for, so that no signal is lost.
+    // Install the handlers before printing the line that clients wait for, so that no signal is lost.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,4 +1,4 @@
-//! What kind of cluster is played.
+//! Options of the imitated cluster.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,57 +6,57 @@ use std::time::Duration;
 use crate::faults::Faults;
 use crate::version::Version;
 
-/// How a stand-in is set up. [`Options::default`] plays a cluster of release 9.5.0 without security, with its files in a temporary
+/// Options of a stand-in. [`Options::default`] imitates Elasticsearch 9.5.0 without security and stores files in a temporary
 /// directory.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The port on the loopback interface; 0 takes a free one.
+    /// Port on the loopback interface; 0 selects a free port.
     pub port: u16,
-    /// The release that is played: its fields, limits, checks and libtorch.
+    /// Imitated version, which determines fields, limits, checks and libtorch.
     pub version: Version,
-    /// Serverless or not. A serverless cluster reports version 8.11.0 whatever it is (contract, 1).
+    /// Build flavour. A serverless cluster always reports version 8.11.0 (contract, 1).
     pub build_flavor: BuildFlavor,
-    /// Who may come in. Without any credential security is off.
+    /// Accepted credentials. Without credentials security is disabled.
     pub credentials: Vec<Credential>,
-    /// Where models are kept; a temporary directory if not set. A stand-in finds again what an earlier one kept there.
+    /// Directory for models; a temporary directory by default. Models of an earlier stand-in in the same directory are loaded.
     pub data: Option<PathBuf>,
-    /// Larger bodies are refused with 413 and nothing in it, as `http.max_content_length` does.
+    /// Largest body in bytes. Larger bodies are rejected with 413 and an empty body, as with `http.max_content_length`.
     pub max_content_length: u64,
-    /// Whether answers bear `X-Elastic-Product`. Without, it plays something that is not Elasticsearch.
+    /// Whether responses have the header `X-Elastic-Product`. Without it, the stand-in imitates a server that is not Elasticsearch.
     pub product_header: bool,
-    /// Ids of models that exist from the start: configurations without definition and vocabulary.
+    /// Ids of models that exist at the start, as configurations without definition and vocabulary.
     pub existing_models: Vec<String>,
-    /// The licence of the cluster.
+    /// Licence of the cluster.
     pub license: License,
-    /// How long a stored part stays invisible if nothing refreshes the index before (contract, 4.2.3).
+    /// Time until a stored part becomes visible, unless another request refreshes the index earlier (contract, 4.2.3).
     pub refresh_interval: Duration,
-    /// How many nodes run models; allocations are spread over them.
+    /// Number of machine-learning nodes; allocations are distributed over them.
     pub nodes: u32,
-    /// How many processors each node has for allocations times threads.
+    /// Processors per node, for allocations times threads.
     pub allocated_processors: u32,
-    /// Whether nodes can be added: then a start that finds too few processors is accepted, and stays without allocations
+    /// Whether the cluster can add nodes. If it can, a start without enough processors is accepted and has no allocations
     /// (contract, 7.2).
     pub autoscaling: bool,
-    /// How long a deployment stays in `starting` before its model is loaded.
+    /// Time that a deployment stays in `starting` before its model is loaded.
     pub loading_delay: Duration,
-    /// How long after one allocation the next comes up.
+    /// Time between the starts of two allocations.
     pub allocation_delay: Duration,
-    /// Nodes, by number, that cannot load any model, and their reasons.
+    /// Nodes that cannot load any model: number and reason.
     pub node_failures: Vec<(u32, String)>,
-    /// A start that waits is answered with 408 after this time, whatever it asked for.
+    /// Time after which a waiting start returns 408, regardless of its own timeout.
     pub longest_start_wait: Duration,
-    /// Models and deployments that ingest pipelines use.
+    /// Models and deployments used by ingest pipelines.
     pub in_pipelines: Vec<String>,
-    /// Models and deployments that inference endpoints use. The texts of the refusals are not verified.
+    /// Models and deployments used by inference endpoints. The texts of these errors were not compared with a real server.
     pub in_inference_endpoints: Vec<String>,
-    /// Evaluates all rows of a request in one call whatever the version. Releases before 8.9 do so anyway (contract, 3.4).
+    /// Evaluate all rows of a request in one call. Versions before 8.9 always do so (contract, 3.4).
     pub batched: bool,
-    /// Takes in parts of definitions without looking at them or keeping them, and says that every definition is whole: for measuring
-    /// clients on a machine that the stand-in shares with them.
+    /// Accept parts of definitions without validating or storing them, and report every definition as complete. For benchmarks of
+    /// clients that run on the same machine.
     pub discard_parts: bool,
-    /// What goes wrong.
+    /// Injected faults.
     pub faults: Faults,
-    /// What each machine-learning node may use of its memory, in bytes; no node of that kind if it is 0.
+    /// Memory available to models on each machine-learning node, in bytes; 0 for a cluster without such nodes.
     pub ml_memory: u64,
 }
 
@@ -90,48 +90,48 @@ impl Default for Options {
     }
 }
 
-/// The flavour that `GET /` reports.
+/// Build flavour reported by `GET /`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BuildFlavor {
-    /// A normal cluster.
+    /// Self-managed or hosted cluster.
     Default,
-    /// Elastic's serverless offer.
+    /// Elastic Cloud Serverless.
     Serverless,
 }
 
-/// The licence of the cluster.
+/// Licence of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum License {
-    /// Machine learning is allowed.
+    /// Includes machine learning.
     Platinum,
-    /// Machine learning is not allowed.
+    /// Does not include machine learning.
     Basic,
 }
 
-/// One way to come in, and what it allows.
+/// A credential and its privilege.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// The secret.
+    /// Secret of the credential.
     pub secret: Secret,
-    /// What may be done with it.
+    /// Privilege of the credential.
     pub privilege: Privilege,
 }
 
 impl Credential {
-    /// A user who may manage machine learning.
+    /// A user with the privilege `manage_ml`.
     #[must_use]
     pub fn user(name: &str, password: &str) -> Self {
         let secret = Secret::User { name: name.to_owned(), password: password.to_owned() };
         Self { secret, privilege: Privilege::Manage }
     }
 
-    /// An API key, in its encoded form, that may manage machine learning.
+    /// An API key in encoded form with the privilege `manage_ml`.
     #[must_use]
     pub fn api_key(encoded: &str) -> Self {
         Self { secret: Secret::ApiKey(encoded.to_owned()), privilege: Privilege::Manage }
     }
 
-    /// A bearer token that may manage machine learning.
+    /// A bearer token with the privilege `manage_ml`.
     #[must_use]
     pub fn token(token: &str) -> Self {
         Self { secret: Secret::Token(token.to_owned()), privilege: Privilege::Manage }
@@ -144,14 +144,14 @@ impl Credential {
     }
 }
 
-/// What proves who one is.
+/// Authentication method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secret {
     /// Basic authentication.
     User {
-        /// The user's name.
+        /// User name.
         name: String,
-        /// The password.
+        /// Password.
         password: String,
     },
     /// `Authorization: ApiKey` with base64 of `id:key`.
@@ -160,12 +160,12 @@ pub enum Secret {
     Token(String),
 }
 
-/// Cluster privileges, each including those before it (contract, 1).
+/// Cluster privileges. Each one includes the previous ones (contract, 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Privilege {
-    /// May come in and see that a cluster is there.
+    /// May read `GET /`.
     None,
-    /// `monitor_ml`: may read models and infer.
+    /// `monitor_ml`: may read models and run inference.
     Monitor,
     /// `manage_ml`: may create, delete, start and stop models.
     Manage,

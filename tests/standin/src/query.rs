@@ -1,15 +1,15 @@
-//! Query parameters, read strictly, and the units in their values.
+//! Strict parser for query parameters and their units.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::errors::ApiError;
 
-/// Parameters that every call takes.
+/// Parameters accepted by every call.
 const EVERYWHERE: [&str; 6] =
     ["pretty", "human", "error_trace", "filter_path", "format", "master_timeout"];
 
-/// The query parameters of a call; what is left at the end is unknown and refused.
+/// Query parameters of a call. Parameters that no handler takes are rejected as unknown.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Query {
     path: String,
@@ -60,7 +60,7 @@ impl Query {
         self.take(name).map(|text| time_value(name, &text)).transpose()
     }
 
-    /// Refuses the parameters that nobody took.
+    /// Rejects parameters that no handler took.
     pub(crate) fn finish(mut self) -> Result<(), ApiError> {
         self.parameters.retain(|name, _| !EVERYWHERE.contains(&name.as_str()));
         if self.parameters.is_empty() {
@@ -76,7 +76,7 @@ impl Query {
     }
 }
 
-/// Reads `30s`, `500ms`, `1m` and their like.
+/// Parses a time value such as `30s`, `500ms` or `1m`.
 pub(crate) fn time_value(name: &str, text: &str) -> Result<Duration, ApiError> {
     let wrong = || {
         ApiError::illegal_argument(format!(
@@ -100,7 +100,7 @@ pub(crate) fn time_value(name: &str, text: &str) -> Result<Duration, ApiError> {
     })
 }
 
-/// A duration as the server writes it.
+/// Formats a duration as the server does.
 pub(crate) fn render_time(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     match milliseconds {
@@ -111,7 +111,7 @@ pub(crate) fn render_time(duration: Duration) -> String {
     }
 }
 
-/// Reads `10kb`, `0b` and their like, and gives it back as the server echoes it.
+/// Parses a byte size such as `10kb` or `0b`, and returns it as the server prints it.
 pub(crate) fn byte_size(name: &str, text: &str) -> Result<String, ApiError> {
     let wrong = || {
         ApiError::parse(format!(
@@ -136,7 +136,7 @@ pub(crate) fn byte_size(name: &str, text: &str) -> Result<String, ApiError> {
     Ok(if number == 0 { "0".to_owned() } else { format!("{number}{unit}") })
 }
 
-/// Percent-decodes a name or value, `+` being a blank.
+/// Percent-decodes a name or value; `+` is a space.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_decoded_typed_and_known() {
+    fn parameters_are_decoded_and_unknown_ones_rejected() {
         let mut query =
             Query::parse("/x", Some("a=b%2Fc+d&force&timeout=2m&n=3&pretty&odd=1")).unwrap();
         assert_eq!(query.take("a").as_deref(), Some("b/c d"));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_read_and_echoed() {
+    fn units_are_parsed_and_printed() {
         assert_eq!(time_value("t", "500ms").unwrap(), Duration::from_millis(500));
         assert!(time_value("t", "30").is_err() && time_value("t", "-1s").is_err());
         assert_eq!(render_time(Duration::from_secs(30)), "30s");

@@ -1,4 +1,4 @@
-//! A stand-in that listens, and what a test can ask of it.
+//! The HTTP server of the stand-in, and its interface for tests.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -24,23 +24,23 @@ use crate::log::{Exchange, RequestLog};
 use crate::options::Options;
 use crate::vocabulary::Vocabulary;
 
-/// A running stand-in. It listens on the loopback interface only and stops when it is dropped.
+/// A running stand-in. It listens on the loopback interface and stops when dropped.
 pub struct StandIn {
     address: SocketAddr,
-    /// The cluster of the moment: a restart opens another one over the same directory.
+    /// Current cluster. A restart opens another one on the same directory.
     cluster: Arc<Mutex<Arc<Cluster>>>,
     log: Arc<RequestLog>,
     faults: Arc<FaultState>,
     stop: mpsc::UnboundedSender<Order>,
     thread: Option<JoinHandle<()>>,
-    /// Kept until the end when no directory was named.
+    /// Temporary directory if the options set none; deleted on drop.
     _directory: Option<TempDir>,
 }
 
-/// What the server's thread is told.
+/// Commands for the server's thread.
 enum Order {
     Stop,
-    /// Go away for so long.
+    /// Restart after this time.
     Restart(Duration),
 }
 
@@ -48,19 +48,19 @@ impl StandIn {
     /// Starts a stand-in.
     ///
     /// # Panics
-    /// When it cannot: the port is taken, the directory cannot be written, an existing model's id is not valid.
+    /// If the port is in use, the directory cannot be written, or the id of an existing model is invalid.
     #[must_use]
     pub fn start(options: Options) -> Self {
         match Self::try_start(options) {
             Ok(standin) => standin,
-            Err(error) => panic!("the stand-in cannot start: {error}"),
+            Err(error) => panic!("the stand-in could not start: {error}"),
         }
     }
 
     /// Starts a stand-in.
     ///
     /// # Errors
-    /// When the port is taken, the directory cannot be written, or an existing model's id is not valid.
+    /// If the port is in use, the directory cannot be written, or the id of an existing model is invalid.
     pub fn try_start(options: Options) -> io::Result<Self> {
         let (data, directory) = match &options.data {
             Some(data) => (data.clone(), None),
@@ -73,7 +73,7 @@ impl StandIn {
         let faults = Arc::new(FaultState::default());
         faults.set(options.faults.clone());
         let first = Cluster::open(options.clone(), &data, Arc::clone(&log))?;
-        // Bound without the runtime, so that asynchronous tests can start a stand-in too.
+        // Binding needs no runtime, so that asynchronous tests can start a stand-in too.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
         let address = listener.local_addr()?;
         let (stop, mut orders) = mpsc::unbounded_channel();
@@ -83,7 +83,7 @@ impl StandIn {
             cluster: first,
             log: Arc::clone(&log),
             faults: Arc::clone(&faults),
-            // Weak, so that the channel is closed with the stand-in.
+            // A weak reference, so that the channel is closed with the stand-in.
             restart: stop.downgrade(),
         };
         let current = Arc::clone(&cluster);
@@ -95,7 +95,7 @@ impl StandIn {
                         server = match again {
                             Ok(server) => server,
                             Err(error) => {
-                                return tracing::error!("the stand-in does not come back: {error}");
+                                return tracing::error!("the stand-in could not restart: {error}");
                             }
                         };
                     }
@@ -112,59 +112,59 @@ impl StandIn {
         Arc::clone(&self.cluster.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts other faults in place of those of the options. Counting begins again.
+    /// Replaces the injected faults and restarts their request counters.
     pub fn set_faults(&self, faults: Faults) {
         self.faults.set(faults);
     }
 
-    /// How many requests are held by a fault of that kind, or were until their clients went.
+    /// Number of requests held by a `hold` fault, including those whose clients disconnected.
     #[must_use]
     pub fn held(&self) -> usize {
         self.faults.held()
     }
 
-    /// Lets the requests that are held go on.
+    /// Releases the held requests.
     pub fn release(&self) {
         self.faults.release();
     }
 
-    /// How many requests have been under way at the same time, at most.
+    /// Highest number of concurrent requests so far.
     #[must_use]
     pub fn most_at_once(&self) -> usize {
         self.faults.most_at_once()
     }
 
-    /// Where it listens, without a slash at the end.
+    /// Address of the stand-in, without a trailing slash.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// All requests that have been answered, in order.
+    /// All completed requests, in order.
     #[must_use]
     pub fn requests(&self) -> Vec<Exchange> {
         self.log.all()
     }
 
-    /// The ids of the stored models.
+    /// Ids of the stored models.
     #[must_use]
     pub fn model_ids(&self) -> Vec<String> {
         self.cluster().store.configurations().into_iter().map(|model| model.model_id).collect()
     }
 
-    /// The stored configuration of a model, as `GET` returns it.
+    /// Stored configuration of a model, as `GET` returns it.
     #[must_use]
     pub fn configuration(&self, id: &str) -> Option<Value> {
         self.cluster().store.configuration(id).map(|model| model.document.into())
     }
 
-    /// The stored vocabulary of a model.
+    /// Stored vocabulary of a model.
     #[must_use]
     pub fn vocabulary(&self, id: &str) -> Option<Vocabulary> {
         self.cluster().store.vocabulary(id)
     }
 
-    /// A file with the stored parts of a model's definition, in order, whether they make a whole or not.
+    /// File with the stored parts of a model's definition, in order. The definition may be incomplete.
     #[must_use]
     pub fn definition(&self, id: &str) -> Option<PathBuf> {
         self.cluster().store.configuration(id)?;
@@ -174,18 +174,18 @@ impl StandIn {
 
 impl Drop for StandIn {
     fn drop(&mut self) {
-        // A thread that has ended does not listen any more.
+        // Sending fails if the thread has ended.
         let _ = self.stop.send(Order::Stop);
         if let Some(thread) = self.thread.take() {
-            // A panic in the server's thread has been reported by then.
+            // A panic in the server's thread has already been reported.
             let _ = thread.join();
         }
     }
 }
 
-/// One life of the server, from a start to the end or the next restart.
+/// A server between two restarts.
 struct Server {
-    /// Taken when it serves, and closed before the connections are.
+    /// Taken when the server starts, and closed before its connections.
     listener: Option<TcpListener>,
     cluster: Arc<Cluster>,
     log: Arc<RequestLog>,
@@ -194,7 +194,7 @@ struct Server {
 }
 
 impl Server {
-    /// Serves until an order comes. All connections end with it, wherever they are.
+    /// Serves requests until it receives a command. All connections end then.
     fn serve(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) -> io::Result<Option<Order>> {
         let runtime =
             runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -207,7 +207,7 @@ impl Server {
                 order = orders.recv() => Ok(order),
             }
         });
-        // Requests that are being carried out on the disk are finished.
+        // Wait for requests that are accessing the disk.
         runtime.shutdown_timeout(Duration::from_secs(5));
         order
     }
@@ -217,11 +217,11 @@ impl Server {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
-                // The client was gone before it was served.
+                // The client disconnected before it was served.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return error,
             };
-            // Small answers would wait for more to come.
+            // Without this option small responses are delayed.
             let _ = stream.set_nodelay(true);
             let (api, log, faults) = (api.clone(), Arc::clone(&self.log), Arc::clone(&self.faults));
             let orders = self.restart.clone();
@@ -246,7 +246,7 @@ impl Server {
         }
     }
 
-    /// Goes away, and begins another life on the same port over what is on disk.
+    /// Stops, then opens a new cluster with the same port and directory.
     fn come_back(
         self,
         time: Duration,

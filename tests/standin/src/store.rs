@@ -1,7 +1,7 @@
-//! Models on disk: nothing large stays in memory, and a restart from the same directory finds everything again.
+//! Models on disk. Large data is not kept in memory, and a restart with the same directory loads everything again.
 //!
-//! As in the server's indices every document is created once and never overwritten, and a part is *visible* only after a refresh: the
-//! last part, the configuration and the vocabulary refresh at once, otherwise the refresh interval does (contract, 4.2 and 6.3).
+//! As in the server's indices, a document is created once and never overwritten. A part is *visible* only after a refresh: the
+//! last part, the configuration and the vocabulary refresh immediately, otherwise the refresh interval applies (contract, 4.2 and 6.3).
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -25,10 +25,10 @@ const VOCABULARY: &str = "vocabulary.json";
 const PARTS: &str = "parts";
 const DEFINITION: &str = "definition.pt";
 
-/// Bytes before a part's own: the total length that came with it.
+/// Bytes before the content of a part file: the total length sent with the part.
 const PART_HEADER: u64 = 8;
 
-/// Why something was not stored.
+/// Reason why a document was not stored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("it is stored already")]
@@ -37,12 +37,12 @@ pub(crate) enum StoreError {
     Io(#[from] io::Error),
 }
 
-/// All models and deployments of one stand-in.
+/// All models and deployments of a stand-in.
 #[derive(Debug)]
 pub(crate) struct Store {
     root: PathBuf,
     refresh_interval: Duration,
-    /// When each part that no refresh has made visible yet was stored.
+    /// Storage time of each part that is not visible yet.
     unrefreshed: Mutex<HashMap<PathBuf, Instant>>,
 }
 
@@ -54,14 +54,14 @@ impl Store {
         Ok(Self { root: root.to_owned(), refresh_interval, unrefreshed: Mutex::default() })
     }
 
-    /// The cluster's uuid, drawn when the directory is new.
+    /// UUID of the cluster, generated for a new directory.
     pub(crate) fn cluster_uuid(&self) -> io::Result<String> {
         const FILE: &str = "cluster_uuid";
         let path = self.root.join(FILE);
         if let Ok(uuid) = fs::read_to_string(&path) {
             return Ok(uuid);
         }
-        // 16 bytes in URL-safe base64, as the server's are.
+        // 16 bytes in URL-safe base64, as in the server.
         let drawn = || RandomState::new().build_hasher().finish().to_le_bytes();
         let uuid = URL_SAFE_NO_PAD.encode([drawn(), drawn()].concat());
         fs::write(&path, &uuid)?;
@@ -78,7 +78,7 @@ impl Store {
         parts
     }
 
-    /// Makes everything that is stored visible.
+    /// Makes all stored parts visible.
     fn refresh(&self) {
         self.unrefreshed().clear();
     }
@@ -93,7 +93,7 @@ impl Store {
         Ok(())
     }
 
-    /// The configuration of a model, if there is one of that id.
+    /// Configuration of a model, or `None` if the id does not exist.
     pub(crate) fn configuration(&self, id: &str) -> Option<Configuration> {
         if !identifier::is_valid(id) {
             return None;
@@ -126,7 +126,7 @@ impl Store {
         Ok(())
     }
 
-    /// The visible parts of a definition in their order.
+    /// Visible parts of a definition, in order.
     pub(crate) fn parts(&self, id: &str) -> io::Result<Vec<StoredPart>> {
         let folder = self.model(id).join(PARTS);
         let hidden = self.unrefreshed().clone();
@@ -147,7 +147,7 @@ impl Store {
         Ok(parts)
     }
 
-    /// Writes the visible parts, in order, to one file.
+    /// Writes the visible parts to one file, in order.
     pub(crate) fn assemble(&self, id: &str) -> io::Result<PathBuf> {
         let mut whole = NamedTempFile::new_in(self.model(id))?;
         for part in self.parts(id)? {
@@ -178,7 +178,7 @@ impl Store {
         serde_json::from_reader(BufReader::new(file)).ok()
     }
 
-    /// Deletes all that is visible of a model. Parts that are not stay behind, as with the server's delete-by-query.
+    /// Deletes the visible documents of a model. Invisible parts remain, as with the server's delete-by-query.
     pub(crate) fn delete(&self, id: &str) -> io::Result<()> {
         let folder = self.model(id);
         let hidden = self.unrefreshed().clone();
@@ -195,7 +195,7 @@ impl Store {
                 fs::remove_file(path)?;
             }
         }
-        // Only when nothing stayed behind.
+        // Fails if invisible parts remain.
         if fs::remove_dir(&parts).is_ok() || !parts.exists() {
             fs::remove_dir(&folder)?;
         }
@@ -203,7 +203,7 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps what is needed to bring a deployment up again after a restart.
+    /// Stores what a restart needs to start a deployment again.
     pub(crate) fn put_deployment(&self, id: &str, parameters: &Value) -> io::Result<()> {
         let folder = self.root.join("deployments");
         let mut file = NamedTempFile::new_in(&folder)?;
@@ -213,11 +213,11 @@ impl Store {
     }
 
     pub(crate) fn delete_deployment(&self, id: &str) {
-        // A deployment that never was on disk is as gone as any.
+        // A missing file means that the deployment was never stored.
         let _ = fs::remove_file(self.deployment(id));
     }
 
-    /// The parameters of all deployments.
+    /// Parameters of all deployments.
     pub(crate) fn deployments(&self) -> Vec<Value> {
         let folder = self.root.join("deployments");
         names(&folder)
@@ -226,13 +226,13 @@ impl Store {
             .collect()
     }
 
-    /// Deployment ids are freer than model ids, so the file is named by the id's bytes.
+    /// Deployment ids allow more characters than model ids, so the file name is the id in hexadecimal.
     fn deployment(&self, id: &str) -> PathBuf {
         let name: String = id.bytes().map(|byte| format!("{byte:02x}")).collect();
         self.root.join("deployments").join(name)
     }
 
-    /// Creates a file as a whole, or refuses because it exists.
+    /// Creates a file atomically, or fails if it exists.
     fn create(
         &self,
         path: &Path,
@@ -252,7 +252,7 @@ impl Store {
     }
 }
 
-/// The names in a folder; none when it is not there.
+/// File names in a folder; empty if the folder does not exist.
 fn names(folder: &Path) -> Vec<String> {
     fs::read_dir(folder)
         .into_iter()
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_created_once_and_assembled_in_order() {
+    fn parts_are_created_once_and_joined_in_order() {
         let (_folder, store) = store(Duration::ZERO);
         store.put_part("m", &part(10, b"ef", true)).unwrap();
         store.put_part("m", &part(2, b"cd", false)).unwrap();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_not_visible_survives_the_deletion() {
+    fn invisible_part_survives_deletion() {
         let (_folder, store) = store(Duration::from_secs(3600));
         store.put_part("m", &part(0, b"ab", false)).unwrap();
         store.delete("m").unwrap();
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_store_over_the_same_folder_finds_everything() {
+    fn second_store_on_the_same_folder_loads_everything() {
         let (folder, store) = store(Duration::ZERO);
         let vocabulary = Vocabulary { vocabulary: vec!["[UNK]".into()], ..Vocabulary::default() };
         store.put_vocabulary("m", &vocabulary).unwrap();

@@ -1,33 +1,33 @@
-//! Which release of Elasticsearch is played, and what appeared when (contract, 11.2).
+//! Versions of Elasticsearch, and the features that each one introduced (contract, 11.2).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A release of Elasticsearch.
+/// A version of Elasticsearch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// 8 or 9.
+    /// Major version, 8 or 9.
     pub major: u32,
-    /// The minor release.
+    /// Minor version.
     pub minor: u32,
-    /// The patch release.
+    /// Patch version.
     pub patch: u32,
 }
 
 impl Version {
-    /// `major.minor.patch`.
+    /// Creates the version `major.minor.patch`.
     #[must_use]
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
     }
 
-    /// Whether the graph's operations are checked before a model is served (contract, 11.1).
+    /// Whether the operations of a graph are checked before a model is served (contract, 11.1).
     #[must_use]
     pub fn checks_operations(self) -> bool {
         self >= Self::new(9, 4, 0) || self.in_8_19_from(20)
     }
 
-    /// Whether the archive is searched for state hooks before it is loaded (contract, 11.1).
+    /// Whether an archive is searched for state hooks before it is loaded (contract, 11.1).
     #[must_use]
     pub fn scans_archive(self) -> bool {
         self >= Self::new(9, 5, 0)
@@ -35,13 +35,13 @@ impl Version {
             || self.in_8_19_from(20)
     }
 
-    /// Whether the rows of one request go to the graph in one call (contract, 3.4).
+    /// Whether all rows of a request are evaluated in one call (contract, 3.4).
     #[must_use]
     pub fn batches(self) -> bool {
         self < Self::new(8, 9, 0)
     }
 
-    /// The libtorch of the native process, as (major, minor) (contract, 11).
+    /// Major and minor version of libtorch in the native process (contract, 11).
     #[must_use]
     pub fn libtorch(self) -> (u32, u32) {
         let v = Self::new;
@@ -96,8 +96,8 @@ impl FromStr for Version {
     }
 }
 
-/// The first releases with the parts of the API that are newer than 8.0 (contract, 11.2 and the tables of 2 to 7). Where the
-/// contract leaves the release open, the oldest one in which the feature was seen stands here.
+/// First versions of API features newer than 8.0 (contract, 11.2 and the tables of 2 to 7). If the contract does not state the
+/// version, this is the oldest version in which the feature was observed.
 pub mod since {
     use super::Version;
 
@@ -138,19 +138,19 @@ pub mod since {
         PLATFORM_ARCHITECTURE = 8 . 10;
         /// `prefix_strings`.
         PREFIX_STRINGS = 8 . 12;
-        /// `truncate: balanced` (seen from 8.12 on).
+        /// `truncate: balanced` (observed in 8.12).
         BALANCED = 8 . 12;
-        /// Inference endpoints over models of one's own.
+        /// Inference endpoints for imported models.
         ENDPOINT = 8 . 13;
-        /// Those that rerank.
+        /// Inference endpoints of type `rerank`.
         RERANK_ENDPOINT = 8 . 14;
         /// Tokenizer `deberta_v2`.
         DEBERTA_V2 = 8 . 16;
         /// `adaptive_allocations`.
         ADAPTIVE_ALLOCATIONS = 8 . 16;
-        /// The lower limit of `queue_capacity`.
+        /// Lower limit of `queue_capacity`.
         SMALLER_QUEUE = 8 . 16;
-        /// A result of rank 0 is reshaped.
+        /// Results of rank 0 are reshaped.
         RANK_ZERO = 8 . 16;
         /// `deployment_id` of an inference endpoint (8.16 or 8.18).
         ENDPOINT_OF_DEPLOYMENT = 8 . 18;
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_and_ordered() {
+    fn versions_are_parsed_and_ordered() {
         assert_eq!(version("9.5.0"), Version::default());
         assert!(version("8.19.20") < version("9.0.0") && version("8.9.2") < version("8.19.0"));
         for wrong in ["", "9", "9.5", "7.17.0", "9.5.0.1", "9.x.0"] {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_follow_the_table() {
+    fn checks_match_the_contract_table() {
         for (release, operations, archive) in [
             ("8.19.19", false, false),
             ("8.19.20", true, true),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn libtorch_follows_the_table() {
+    fn libtorch_matches_the_contract_table() {
         for (release, libtorch) in [
             ("8.2.0", (1, 9)),
             ("8.6.2", (1, 11)),

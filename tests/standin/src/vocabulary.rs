@@ -9,21 +9,21 @@ use crate::version::{Version, since};
 
 const PARSER: &str = "put_trained_model_vocabulary_action";
 
-/// A stored vocabulary: a token's id is its position.
+/// A stored vocabulary. The id of a token is its position.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Vocabulary {
-    /// The tokens in the order of their ids.
+    /// Tokens in the order of their ids.
     pub vocabulary: Vec<String>,
-    /// The merges of a BPE tokenizer, `a b`, best first.
+    /// Merges of a BPE tokenizer in the form `a b`, in order of priority.
     #[serde(default)]
     pub merges: Vec<String>,
-    /// The scores of a unigram tokenizer, one for each token.
+    /// Scores of a unigram tokenizer, one per token.
     #[serde(default)]
     pub scores: Vec<f64>,
 }
 
 impl Vocabulary {
-    /// Reads and checks a new vocabulary.
+    /// Parses and validates a new vocabulary.
     pub(crate) fn parse(body: Value, version: Version) -> Result<Self, ApiError> {
         let mut fields = Object::new(PARSER, body)?;
         let vocabulary = fields.strings("vocabulary")?;
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_the_contracts() {
+    fn invalid_vocabulary_is_rejected_with_the_contract_message() {
         for (body, text) in [
             (json!({}), "[vocabulary] must not be null."),
             (json!({"vocabulary": []}), "[vocabulary] must not be empty"),

@@ -1,4 +1,4 @@
-//! Starting, stopping and asking deployments (contract, 7 and 8).
+//! Start, stop and inference calls of deployments (contract, 7 and 8).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::options::Privilege;
 use crate::query::render_time;
 use crate::version::since;
 
-/// How many deployments a cluster may have.
+/// Highest number of deployments in a cluster.
 const MOST_DEPLOYMENTS: usize = 100;
 
 /// `POST /_ml/trained_models/{id}/deployment/_start`
@@ -40,7 +40,7 @@ pub(super) async fn start(
     let deployment = tokio::task::spawn_blocking(move || check_and_deploy(&checking, parameters))
         .await
         .map_err(|_| ApiError::server("the stand-in panicked"))??;
-    // Nodes that are to be added may take longer than anybody waits.
+    // Adding nodes may take longer than any timeout.
     if wait.until == WaitFor::Starting || deployment.unassigned.is_some() {
         return Ok(Json(deployment.assignment()));
     }
@@ -78,7 +78,7 @@ pub(super) async fn start(
     Ok(Json(deployment.assignment()))
 }
 
-/// The checks of a start in the server's order, then the deployment.
+/// Runs the checks of a start in the server's order, then creates the deployment.
 pub(super) fn check_and_deploy(
     cluster: &Arc<Cluster>,
     parameters: Parameters,
@@ -230,7 +230,7 @@ fn answers(served: &ServedModel, request: &InferRequest) -> Result<Vec<Value>, A
     request.texts.iter().map(|text| infer_text(served, request, text)).collect()
 }
 
-/// The deployment of that id, or a started one of the model of that id.
+/// The deployment with this id, or a started deployment of the model with this id.
 fn deployment_for(cluster: &Cluster, id: &str) -> Result<Arc<Deployment>, ApiError> {
     if let Some(deployment) = cluster.deployments.get(id) {
         return Ok(deployment);

@@ -1,4 +1,4 @@
-//! Inference endpoints over models of one's own (contract, 9).
+//! Inference endpoints for imported models (contract, 9).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use crate::json::Object;
 use crate::options::Privilege;
 use crate::version::since;
 
-/// The endpoints by id, as they are told.
+/// Endpoints by id, as returned by `GET`.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints(Mutex<BTreeMap<String, Value>>);
 
@@ -28,7 +28,7 @@ impl Endpoints {
     }
 }
 
-/// The endpoint's task and the model's task for it.
+/// Task of the endpoint and the corresponding task of the model.
 const TASKS: [(&str, &str); 3] = [
     ("text_embedding", "text_embedding"),
     ("sparse_embedding", "text_expansion"),
@@ -119,7 +119,7 @@ pub(super) fn get(cluster: &Arc<Cluster>, call: Call) -> Answer {
     Ok(json!({ list: [found] }))
 }
 
-/// `DELETE /_inference/{id}`, which stops the deployment that was started for it.
+/// `DELETE /_inference/{id}`, which also stops the deployment started for the endpoint.
 pub(super) fn delete(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     known_since(cluster)?;
     let id = call.path("id").to_owned();
@@ -150,7 +150,7 @@ struct Wanted {
     threads: u32,
     allocations: u32,
     adaptive: Option<Value>,
-    /// The settings as they are told.
+    /// Settings as returned by `GET`.
     echo: Map<String, Value>,
 }
 
@@ -243,7 +243,7 @@ impl Wanted {
         })
     }
 
-    /// Checks that the model is one for the task; returns the width of its embedding.
+    /// Checks that the model has the task of the endpoint, and returns the dimensions of its embedding.
     fn check_model(
         &self,
         cluster: &Cluster,
@@ -274,7 +274,7 @@ impl Wanted {
     }
 }
 
-/// Refuses what is left.
+/// Rejects the remaining fields.
 fn unknown(object: Object) -> Result<(), ApiError> {
     object.finish().map_err(|error| {
         ApiError::bad_request(format!(

@@ -1,4 +1,4 @@
-//! What a client asks before it begins: `GET /`, `GET /_license` (contract, 1), and the documented calls for privileges and memory.
+//! Information about the cluster: `GET /`, `GET /_license` (contract, 1), and the documented calls for privileges and memory.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::errors::ApiError;
 use crate::json::Object;
 use crate::options::{BuildFlavor, License, Privilege};
 
-/// The number that every serverless cluster reports.
+/// Version reported by every serverless cluster.
 const SERVERLESS_VERSION: &str = "8.11.0";
 
-/// Who answers.
+/// `GET /`
 pub(super) async fn cluster(
     State(cluster): State<Arc<Cluster>>,
     call: Call,
@@ -51,7 +51,7 @@ pub(super) async fn cluster(
     })))
 }
 
-/// What the licence covers.
+/// `GET /_license`
 pub(super) async fn license(
     State(cluster): State<Arc<Cluster>>,
     call: Call,
@@ -74,7 +74,7 @@ pub(super) async fn license(
     }})))
 }
 
-/// `POST /_security/user/_has_privileges`, as the API reference describes it: of the cluster privileges that are asked about, which
+/// `POST /_security/user/_has_privileges`, as described in the API reference: which of the requested cluster privileges
 /// the caller has.
 pub(super) async fn privileges(
     State(cluster): State<Arc<Cluster>>,
@@ -106,7 +106,7 @@ pub(super) async fn privileges(
     })))
 }
 
-/// `GET /_ml/memory/_stats`, as the API reference describes it: what each node has for machine learning.
+/// `GET /_ml/memory/_stats`, as described in the API reference: the memory of each node for machine learning.
 pub(super) async fn memory(
     State(cluster): State<Arc<Cluster>>,
     call: Call,
@@ -149,7 +149,7 @@ pub(super) async fn memory(
     })))
 }
 
-/// `GET /_ml/info`, as the API reference describes it.
+/// `GET /_ml/info`, as described in the API reference.
 pub(super) async fn ml(
     State(cluster): State<Arc<Cluster>>,
     call: Call,

@@ -1,4 +1,4 @@
-//! The calls, one file for each group, and how they are routed.
+//! The calls, one file per group, and their routes.
 
 mod deployments;
 pub(crate) mod endpoints;
@@ -26,7 +26,7 @@ use crate::query::Query;
 
 type Answer = Result<Value, ApiError>;
 
-/// One call as its handler sees it.
+/// A call as passed to its handler.
 pub(crate) struct Call {
     parameters: HashMap<String, String>,
     pub(crate) query: Query,
@@ -35,17 +35,17 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// A parameter of the path.
+    /// Returns a parameter of the path.
     fn path(&self, name: &str) -> &str {
         self.parameters.get(name).map_or("", String::as_str)
     }
 
-    /// The body, if there is one.
+    /// Returns the body if the request has one.
     fn json(&self) -> Result<Option<Value>, ApiError> {
         if self.body.is_empty() { Ok(None) } else { json::parse(&self.body).map(Some) }
     }
 
-    /// The body of a call that cannot do without.
+    /// Returns the body of a call that requires one.
     fn required_json(&self) -> Result<Value, ApiError> {
         self.json()?
             .ok_or_else(|| ApiError::parse("request requires body: request body is required"))
@@ -65,7 +65,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
         let parameters =
             path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let query = Query::parse(parts.uri.path(), parts.uri.query())?;
-        // The layer around all calls has read the body already, within its limit.
+        // The REST layer has already read the body and enforced the limit.
         let body = to_bytes(body, usize::MAX).await.map_err(|error| unreadable(&error))?;
         let principal = parts
             .extensions
@@ -75,7 +75,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
     }
 }
 
-/// A call that reads or writes files and does not wait for anything else.
+/// A call that only accesses files and does not wait.
 fn on_disk(
     method: MethodFilter,
     action: &'static str,
@@ -89,7 +89,7 @@ fn on_disk(
     })
 }
 
-/// All calls.
+/// Routes of all calls.
 pub(crate) fn router(cluster: Arc<Cluster>) -> Router {
     use Privilege::{Manage, Monitor};
     let (get_, put, post, delete) =

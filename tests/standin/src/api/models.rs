@@ -1,4 +1,4 @@
-//! Creating, reading and deleting configurations (contract, 2 and 6).
+//! Create, read and delete calls of configurations (contract, 2 and 6).
 
 use std::sync::Arc;
 
@@ -155,7 +155,7 @@ pub(super) fn stats(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     call.query.boolean("allow_no_match")?;
     let page = Page::take(&mut call.query)?;
     call.query.finish()?;
-    // A deployment may be asked for by its own id.
+    // The id may also be the id of a deployment.
     let deployment = id.as_deref().and_then(|id| cluster.deployments.get(id));
     let documents = match &deployment {
         Some(deployment) => matching(cluster, Some(&deployment.parameters.model_id))?,
@@ -163,7 +163,7 @@ pub(super) fn stats(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     };
     let count = documents.len();
     let mut entries = Vec::new();
-    // Pages count models; each has an entry for every deployment.
+    // Paging counts models; each model has one entry per deployment.
     for document in page.of(documents) {
         let model_id = document["model_id"].as_str().unwrap_or_default().to_owned();
         let mut deployments = cluster.deployments.of_model(&model_id);
@@ -231,7 +231,7 @@ pub(super) fn delete(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     Ok(json!({"acknowledged": true}))
 }
 
-/// The configurations that `expression` names, in the order of their ids.
+/// Configurations that match `expression`, ordered by id.
 fn matching(
     cluster: &Cluster,
     expression: Option<&str>,
@@ -252,7 +252,7 @@ fn matching(
     Ok(documents)
 }
 
-/// The configuration that every cluster has.
+/// Configuration of the model that exists in every cluster.
 fn language_identification() -> Map<String, Value> {
     let document = json!({
         "model_id": LANGUAGE_IDENTIFICATION,
@@ -274,7 +274,7 @@ fn language_identification() -> Map<String, Value> {
     }
 }
 
-/// A part of a list.
+/// One page of a list.
 struct Page {
     from: usize,
     size: usize,

@@ -1,4 +1,4 @@
-//! Parts of definitions, and vocabularies (contract, 4 and 5).
+//! Upload calls for definition parts and vocabularies (contract, 4 and 5).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Which names a model may bear (contract, 2.2).
+//! Validation of model ids and tags (contract, 2.2).
 
 const LONGEST: usize = 64;
 
@@ -11,7 +11,7 @@ pub(crate) fn is_valid(id: &str) -> bool {
     edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(|b| inside(*b))
 }
 
-/// What is wrong with a model's id: nothing, or one or two complaints.
+/// Validation messages for a model id; empty if the id is valid.
 pub(super) fn complaints(id: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if !is_valid(id) {
@@ -27,7 +27,7 @@ pub(super) fn complaints(id: &str) -> Vec<String> {
     complaints
 }
 
-/// What is wrong with a model's tags.
+/// Validation messages for the tags of a model.
 pub(super) fn tag_complaints(id: &str, tags: &[String]) -> Vec<String> {
     let mut complaints = Vec::new();
     let invalid: Vec<_> = tags
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_follow_the_pattern() {
+    fn ids_match_the_pattern() {
         for id in ["a", "0", "bert.base-v2_x", "a_", "sentence-transformers__all-minilm-l6-v2"] {
             assert_eq!(is_valid(id), id != "a_", "{id}");
         }

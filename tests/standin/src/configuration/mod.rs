@@ -13,19 +13,19 @@ use crate::json::Object;
 use crate::version::{Version, since};
 use task::InferenceConfig;
 
-/// The index in which models made by users live, vocabulary and definition too.
+/// Index for models created by users, including vocabulary and definition.
 const INDEX: &str = ".ml-inference-native-000002";
 
 const PARSER: &str = "trained_model_config";
 
-/// Fields that only the server sets.
+/// Fields set by the server only.
 const ILLEGAL: [&str; 6] =
     ["version", "created_by", "create_time", "license_level", "location", "model_package"];
 
-/// Keys of `metadata` that only the server sets.
+/// Keys of `metadata` set by the server only.
 const ILLEGAL_METADATA: [&str; 2] = ["total_feature_importance", "model_aliases"];
 
-/// What `GET` leaves out with `exclude_generated`.
+/// Fields omitted by `GET` with `exclude_generated`.
 pub(crate) const GENERATED: [&str; 6] = [
     "created_by",
     "version",
@@ -40,15 +40,15 @@ pub(crate) const GENERATED: [&str; 6] = [
 pub(crate) struct Configuration {
     pub(crate) model_id: String,
     pub(crate) tags: Vec<String>,
-    /// The names of the fields that a document must have.
+    /// Names of the required fields of a document.
     pub(crate) inputs: Vec<String>,
     pub(crate) inference: InferenceConfig,
-    /// The configuration as `GET` returns it.
+    /// Configuration as returned by `GET`.
     pub(crate) document: Map<String, Value>,
 }
 
 impl Configuration {
-    /// Reads and checks a new configuration.
+    /// Parses and validates a new configuration.
     pub(crate) fn create(model_id: &str, body: Value, version: Version) -> Result<Self, ApiError> {
         let mut fields = Object::new(PARSER, body)?;
         let mut complaints = Vec::new();
@@ -181,7 +181,7 @@ impl Configuration {
         Ok(Self { model_id: model_id.to_owned(), tags, inputs, inference, document })
     }
 
-    /// Reads a stored configuration back.
+    /// Parses a stored configuration.
     pub(crate) fn from_document(document: Map<String, Value>) -> Result<Self, ApiError> {
         let strings = |value: &Value| -> Vec<String> {
             value
@@ -194,7 +194,7 @@ impl Configuration {
         };
         let mut inference = document.get("inference_config").cloned().unwrap_or_default();
         for task in inference.as_object_mut().into_iter().flat_map(Map::values_mut) {
-            // Only what is read from the index may say where the vocabulary is.
+            // Only stored configurations may contain the location of the vocabulary.
             if let Some(settings) = task.as_object_mut() {
                 settings.shift_remove("vocabulary");
             }
@@ -210,13 +210,13 @@ impl Configuration {
                 .get("input")
                 .map(|input| strings(&input["field_names"]))
                 .unwrap_or_default(),
-            // A newer server reads what an older one stored: every field is known.
+            // A newer server must read what an older one stored, so fields of every version are accepted.
             inference: InferenceConfig::parse(inference, Version::new(u32::MAX, 0, 0))?,
             document,
         })
     }
 
-    /// The number that a key of `metadata` holds, as the memory estimate reads it.
+    /// Numeric value of a key of `metadata`, as used by the memory estimate.
     pub(crate) fn metadata_number(&self, key: &str) -> Option<f64> {
         self.document.get("metadata")?.get(key)?.as_f64()
     }
@@ -258,7 +258,7 @@ fn read_prefix_strings(value: Value) -> Result<Value, ApiError> {
     Ok(prefixes.into())
 }
 
-/// Configurations bear a version of their own since 8.10.
+/// Since 8.10, configurations have their own version.
 fn config_version(version: Version) -> String {
     if version >= Version::new(8, 10, 0) { "12.0.0".to_owned() } else { version.to_string() }
 }
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_configuration_is_valid_and_reads_back() {
+    fn minimal_configuration_is_valid_and_parses_again() {
         let body = json!({"model_type": "pytorch", "inference_config": {"ner": {}}});
         let config = create(body).unwrap();
         assert_eq!(config.inputs, ["input"]);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_the_contracts() {
+    fn invalid_configuration_is_rejected_with_the_contract_message() {
         for (body, text) in [
             (
                 json!({"inference_config": {"ner": {}}}),
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_id_is_named_with_all_complaints() {
+    fn invalid_id_is_reported_with_all_messages() {
         let body = json!({"model_type": "pytorch", "inference_config": {"ner": {}}});
         let id = "Upper".repeat(20);
         let complaint =
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_fields_are_unknown_to_older_servers() {
+    fn newer_fields_are_rejected_by_older_servers() {
         let old = Version::new(8, 11, 0);
         let prefixed = with("prefix_strings", json!({"search": "query: "}));
         let refused = Configuration::create("m", prefixed.clone(), old).unwrap_err();

@@ -1,4 +1,4 @@
-//! The task of a configuration: `inference_config` (contract, 2.4).
+//! Task of a configuration: `inference_config` (contract, 2.4).
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +7,7 @@ use crate::errors::ApiError;
 use crate::json::Object;
 use crate::version::{Version, since};
 
-/// What the model is for, how it is fed, and where its result goes.
+/// Task, tokenization and result field of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct InferenceConfig {
     pub(crate) task: Task,
@@ -15,7 +15,7 @@ pub(crate) struct InferenceConfig {
     pub(crate) results_field: Option<String>,
 }
 
-/// One task with its settings, defaults filled in.
+/// A task with all settings, including defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Task {
     FillMask { num_top_classes: i32 },
@@ -29,7 +29,7 @@ pub(crate) enum Task {
     ZeroShotClassification(ZeroShot),
 }
 
-/// The settings of zero-shot classification.
+/// Settings of zero-shot classification.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ZeroShot {
     pub(crate) classification_labels: Vec<String>,
@@ -38,16 +38,16 @@ pub(crate) struct ZeroShot {
     pub(crate) labels: Option<Vec<String>>,
 }
 
-/// Who makes sparse weights of the model's output.
+/// Component that pools the model's output into sparse weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expansion {
-    /// The model: row 0 holds finished weights.
+    /// The model: row 0 contains the pooled weights.
     Elser,
-    /// The server: maximum over tokens of log(1 + relu).
+    /// The server: maximum over the tokens of log(1 + relu(x)).
     Splade,
 }
 
-/// How the scores of a long document's windows become one.
+/// How the scores of a document's windows are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpanScore {
     Max,
@@ -74,14 +74,14 @@ impl SpanScore {
     }
 }
 
-/// The default labels of entity recognition.
+/// Default labels of named entity recognition.
 pub(crate) const DEFAULT_NER_LABELS: [&str; 9] =
     ["O", "B_MISC", "I_MISC", "B_PER", "I_PER", "B_ORG", "I_ORG", "B_LOC", "I_LOC"];
 
 const DEFAULT_TEMPLATE: &str = "This example is {}.";
 
 impl InferenceConfig {
-    /// Reads an object with exactly one named task.
+    /// Parses an object with exactly one named task.
     pub(crate) fn parse(value: Value, version: Version) -> Result<Self, ApiError> {
         let mut outer = Object::new("inference_config", value)?;
         let Some((name, settings)) = outer.take_any() else {
@@ -126,7 +126,7 @@ impl InferenceConfig {
         Ok(Self { task, tokenization, results_field })
     }
 
-    /// The configuration as the server echoes it.
+    /// Configuration as returned by the server.
     pub(crate) fn to_json(&self, vocabulary_index: &str) -> Value {
         let mut settings = Map::new();
         settings.insert("vocabulary".into(), json!({"index": vocabulary_index}));
@@ -139,7 +139,7 @@ impl InferenceConfig {
     }
 }
 
-/// The parser's name of a task, and the release that brought it.
+/// Parser name of a task, and the first version that has the task.
 fn known_task(name: &str) -> Option<(&'static str, Version)> {
     let always = Version::new(8, 0, 0);
     Some(match name {
@@ -216,7 +216,7 @@ impl Task {
     }
 }
 
-/// Reads what one task has beyond the common fields.
+/// Parses the specific fields of a task.
 struct TaskReader<'a> {
     fields: &'a mut Object,
     tokenization: &'a Tokenization,
@@ -224,7 +224,7 @@ struct TaskReader<'a> {
 }
 
 impl TaskReader<'_> {
-    /// A rule that the finished object breaks.
+    /// A validation error of the parsed object.
     fn broken(&self, rule: impl Into<String>) -> ApiError {
         ApiError::bad_request(rule).caused(not_built(self.fields.parser()))
     }
@@ -375,7 +375,7 @@ impl TaskReader<'_> {
     }
 }
 
-/// The rules on the numbers of question answering.
+/// Validates the numbers of question answering.
 pub(crate) fn check_answers(num_top_classes: i32, max_answer_length: i32) -> Result<(), String> {
     if num_top_classes < 0 {
         return Err(format!(
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_echoed_reads_back_the_same() {
+    fn returned_configuration_parses_to_the_same_task() {
         for settings in [
             json!({"ner": {}}),
             json!({"pass_through": {"results_field": "out"}}),
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_the_contracts() {
+    fn invalid_task_is_rejected_with_the_contract_message() {
         let spans =
             |task: &str| json!({task: {"tokenization": {"bert": {"truncate": "none", "span": 4}}}});
         for (settings, text) in [
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_unknown_before_its_release() {
+    fn task_is_unknown_before_its_version() {
         let expansion = json!({"text_expansion": {}});
         assert!(InferenceConfig::parse(expansion.clone(), Version::new(8, 6, 2)).is_err());
         assert!(InferenceConfig::parse(expansion, Version::new(8, 7, 0)).is_ok());

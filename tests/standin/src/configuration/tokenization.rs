@@ -1,4 +1,4 @@
-//! The tokenization settings of a configuration (contract, 3.1 and 3.2).
+//! Tokenization settings of a configuration (contract, 3.1 and 3.2).
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::errors::ApiError;
 use crate::json::Object;
 use crate::version::{Version, since};
 
-/// Which tokenizer the server builds.
+/// Kind of tokenizer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Tokenizer {
     Bert,
@@ -21,7 +21,7 @@ pub(crate) enum Tokenizer {
     ByteLevelBpe { add_prefix_space: bool, special: BpeTokens },
 }
 
-/// The special tokens of `byte_level_bpe`, which alone can be configured.
+/// Special tokens of `byte_level_bpe`, the only tokenizer with configurable special tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BpeTokens {
     pub(crate) unknown: String,
@@ -31,7 +31,7 @@ pub(crate) struct BpeTokens {
     pub(crate) mask: String,
 }
 
-/// What becomes of a text that is too long.
+/// Treatment of texts above the maximum length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Truncate {
     First,
@@ -66,7 +66,7 @@ impl fmt::Display for Truncate {
     }
 }
 
-/// The settings with their defaults filled in.
+/// All settings, including defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tokenization {
     pub(crate) tokenizer: Tokenizer,
@@ -74,11 +74,11 @@ pub(crate) struct Tokenization {
     pub(crate) with_special_tokens: bool,
     pub(crate) max_sequence_length: usize,
     pub(crate) truncate: Truncate,
-    /// -1: no windows.
+    /// Overlap of windows in tokens; -1 disables windows.
     pub(crate) span: i32,
 }
 
-/// What `span` is without windows.
+/// Value of `span` without windows.
 pub(crate) const NO_SPAN: i32 = -1;
 
 impl Default for Tokenization {
@@ -95,7 +95,7 @@ impl Default for Tokenization {
 }
 
 impl Tokenization {
-    /// Reads an object with exactly one named tokenizer.
+    /// Parses an object with exactly one named tokenizer.
     pub(crate) fn parse(value: Value, version: Version) -> Result<Self, ApiError> {
         let mut outer = Object::new("tokenization", value)?;
         let Some((name, settings)) = outer.take_any() else {
@@ -189,7 +189,7 @@ impl Tokenization {
         })
     }
 
-    /// The name under which the settings stand in a configuration.
+    /// Key of the settings in a configuration.
     pub(crate) fn name(&self) -> &'static str {
         match self.tokenizer {
             Tokenizer::Bert => "bert",
@@ -202,7 +202,7 @@ impl Tokenization {
         }
     }
 
-    /// The token that stands for the one to predict.
+    /// Mask token of the tokenizer.
     pub(crate) fn mask_token(&self) -> &str {
         match &self.tokenizer {
             Tokenizer::Bert | Tokenizer::BertJa | Tokenizer::DebertaV2 => "[MASK]",
@@ -211,7 +211,7 @@ impl Tokenization {
         }
     }
 
-    /// The settings as the server echoes them: every one, defaults too.
+    /// All settings as returned by the server, including defaults.
     pub(crate) fn to_json(&self) -> Value {
         let mut settings = json!({
             "do_lower_case": self.do_lower_case,
@@ -237,7 +237,7 @@ impl Tokenization {
         json!({ self.name(): settings })
     }
 
-    /// Checks what a vocabulary must hold for this tokenizer (contract, 5).
+    /// Checks that a vocabulary has the fields required by this tokenizer (contract, 5).
     pub(crate) fn check_vocabulary(
         &self,
         model_id: &str,
@@ -260,7 +260,7 @@ impl Tokenization {
         ))
     }
 
-    /// These settings with the `truncate` and `span` that one inference call asks for (contract, 8).
+    /// These settings with the `truncate` and `span` of an inference request (contract, 8).
     pub(crate) fn updated(&self, value: Value, version: Version) -> Result<Self, ApiError> {
         let mut outer = Object::new("tokenization", value)?;
         let Some((name, settings)) = outer.take_any() else {
@@ -306,7 +306,7 @@ fn check_span(truncate: Truncate, span: i32) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The parser's exception around a rule that the finished object breaks.
+/// Wraps a validation error of the parsed object in the exception of its parser.
 pub(super) fn not_built(parser: &str) -> ApiError {
     ApiError::parse(format!("[1:1] Failed to build [{parser}] after last required field arrived"))
 }
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_filled_in_and_echoed() {
+    fn defaults_are_returned() {
         let settings = parse(json!({"bert": {}})).unwrap();
         assert_eq!(settings, Tokenization::default());
         assert_eq!(
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_the_contracts() {
+    fn invalid_tokenization_is_rejected_with_the_contract_message() {
         for (settings, text) in [
             (json!({"roberta": {"do_lower_case": true}}), "to [true] for roberta tokenizer"),
             (json!({"xlm_roberta": {"do_lower_case": true}}), "to [true] for XLMRoberta tokenizer"),
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tokenizer_is_unknown_before_its_release() {
+    fn tokenizer_is_unknown_before_its_version() {
         let old = Version::new(8, 8, 2);
         assert!(Tokenization::parse(json!({"xlm_roberta": {}}), old).is_err());
         assert!(Tokenization::parse(json!({"roberta": {}}), old).is_ok());
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_changes_truncation_only() {
+    fn update_changes_truncation_only() {
         let base = parse(json!({"bert": {"truncate": "none", "span": 16}})).unwrap();
         let update = |value| base.updated(value, Version::default());
         let first = update(json!({"bert": {"truncate": "first"}})).unwrap();

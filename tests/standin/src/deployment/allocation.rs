@@ -1,10 +1,10 @@
-//! How a deployment's allocations spread over nodes and come up one after the other (contract, 6.2 and 7).
+//! Distribution of allocations over nodes, and their delayed start (contract, 6.2 and 7).
 
 use std::time::{Duration, Instant};
 
 use crate::options::Options;
 
-/// Nodes and what they do with allocations.
+/// Nodes and their treatment of allocations.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Layout {
     nodes: u32,
@@ -12,23 +12,23 @@ pub(crate) struct Layout {
     failures: Vec<(u32, String)>,
 }
 
-/// What one node bears.
+/// Allocations of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Share {
     pub(crate) node: String,
     pub(crate) name: String,
     pub(crate) current: u32,
     pub(crate) target: u32,
-    /// Why the node cannot load the model.
+    /// Reason why the node cannot load the model.
     pub(crate) failure: Option<String>,
 }
 
-/// The id of a node.
+/// Id of a node.
 pub(crate) fn node_id(node: u32) -> String {
     format!("standin-node-{node}")
 }
 
-/// The name of one of so many nodes.
+/// Name of a node.
 pub(crate) fn node_name(node: u32, nodes: u32) -> String {
     if nodes == 1 { "standin".to_owned() } else { format!("standin-{node}") }
 }
@@ -42,7 +42,7 @@ impl Layout {
         }
     }
 
-    /// The nodes that bear some of `wanted` allocations, `since` the model has been loaded.
+    /// Nodes with at least one of `wanted` allocations, at the time `since` after the model was loaded.
     pub(crate) fn shares(&self, wanted: u32, since: Option<Instant>) -> Vec<Share> {
         let nodes = self.nodes.max(1);
         let up = since.map_or(0, |since| self.up(wanted, since.elapsed()));
@@ -62,7 +62,7 @@ impl Layout {
             .collect()
     }
 
-    /// The first comes up with the model, the others follow at the pace.
+    /// The first allocation starts with the model, the others follow at a fixed interval.
     fn up(&self, wanted: u32, elapsed: Duration) -> u32 {
         if self.pace.is_zero() {
             return wanted;
@@ -71,12 +71,12 @@ impl Layout {
         u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1).min(wanted)
     }
 
-    /// How long after the model has been loaded all allocations are up.
+    /// Time from loading the model until all allocations have started.
     pub(crate) fn complete_after(&self, wanted: u32) -> Duration {
         self.pace.saturating_mul(wanted.saturating_sub(1))
     }
 
-    /// The failures of the nodes that bear some of `wanted` allocations: all of them, or the reasons of some.
+    /// Failures of the nodes with at least one of `wanted` allocations: of none, some or all of them.
     pub(crate) fn failures(&self, wanted: u32) -> Failures {
         let shares = self.shares(wanted, None);
         let all = shares.len();
@@ -90,7 +90,7 @@ impl Layout {
     }
 }
 
-/// Which nodes cannot load a model, and why.
+/// Nodes that cannot load a model, with their reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failures {
     None,
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn allocations_are_spread_and_come_up_one_after_the_other() {
+    fn allocations_are_distributed_and_start_one_after_another() {
         let failures = vec![(1, "no".to_owned())];
         let layout = Layout { nodes: 3, pace: Duration::from_secs(10), failures };
         let at = |seconds| {

@@ -1,4 +1,4 @@
-//! What a node does to serve a model, and how it fails (contract, 7.2 and 11.1).
+//! Loading of a model on a node, with its errors (contract, 7.2 and 11.1).
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::store::Store;
 use crate::tokenization::{Row, Tokenizer};
 use crate::version::Version;
 
-/// A model in memory, ready to answer.
+/// A loaded model.
 pub(crate) struct ServedModel {
     pub(crate) tokenizer: Tokenizer,
     module: Mutex<Module>,
@@ -21,16 +21,16 @@ pub(crate) struct ServedModel {
 }
 
 impl ServedModel {
-    /// Evaluates the graph; one request at a time.
+    /// Evaluates the graph, one request at a time.
     pub(crate) fn evaluate(&self, rows: &[Row]) -> Result<Output, String> {
         let module = self.module.lock().unwrap_or_else(PoisonError::into_inner);
         evaluate(&module, &self.tokenizer, rows, self.evaluation)
     }
 }
 
-/// Loads a model; the error is the node's reason.
+/// Loads a model. The error is the reason reported by the node.
 ///
-/// The vocabulary comes first. Of the definition nothing runs before all checks have passed.
+/// The vocabulary is loaded first. No code of the definition runs before all checks have passed.
 pub(crate) fn load(
     store: &Store,
     configuration: &Configuration,
@@ -70,7 +70,7 @@ pub(crate) fn load(
     Ok(ServedModel { tokenizer, module: Mutex::new(module), evaluation })
 }
 
-/// Refuses operations that the libtorch of an older release does not have.
+/// Rejects operations that are missing in an older libtorch.
 fn check_known_to(version: Version, found: &BTreeMap<String, usize>) -> Result<(), String> {
     const FUSED_ATTENTION: &str = "aten::scaled_dot_product_attention";
     if version.libtorch() < (2, 0) && found.contains_key(FUSED_ATTENTION) {
@@ -79,7 +79,7 @@ fn check_known_to(version: Version, found: &BTreeMap<String, usize>) -> Result<(
     Ok(())
 }
 
-/// A refusal in the native process' words.
+/// An error with the text of the native process.
 fn refusal(refused: &operations::Refused) -> String {
     match refused {
         operations::Refused::Forbidden(names) => {

@@ -1,4 +1,4 @@
-//! Deployments: the state machine of a served model (contract, 7 and 13.1).
+//! Deployments, the state machine of a served model (contract, 7 and 13.1).
 
 pub(crate) mod allocation;
 mod load;
@@ -19,15 +19,15 @@ use crate::configuration::milliseconds_now;
 use allocation::{Failures, Layout, Share};
 use parameters::Parameters;
 
-/// The state of a deployment.
+/// State of a deployment.
 #[derive(Clone)]
 pub(crate) enum State {
     Starting,
-    /// The model, and since when it is loaded.
+    /// The model and the time when it was loaded.
     Started(Arc<ServedModel>, Instant),
-    /// The node's reason. The deployment must be stopped before it can be started again.
+    /// Reason reported by the node. The deployment must be stopped before it can be started again.
     Failed(String),
-    /// No longer there: stopped, or removed after a failed start.
+    /// Stopped, or removed after a failed start.
     Removed,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Debug for State {
 }
 
 impl State {
-    /// As it stands in `state` and `routing_state`.
+    /// Value of `state` and `routing_state`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -49,7 +49,7 @@ impl State {
     }
 }
 
-/// What has been asked of a deployment.
+/// Inference counters of a deployment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counters {
     pub(crate) inferences: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Counters {
     pub(crate) last_access: Option<u64>,
 }
 
-/// One deployment of a model.
+/// A deployment of a model.
 #[derive(Debug)]
 pub(crate) struct Deployment {
     pub(crate) parameters: Parameters,
@@ -70,7 +70,7 @@ pub(crate) struct Deployment {
     /// Milliseconds since 1970.
     pub(crate) start_time: u64,
     layout: Layout,
-    /// Why no node has been found for it yet.
+    /// Reason why no node has been assigned yet.
     pub(crate) unassigned: Option<String>,
     state: watch::Sender<State>,
     counters: Mutex<Counters>,
@@ -101,7 +101,7 @@ impl Deployment {
         self.state.borrow().clone()
     }
 
-    /// The nodes that bear allocations; none before one has been found.
+    /// Nodes with allocations; empty before a node is assigned.
     pub(crate) fn shares(&self) -> Vec<Share> {
         let since = match self.state() {
             State::Started(_, since) => Some(since),
@@ -113,7 +113,7 @@ impl Deployment {
         }
     }
 
-    /// The nodes on which a start fails that waits for them, with their reasons.
+    /// Nodes whose failure makes a waiting start fail, with their reasons.
     pub(crate) fn failures(&self) -> Vec<(String, String)> {
         match (self.state(), self.layout.failures(self.parameters.number_of_allocations)) {
             (State::Failed(_), Failures::All(failures)) | (_, Failures::Some(failures)) => failures,
@@ -124,7 +124,7 @@ impl Deployment {
         }
     }
 
-    /// Waits until all allocations are up, once the model is loaded.
+    /// Waits until all allocations of a loaded model have started.
     pub(crate) async fn fully_allocated(&self) -> State {
         let state = self.settled().await;
         if let State::Started(_, since) = &state {
@@ -134,7 +134,7 @@ impl Deployment {
         state
     }
 
-    /// Ends the starting phase, unless the deployment has been removed meanwhile.
+    /// Ends the starting phase, unless the deployment was removed.
     pub(crate) fn finish(&self, result: Result<ServedModel, String>) {
         let result = match self.layout.failures(self.parameters.number_of_allocations) {
             Failures::All(mut failures) => Err(failures.remove(0).1),
@@ -152,7 +152,7 @@ impl Deployment {
         });
     }
 
-    /// Waits until the state is none of starting.
+    /// Waits until the deployment is no longer starting.
     pub(crate) async fn settled(&self) -> State {
         let mut state = self.state.subscribe();
         match state.wait_for(|state| !matches!(state, State::Starting)).await {
@@ -165,7 +165,7 @@ impl Deployment {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer of a start.
+    /// Response of a start.
     pub(crate) fn assignment(&self) -> Value {
         let parameters = &self.parameters;
         let state = self.state();
@@ -207,14 +207,14 @@ impl Deployment {
         json!({"assignment": assignment})
     }
 
-    /// The cache's size as it is echoed: the model's size if nothing else was asked for.
+    /// Cache size as returned by the server; defaults to the model's size.
     pub(crate) fn cache_size(&self) -> String {
         self.parameters.cache_size.clone().unwrap_or_else(|| format!("{}b", self.model_bytes))
     }
 }
 
 impl Share {
-    /// The `routing_state` of the share of a deployment in this state, and its reason.
+    /// `routing_state` and its reason for a node's share of a deployment in this state.
     pub(crate) fn routing(&self, state: &State) -> (&'static str, Option<String>) {
         match (state, &self.failure) {
             (State::Failed(reason), None) => ("failed", Some(reason.clone())),
@@ -227,7 +227,7 @@ impl Share {
     }
 }
 
-/// All deployments by their ids.
+/// All deployments by id.
 #[derive(Debug, Default)]
 pub(crate) struct Deployments(Mutex<BTreeMap<String, Arc<Deployment>>>);
 
@@ -244,13 +244,13 @@ impl Deployments {
         self.all().get(id).cloned()
     }
 
-    /// The deployments of a model, by their ids.
+    /// Deployments of a model, by id.
     pub(crate) fn of_model(&self, model_id: &str) -> Vec<Arc<Deployment>> {
         let of = |deployment: &&Arc<Deployment>| deployment.parameters.model_id == model_id;
         self.all().values().filter(of).cloned().collect()
     }
 
-    /// Adds a deployment; false if there is one of that id.
+    /// Adds a deployment. Returns false if the id exists.
     pub(crate) fn add(&self, deployment: &Arc<Deployment>) -> bool {
         let mut all = self.all();
         let id = &deployment.parameters.deployment_id;
@@ -261,7 +261,7 @@ impl Deployments {
         true
     }
 
-    /// Removes a deployment and tells who waits for it.
+    /// Removes a deployment and notifies the requests that wait for it.
     pub(crate) fn remove(&self, id: &str) -> bool {
         match self.all().remove(id) {
             Some(deployment) => {

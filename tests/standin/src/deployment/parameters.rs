@@ -1,4 +1,4 @@
-//! The parameters of a start (contract, 7.1).
+//! Parameters of a start (contract, 7.1).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::version::{Version, since};
 
 const PARSER: &str = "start_trained_model_deployment_request";
 
-/// How a model is deployed.
+/// Parameters of a deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Parameters {
     pub(crate) model_id: String,
@@ -20,20 +20,20 @@ pub(crate) struct Parameters {
     pub(crate) number_of_allocations: u32,
     pub(crate) threads_per_allocation: u32,
     pub(crate) queue_capacity: u32,
-    /// As it is echoed; the model's size if not given.
+    /// Cache size as returned by the server; `None` for the model's size.
     pub(crate) cache_size: Option<String>,
     pub(crate) priority: Option<String>,
     pub(crate) adaptive_allocations: Option<Value>,
 }
 
-/// What the caller waits for, and how long.
+/// State to wait for, and the timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wait {
     pub(crate) until: WaitFor,
     pub(crate) timeout: Duration,
 }
 
-/// The state in which a start returns.
+/// State in which a start returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitFor {
     Starting,
@@ -41,7 +41,7 @@ pub(crate) enum WaitFor {
     FullyAllocated,
 }
 
-/// A parameter that may stand in the query, which wins, or in the body.
+/// A parameter of the query or the body; the query takes precedence.
 struct Either<'a> {
     query: &'a mut Query,
     body: &'a mut Object,
@@ -64,7 +64,7 @@ impl Either<'_> {
 }
 
 impl Parameters {
-    /// Reads and checks the parameters of a start.
+    /// Parses and validates the parameters of a start.
     pub(crate) fn parse(
         model_id: &str,
         mut query: Query,
@@ -87,7 +87,7 @@ impl Parameters {
         }
         let mut deployment_id = model_id.to_owned();
         if version >= since::DEPLOYMENT_ID {
-            // The REST layer overwrites what the body says.
+            // The REST layer overwrites the value in the body.
             body.string("deployment_id")?;
             deployment_id = query.take("deployment_id").unwrap_or(deployment_id);
         }
@@ -179,7 +179,7 @@ impl Parameters {
     }
 }
 
-/// Allocations that follow the load.
+/// Settings of adaptive allocations.
 #[derive(Debug, Clone, Copy)]
 struct Adaptive {
     enabled: bool,
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_query_wins_over_the_body() {
+    fn query_overrides_the_body() {
         let (parameters, wait) = parse(
             "number_of_allocations=2&deployment_id=d&timeout=1m",
             json!({"number_of_allocations": 3, "threads_per_allocation": 4, "deployment_id": "e",
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_the_contracts() {
+    fn invalid_parameters_are_rejected_with_the_contract_message() {
         for (query, body, text) in [
             ("wait_for=soon", json!({}), "invalid [wait_for] state [soon]"),
             ("timeout=0", json!({}), "[timeout] must be positive"),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_parameters_are_unknown_to_older_servers() {
+    fn newer_parameters_are_rejected_by_older_servers() {
         let query = || Query::parse("/x", Some("deployment_id=d")).unwrap();
         assert!(Parameters::parse("m", query(), None, Version::new(8, 7, 0)).is_err());
         assert!(Parameters::parse("m", query(), None, Version::new(8, 8, 0)).is_ok());

@@ -1,14 +1,14 @@
-//! What `_stats` tells of a deployment (contract, 6.2).
+//! Statistics of a deployment in `_stats` (contract, 6.2).
 
 use serde_json::{Value, json};
 
 use super::{Deployment, State};
 use crate::version::{Version, since};
 
-/// Memory that a deployment needs beside its model.
+/// Memory overhead of a deployment in bytes.
 const BASE_MEMORY: u64 = 240 << 20;
 
-/// The node's memory for a model of `length` bytes (contract, 7.5).
+/// Memory in bytes that a node needs for a model of `length` bytes (contract, 7.5).
 pub(crate) fn required_memory(
     length: u64,
     per_deployment: u64,
@@ -23,7 +23,7 @@ pub(crate) fn required_memory(
 }
 
 impl Deployment {
-    /// The entry `deployment_stats`.
+    /// Entry `deployment_stats`.
     pub(crate) fn stats(&self, version: Version) -> Value {
         let parameters = &self.parameters;
         let (state, counters) = (self.state(), self.counters().clone());
@@ -77,7 +77,7 @@ impl Deployment {
         stats["peak_throughput_per_minute"] = counters.inferences.into();
         let mut nodes = Vec::new();
         for (index, share) in shares.iter().enumerate() {
-            // The stand-in's only process answers for all nodes; the first is given the credit.
+            // The stand-in has one process for all nodes, so inference counts are assigned to the first node.
             let inferences = if index == 0 { counters.inferences } else { 0 };
             let (name, reason) = share.routing(&state);
             let mut routing = json!({"routing_state": name});
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_estimated_as_the_server_does() {
+    fn memory_estimate_matches_the_server() {
         assert_eq!(required_memory(1630, 0, 0, 1), 251_661_500);
         assert_eq!(required_memory(100 << 20, 100 << 20, 600 << 20, 2), 1400 << 20);
         assert_eq!(required_memory(100 << 20, 1, 1, 1), 440 << 20);

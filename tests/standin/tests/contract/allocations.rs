@@ -1,4 +1,4 @@
-//! Allocations on several nodes, and what refuses to go while it is used (contract, 6.2, 6.3 and 7).
+//! Allocations on several nodes, and models in use that cannot be stopped or deleted (contract, 6.2, 6.3 and 7).
 
 use std::thread;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn stats(standin: &StandIn) -> Value {
 }
 
 #[test]
-fn allocations_come_up_one_after_the_other() {
+fn allocations_start_one_after_another() {
     let standin = with(Options {
         nodes: 2,
         allocation_delay: Duration::from_millis(300),
@@ -50,7 +50,7 @@ fn allocations_come_up_one_after_the_other() {
 }
 
 #[test]
-fn a_start_fails_with_the_reason_of_any_node() {
+fn start_fails_with_the_reason_of_a_failed_node() {
     let failing = |node_failures: Vec<(u32, String)>| {
         with(Options { nodes: 2, node_failures, ..Options::default() })
     };
@@ -61,11 +61,11 @@ fn a_start_fails_with_the_reason_of_any_node() {
         "the following nodes failed with errors [{standin-node-1=out of memory}]",
     );
     assert!(stats(&standin).get("deployment_stats").is_none());
-    // One allocation goes to the other node.
+    // The second node gets one allocation.
     start(&standin.url(), "m");
     post(&standin.url(), &format!("{MODELS}/m/deployment/_stop"), &Value::Null).ok();
 
-    // Nobody waits: the deployment stays, and does what it can.
+    // Without waiting, the deployment stays and runs on the other node.
     start_with(&standin, "number_of_allocations=2&wait_for=starting").ok();
     let partial = loop {
         let stats = stats(&standin)["deployment_stats"].clone();
@@ -90,7 +90,7 @@ fn a_start_fails_with_the_reason_of_any_node() {
 }
 
 #[test]
-fn a_cluster_that_can_grow_accepts_what_it_cannot_place_yet() {
+fn start_without_capacity_is_accepted_by_a_scalable_cluster() {
     let standin =
         with(Options { allocated_processors: 0, autoscaling: true, ..Options::default() });
     let answer = start_with(&standin, "wait_for=started").ok();
@@ -102,7 +102,7 @@ fn a_cluster_that_can_grow_accepts_what_it_cannot_place_yet() {
 }
 
 #[test]
-fn what_is_used_is_stopped_and_deleted_by_force_only() {
+fn model_in_use_is_stopped_and_deleted_with_force_only() {
     for (options, text) in [
         (
             Options { in_pipelines: vec!["m".into()], ..Options::default() },
@@ -130,7 +130,7 @@ fn what_is_used_is_stopped_and_deleted_by_force_only() {
 }
 
 #[test]
-fn pages_count_models_and_not_their_deployments() {
+fn paging_counts_models_not_deployments() {
     let standin = with(Options { existing_models: vec!["a".into()], ..Options::default() });
     start_with(&standin, "deployment_id=one").ok();
     start_with(&standin, "deployment_id=two").ok();

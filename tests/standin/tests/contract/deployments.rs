@@ -1,4 +1,4 @@
-//! Starting and stopping, and how a start fails (contract, 7, 11 and 13).
+//! Start and stop calls, and failures of a start (contract, 7, 11 and 13).
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ fn stats(url: &str, id: &str) -> Value {
     get(url, &format!("{MODELS}/{id}/_stats")).ok()["trained_model_stats"].clone()
 }
 
-/// Waits until a deployment has left `starting`, and returns its stats.
+/// Waits until a deployment is no longer `starting`, and returns its statistics.
 fn settled(url: &str, id: &str) -> Value {
     let began = Instant::now();
     loop {
@@ -40,7 +40,7 @@ fn settled(url: &str, id: &str) -> Value {
 }
 
 #[test]
-fn a_model_is_started_told_and_stopped() {
+fn model_starts_reports_stats_and_stops() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     upload(&url, "m", &pass_through(), &archive(4, sums));
@@ -86,7 +86,7 @@ fn a_model_is_started_told_and_stopped() {
 }
 
 #[test]
-fn what_is_not_whole_is_not_started() {
+fn incomplete_model_is_not_started() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     start_with(&url, "m", "", &Value::Null).refused(
@@ -120,7 +120,7 @@ fn what_is_not_whole_is_not_started() {
     );
 }
 
-/// Starts a model that cannot be loaded in both ways and returns the reason.
+/// Starts a model that cannot be loaded, with and without waiting, and returns the reason.
 fn reason_of_failure(url: &str, id: &str) -> String {
     let refused = start_with(url, id, "", &Value::Null);
     refused.refused(
@@ -128,14 +128,14 @@ fn reason_of_failure(url: &str, id: &str) -> String {
         "status_exception",
         "Could not start trained model deployment, the following nodes failed with errors [{",
     );
-    // The assignment is removed.
+    // A failed start removes the assignment.
     assert!(stats(url, id)[0].get("deployment_stats").is_none());
     start_with(url, id, "?wait_for=starting", &Value::Null).ok();
     let failed = settled(url, id);
     assert_eq!(failed["state"], "failed");
     let reason = failed["nodes"][0]["routing_state"]["reason"].as_str().unwrap().to_owned();
     assert!(refused.json()["error"]["reason"].as_str().unwrap().contains(&reason));
-    // A failed deployment must be stopped first.
+    // A failed deployment must be stopped before a new start.
     start_with(url, id, "", &Value::Null).refused(
         400,
         "status_exception",
@@ -146,7 +146,7 @@ fn reason_of_failure(url: &str, id: &str) -> String {
 }
 
 #[test]
-fn a_node_says_why_it_cannot_load() {
+fn load_failure_returns_the_reason_of_the_node() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     let good = archive(4, sums);
@@ -190,7 +190,7 @@ fn a_node_says_why_it_cannot_load() {
 }
 
 #[test]
-fn older_releases_check_less_and_read_less() {
+fn older_versions_check_fewer_operations_and_read_fewer_archives() {
     let fused = |inputs: &[Tensor]| {
         let q = inputs[0].f_to_kind(Kind::Float)?.f_unsqueeze(0)?;
         let attended = Tensor::f_scaled_dot_product_attention(
@@ -203,7 +203,7 @@ fn older_releases_check_less_and_read_less() {
             None,
             false,
         )?;
-        // gelu is what makes this an archive of version 10.
+        // The operation gelu needs archive version 10.
         Ok(attended.f_erf()?.f_gelu("none")?)
     };
     let definition = archive(4, fused);
@@ -227,7 +227,7 @@ fn older_releases_check_less_and_read_less() {
 }
 
 #[test]
-fn deployments_have_ids_of_their_own() {
+fn deployment_id_differs_from_model_id() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     let definition = archive(4, sums);
@@ -268,7 +268,7 @@ fn deployments_have_ids_of_their_own() {
 }
 
 #[test]
-fn a_deployed_model_is_deleted_by_force_only() {
+fn deployed_model_is_deleted_with_force_only() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     upload(&url, "m", &pass_through(), &archive(4, sums));
@@ -290,7 +290,7 @@ fn a_deployed_model_is_deleted_by_force_only() {
 }
 
 #[test]
-fn there_are_only_so_many_processors() {
+fn start_without_enough_processors_is_rejected() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     upload(&url, "m", &pass_through(), &archive(4, sums));
@@ -308,7 +308,7 @@ fn there_are_only_so_many_processors() {
 }
 
 #[test]
-fn a_start_waits_for_what_it_is_told() {
+fn start_waits_for_the_requested_state() {
     let standin =
         StandIn::start(Options { loading_delay: Duration::from_millis(500), ..Options::default() });
     let url = standin.url();
@@ -327,7 +327,7 @@ fn a_start_waits_for_what_it_is_told() {
         "status_exception",
         "not allocated to any nodes",
     );
-    // It goes on starting.
+    // The deployment continues to start.
     assert_eq!(settled(&url, "m")["state"], "started");
     stop(&url, "m", "").ok();
 

@@ -1,4 +1,4 @@
-//! Faults on purpose (contract, 12 and 13.1), and the calls that a client asks before it begins.
+//! Injected faults (contract, 12 and 13.1), and the calls for privileges and memory.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ fn configuration() -> Value {
     json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}})
 }
 
-/// Sends a request and returns whatever comes before the connection is closed.
+/// Sends a request and returns the bytes received before the connection is closed.
 fn raw(url: &str, method: &str, path: &str, body: &str) -> String {
     let address = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -31,13 +31,13 @@ fn raw(url: &str, method: &str, path: &str, body: &str) -> String {
     );
     let _ = stream.write_all(request.as_bytes());
     let mut answer = Vec::new();
-    // Ends with a reset where the server did not read everything.
+    // The read ends with a reset if the server did not read the whole request.
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8(answer).unwrap()
 }
 
 #[test]
-fn what_fails_is_carried_out_or_not_as_asked() {
+fn faulty_request_is_executed_only_with_store_prefix() {
     for (fault, status, stored) in [
         ("500", 500, false),
         ("store-500", 500, true),
@@ -58,7 +58,7 @@ fn what_fails_is_carried_out_or_not_as_asked() {
 }
 
 #[test]
-fn connections_are_cut_where_asked() {
+fn cut_faults_close_the_connection_at_their_position() {
     let body = configuration().to_string();
     for (fault, stored) in
         [("cut", false), ("store-cut", true), ("cut-body", false), ("cut-answer", true)]
@@ -72,7 +72,7 @@ fn connections_are_cut_where_asked() {
 }
 
 #[test]
-fn a_restart_finds_everything_on_disk_at_the_same_address() {
+fn restart_keeps_address_and_stored_models() {
     let standin = standin(&["create@1=store-restart-1ms"]);
     let url = standin.url();
     let uuid = get(&url, "/").ok()["cluster_uuid"].clone();
@@ -88,7 +88,7 @@ fn a_restart_finds_everything_on_disk_at_the_same_address() {
 }
 
 #[test]
-fn a_proxy_s_limit_is_answered_with_a_page() {
+fn body_above_proxy_limit_returns_a_page() {
     let faults = Faults { body_limit: Some(50), retry_after: Some(7), ..Faults::default() };
     let standin = StandIn::start(Options { faults, ..Options::default() });
     let refused = put(&standin.url(), MODEL, &configuration());
@@ -101,7 +101,7 @@ fn a_proxy_s_limit_is_answered_with_a_page() {
 }
 
 #[test]
-fn privileges_and_memory_are_told() {
+fn privileges_and_memory_are_reported() {
     let path = "/_security/user/_has_privileges";
     let body = json!({"cluster": ["manage_ml", "monitor_ml", "other"]}).to_string();
     let reader = Credential::user("reader", "secret").allowed(Privilege::Monitor);

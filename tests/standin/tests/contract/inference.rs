@@ -1,4 +1,4 @@
-//! Answers of served models (contract, 3.3 to 3.5 and 8).
+//! Inference results (contract, 3.3 to 3.5 and 8).
 
 use crate::support::{archive, infer, post, result, start, sums, upload, upload_with};
 use rust_eland::torchscript::{Dim, Size, TorchError, arange, reshape, view};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use standin::{Options, StandIn, Version};
 use tch::{Device, Kind, Tensor};
 
-/// A stand-in that serves one model as `m`.
+/// A stand-in that serves one model with the id `m`.
 fn serve(task: &Value, definition: &[u8]) -> StandIn {
     serve_as(Options::default(), task, definition)
 }
@@ -22,7 +22,7 @@ fn floats(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-/// For every token a row of `width` logits that is 20 at the column of the token's id, if there is one.
+/// A module that returns `width` logits per token: 20 in the column of the token's id, otherwise 0.
 fn one_hot(inputs: &[Tensor], width: i64) -> Result<Tensor, TorchError> {
     let (batch, tokens) = (Size::of(&inputs[0], 0)?, Size::of(&inputs[0], 1)?);
     let ids = view(&inputs[0], &[Dim::Of(&batch), Dim::Of(&tokens), Dim::Fixed(1)])?;
@@ -31,7 +31,7 @@ fn one_hot(inputs: &[Tensor], width: i64) -> Result<Tensor, TorchError> {
 }
 
 #[test]
-fn the_graph_is_fed_four_tensors() {
+fn graph_receives_four_tensors() {
     let standin = serve(&json!({"pass_through": {}}), &archive(4, sums));
     let url = standin.url();
     // [CLS] these are my words [SEP]: ids, ones, zeros, positions.
@@ -54,14 +54,14 @@ fn the_graph_is_fed_four_tensors() {
 }
 
 #[test]
-fn an_embedding_is_the_first_row() {
+fn embedding_is_the_first_row_of_the_output() {
     let standin = serve(&json!({"text_embedding": {"embedding_size": 4}}), &archive(4, sums));
     let embedding = result(&standin.url(), "m", "unfold", &Value::Null);
     assert_eq!(floats(&embedding["predicted_value"]), [2.0 + 9.0 + 10.0 + 3.0, 4.0, 0.0, 6.0]);
 }
 
 #[test]
-fn long_texts_are_truncated_and_say_so() {
+fn long_text_is_truncated_and_marked() {
     let task = json!({"pass_through": {"tokenization": {"bert":
         {"max_sequence_length": 2, "with_special_tokens": false, "truncate": "none"}}}});
     let standin = serve(&task, &archive(4, sums));
@@ -79,13 +79,13 @@ fn long_texts_are_truncated_and_say_so() {
 }
 
 #[test]
-fn a_classifier_gives_probabilities() {
-    // Logits are the sums of ids, mask, segments and positions.
+fn classification_returns_probabilities() {
+    // The logits are the sums of ids, mask, token types and positions.
     let definition = archive(4, |inputs| Ok(sums(inputs)?.f_slice(1, 1, 3, 1)?));
     let task = json!({"text_classification": {"classification_labels": ["long", "short"]}});
     let standin = serve(&task, &definition);
     let url = standin.url();
-    // One token and two special ones: logits 3 and 0.
+    // One token and two special tokens: logits 3 and 0.
     let plain = result(&url, "m", "words", &Value::Null);
     assert_eq!(plain["predicted_value"], "long");
     let expected = 3_f64.exp() / (3_f64.exp() + 1.0);
@@ -105,7 +105,7 @@ fn a_classifier_gives_probabilities() {
 }
 
 #[test]
-fn a_similarity_is_the_models_number() {
+fn similarity_is_the_score_of_the_model() {
     let definition = archive(4, |inputs| Ok(sums(inputs)?.f_slice(1, 0, 1, 1)?));
     let task = json!({"text_similarity": {"tokenization": {"bert": {"truncate": "second", "max_sequence_length": 6}}}});
     let standin = serve(&task, &definition);
@@ -131,7 +131,7 @@ fn a_similarity_is_the_models_number() {
 }
 
 #[test]
-fn weights_of_an_expansion_are_named_by_token() {
+fn expansion_weights_are_named_by_token() {
     let definition = archive(4, |inputs| {
         let axis: &[i64] = &[1];
         Ok(one_hot(inputs, 16)?.f_sum_dim_intlist(axis, false, Kind::Float)?)
@@ -145,8 +145,8 @@ fn weights_of_an_expansion_are_named_by_token() {
 }
 
 #[test]
-fn entities_are_words() {
-    // Columns are ids up to 11: the label of id 9 is B_PER, of id 10 I_PER, of id 11 I_LOC.
+fn entities_are_whole_words() {
+    // Columns are ids up to 11. Label of id 9: B_PER; id 10: I_PER; id 11: I_LOC.
     let labels: Vec<_> = (0..12)
         .map(|id| match id {
             9 => "B_PER".to_owned(),
@@ -158,7 +158,7 @@ fn entities_are_words() {
         .collect();
     let task = json!({"ner": {"classification_labels": labels}});
     let standin = serve(&task, &archive(4, |inputs| one_hot(inputs, 12)));
-    // `who` and `is` have ids beyond the labels: all probabilities are equal, and the first label, O, wins.
+    // `who` and `is` have ids beyond the labels, so all probabilities are equal and the first label, O, is chosen.
     let found = result(&standin.url(), "m", "who is unfold.", &Value::Null);
     assert_eq!(found["predicted_value"], "who is [unfold](PER&unfold)[.](LOC&.)");
     let entity = &found["entities"][0];
@@ -167,8 +167,8 @@ fn entities_are_words() {
 }
 
 #[test]
-fn the_mask_is_filled_with_the_best_tokens() {
-    // Each token predicts the next position's number as id.
+fn mask_is_filled_with_the_best_tokens() {
+    // Each token predicts its next position as a token id.
     let definition = archive(4, |inputs| {
         let columns = Tensor::arange(16, (Kind::Int64, Device::Cpu));
         let tokens = Size::of(&inputs[3], 1)?;
@@ -190,7 +190,7 @@ fn the_mask_is_filled_with_the_best_tokens() {
 }
 
 #[test]
-fn answers_are_cut_from_the_text() {
+fn answer_is_a_span_of_the_text() {
     // Start logits are high at `my`, end logits at `words`; stacked to [2, 1, tokens].
     let definition = archive(4, |inputs| {
         let at = |id: i64| {
@@ -208,7 +208,7 @@ fn answers_are_cut_from_the_text() {
     assert_eq!((&answer["start_offset"], &answer["end_offset"]), (&json!(10), &json!(18)));
     assert!(answer["prediction_probability"].as_f64().unwrap() > 0.9);
     assert_eq!(answer["top_classes"][0]["answer"], "my words");
-    // Several windows: the answer stands in the last one, and the last window is padded.
+    // Several windows: the answer is in the last one, which is padded.
     let long = format!("{}my words .", "these are ".repeat(6));
     let answer = result(&url, "m", &long, &ask);
     assert_eq!(answer["predicted_value"], "my words");
@@ -217,8 +217,8 @@ fn answers_are_cut_from_the_text() {
 }
 
 #[test]
-fn labels_are_tried_one_by_one() {
-    // Entailment grows with the sum of ids, so the label with the highest id wins.
+fn zero_shot_labels_are_evaluated_one_by_one() {
+    // Entailment increases with the sum of ids, so the label with the highest id is chosen.
     let definition = archive(4, |inputs| {
         let ids = sums(inputs)?.f_slice(1, 0, 1, 1)?.f_mul_scalar(0.1)?;
         let zero = ids.f_mul_scalar(0.0)?;
@@ -250,7 +250,7 @@ fn labels_are_tried_one_by_one() {
     );
 }
 
-/// Multiplies each row's number with the size of the batch that it came in.
+/// A module that multiplies each row's value by the batch size.
 fn batch_size(inputs: &[Tensor]) -> Result<Tensor, TorchError> {
     let batch = Size::of(&inputs[0], 0)?;
     let rows = arange(&batch)?.f_mul_scalar(0)?.f_add_scalar(1)?.f_to_kind(Kind::Float)?;
@@ -261,8 +261,8 @@ fn batch_size(inputs: &[Tensor]) -> Result<Tensor, TorchError> {
 }
 
 #[test]
-fn rows_go_one_by_one_or_as_a_batch() {
-    // The three logits of a label are the size of the batch; as a similarity it can be read off.
+fn rows_are_evaluated_one_by_one_or_as_a_batch() {
+    // The three logits of a label are equal to the batch size, which the similarity exposes.
     let task = json!({"pass_through": {"tokenization": {"bert":
         {"truncate": "none", "span": 0, "max_sequence_length": 4}}}});
     let counts = |options: Options| {
@@ -284,7 +284,7 @@ fn rows_go_one_by_one_or_as_a_batch() {
 }
 
 #[test]
-fn other_tokenizers_feed_fewer_tensors_and_pad_the_mask_with_their_own_id() {
+fn other_tokenizers_send_fewer_tensors_and_pad_the_mask_with_their_padding_id() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     let windows = json!({"truncate": "none", "span": 0, "max_sequence_length": 4});
@@ -296,7 +296,7 @@ fn other_tokenizers_feed_fewer_tensors_and_pad_the_mask_with_their_own_id() {
     let deberta = json!({"vocabulary": ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "▁a", "▁b"],
         "scores": [0.0, 0.0, 0.0, 0.0, 0.0, -1.0, -1.0]});
     let mpnet = json!({"vocabulary": ["<s>", "<pad>", "</s>", "[UNK]", "<mask>", "a", "b"]});
-    // Two windows: begin, two tokens, end; begin, one token, end and padding.
+    // Two windows: begin, two tokens, end; begin, one token, end, padding.
     for (tokenizer, inputs, vocabulary, rows) in [
         ("roberta", 2, roberta, json!([[5.0 + 5.0 + 2.0, 4.0], [5.0 + 2.0 + 1.0, 4.0]])),
         ("xlm_roberta", 2, scored, json!([[5.0 + 5.0 + 2.0, 4.0], [5.0 + 2.0 + 1.0, 4.0]])),
@@ -322,7 +322,7 @@ fn other_tokenizers_feed_fewer_tensors_and_pad_the_mask_with_their_own_id() {
             "{tokenizer}"
         );
     }
-    // A pair has two separators for these, one for DeBERTa.
+    // These tokenizers put two separators between a pair, DeBERTa one.
     let similarity = json!({"text_similarity": {"tokenization": {"xlm_roberta": {}}}});
     let definition = archive(2, |inputs| Ok(sums(inputs)?.f_slice(1, 1, 2, 1)?));
     let scored = json!({"vocabulary": special, "scores": [0.0, 0.0, 0.0, 0.0, 0.0]});
@@ -333,7 +333,7 @@ fn other_tokenizers_feed_fewer_tensors_and_pad_the_mask_with_their_own_id() {
 }
 
 #[test]
-fn a_graph_that_does_not_fit_fails_when_asked() {
+fn unsuitable_graph_fails_at_inference() {
     let standin = serve(&json!({"pass_through": {}}), &archive(2, sums));
     let url = standin.url();
     infer(&url, "m", "words", &Value::Null).refused(
@@ -361,7 +361,7 @@ fn a_graph_that_does_not_fit_fails_when_asked() {
 }
 
 #[test]
-fn calls_that_do_not_fit_are_refused() {
+fn unsuitable_inference_request_is_rejected() {
     let standin = serve(&json!({"pass_through": {}}), &archive(4, sums));
     let url = standin.url();
     let path = "/_ml/trained_models/m/_infer";

@@ -1,4 +1,4 @@
-//! The stand-in against the contract, over the wire. One program, so that libtorch is linked once.
+//! Tests of the stand-in against the contract, over HTTP. A single test binary, so that libtorch is linked once.
 
 mod allocations;
 mod deployments;

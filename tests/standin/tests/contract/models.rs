@@ -1,4 +1,4 @@
-//! Creating, uploading, reading and deleting models (contract, 2, 4, 5, 6 and 13).
+//! Create, upload, read and delete calls of models (contract, 2, 4, 5, 6 and 13).
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn path(rest: &str) -> String {
 }
 
 #[test]
-fn the_setup_of_the_yaml_tests_is_accepted() {
+fn setup_of_the_yaml_tests_is_accepted() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     let configuration = json!({"model_type": "pytorch", "description": "test",
@@ -44,7 +44,7 @@ fn the_setup_of_the_yaml_tests_is_accepted() {
 }
 
 #[test]
-fn nothing_is_stored_twice() {
+fn second_upload_of_a_document_is_rejected() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     let exists = "resource_already_exists_exception";
@@ -66,7 +66,7 @@ fn nothing_is_stored_twice() {
 }
 
 #[test]
-fn uploads_need_a_model() {
+fn upload_without_a_model_is_rejected() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     let missing = "Could not find trained model [m]";
@@ -77,7 +77,7 @@ fn uploads_need_a_model() {
 }
 
 #[test]
-fn tokenizers_need_their_kind_of_vocabulary() {
+fn vocabulary_without_fields_of_the_tokenizer_is_rejected() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     for (tokenizer, needed) in
@@ -96,7 +96,7 @@ fn tokenizers_need_their_kind_of_vocabulary() {
 }
 
 #[test]
-fn a_definition_is_whole_when_its_lengths_add_up() {
+fn definition_is_complete_when_its_lengths_add_up() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     put(&url, &path("m"), &minimal("ner")).ok();
@@ -106,7 +106,7 @@ fn a_definition_is_whole_when_its_lengths_add_up() {
         list["trained_model_configs"][0]["fully_defined"].clone()
     };
     assert_eq!(whole(), false);
-    // The last part first: the others become visible with time only.
+    // The last part comes first, so the others become visible only after the refresh interval.
     put(&url, &path("m/definition/1"), &part(b"def", 6, 2)).ok();
     assert_eq!(whole(), false);
     put(&url, &path("m/definition/0"), &part(b"abc", 6, 2)).ok();
@@ -182,7 +182,7 @@ fn models_are_listed_by_name_tag_and_page() {
 }
 
 #[test]
-fn stats_tell_size_and_memory() {
+fn stats_report_size_and_memory() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     put(&url, &path("m"), &minimal("ner")).ok();
@@ -201,7 +201,7 @@ fn stats_tell_size_and_memory() {
 }
 
 #[test]
-fn a_deleted_model_is_gone_but_for_parts_that_no_refresh_has_seen() {
+fn deletion_keeps_parts_that_are_not_visible() {
     let standin = StandIn::start(Options {
         refresh_interval: Duration::from_secs(3600),
         ..Options::default()
@@ -229,7 +229,7 @@ fn a_deleted_model_is_gone_but_for_parts_that_no_refresh_has_seen() {
 }
 
 #[test]
-fn an_id_that_is_no_name_touches_no_file() {
+fn invalid_id_accesses_no_file() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     for id in ["..%2F..%2Fetc", "%2e%2e", "A", "a%00b"] {

@@ -1,4 +1,4 @@
-//! The program: one line when it is ready, its options, and a clean end.
+//! The program: its first line, its options, and its end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::{get, put, send};
 
-/// A running program, killed at the latest when it is dropped.
+/// A running program, killed on drop.
 struct Program {
     child: Child,
     url: String,
@@ -28,7 +28,7 @@ impl Program {
         Self { child, url }
     }
 
-    /// Ends it with a signal and returns what it printed after its first line.
+    /// Stops the program with a signal and returns its output after the first line.
     fn end(mut self, signal: &str) -> String {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
@@ -47,7 +47,7 @@ impl Drop for Program {
 }
 
 #[test]
-fn it_keeps_models_over_a_restart_and_ends_on_a_signal() {
+fn program_keeps_models_over_a_restart_and_stops_on_a_signal() {
     let data = tempfile::tempdir().unwrap();
     let program = Program::start(data.path(), &["--version", "8.18.0"]);
     assert_eq!(get(&program.url, "/").ok()["version"]["number"], "8.18.0");
@@ -62,7 +62,7 @@ fn it_keeps_models_over_a_restart_and_ends_on_a_signal() {
 }
 
 #[test]
-fn it_asks_for_the_credentials_that_it_was_given() {
+fn program_requires_the_configured_credentials() {
     let data = tempfile::tempdir().unwrap();
     let options = ["--user", "elastic", "--password", "secret", "--api-key", "aWQ6a2V5"];
     let program = Program::start(data.path(), &options);
@@ -73,7 +73,7 @@ fn it_asks_for_the_credentials_that_it_was_given() {
 }
 
 #[test]
-fn it_fails_as_told() {
+fn program_injects_the_configured_faults() {
     let data = tempfile::tempdir().unwrap();
     let program = Program::start(data.path(), &["--fault", "info@2-3=502", "--body-limit", "10"]);
     let statuses = [0; 4].map(|_| get(&program.url, "/").status);
@@ -87,7 +87,7 @@ fn it_fails_as_told() {
 }
 
 #[test]
-fn it_refuses_options_that_it_cannot_follow() {
+fn invalid_options_are_rejected() {
     let program = env!("CARGO_BIN_EXE_standin");
     for arguments in [
         &["--data", "/tmp", "--version", "7.17.0"][..],

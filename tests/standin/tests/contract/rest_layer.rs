@@ -1,4 +1,4 @@
-//! What every call has in common: product header, types, credentials, limits, errors of the REST layer (contract, 0.1, 1 and 12).
+//! Behaviour shared by all calls: product header, types, credentials, limits, errors of the REST layer (contract, 0.1, 1 and 12).
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use standin::{BuildFlavor, Credential, License, Options, Privilege, StandIn, Version};
 
 #[test]
-fn the_cluster_says_who_it_is() {
+fn info_returns_name_version_and_flavour() {
     let standin = StandIn::start(Options::default());
     let reply = get(&standin.url(), "/");
     assert_eq!(reply.header("x-elastic-product"), Some("Elasticsearch"));
@@ -35,7 +35,7 @@ fn the_cluster_says_who_it_is() {
 }
 
 #[test]
-fn it_starts_and_stops_inside_a_runtime() {
+fn standin_starts_and_stops_inside_a_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let standin = StandIn::start(Options::default());
@@ -45,7 +45,7 @@ fn it_starts_and_stops_inside_a_runtime() {
 }
 
 #[test]
-fn errors_have_the_servers_envelope_and_header() {
+fn errors_have_the_format_and_header_of_the_server() {
     let standin = StandIn::start(Options::default());
     let reply = get(&standin.url(), "/_ml/trained_models/absent");
     assert_eq!(reply.header("x-elastic-product"), Some("Elasticsearch"));
@@ -68,7 +68,7 @@ fn errors_have_the_servers_envelope_and_header() {
 }
 
 #[test]
-fn a_body_needs_a_type_that_is_spoken() {
+fn body_without_a_supported_type_is_rejected() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     let body = br#"{"model_type":"pytorch","inference_config":{"ner":{}}}"#;
@@ -93,7 +93,7 @@ fn a_body_needs_a_type_that_is_spoken() {
 }
 
 #[test]
-fn malformed_json_is_refused() {
+fn malformed_json_is_rejected() {
     let standin = StandIn::start(Options::default());
     for body in ["{", "{}{}", r#"{"model_type":"pytorch","model_type":"pytorch"}"#] {
         send(
@@ -109,7 +109,7 @@ fn malformed_json_is_refused() {
 }
 
 #[test]
-fn larger_bodies_are_refused_without_a_word() {
+fn body_above_the_limit_is_rejected_with_an_empty_response() {
     let standin = StandIn::start(Options { max_content_length: 1000, ..Options::default() });
     let url = standin.url();
     let json = ("content-type", "application/json");
@@ -121,12 +121,12 @@ fn larger_bodies_are_refused_without_a_word() {
     assert_eq!(reply.header("content-length"), Some("0"));
     let reply = send(&url, "PUT", path, &[json, ("expect", "100-continue")], &large);
     assert_eq!((reply.status, reply.body.len()), (417, 0));
-    // A body of unknown length is measured while it comes.
+    // A body of unknown length is measured while it is received.
     let chunked = [b"3e9\r\n", &large[..], b"\r\n0\r\n\r\n"].concat();
     let headers = [json, ("transfer-encoding", "chunked"), ("content-length", "")];
     let reply = send(&url, "PUT", path, &headers, &chunked);
     assert_eq!((reply.status, reply.body.len()), (413, 0));
-    // The limit counts what a compressed body holds.
+    // The limit applies to the decompressed body.
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(&large).unwrap();
     let small = encoder.finish().unwrap();
@@ -136,7 +136,7 @@ fn larger_bodies_are_refused_without_a_word() {
 }
 
 #[test]
-fn compressed_bodies_are_read() {
+fn compressed_body_is_accepted() {
     let standin = StandIn::start(Options::default());
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(br#"{"model_type":"pytorch","inference_config":{"ner":{}}}"#).unwrap();
@@ -149,7 +149,7 @@ fn compressed_bodies_are_read() {
 }
 
 #[test]
-fn a_secured_cluster_asks_for_credentials() {
+fn secured_cluster_requires_credentials() {
     let standin = StandIn::start(Options {
         credentials: vec![
             Credential::user("elastic", "secret"),
@@ -191,7 +191,7 @@ fn a_secured_cluster_asks_for_credentials() {
 }
 
 #[test]
-fn the_licence_must_cover_machine_learning() {
+fn licence_without_machine_learning_is_rejected() {
     let standin = StandIn::start(Options { license: License::Basic, ..Options::default() });
     let url = standin.url();
     assert_eq!(get(&url, "/_license").ok()["license"]["type"], "basic");
@@ -204,7 +204,7 @@ fn the_licence_must_cover_machine_learning() {
 }
 
 #[test]
-fn an_older_cluster_knows_less() {
+fn older_cluster_rejects_newer_features() {
     let standin = StandIn::start(Options { version: Version::new(8, 7, 1), ..Options::default() });
     let url = standin.url();
     assert_eq!(get(&url, "/").ok()["version"]["number"], "8.7.1");
@@ -228,7 +228,7 @@ fn an_older_cluster_knows_less() {
 }
 
 #[test]
-fn requests_are_logged_for_tests_to_read() {
+fn requests_are_logged() {
     let standin =
         StandIn::start(Options { existing_models: vec!["m".to_owned()], ..Options::default() });
     let url = standin.url();
@@ -250,7 +250,7 @@ fn requests_are_logged_for_tests_to_read() {
     );
     assert_eq!(requests[0].body, Some(json!({"vocabulary": ["a"]})));
     assert_eq!(requests[0].content_type.as_deref(), Some("application/json"));
-    // Of a part its bytes are described, not kept.
+    // The bytes of a part are replaced by their length and SHA-256.
     let part = requests[1].body.as_ref().unwrap();
     assert_eq!((&part["definition"]["length"], &part["total_parts"]), (&json!(3), &json!(1)));
     assert!(requests[1].body_length > 50);

@@ -1,4 +1,4 @@
-//! Requests to a stand-in as they go over the wire, and small models for it.
+//! HTTP requests to a stand-in, and small models for it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use rust_eland::torchscript::{Module, TorchError};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -26,18 +26,18 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// The body's text, where texts of errors are looked for.
+    /// Text of the body.
     pub fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
-    /// The answer's JSON, which must be a success.
+    /// JSON of a response, which must be successful.
     pub fn ok(self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
         self.json()
     }
 
-    /// Checks a refusal: its status, its type and that its body holds `text`.
+    /// Asserts an error: its status, its type, and a text in its body.
     pub fn refused(&self, status: u16, kind: &str, text: &str) {
         let body = self.text();
         assert_eq!(self.status, status, "{body}");
@@ -50,13 +50,13 @@ impl Reply {
     }
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a new connection.
 pub fn send(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let address = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     let mut request =
         format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
-    // An empty value leaves a header out that would be there otherwise.
+    // An empty value removes a default header.
     for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -65,7 +65,7 @@ pub fn send(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body:
     }
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).unwrap();
-    // A server that has refused the request already may have closed the connection.
+    // The server may have rejected the request and closed the connection.
     let _ = stream.write_all(body);
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -79,12 +79,12 @@ pub fn send(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body:
         headers.push((name.to_ascii_lowercase(), value.to_owned()));
     }
     let mut body = Vec::new();
-    // Closed without the rest after an early refusal: what came is what there is.
+    // After an early rejection the connection is closed, so the response may be incomplete.
     let _ = reader.read_to_end(&mut body);
     Reply { status, headers, body }
 }
 
-/// Sends JSON, or nothing for null.
+/// Sends JSON; null means no body.
 pub fn call(url: &str, method: &str, path: &str, body: &Value) -> Reply {
     let json = [("content-type", "application/json"), ("accept", "application/json")];
     if body.is_null() {
@@ -106,7 +106,7 @@ pub fn post(url: &str, path: &str, body: &Value) -> Reply {
     call(url, "POST", path, body)
 }
 
-/// The body of a part.
+/// Body of a part.
 pub fn part(bytes: &[u8], total_length: usize, total_parts: usize) -> Value {
     json!({
         "definition": STANDARD.encode(bytes),
@@ -115,7 +115,7 @@ pub fn part(bytes: &[u8], total_length: usize, total_parts: usize) -> Value {
     })
 }
 
-/// The archive of a module with `inputs` inputs, of which the first is [1, tokens] ids.
+/// Archive of a module with `inputs` inputs; the first input is token ids `[1, tokens]`.
 pub fn archive(
     inputs: usize,
     forward: impl FnOnce(&[Tensor]) -> Result<Tensor, TorchError>,
@@ -128,7 +128,7 @@ pub fn archive(
     bytes
 }
 
-/// The sum of a row of each input, as float32 [rows, inputs]: it shows what was fed.
+/// A module that returns the sum of each row of each input, as float32 `[rows, inputs]`, which exposes the inputs.
 pub fn sums(inputs: &[Tensor]) -> Result<Tensor, TorchError> {
     let sums = inputs
         .iter()
@@ -140,18 +140,18 @@ pub fn sums(inputs: &[Tensor]) -> Result<Tensor, TorchError> {
     Ok(Tensor::f_cat(&sums, 1)?)
 }
 
-/// The vocabulary of all tests: words of one piece, and two pieces that make `unfold`.
+/// Vocabulary of all tests: single-piece words, and two pieces that form `unfold`.
 pub const VOCABULARY: [&str; 16] = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "these", "are", "my", "words", "un", "##fold",
     ".", "who", "is", "this", "example",
 ];
 
-/// Creates a model, stores vocabulary and definition; everything must succeed.
+/// Creates a model with vocabulary and definition. Panics on failure.
 pub fn upload(url: &str, id: &str, inference_config: &Value, definition: &[u8]) {
     upload_with(url, id, inference_config, &json!({"vocabulary": VOCABULARY}), definition);
 }
 
-/// The same with a vocabulary of its own.
+/// Creates a model with the vocabulary `vocabulary`. Panics on failure.
 pub fn upload_with(
     url: &str,
     id: &str,
@@ -171,12 +171,12 @@ pub fn upload_with(
     put(url, &format!("{path}/definition/0"), &body).ok();
 }
 
-/// Starts a model; it must succeed.
+/// Starts a model. Panics on failure.
 pub fn start(url: &str, id: &str) -> Value {
     post(url, &format!("/_ml/trained_models/{id}/deployment/_start"), &Value::Null).ok()
 }
 
-/// Asks for one text, with overrides for the task if there are any.
+/// Runs inference on one text, with optional overrides for the task.
 pub fn infer(url: &str, id: &str, text: &str, overrides: &Value) -> Reply {
     let mut body = json!({"docs": [{"text_field": text}]});
     if !overrides.is_null() {
@@ -185,7 +185,7 @@ pub fn infer(url: &str, id: &str, text: &str, overrides: &Value) -> Reply {
     post(url, &format!("/_ml/trained_models/{id}/_infer"), &body)
 }
 
-/// The result for one text; it must succeed.
+/// Inference result for one text. Panics on failure.
 pub fn result(url: &str, id: &str, text: &str, overrides: &Value) -> Value {
     infer(url, id, text, overrides).ok()["inference_results"][0].clone()
 }
