@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""rust-eland beside eland and beside the least that an import could take, on one machine in one run: `make bench` builds what this
-needs and runs it. Give it options as BENCH="--models minilm,bert --runs 3".
+"""Compares imports with rust-eland, with eland and with a floor. `make bench` builds the programs and runs this script; pass options
+as BENCH="--models minilm,bert --runs 3".
 
-Imports go to a stand-in for Elasticsearch on loopback that takes parts in and forgets them, so that it takes little of the two cores
-or so that client and server share; the same for everyone. All files are in the page cache before the first run. The contenders take
-turns, in an order that alternates. The floor is tests/floor: it hashes, encodes and puts up a file of the definition's size.
+Imports go to a stand-in for Elasticsearch on the loopback interface that accepts and discards parts, because client and server share
+the processors of one machine. All files are in the page cache before the first run. The contenders take turns in alternating order.
+The floor, tests/floor, hashes, encodes and uploads a file of the definition's size.
 
-Figures are of the process itself: time from its start to the last answer of the cluster and to the first byte of the definition, CPU
-time, peak resident memory (VmHWM), peak anonymous memory (RssAnon, looked at every 5 ms), bytes written (/proc/PID/io).
+All figures are those of the process: time from its start to the last response of the cluster and to the first byte of the definition,
+CPU time, peak resident memory (VmHWM), peak anonymous memory (RssAnon, sampled every 5 ms), bytes written (/proc/PID/io).
 """
 
 import argparse
@@ -31,7 +31,7 @@ from demo import Failure, stop, target_folder  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "scripts" / "bench"
-# What eland's `pytorch` extra leaves open: the torch that Elasticsearch has.
+# eland's extra `pytorch` does not pin torch; this is the version in Elasticsearch.
 ELAND = ["eland[pytorch]==9.2.0", "torch==2.7.1", "transformers==4.57.6"]
 IMPORTS = ["minilm", "bert", "xlmr", "bart", "xlmr-large"]
 GRAPHS = ["minilm", "bert", "xlmr", "bart", "mpnet", "deberta", "electra", "mobilebert", "distilbert", "roberta", "fill-mask",
@@ -47,11 +47,11 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-# ------------------------------------------------------------------------------------------------------------- the cluster
+# ------------------------------------------------------------------------------------------------------------- cluster
 
 
 class StandIn:
-    """A stand-in that is running, and what its log says."""
+    """A running stand-in and its log."""
 
     def __init__(self, program, folder, options):
         self.data = folder / "data"
@@ -70,7 +70,7 @@ class StandIn:
         raise Failure(f"the stand-in did not start: {self.log.read_text()}")
 
     def events(self, since):
-        """(seconds, what) for every line since an offset of the log."""
+        """Yields (time in seconds, event) for every line after an offset of the log."""
         for line in self.log.read_bytes()[since:].decode().splitlines():
             if found := re.match(r"(\S+Z) +INFO [^:]+(?:::\w+)*: (.*)", line):
                 moment = datetime.datetime.fromisoformat(found.group(1).replace("Z", "+00:00"))
@@ -82,7 +82,7 @@ class StandIn:
             urllib.request.urlopen(request, timeout=30).read()
 
     def definition(self, model, into):
-        """Joins the stored parts of a definition."""
+        """Joins the stored parts of a definition in the file `into`."""
         parts = sorted((self.data / "models" / model / "parts").iterdir(), key=lambda path: int(path.name))
         with into.open("wb") as whole:
             for part in parts:
@@ -99,11 +99,11 @@ def cluster(bench, *options):
         stop(standin.process)
 
 
-# ------------------------------------------------------------------------------------------------------------ one run of one
+# ----------------------------------------------------------------------------------------------------------- single run
 
 
 def figures_of(process, begun):
-    """Watches a process until its end. The figures that the kernel has of it are gone with it, so they are looked at on the way."""
+    """Samples the figures of a process until it ends, because the kernel discards them at the end."""
     status, io = Path(f"/proc/{process.pid}/status"), Path(f"/proc/{process.pid}/io")
     resident = anonymous = written = 0
     while True:
@@ -122,7 +122,7 @@ def figures_of(process, begun):
 
 
 def run(bench, standin, command, prepare=None):
-    """Runs one contender once. Returns its figures, or what went wrong as text."""
+    """Runs a contender once. Returns its figures, or an error as text."""
     since = standin.log.stat().st_size
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ES_", "OMP_", "HF_"))}
     environment |= {"HF_HUB_OFFLINE": "1", "RUST_ELAND_STATE_DIR": str(bench.scratch / "state"), "PYTHONWARNINGS": "ignore"}
@@ -135,7 +135,7 @@ def run(bench, standin, command, prepare=None):
         text = output.read()
     if process.returncode:
         lines = [line for line in text.strip().splitlines() if line.strip()]
-        return f"exit {process.returncode}: {lines[-1][:300] if lines else 'says nothing'}"
+        return f"exit {process.returncode}: {lines[-1][:300] if lines else 'no output'}"
     events = list(standin.events(since))
     answered = [moment for moment, what in events if " -> " in what]
     begins = [moment for moment, what in events if what.endswith(" begins")]
@@ -173,9 +173,9 @@ def shown(value, figure):
 
 
 def cell(runs, figure):
-    """The median and, in brackets, the least and the most."""
+    """Formats the median, with minimum and maximum in brackets."""
     if isinstance(runs, str):
-        return "fails" if figure == "wall" else ""
+        return "failed" if figure == "wall" else ""
     values = sorted(run[figure] for run in runs if figure in run)
     if not values:
         return ""
@@ -199,7 +199,7 @@ def import_table(results):
 
 
 def ratio_table(results):
-    """How many times ours goes into eland's, and the floor's into ours."""
+    """Formats the ratios of eland to rust-eland, and of rust-eland to the floor."""
     def ratio(contenders, above, below, figure):
         if any(isinstance(contenders.get(who, ""), str) for who in (above, below)):
             return ""
@@ -243,7 +243,7 @@ def graph_table(results):
                   "bytes of output at 512", "eland"], rows)
 
 
-# --------------------------------------------------------------------------------------------------------------- the benches
+# ----------------------------------------------------------------------------------------------------------- benchmarks
 
 
 def warm(folder):
@@ -255,7 +255,7 @@ def warm(folder):
 
 
 def forget(folder):
-    """Drops files from the page cache."""
+    """Removes files from the page cache."""
     os.sync()
     for path in ([folder] if folder.is_file() else folder.rglob("*")):
         if path.is_file():
@@ -293,7 +293,7 @@ def bench_imports(bench, models, delay=0):
 
 
 def definition_size(bench, model):
-    """About: the weights are nearly all of it, and the same in both."""
+    """Returns the approximate size of a definition: the size of the weights, which both contenders store."""
     return sum(path.stat().st_size for path in (bench.models / model).glob("*.safetensors"))
 
 
@@ -306,14 +306,14 @@ def make_file(path, size):
 
 
 def bench_limits(bench, model, limits):
-    """Imports inside a memory limit that counts the page cache, from a cold one."""
+    """Imports with a cold page cache and memory limits that include the page cache."""
     v2, v1 = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")
     if (v1 / "memory.limit_in_bytes").exists():
         parent, name = v1, "memory.limit_in_bytes"
     elif "memory" in (v2 / "cgroup.controllers").read_text().split() if (v2 / "cgroup.controllers").exists() else False:
         parent, name = v2, "memory.max"
     else:
-        return {str(limit): "no cgroup with a memory controller on this machine" for limit in limits}
+        return {str(limit): "this machine has no cgroup with a memory controller" for limit in limits}
     results = {}
     with cluster(bench, "--discard-parts") as standin:
         for limit in limits:
@@ -322,7 +322,7 @@ def bench_limits(bench, model, limits):
                 group.mkdir()
                 (group / name).write_text(str(limit << 20))
             except OSError as error:
-                results[str(limit)] = f"a cgroup cannot be made: {error}"
+                results[str(limit)] = f"could not create a cgroup: {error}"
                 continue
             try:
                 forget(bench.models / model)
@@ -354,12 +354,12 @@ def bench_graphs(bench, models):
                     files[name] = standin.definition(name, bench.scratch / f"{name}.pt")
         shutil.rmtree(bench.scratch / "data")
         if "ours" not in files:
-            results[model] = failure.get("ours", "ours was left out")
+            results[model] = failure.get("ours", "rust-eland was not selected")
             continue
         settings = json.dumps({"files": {name: str(path) for name, path in files.items()}, "seconds": bench.seconds})
         done = subprocess.run([bench.eland / "bin" / "python", HERE / "graphs.py", settings], stdout=subprocess.PIPE, text=True)
         if done.returncode:
-            results[model] = "cannot be measured"
+            results[model] = "measurement failed"
             continue
         results[model] = {"task": task, **json.loads(done.stdout)}
         if "eland" in failure:
@@ -370,7 +370,7 @@ def bench_graphs(bench, models):
     return results
 
 
-# ------------------------------------------------------------------------------------------------------------------ the whole
+# ------------------------------------------------------------------------------------------------------------------ main
 
 
 def install(venv):
@@ -390,17 +390,17 @@ def machine():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter)
     names = lambda text: [name for name in text.split(",") if name]
-    parser.add_argument("--models", dest="models_", type=names, default=IMPORTS, help="what is imported: " + ",".join(IMPORTS))
-    parser.add_argument("--graphs", type=names, default=GRAPHS, help="whose served graphs are compared, or an empty text: " + ",".join(GRAPHS))
-    parser.add_argument("--delayed", type=names, default=["bert"], help="what is also sent to a cluster that takes its time for each part")
-    parser.add_argument("--delay", type=int, default=20, help="how long it takes, in milliseconds")
-    parser.add_argument("--limited", default="xlmr-large", help="what is imported inside memory limits, or an empty text")
-    parser.add_argument("--limits", type=lambda text: [int(n) for n in names(text)], default=[512, 256], help="in MiB")
+    parser.add_argument("--models", dest="models_", type=names, default=IMPORTS, help="models to import: " + ",".join(IMPORTS))
+    parser.add_argument("--graphs", type=names, default=GRAPHS, help="models whose graphs are compared; may be empty: " + ",".join(GRAPHS))
+    parser.add_argument("--delayed", type=names, default=["bert"], help="models to import into a cluster that delays each part")
+    parser.add_argument("--delay", type=int, default=20, help="delay per part in milliseconds")
+    parser.add_argument("--limited", default="xlmr-large", help="model to import with memory limits; may be empty")
+    parser.add_argument("--limits", type=lambda text: [int(n) for n in names(text)], default=[512, 256], help="memory limits in MiB")
     parser.add_argument("--contenders", type=names, default=CONTENDERS, help=",".join(CONTENDERS))
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="how long each graph is timed at each length")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep models and eland's environment here, and use what is there")
-    parser.add_argument("--output", type=Path, default=None, help="where bench.md and bench.json go [default: target/bench]")
+    parser.add_argument("--seconds", type=float, default=3, help="duration of each measurement of a graph, in seconds")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="folder in which to keep and reuse the models and eland's environment")
+    parser.add_argument("--output", type=Path, default=None, help="folder for bench.md and bench.json [default: target/bench]")
     return parser.parse_args()
 
 
@@ -426,18 +426,18 @@ def main():
         results["graphs"] = bench_graphs(bench, bench.graphs)
         results["load_after"] = os.getloadavg()
 
-    sections = [f"# Benchmark\n\n{results['machine']}; eland: {', '.join(ELAND)}; {bench.runs} runs, median (least–most)."]
+    sections = [f"# Benchmark\n\n{results['machine']}; eland: {', '.join(ELAND)}; {bench.runs} runs, median (minimum–maximum)."]
     if results["imports"]:
         sections += ["## Imports\n\n" + ratio_table(results["imports"]), import_table(results["imports"]),
-                     "## Where our time goes\n\n" + stage_table(results["imports"])]
+                     "## Duration of the stages of rust-eland\n\n" + stage_table(results["imports"])]
     if results["delayed"]:
-        sections += [f"## The same, {bench.delay} ms for each part\n\n" + ratio_table(results["delayed"]), import_table(results["delayed"])]
+        sections += [f"## Imports with {bench.delay} ms delay per part\n\n" + ratio_table(results["delayed"]), import_table(results["delayed"])]
     if results["limits"]:
         rows = [[limit, *([cell([one], f) for f in FIGURES] if isinstance(one, dict) else [one])] for limit, one in results["limits"].items()]
-        sections.append(f"## {bench.limited} inside a memory limit, page cache included\n\n" + table(
+        sections.append(f"## {bench.limited} with a memory limit that includes the page cache\n\n" + table(
             ["MiB", *(f"{name.replace('_', ' ')}, {unit}" for name, (unit, _) in FIGURES.items())], rows))
     if results["graphs"]:
-        sections.append("## The served graphs, one thread\n\n" + graph_table(results["graphs"]))
+        sections.append("## Served graphs, one thread\n\n" + graph_table(results["graphs"]))
     (output / "bench.md").write_text("\n\n".join(sections) + "\n")
     (output / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
     print("\n\n".join(sections))

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Do the archives load where Elasticsearch loads them? `make compat` builds the program and runs this.
+"""Loads exported archives in the PyTorch versions used by Elasticsearch. `make compat` builds the program and runs this script.
 
     scripts/compat.py [--program PATH] [--only TEXT] [VERSION ...]
 
-Exports every fixture under every task for a release of each libtorch that Elasticsearch ships (`--target-version`), makes a
-throwaway environment with the PyTorch of that libtorch, loads the archives in it and compares what they compute with the
-references. Prints a table, in Markdown: the worst difference of an architecture, relative to the largest number of the output
-where that is above 1. Fails where one is above 1e-4.
+For each libtorch version that Elasticsearch ships, exports every fixture and task (`--target-version`), creates a temporary
+environment with the same PyTorch version, loads the archives there and compares their outputs with the references. Prints a
+Markdown table with the largest difference per architecture, relative to the largest output value if that is above 1. Fails if a
+difference is above 1e-4.
 
-Each environment is deleted before the next is made; the largest needs 10 GB in the temporary folder (TMPDIR), and all of them
-download 7 GB. Needs python3.11, the last version for which all of these wheels exist. Nothing of it is part of `make test`.
+Each environment is deleted before the next one is created. The largest needs 10 GB in the temporary folder (TMPDIR); the
+downloads add up to 7 GB. Needs python3.11, the last Python version for which all of these wheels exist. Not part of `make test`.
 """
 
 import argparse
@@ -31,13 +31,13 @@ TOLERANCE = 1e-4
 
 
 class Release(NamedTuple):
-    """A PyTorch, and the Elasticsearch that has its libtorch. Of the targets a later one is for what came within the series."""
+    """A PyTorch version and the Elasticsearch versions with its libtorch. Later targets serve models that the first one cannot."""
 
     torch: str
     targets: Tuple[str, ...]
-    # Whose libraries of CUDA it is linked to: the wheels on the index are builds for CUDA. None: its own.
+    # PyTorch version whose CUDA libraries this one loads. The wheels on the package index are CUDA builds.
     cuda: str = "2.7.1"
-    # Libraries of its own that go before those.
+    # Additional libraries that take precedence over the CUDA libraries.
     extra: Tuple[str, ...] = ()
 
 
@@ -49,7 +49,7 @@ RELEASES = [
     Release("2.1.2", ("8.13.0",), extra=CUDNN_8),
     Release("1.13.1", ("8.7.0", "8.12.0"), cuda="1.13.1"),
 ]
-# What `import torch` needs beside the libraries of CUDA.
+# Requirements of `import torch` besides the CUDA libraries.
 PYTHON_PACKAGES = ("numpy<2", "typing_extensions", "filelock", "sympy<1.14", "mpmath<1.4", "networkx", "jinja2", "MarkupSafe", "fsspec")
 
 
@@ -72,7 +72,7 @@ def run(command, **options):
 
 
 def cases(only):
-    """Each fixture with each task that it has references for."""
+    """Yields every fixture with every task in its references."""
     for reference in sorted(FIXTURES.glob("*/*/reference.json")):
         fixture = reference.parent
         name = str(fixture.relative_to(FIXTURES))
@@ -82,7 +82,7 @@ def cases(only):
 
 
 def export(program, fixture, task, targets, into):
-    """The folder of the export, or, where no target can serve it, the version that could."""
+    """Returns (folder of the export, None), or (None, required version) if no target can serve the model."""
     folder = into / fixture.replace("/", "~") / task
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RUST_LOG": "error"}
     for target in targets:
@@ -119,7 +119,7 @@ def pip(python, *arguments, scratch):
 
 
 def nvidia_requirements(python):
-    """The libraries of CUDA that the installed torch's own metadata names."""
+    """Returns the CUDA libraries listed in the metadata of the installed torch."""
     script = "import importlib.metadata as m; print('\\n'.join(m.requires('torch') or ()))"
     lines = run([python, "-c", script]).splitlines()
     return [re.split(r"[ ;]", line)[0] + re.sub(r"^[^=;]*(==[^;) ]+)?.*", r"\1", line) if "(" in line else line.split(";")[0].strip()
@@ -127,7 +127,7 @@ def nvidia_requirements(python):
 
 
 class Environments:
-    """One environment at a time, and the libraries of CUDA that several share."""
+    """Creates one environment at a time and keeps the CUDA libraries that several share."""
 
     def __init__(self, scratch):
         self.scratch = scratch
@@ -140,7 +140,7 @@ class Environments:
         return python
 
     def libraries(self, release, python):
-        """The folders of shared libraries, for the loader."""
+        """Returns the folders of shared libraries for LD_LIBRARY_PATH."""
         if self.cuda != release.cuda:
             shutil.rmtree(self.scratch / "cuda", ignore_errors=True)
             shutil.rmtree(self.scratch / "extra", ignore_errors=True)
@@ -160,7 +160,7 @@ class Environments:
         return [str(path) for folder in folders for pattern in ("nvidia/*/lib", "*/lib") for path in sorted(folder.glob(pattern))]
 
     def check(self, release, jobs):
-        """What scripts/compat_check.py finds, run with this PyTorch."""
+        """Runs scripts/compat_check.py with this PyTorch version and returns its results."""
         folder = self.scratch / f"torch-{release.torch}"
         try:
             python = self.torch(release.torch, folder)
@@ -178,7 +178,7 @@ class Environments:
 
 
 def table(columns):
-    """`columns`: by release the worst difference, or the version that would serve it, of each architecture."""
+    """Formats `columns`: for each release and architecture the largest difference, or the required version as text."""
     architectures = sorted({name for found in columns.values() for name in found})
     releases = sorted(columns, key=lambda release: [int(part) for part in release.torch.split(".")])
     head = [f"PyTorch {release.torch} (for {release.targets[0].rsplit('.', 1)[0]})" for release in releases]
@@ -192,15 +192,15 @@ def table(columns):
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--program", type=Path, default=ROOT / "target/debug/rust-eland")
-    parser.add_argument("--only", default="", help="fixtures whose name has this text")
-    parser.add_argument("versions", nargs="*", help="of PyTorch; all five without")
+    parser.add_argument("--only", default="", help="only fixtures whose name contains this text")
+    parser.add_argument("versions", nargs="*", help="PyTorch versions; default: all five")
     arguments = parser.parse_args()
     known = [release.torch for release in RELEASES]
     for version in arguments.versions:
         if version not in known:
-            parser.error(f"{version} is none of {', '.join(known)}")
+            parser.error(f"unknown version {version}; choose from {', '.join(known)}")
     if not shutil.which("python3.11"):
-        raise Failure("python3.11 is needed, with its module venv")
+        raise Failure("python3.11 with the module venv is required")
     columns, failures = {}, []
     with tempfile.TemporaryDirectory(prefix="rust-eland-compat-") as scratch:
         environments = Environments(Path(scratch))
@@ -230,7 +230,7 @@ def main():
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does, also in the background: unwinds, so that gigabytes are not left behind.
+    # Unwind on signals, so that gigabytes of temporary files are deleted.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(130))
     try:

@@ -1,4 +1,4 @@
-"""Loads exported archives in the PyTorch that runs this and compares them with the references (scripts/compat.py).
+"""Loads exported archives in the current PyTorch and compares their outputs with the references. Run by scripts/compat.py.
 
     compat_check.py JOBS.json FOUND.json
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-# How many tensors the server passes (contract 3.4), and its padding token.
+# Number of tensors that the server sends (contract 3.4), and the padding token.
 KINDS = {
     "bert": (4, "[PAD]"),
     "bert_ja": (4, "[PAD]"),
@@ -36,7 +36,7 @@ def read_safetensors(path):
 
 
 def as_the_server_sends(ids, mask, count, padding):
-    """Padding has the padding token's id in the mask too, token types are 0, positions count from 0."""
+    """Prepares inputs as the server does: the mask contains the padding id at padding, token types are 0, positions start at 0."""
     positions = torch.arange(ids.size(1)).expand_as(ids).contiguous()
     return [ids, mask.masked_fill(mask == 0, padding), torch.zeros_like(ids), positions][:count]
 
@@ -57,14 +57,14 @@ def check(job):
         if task == "text_expansion":
             expected = expected[:, : len(vocabulary)]
         inputs = as_the_server_sends(part["input_ids"], part["attention_mask"], count, padding)
-        # Several times: after the first passes the executor optimizes the graph.
+        # The executor optimizes the graph after the first runs, so several runs are needed.
         with torch.inference_mode():
             for _ in range(3):
                 found = module(*inputs)
                 if isinstance(found, tuple):
                     found = found[0]
                 if found.shape != expected.shape:
-                    raise ValueError(f"{case['name']}: {tuple(found.shape)} for {tuple(expected.shape)}")
+                    raise ValueError(f"{case['name']}: the shape is {tuple(found.shape)}, expected {tuple(expected.shape)}")
                 difference = ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
                 worst = difference if difference != difference else max(worst, difference)
     return worst
@@ -75,7 +75,7 @@ def main(jobs, found):
     for job in json.loads(Path(jobs).read_text()):
         try:
             difference, error = check(job), None
-        except Exception as caught:  # told with the others, at the end
+        except Exception as caught:  # reported at the end with the others
             difference, error = None, f"{type(caught).__name__}: {str(caught)[:500]}"
         results.append({"name": job["name"], "task": job["task"], "difference": difference, "error": error})
     Path(found).write_text(json.dumps(results))

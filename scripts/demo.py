@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The main job, end to end, on one machine and in one terminal: `make demo` builds what this needs and runs it.
+"""Imports a model and uses it, on one machine. `make demo` builds the programs and runs this script.
 
-A stand-in for Elasticsearch is started on loopback, `rust-eland import` gives it sentence-transformers/all-MiniLM-L6-v2,
-and five sentences are sent through its _infer call. Two pairs of them are related: each must be the other's closest.
+Starts a stand-in for Elasticsearch on the loopback interface, imports sentence-transformers/all-MiniLM-L6-v2 with
+`rust-eland import`, and sends five sentences to the _infer call. Two pairs of sentences are related: each sentence must be
+the closest to its partner.
 
     scripts/demo.py [--model PATH] [COMMAND ...]
 
-COMMAND takes the place of `target/release/rust-eland import`, and PATH is where it sees the model (scripts/image).
+COMMAND replaces `target/release/rust-eland import`. PATH is the model's path as seen by COMMAND (see scripts/image).
 """
 
 import argparse
@@ -32,7 +33,7 @@ SENTENCES = [
     "Borrowing became more expensive after the rate decision.",
     "Whales hold their breath for more than an hour.",
 ]
-PARTNER = {0: 1, 1: 0, 2: 3, 3: 2}  # the last sentence has none
+PARTNER = {0: 1, 1: 0, 2: 3, 3: 2}  # the last sentence has no partner
 
 
 class Failure(Exception):
@@ -40,13 +41,13 @@ class Failure(Exception):
 
 
 def target_folder() -> Path:
-    """Where cargo puts programs; a setting may move it."""
+    """Returns cargo's target directory, which can be configured."""
     command = [os.environ.get("CARGO", "cargo"), "metadata", "--no-deps", "--format-version", "1"]
     return Path(json.loads(subprocess.check_output(command, cwd=ROOT))["target_directory"])
 
 
 def start_standin(program: Path, folder: Path):
-    """The running stand-in and its URL, which it prints when it is ready. Its output goes to a file, which never fills up."""
+    """Starts the stand-in and returns its process and URL. Its output goes to a file because a pipe could fill up."""
     log = folder / "standin.log"
     data = folder / "data"
     data.mkdir()
@@ -76,15 +77,15 @@ def stop(process) -> None:
 
 def embed(url: str, sentence: str):
     body = json.dumps({"docs": [{"text_field": sentence}]}).encode()
-    # The first inference compiles the graph: on a busy machine that can take longer than the usual ten seconds.
+    # The first inference compiles the graph, which can exceed the default of ten seconds on a busy machine.
     request = urllib.request.Request(f"{url}/_ml/trained_models/{MODEL_ID}/_infer?timeout=60s", body, {"Content-Type": "application/json"})
-    # No proxy: the stand-in is on loopback.
+    # No proxy, because the stand-in uses the loopback interface.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=60) as response:
             return json.load(response)["inference_results"][0]["predicted_value"]
     except urllib.error.HTTPError as error:
-        raise Failure(f"_infer answered {error.code}: {error.read().decode(errors='replace')}") from None
+        raise Failure(f"_infer returned {error.code}: {error.read().decode(errors='replace')}") from None
 
 
 def cosine(a, b) -> float:
@@ -104,19 +105,19 @@ def show(table, closest) -> None:
 
 def demo(model: str, command: list) -> None:
     programs = target_folder() / "release"
-    if not model:  # `make demo` has fetched it, so this answers at once
+    if not model:  # `make demo` has downloaded it
         model = subprocess.check_output([sys.executable, str(ROOT / "scripts/fetch.py"), "minilm"], text=True).strip()
     command = command or [str(programs / "rust-eland"), "import"]
     with tempfile.TemporaryDirectory(prefix="rust-eland-demo-") as folder:
         standin, url = start_standin(programs / "standin", Path(folder))
         try:
-            print(f"A stand-in for Elasticsearch answers at {url}", flush=True)
+            print(f"Stand-in for Elasticsearch: {url}", flush=True)
             command = command + ["--url", url, "--hub-model-id", model, "--task-type", "text_embedding"]
             command += ["--es-model-id", MODEL_ID, "--start"]
             print("$ " + " ".join(command), flush=True)
             done = subprocess.run(command, env={**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"})
             if done.returncode:
-                raise Failure(f"the import ended with exit code {done.returncode}")
+                raise Failure(f"the import failed with exit code {done.returncode}")
             vectors = [embed(url, sentence) for sentence in SENTENCES]
         finally:
             stop(standin)
@@ -124,16 +125,16 @@ def demo(model: str, command: list) -> None:
     closest = [max((j for j in range(len(row)) if j != i), key=row.__getitem__) for i, row in enumerate(table)]
     show(table, closest)
     if any(closest[i] != partner for i, partner in PARTNER.items()):
-        raise Failure("related sentences should be closest to each other, and are not")
-    print("Related sentences are closest to each other: the imported model works.")
+        raise Failure("related sentences are not closest to each other")
+    print("Related sentences are closest to each other. The imported model works.")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Import MiniLM into a stand-in for Elasticsearch and compare five sentences.")
-    parser.add_argument("--model", metavar="PATH", default="", help="where the command sees the model")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="instead of target/release/rust-eland import")
+    parser.add_argument("--model", metavar="PATH", default="", help="path of the model as seen by the command")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="command to run instead of target/release/rust-eland import")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the stand-in is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that the stand-in is stopped
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8
     try:
         demo(arguments.model, arguments.command)

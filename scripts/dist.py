@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A release for this machine's kind of machine: `make dist` runs it.
+"""Builds a release archive for the platform of this machine. Run by `make dist`.
 
-    scripts/dist.py [FOLDER]     FOLDER is target/dist where none is named
+    scripts/dist.py [FOLDER]     default: target/dist
 
-Builds the program so that it looks for libtorch in `lib` beside itself, and packs it with the libraries that it needs of
-libtorch, the licences of all that is in there, and a list of the same (an SBOM in CycloneDX's JSON). The same commit gives
-the same archive. scripts/dist-test tries it where nothing is installed.
+Builds the program so that it finds libtorch in the folder `lib` next to it. The archive contains the program, the required
+libraries of libtorch, the licences of all components, and an SBOM (CycloneDX JSON). A commit always gives the same archive.
+scripts/dist-test tests the archive on a bare system.
 """
 
 import gzip
@@ -31,7 +31,7 @@ LICENCES = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|COPYRIGHT|UNLICENSE)", re.IGN
 
 
 class Failure(Exception):
-    """Told to the user in one message, without a stack trace."""
+    """An error that is printed as one message without a stack trace."""
 
 
 def say(message: str) -> None:
@@ -51,7 +51,7 @@ def sha256(path: Path) -> str:
 
 
 def commit_time() -> int:
-    """Seconds since 1970: the time of everything in the archive."""
+    """Returns the time of all files in the archive, in seconds since 1970."""
     if os.environ.get("SOURCE_DATE_EPOCH"):
         return int(os.environ["SOURCE_DATE_EPOCH"])
     return int(run("git", "log", "-1", "--format=%ct"))
@@ -69,7 +69,7 @@ def build(cargo: str) -> Path:
 
 
 def wanted_by(binary: Path) -> list:
-    """The names of the libraries that a program or library asks its loader for."""
+    """Returns the names of the shared libraries that a program or library depends on."""
     if MACOS:
         lines = run("otool", "-L", str(binary)).splitlines()[1:]
         return [Path(line.split(" (")[0].strip()).name for line in lines]
@@ -77,7 +77,7 @@ def wanted_by(binary: Path) -> list:
 
 
 def libraries(program: Path, libtorch: Path) -> list:
-    """Those of libtorch's folder that the program needs, and that those need; the system has the others."""
+    """Returns the libraries of libtorch that the program depends on, directly or indirectly. The system provides all others."""
     found, todo = {}, [program]
     while todo:
         for name in wanted_by(todo.pop()):
@@ -86,21 +86,21 @@ def libraries(program: Path, libtorch: Path) -> list:
                 found[name] = path
                 todo.append(path)
     if not any("torch_cpu" in name for name in found):
-        raise Failure(f"{program} does not ask for a libtorch_cpu of {libtorch}")
+        raise Failure(f"{program} does not depend on libtorch_cpu in {libtorch}")
     return [found[name] for name in sorted(found)]
 
 
 def strip(path: Path) -> None:
-    # On macOS it would take a new signature, and the linker leaves little to strip there.
+    # On macOS a stripped file needs a new signature, and the linker already strips most symbols.
     if not MACOS:
         run("strip", "--strip-unneeded", str(path))
 
 
-# ------------------------------------------------------------------------------------------------ what is in there
+# ------------------------------------------------------------------------------------------------------- contents
 
 
 def crates(cargo: str) -> list:
-    """The packages that the program consists of, itself first, without those that only build or test it."""
+    """Returns the packages compiled into the program, the program first. Build and test dependencies are excluded."""
     host = re.search(r"^host: (\S+)$", run("rustc", "-vV"), re.MULTILINE).group(1)
     metadata = json.loads(run(cargo, "metadata", "--locked", "--format-version", "1", "--filter-platform", host))
     packages = {package["id"]: package for package in metadata["packages"]}
@@ -117,7 +117,7 @@ def crates(cargo: str) -> list:
 
 
 def checksums() -> dict:
-    """SHA-256 of the crates' archives, as Cargo.lock has them."""
+    """Returns the SHA-256 of every crate archive in Cargo.lock."""
     blocks = (ROOT / "Cargo.lock").read_text().split("[[package]]")
     fields = [dict(re.findall(r'^(name|version|checksum) = "(.+)"$', block, re.MULTILINE)) for block in blocks]
     return {(field["name"], field["version"]): field["checksum"] for field in fields if "checksum" in field}
@@ -128,11 +128,11 @@ def purl(package: dict) -> str:
 
 
 def licence(package: dict) -> str:
-    return re.sub(r"\s*/\s*", " OR ", package["license"] or "NOASSERTION")  # the slash is the old way to write a choice
+    return re.sub(r"\s*/\s*", " OR ", package["license"] or "NOASSERTION")  # older crates separate alternatives with a slash
 
 
 def crate_licences(packages: list, out: Path) -> None:
-    """One file with the licence of each crate; a text that several share stands there once."""
+    """Writes one file with the licences of all crates. Crates with the same text share one copy."""
     texts, silent = {}, []
     for package in packages:
         folder = Path(package["manifest_path"]).parent
@@ -145,11 +145,11 @@ def crate_licences(packages: list, out: Path) -> None:
             text = path.read_text(errors="replace").strip()
             texts.setdefault(" ".join(text.split()), (text, []))[1].append(f"{package['name']} {package['version']} ({path.name})")
     with out.open("w") as file:
-        file.write("The Rust crates that rust-eland consists of, and their licences.\n\n")
+        file.write("Rust crates in rust-eland and their licences.\n\n")
         for package in packages:
             file.write(f"{package['name']} {package['version']}: {licence(package)}\n")
         if silent:
-            file.write("\nThese come without a file of their licence, which is the one named above:\n")
+            file.write("\nThese crates contain no licence file; their licence is listed above:\n")
             for package in silent:
                 file.write(f"{package['name']} {package['version']}, {', '.join(package['authors']) or package['repository']}\n")
         for text, owners in texts.values():
@@ -157,7 +157,7 @@ def crate_licences(packages: list, out: Path) -> None:
 
 
 def libtorch_packages(libtorch: Path) -> list:
-    """Name and version of the packages that libtorch's folder was made of: its licences are named by them."""
+    """Returns name and version of the Python packages that libtorch was extracted from, based on the names of the licence files."""
     names = {re.match(r"(.+)-([\d.]+)-", path.name).groups() for path in (libtorch / "licenses").glob("*-*-*")}
     return sorted((name.replace("_", "-"), version) for name, version in names)
 
@@ -200,7 +200,7 @@ def pack(folder: Path, archive: Path, when: int) -> None:
         return entry
 
     with archive.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, when) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
-        tar.add(folder, folder.name, filter=plain)  # in the order of the names
+        tar.add(folder, folder.name, filter=plain)  # sorted by name
 
 
 def dist(out: Path) -> None:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""`docker run` without an engine, for scripts/image: the options that documentation uses, on a machine that has no docker.
+"""Imitates `docker run` without a container engine, with the options used in the documentation. Used by scripts/image.
 
     scripts/docker_run.py FOLDER run [OPTIONS] IMAGE [COMMAND ...]
 
-FOLDER holds root (the image's files), config.json (its configuration, as OCI writes it), hosts (/etc/hosts) and variables (further
-variables, what `docker run --env-file` takes). The root is seen in a mount namespace of its own, read-only if that is asked for; the
-image's volume is a new folder, as one without a name is in docker. The network is this machine's.
+FOLDER contains root (the image's files), config.json (its OCI configuration), hosts (/etc/hosts) and variables (additional
+variables in the format of `docker run --env-file`). The container uses its own mount namespace, with a read-only root if
+requested. The image's volume is a new folder, as for an anonymous volume of docker. The container uses the network of the host.
 """
 
 import json
@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# $1 the root, $2 how it is mounted, $3 the file of hosts; then FROM TO rw|ro three by three until --; then the command.
+# $1: root; $2: rw or ro; $3: hosts file; then groups of FROM TO rw|ro until --; then the command.
 INSIDE = """
 root=$1 access=$2 hosts=$3; shift 3
 mount --bind "$root" "$root"
@@ -37,11 +37,11 @@ exec "$@"
 
 
 def bind(text: str) -> tuple:
-    """FROM, TO and access of `-v FROM:TO[:ro]` or `--mount type=bind,source=FROM,destination=TO[,readonly]`."""
+    """Parses `-v FROM:TO[:ro]` or `--mount type=bind,source=FROM,destination=TO[,readonly]` into FROM, TO and access."""
     if text.startswith("type="):
         fields = dict((field.split("=", 1) + [""])[:2] for field in text.split(","))
         if fields.pop("type") != "bind":
-            sys.exit(f"not known here: --mount {text}")
+            sys.exit(f"unsupported: --mount {text}")
         return fields["source"], fields["destination"], "ro" if "readonly" in fields else "rw"
     source, target, access = re.fullmatch(r"([^:]+):([^:]+)(?::(ro))?", text).groups()
     return source, target, access or "rw"
@@ -54,7 +54,7 @@ def main() -> int:
     binds, user, access, terminal = [], config["User"], "rw", False
     variables = config["Env"] + (folder / "variables").read_text().splitlines()
     if sys.argv[2] != "run":
-        sys.exit("only docker run is known here")
+        sys.exit("unsupported: only docker run is implemented")
     for word in words:
         if word in ("-it", "-ti"):
             terminal = True
@@ -69,7 +69,7 @@ def main() -> int:
         elif word in ("-v", "--volume", "--mount"):
             binds.append(bind(next(words)))
         elif word.startswith("-"):
-            sys.exit(f"not known here: docker run {word}")
+            sys.exit(f"unsupported: docker run {word}")
         else:
             break  # the image
     command = list(words) or config["Cmd"]

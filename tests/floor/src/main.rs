@@ -1,5 +1,5 @@
-//! The least that an import could take: hashes a file, then reads it again in parts, encodes them and puts them up, several at a
-//! time. No model is read, made or looked at.
+//! The lower limit of the time of an import: hashes a file, then reads it again in parts, encodes the parts and uploads several at a
+//! time. Does not convert a model.
 //!
 //! `floor FILE URL [CONNECTIONS]`
 
@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::CONTENT_TYPE;
 use sha2::{Digest, Sha256};
 
-/// Bytes of a part, as `rust-eland import` and eland send them.
+/// Size of a part in bytes, as in `rust-eland import` and eland.
 const PART: u64 = 1 << 20;
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
@@ -30,7 +30,7 @@ async fn main() -> Outcome {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
 
-    // First, as the digest goes into the request that creates a model.
+    // An import hashes first, because the request that creates a model contains the digest.
     let mut hash = Sha256::new();
     let mut block = vec![0; PART as usize];
     loop {
@@ -43,7 +43,7 @@ async fn main() -> Outcome {
     println!("{}", hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
 
     let (file, next) = (Arc::new(file), Arc::new(AtomicU64::new(0)));
-    // Nothing is encrypted, but there is no client without.
+    // The client requires a crypto provider even without encryption.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build()?;
     let mut senders = Vec::new();
@@ -58,7 +58,7 @@ async fn main() -> Outcome {
     Ok(())
 }
 
-/// Puts up one part after the other.
+/// Uploads one part after another until none remain.
 async fn send(
     file: Arc<File>,
     length: u64,
