@@ -68,7 +68,7 @@ def build(cargo: str) -> Path:
     return Path(target) / "release" / PROGRAM
 
 
-def wanted_by(binary: Path) -> list:
+def dependencies_of(binary: Path) -> list:
     """Returns the names of the shared libraries that a program or library depends on."""
     if MACOS:
         lines = run("otool", "-L", str(binary)).splitlines()[1:]
@@ -80,7 +80,7 @@ def libraries(program: Path, libtorch: Path) -> list:
     """Returns the libraries of libtorch that the program depends on, directly or indirectly. The system provides all others."""
     found, todo = {}, [program]
     while todo:
-        for name in wanted_by(todo.pop()):
+        for name in dependencies_of(todo.pop()):
             path = libtorch / "lib" / name
             if name not in found and path.exists():
                 found[name] = path

