@@ -130,6 +130,8 @@ impl Sources {
                 ));
             }
         }
+        // A line that imports several names of a module is reported once.
+        found.dedup();
         found.extend(cycle(&edges));
         found
     }
