@@ -1,4 +1,4 @@
-//! Fuzz targets for what reads files from the hub. `make fuzz` runs them.
+//! Fuzz targets for the readers of downloaded files. `make fuzz` runs them.
 
 pub mod limit;
 pub mod targets;

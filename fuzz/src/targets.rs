@@ -1,5 +1,4 @@
-//! What each fuzz target does with an input. `cargo test` replays the committed inputs through the same functions
-//! (tests/suite/corpus.rs).
+//! Functions of the fuzz targets. `cargo test` runs them on the committed inputs (tests/suite/corpus.rs).
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +9,10 @@ use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
 use tempfile::TempDir;
 
-/// Reads an input; a finding is a panic.
+/// A function that reads an input and panics on a finding.
 pub type Target = fn(&[u8]);
 
-/// The targets, by name.
+/// Targets by name.
 pub const ALL: [(&str, Target); 5] = [
     ("safetensors", safetensors),
     ("archive", archive),
@@ -22,12 +21,12 @@ pub const ALL: [(&str, Target); 5] = [
     ("sentencepiece", sentencepiece),
 ];
 
-/// The header of a safetensors file, and the tensors that it tells of.
+/// Reads the header of a safetensors file and its tensors.
 pub fn safetensors(input: &[u8]) {
     weights(Format::Safetensors, input);
 }
 
-/// A zip file as it is; anything else as the pickle within one.
+/// Reads a zip file; any other input becomes the pickle of a zip file.
 pub fn archive(input: &[u8]) {
     if input.starts_with(b"PK") {
         weights(Format::Pytorch, input);
@@ -38,13 +37,13 @@ pub fn archive(input: &[u8]) {
     }
 }
 
-/// The five pickles and the storages of a legacy file.
+/// Reads the five pickles and the storages of a legacy file.
 pub fn legacy(input: &[u8]) {
     weights(Format::Pytorch, input);
 }
 
-/// The JSON and text files of a model, whose names [`FILES`] has. The input is taken apart at the byte 0xff, which no text holds;
-/// the letter behind it says which file comes.
+/// Reads the JSON and text files of a model. The input is split at the byte 0xff, which no text contains; the next letter is the index
+/// of a name in [`FILES`].
 pub fn folder(input: &[u8]) {
     let folder = scratch();
     for section in input.split(|&byte| byte == 0xff) {
@@ -54,7 +53,7 @@ pub fn folder(input: &[u8]) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
-    // No tensor at all: every weight is missing, so that all of it is asked for and nothing is built.
+    // Weights without tensors: every weight is requested, but no model is built.
     fs::write(folder.path().join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
     let files = ModelFiles::open(folder.path()).unwrap();
     for task in [None, Some(Task::TextEmbedding)] {
@@ -63,7 +62,7 @@ pub fn folder(input: &[u8]) {
     }
 }
 
-/// The letters a, b and so on.
+/// File names of the letters a, b and so on.
 const FILES: [&str; 14] = [
     "config.json",
     "tokenizer_config.json",
@@ -81,7 +80,7 @@ const FILES: [&str; 14] = [
     "model.safetensors.index.json",
 ];
 
-/// A SentencePiece model, read as each of the classes that have one would.
+/// Reads a SentencePiece model as each tokenizer class with such a model does.
 pub fn sentencepiece(input: &[u8]) {
     let folder = scratch();
     let files = ModelFiles::open(folder.path()).unwrap();
@@ -111,13 +110,13 @@ fn weights(format: Format, input: &[u8]) {
     drop(checkpoint.finish());
 }
 
-/// A folder in memory where the system has one.
+/// Creates a temporary folder, in memory if possible.
 fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
-/// A zip file of stored entries, without checksums: nobody looks at them.
+/// Builds a zip file of uncompressed entries without checksums, which the readers ignore.
 pub fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, content) in entries {

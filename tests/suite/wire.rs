@@ -1,4 +1,4 @@
-//! What goes over the wire, field by field against eland's recorded requests (`tests/fixtures/wire`, made by `wire.py`).
+//! Compares our requests field by field with eland's recorded requests (`tests/fixtures/wire`, written by `wire.py`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,100 +11,91 @@ use crate::fixtures::Fixture;
 use crate::program::{message, program};
 use crate::real_model;
 
-/// A request and a field in which ours may differ from eland's, and why. `*` stands for every request.
+/// A field of a request that may differ from eland's, and the reason. `*` means every request.
 const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "*",
         "header accept",
-        "plain JSON is taken by every release; the type with a version is refused by clusters of other majors (contract 1)",
+        "every version accepts plain JSON; clusters of another major version reject the versioned type (contract 1)",
     ),
-    ("*", "header content-type", "as for accept; and none without a body"),
-    ("*", "header accept-encoding", "none is as good as identity"),
-    ("*", "header connection", "connections of HTTP/1.1 are kept without being asked to be"),
-    ("*", "header user-agent", "it is the program's name"),
-    ("*", "header x-elastic-client-meta", "statistics of Elastic about its own clients"),
+    ("*", "header content-type", "same as for accept; a request without body has no content type"),
+    ("*", "header accept-encoding", "equivalent to identity"),
+    ("*", "header connection", "HTTP/1.1 keeps connections alive by default"),
+    ("*", "header user-agent", "name of the program"),
+    ("*", "header x-elastic-client-meta", "Elastic's statistics about its own clients"),
     (
         "GET /",
         "number of requests",
-        "the first answer says all; eland's client asks once more to see the product",
+        "one request is sufficient; eland's client sends another to check the product",
     ),
-    (
-        "GET /_license",
-        "number of requests",
-        "nobody waits for a long upload to learn that the licence lacks machine learning",
-    ),
+    ("GET /_license", "number of requests", "checks the licence before a long upload"),
     (
         "POST /_security/user/_has_privileges",
         "number of requests",
-        "nobody waits for a long upload to learn that the credentials do not suffice",
+        "checks the privileges before a long upload",
     ),
     (
         "GET /_ml/memory/_stats",
         "number of requests",
-        "whether the nodes have room for the model is looked at before the upload",
+        "checks the memory of the nodes before the upload",
     ),
     (
         "PUT m",
         "body /metadata/definition_sha256",
-        "--on-conflict skip and whoever keeps models can tell by it which definition is there",
+        "identifies the definition, for --on-conflict skip and other tools",
     ),
     (
         "PUT m",
         "body /metadata/bundle_sha256",
-        "--on-conflict update and apply know by it whether definition, vocabulary and configuration are the same",
+        "identifies definition, vocabulary and configuration, for --on-conflict update and apply",
     ),
     (
         "PUT m",
         "body /metadata/import_id",
-        "an interrupted import knows its own half-made model by it, and goes on with that only",
+        "identifies the incomplete model of an interrupted import, which resumes only its own model",
     ),
-    (
-        "PUT m/vocabulary",
-        "header content-encoding",
-        "a vocabulary is megabytes of text, which gzip makes small",
-    ),
+    ("PUT m/vocabulary", "header content-encoding", "compresses megabytes of text"),
     (
         "*",
         "order",
-        "the vocabulary goes up before the definition, so that its last part is what makes the model whole (contract 13.2)",
+        "the vocabulary is uploaded before the definition, so that the last part of the definition completes the model (contract 13.2)",
     ),
     (
         "GET m",
         "number of requests",
-        "the id is looked up before the long work and again after it, and after the upload the server must say that the definition \
-         is whole",
+        "checks the id before and after the conversion, and the completeness of the definition after the upload",
     ),
     (
         "PUT m",
         "body /description",
-        "a folder's path says nothing to those who read it on the cluster: ours is the model's id",
+        "the model's id is more useful on the cluster than the path of a folder",
     ),
     (
         "PUT m",
         "body /inference_config/text_embedding/tokenization/bert/max_sequence_length",
-        "sentence_bert_config.json says 256, with which the card's numbers are made; eland goes by the tokenizer alone",
+        "sentence_bert_config.json states 256, which the model card's results use; eland only reads the tokenizer",
     ),
     (
         "PUT m",
         "body /metadata/per_deployment_memory_bytes",
-        "eland counts the buffers of positions and token types too, which our graph does not have",
+        "eland includes the buffers of positions and token types, which our graph does not have",
     ),
     (
         "PUT m",
         "body /metadata/per_allocation_memory_bytes",
-        "ours is the peak of one pass; eland adds up what the profiler counts for every operation",
+        "ours is the peak of one pass; eland adds up the profiler's counts of all operations",
     ),
-    ("PUT m/definition", "body /definition/length", "the graph is written differently"),
-    ("PUT m/definition", "body /definition/sha256", "the graph is written differently"),
-    ("PUT m/definition", "body /total_definition_length", "the graph is written differently"),
+    ("PUT m/definition", "body /definition/length", "the graph is different"),
+    ("PUT m/definition", "body /definition/sha256", "the graph is different"),
+    ("PUT m/definition", "body /total_definition_length", "the graph is different"),
     (
         "GET m/_stats",
         "number of requests",
-        "after a start the deployment is looked at: it may run with fewer allocations than asked for",
+        "checks after a start whether the deployment has the requested allocations",
     ),
 ];
 
-/// One kind of request: all parts of a definition are one.
+/// Kind of a request; all parts of a definition have the same kind.
 fn kind(request: &Value) -> String {
     let (method, path) = (request["method"].as_str().unwrap(), request["path"].as_str().unwrap());
     let path = path.strip_prefix("/_ml/trained_models/").unwrap_or(path);
@@ -114,7 +105,7 @@ fn kind(request: &Value) -> String {
     }
 }
 
-/// Long lists as `wire.py` describes them.
+/// Replaces long lists by the summary that `wire.py` writes.
 fn described(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -129,7 +120,7 @@ fn described(value: &Value) -> Value {
     }
 }
 
-/// The fields of a request by their names.
+/// Fields of a request by name.
 fn fields(request: &Value) -> BTreeMap<String, Value> {
     let mut fields = BTreeMap::from([("status".to_owned(), request["status"].clone())]);
     for pair in request["query"].as_str().unwrap().split('&').filter(|pair| !pair.is_empty()) {
@@ -145,7 +136,7 @@ fn fields(request: &Value) -> BTreeMap<String, Value> {
     fields
 }
 
-/// Every value that is no object, by its path.
+/// Every value except objects, by path.
 fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(object) => {
@@ -160,7 +151,7 @@ fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
     }
 }
 
-/// The kinds in the order in which they first come.
+/// Kinds in the order of their first request.
 fn order<'a>(requests: &'a [Value], among: &BTreeSet<String>) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
     for kind in requests.iter().map(|request: &'a Value| kind(request)) {
@@ -171,7 +162,7 @@ fn order<'a>(requests: &'a [Value], among: &BTreeSet<String>) -> Vec<String> {
     order
 }
 
-/// What differs: kind of request, field, both values.
+/// Differences: kind of request, field, both values.
 fn differences(theirs: &[Value], ours: &[Value]) -> BTreeMap<(String, String), String> {
     let mut found = BTreeMap::new();
     let count = |requests: &[Value]| {
@@ -216,7 +207,7 @@ fn differences(theirs: &[Value], ours: &[Value]) -> BTreeMap<(String, String), S
     found
 }
 
-/// Imports a model as `wire.py` did, and adds what differs.
+/// Imports a model with the options of `wire.py`, and adds the differences.
 fn compare(name: &str, folder: &Path, found: &mut BTreeMap<(String, String), String>) {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/wire/{name}.json"));
@@ -239,7 +230,7 @@ fn compare(name: &str, folder: &Path, found: &mut BTreeMap<(String, String), Str
 }
 
 #[test]
-fn every_difference_from_eland_s_requests_has_a_reason() {
+fn requests_differ_from_eland_only_for_stated_reasons() {
     let mut found = BTreeMap::new();
     let fixture = |name: &str| -> PathBuf { Fixture::named(name).model() };
     compare("bert-text-classification", &fixture("bert/text-classification"), &mut found);
@@ -260,7 +251,7 @@ fn every_difference_from_eland_s_requests_has_a_reason() {
     assert!(stale.is_empty(), "these no longer differ: {stale:#?}");
     assert!(EXPECTED.iter().all(|(_, _, reason)| reason.len() > 10));
 
-    // Where the values matter, they are what the reason says.
+    // Check the values that the reasons mention.
     let values = |field: &str| {
         let text = &found[&("PUT m".to_owned(), field.to_owned())];
         let (theirs, ours) = text.split_once(": ").unwrap().1.split_once(" and ").unwrap();
@@ -273,7 +264,7 @@ fn every_difference_from_eland_s_requests_has_a_reason() {
 }
 
 #[test]
-fn a_difference_is_found_wherever_it_is() {
+fn differences_are_found_at_every_level() {
     let request = |body: Value, query: &str| {
         let headers = Map::from_iter([("accept".to_owned(), json!("a"))]);
         json!({"method": "PUT", "path": "/_ml/trained_models/m", "query": query, "status": 200,
