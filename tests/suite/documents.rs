@@ -448,6 +448,18 @@ fn every_link_has_a_target() {
 }
 
 #[test]
+fn every_page_is_in_the_index() {
+    let index = read("docs/README.md");
+    for document in documents() {
+        if let Some(page) = document.strip_prefix("docs/")
+            && page != "README.md"
+        {
+            assert!(index.contains(&format!("]({page})")), "docs/README.md does not list {page}");
+        }
+    }
+}
+
+#[test]
 fn actions_are_pinned_to_commits() {
     for entry in fs::read_dir(root().join(".github/workflows")).unwrap() {
         let path = entry.unwrap().path();
