@@ -16,7 +16,7 @@ use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::config::SentenceTransformers;
-use crate::models::{AttentionForm, Inputs, Model};
+use crate::models::{AttentionForm, Inputs, Model, WeightLoader};
 use crate::observer::{Progress, Stage};
 use crate::segmented_bytes::SegmentedBytes;
 use crate::source::ModelFiles;
@@ -101,10 +101,10 @@ impl Conversion {
         refuse_adapter(files)?;
         let description = Description::read(files, progress)?;
         let weights = WeightFiles::find(&description.folder)?;
-        let checkpoint = Checkpoint::open(&weights)?;
+        let checkpoint = WeightLoader::open(&weights)?;
         checkpoint.show(progress);
-        let can = || match Checkpoint::survey(&weights) {
-            Ok(survey) => description.servable(&survey),
+        let can = || match Checkpoint::open(&weights) {
+            Ok(survey) => description.servable(&WeightLoader::survey(survey)),
             Err(_) => Vec::new(),
         };
         let guessed = || description.guess(&options).map(|(task, _)| task);
@@ -112,7 +112,7 @@ impl Conversion {
             options.task.or_else(guessed).ok_or_else(|| ConversionError::NoTask { can: can() })?;
         let loaded = description.load(task, options.quantize.is_some(), &checkpoint);
         let loaded = loaded.map_err(|error| as_wrong_task(error, task, &can))?;
-        let open = |folder: &ModelFiles| Checkpoint::open(&WeightFiles::find(folder)?);
+        let open = |folder: &ModelFiles| Ok(WeightLoader::open(&WeightFiles::find(folder)?)?);
         let mut conversion = Self::of(description, task, loaded, options, &open)?;
         conversion.progress = progress.clone();
         let Limit { tokens, by } = conversion.limit;

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use rust_eland::checkpoint::{Checkpoint, Format, WeightFiles};
+use rust_eland::checkpoint::{Format, WeightFiles};
 use rust_eland::conversion::{Conversion, Options};
+use rust_eland::models::WeightLoader;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
 use tempfile::TempDir;
@@ -102,10 +103,10 @@ fn weights(format: Format, input: &[u8]) {
     let folder = scratch();
     let path = folder.path().join("weights");
     fs::write(&path, input).unwrap();
-    let Ok(checkpoint) = Checkpoint::open(&WeightFiles::one(format, path)) else { return };
+    let Ok(checkpoint) = WeightLoader::open(&WeightFiles::one(format, path)) else { return };
     let weights = checkpoint.weights();
-    for (name, shape) in checkpoint.tensors() {
-        drop(weights.tensor(name, shape));
+    for (name, stored) in checkpoint.checkpoint().tensors() {
+        drop(weights.tensor(name, &stored.slice.shape));
     }
     drop(checkpoint.finish());
 }

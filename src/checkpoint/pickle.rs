@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tch::Kind;
+use super::Dtype;
 
 /// Opcodes in one pickle. A state dict has some thirty for a tensor; each costs less than a hundred bytes of ours.
 const MAX_OPCODES: usize = 1 << 18;
@@ -68,7 +68,7 @@ enum Global {
     Size,
     /// Makes what training scripts keep beside the weights.
     Leftover,
-    Storage(Kind),
+    Storage(Dtype),
 }
 
 impl Global {
@@ -92,19 +92,7 @@ impl Global {
                 "float64" | "float32" | "float16" | "bfloat16" | "int64" | "int32" | "int16"
                 | "int8" | "uint8" | "bool",
             ) => Self::Leftover,
-            ("torch" | "torch.cuda", storage) => Self::Storage(match storage {
-                "DoubleStorage" => Kind::Double,
-                "FloatStorage" => Kind::Float,
-                "HalfStorage" => Kind::Half,
-                "BFloat16Storage" => Kind::BFloat16,
-                "LongStorage" => Kind::Int64,
-                "IntStorage" => Kind::Int,
-                "ShortStorage" => Kind::Int16,
-                "CharStorage" => Kind::Int8,
-                "ByteStorage" => Kind::Uint8,
-                "BoolStorage" => Kind::Bool,
-                _ => return None,
-            }),
+            ("torch" | "torch.cuda", storage) => Self::Storage(Dtype::from_storage_class(storage)?),
             _ => return None,
         })
     }
@@ -116,7 +104,7 @@ pub(super) struct Storage<'a> {
     /// Its name in the file.
     pub key: &'a str,
     /// Element type.
-    pub kind: Kind,
+    pub dtype: Dtype,
     /// Elements in all of it.
     pub elements: usize,
     /// Elements before the part that is referred to (views of storages, in the legacy format).
@@ -525,9 +513,9 @@ impl<'a> Machine<'a> {
 
     fn storage_of(&self, id: Id) -> Option<Storage<'a>> {
         let Value::Tuple(parts) = self.value(id) else { return None };
-        let (&[tag, kind, key, _device, elements], rest) = parts.split_first_chunk()?;
-        let (Some("storage"), Value::Global(Global::Storage(kind))) =
-            (self.text(tag), self.value(kind))
+        let (&[tag, dtype, key, _device, elements], rest) = parts.split_first_chunk()?;
+        let (Some("storage"), Value::Global(Global::Storage(dtype))) =
+            (self.text(tag), self.value(dtype))
         else {
             return None;
         };
@@ -537,7 +525,7 @@ impl<'a> Machine<'a> {
             Some(_) => return None,
         };
         let elements = self.size(elements)?;
-        Some(Storage { key: self.text(key)?, kind: *kind, elements, skipped })
+        Some(Storage { key: self.text(key)?, dtype: *dtype, elements, skipped })
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<(), PickleError> {

@@ -7,8 +7,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use tch::Kind;
-
 use super::pickle::{Pickle, PickleError, Strided};
 use super::safetensors::Slice;
 use super::zip;
@@ -119,7 +117,7 @@ fn legacy(file: &[u8]) -> Result<BTreeMap<String, View>, PytorchError> {
         let start = at + length.len();
         let end = storage
             .elements
-            .checked_mul(size(storage.kind))
+            .checked_mul(storage.dtype.size())
             .and_then(|bytes| start.checked_add(bytes))
             .filter(|end| *end <= file.len())
             .ok_or_else(truncated)?;
@@ -153,14 +151,14 @@ fn view(tensor: &Strided<'_>, bytes: Range<usize>) -> Result<View, &'static str>
     const BEYOND: &str = "it lies beyond the end of its storage";
     let (shape, strides) = (&tensor.shape, &tensor.strides);
     let span = span(shape, strides).ok_or("its shape is too large")?;
-    let size = size(tensor.storage.kind);
+    let size = tensor.storage.dtype.size();
     let offset = tensor.offset.checked_mul(size).ok_or(BEYOND)?;
     let length = span.checked_mul(size).ok_or(BEYOND)?;
     let start = bytes.start.checked_add(offset).ok_or(BEYOND)?;
     if start.checked_add(length).is_none_or(|end| end > bytes.end) {
         return Err(BEYOND);
     }
-    let slice = Slice { kind: tensor.storage.kind, shape: shape.clone(), offset: start, length };
+    let slice = Slice { dtype: tensor.storage.dtype, shape: shape.clone(), offset: start, length };
     let strides = (span > 0 && !contiguous(shape, strides)).then(|| strides.clone());
     Ok(View { slice, strides })
 }
@@ -185,23 +183,14 @@ fn contiguous(shape: &[i64], strides: &[i64]) -> bool {
     })
 }
 
-/// Bytes of an element.
-fn size(kind: Kind) -> usize {
-    match kind {
-        Kind::Double | Kind::Int64 => 8,
-        Kind::Float | Kind::Int => 4,
-        Kind::Half | Kind::BFloat16 | Kind::Int16 => 2,
-        _ => 1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Dtype;
     use super::super::pickle::Storage;
     use super::*;
 
     fn of(offset: usize, shape: &[i64], strides: &[i64]) -> Result<View, &'static str> {
-        let storage = Storage { key: "0", kind: Kind::Float, elements: 6, skipped: 0 };
+        let storage = Storage { key: "0", dtype: Dtype::F32, elements: 6, skipped: 0 };
         let tensor = Strided { storage, offset, shape: shape.into(), strides: strides.into() };
         view(&tensor, 100..124)
     }

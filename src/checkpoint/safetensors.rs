@@ -8,20 +8,19 @@ use std::fmt;
 
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use tch::Kind;
+
+use super::Dtype;
+use crate::source::{HeaderLengthError, MAX_SAFETENSORS_HEADER, safetensors_header_length};
 
 /// More tensors, and more axes, than any model has.
 const MAX_TENSORS: usize = 1 << 18;
 const MAX_RANK: usize = 8;
 
-/// Longer headers are refused by the reference implementation too.
-const MAX_HEADER: u64 = 100_000_000;
-
 /// Where a tensor lies in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
     /// Element type.
-    pub kind: Kind,
+    pub dtype: Dtype,
     /// Sizes, outermost first.
     pub shape: Vec<i64>,
     /// First byte, from the start of the file.
@@ -40,7 +39,7 @@ pub enum SafetensorsError {
         length: usize,
     },
     /// A length that no header has.
-    #[error("it says that its header has {0} bytes; at most {MAX_HEADER} are possible")]
+    #[error("it says that its header has {0} bytes; at most {MAX_SAFETENSORS_HEADER} are possible")]
     HeaderLength(u64),
     /// Not JSON, or not of the right form.
     #[error("its header is not valid: {0}")]
@@ -154,22 +153,7 @@ pub fn read(file: &[u8]) -> Result<BTreeMap<String, Slice>, SafetensorsError> {
     read_header(file, file.len())
 }
 
-/// The number of bytes that a file's header has, its length included. `start` are the file's first bytes, of which eight are needed.
-///
-/// # Errors
-/// When there are fewer, or no header is so long.
-pub fn header_length(start: &[u8]) -> Result<u64, SafetensorsError> {
-    let Some((length, _)) = start.split_first_chunk::<8>() else {
-        return Err(SafetensorsError::Truncated { length: start.len() });
-    };
-    let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER {
-        return Err(SafetensorsError::HeaderLength(length));
-    }
-    Ok(8 + length)
-}
-
-/// The same by the first bytes of a file of `file_length` bytes, its header among them.
+/// Reads the header from the first bytes of a file, which has `file_length` bytes in total.
 ///
 /// # Errors
 /// As [`read`].
@@ -177,11 +161,13 @@ pub fn read_header(
     file: &[u8],
     file_length: usize,
 ) -> Result<BTreeMap<String, Slice>, SafetensorsError> {
-    let truncated = SafetensorsError::Truncated { length: file.len() };
-    let length = header_length(file)? - 8;
-    let rest = file.get(8..).unwrap_or_default();
-    let Some(header) = rest.get(..length as usize) else { return Err(truncated) };
-    let start = 8 + length as usize;
+    let truncated = || SafetensorsError::Truncated { length: file.len() };
+    let start = safetensors_header_length(file).map_err(|error| match error {
+        HeaderLengthError::Truncated => truncated(),
+        HeaderLengthError::TooLong(length) => SafetensorsError::HeaderLength(length),
+    })?;
+    let start = usize::try_from(start).map_err(|_| truncated())?;
+    let header = file.get(8..start).ok_or_else(truncated)?;
 
     let Header(header) = serde_json::from_slice(header)?;
     let mut tensors = BTreeMap::new();
@@ -214,19 +200,9 @@ pub fn read_header(
 }
 
 fn slice(entry: &Entry, start: usize) -> Result<Slice, String> {
-    let (kind, size) = match entry.dtype.as_str() {
-        "F64" => (Kind::Double, 8),
-        "F32" => (Kind::Float, 4),
-        "F16" => (Kind::Half, 2),
-        "BF16" => (Kind::BFloat16, 2),
-        "I64" => (Kind::Int64, 8),
-        "I32" => (Kind::Int, 4),
-        "I16" => (Kind::Int16, 2),
-        "I8" => (Kind::Int8, 1),
-        "U8" => (Kind::Uint8, 1),
-        "BOOL" => (Kind::Bool, 1),
-        other => return Err(format!("its element type {other} is not one that can be read")),
-    };
+    let dtype = Dtype::from_safetensors(&entry.dtype)
+        .ok_or_else(|| format!("its element type {} is not one that can be read", entry.dtype))?;
+    let size = dtype.size() as u64;
     let (begin, end) = entry.data_offsets;
     let length = end.checked_sub(begin).ok_or("it ends before it begins")?;
     let wanted = entry.shape.0.iter().try_fold(size, |all: u64, &n| all.checked_mul(n));
@@ -244,7 +220,7 @@ fn slice(entry: &Entry, start: usize) -> Result<Slice, String> {
         .iter()
         .map(|&n| i64::try_from(n).map_err(|_| "its shape is too large".to_owned()));
     Ok(Slice {
-        kind,
+        dtype,
         shape: shape.collect::<Result<_, _>>()?,
         offset: start.checked_add(as_size(begin)?).ok_or("it lies beyond this machine's memory")?,
         length: as_size(length)?,
@@ -269,9 +245,9 @@ mod tests {
         let start = 8 + header.len();
         assert_eq!(
             tensors["b"],
-            Slice { kind: Kind::Float, shape: vec![2, 3], offset: start + 2, length: 24 }
+            Slice { dtype: Dtype::F32, shape: vec![2, 3], offset: start + 2, length: 24 }
         );
-        assert_eq!(tensors["a"].kind, Kind::Half);
+        assert_eq!(tensors["a"].dtype, Dtype::F16);
     }
 
     #[test]

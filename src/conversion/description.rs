@@ -3,9 +3,11 @@
 use serde_json::Value;
 
 use super::{ConversionError, Options};
-use crate::checkpoint::{Checkpoint, CheckpointError, WeightFiles};
+use crate::checkpoint::{CheckpointError, WeightFiles};
 use crate::config::{ModelConfig, SentenceTransformers, Usage};
-use crate::models::{Architecture, Blueprint, ConfigError, Dimensions, Model};
+use crate::models::{
+    Architecture, Blueprint, ConfigError, Dimensions, Model, WeightError, WeightLoader,
+};
 use crate::observer::{Progress, Stage};
 use crate::source::{ModelFiles, SourceError};
 use crate::tasks::{Task, guess};
@@ -26,7 +28,7 @@ pub(super) struct Description {
 }
 
 /// Opens the weights of a sentence-transformers module.
-pub(super) type OpenModule<'a> = dyn Fn(&ModelFiles) -> Result<Checkpoint, CheckpointError> + 'a;
+pub(super) type OpenModule<'a> = dyn Fn(&ModelFiles) -> Result<WeightLoader, WeightError> + 'a;
 
 /// A model, and what was read of a checkpoint for it.
 pub(super) struct Loaded {
@@ -85,7 +87,7 @@ impl Description {
     }
 
     /// The tasks for which a checkpoint has labels and all weights.
-    pub(super) fn servable(&self, survey: &Checkpoint) -> Vec<Task> {
+    pub(super) fn servable(&self, survey: &WeightLoader) -> Vec<Task> {
         Task::ALL.into_iter().filter(|task| self.load(*task, false, survey).is_ok()).collect()
     }
 
@@ -94,7 +96,7 @@ impl Description {
         &self,
         task: Task,
         quantize: bool,
-        checkpoint: &Checkpoint,
+        checkpoint: &WeightLoader,
     ) -> Result<Loaded, ConversionError> {
         let Self { config, architecture, .. } = self;
         task.check_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
@@ -119,7 +121,7 @@ pub(super) fn as_wrong_task(
 ) -> ConversionError {
     let reason = match error {
         ConversionError::WrongTask { reason, .. } => reason,
-        ConversionError::Checkpoint(CheckpointError::Weights { .. })
+        ConversionError::Weights(WeightError::Mismatch { .. })
         | ConversionError::Config(ConfigError::NoHead(..)) => error.to_string(),
         other => return other,
     };

@@ -2,7 +2,7 @@
 
 use super::Quantization;
 use crate::checkpoint::CheckpointError;
-use crate::models::ConfigError;
+use crate::models::{ConfigError, WeightError};
 use crate::source::SourceError;
 use crate::tasks::{EmbedderError, Task};
 use crate::tokenizer::TokenizerError;
@@ -25,6 +25,9 @@ pub enum ConversionError {
     /// The weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The weights do not fit the model.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
     /// A sentence-transformers module cannot be built.
     #[error(transparent)]
     Embedder(#[from] EmbedderError),

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
-use tch::Kind;
 
 use super::description::{Description, as_wrong_task, refuse_adapter};
 use super::{Conversion, ConversionError, Options, Saved};
-use crate::checkpoint::{Checkpoint, Format, WeightFiles};
+use crate::checkpoint::{Checkpoint, Dtype, Format, WeightFiles};
 use crate::config::{ModelConfig, SentenceTransformers, Usage};
+use crate::models::WeightLoader;
 use crate::observer::Progress;
 use crate::source::ModelFiles;
 use crate::tasks::Task;
@@ -226,7 +226,7 @@ impl Plan {
         });
         // Nothing is taken for granted of weights that were not looked at.
         self.tasks = survey.as_ref().map(|survey| description.servable(survey));
-        let survey = survey.unwrap_or_else(Checkpoint::outline);
+        let survey = survey.unwrap_or_else(WeightLoader::outline);
         let can = || description.servable(&survey);
         let (task, reason) = match options.task {
             Some(task) => (task, "--task-type asks for it".to_owned()),
@@ -247,9 +247,9 @@ impl Plan {
             let layers = fields.iter_mut().filter(|(name, _)| name.ends_with("layers"));
             layers.filter(|(_, n)| n.as_i64() > Some(1)).for_each(|(_, n)| *n = 1.into());
         }
-        let mut loaded = description.load(task, quantize, &Checkpoint::sketch())?;
+        let mut loaded = description.load(task, quantize, &WeightLoader::sketch())?;
         (loaded.unused, loaded.bytes, loaded.file) = (unused, bytes, file);
-        let open = |_: &ModelFiles| Ok(Checkpoint::sketch());
+        let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
         let conversion = Conversion::of(description, task, loaded, options, &open)?;
         self.max_length = Some(conversion.limit.tokens);
         self.max_length_reason = Some(conversion.limit.by);
@@ -290,13 +290,13 @@ impl Plan {
         &mut self,
         folder: &ModelFiles,
         seen: &WeightsSeen,
-    ) -> Result<Option<Checkpoint>, ConversionError> {
+    ) -> Result<Option<WeightLoader>, ConversionError> {
         let (format, sizes, survey) = match seen {
             WeightsSeen::Folder => {
                 let weights = WeightFiles::find(folder)?;
                 let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |data| data.len());
                 let sizes: Vec<u64> = weights.shards.iter().map(size).collect();
-                (weights.format, sizes, Some(Checkpoint::survey(&weights)?))
+                (weights.format, sizes, Some(Checkpoint::open(&weights)?))
             }
             WeightsSeen::Elsewhere(files) => {
                 let sizes = files.iter().map(|(_, size, _)| *size).collect();
@@ -309,7 +309,7 @@ impl Plan {
                             [(path, ..)] => path.clone(),
                             _ => Path::new("model.safetensors.index.json").to_owned(),
                         };
-                        let survey = Checkpoint::survey_headers(path, &headers)?;
+                        let survey = Checkpoint::from_headers(path, &headers)?;
                         (Format::Safetensors, sizes, Some(survey))
                     }
                     None => (Format::Pytorch, sizes, None),
@@ -324,23 +324,23 @@ impl Plan {
             },
             files: sizes.len(),
             bytes: sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size)),
-            number_type: known.and_then(|(kind, _)| kind).map(number_type),
+            number_type: known.and_then(|(dtype, _)| dtype).map(number_type),
             looked_at: survey.is_some(),
         });
         self.parameters =
             known.map(|(_, stored)| Parameters { used: stored, stored: Some(stored) });
-        Ok(survey)
+        Ok(survey.map(WeightLoader::survey))
     }
 }
 
 /// Bytes of an archive beside its weights, about.
 const CODE: u64 = 64 << 10;
 
-fn number_type(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Half => "float16",
-        Kind::BFloat16 => "bfloat16",
-        Kind::Double => "float64",
+fn number_type(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F16 => "float16",
+        Dtype::Bf16 => "bfloat16",
+        Dtype::F64 => "float64",
         _ => "float32",
     }
 }

@@ -133,13 +133,13 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::segmented_bytes::Piece;
+    use crate::segmented_bytes::Segment;
 
     #[test]
     fn a_part_is_encoded_piece_by_piece_and_says_its_length() {
         let bytes: Vec<u8> = (0..200_001_u32).map(|i| (i.wrapping_mul(i) >> 3) as u8).collect();
         let pieces = [&bytes[..70_000], &bytes[70_000..70_001], &bytes[70_001..]];
-        let pieces = pieces.map(|piece| Box::new(piece.to_vec()) as Piece);
+        let pieces = pieces.map(|piece| Box::new(piece.to_vec()) as Segment);
         let definition: Arc<SegmentedBytes> = Arc::new(pieces.into_iter().collect());
         for range in [0..1, 0..PIECE, 7..150_000, 150_000..200_001] {
             let mut part = Part::new(&definition, range.clone(), 9);

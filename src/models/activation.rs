@@ -5,7 +5,7 @@ use std::f64::consts::{E, FRAC_1_SQRT_2};
 use serde::Deserialize;
 use tch::Tensor;
 
-use crate::checkpoint::Weights;
+use super::weights::Weights;
 use crate::torchscript::TorchError;
 
 /// An activation function, by its name in `config.json` (`ACT2FN` in Transformers), made of operations that Elasticsearch accepts.

@@ -8,11 +8,12 @@ use tch::{Kind, Tensor};
 
 use super::activation::{Activation, ActivationLayer};
 use super::layers::{CrossAttention, LayerNorm, Linear, attention_bias, causal_bias, embedding};
+use super::weights::Weights;
 use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_heads, check_sizes,
     read_config,
 };
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, arange, slice};
 
 /// What its files call things. There is one table of words under up to three names; fairseq's version and the head for generating text

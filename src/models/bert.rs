@@ -8,8 +8,9 @@ use super::distance::PositionEmbedding;
 use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
+use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config};
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 
 /// What its files call things. The pooler and the heads of pre-training are in most of them.
 pub(super) static SPELLINGS: Spellings = Spellings {

@@ -9,11 +9,12 @@ use super::activation::{Activation, ActivationLayer};
 use super::encoder::{FeedForward, Names, PostAttention};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{Heads, LayerNorm, Linear, attend, embedding, token_type_embedding};
+use super::weights::Weights;
 use super::{
     Blueprint, ConfigError, Dimensions, Inputs, MAX_SIZE, Model, Output, check_encoder,
     check_heads, check_sizes, read_config,
 };
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 use crate::torchscript::{Size, TorchError, arange, expand, slice, view};
 
 /// What its files call things. They hold absolute positions that the input is not biased by, and the heads of other tasks, among them

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
 use super::Inputs;
-use crate::checkpoint::Weights;
+use super::weights::Weights;
 use crate::torchscript::{Dim, Size, TorchError, reshape, slice, slice_between, view};
 
 /// How the positions of tokens enter a model (`position_embedding_type` in `config.json`).

@@ -8,10 +8,11 @@ use tch::Tensor;
 use super::bert::{BertConfig, encoder};
 use super::encoder::Encoder;
 use super::layers::Linear;
+use super::weights::Weights;
 use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, MAX_SIZE, Model, Output, read_config,
 };
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
 
 /// The classes in Transformers that are encoders, as `architectures` in `config.json` names them.

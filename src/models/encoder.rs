@@ -9,8 +9,8 @@ use super::heads::TaskHead;
 use super::layers::{
     LayerNorm, Linear, SelfAttention, attention_bias, embedding, token_type_embedding,
 };
+use super::weights::Weights;
 use super::{ConfigError, Dimensions, Inputs, Model, Output, check_heads, check_sizes};
-use crate::checkpoint::Weights;
 use crate::torchscript::{TorchError, slice};
 
 /// What sets an encoder's size, in the words of BERT's `config.json`.

@@ -4,8 +4,8 @@ use tch::Tensor;
 
 use super::activation::ActivationLayer;
 use super::layers::{LayerNorm, Linear};
+use super::weights::Weights;
 use super::{Blueprint, Head};
-use crate::checkpoint::Weights;
 use crate::torchscript::TorchError;
 
 /// One of the heads that nearly every architecture has.

@@ -3,8 +3,8 @@
 use tch::{Kind, Tensor};
 
 use super::distance::{DistanceEmbedding, PositionEmbedding};
+use super::weights::Weights;
 use super::{AttentionForm, Inputs};
-use crate::checkpoint::Weights;
 use crate::torchscript::{TorchError, full, reshape, view};
 
 /// `torch.nn.Linear`.

@@ -10,11 +10,12 @@ use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{
     CrossAttention, LayerNorm, Linear, attention_bias, embedding, token_type_embedding,
 };
+use super::weights::Weights;
 use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_heads,
     check_sizes, read_config,
 };
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, slice};
 
 /// What its files call things.

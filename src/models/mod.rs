@@ -17,15 +17,17 @@ mod mpnet;
 mod retribert;
 mod roberta;
 mod squeezebert;
+mod weights;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::Tensor;
 
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 use crate::config::Head;
 use crate::torchscript::TorchError;
 pub use inputs::{AttentionForm, Inputs};
+pub use weights::{WeightError, WeightLoader, Weights};
 
 /// What a base model returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,9 @@ use super::encoder::{Counting, Encoder, EncoderConfig, Names};
 use super::heads::{SequenceHead, TaskHead};
 use super::layers::attention_bias;
 use super::roberta::lm_head;
+use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, read_config};
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, expand};
 
 /// What its files call things.

@@ -8,11 +8,12 @@ use tch::Tensor;
 use super::bert::{BertConfig, encoder};
 use super::encoder::Encoder;
 use super::layers::Linear;
+use super::weights::Weights;
 use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_sizes,
     read_config_over,
 };
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
 
 /// What its files call things. What embeds documents is in them too.

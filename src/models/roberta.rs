@@ -12,8 +12,9 @@ use super::bert::BertConfig;
 use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
+use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 
 /// What the files of all three call things.
 pub(super) static SPELLINGS: Spellings = Spellings {

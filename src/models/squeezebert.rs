@@ -11,10 +11,11 @@ use super::distance::PositionEmbedding;
 use super::encoder::{Embeddings, EncoderConfig};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{Heads, LayerNorm, Linear, attend, attention_bias};
+use super::weights::Weights;
 use super::{
     Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, check_sizes, read_config_over,
 };
-use crate::checkpoint::{Spellings, Weights};
+use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
 
 /// What its files call things.

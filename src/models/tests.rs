@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::checkpoint::{Checkpoint, CheckpointError, Format, WeightFiles};
+use crate::checkpoint::{Format, WeightFiles};
 
 const HEADS: [Head; 5] = [
     Head::Base,
@@ -14,7 +14,7 @@ const HEADS: [Head; 5] = [
 ];
 
 /// A checkpoint of zeros.
-fn checkpoint(tensors: &[(String, Vec<i64>)]) -> Checkpoint {
+fn checkpoint(tensors: &[(String, Vec<i64>)]) -> WeightLoader {
     let mut header = serde_json::Map::new();
     let mut end = 0;
     for (name, shape) in tensors {
@@ -30,15 +30,15 @@ fn checkpoint(tensors: &[(String, Vec<i64>)]) -> Checkpoint {
     bytes.resize(bytes.len() + usize::try_from(end).unwrap(), 0);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    Checkpoint::open(&WeightFiles::one(Format::Safetensors, file.path().to_owned())).unwrap()
+    WeightLoader::open(&WeightFiles::one(Format::Safetensors, file.path().to_owned())).unwrap()
 }
 
 fn load(
     architecture: &Architecture,
     config: &Value,
     head: Head,
-    checkpoint: &Checkpoint,
-) -> Result<Vec<String>, CheckpointError> {
+    checkpoint: &WeightLoader,
+) -> Result<Vec<String>, WeightError> {
     let blueprint = Blueprint { config, head, labels: 3, quantize: false };
     (architecture.load)(&checkpoint.weights().spelled(architecture.spellings), blueprint).unwrap();
     Ok(checkpoint.finish()?.0)
@@ -47,7 +47,7 @@ fn load(
 /// The names and shapes of all tensors that a model wants.
 fn wanted(architecture: &Architecture, config: &Value, head: Head) -> Vec<(String, Vec<i64>)> {
     match load(architecture, config, head, &checkpoint(&[])) {
-        Err(CheckpointError::Weights { problems, .. }) => problems
+        Err(WeightError::Mismatch { problems, .. }) => problems
             .iter()
             .map(|problem| {
                 let (name, shape) = problem.split_once(' ').unwrap();

@@ -1,10 +1,14 @@
 //! Where a model's files come from.
 
 mod directory;
+mod file_formats;
 pub mod hub;
 mod origin;
 
 pub use directory::{ModelFiles, SourceError};
+pub(crate) use file_formats::{
+    HeaderLengthError, MAX_SAFETENSORS_HEADER, is_lfs_pointer, safetensors_header_length,
+};
 pub use origin::Origin;
 
 /// The file in which sentence-transformers keeps a model's prompts, similarity and kind.

@@ -3,11 +3,10 @@
 use tch::Tensor;
 
 use super::pooling::pool;
-use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Module, PoolingConfig, PoolingMode};
 use crate::models::activation::Activation;
 use crate::models::layers::{LayerNorm, Linear};
-use crate::models::{Dimensions, Inputs, Output};
+use crate::models::{Dimensions, Inputs, Output, WeightError, WeightLoader};
 use crate::source::{ModelFiles, SourceError};
 use crate::torchscript::TorchError;
 
@@ -22,7 +21,7 @@ pub enum EmbedderError {
     Source(#[from] SourceError),
     /// Its weights cannot be read.
     #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    Weights(#[from] WeightError),
 }
 
 /// The modules behind the transformer: hidden states to one vector.
@@ -65,7 +64,7 @@ impl Embedder {
         files: &ModelFiles,
         modules: &[Module],
         base: Dimensions,
-        open: &dyn Fn(&ModelFiles) -> Result<Checkpoint, CheckpointError>,
+        open: &dyn Fn(&ModelFiles) -> Result<WeightLoader, WeightError>,
     ) -> Result<Self, EmbedderError> {
         if base.output == Output::Row {
             return Err(EmbedderError::Module(
@@ -199,9 +198,9 @@ impl Embedder {
 /// Loads a module's own weights, and adds their bytes to `bytes`.
 fn weights<T>(
     folder: &ModelFiles,
-    open: &dyn Fn(&ModelFiles) -> Result<Checkpoint, CheckpointError>,
+    open: &dyn Fn(&ModelFiles) -> Result<WeightLoader, WeightError>,
     bytes: &mut u64,
-    load: impl FnOnce(&Checkpoint) -> T,
+    load: impl FnOnce(&WeightLoader) -> T,
 ) -> Result<T, EmbedderError> {
     let checkpoint = open(folder)?;
     let loaded = load(&checkpoint);

@@ -31,7 +31,7 @@ pub use self::kind::{ServerTokens, TokenizerKind};
 use self::reader::{Base, Draft, Reader, slow_files};
 use self::tokenizer_json::TokenizerJson;
 use crate::config::{ModelConfig, SpecialTokenNames, TokenizerConfig};
-use crate::source::ModelFiles;
+use crate::source::{ModelFiles, is_lfs_pointer};
 use crate::special_tokens::SpecialTokens;
 
 /// The body of the vocabulary request. A token's position is its id.
@@ -197,10 +197,7 @@ fn case_warning(tokens: &[String]) -> Option<String> {
 /// The bytes of a file that git may have left behind.
 fn bytes(files: &ModelFiles, name: &'static str) -> Result<Option<Vec<u8>>, TokenizerError> {
     let bytes = files.bytes(name)?;
-    if bytes
-        .as_ref()
-        .is_some_and(|bytes| bytes.starts_with(b"version https://git-lfs.github.com/spec/"))
-    {
+    if bytes.as_deref().is_some_and(is_lfs_pointer) {
         return Err(TokenizerError::LfsPointer(name));
     }
     Ok(bytes)

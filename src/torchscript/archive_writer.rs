@@ -8,7 +8,7 @@ use std::io::Read;
 use flate2::read::DeflateDecoder;
 
 use super::TorchError;
-use crate::segmented_bytes::{Piece, SegmentedBytes};
+use crate::segmented_bytes::{Segment, SegmentedBytes};
 
 /// The method of a record that is not compressed.
 const STORED: u16 = 0;
@@ -21,7 +21,7 @@ pub(super) enum Written {
     /// Ours.
     Own(Vec<u8>),
     /// The memory of a tensor.
-    Held(Piece),
+    Held(Segment),
 }
 
 impl Written {

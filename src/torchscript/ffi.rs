@@ -12,6 +12,9 @@ use torch_sys::{C_tensor, CModule_};
 
 use super::TorchError;
 use super::archive_writer::Written;
+use crate::checkpoint::safetensors::Slice;
+use crate::checkpoint::{Dtype, StoredTensor};
+use crate::mapped_file::MappedFile;
 use crate::segmented_bytes::SegmentedBytes;
 
 unsafe extern "C" {
@@ -156,21 +159,64 @@ extern "C" fn release<T>(owner: *mut c_void) {
     drop(unsafe { Arc::from_raw(owner.cast::<T>()) });
 }
 
-/// A tensor of `shape` over the bytes of `owner` from `offset` on, without a copy. The tensor keeps `owner` alive.
-///
-/// The memory is read-only: nothing may write to the tensor in place.
+impl From<Dtype> for Kind {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F64 => Self::Double,
+            Dtype::F32 => Self::Float,
+            Dtype::F16 => Self::Half,
+            Dtype::Bf16 => Self::BFloat16,
+            Dtype::I64 => Self::Int64,
+            Dtype::I32 => Self::Int,
+            Dtype::I16 => Self::Int16,
+            Dtype::I8 => Self::Int8,
+            Dtype::U8 => Self::Uint8,
+            Dtype::Bool => Self::Bool,
+        }
+    }
+}
+
+/// A stored tensor in float32, to be captured as a constant of a graph. A contiguous float32 tensor stays in the mapped file; any
+/// other is copied and converted.
 ///
 /// # Errors
-/// When the bytes do not hold the shape, or do not lie on the element's alignment.
-pub fn tensor_over<T>(
-    owner: Arc<T>,
+/// [`TorchError`] if libtorch cannot create the tensor.
+pub(crate) fn constant(stored: &StoredTensor) -> Result<Tensor, TorchError> {
+    let Slice { dtype, shape, offset, length } = &stored.slice;
+    let kind = Kind::from(*dtype);
+    let elements = [i64::try_from(length / dtype.size()).unwrap_or(i64::MAX)];
+    let spanned = if stored.strides.is_some() { &elements[..] } else { shape };
+    // SAFETY: this crate applies no in-place operation to any tensor; the test `sources_apply_no_in_place_operation` checks that.
+    let tensor = match unsafe { tensor_over(&stored.file, *offset, kind, spanned) } {
+        Ok(tensor) => tensor,
+        // Old files are not padded, so their tensors can lie at unaligned addresses.
+        Err(_) => {
+            let end = offset.saturating_add(*length);
+            let bytes = stored.file.bytes().get(*offset..end).unwrap_or_default();
+            Tensor::f_from_data_size(bytes, spanned, kind)?
+        }
+    };
+    let tensor = match &stored.strides {
+        None => tensor,
+        Some(strides) => tensor.f_as_strided(shape, strides, 0)?.f_contiguous()?,
+    };
+    Ok(if kind == Kind::Float { tensor } else { tensor.f_to_kind(Kind::Float)? })
+}
+
+/// A tensor of `shape` whose memory is the mapped file from `offset` on. The tensor keeps the map alive.
+///
+/// # Safety
+/// The map is read-only: no in-place operation may be applied to the tensor or to a view of it.
+///
+/// # Errors
+/// [`TorchError::Native`] if the shape exceeds the file, the offset is not a multiple of the element size, or tensors of `kind`
+/// cannot be mapped.
+unsafe fn tensor_over(
+    file: &Arc<MappedFile>,
     offset: usize,
     kind: Kind,
     shape: &[i64],
-) -> Result<Tensor, TorchError>
-where
-    T: AsRef<[u8]> + Send + Sync + 'static,
-{
+) -> Result<Tensor, TorchError> {
     let (scalar_type, size) = match kind {
         Kind::Float => (6, 4),
         Kind::Half => (5, 2),
@@ -182,17 +228,14 @@ where
     let bytes = shape
         .iter()
         .try_fold(size, |all: usize, &n| all.checked_mul(usize::try_from(n).ok()?))
-        .and_then(|length| {
-            let end = offset.checked_add(length)?;
-            (*owner).as_ref().get(offset..end)
-        })
+        .and_then(|length| file.bytes().get(offset..offset.checked_add(length)?))
         .ok_or_else(|| TorchError::Native("a tensor beyond the end of its file".into()))?;
     let data = bytes.as_ptr();
     if data.align_offset(size) != 0 {
         return Err(TorchError::Native("a tensor that is not aligned to its element size".into()));
     }
-    let owner = Arc::into_raw(owner).cast_mut().cast::<c_void>();
-    let made = new_tensor(|out| {
+    let owner = Arc::into_raw(Arc::clone(file)).cast_mut().cast::<c_void>();
+    let tensor = new_tensor(|out| {
         // SAFETY: `data` holds the whole shape (checked) and lives until `release` drops the owner.
         unsafe {
             re_tensor_over(
@@ -201,15 +244,15 @@ where
                 shape.len(),
                 scalar_type,
                 owner,
-                release::<T>,
+                release::<MappedFile>,
                 out,
             )
         }
     });
-    if made.is_err() {
-        release::<T>(owner);
+    if tensor.is_err() {
+        release::<MappedFile>(owner);
     }
-    made
+    tensor
 }
 
 /// Parses a file of TorchScript code and refuses what libtorch would run while it loads it.

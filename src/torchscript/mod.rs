@@ -4,31 +4,14 @@ pub mod archive;
 mod archive_writer;
 mod ffi;
 mod module;
+mod one_thread;
 pub mod operations;
 mod trace;
 
-pub use ffi::tensor_over;
+pub(crate) use ffi::constant;
 pub use module::{Module, Parameter, Quantized, Signature};
+pub(crate) use one_thread::OneThread;
 pub use trace::{Dim, Size, arange, expand, full, reshape, slice, slice_between, view};
-
-/// Keeps libtorch to the calling thread until it is dropped: for passes over short inputs and the like. What these do is to read the
-/// weights, which one thread does as fast, and on a busy machine several wait for each other at every operation (verifying
-/// BERT-base with a dozen of other processes beside it: 11.7 s with two threads, 0.8 s with one).
-pub(crate) struct OneThread(i32);
-
-impl OneThread {
-    pub(crate) fn begin() -> Self {
-        let threads = tch::get_num_threads();
-        tch::set_num_threads(1);
-        Self(threads)
-    }
-}
-
-impl Drop for OneThread {
-    fn drop(&mut self) {
-        tch::set_num_threads(self.0);
-    }
-}
 
 /// What can go wrong in libtorch.
 #[derive(Debug, thiserror::Error)]

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rust_eland::checkpoint::safetensors;
 use rust_eland::mapped_file::MappedFile;
 use rust_eland::tasks::Task;
-use rust_eland::torchscript::tensor_over;
 use serde::Deserialize;
 use tch::Tensor;
 
@@ -91,15 +89,16 @@ impl Fixture {
 
     /// References of a task.
     pub fn cases(&self, task: Task) -> Vec<Case> {
-        let map = Arc::new(MappedFile::open(&self.folder.join("reference.safetensors")).unwrap());
-        let slices = safetensors::read((*map).as_ref()).unwrap();
+        let map = MappedFile::open(&self.folder.join("reference.safetensors")).unwrap();
+        let slices = safetensors::read(map.bytes()).unwrap();
         self.reference.tasks[task.name()]
             .cases
             .iter()
             .map(|case| {
                 let tensor = |part: &str| {
                     let slice = &slices[&format!("{task}/{}/{part}", case.name)];
-                    tensor_over(Arc::clone(&map), slice.offset, slice.kind, &slice.shape).unwrap()
+                    let bytes = &map.bytes()[slice.offset..slice.offset + slice.length];
+                    Tensor::from_data_size(bytes, &slice.shape, slice.dtype.into())
                 };
                 Case {
                     name: case.name.clone(),

@@ -555,7 +555,7 @@ fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
         let length: u64 = length.parse().unwrap();
         let file = tempfile::tempfile().unwrap();
         file.set_len(length).unwrap();
-        let map = MappedFile::of(&file).unwrap();
+        let map = MappedFile::from_file(file.try_clone().unwrap(), Path::new("file")).unwrap();
         let sha256 = sha256(map.as_ref());
         let definition = Definition { bytes: Arc::new(map.into()), sha256 };
         let bundle = Bundle { definition, ..bundle(&format!("m{length}"), 1, 1) };

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rust_eland::checkpoint::{Checkpoint, WeightFiles};
+use rust_eland::checkpoint::WeightFiles;
 use rust_eland::conversion::{Conversion, Options};
+use rust_eland::models::WeightLoader;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
 use serde_json::{Value, json};
@@ -73,13 +74,14 @@ fn of(name: &str) -> Tensor {
 /// Every tensor of a folder's weights: name, shape, values in float32.
 fn tensors(folder: &Path) -> Vec<(String, Vec<i64>, Vec<f32>)> {
     let files = WeightFiles::find(&ModelFiles::open(folder).unwrap()).unwrap();
-    let checkpoint = Checkpoint::open(&files).unwrap();
+    let checkpoint = WeightLoader::open(&files).unwrap();
     let weights = checkpoint.weights();
-    let read = checkpoint.tensors().map(|(name, shape)| {
+    let read = checkpoint.checkpoint().tensors().iter().map(|(name, stored)| {
+        let shape = &stored.slice.shape;
         let tensor = weights.tensor(name, shape);
-        assert_eq!((tensor.kind(), tensor.size()), (Kind::Float, shape.to_vec()), "{name}");
+        assert_eq!((tensor.kind(), tensor.size()), (Kind::Float, shape.clone()), "{name}");
         let values = Vec::try_from(tensor.flatten(0, -1)).unwrap();
-        (name.to_owned(), shape.to_vec(), values)
+        (name.to_owned(), shape.clone(), values)
     });
     let read = read.collect();
     checkpoint.finish().unwrap();
@@ -167,7 +169,7 @@ fn a_weight_may_be_its_length_and_its_direction() {
         ] {
             write_safetensors(folder.path(), &[(g, shape, lengths), (v, &[2, 2], &directions)]);
             let files = WeightFiles::find(&ModelFiles::open(folder.path()).unwrap()).unwrap();
-            let checkpoint = Checkpoint::open(&files).unwrap();
+            let checkpoint = WeightLoader::open(&files).unwrap();
             let weight = checkpoint.weights().sub("a").tensor("weight", &[2, 2]);
             assert_eq!(checkpoint.finish().unwrap().0, Vec::<String>::new());
             let wanted = Tensor::from_slice(&wanted).view([2, 2]);
@@ -179,7 +181,7 @@ fn a_weight_may_be_its_length_and_its_direction() {
         &[("a.weight_g", &[3, 1], &[1.; 3]), ("a.weight_v", &[2, 2], &[1.; 4])],
     );
     let files = WeightFiles::find(&ModelFiles::open(folder.path()).unwrap()).unwrap();
-    let checkpoint = Checkpoint::open(&files).unwrap();
+    let checkpoint = WeightLoader::open(&files).unwrap();
     let _ = checkpoint.weights().tensor("a.weight", &[2, 2]);
     let message = checkpoint.finish().unwrap_err().to_string();
     says(&message, &["a.weight_g has the shape [3, 1]", "calls for [2, 1]"]);
@@ -369,9 +371,9 @@ fn tensors_far_larger_than_their_file_are_refused() {
 /// What is said where the tensors are found but not made.
 fn cannot_be_made(folder: &Path) -> String {
     let files = WeightFiles::find(&ModelFiles::open(folder).unwrap()).unwrap();
-    let checkpoint = Checkpoint::open(&files).unwrap();
-    for (name, shape) in checkpoint.tensors() {
-        drop(checkpoint.weights().tensor(name, shape));
+    let checkpoint = WeightLoader::open(&files).unwrap();
+    for (name, stored) in checkpoint.checkpoint().tensors() {
+        drop(checkpoint.weights().tensor(name, &stored.slice.shape));
     }
     checkpoint.finish().unwrap_err().to_string()
 }
@@ -484,4 +486,29 @@ fn damaged_files_are_refused() {
             drop(read(folder.path()));
         }
     }
+}
+
+/// Tensors over mapped files are read-only memory, so no source file may call an operation that writes to its tensor. Their names end
+/// with an underscore in tch.
+#[test]
+fn sources_apply_no_in_place_operation() {
+    fn check(folder: &Path) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                check(&path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                for (number, line) in text.lines().enumerate() {
+                    let in_place = line.match_indices("_(").any(|(end, _)| {
+                        let name = |c: char| c.is_alphanumeric() || c == '_';
+                        let before = line[..end].trim_end_matches(name);
+                        before.ends_with('.') && before.len() < end
+                    });
+                    assert!(!in_place, "{}:{}: {line}", path.display(), number + 1);
+                }
+            }
+        }
+    }
+    check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
 }

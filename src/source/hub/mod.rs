@@ -30,7 +30,7 @@ pub use self::id::{Commit, RepositoryId, Revision, parse_name};
 use self::listing::{Entry, Listing};
 use self::selection::{Contents, MODULES, Selected, TOKENIZER_CONFIG, select};
 pub use self::settings::{HubOptions, HubSettings, Token};
-use super::Origin;
+use super::{Origin, safetensors_header_length};
 use crate::byte_count::ByteCount;
 use crate::observer::{Progress, RunningStage, Stage};
 
@@ -335,14 +335,8 @@ const CARD: &str = "README.md";
 async fn header(client: &Client, wanted: &Wanted<'_>) -> Result<Vec<u8>, HubError> {
     /// Those of base models have some 20 to 60 kB.
     const FIRST: u64 = 128 << 10;
-    /// What the format allows.
-    const MAX: u64 = 100_000_000;
     let mut bytes = client.beginning(wanted, FIRST).await?;
-    let Some((length, _)) = bytes.split_first_chunk::<8>() else { return Ok(bytes) };
-    let length = u64::from_le_bytes(*length).saturating_add(8);
-    if length > MAX {
-        return Ok(bytes);
-    }
+    let Ok(length) = safetensors_header_length(&bytes) else { return Ok(bytes) };
     if length > FIRST {
         bytes = client.beginning(wanted, length).await?;
     }

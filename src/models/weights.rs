@@ -1,0 +1,390 @@
+//! Weights of a checkpoint as libtorch tensors, requested by name and shape.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt::{self, Display};
+use std::path::PathBuf;
+
+use tch::{Kind, Tensor};
+
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, DIRECTION, LENGTH, Spellings, StoredTensor, WeightFiles, elements,
+};
+use crate::observer::{Progress, RunningStage, Stage};
+use crate::torchscript::{TorchError, constant};
+
+/// Why a model's weights cannot be loaded from a checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightError {
+    /// The checkpoint's tensors are not those that config.json and the task require.
+    #[error("{path} does not hold the weights that this model needs{}", list(.problems))]
+    Mismatch {
+        /// The weight file, or the index of several.
+        path: PathBuf,
+        /// One line for each tensor that is missing or has another shape.
+        problems: Vec<String>,
+    },
+    /// Tensors that repeat the same few bytes of the file many times.
+    #[error(
+        "{0} holds tensors that are far larger than the file itself, which no model needs; refusing. Save it again, as safetensors"
+    )]
+    OutOfProportion(PathBuf),
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// libtorch could not create a tensor.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+/// The first lines of `problems`, and the number of the others.
+fn list(problems: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let mut text: String = problems.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect();
+    if problems.len() > SHOWN {
+        text += &format!("\n  … and {} more", problems.len() - SHOWN);
+    }
+    text
+}
+
+/// Loads tensors from a checkpoint, and records which tensors were requested and what is wrong with them.
+#[derive(Debug)]
+pub struct WeightLoader {
+    checkpoint: Checkpoint,
+    mode: Mode,
+    ledger: RefCell<Ledger>,
+}
+
+/// What a loader returns for a requested tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// The checkpoint's tensor.
+    Read,
+    /// A placeholder, if the checkpoint holds the tensor.
+    Survey,
+    /// An uninitialized tensor of the requested shape, whatever the checkpoint holds. Its memory is never touched.
+    Sketch,
+    /// A placeholder, whatever the checkpoint holds.
+    Outline,
+}
+
+/// The requests to a loader so far.
+#[derive(Debug, Default)]
+struct Ledger {
+    used: BTreeSet<String>,
+    /// Size of the returned tensors in float32, in bytes.
+    bytes: u64,
+    /// Size of the returned tensors that are not mapped, in bytes.
+    memory: usize,
+    spellings: Option<&'static Spellings>,
+    problems: Vec<String>,
+    failed: Option<WeightError>,
+    /// Displays how many bytes of the files are loaded.
+    shown: Option<RunningStage>,
+}
+
+impl WeightLoader {
+    fn new(checkpoint: Checkpoint, mode: Mode) -> Self {
+        Self { checkpoint, mode, ledger: RefCell::default() }
+    }
+
+    /// Opens the weight files.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a file cannot be read or is not valid.
+    pub fn open(files: &WeightFiles) -> Result<Self, CheckpointError> {
+        Ok(Self::new(Checkpoint::open(files)?, Mode::Read))
+    }
+
+    /// A loader that only finds out which models a checkpoint could serve: all its tensors are placeholders.
+    #[must_use]
+    pub fn survey(checkpoint: Checkpoint) -> Self {
+        Self::new(checkpoint, Mode::Survey)
+    }
+
+    /// A loader without a checkpoint that returns an uninitialized tensor for every request. It serves to measure the memory of a
+    /// model and to build a graph from the configuration alone.
+    #[must_use]
+    pub fn sketch() -> Self {
+        Self::new(Checkpoint::empty(), Mode::Sketch)
+    }
+
+    /// A loader without a checkpoint that returns placeholders and counts the parameters.
+    #[must_use]
+    pub fn outline() -> Self {
+        Self::new(Checkpoint::empty(), Mode::Outline)
+    }
+
+    /// Displays how many bytes of the files are loaded, until [`finish`](Self::finish).
+    pub fn show(&self, progress: &Progress) {
+        let stage = progress.start_bytes(Stage::ReadWeights, self.checkpoint.size() as u64);
+        self.ledger.borrow_mut().shown = Some(stage);
+    }
+
+    /// The checkpoint.
+    #[must_use]
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The name of the weight file, or of the index of several.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        self.checkpoint.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// All tensors, by their names in the file.
+    #[must_use]
+    pub fn weights(&self) -> Weights<'_> {
+        Weights { loader: self, prefix: String::new(), spellings: None }
+    }
+
+    /// Ends the loading of a model. Returns the names of the tensors that were not requested, and the size of the requested ones in
+    /// float32, in bytes.
+    ///
+    /// # Errors
+    /// [`WeightError::Mismatch`] if a requested tensor is missing or has another shape; the error lists all such tensors. The
+    /// returned tensors are then placeholders and must not be used.
+    pub fn finish(&self) -> Result<(Vec<String>, u64), WeightError> {
+        let ledger = self.ledger.take();
+        if let Some(error) = ledger.failed {
+            return Err(error);
+        }
+        if let Some(stage) = ledger.shown.filter(|_| ledger.problems.is_empty()) {
+            stage.finish();
+        }
+        if !ledger.problems.is_empty() {
+            return Err(WeightError::Mismatch {
+                path: self.checkpoint.path().to_owned(),
+                problems: ledger.problems,
+            });
+        }
+        let expected = |name: &str| ledger.spellings.is_some_and(|s| s.is_leftover(name));
+        let names = self.checkpoint.tensors().keys();
+        let unused = names.filter(|&name| !ledger.used.contains(name) && !expected(name));
+        Ok((unused.cloned().collect(), ledger.bytes))
+    }
+}
+
+/// The tensors of a checkpoint whose names start with a prefix.
+///
+/// Tensors are requested by name and shape. A tensor that is missing or has another shape is recorded, and a placeholder is returned
+/// for it, so that one message can list all of them. Call [`WeightLoader::finish`] before any tensor is used.
+#[derive(Debug, Clone)]
+pub struct Weights<'a> {
+    loader: &'a WeightLoader,
+    prefix: String,
+    spellings: Option<&'static Spellings>,
+}
+
+impl Weights<'_> {
+    /// The same tensors, also found by the alternative names of an architecture.
+    #[must_use]
+    pub fn spelled(self, spellings: &'static Spellings) -> Self {
+        self.loader.ledger.borrow_mut().spellings = Some(spellings);
+        Self { spellings: Some(spellings), ..self }
+    }
+
+    /// The tensors below `name`.
+    #[must_use]
+    pub fn sub(&self, name: impl Display) -> Self {
+        Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
+    }
+
+    /// The base model's tensors: those below the base model's name if the file was saved from a model with a head, otherwise all.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        let names = self.spellings.map_or(&[][..], |spellings| spellings.base);
+        names.iter().fold(self.clone(), |weights, name| weights.within(name))
+    }
+
+    /// The tensors below `name` if there are any, otherwise all.
+    #[must_use]
+    pub fn within(&self, name: &str) -> Self {
+        let sub = self.sub(name);
+        if self.loader.checkpoint.tensors().keys().any(|key| key.starts_with(&sub.prefix)) {
+            sub
+        } else {
+            self.clone()
+        }
+    }
+
+    /// Whether the checkpoint holds the tensor under its current name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.loader.checkpoint.tensors().contains_key(&self.name(name))
+    }
+
+    /// Marks a tensor as used, so that it is not reported as left over.
+    pub fn ignore(&self, name: &str) {
+        self.loader.ledger.borrow_mut().used.insert(self.name(name));
+    }
+
+    /// Marks all tensors below `name` as used, so that they are not reported as left over.
+    pub fn ignore_all(&self, name: &str) {
+        let prefix = self.sub(name).prefix;
+        let below = self.loader.checkpoint.tensors().keys().filter(|key| key.starts_with(&prefix));
+        self.loader.ledger.borrow_mut().used.extend(below.cloned());
+    }
+
+    /// The tensor `name` of `shape`, in float32, under any of its names in the file.
+    pub fn tensor(&self, name: &str, shape: &[i64]) -> Tensor {
+        let mut name = self.name(name);
+        let tensors = self.loader.checkpoint.tensors();
+        let others = self.spellings.map(|spellings| spellings.others(&name)).unwrap_or_default();
+        if !tensors.contains_key(&name) {
+            if let Some(weight) = self.normalized(&name, shape) {
+                return weight;
+            }
+            if let Some(other) = others.iter().find(|other| tensors.contains_key(*other)) {
+                name.clone_from(other);
+            }
+        }
+        let mut ledger = self.loader.ledger.borrow_mut();
+        ledger.used.extend(others.into_iter().filter(|other| *other != name));
+        let tensor = match tensors.get(&name) {
+            _ if self.loader.mode == Mode::Outline => None,
+            _ if self.loader.mode == Mode::Sketch => {
+                let empty = Tensor::f_empty(shape, (Kind::Float, tch::Device::Cpu));
+                empty.map_err(|error| ledger.failed = Some(TorchError::from(error).into())).ok()
+            }
+            None => {
+                ledger.problems.push(format!("{name} {shape:?} is missing"));
+                None
+            }
+            Some(stored) if stored.slice.shape != shape => {
+                ledger.problems.push(format!(
+                    "{name} has the shape {:?}; config.json calls for {shape:?}",
+                    stored.slice.shape
+                ));
+                None
+            }
+            Some(_) if self.loader.mode == Mode::Survey => None,
+            Some(stored) => {
+                ledger.memory = ledger.memory.saturating_add(memory(stored));
+                // float32 takes at most four times the file's bytes, and a few tensors share a storage.
+                let tensor = if ledger.memory > self.loader.checkpoint.size().saturating_mul(8) {
+                    let path = self.loader.checkpoint.path().to_owned();
+                    Err(WeightError::OutOfProportion(path))
+                } else {
+                    constant(stored).map_err(Into::into)
+                };
+                if let Some(stage) = &ledger.shown {
+                    stage.advance(stored.slice.length as u64);
+                }
+                tensor.map_err(|e| ledger.failed = Some(e)).ok()
+            }
+        };
+        if ledger.used.insert(name) {
+            ledger.bytes = ledger.bytes.saturating_add(elements(shape).saturating_mul(4));
+        }
+        tensor.unwrap_or_else(Tensor::new)
+    }
+
+    /// The weight `name` if the file holds its length and its direction instead (weight normalization).
+    fn normalized(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
+        let stem = name.strip_suffix("weight").filter(|stem| stem.ends_with('.'))?;
+        let [length, direction] = [LENGTH, DIRECTION].map(|part| format!("{stem}{part}"));
+        let tensors = self.loader.checkpoint.tensors();
+        let held = &tensors.get(&length).filter(|_| tensors.contains_key(&direction))?.slice.shape;
+        // One length for each part of the direction along some axes, mostly the first, or one for all of it.
+        let fits = |(held, whole): (&i64, &i64)| *held == 1 || held == whole;
+        let fits = held.is_empty() || held.len() == shape.len() && held.iter().zip(shape).all(fits);
+        let by_rows =
+            shape.iter().enumerate().map(|(axis, &size)| if axis == 0 { size } else { 1 });
+        let lengths = if fits { held.clone() } else { by_rows.collect() };
+        let all = Self { prefix: String::new(), ..self.clone() };
+        let (length, direction) = (all.tensor(&length, &lengths), all.tensor(&direction, shape));
+        let of_one = |axis: &i64| lengths.get(*axis as usize).is_none_or(|&size| size == 1);
+        let axes: Vec<i64> = (0..shape.len() as i64).filter(of_one).collect();
+        Some(all.derived(|| {
+            // libtorch reads an empty list of axes as all axes.
+            let norm = match &axes[..] {
+                [] => direction.f_abs()?,
+                axes => direction.f_norm_scalaropt_dim(2, axes, true)?,
+            };
+            Ok(direction.f_mul(&length.f_div(&norm)?)?)
+        }))
+    }
+
+    /// A tensor computed from loaded tensors, so that the graph does not compute it. If one of them may be a placeholder, nothing is
+    /// computed and a placeholder is returned.
+    pub fn derived(&self, compute: impl FnOnce() -> Result<Tensor, TorchError>) -> Tensor {
+        let incomplete = {
+            let ledger = self.loader.ledger.borrow();
+            !ledger.problems.is_empty() || ledger.failed.is_some()
+        };
+        if matches!(self.loader.mode, Mode::Survey | Mode::Outline) || incomplete {
+            return Tensor::new();
+        }
+        let computed = tch::no_grad(compute);
+        let mut ledger = self.loader.ledger.borrow_mut();
+        match computed {
+            Ok(tensor) => {
+                ledger.bytes += 4 * tensor.numel() as u64;
+                tensor
+            }
+            Err(error) => {
+                ledger.failed = Some(error.into());
+                Tensor::new()
+            }
+        }
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+impl Display for Weights<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.prefix.trim_end_matches('.'))
+    }
+}
+
+/// Memory that [`constant`] allocates for a tensor, in bytes.
+fn memory(stored: &StoredTensor) -> usize {
+    if stored.slice.dtype == crate::checkpoint::Dtype::F32 && stored.strides.is_none() {
+        return 0;
+    }
+    let sizes = stored.slice.shape.iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX));
+    sizes.fold(4, usize::saturating_mul)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::{Dtype, Format};
+
+    fn open(name: &str, format: Format) -> WeightLoader {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints");
+        WeightLoader::open(&WeightFiles::one(format, root.join(name))).unwrap()
+    }
+
+    #[test]
+    fn only_contiguous_float32_tensors_stay_in_the_mapped_file() {
+        for (name, format) in [
+            ("zip/pytorch_model.bin", Format::Pytorch),
+            ("sharded-safetensors/model-00001-of-00002.safetensors", Format::Safetensors),
+            ("values-zip/pytorch_model.bin", Format::Pytorch),
+            ("safetensors-float16/model.safetensors", Format::Safetensors),
+        ] {
+            let loader = open(name, format);
+            let weights = loader.weights();
+            for (tensor, stored) in loader.checkpoint().tensors() {
+                let file = stored.file.bytes().as_ptr_range();
+                let loaded = weights.tensor(tensor, &stored.slice.shape);
+                let address = loaded.data_ptr().cast_const().cast();
+                let mapped = stored.slice.dtype == Dtype::F32 && stored.strides.is_none();
+                assert_eq!(
+                    file.contains(&address),
+                    mapped && stored.slice.length > 0,
+                    "{name} {tensor}"
+                );
+            }
+        }
+    }
+}
