@@ -186,7 +186,8 @@ pub(crate) fn constant(stored: &StoredTensor) -> Result<Tensor, TorchError> {
     let kind = Kind::from(*dtype);
     let elements = [i64::try_from(length / dtype.size()).unwrap_or(i64::MAX)];
     let spanned = if stored.strides.is_some() { &elements[..] } else { shape };
-    // SAFETY: this crate applies no in-place operation to any tensor; the test `sources_apply_no_in_place_operation` checks that.
+    // SAFETY: this crate applies in-place operations to computed tensors only, which the test
+    // `in_place_operations_write_to_computed_tensors_only` checks.
     let tensor = match unsafe { tensor_over(&stored.file, *offset, kind, spanned) } {
         Ok(tensor) => tensor,
         // Old files are not padded, so their tensors can lie at unaligned addresses.

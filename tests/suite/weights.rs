@@ -488,10 +488,13 @@ fn damaged_files_are_refused() {
     }
 }
 
-/// Tensors over mapped files are read-only memory, so no source file may call an operation that writes to its tensor. Their names end
-/// with an underscore in tch.
+/// Tensors over mapped files are read-only memory, so operations that write to their tensor may only be applied to tensors that a
+/// model computed. The names of such operations end with an underscore in tch.
 #[test]
-fn sources_apply_no_in_place_operation() {
+fn in_place_operations_write_to_computed_tensors_only() {
+    /// Lines that were reviewed: the tensor is a result of `forward`.
+    const REVIEWED: [&str; 1] = ["let _ = scores.f_add_(bias)?;"];
+
     fn check(folder: &Path) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -505,7 +508,12 @@ fn sources_apply_no_in_place_operation() {
                         let before = line[..end].trim_end_matches(name);
                         before.ends_with('.') && before.len() < end
                     });
-                    assert!(!in_place, "{}:{}: {line}", path.display(), number + 1);
+                    assert!(
+                        !in_place || REVIEWED.contains(&line.trim()),
+                        "{}:{}: {line}",
+                        path.display(),
+                        number + 1
+                    );
                 }
             }
         }
