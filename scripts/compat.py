@@ -100,9 +100,9 @@ def export(program, fixture, task, targets, into):
 def export_all(program, release, only, into):
     wanted = list(cases(only))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = list(pool.map(lambda case: export(program, *case, release.targets, into), wanted))
+        exports = list(pool.map(lambda case: export(program, *case, release.targets, into), wanted))
     jobs, unserved = [], {}
-    for (fixture, task), (folder, needed) in zip(wanted, made):
+    for (fixture, task), (folder, needed) in zip(wanted, exports):
         if folder:
             jobs.append({"fixture": str(FIXTURES / fixture), "name": fixture, "task": task, "folder": str(folder)})
         else:

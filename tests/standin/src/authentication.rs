@@ -36,11 +36,12 @@ pub(crate) fn authenticate(
     };
     let header = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
     let header = header.to_str().map_err(|_| missing())?;
-    let (scheme, given) = header.split_once(' ').ok_or_else(missing)?;
-    let given = given.trim();
+    let (scheme, supplied) = header.split_once(' ').ok_or_else(missing)?;
+    let supplied = supplied.trim();
     let find = |secret: &Secret| credentials.iter().find(|credential| credential.secret == *secret);
     if scheme.eq_ignore_ascii_case("basic") {
-        let decoded = STANDARD.decode(given).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let decoded =
+            STANDARD.decode(supplied).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let decoded = decoded.ok_or_else(missing)?;
         let (name, password) = decoded.split_once(':').ok_or_else(missing)?;
         let secret = Secret::User { name: name.to_owned(), password: password.to_owned() };
@@ -51,13 +52,13 @@ pub(crate) fn authenticate(
         })?;
         Ok(Principal { name: format!("user [{name}]"), privilege: credential.privilege })
     } else if scheme.eq_ignore_ascii_case("apikey") {
-        let credential = find(&Secret::ApiKey(given.to_owned())).ok_or_else(unknown)?;
-        let decoded = STANDARD.decode(given).unwrap_or_default();
+        let credential = find(&Secret::ApiKey(supplied.to_owned())).ok_or_else(unknown)?;
+        let decoded = STANDARD.decode(supplied).unwrap_or_default();
         let id = decoded.split(|byte| *byte == b':').next().unwrap_or_default();
         let name = format!("API key id [{}]", String::from_utf8_lossy(id));
         Ok(Principal { name, privilege: credential.privilege })
     } else if scheme.eq_ignore_ascii_case("bearer") {
-        let credential = find(&Secret::Token(given.to_owned())).ok_or_else(unknown)?;
+        let credential = find(&Secret::Token(supplied.to_owned())).ok_or_else(unknown)?;
         Ok(Principal { name: "service account".into(), privilege: credential.privilege })
     } else {
         Err(missing())

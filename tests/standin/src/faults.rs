@@ -166,7 +166,7 @@ pub(crate) struct FaultState {
 struct State {
     faults: Faults,
     /// Number of requests matched by the target of each rule.
-    asked: Vec<u64>,
+    counts: Vec<u64>,
     /// Number of attempts of each request.
     times: HashMap<String, u64>,
     held: usize,
@@ -193,10 +193,10 @@ impl FaultState {
 
     /// Replaces the faults and restarts the counters.
     pub(crate) fn set(&self, faults: Faults) {
-        let asked = vec![0; faults.rules.len()];
+        let counts = vec![0; faults.rules.len()];
         let mut state = self.state();
         let at_once = (state.at_once.0, state.at_once.0);
-        *state = State { faults, asked, at_once, ..State::default() };
+        *state = State { faults, counts, at_once, ..State::default() };
     }
 
     /// Number of held requests, including those whose clients disconnected.
@@ -218,12 +218,12 @@ impl FaultState {
     fn draw(&self, method: &Method, path: &str) -> Option<Fault> {
         let names = names(method, path);
         let mut state = self.state();
-        let State { faults, asked, times, .. } = &mut *state;
+        let State { faults, counts, times, .. } = &mut *state;
         let mut found = None;
-        for (rule, asked) in faults.rules.iter().zip(asked) {
+        for (rule, count) in faults.rules.iter().zip(counts) {
             if names.contains(&rule.target) {
-                *asked += 1;
-                if rule.numbers.contains(asked) {
+                *count += 1;
+                if rule.numbers.contains(count) {
                     found = found.or(Some(rule.fault));
                 }
             }

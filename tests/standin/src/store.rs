@@ -149,14 +149,14 @@ impl Store {
 
     /// Writes the visible parts to one file, in order.
     pub(crate) fn assemble(&self, id: &str) -> io::Result<PathBuf> {
-        let mut whole = NamedTempFile::new_in(self.model(id))?;
+        let mut joined = NamedTempFile::new_in(self.model(id))?;
         for part in self.parts(id)? {
             let mut file = File::open(self.model(id).join(PARTS).join(part.number.to_string()))?;
             file.read_exact(&mut [0; PART_HEADER as usize])?;
-            io::copy(&mut file, &mut whole)?;
+            io::copy(&mut file, &mut joined)?;
         }
         let path = self.model(id).join(DEFINITION);
-        whole.persist(&path).map_err(|error| error.error)?;
+        joined.persist(&path).map_err(|error| error.error)?;
         Ok(path)
     }
 

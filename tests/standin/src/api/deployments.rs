@@ -51,8 +51,8 @@ pub(super) async fn start(
             _ => deployment.settled().await,
         }
     };
-    let patience = wait.timeout.min(cluster.options.longest_start_wait);
-    let Ok(state) = timeout(patience.saturating_sub(began.elapsed()), reached).await else {
+    let longest = wait.timeout.min(cluster.options.longest_start_wait);
+    let Ok(state) = timeout(longest.saturating_sub(began.elapsed()), reached).await else {
         return Err(ApiError::deployment_timeout(format!(
             "Timed out after [{}] waiting for trained model deployment [{deployment_id}] to start. Use the trained model stats API to track the state of the deployment and try again once it has started.",
             render_time(wait.timeout)
@@ -144,9 +144,9 @@ pub(super) fn stop(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     let id = call.path("id").to_owned();
     let mut body =
         Object::new("stop_deployment_request", call.json()?.unwrap_or_else(|| json!({})))?;
-    if let Some(given) = body.string("id")?.filter(|given| *given != id) {
+    if let Some(supplied) = body.string("id")?.filter(|supplied| *supplied != id) {
         return Err(ApiError::illegal_argument(format!(
-            "Inconsistent id; '{given}' specified in the body differs from '{id}' specified as a URL argument"
+            "Inconsistent id; '{supplied}' specified in the body differs from '{id}' specified as a URL argument"
         )));
     }
     let allow_no_match = body.boolean("allow_no_match")?;

@@ -87,7 +87,7 @@ pub(super) async fn privileges(
         ));
     }
     let mut body = Object::new("has_privileges", call.required_json()?)?;
-    let asked = body.strings("cluster")?.unwrap_or_default();
+    let requested = body.strings("cluster")?.unwrap_or_default();
     body.finish()?;
     call.query.finish()?;
     let has = |name: &str| match name {
@@ -96,10 +96,10 @@ pub(super) async fn privileges(
         _ => false,
     };
     let answers: Map<String, Value> =
-        asked.iter().map(|name| (name.clone(), has(name).into())).collect();
+        requested.iter().map(|name| (name.clone(), has(name).into())).collect();
     Ok(Json(json!({
         "username": call.principal.user(),
-        "has_all_requested": asked.iter().all(|name| has(name)),
+        "has_all_requested": requested.iter().all(|name| has(name)),
         "cluster": answers,
         "index": {},
         "application": {},

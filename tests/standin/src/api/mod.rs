@@ -70,7 +70,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
         let principal = parts
             .extensions
             .remove::<Principal>()
-            .ok_or_else(|| ApiError::server("nobody was authenticated"))?;
+            .ok_or_else(|| ApiError::server("the request was not authenticated"))?;
         Ok(Self { parameters, query, body, principal })
     }
 }

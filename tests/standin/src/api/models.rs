@@ -283,8 +283,8 @@ struct Page {
 impl Page {
     fn take(query: &mut Query) -> Result<Self, ApiError> {
         let mut number = |name: &str, default: usize| -> Result<usize, ApiError> {
-            let Some(given) = query.int(name)? else { return Ok(default) };
-            usize::try_from(given).map_err(|_| {
+            let Some(number) = query.int(name)? else { return Ok(default) };
+            usize::try_from(number).map_err(|_| {
                 ApiError::illegal_argument(format!("Parameter [{name}] cannot be < 0"))
             })
         };
@@ -296,7 +296,7 @@ impl Page {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+#[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
 fn unreadable(error: std::io::Error) -> ApiError {
     ApiError::server(format!("the stand-in's directory: {error}"))
 }

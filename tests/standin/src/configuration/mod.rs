@@ -53,9 +53,9 @@ impl Configuration {
         let mut fields = Object::new(PARSER, body)?;
         let mut complaints = Vec::new();
 
-        if let Some(given) = fields.string("model_id")?.filter(|given| given != model_id) {
+        if let Some(supplied) = fields.string("model_id")?.filter(|supplied| supplied != model_id) {
             return Err(ApiError::illegal_argument(format!(
-                "Inconsistent model_id; '{given}' specified in the body differs from '{model_id}' specified as a URL argument"
+                "Inconsistent model_id; '{supplied}' specified in the body differs from '{model_id}' specified as a URL argument"
             )));
         }
         let model_type = fields.string("model_type")?;

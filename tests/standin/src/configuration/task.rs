@@ -242,9 +242,11 @@ impl TaskReader<'_> {
     fn fill_mask(&mut self) -> Result<Task, ApiError> {
         let num_top_classes = self.fields.int("num_top_classes")?.unwrap_or(5);
         let mask = self.tokenization.mask_token();
-        if let Some(given) = self.fields.string("mask_token")?.filter(|given| given != mask) {
+        if let Some(supplied) =
+            self.fields.string("mask_token")?.filter(|supplied| supplied != mask)
+        {
             return Err(self.broken(format!(
-                "Mask token requested was [{given}] but must be [{mask}] for this model"
+                "Mask token requested was [{supplied}] but must be [{mask}] for this model"
             )));
         }
         self.refuse_windows()?;
@@ -253,21 +255,21 @@ impl TaskReader<'_> {
 
     fn ner(&mut self) -> Result<Task, ApiError> {
         let labels =
-            self.fields.strings("classification_labels")?.filter(|given| !given.is_empty());
-        if let Some(given) = &labels {
+            self.fields.strings("classification_labels")?.filter(|supplied| !supplied.is_empty());
+        if let Some(supplied) = &labels {
             let is_tag = |label: &String| {
                 let label = label.to_uppercase();
                 ["I-", "B-", "I_", "B_", "O"].iter().any(|prefix| label.starts_with(prefix))
             };
             let bad: Vec<_> =
-                given.iter().filter(|label| !is_tag(label)).map(String::as_str).collect();
+                supplied.iter().filter(|label| !is_tag(label)).map(String::as_str).collect();
             if !bad.is_empty() {
                 return Err(self.broken(format!(
                     "[ner] only allows IOB tokenization tagging for classification labels; provided [{}]",
                     bad.join(", ")
                 )));
             }
-            if !given.iter().any(|label| label.eq_ignore_ascii_case("o")) {
+            if !supplied.iter().any(|label| label.eq_ignore_ascii_case("o")) {
                 return Err(self.broken(
                     "[ner] only allows IOB tokenization tagging for classification labels; missing outside label [O]",
                 ));
@@ -312,12 +314,12 @@ impl TaskReader<'_> {
     }
 
     fn text_expansion(&mut self) -> Result<Task, ApiError> {
-        let given = if self.version >= since::EXPANSION_TYPE {
+        let supplied = if self.version >= since::EXPANSION_TYPE {
             self.fields.string("expansion_type")?
         } else {
             None
         };
-        let expansion = match given.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        let expansion = match supplied.as_deref().map(str::to_ascii_lowercase).as_deref() {
             None | Some("elser") => Expansion::Elser,
             Some("splade") => Expansion::Splade,
             Some(other) => {

@@ -141,8 +141,8 @@ impl Tokenization {
             _ => {
                 let add_prefix_space = fields.boolean("add_prefix_space")?.unwrap_or(false);
                 let mut token = |field: &str, default: &str| -> Result<String, ApiError> {
-                    let given = fields.string(field)?.filter(|token| !token.trim().is_empty());
-                    Ok(given.unwrap_or_else(|| default.to_owned()))
+                    let supplied = fields.string(field)?.filter(|token| !token.trim().is_empty());
+                    Ok(supplied.unwrap_or_else(|| default.to_owned()))
                 };
                 let special = BpeTokens {
                     unknown: token("unk_token", "<unk>")?,

@@ -80,9 +80,9 @@ impl Parameters {
         } else {
             None
         };
-        if let Some(given) = body.string("model_id")?.filter(|given| given != model_id) {
+        if let Some(supplied) = body.string("model_id")?.filter(|supplied| supplied != model_id) {
             return Err(ApiError::illegal_argument(format!(
-                "Inconsistent model_id; '{given}' specified in the body differs from '{model_id}' specified as a URL argument"
+                "Inconsistent model_id; '{supplied}' specified in the body differs from '{model_id}' specified as a URL argument"
             )));
         }
         let mut deployment_id = model_id.to_owned();

@@ -100,19 +100,19 @@ fn definition_is_complete_when_its_lengths_add_up() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     put(&url, &path("m"), &minimal("ner")).ok();
-    let whole = || {
+    let complete = || {
         let list = get(&url, &path("m?include=definition_status")).ok();
         assert_eq!(list["count"], 1);
         list["trained_model_configs"][0]["fully_defined"].clone()
     };
-    assert_eq!(whole(), false);
+    assert_eq!(complete(), false);
     // The last part comes first, so the others become visible only after the refresh interval.
     put(&url, &path("m/definition/1"), &part(b"def", 6, 2)).ok();
-    assert_eq!(whole(), false);
+    assert_eq!(complete(), false);
     put(&url, &path("m/definition/0"), &part(b"abc", 6, 2)).ok();
-    assert_eq!(whole(), false);
+    assert_eq!(complete(), false);
     std::thread::sleep(Duration::from_millis(1100));
-    assert_eq!(whole(), true);
+    assert_eq!(complete(), true);
     assert_eq!(std::fs::read(standin.definition("m").unwrap()).unwrap(), b"abcdef");
 }
 
