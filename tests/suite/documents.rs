@@ -448,6 +448,22 @@ fn every_link_has_a_target() {
 }
 
 #[test]
+fn source_paths_in_documents_exist() {
+    for document in documents() {
+        for path in quoted(&read(&document)) {
+            let source =
+                ["src/", "tests/", "scripts/"].iter().any(|folder| path.starts_with(folder));
+            if source && !path.contains(['*', ' ']) && !path.contains("NAME") {
+                assert!(
+                    root().join(path).exists(),
+                    "{document} names {path}, which does not exist"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn every_page_is_in_the_index() {
     let index = read("docs/README.md");
     for document in documents() {
