@@ -1,53 +1,53 @@
-//! Versions of Elasticsearch, and what came with them.
+//! Versions of Elasticsearch, and the features that each one introduced.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A release.
+/// A version of Elasticsearch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// 9 in 9.2.0.
+    /// Major version: 9 in 9.2.0.
     pub major: u32,
-    /// 2 in 9.2.0.
+    /// Minor version: 2 in 9.2.0.
     pub minor: u32,
-    /// 0 in 9.2.0.
+    /// Patch version: 0 in 9.2.0.
     pub patch: u32,
 }
 
 impl Version {
-    /// The oldest release whose libtorch reads the archives that libtorch 2.7 writes.
+    /// Oldest version whose libtorch reads archives written by libtorch 2.7.
     pub const OLDEST: Self = Self::new(8, 7, 0);
-    /// The first whose API knows `embedding_size`.
+    /// First version with `embedding_size` in the API.
     pub const EMBEDDING_SIZE: Self = Self::new(8, 8, 0);
-    /// The first whose API tells whether a definition is whole.
+    /// First version whose API reports whether a definition is complete.
     pub const DEFINITION_STATUS: Self = Self::new(8, 8, 0);
-    /// The first whose API knows `deployment_id`.
+    /// First version with `deployment_id` in the API.
     pub const DEPLOYMENT_ID: Self = Self::new(8, 8, 0);
-    /// The first that reads the memory figures of a model's metadata.
+    /// First version that reads memory sizes from a model's metadata.
     pub const MEMORY_METADATA: Self = Self::new(8, 11, 0);
-    /// The first whose API knows `platform_architecture`.
+    /// First version with `platform_architecture` in the API.
     pub const PLATFORM_ARCHITECTURE: Self = Self::new(8, 11, 0);
-    /// The first whose API knows `prefix_strings`.
+    /// First version with `prefix_strings` in the API.
     pub const PREFIX_STRINGS: Self = Self::new(8, 12, 0);
-    /// The first seen that can truncate both of two texts.
+    /// First version observed to truncate both texts of a pair (`balanced`).
     pub const BALANCED_TRUNCATION: Self = Self::new(8, 12, 0);
-    /// The first whose inference endpoints take models of one's own.
+    /// First version with inference endpoints for imported models.
     pub const ENDPOINT: Self = Self::new(8, 13, 0);
-    /// The first whose inference endpoints rerank with models of one's own.
+    /// First version with `rerank` inference endpoints for imported models.
     pub const RERANK_ENDPOINT: Self = Self::new(8, 14, 0);
-    /// The first whose inference endpoints surely use a deployment that is there (contract 9).
+    /// First version whose inference endpoints certainly use an existing deployment (contract 9).
     pub const ENDPOINT_OF_DEPLOYMENT: Self = Self::new(8, 18, 0);
-    /// The first whose libtorch runs `scaled_dot_product_attention`.
+    /// First version whose libtorch supports `scaled_dot_product_attention`.
     pub const FUSED_ATTENTION: Self = Self::new(8, 13, 0);
-    /// The first whose API knows `adaptive_allocations`.
+    /// First version with `adaptive_allocations` in the API.
     pub const ADAPTIVE_ALLOCATIONS: Self = Self::new(8, 16, 0);
-    /// The first that takes no `queue_capacity` of 100,000 or more.
+    /// First version that rejects a `queue_capacity` of 100,000 or more.
     pub const SMALLER_QUEUE: Self = Self::new(8, 16, 0);
 
-    /// The first that reads a result without axes.
+    /// First version that accepts a result of rank 0.
     pub const SCALAR_RESULT: Self = Self::new(8, 16, 0);
 
-    /// A release.
+    /// Creates the version `major.minor.patch`.
     #[must_use]
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
@@ -57,7 +57,7 @@ impl Version {
 impl FromStr for Version {
     type Err = String;
 
-    /// Reads `9.2.0`; a suffix such as `-SNAPSHOT` is passed over.
+    /// Parses `9.2.0`; a suffix such as `-SNAPSHOT` is ignored.
     fn from_str(text: &str) -> Result<Self, String> {
         let number = text.split_once(['-', '+']).map_or(text, |(number, _)| number);
         let mut parts = number.split('.').map(str::parse);
@@ -65,7 +65,7 @@ impl FromStr for Version {
             (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch)), None) => {
                 Ok(Self { major, minor, patch })
             }
-            _ => Err(format!("{text:?} is not a version like 9.2.0")),
+            _ => Err(format!("{text:?} is not a version such as 9.2.0")),
         }
     }
 }
@@ -76,20 +76,20 @@ impl fmt::Display for Version {
     }
 }
 
-/// The Elasticsearch that a model is made for.
+/// The Elasticsearch version that a model is converted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Target {
-    /// Every release from [`Version::OLDEST`] on, as far as the model allows.
+    /// Every version from [`Version::OLDEST`] on, or from the first version that supports the model.
     #[default]
     Any,
-    /// One release, and those after it.
+    /// A version and all later ones.
     Release(Version),
-    /// Serverless, which is always the newest.
+    /// Serverless, which counts as the newest version.
     Serverless,
 }
 
 impl Target {
-    /// Whether it has what came with a version.
+    /// Whether the target supports the features introduced by the version `since`.
     #[must_use]
     pub fn has(self, since: Version) -> bool {
         match self {
@@ -99,7 +99,7 @@ impl Target {
         }
     }
 
-    /// Whether its native process refuses graphs with operations outside of its list (contract 11.1): from 9.4.0 and 8.19.20 on.
+    /// Whether the native process rejects graphs with operations outside of its list (contract 11.1): 9.4.0 and later, 8.19.20 and later.
     #[must_use]
     pub fn enforces_operations(self) -> bool {
         match self {
@@ -114,18 +114,18 @@ impl Target {
 impl FromStr for Target {
     type Err = String;
 
-    /// Reads a version (`8.17.0`, also `8.17`) or `serverless`.
+    /// Parses a version (`8.17.0` or `8.17`) or `serverless`.
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "serverless" {
             return Ok(Self::Serverless);
         }
-        let version: Version = text
-            .parse()
-            .or_else(|_| format!("{text}.0").parse())
-            .map_err(|_| format!("{text:?} is neither a version like 8.17.0 nor serverless"))?;
+        let version: Version =
+            text.parse().or_else(|_| format!("{text}.0").parse()).map_err(|_| {
+                format!("{text:?} is neither a version such as 8.17.0 nor `serverless`")
+            })?;
         if version < Version::OLDEST {
             return Err(format!(
-                "the libtorch of Elasticsearch {version} cannot load these models; {} is the oldest that can",
+                "Elasticsearch {version} cannot load these models; the oldest supported version is {}",
                 Version::OLDEST
             ));
         }
@@ -166,7 +166,12 @@ mod tests {
         ] {
             assert_eq!(target(text).enforces_operations(), enforces, "{text}");
         }
-        assert!("8.6.2".parse::<Target>().unwrap_err().contains("8.7.0 is the oldest"));
+        assert!(
+            "8.6.2"
+                .parse::<Target>()
+                .unwrap_err()
+                .contains("the oldest supported version is 8.7.0")
+        );
         assert!("new".parse::<Target>().is_err() && "".parse::<Target>().is_err());
     }
 
