@@ -29,6 +29,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last look at the stats may take when the time is up.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A timeout that no start reaches. Longer ones could not be added to the time of day.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// What goes wrong with models that are in the cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum DeploymentError {
@@ -258,8 +261,8 @@ impl FromStr for ByteSize {
     }
 }
 
-/// What a start asks for. What is not set, the server chooses.
-#[derive(Debug, Clone, Default)]
+/// What a start asks for. The server chooses what is not set.
+#[derive(Debug, Clone)]
 pub struct StartOptions {
     /// The deployment's id; the model's by default.
     pub deployment_id: Option<ServedId>,
@@ -283,6 +286,25 @@ pub struct StartOptions {
     pub max_allocations: Option<u32>,
     /// Whether a deployment of the id that is there already will do.
     pub adopt: bool,
+}
+
+impl Default for StartOptions {
+    /// Waits up to 60 s for one allocation, which is what eland does.
+    fn default() -> Self {
+        Self {
+            deployment_id: None,
+            wait_for: WaitFor::default(),
+            timeout: Duration::from_secs(60),
+            number_of_allocations: None,
+            threads_per_allocation: None,
+            priority: None,
+            queue_capacity: None,
+            cache_size: None,
+            min_allocations: None,
+            max_allocations: None,
+            adopt: false,
+        }
+    }
 }
 
 impl StartOptions {
@@ -385,7 +407,7 @@ impl StartOptions {
     }
 
     /// The body of the request, which alone takes adaptive allocations.
-    fn body(&self) -> Option<Vec<u8>> {
+    fn body(&self) -> Option<Value> {
         if !self.is_adaptive() {
             return None;
         }
@@ -396,7 +418,7 @@ impl StartOptions {
         if let Some(most) = self.max_allocations {
             adaptive["max_number_of_allocations"] = most.into();
         }
-        serde_json::to_vec(&json!({"adaptive_allocations": adaptive})).ok()
+        Some(json!({"adaptive_allocations": adaptive}))
     }
 
     /// Starts a model and waits, until the timeout at the latest. The deployment goes on when the wait ends, for whatever reason.
@@ -415,7 +437,7 @@ impl StartOptions {
             model_id,
             deployment_id: self.deployment_id.as_ref().unwrap_or(model_id),
             options: self,
-            deadline: Instant::now() + self.timeout,
+            deadline: Instant::now() + self.timeout.min(FOREVER),
         };
         let deployment = start.run(progress).await?;
         if deployment.allocations < deployment.target_allocations
@@ -469,7 +491,7 @@ impl Start<'_> {
         let call = self.client.call(
             Method::POST,
             &path,
-            self.options.body().map(Payload::json),
+            self.options.body().as_ref().map(Payload::json),
             "start the model",
         );
         tokio::pin!(call);
@@ -677,7 +699,13 @@ mod tests {
     use super::*;
 
     fn options() -> StartOptions {
-        StartOptions { timeout: Duration::from_secs(60), ..StartOptions::default() }
+        StartOptions::default()
+    }
+
+    #[test]
+    fn default_options_pass_the_check() {
+        StartOptions::default().check().unwrap();
+        StartOptions { timeout: Duration::MAX, ..options() }.check().unwrap();
     }
 
     #[test]
@@ -764,7 +792,7 @@ mod tests {
             "timeout=1500ms&wait_for=fully_allocated&deployment_id=for-search%21&threads_per_allocation=4&queue_capacity=5\
              &priority=normal&cache_size=10kb"
         );
-        let body: Value = serde_json::from_slice(&all.body().unwrap()).unwrap();
+        let body = all.body().unwrap();
         let adaptive = json!({"enabled": true, "min_number_of_allocations": 0,
             "max_number_of_allocations": 3});
         assert_eq!(body, json!({"adaptive_allocations": adaptive}));

@@ -214,7 +214,7 @@ impl Endpoint {
         if self.is_there(client).await? {
             return Ok(EndpointOutcome::Unchanged);
         }
-        let body = serde_json::to_vec(&self.body()).ok().map(Payload::json);
+        let body = Some(Payload::json(&self.body()));
         let Err(error) = client.call(Method::PUT, &self.path(), body, "create the endpoint").await
         else {
             return Ok(EndpointOutcome::Created);

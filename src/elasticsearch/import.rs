@@ -252,7 +252,7 @@ impl Transaction<'_> {
             tracing::info!("parts of {size} bytes, so that 10,000 of them hold the model");
         }
         let compressing = progress.start(Stage::CompressVocabulary);
-        let vocabulary = serde_json::to_vec(&bundle.vocabulary).unwrap_or_default();
+        let vocabulary = payload::json_bytes(&bundle.vocabulary);
         let configuration = bundle.configuration_for(self.client.target());
         let header = JournalHeader {
             model_id: self.model_id.to_string(),

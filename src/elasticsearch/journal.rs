@@ -1,7 +1,7 @@
 //! What is known here of an upload that is under way, so that the same command, run again, goes on where this one stopped.
 //!
-//! A journal is a file of lines, each with a checksum, that is only ever appended to: `begin` with what goes up, then `try N` before a
-//! part is sent for the first time and `part N` when the server has acknowledged it, and likewise for the model and the vocabulary.
+//! A journal is a file of lines, each with a checksum, that is only ever appended to: `begin-1` with what goes up, then `try N` before
+//! part N is sent for the first time and `stored N` when the server has acknowledged it, and likewise for `model` and `vocabulary`.
 //! A crash can leave the last line cut, which its checksum tells; every line before it is true. `try` is there for the answer "already
 //! exists" (contract 4.2.6): only of what was tried does it mean that our bytes are stored.
 
@@ -253,26 +253,12 @@ impl Claim {
         let cluster = hexadecimal(&Sha256::digest(cluster)[..8]);
         let journal = folder.join(format!("{id}.{cluster}.journal"));
         let lock = journal.with_extension("lock");
-        loop {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .read(true)
-                .write(true)
-                .truncate(false)
-                .open(&lock)
-                .map_err(failed)?;
-            match FileExt::try_lock(&file) {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(Unclaimed::Held),
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
-            }
-            // Whoever held it may have removed the file between our opening and locking it: then this is the lock of nothing.
-            let token = format!("{:016x}", fastrand::u64(..));
-            file.set_len(0).and_then(|()| file.write_all(token.as_bytes())).map_err(failed)?;
-            if fs::read_to_string(&lock).is_ok_and(|found| found == token) {
-                return Ok(Self { journal, lock, file });
-            }
-        }
+        let file =
+            lock_file(&lock, |path| fs::read_to_string(path)).map_err(|error| match error {
+                TryLockError::WouldBlock => Unclaimed::Held,
+                TryLockError::Error(error) => failed(error),
+            })?;
+        Ok(Self { journal, lock, file })
     }
 
     /// Begins a new journal in place of any other; one in memory where that fails.
@@ -345,6 +331,37 @@ impl Claim {
     }
 }
 
+/// How often a lock file may disappear while it is being locked.
+const LOCK_ATTEMPTS: u32 = 100;
+
+/// Opens and locks a file, and makes sure that it is still the file of that name: a process that gives up the lock removes the file,
+/// which can happen between opening and locking. `read_back` reads the file by its name.
+///
+/// # Errors
+/// When another process holds the lock, or the file cannot be opened, written or read back.
+fn lock_file(
+    path: &Path,
+    read_back: impl Fn(&Path) -> io::Result<String>,
+) -> Result<File, TryLockError> {
+    for _ in 0..LOCK_ATTEMPTS {
+        let mut options = OpenOptions::new();
+        let options = options.create(true).read(true).write(true).truncate(false);
+        let mut file = options.open(path).map_err(TryLockError::Error)?;
+        FileExt::try_lock(&file)?;
+        let token = format!("{:016x}", fastrand::u64(..));
+        let written = file.set_len(0).and_then(|()| file.write_all(token.as_bytes()));
+        written.map_err(TryLockError::Error)?;
+        match read_back(path) {
+            Ok(found) if found == token => return Ok(file),
+            // Another file has the name now, or none.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(TryLockError::Error(error)),
+        }
+    }
+    Err(TryLockError::Error(io::Error::other("the lock file cannot be read back")))
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         // While it is locked, so that nobody else's lock is removed. Both also happen when the process ends.
@@ -410,6 +427,43 @@ mod tests {
         assert_eq!(claim.resume().unwrap().missing(), [0, 1, 2]);
         claim.forget();
         assert!(claim.resume().is_none());
+    }
+
+    #[test]
+    fn journal_lines_have_the_documented_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let claim = claim(folder.path());
+        let mut journal = claim.begin(header(45));
+        for item in [Item::Model, Item::Vocabulary, Item::Part(3)] {
+            journal.tried(item);
+            journal.acknowledged(item);
+        }
+        let text = fs::read_to_string(&claim.journal).unwrap();
+        let contents: Vec<_> =
+            text.split_inclusive('\n').map(|line| content(line).unwrap()).collect();
+        assert!(contents[0].starts_with("begin-1 {"), "{text}");
+        let expected = [
+            "try model",
+            "stored model",
+            "try vocabulary",
+            "stored vocabulary",
+            "try 3",
+            "stored 3",
+        ];
+        assert_eq!(contents[1..], expected);
+    }
+
+    #[test]
+    fn lock_file_that_cannot_be_read_back_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let denied = lock_file(&path, |_| Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(
+            matches!(denied, Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::PermissionDenied)
+        );
+        let altered = lock_file(&path, |_| Ok("something else".into()));
+        assert!(matches!(altered, Err(TryLockError::Error(_))));
+        assert!(lock_file(&path, |path| fs::read_to_string(path)).is_ok());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Elasticsearch: the connection, the trained-models API, and the import of a bundle. Knows nothing of PyTorch.
 
+mod addresses;
 mod attempts;
 mod catalogue;
 mod client;
@@ -8,12 +9,15 @@ mod connection_failure;
 mod deployment;
 mod endpoint;
 mod error;
+mod http_client;
 mod import;
 mod interruption;
 mod journal;
 mod payload;
 mod preflight;
 mod reasons;
+mod refusal;
+mod server_info;
 mod smoke;
 mod stats;
 mod tls;

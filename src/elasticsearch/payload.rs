@@ -13,6 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::Serialize;
 
 use crate::segmented_bytes::SegmentedBytes;
 
@@ -26,9 +27,9 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// JSON, as it is.
-    pub(super) fn json(json: Vec<u8>) -> Self {
-        Self { body: json.into(), compressed: false }
+    /// A value as JSON.
+    pub(super) fn json(value: &impl Serialize) -> Self {
+        Self { body: json_bytes(value).into(), compressed: false }
     }
 
     /// Compressed JSON.
@@ -59,12 +60,18 @@ impl Payload {
     }
 }
 
-/// Compresses. Writing to memory cannot fail.
+/// A value as JSON. Panics rather than send an empty body if a value cannot be serialized; all values here are maps with text keys,
+/// lists, text and numbers, which can.
+pub(super) fn json_bytes(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data always serializes to JSON")
+}
+
+/// Compresses bytes with gzip.
 pub(super) fn gzip(bytes: &[u8]) -> Bytes {
     // A fifth larger than by default, in a fifth of the time: 0.4 s less for 250,000 tokens.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
-    written.unwrap_or_default().into()
+    written.expect("writing to memory cannot fail").into()
 }
 
 /// The body of one part's request. It reads the definition when the connection takes more bytes, so that of a part of any size
@@ -134,6 +141,22 @@ mod tests {
 
     use super::*;
     use crate::segmented_bytes::Segment;
+
+    #[test]
+    #[should_panic(expected = "plain data always serializes")]
+    fn json_that_cannot_be_serialized_is_never_sent_as_an_empty_body() {
+        let unserializable = std::collections::BTreeMap::from([(vec![0_u8], 1)]);
+        let _ = Payload::json(&unserializable);
+    }
+
+    #[test]
+    fn compressed_body_holds_every_byte() {
+        use std::io::Read;
+        let bytes = json_bytes(&serde_json::json!({"vocabulary": ["a", "b"]}));
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&*gzip(&bytes)).read_to_string(&mut text).unwrap();
+        assert_eq!(text, r#"{"vocabulary":["a","b"]}"#);
+    }
 
     #[test]
     fn a_part_is_encoded_piece_by_piece_and_says_its_length() {

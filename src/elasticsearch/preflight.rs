@@ -15,12 +15,40 @@ use crate::version::Version;
 /// What a process that serves a model takes beside the model (contract 7.5).
 const NATIVE_PROCESS: u64 = 240 << 20;
 
+/// The licences that allow machine learning.
+const LICENCES: [&str; 3] = ["platinum", "enterprise", "trial"];
+
 impl Client {
+    /// Checks that the licence of the cluster allows machine learning. A licence that cannot be read passes, because a later request
+    /// fails if it does not suffice.
+    ///
+    /// # Errors
+    /// [`ClientError::Licence`], or when the cluster does not answer.
+    pub async fn check_licence(&self) -> Result<(), ClientError> {
+        if self.is_serverless() {
+            return Ok(());
+        }
+        let answer = match self.call(Method::GET, "_license", None, "show its licence").await {
+            Ok(answer) => answer,
+            Err(ClientError::Privilege { .. } | ClientError::Refused { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let licence = &answer["license"];
+        match (licence["type"].as_str(), licence["status"].as_str()) {
+            (Some(kind), Some(status)) if status != "active" => {
+                Err(ClientError::Licence(format!("the {kind} licence is {status}")))
+            }
+            (Some(kind), _) if !LICENCES.contains(&kind) => {
+                Err(ClientError::Licence(format!("it is a {kind} licence")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses when the credentials do not allow to manage models.
     pub(super) async fn check_privilege(&self) -> Result<(), ClientError> {
         const PATH: &str = "_security/user/_has_privileges";
-        let body = json!({"cluster": ["manage_ml"]}).to_string().into_bytes();
-        let body = Some(Payload::json(body));
+        let body = Some(Payload::json(&json!({"cluster": ["manage_ml"]})));
         match self.call(Method::POST, PATH, body, "tell what the credentials allow").await {
             Ok(answer) if answer["cluster"]["manage_ml"] == false => Err(ClientError::Privilege {
                 reason: match answer["username"].as_str() {

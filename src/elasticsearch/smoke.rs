@@ -50,7 +50,7 @@ impl SmokeTest {
         let body = body(&configuration, task, &text, &settings);
         let id = deployment_id.segment();
         let path = format!("_ml/trained_models/{id}/_infer?timeout={TIMEOUT}");
-        let body = serde_json::to_vec(&body).ok().map(Payload::json);
+        let body = Some(Payload::json(&body));
         let answer = client.call(Method::POST, &path, body, "answer").await;
         let mut answer = answer.map_err(|error| match error {
             ClientError::Refused { reason, .. } => failed(explained(&reason, "")),

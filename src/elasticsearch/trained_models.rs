@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use reqwest::Method;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::payload::{Part, Payload};
@@ -76,7 +75,7 @@ impl Client {
         id: &ModelId,
         configuration: &Map<String, Value>,
     ) -> Result<(), ClientError> {
-        let body = json(configuration);
+        let body = Some(Payload::json(configuration));
         self.call(Method::PUT, &format!("{ROOT}/{id}"), body, "create the model").await.map(drop)
     }
 
@@ -121,9 +120,4 @@ fn or_absent(answer: Result<Value, ClientError>) -> Result<(), ClientError> {
         Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// The bytes of a body. Serializing plain data to memory cannot fail.
-fn json(value: &impl Serialize) -> Option<Payload> {
-    serde_json::to_vec(value).ok().map(Payload::json)
 }

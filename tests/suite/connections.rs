@@ -7,9 +7,10 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rust_eland::elasticsearch::{Client, Connection};
+use rust_eland::elasticsearch::{Client, ClientError, Connection, Credentials};
 use rust_eland::error::Error;
-use serde_json::json;
+use rust_eland::secrets::Secret;
+use serde_json::{Value, json};
 use standin::{Credential, Options, Privilege, StandIn};
 
 use crate::fixtures::Fixture;
@@ -216,7 +217,7 @@ fn several_addresses_are_tried_in_turn() {
     assert_eq!(code, 7, "{message}");
     says(
         &message,
-        &["cannot reach http://127.0.0.1:1/", "is not Elasticsearch", "Trying the next"],
+        &["cannot reach http://127.0.0.1:1/", "is not Elasticsearch", "trying the next"],
     );
     let addresses = format!("{nobody}, {}", html.url());
     let all =
@@ -242,6 +243,91 @@ fn a_node_that_goes_away_is_replaced_by_the_next() {
         assert!(client.check_licence().await.unwrap_err().is_transient());
         client.check_licence().await.unwrap();
     });
+}
+
+/// The answer to `GET /` of a server, with its product header.
+fn info_answer(version: &str, uuid: &str) -> Vec<u8> {
+    let mut body: Value = serde_json::from_str(&info(version)).unwrap();
+    body["cluster_uuid"] = uuid.into();
+    http("200 OK", "x-elastic-product: Elasticsearch\r\n", &body.to_string())
+}
+
+/// Connects to a cluster with a password, takes that address away, and sends two more requests, which fail over to `other`.
+fn fail_over(other: &str) -> ClientError {
+    let standin = secured();
+    let front = Front::plain("127.0.0.1:0", &standin).unwrap();
+    let own = format!("http://{}", front.address());
+    let mut connection = connection(&format!("{own},{other}"));
+    let (user, password) = ("me".to_owned(), Secret::new(PASSWORD));
+    connection.credentials = Some(Credentials::Basic { user, password });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(connection).await.unwrap();
+        drop(front);
+        let lost = client.check_licence().await.unwrap_err();
+        assert!(lost.is_transient() && lost.to_string().contains(&own), "{lost}");
+        client.check_licence().await.unwrap_err()
+    })
+}
+
+#[test]
+fn failover_to_another_cluster_is_refused_without_credentials() {
+    let stranger = Canned::answering(info_answer("9.5.0", "another-cluster"));
+    let error = fail_over(&stranger.url());
+    // The other address is out of the question, so the error is about the first.
+    assert!(error.is_transient() && !error.to_string().contains(&stranger.url()), "{error}");
+    let heads = stranger.heads();
+    assert_eq!(heads.len(), 1, "{heads:?}");
+    assert!(heads[0].starts_with("GET / ") && !heads[0].contains("authorization"), "{heads:?}");
+}
+
+#[test]
+fn failover_to_another_product_is_refused_without_credentials() {
+    let stranger = Canned::with("200 OK", "", "{}");
+    let error = fail_over(&stranger.url());
+    assert!(error.is_transient() && !error.to_string().contains(&stranger.url()), "{error}");
+    assert!(stranger.heads().iter().all(|head| !head.contains("authorization")));
+}
+
+#[test]
+fn failover_to_another_cluster_that_demands_credentials_asks_only_for_info() {
+    let stranger = Canned::by_head(|head| {
+        if head.contains("authorization") {
+            info_answer("9.5.0", "another-cluster")
+        } else {
+            let body = error("security_exception", "missing authentication credentials", 401);
+            http("401 Unauthorized", "", &body)
+        }
+    });
+    let error = fail_over(&stranger.url());
+    assert!(error.is_transient() && !error.to_string().contains(&stranger.url()), "{error}");
+    let heads = stranger.heads();
+    assert!(heads.iter().all(|head| head.starts_with("GET / ")), "{heads:?}");
+    let authorized: Vec<_> = heads.iter().map(|head| head.contains("authorization")).collect();
+    assert_eq!(authorized, [false, true]);
+}
+
+#[test]
+fn failover_to_a_node_of_another_version_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let start = |version: &str| {
+        let (version, data) = (version.parse().unwrap(), Some(data.path().to_owned()));
+        StandIn::start(Options { version, data, ..Options::default() })
+    };
+    // Both have the uuid of one cluster, which is kept with the data.
+    let (newer, older) = (start("9.5.0"), start("9.2.0"));
+    let front = Front::plain("127.0.0.1:0", &newer).unwrap();
+    let addresses = format!("http://{},{}", front.address(), older.url());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(connection(&addresses)).await.unwrap();
+        drop(front);
+        for _ in 0..3 {
+            assert!(client.check_licence().await.unwrap_err().is_transient());
+        }
+    });
+    let paths: Vec<_> = older.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["/"]);
 }
 
 #[test]
@@ -340,7 +426,7 @@ fn what_answers_is_told_apart() {
             page,
             html,
             5,
-            &["credentials", "not an answer of Elasticsearch's own", "--es-api-key"],
+            &["credentials", "not an answer of Elasticsearch", "--es-api-key"],
         ),
         ("403 Forbidden", elastic, &denied, 5, &["cluster privilege monitor", "user [me]"]),
         ("403 Forbidden", elastic, &index, 5, &["index privilege view_index_metadata"]),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rust_eland::elasticsearch::{Client, Connection, DeploymentError, ServedId, StartOptions};
+use rust_eland::observer::Progress;
 use rust_eland::tasks::Task;
 use rust_eland::torchscript::{Module, TorchError};
 use serde_json::{Value, json};
@@ -84,6 +86,23 @@ fn deployments(standin: &StandIn) -> Vec<Value> {
     let (_, stats) = ask(standin, "GET", &format!("{MODELS}/m/_stats"), None);
     let entries = stats["trained_model_stats"].as_array().unwrap();
     entries.iter().filter_map(|entry| entry.get("deployment_stats").cloned()).collect()
+}
+
+#[test]
+fn start_with_default_or_longest_timeout_reaches_the_server() {
+    let standin = StandIn::start(Options::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = Connection::to_url(&standin.url()).unwrap();
+        connection.proxies = false;
+        let client = Client::connect(connection).await.unwrap();
+        let model: ServedId = "absent".parse().unwrap();
+        for timeout in [StartOptions::default().timeout, Duration::MAX] {
+            let options = StartOptions { timeout, ..StartOptions::default() };
+            let error = options.start(&client, &model, &Progress::quiet()).await.unwrap_err();
+            assert!(matches!(error, DeploymentError::NotFound { .. }), "{error}");
+        }
+    });
 }
 
 #[test]
