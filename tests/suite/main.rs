@@ -33,6 +33,7 @@ mod targets;
 mod terminal;
 mod timings;
 mod tls;
+mod trees;
 mod uploads;
 mod verify;
 mod vocabularies;

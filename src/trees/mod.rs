@@ -1,0 +1,92 @@
+//! Tree ensembles of XGBoost, LightGBM and scikit-learn, read from their files and written as Elasticsearch `tree_ensemble` models.
+//!
+//! [`read`] recognises the format of a file and returns a neutral [`Ensemble`], which repeats the library's predictions
+//! ([`Ensemble::predict`]). [`Ensemble::define`] writes the definition that Elasticsearch stores. [`check::check`] compares the two.
+
+mod comparison;
+pub mod check;
+pub mod definition;
+pub mod ensemble;
+mod error;
+pub mod evaluate;
+pub mod lightgbm;
+mod ubjson;
+pub mod xgboost;
+
+pub use definition::{Definition, DefinitionOptions, LabelType, Target};
+pub use ensemble::{Ensemble, Feature, FeatureKind, Label, Prediction, Totals};
+pub use error::TreeError;
+pub use evaluate::{Predicted, Served};
+
+/// How to read a model file.
+#[derive(Debug, Clone)]
+pub struct ReadOptions {
+    /// Use all trees of a model that was trained with early stopping, rather than those up to the best iteration.
+    pub all_rounds: bool,
+    /// Bytes to which a compressed file may inflate.
+    pub max_inflated: u64,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self { all_rounds: false, max_inflated: 4 << 30 }
+    }
+}
+
+/// Reads a model from the bytes of a file whose format is recognised from its first bytes.
+///
+/// # Errors
+/// When the format is not supported, the file is malformed, or Elasticsearch cannot serve the model.
+pub fn read(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> {
+    let start = bytes.trim_ascii_start();
+    if bytes.starts_with(b"{L") {
+        return xgboost::read_ubjson(bytes, options);
+    }
+    if bytes.starts_with(b"tree\n") || bytes.starts_with(b"tree\r\n") {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|_| TreeError::malformed("LightGBM", "the text is not UTF-8"))?;
+        return lightgbm::read_text(text);
+    }
+    if let Some(rest) = start.strip_prefix(b"{") {
+        return match first_key(rest) {
+            Some(b"learner" | b"version") if has_key(start, b"\"learner\"") => {
+                xgboost::read_json(bytes, options)
+            }
+            _ if has_key(start, b"\"tree_info\"") => lightgbm::read_json(bytes),
+            _ => Err(unrecognized("the JSON is neither a model saved by XGBoost's save_model nor one of LightGBM's dump_model")),
+        };
+    }
+    if start.starts_with(b"[") {
+        return Err(unrecognized(
+            "this looks like a dump of XGBoost's trees, which lacks the objective and the base score; save the model with save_model(\"model.ubj\")",
+        ));
+    }
+    if start.starts_with(b"booster[") {
+        return Err(unrecognized(
+            "this is a text dump of XGBoost's trees, which lacks the objective and the base score; save the model with save_model(\"model.ubj\")",
+        ));
+    }
+    if bytes.starts_with(b"binf") || bytes.starts_with(&0.5_f32.to_le_bytes()) {
+        return Err(unrecognized(
+            "this is a model in XGBoost's old binary format; load it with XGBoost 3.0 or older (Booster().load_model(FILE)) and save it with save_model(\"model.ubj\")",
+        ));
+    }
+    Err(unrecognized(
+        "the file is not a model of XGBoost (JSON or UBJSON), LightGBM (text or JSON), scikit-learn (pickle, joblib or skops) or ONNX",
+    ))
+}
+
+fn unrecognized(reason: &str) -> TreeError {
+    TreeError::Unrecognized { reason: reason.to_owned() }
+}
+
+/// The first key of a JSON object, after its brace.
+fn first_key(rest: &[u8]) -> Option<&[u8]> {
+    let rest = rest.trim_ascii_start().strip_prefix(b"\"")?;
+    rest.split(|&byte| byte == b'"').next()
+}
+
+/// Whether the bytes of a JSON document contain a key.
+fn has_key(bytes: &[u8], key: &[u8]) -> bool {
+    memchr::memmem::find(bytes, key).is_some()
+}
