@@ -118,6 +118,8 @@ pub mod terminal_text;
 pub mod tokenizer;
 #[doc(hidden)]
 pub mod torchscript;
+#[doc(hidden)]
+pub mod trees;
 pub mod version;
 #[doc(hidden)]
 pub mod workflow;

@@ -33,7 +33,10 @@ pub fn check(
     definition: &Definition,
     options: &DefinitionOptions,
 ) -> Result<Checked, TreeError> {
-    let json = std::io::BufReader::with_capacity(1 << 16, GzDecoder::new(definition.compressed.as_slice()));
+    let json = std::io::BufReader::with_capacity(
+        1 << 16,
+        GzDecoder::new(definition.compressed.as_slice()),
+    );
     let served = Served::read(json)
         .map_err(|error| TreeError::SelfCheck(format!("the definition is not valid: {error}")))?;
     let checker = Checker {
@@ -43,9 +46,13 @@ pub fn check(
             ensemble.features.iter().map(|feature| feature.name.clone()).collect()
         }),
         class: options.output_class.as_ref().and_then(|class| {
-            let labels = ensemble.labels.as_ref().map(|labels| labels.iter().map(ToString::to_string).collect());
-            let labels: Vec<String> = options.labels.clone().or(labels)
-                .unwrap_or_else(|| (0..ensemble.classes()).map(|class| class.to_string()).collect());
+            let labels = ensemble
+                .labels
+                .as_ref()
+                .map(|labels| labels.iter().map(ToString::to_string).collect());
+            let labels: Vec<String> = options.labels.clone().or(labels).unwrap_or_else(|| {
+                (0..ensemble.classes()).map(|class| class.to_string()).collect()
+            });
             labels.iter().position(|label| label == class)
         }),
         logarithms: ensemble.prediction == Prediction::Mean
@@ -106,7 +113,9 @@ impl Checker<'_> {
                 replaced.push((visit.feature, old));
                 self.set(&mut fields, visit.feature, visit.value);
             }
-            let Node::Split { feature, test, missing, left, right, .. } = tree.nodes[visit.node as usize] else {
+            let Node::Split { feature, test, missing, left, right, .. } =
+                tree.nodes[visit.node as usize]
+            else {
                 if index % 7 == 0 && rows.len() < ROWS {
                     rows.push(row.clone());
                 }
@@ -131,7 +140,8 @@ impl Checker<'_> {
             self.set(&mut fields, feature, current);
             for (way, child) in [left, right].into_iter().enumerate() {
                 // A value that was chosen above may lead to the child already; only then do both conditions hold.
-                let stays = usize::from(test.side(current, missing, self.ensemble) == Side::Right) == way;
+                let stays =
+                    usize::from(test.side(current, missing, self.ensemble) == Side::Right) == way;
                 let value = if stays { Some(current) } else { ways[way] };
                 if let Some(value) = value {
                     pending.push(Visit { node: child, depth: replaced.len(), feature, value });
@@ -165,7 +175,8 @@ impl Checker<'_> {
             let code = value as usize;
             return match names {
                 Some(names) if value >= 0.0 => {
-                    let key = names.get(code).and_then(|name| category_keys(name).into_iter().next());
+                    let key =
+                        names.get(code).and_then(|name| category_keys(name).into_iter().next());
                     key.map_or(Value::Null, Value::from)
                 }
                 #[allow(clippy::cast_possible_truncation)]
@@ -203,7 +214,11 @@ impl Checker<'_> {
         } else {
             served.iter().enumerate().all(|(output, value)| *value == component(output))
         };
-        if equal { Ok(()) } else { Err(failed(format!("another leaf is reached with {}", Value::from(fields.clone())))) }
+        if equal {
+            Ok(())
+        } else {
+            Err(failed(format!("another leaf is reached with {}", Value::from(fields.clone()))))
+        }
     }
 
     fn prediction(
@@ -220,12 +235,15 @@ impl Checker<'_> {
         }
         let answer = self.served.infer(&document).map_err(TreeError::SelfCheck)?;
         let own = self.ensemble.predict(row);
-        let near = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1e-9);
+        let near =
+            |a: f64, b: f64| a == b || (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1e-9);
         let agrees = match (&own, definition.target) {
             (Predicted::Class { probabilities, .. }, Target::Regression | Target::Ranking) => {
                 self.class.is_some_and(|class| near(probabilities[class], answer.value))
             }
-            (Predicted::Value(value), Target::Regression | Target::Ranking) => near(*value, answer.value),
+            (Predicted::Value(value), Target::Regression | Target::Ranking) => {
+                near(*value, answer.value)
+            }
             // The probability of the second class.
             (Predicted::Value(value), Target::Classification) => {
                 answer.probabilities.get(1).is_some_and(|probability| near(*value, *probability))
@@ -259,11 +277,18 @@ impl Checker<'_> {
 /// Values on both sides of every edge of a test, in pairs of neighbours.
 fn edges(test: Test, ensemble: &Ensemble, values: &mut Vec<f64>) {
     let mut around = |value: f64| {
-        values.extend([value, value.next_down(), value.next_up()].into_iter().filter(|value| value.is_finite()));
+        values.extend(
+            [value, value.next_down(), value.next_up()]
+                .into_iter()
+                .filter(|value| value.is_finite()),
+        );
     };
     match test {
         Test::In(set) => {
-            let Some(CategorySet { feature, codes }) = ensemble.category_sets.get(set as usize) else { return };
+            let Some(CategorySet { feature, codes }) = ensemble.category_sets.get(set as usize)
+            else {
+                return;
+            };
             let last = codes.last().copied().unwrap_or(0);
             let names = match &ensemble.features[*feature as usize].kind {
                 FeatureKind::Category(Some(names)) => names.len(),
@@ -272,7 +297,8 @@ fn edges(test: Test, ensemble: &Ensemble, values: &mut Vec<f64>) {
             let known = |code: &u32| (*code as usize) < names;
             // A few members, a few others, and a value that is no category.
             values.extend(codes.iter().copied().filter(known).take(3).map(f64::from));
-            let others = (0..=last.saturating_add(1)).filter(|code| codes.binary_search(code).is_err());
+            let others =
+                (0..=last.saturating_add(1)).filter(|code| codes.binary_search(code).is_err());
             values.extend(others.filter(known).take(3).map(f64::from));
             values.push(-1.0);
         }

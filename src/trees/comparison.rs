@@ -104,7 +104,11 @@ fn rounded_at_most(threshold: f64) -> Comparison {
 fn rounded_up_to(last: f32) -> Comparison {
     let widened = |float: f32| {
         // Values beyond the largest float32 round to infinity from where the next float32 would be half a step away.
-        if float.is_infinite() { f64::from(float.signum()) * 2_f64.powi(128) } else { f64::from(float) }
+        if float.is_infinite() {
+            f64::from(float.signum()) * 2_f64.powi(128)
+        } else {
+            f64::from(float)
+        }
     };
     let threshold = widened(last).midpoint(widened(last.next_up()));
     let even = last.to_bits() & 1 == 0;
@@ -202,8 +206,22 @@ mod tests {
     }
 
     const FLOATS: [f32; 16] = [
-        0.0, -0.0, 0.1, -0.1, 19.99, 1.0, -1.0, 1e-45, -1e-45, 3e-45, 16_777_216.0, f32::MAX, f32::MIN,
-        f32::MIN_POSITIVE, 1e-38, 123_456.79,
+        0.0,
+        -0.0,
+        0.1,
+        -0.1,
+        19.99,
+        1.0,
+        -1.0,
+        1e-45,
+        -1e-45,
+        3e-45,
+        16_777_216.0,
+        f32::MAX,
+        f32::MIN,
+        f32::MIN_POSITIVE,
+        1e-38,
+        123_456.79,
     ];
 
     #[test]
@@ -214,9 +232,17 @@ mod tests {
                 let rounded = value as f32;
                 let below = passes(rounded_below(threshold), value);
                 assert_eq!(below, rounded < threshold, "{value:e} < {threshold:e}");
-                for threshold in [f64::from(threshold), f64::from(threshold).next_down(), f64::from(threshold).next_up()] {
+                for threshold in [
+                    f64::from(threshold),
+                    f64::from(threshold).next_down(),
+                    f64::from(threshold).next_up(),
+                ] {
                     let at_most = passes(rounded_at_most(threshold), value);
-                    assert_eq!(at_most, f64::from(rounded) <= threshold, "{value:e} <= {threshold:e}");
+                    assert_eq!(
+                        at_most,
+                        f64::from(rounded) <= threshold,
+                        "{value:e} <= {threshold:e}"
+                    );
                 }
             }
         }
@@ -233,11 +259,39 @@ mod tests {
 
     #[test]
     fn zero_band_goes_the_way_of_missing_values() {
-        let thresholds =
-            [-1.0, -2e-35, -ZERO, -1e-36, -0.0, 0.0, 1e-36, ZERO, 2e-35, 1.0, f64::INFINITY, f64::NEG_INFINITY];
+        let thresholds = [
+            -1.0,
+            -2e-35,
+            -ZERO,
+            -1e-36,
+            -0.0,
+            0.0,
+            1e-36,
+            ZERO,
+            2e-35,
+            1.0,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+        ];
         let values = [
-            -2.0, -1.0, -0.5, -2e-35, -3e-35, -ZERO, (-ZERO).next_down(), -1e-36, -0.0, 0.0, 1e-36, ZERO,
-            ZERO.next_up(), 2e-35, 3e-35, 0.5, 1.0, 2.0,
+            -2.0,
+            -1.0,
+            -0.5,
+            -2e-35,
+            -3e-35,
+            -ZERO,
+            (-ZERO).next_down(),
+            -1e-36,
+            -0.0,
+            0.0,
+            1e-36,
+            ZERO,
+            ZERO.next_up(),
+            2e-35,
+            3e-35,
+            0.5,
+            1.0,
+            2.0,
         ];
         for missing in [Side::Left, Side::Right] {
             for threshold in thresholds {
@@ -248,8 +302,16 @@ mod tests {
                         let step = steps.as_slice()[step];
                         next = if passes(step.comparison, value) { step.yes } else { step.no };
                     }
-                    let expected = if value.abs() <= ZERO { missing } else { Side::left_if(value <= threshold) };
-                    assert_eq!(next, Next::Child(expected), "{value:e} <= {threshold:e}, {missing:?}");
+                    let expected = if value.abs() <= ZERO {
+                        missing
+                    } else {
+                        Side::left_if(value <= threshold)
+                    };
+                    assert_eq!(
+                        next,
+                        Next::Child(expected),
+                        "{value:e} <= {threshold:e}, {missing:?}"
+                    );
                 }
                 let mut next = Next::Step(0);
                 while let Next::Step(step) = next {
@@ -260,7 +322,11 @@ mod tests {
                 let banded = at_most_banded(threshold);
                 for value in values {
                     let zeroed = if value.abs() <= ZERO { 0.0 } else { value };
-                    assert_eq!(passes(banded, value), zeroed <= threshold, "{value:e} <= {threshold:e}");
+                    assert_eq!(
+                        passes(banded, value),
+                        zeroed <= threshold,
+                        "{value:e} <= {threshold:e}"
+                    );
                 }
             }
         }

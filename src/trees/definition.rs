@@ -273,7 +273,8 @@ fn plan(ensemble: &Ensemble, options: &DefinitionOptions) -> Result<Plan, TreeEr
         });
     }
 
-    let natural = if prediction.is_classification() { Target::Classification } else { Target::Regression };
+    let natural =
+        if prediction.is_classification() { Target::Classification } else { Target::Regression };
     let target = options.target.unwrap_or(natural);
     match (natural, target) {
         (Target::Classification, Target::Regression | Target::Ranking) => {
@@ -359,7 +360,11 @@ struct Fields {
 }
 
 /// Names for the features and the preprocessors that compute the others.
-fn fields(ensemble: &Ensemble, options: &DefinitionOptions, used: &Used) -> Result<Fields, TreeError> {
+fn fields(
+    ensemble: &Ensemble,
+    options: &DefinitionOptions,
+    used: &Used,
+) -> Result<Fields, TreeError> {
     let documents = match &options.feature_names {
         Some(names) => {
             if names.len() != ensemble.features.len() {
@@ -413,7 +418,11 @@ fn fields(ensemble: &Ensemble, options: &DefinitionOptions, used: &Used) -> Resu
         if booleans.contains(name) && used.features.contains(&index) {
             let number = fresh(format!("{name}__number"));
             let map = [("true", 1), ("false", 0), ("1", 1), ("0", 0), ("1.0", 1), ("0.0", 0)];
-            encode(name, &number, map.map(|(key, value)| (key.to_owned(), value.into())).into_iter().collect());
+            encode(
+                name,
+                &number,
+                map.map(|(key, value)| (key.to_owned(), value.into())).into_iter().collect(),
+            );
             seen.push(number);
         } else {
             seen.push(name.clone());
@@ -469,7 +478,11 @@ impl Used {
             }
         }
         let indices = |flags: Vec<bool>| {
-            flags.into_iter().enumerate().filter_map(|(index, used)| used.then_some(index)).collect()
+            flags
+                .into_iter()
+                .enumerate()
+                .filter_map(|(index, used)| used.then_some(index))
+                .collect()
         };
         Self { features: indices(features), sets: indices(sets) }
     }
@@ -491,8 +504,10 @@ impl Ensemble {
             used.features.contains(index)
                 || used.sets.iter().any(|&set| self.category_sets[set].feature as usize == *index)
         };
-        let mut names: Vec<_> =
-            (0..self.features.len()).filter(read).map(|index| fields.documents[index].clone()).collect();
+        let mut names: Vec<_> = (0..self.features.len())
+            .filter(read)
+            .map(|index| fields.documents[index].clone())
+            .collect();
         if names.is_empty() {
             // The server wants at least one field, even of a model whose prediction is constant.
             names.extend(fields.documents.first().cloned());
@@ -576,7 +591,11 @@ fn write(
         output.byte(b']');
     }
     output.text("}},\"target_type\":\"");
-    output.text(if plan.target == Target::Classification { "classification" } else { "regression" });
+    output.text(if plan.target == Target::Classification {
+        "classification"
+    } else {
+        "regression"
+    });
     output.byte(b'"');
     if plan.target == Target::Classification {
         output.text(",\"classification_labels\":");
@@ -627,7 +646,12 @@ struct TreeWriter<'a> {
 }
 
 impl TreeWriter<'_> {
-    fn tree(&mut self, tree: &Tree, budget: usize, output: &mut Output) -> Result<Totals, TreeError> {
+    fn tree(
+        &mut self,
+        tree: &Tree,
+        budget: usize,
+        output: &mut Output,
+    ) -> Result<Totals, TreeError> {
         output.text("{\"tree\":{\"tree_structure\":[");
         self.queue.clear();
         self.queue.push_back(Pending { node: 0, step: 0, depth: 0 });
@@ -716,7 +740,8 @@ impl TreeWriter<'_> {
         if self.samples {
             if samples == 0 {
                 return Err(TreeError::Options(
-                    "the model file has no sample counts, which feature importance needs".to_owned(),
+                    "the model file has no sample counts, which feature importance needs"
+                        .to_owned(),
                 ));
             }
             output.text(",\"number_samples\":");
@@ -772,7 +797,11 @@ impl TreeWriter<'_> {
                         output.byte(b',');
                     }
                     let value = component(index);
-                    output.number(if self.plan.form == LeafForm::Vector { value } else { logarithm(value) });
+                    output.number(if self.plan.form == LeafForm::Vector {
+                        value
+                    } else {
+                        logarithm(value)
+                    });
                 }
                 output.byte(b']');
             }
@@ -867,8 +896,9 @@ impl Output {
             None => self.gzip.finish(),
             Some(error) => Err(error),
         };
-        let compressed = compressed
-            .map_err(|error| TreeError::Limit(format!("the definition was not compressed: {error}")))?;
+        let compressed = compressed.map_err(|error| {
+            TreeError::Limit(format!("the definition was not compressed: {error}"))
+        })?;
         Ok((compressed, self.length, hexadecimal(&self.hash.finalize())))
     }
 }

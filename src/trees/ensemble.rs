@@ -371,13 +371,17 @@ impl Ensemble {
             && labels.len() != self.classes()
         {
             let (labels, classes) = (labels.len(), self.classes());
-            return Err(TreeError::malformed(format, format!("{labels} labels for {classes} classes")));
+            return Err(TreeError::malformed(
+                format,
+                format!("{labels} labels for {classes} classes"),
+            ));
         }
         let mut totals = Totals::default();
         for (index, tree) in self.trees.iter().enumerate() {
-            let shape = tree
-                .check(self.features.len(), self.category_sets.len(), self.outputs())
-                .map_err(|reason| TreeError::malformed(format, format!("tree {index}: {reason}")))?;
+            let shape =
+                tree.check(self.features.len(), self.category_sets.len(), self.outputs()).map_err(
+                    |reason| TreeError::malformed(format, format!("tree {index}: {reason}")),
+                )?;
             totals.trees += 1;
             totals.nodes += shape.nodes;
             totals.depth = totals.depth.max(shape.depth);

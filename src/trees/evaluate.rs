@@ -9,7 +9,9 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map as JsonMap, Value};
 
-use super::ensemble::{Ensemble, Feature, FeatureKind, Label, Node, Prediction, Side, Test, Tree, ZERO};
+use super::ensemble::{
+    Ensemble, Feature, FeatureKind, Label, Node, Prediction, Side, Test, Tree, ZERO,
+};
 
 /// A prediction.
 #[derive(Debug, Clone, PartialEq)]
@@ -192,7 +194,9 @@ fn number(field: &Value) -> Option<f64> {
 fn java_string(field: &Value) -> String {
     match field {
         Value::String(text) => text.clone(),
-        Value::Number(number) if number.is_f64() => java_double(number.as_f64().unwrap_or_default()),
+        Value::Number(number) if number.is_f64() => {
+            java_double(number.as_f64().unwrap_or_default())
+        }
         other => other.to_string(),
     }
 }
@@ -507,7 +511,8 @@ impl Served {
                 sum.add(weight * value);
             }
         }
-        let classification = matches!(ensemble.aggregate_output, ServedAggregate::LogisticRegression(_));
+        let classification =
+            matches!(ensemble.aggregate_output, ServedAggregate::LogisticRegression(_));
         if classification != (ensemble.target_type == ServedTarget::Classification) {
             return Err("the aggregation does not fit the target type".to_owned());
         }

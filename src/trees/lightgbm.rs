@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::TreeError;
 use super::ensemble::{
-    CategorySets, Ensemble, FeatureKind, Label, MAX_CLASSES, MAX_FEATURES, Node, Origin, Prediction, Side, Test,
-    Tree, features_named,
+    CategorySets, Ensemble, FeatureKind, Label, MAX_CLASSES, MAX_FEATURES, Node, Origin,
+    Prediction, Side, Test, Tree, features_named,
 };
 
 const FORMAT: &str = "LightGBM";
@@ -83,7 +83,8 @@ impl<'a> Block<'a> {
     fn numbers<T: std::str::FromStr>(&self, key: &str, count: usize) -> Result<Vec<T>, TreeError> {
         let text = self.text(key).unwrap_or_default();
         let numbers = text.split_ascii_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>();
-        let numbers = numbers.map_err(|_| malformed(format!("{key} holds something that is not a number")))?;
+        let numbers = numbers
+            .map_err(|_| malformed(format!("{key} holds something that is not a number")))?;
         if numbers.len() != count {
             return Err(malformed(format!("{key} has {} items instead of {count}", numbers.len())));
         }
@@ -137,8 +138,7 @@ pub fn read_text(text: &str) -> Result<Ensemble, TreeError> {
         }
         let block = Block::read(&mut lines);
         let index = trees.len();
-        let nodes = tree_of(&block, &mut sets)
-            .map_err(|error| in_tree(index, error))?;
+        let nodes = tree_of(&block, &mut sets).map_err(|error| in_tree(index, error))?;
         trees.push(nodes);
     }
     for line in lines {
@@ -194,14 +194,20 @@ fn tree_of(block: &Block<'_>, sets: &mut CategorySets) -> Result<Vec<Node>, Tree
     let (bounds, words) = match block.text("num_cat") {
         None | Some("0" | "") => (Vec::new(), Vec::new()),
         Some(_) => {
-            let bounds: Vec<usize> = block.numbers("cat_boundaries", block.number("num_cat")?.saturating_add(1))?;
-            let words: Vec<u32> = block.numbers("cat_threshold", bounds.last().copied().unwrap_or(0))?;
+            let bounds: Vec<usize> =
+                block.numbers("cat_boundaries", block.number("num_cat")?.saturating_add(1))?;
+            let words: Vec<u32> =
+                block.numbers("cat_threshold", bounds.last().copied().unwrap_or(0))?;
             (bounds, words)
         }
     };
     // A negative child is a leaf.
     let child = |link: i64| {
-        let index = if link >= 0 { Some(link) } else { i64::try_from(inner).ok().map(|inner| inner + !link) };
+        let index = if link >= 0 {
+            Some(link)
+        } else {
+            i64::try_from(inner).ok().map(|inner| inner + !link)
+        };
         index
             .and_then(|index| u32::try_from(index).ok())
             .ok_or_else(|| malformed(format!("there is no child {link}")))
@@ -220,7 +226,8 @@ fn tree_of(block: &Block<'_>, sets: &mut CategorySets) -> Result<Vec<Node>, Tree
             let category = thresholds[index] as usize;
             let range = bounds.get(category).zip(bounds.get(category.saturating_add(1)));
             let words = range.and_then(|(&start, &end)| words.get(start..end));
-            let words = words.ok_or_else(|| malformed(format!("node {index} has no categories")))?;
+            let words =
+                words.ok_or_else(|| malformed(format!("node {index} has no categories")))?;
             (Test::In(sets.index(features[index], codes(words)?)), Side::Right)
         } else {
             numeric(thresholds[index], decisions[index] & 2 == 2, missing)
@@ -336,7 +343,8 @@ pub fn read_json(bytes: &[u8]) -> Result<Ensemble, TreeError> {
     let mut trees = Vec::new();
     for (index, tree) in dump.tree_info.into_iter().enumerate() {
         let mut nodes = Vec::new();
-        flatten(tree.tree_structure, &mut nodes, &mut sets).map_err(|error| in_tree(index, error))?;
+        flatten(tree.tree_structure, &mut nodes, &mut sets)
+            .map_err(|error| in_tree(index, error))?;
         trees.push(nodes);
     }
     let header = Header {
@@ -353,7 +361,11 @@ pub fn read_json(bytes: &[u8]) -> Result<Ensemble, TreeError> {
 }
 
 /// Puts a node and what is below it into an array. The nesting is limited by the JSON parser.
-fn flatten(root: DumpedNode, nodes: &mut Vec<Node>, sets: &mut CategorySets) -> Result<(), TreeError> {
+fn flatten(
+    root: DumpedNode,
+    nodes: &mut Vec<Node>,
+    sets: &mut CategorySets,
+) -> Result<(), TreeError> {
     const UNSET: Node = Node::Leaf { value: 0.0, samples: 0 };
     nodes.push(UNSET);
     let mut pending = vec![(root, 0)];
@@ -444,9 +456,8 @@ fn assemble(
             .ok_or_else(|| malformed(format!("the sigmoid parameter is {text:?}")))?,
     };
     let (prediction, factor) = match name.as_str() {
-        "regression" | "regression_l2" | "regression_l1" | "huber" | "fair" | "quantile" | "mape" => {
-            (Prediction::Value, 1.0)
-        }
+        "regression" | "regression_l2" | "regression_l1" | "huber" | "fair" | "quantile"
+        | "mape" => (Prediction::Value, 1.0),
         "lambdarank" | "rank_xendcg" => (Prediction::Ranking, 1.0),
         "custom" | "none" | "null" | "" => (Prediction::Value, 1.0),
         "poisson" | "gamma" | "tweedie" => (Prediction::Exponential, 1.0),
@@ -504,7 +515,9 @@ fn assemble(
     for (feature, _) in features.iter_mut().zip(&categorical).filter(|(_, flag)| **flag) {
         let list = lists.next().map(|values| values.iter().map(label).collect::<Option<Vec<_>>>());
         let list = match list {
-            Some(None) => return Err(malformed("pandas_categorical holds something other than values")),
+            Some(None) => {
+                return Err(malformed("pandas_categorical holds something other than values"));
+            }
             Some(list) => list,
             None => None,
         };

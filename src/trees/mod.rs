@@ -3,8 +3,8 @@
 //! [`read`] recognises the format of a file and returns a neutral [`Ensemble`], which repeats the library's predictions
 //! ([`Ensemble::predict`]). [`Ensemble::define`] writes the definition that Elasticsearch stores. [`check::check`] compares the two.
 
-mod comparison;
 pub mod check;
+mod comparison;
 pub mod definition;
 pub mod ensemble;
 mod error;
@@ -53,7 +53,9 @@ pub fn read(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> 
                 xgboost::read_json(bytes, options)
             }
             _ if has_key(start, b"\"tree_info\"") => lightgbm::read_json(bytes),
-            _ => Err(unrecognized("the JSON is neither a model saved by XGBoost's save_model nor one of LightGBM's dump_model")),
+            _ => Err(unrecognized(
+                "the JSON is neither a model saved by XGBoost's save_model nor one of LightGBM's dump_model",
+            )),
         };
     }
     if start.starts_with(b"[") {

@@ -252,7 +252,10 @@ impl<'de> MapAccess<'de> for Object<'_, 'de> {
         seed.deserialize(de::value::BorrowedStrDeserializer::new(key)).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, UbjsonError> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, UbjsonError> {
         seed.deserialize(&mut *self.0)
     }
 }

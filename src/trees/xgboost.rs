@@ -9,8 +9,8 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::ensemble::{
-    CategorySet, CategorySets, Ensemble, Feature, FeatureKind, Label, Node, Origin, Prediction, Side, Test, Tree,
-    features_named,
+    CategorySet, CategorySets, Ensemble, Feature, FeatureKind, Label, Node, Origin, Prediction,
+    Side, Test, Tree, features_named,
 };
 use super::{ReadOptions, TreeError, ubjson};
 
@@ -217,10 +217,11 @@ impl TreeArrays {
         for (position, node) in self.categories_nodes.iter().enumerate() {
             let start = self.categories_segments.get(position);
             let size = self.categories_sizes.get(position);
-            let codes = start.zip(size).and_then(|(&start, &size)| {
-                self.categories.get(start..start.checked_add(size)?)
-            });
-            let codes = codes.ok_or_else(|| format!("the categories of node {node} are not in the file"))?;
+            let codes = start
+                .zip(size)
+                .and_then(|(&start, &size)| self.categories.get(start..start.checked_add(size)?));
+            let codes = codes
+                .ok_or_else(|| format!("the categories of node {node} are not in the file"))?;
             let codes = codes.iter().map(|&code| u32::try_from(code));
             let codes = codes.collect::<Result<_, _>>();
             let codes = codes.map_err(|_| format!("node {node} has a negative category"))?;
@@ -273,7 +274,8 @@ pub fn read_serialized(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, 
         #[serde(rename = "Model")]
         model: Document,
     }
-    let malformed = |error: &dyn fmt::Display| TreeError::malformed("XGBoost pickle", error.to_string());
+    let malformed =
+        |error: &dyn fmt::Display| TreeError::malformed("XGBoost pickle", error.to_string());
     let serialized: Serialized = if bytes.starts_with(b"{L") {
         ubjson::from_slice(bytes).map_err(|error| malformed(&error))?
     } else if bytes.starts_with(b"{") {
@@ -332,11 +334,19 @@ impl Document {
             return Err(malformed(format!("{objective} has {classes} classes")));
         }
         let mut notes = Vec::new();
-        let used = rounds(&model, outputs, learner.attributes.best_iteration.as_deref(), options, &mut notes)?;
+        let used = rounds(
+            &model,
+            outputs,
+            learner.attributes.best_iteration.as_deref(),
+            options,
+            &mut notes,
+        )?;
 
         let mut sets = CategorySets::default();
         let mut trees = Vec::with_capacity(used);
-        for (index, (raw, class)) in model.trees.into_iter().zip(model.tree_info).take(used).enumerate() {
+        for (index, (raw, class)) in
+            model.trees.into_iter().zip(model.tree_info).take(used).enumerate()
+        {
             let mut nodes = raw.nodes;
             for (node, feature, codes) in raw.categorical {
                 let number = sets.index(feature, codes);
@@ -426,10 +436,14 @@ enum Link {
 
 fn prediction_of(objective: &str) -> Result<(Prediction, Link), TreeError> {
     Ok(match objective {
-        "reg:squarederror" | "reg:linear" | "reg:squaredlogerror" | "reg:pseudohubererror"
-        | "reg:absoluteerror" | "reg:quantileerror" | "reg:expectileerror" | "binary:logitraw" => {
-            (Prediction::Value, Link::Identity)
-        }
+        "reg:squarederror"
+        | "reg:linear"
+        | "reg:squaredlogerror"
+        | "reg:pseudohubererror"
+        | "reg:absoluteerror"
+        | "reg:quantileerror"
+        | "reg:expectileerror"
+        | "binary:logitraw" => (Prediction::Value, Link::Identity),
         "rank:pairwise" | "rank:ndcg" | "rank:map" => (Prediction::Ranking, Link::Identity),
         "count:poisson" | "reg:gamma" | "reg:tweedie" | "survival:cox" | "survival:aft" => {
             (Prediction::Exponential, Link::Logarithm)
@@ -479,9 +493,8 @@ fn rounds(
 ) -> Result<usize, TreeError> {
     let all = model.trees.len();
     let Some(best) = best else { return Ok(all) };
-    let best: usize = best
-        .parse()
-        .map_err(|_| malformed(format!("best_iteration is {best:?}, not a number")))?;
+    let best: usize =
+        best.parse().map_err(|_| malformed(format!("best_iteration is {best:?}, not a number")))?;
     let used = match model.iteration_indptr.as_slice() {
         [] => {
             let parallel = match model.gbtree_model_param.num_parallel_tree.as_deref() {
@@ -527,7 +540,8 @@ fn features_of(
             feature.kind = FeatureKind::Boolean;
         }
     }
-    let categorical = types.iter().enumerate().filter(|(_, kind)| *kind == "c").map(|(index, _)| index);
+    let categorical =
+        types.iter().enumerate().filter(|(_, kind)| *kind == "c").map(|(index, _)| index);
     let categorical = categorical.chain(sets.iter().map(|set| set.feature as usize));
     for index in categorical {
         if let Some(feature) = features.get_mut(index) {
@@ -565,7 +579,9 @@ impl Encoding {
             return Ok(Names::Numeric);
         }
         if self.offsets.is_empty() {
-            return Ok(Names::Listed(self.values.iter().map(|&value| Label::Number(value)).collect()));
+            return Ok(Names::Listed(
+                self.values.iter().map(|&value| Label::Number(value)).collect(),
+            ));
         }
         // The bytes of the strings, one number each; signed in some releases.
         #[allow(clippy::cast_possible_truncation)]
@@ -578,6 +594,8 @@ impl Encoding {
             Some(Label::Text(String::from_utf8_lossy(name).into_owned()))
         });
         let names: Option<_> = names.collect();
-        names.map(Names::Listed).ok_or_else(|| malformed("the name of a category is not in the file"))
+        names
+            .map(Names::Listed)
+            .ok_or_else(|| malformed("the name of a category is not in the file"))
     }
 }

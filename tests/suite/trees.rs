@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use rust_eland::trees::{
-    self, DefinitionOptions, Ensemble, FeatureKind, Predicted, ReadOptions, Served, Target, TreeError, check,
+    self, DefinitionOptions, Ensemble, FeatureKind, Predicted, ReadOptions, Served, Target,
+    TreeError, check,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -118,18 +119,33 @@ fn compare(name: &str, ensemble: &Ensemble, options: &DefinitionOptions) -> usiz
                 answer.probabilities[1]
             };
             assert!(close(own, expected[index], scale), "{}: own {own} {}", at(), expected[index]);
-            assert!(close(served, expected[index], scale), "{}: served {served} {}", at(), expected[index]);
+            assert!(
+                close(served, expected[index], scale),
+                "{}: served {served} {}",
+                at(),
+                expected[index]
+            );
         } else {
-            let Predicted::Class { index: class, probabilities } = own else { panic!("{}: no class", at()) };
+            let Predicted::Class { index: class, probabilities } = own else {
+                panic!("{}: no class", at())
+            };
             let label = label_text(&expected.labels.as_ref().unwrap()[index]);
             assert_eq!(definition.labels[class], label, "{}: own {probabilities:?}", at());
             assert_eq!(answer.label.as_ref(), Some(&label), "{}: served {answer:?}", at());
             if let Some(expected) = &expected.probabilities {
                 for (class, &expected) in expected[index].iter().enumerate() {
                     // One-versus-rest probabilities of LightGBM are not normalised; others are.
-                    assert!(near(probabilities[class], expected), "{}: own {probabilities:?} {expected}", at());
+                    assert!(
+                        near(probabilities[class], expected),
+                        "{}: own {probabilities:?} {expected}",
+                        at()
+                    );
                     let served = answer.probabilities[class];
-                    assert!(!exact || near(served, expected), "{}: served {served} {expected}", at());
+                    assert!(
+                        !exact || near(served, expected),
+                        "{}: served {served} {expected}",
+                        at()
+                    );
                 }
             }
         }
@@ -161,4 +177,28 @@ fn xgboost_files_predict_as_the_library_on_every_row() {
 #[test]
 fn lightgbm_files_predict_as_the_library_on_every_row() {
     compare_all("lightgbm-", &["-sqrt.", "-linear."]);
+}
+
+#[test]
+fn early_stopped_models_use_all_rounds_when_asked() {
+    let names = models("xgboost-");
+    let early = names.iter().filter(|name| name.contains("-early.") && !name.ends_with(".pkl"));
+    for name in early {
+        let options = ReadOptions { all_rounds: true, ..ReadOptions::default() };
+        let all = trees::read(&model(name), &options).unwrap();
+        assert!(all.trees.len() > read(name).unwrap().trees.len(), "{name}");
+        let expected = expected(name);
+        let values = expected.all_values.unwrap();
+        let scale = values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+        for (row, value) in expected.rows.iter().zip(values) {
+            let row: Vec<_> = all
+                .features
+                .iter()
+                .zip(row)
+                .map(|(feature, value)| feature.value(Some(value), false))
+                .collect();
+            let Predicted::Value(own) = all.predict(&row) else { panic!("{name}: no value") };
+            assert!(close(own, value, scale), "{name}: {own} {value}");
+        }
+    }
 }
