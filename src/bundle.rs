@@ -1,51 +1,36 @@
-//! The three things that Elasticsearch stores of a model: definition, vocabulary and configuration.
+//! A bundle: what Elasticsearch stores for one model.
 //!
-//! On disk a bundle is laid out like a model of Elasticsearch's file-based model repository: `ID.pt`, `ID.vocab.json` and
-//! `ID.metadata.json`, the last naming the others.
+//! A bundle consists of a configuration, an artifact (the model itself) and, for models that read text, a vocabulary. On disk it has
+//! the layout of Elasticsearch's file-based model repository: `ID.pt`, `ID.vocab.json`, and `ID.metadata.json`, which names the other
+//! files.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map as JsonMap, Value};
-use sha2::{Digest, Sha256};
 
-use crate::conversion::{Conversion, ConversionError, Options};
 use crate::error_chain::advice;
-use crate::hexadecimal::hexadecimal;
-use crate::mapped_file::MappedFile;
+use crate::mapped_file::{FileChanged, MappedFile};
 use crate::model_id::{ModelId, ModelIdError};
-use crate::observer::{Event, Progress, RunningStage, Stage};
-use crate::prebuilt::{DefinitionError, Inspected};
 use crate::segmented_bytes::SegmentedBytes;
-use crate::source::ModelFiles;
-use crate::tokenizer::Vocabulary;
-use crate::torchscript::operations::{self, Refused};
-use crate::torchscript::{Module, TorchError};
 use crate::version::{Target, Version};
+use crate::vocabulary::Vocabulary;
 
-/// Why a bundle cannot be made, written or read.
+/// Why a bundle cannot be written or read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BundleError {
-    /// The model cannot be converted.
-    #[error(transparent)]
-    Conversion(#[from] ConversionError),
-    /// libtorch failed.
-    #[error(transparent)]
-    Torch(#[from] TorchError),
     /// A file cannot be read or written.
     #[error("{what} {path}: {source}{}", advice(source))]
     Io {
-        /// What was tried.
+        /// The operation that failed, for example "cannot read".
         what: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: io::Error,
     },
     /// `ID.metadata.json` or `ID.vocab.json` is not valid.
@@ -53,83 +38,112 @@ pub enum BundleError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The definition is not the one that was exported.
+    /// The artifact is not the one that its metadata describes.
     #[error(
         "{path} is not the definition that its metadata describes: {reason}; export the model again"
     )]
     Altered {
-        /// The definition.
+        /// The artifact.
         path: PathBuf,
-        /// What differs.
+        /// The difference.
         reason: String,
     },
-    /// A definition that others made, or what was given with it, cannot be used.
-    #[error("{path}: {reason}")]
-    Definition {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: DefinitionError,
-    },
-    /// The cluster would not serve the definition.
-    #[error("Elasticsearch {target} would refuse the definition: {reason}")]
-    Refused {
-        /// The cluster.
-        target: Target,
-        /// Why.
-        reason: Refused,
-    },
-    /// Nothing says which id the model gets.
-    #[error("the configuration names no model_id: give --es-model-id")]
-    NoModelId,
-    /// The id is not one.
+    /// A file of the model changed while the bundle was written.
+    #[error(transparent)]
+    Changed(#[from] FileChanged),
+    /// The model id in `ID.metadata.json` is not valid.
     #[error(transparent)]
     ModelId(#[from] ModelIdError),
 }
 
-/// The key of a configuration's metadata that names the definition, so that the cluster's model can be compared with one here.
+/// The key of a configuration's metadata that holds the SHA-256 of the artifact, to compare a model in a cluster with a bundle.
 pub const DEFINITION_SHA256: &str = "definition_sha256";
 
-/// A model as Elasticsearch stores it.
+/// What Elasticsearch stores for one model.
 #[derive(Debug)]
 pub struct Bundle {
-    /// Its id.
+    /// The model's id.
     pub model_id: ModelId,
-    /// The body of the request that creates it.
+    /// The body of the request that creates the model.
     pub configuration: JsonMap<String, Value>,
-    /// The body of the request that stores its vocabulary.
-    pub vocabulary: Vocabulary,
-    /// The TorchScript archive.
-    pub definition: Definition,
-    /// The oldest Elasticsearch that can serve it.
+    /// The body of the request that stores the vocabulary. `None` for models that do not read text.
+    pub vocabulary: Option<Vocabulary>,
+    /// The model itself.
+    pub artifact: Artifact,
+    /// The oldest Elasticsearch that can serve the model.
     pub minimum_version: Version,
-    /// The Elasticsearch that it was made for.
+    /// The Elasticsearch that the bundle was created for.
     pub target: Target,
-    /// The kinds of the graph's nodes with their number.
-    pub operations: BTreeMap<String, usize>,
 }
 
-/// A TorchScript archive.
+/// The model itself, as it is uploaded.
 #[derive(Debug)]
-pub struct Definition {
-    /// Its bytes, which the requests that carry them share.
+pub struct Artifact {
+    /// The format of the bytes.
+    pub format: ArtifactFormat,
+    /// The bytes, shared with the requests that upload them.
     pub bytes: Arc<SegmentedBytes>,
-    /// SHA-256 of them, in hexadecimal.
+    /// SHA-256 of the bytes, in hexadecimal.
     pub sha256: String,
 }
 
-/// `ID.metadata.json` (`ModelPackageConfig` in Elasticsearch).
+/// The format of an artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArtifactFormat {
+    /// A TorchScript archive.
+    TorchScript,
+}
+
+impl ArtifactFormat {
+    /// The value of `model_type` in the configuration.
+    #[must_use]
+    pub const fn model_type(self) -> &'static str {
+        match self {
+            Self::TorchScript => "pytorch",
+        }
+    }
+
+    /// The extension of the artifact's file, without the dot.
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::TorchScript => "pt",
+        }
+    }
+
+    /// The format for a configuration's `model_type`. TorchScript is the default.
+    fn of(configuration: &JsonMap<String, Value>) -> Result<Self, String> {
+        match configuration.get("model_type").and_then(Value::as_str) {
+            None => Ok(Self::TorchScript),
+            Some(name) if name == Self::TorchScript.model_type() => Ok(Self::TorchScript),
+            Some(other) => Err(format!("its model_type {other:?} is not supported")),
+        }
+    }
+}
+
+impl Artifact {
+    /// An artifact that consists of a whole file.
+    #[must_use]
+    pub fn from_file(format: ArtifactFormat, file: MappedFile) -> Self {
+        let bytes = SegmentedBytes::from(file);
+        let sha256 = bytes.sha256(&|_| ());
+        Self { format, bytes: Arc::new(bytes), sha256 }
+    }
+}
+
+/// The content of `ID.metadata.json` (`ModelPackageConfig` in Elasticsearch).
 #[derive(Debug, Serialize, Deserialize)]
 struct Metadata {
     packaged_model_id: String,
     minimum_version: String,
     size: u64,
     sha256: String,
-    vocabulary_file: String,
-    /// For which Elasticsearch it was made; absent where it is for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vocabulary_file: Option<String>,
+    /// The Elasticsearch that the bundle was created for; absent if it is for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     target_version: Option<String>,
     #[serde(flatten)]
@@ -137,127 +151,51 @@ struct Metadata {
 }
 
 impl Bundle {
-    /// Reads the model in `folder`, which is laid out like a clone of its repository on the hub, and makes a bundle of it. This takes
-    /// seconds to minutes of one processor and blocks: in asynchronous programs call it in `spawn_blocking`. `on_progress` is told how
-    /// far it is. What is worth a warning comes through `tracing`.
+    /// Writes the bundle's files into `folder`, which is created if it does not exist. Returns the path of `ID.metadata.json`.
+    ///
+    /// All files are first written in full under temporary names. `ID.metadata.json` appears last, and a previous one is removed before
+    /// any file that it names is replaced. An interruption at any moment therefore leaves the previous bundle, the new bundle, or no
+    /// `ID.metadata.json`; it never leaves one that names a file of another bundle.
     ///
     /// # Errors
-    /// When the model cannot be served: no such architecture, task or tokenizer, files that are missing or damaged.
-    pub fn from_model(
-        folder: impl AsRef<Path>,
-        model_id: ModelId,
-        options: Options,
-        on_progress: impl Fn(&Event) + Send + Sync + 'static,
-    ) -> Result<Self, BundleError> {
-        let files = ModelFiles::open(folder.as_ref()).map_err(ConversionError::from)?;
-        let conversion = Conversion::read(&files, options, &Progress::to(on_progress))?;
-        for note in conversion.notes() {
-            tracing::warn!("{note}");
-        }
-        let title = model_id.to_string();
-        Self::create(&conversion, model_id, &title)
-    }
-
-    /// Traces the model. The definition's tensors stay where they are, most of them in the model's files. `title` names it in its
-    /// description.
-    ///
-    /// # Errors
-    /// When the model cannot be traced or its archive cannot be written.
-    pub fn create(
-        conversion: &Conversion,
-        model_id: ModelId,
-        title: &str,
-    ) -> Result<Self, BundleError> {
-        let progress = conversion.progress();
-        let converting = progress.start_bytes(Stage::Convert, conversion.parameter_bytes());
-        let traced = conversion.trace()?;
-        let archive = Arc::new(progress.run(Stage::BuildArchive, || traced.module.archive())?);
-        let memory = conversion.peak_memory()?;
-        // Two cores, two things to do.
-        let (described, saved) = thread::scope(|scope| {
-            let (archive, converting) = (&archive, &converting);
-            let described = scope.spawn(move || {
-                let hashing = progress.start(Stage::Hash);
-                let sha256 = hash(archive, converting);
-                hashing.finish();
-                progress.run(Stage::MeasureMemory, || {
-                    let (module, _) = Module::load_mapped(Arc::clone(archive))?;
-                    Ok::<_, TorchError>((sha256, memory.measure(&module)?))
-                })
-            });
-            let saved = conversion.check(&traced, Arc::clone(archive));
-            (described.join().unwrap_or_else(|panic| resume_unwind(panic)), saved)
-        });
-        let (saved, (sha256, peak)) = (saved?, described?);
-        converting.finish();
-        let target = conversion.target();
-        let configuration = naming(conversion.configuration(title, &saved, peak), &sha256);
-        Ok(Self {
-            model_id,
-            // A bundle for any release keeps what old ones do not know; it is left out when the cluster is one.
-            configuration: if target == Target::Any {
-                configuration
-            } else {
-                fitted(configuration, target)
-            },
-            vocabulary: conversion.tokenizer().vocabulary.clone(),
-            definition: Definition { bytes: archive, sha256 },
-            minimum_version: conversion
-                .minimum_version()
-                .max(operations::since(&traced.operations)),
-            target,
-            operations: traced.operations,
-        })
-    }
-
-    /// Traces the model and writes the bundle's files into `folder`, whole or not at all. Returns the path of the metadata too.
-    ///
-    /// # Errors
-    /// When the model cannot be traced or a file cannot be written.
-    pub fn export(
-        conversion: &Conversion,
-        model_id: ModelId,
-        title: &str,
-        folder: &Path,
-    ) -> Result<(Self, PathBuf), BundleError> {
-        fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
-        let bundle = Self::create(conversion, model_id, title)?;
-        let path = conversion.progress().run(Stage::WriteBundle, || bundle.write(folder))?;
-        Ok((bundle, path))
-    }
-
-    /// Writes the bundle's files into `folder`, whole or not at all. Returns the path of the metadata.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
+    /// [`BundleError`] if a file cannot be written, or a file that the artifact refers to changed. None of the new files is left then.
+    /// The previous bundle is left unless its artifact had already been replaced.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, BundleError> {
         let id = &self.model_id;
+        let Artifact { format, bytes, sha256 } = &self.artifact;
         fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
-        let definition = Unfinished::new(folder, format!("{id}.pt"))?;
-        let mut file = definition.file.as_file();
-        let written = self.definition.bytes.iter().try_for_each(|piece| file.write_all(piece));
-        written.map_err(io_error("cannot write", &definition.path))?;
-        let vocabulary = Unfinished::new(folder, format!("{id}.vocab.json"))?;
-        vocabulary.write_json(&self.vocabulary)?;
+        let artifact = Unfinished::new(folder, format!("{id}.{}", format.extension()))?;
+        let mut file = artifact.file.as_file();
+        let written = bytes.iter().try_for_each(|segment| file.write_all(segment));
+        written.map_err(io_error("cannot write", &artifact.path))?;
+        bytes.check_unchanged()?;
+        let mut files = vec![artifact];
+        let vocabulary_file = self.vocabulary.is_some().then(|| format!("{id}.vocab.json"));
+        if let (Some(vocabulary), Some(name)) = (&self.vocabulary, &vocabulary_file) {
+            let file = Unfinished::new(folder, name.clone())?;
+            file.write_json(vocabulary)?;
+            files.push(file);
+        }
         let metadata = Unfinished::new(folder, format!("{id}.metadata.json"))?;
         metadata.write_json(&Metadata {
             packaged_model_id: id.to_string(),
             minimum_version: self.minimum_version.to_string(),
-            size: self.definition.bytes.len() as u64,
-            sha256: self.definition.sha256.clone(),
-            vocabulary_file: format!("{id}.vocab.json"),
+            size: bytes.len() as u64,
+            sha256: sha256.clone(),
+            vocabulary_file,
             target_version: (self.target != Target::Any).then(|| self.target.to_string()),
             configuration: self.configuration.clone(),
         })?;
-        definition.finish()?;
-        vocabulary.finish()?;
-        metadata.finish()
+        publish(files, metadata)
     }
 
-    /// Reads an exported bundle, and checks that its definition is the one that was exported and that Elasticsearch accepts it.
+    /// Reads the bundle that `metadata`, the path of an `ID.metadata.json`, describes. `model_id` replaces the id in the file.
+    ///
+    /// The SHA-256 of the artifact is compared with the metadata. Whether Elasticsearch accepts its operations is not checked; see
+    /// [`prebuilt`](crate::prebuilt).
     ///
     /// # Errors
-    /// When a file cannot be read or is not what it should be.
+    /// [`BundleError`] if a file cannot be read, is not valid, or is not the one that the metadata describes.
     pub fn read(metadata: &Path, model_id: Option<ModelId>) -> Result<Self, BundleError> {
         let read = |path: &Path| fs::read(path).map_err(io_error("cannot read", path));
         let invalid = |path: &Path| {
@@ -268,69 +206,65 @@ impl Bundle {
             serde_json::from_slice(&read(metadata)?).map_err(invalid(metadata))?;
         let id: ModelId = described.packaged_model_id.parse()?;
         let folder = metadata.parent().unwrap_or(Path::new(""));
-        let within = |name: &str| match Path::new(name).file_name() {
-            Some(file) if file == name => Ok(folder.join(name)),
+        let sibling = |name: &String| match Path::new(name).file_name() {
+            Some(file) if file == name.as_str() => Ok(folder.join(name)),
             _ => Err(BundleError::Invalid {
                 path: metadata.to_owned(),
                 reason: format!("{name:?} is not the name of a file beside it"),
             }),
         };
-        let path = within(&described.vocabulary_file)?;
-        let vocabulary = serde_json::from_slice(&read(&path)?).map_err(invalid(&path))?;
+        let vocabulary = match &described.vocabulary_file {
+            Some(name) => {
+                let path = sibling(name)?;
+                Some(serde_json::from_slice(&read(&path)?).map_err(invalid(&path))?)
+            }
+            None => None,
+        };
 
-        let path = folder.join(format!("{id}.pt"));
-        let bytes = MappedFile::open(&path).map_err(io_error("cannot read", &path))?;
         let invalid = |reason| BundleError::Invalid { path: metadata.to_owned(), reason };
+        let format = ArtifactFormat::of(&described.configuration).map_err(invalid)?;
+        if vocabulary.is_none() && format == ArtifactFormat::TorchScript {
+            return Err(invalid("missing field `vocabulary_file`".into()));
+        }
         let minimum_version = described.minimum_version.parse().map_err(invalid)?;
         let target = match described.target_version {
             Some(target) => target.parse().map_err(invalid)?,
             None => Target::Any,
         };
+        let path = folder.join(format!("{id}.{}", format.extension()));
+        let file = MappedFile::open(&path).map_err(io_error("cannot read", &path))?;
         let altered = |reason| BundleError::Altered { path: path.clone(), reason };
-        let (size, expected) = (bytes.as_ref().len() as u64, described.size);
+        let (size, expected) = (file.bytes().len() as u64, described.size);
         if size != expected {
             return Err(altered(format!("it has {size} bytes, not {expected}")));
         }
-        let sha256 = sha256(&bytes);
-        if sha256 != described.sha256 {
+        let artifact = Artifact::from_file(format, file);
+        let sha256 = &artifact.sha256;
+        if *sha256 != described.sha256 {
             return Err(altered(format!("its SHA-256 is {sha256}, not {}", described.sha256)));
         }
-        let operations = Inspected::load(bytes.as_ref())
-            .map_err(|reason| BundleError::Definition { path, reason })?
-            .operations;
         Ok(Self {
             model_id: model_id.unwrap_or(id),
-            configuration: naming(described.configuration, &sha256),
+            configuration: with_artifact_sha256(described.configuration, sha256),
             vocabulary,
-            definition: Definition { bytes: Arc::new(bytes.into()), sha256 },
+            artifact,
             minimum_version,
             target,
-            operations,
         })
     }
 
-    /// Checks that a cluster accepts the operations.
-    ///
-    /// # Errors
-    /// When it would not.
-    pub fn check_for(&self, target: Target) -> Result<(), BundleError> {
-        match operations::check(&self.operations) {
-            Err(reason) if target.enforces_operations() => {
-                Err(BundleError::Refused { target, reason })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The body of the request that creates the model on a cluster.
+    /// The body of the request that creates the model in a cluster of version `target`.
     #[must_use]
     pub fn configuration_for(&self, target: Target) -> JsonMap<String, Value> {
         fitted(self.configuration.clone(), target)
     }
 }
 
-/// A configuration without what a release does not know yet and the model can do without.
-fn fitted(mut configuration: JsonMap<String, Value>, target: Target) -> JsonMap<String, Value> {
+/// A configuration without optional settings that Elasticsearch `target` does not support yet.
+pub(crate) fn fitted(
+    mut configuration: JsonMap<String, Value>,
+    target: Target,
+) -> JsonMap<String, Value> {
     if !target.has(Version::EMBEDDING_SIZE)
         && let Some(task) = configuration.get_mut("inference_config")
         && let Some(embedding) = task.get_mut("text_embedding").and_then(Value::as_object_mut)
@@ -343,8 +277,8 @@ fn fitted(mut configuration: JsonMap<String, Value>, target: Target) -> JsonMap<
     configuration
 }
 
-/// A configuration whose metadata name the definition.
-pub(crate) fn naming(
+/// A configuration whose metadata holds the SHA-256 of the artifact.
+pub(crate) fn with_artifact_sha256(
     mut configuration: JsonMap<String, Value>,
     sha256: &str,
 ) -> JsonMap<String, Value> {
@@ -355,28 +289,65 @@ pub(crate) fn naming(
     configuration
 }
 
-pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {
     let path = path.to_owned();
     move |source| BundleError::Io { what, path, source }
 }
 
-pub(crate) fn sha256(bytes: &MappedFile) -> String {
-    hexadecimal(&Sha256::digest(bytes.as_ref()))
-}
-
-/// SHA-256, in hexadecimal.
-fn hash(archive: &SegmentedBytes, progress: &RunningStage) -> String {
-    /// So often is told how far it is.
-    const BLOCK: usize = 1 << 20;
-    let mut hash = Sha256::new();
-    for block in archive.iter().flat_map(|piece| piece.chunks(BLOCK)) {
-        hash.update(block);
-        progress.advance(block.len() as u64);
+/// Gives complete files their names, `metadata` last. Returns the path of `metadata`.
+fn publish(files: Vec<Unfinished>, metadata: Unfinished) -> Result<PathBuf, BundleError> {
+    for file in files.iter().chain([&metadata]) {
+        file.file.as_file().sync_all().map_err(io_error("cannot write", &file.path))?;
     }
-    hexadecimal(&hash.finalize())
+    let path = metadata.path.clone();
+    let previous = Previous::set_aside(&path)?;
+    let mut published: Vec<PathBuf> = Vec::new();
+    for file in files.into_iter().chain([metadata]) {
+        let path = file.path.clone();
+        if let Err(error) = file.persist() {
+            if published.is_empty() {
+                previous.restore();
+            } else {
+                previous.remove();
+            }
+            // The error is more important than a file that cannot be removed.
+            published.iter().for_each(|path| drop(fs::remove_file(path)));
+            return Err(error);
+        }
+        published.push(path);
+    }
+    previous.remove();
+    Ok(path)
 }
 
-/// A file that takes its name only when it is complete.
+/// The metadata of an earlier bundle, under another name while the bundle is replaced.
+struct Previous(Option<(PathBuf, PathBuf)>);
+
+impl Previous {
+    fn set_aside(path: &Path) -> Result<Self, BundleError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let aside = path.with_file_name(format!(".{name}.previous"));
+        match fs::rename(path, &aside) {
+            Ok(()) => Ok(Self(Some((path.to_owned(), aside)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(None)),
+            Err(error) => Err(io_error("cannot replace", path)(error)),
+        }
+    }
+
+    fn restore(self) {
+        if let Some((path, aside)) = self.0 {
+            let _ = fs::rename(aside, path);
+        }
+    }
+
+    fn remove(self) {
+        if let Some((_, aside)) = self.0 {
+            let _ = fs::remove_file(aside);
+        }
+    }
+}
+
+/// A file under a temporary name, which is removed unless the file is published.
 struct Unfinished {
     file: tempfile::NamedTempFile,
     path: PathBuf,
@@ -404,12 +375,101 @@ impl Unfinished {
             .map_err(io_error("cannot write", &self.path))
     }
 
-    fn finish(self) -> Result<PathBuf, BundleError> {
+    fn persist(self) -> Result<(), BundleError> {
         let Self { file, path } = self;
-        file.as_file()
-            .sync_all()
-            .and_then(|()| file.persist(&path).map(drop).map_err(|e| e.error))
-            .map_err(io_error("cannot write", &path))?;
-        Ok(path)
+        file.persist(&path).map(drop).map_err(|e| io_error("cannot write", &path)(e.error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn bundle(content: &str, vocabulary: bool) -> Bundle {
+        let bytes = SegmentedBytes::from(content.as_bytes().to_vec());
+        let sha256 = bytes.sha256(&|_| ());
+        let Value::Object(configuration) = json!({ "model_type": "pytorch" }) else {
+            unreachable!()
+        };
+        Bundle {
+            model_id: "m".parse().unwrap(),
+            configuration: with_artifact_sha256(configuration, &sha256),
+            vocabulary: vocabulary
+                .then(|| Vocabulary { vocabulary: vec!["[UNK]".into()], ..Vocabulary::default() }),
+            artifact: Artifact {
+                format: ArtifactFormat::TorchScript,
+                bytes: Arc::new(bytes),
+                sha256,
+            },
+            minimum_version: Version::OLDEST,
+            target: Target::Any,
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn written_bundle_reads_back_and_leaves_no_other_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for content in ["first", "second"] {
+            let bundle = bundle(content, true);
+            let metadata = bundle.write(folder.path()).unwrap();
+            let read = Bundle::read(&metadata, None).unwrap();
+            assert_eq!(read.artifact.sha256, bundle.artifact.sha256);
+            assert_eq!(read.vocabulary, bundle.vocabulary);
+            assert_eq!(read.configuration, bundle.configuration);
+            assert_eq!(names(folder.path()), ["m.metadata.json", "m.pt", "m.vocab.json"]);
+        }
+    }
+
+    #[test]
+    fn bundle_without_vocabulary_writes_no_vocabulary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = bundle("trees", false).write(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), ["m.metadata.json", "m.pt"]);
+        let error = Bundle::read(&metadata, None).unwrap_err().to_string();
+        assert!(error.contains("vocabulary_file"), "{error}");
+    }
+
+    /// A folder in the place of a file makes its renaming fail.
+    #[test]
+    fn failed_write_keeps_the_previous_bundle_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+
+        // The artifact cannot be replaced: the previous metadata stays.
+        fs::write(path("m.metadata.json"), "previous").unwrap();
+        fs::create_dir(path("m.pt")).unwrap();
+        assert!(bundle("new", true).write(folder.path()).is_err());
+        assert_eq!(names(folder.path()), ["m.metadata.json", "m.pt"]);
+        assert_eq!(fs::read(path("m.metadata.json")).unwrap(), b"previous");
+        fs::remove_dir(path("m.pt")).unwrap();
+
+        // The artifact was replaced when the vocabulary failed: nothing that names it stays.
+        fs::create_dir(path("m.vocab.json")).unwrap();
+        assert!(bundle("new", true).write(folder.path()).is_err());
+        assert_eq!(names(folder.path()), ["m.vocab.json"]);
+    }
+
+    #[test]
+    fn changed_source_file_ends_the_write_without_files() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "weights").unwrap();
+        let mut bundle = bundle("", true);
+        let mapped = MappedFile::open(file.path()).unwrap();
+        bundle.artifact = Artifact::from_file(ArtifactFormat::TorchScript, mapped);
+        fs::write(file.path(), "other weights").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let error = bundle.write(folder.path()).unwrap_err();
+        assert!(matches!(error, BundleError::Changed(_)), "{error}");
+        assert_eq!(names(folder.path()), [""; 0]);
     }
 }

@@ -1,5 +1,6 @@
 //! A model's files, read and joined: the network under its task, the tokenizer, and what is sent of them.
 
+mod bundle_creation;
 mod configuration;
 mod description;
 mod error;
@@ -9,6 +10,7 @@ mod plan;
 mod quantization_report;
 mod verify;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::config::SentenceTransformers;
+use crate::mapped_file::MappedFile;
 use crate::models::{AttentionForm, Inputs, Model, WeightLoader};
 use crate::observer::{Progress, Stage};
 use crate::segmented_bytes::SegmentedBytes;
@@ -50,6 +53,8 @@ pub struct Conversion {
     similarity: Option<&'static str>,
     options: Options,
     notes: Vec<String>,
+    /// Mapped files that hold weights.
+    files: Vec<Arc<MappedFile>>,
     progress: Progress,
 }
 
@@ -112,8 +117,14 @@ impl Conversion {
             options.task.or_else(guessed).ok_or_else(|| ConversionError::NoTask { can: can() })?;
         let loaded = description.load(task, options.quantize.is_some(), &checkpoint);
         let loaded = loaded.map_err(|error| as_wrong_task(error, task, &can))?;
-        let open = |folder: &ModelFiles| Ok(WeightLoader::open(&WeightFiles::find(folder)?)?);
+        let mapped = RefCell::new(checkpoint.checkpoint().files().to_vec());
+        let open = |folder: &ModelFiles| {
+            let loader = WeightLoader::open(&WeightFiles::find(folder)?)?;
+            mapped.borrow_mut().extend(loader.checkpoint().files().iter().cloned());
+            Ok(loader)
+        };
         let mut conversion = Self::of(description, task, loaded, options, &open)?;
+        conversion.files = mapped.into_inner();
         conversion.progress = progress.clone();
         let Limit { tokens, by } = conversion.limit;
         tracing::info!("max_sequence_length is {tokens}, by {by}");
@@ -206,6 +217,7 @@ impl Conversion {
             tokenizer,
             options,
             notes,
+            files: Vec::new(),
             progress: Progress::quiet(),
         })
     }

@@ -5,6 +5,7 @@ use crate::conversion::ConversionError;
 use crate::elasticsearch::{ClientError, DeploymentError};
 use crate::hint::Hint;
 use crate::model_id::ModelIdError;
+use crate::prebuilt::PrebuiltError;
 use crate::source::hub::HubError;
 
 /// An error of the program.
@@ -19,6 +20,9 @@ pub enum Error {
     /// The bundle cannot be made or read.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// A definition built by another tool cannot be used.
+    #[error(transparent)]
+    Prebuilt(#[from] PrebuiltError),
     /// The id is not one.
     #[error(transparent)]
     ModelId(#[from] ModelIdError),
@@ -76,8 +80,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::ModelId(_) => 2,
-            Self::Bundle(BundleError::NoModelId) => 2,
-            Self::Conversion(_) | Self::Bundle(_) => 3,
+            Self::Prebuilt(PrebuiltError::NoModelId) => 2,
+            Self::Conversion(_) | Self::Bundle(_) | Self::Prebuilt(_) => 3,
             Self::Hub(error) => hub_code(error),
             Self::Client(error) => match error {
                 ClientError::Unfinished { cause, .. } => client_code(cause),

@@ -122,6 +122,8 @@ pub mod torchscript;
 pub mod trees;
 pub mod version;
 #[doc(hidden)]
+pub mod vocabulary;
+#[doc(hidden)]
 pub mod workflow;
 
 pub use bundle::{Bundle, BundleError};

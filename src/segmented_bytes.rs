@@ -5,6 +5,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
+use crate::hexadecimal::hexadecimal;
 use crate::mapped_file::{FileChanged, MappedFile};
 
 /// Bytes with their owner.
@@ -53,6 +56,18 @@ impl SegmentedBytes {
     /// [`FileChanged`] for the first file that changed.
     pub fn check_unchanged(&self) -> Result<(), FileChanged> {
         self.files.iter().try_for_each(|file| file.check_unchanged())
+    }
+
+    /// SHA-256 in hexadecimal. `advance` receives the number of bytes that were hashed since its last call.
+    #[must_use]
+    pub fn sha256(&self, advance: &dyn Fn(u64)) -> String {
+        const BLOCK: usize = 1 << 20;
+        let mut hash = Sha256::new();
+        for block in self.iter().flat_map(|segment| segment.chunks(BLOCK)) {
+            hash.update(block);
+            advance(block.len() as u64);
+        }
+        hexadecimal(&hash.finalize())
     }
 
     /// The bytes from `start` to the end of the segment that contains it. Empty if `start` is at the end or beyond.

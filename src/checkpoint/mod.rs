@@ -41,8 +41,8 @@ pub struct StoredTensor {
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
+    files: Vec<Arc<MappedFile>>,
     tensors: BTreeMap<String, StoredTensor>,
-    size: usize,
 }
 
 impl Checkpoint {
@@ -52,11 +52,11 @@ impl Checkpoint {
     /// [`CheckpointError`] if a file cannot be read or is not valid.
     pub fn open(files: &WeightFiles) -> Result<Self, CheckpointError> {
         let mut tensors = BTreeMap::new();
-        let mut size = 0;
+        let mut mapped = Vec::new();
         for path in &files.shards {
             let file = Arc::new(open(path)?);
             refuse_lfs_pointer(&file, path)?;
-            size += file.bytes().len();
+            mapped.push(Arc::clone(&file));
             let stored = |slice, strides| StoredTensor { file: Arc::clone(&file), slice, strides };
             match files.format {
                 Format::Safetensors => tensors.extend(
@@ -76,7 +76,7 @@ impl Checkpoint {
                 ),
             }
         }
-        Ok(Self { path: files.path.clone(), tensors: with_current_names(tensors), size })
+        Ok(Self { path: files.path.clone(), files: mapped, tensors: with_current_names(tensors) })
     }
 
     /// Reads names, types and shapes from the headers of safetensors files. The bytes of the tensors are not available.
@@ -101,13 +101,13 @@ impl Checkpoint {
             let stored = |slice| StoredTensor { file: Arc::clone(&empty), slice, strides: None };
             tensors.extend(read.into_iter().map(|(name, slice)| (name, stored(slice))));
         }
-        Ok(Self { path, tensors: with_current_names(tensors), size: 0 })
+        Ok(Self { path, files: Vec::new(), tensors: with_current_names(tensors) })
     }
 
     /// A checkpoint without tensors and without a file.
     #[must_use]
     pub fn empty() -> Self {
-        Self { path: PathBuf::new(), tensors: BTreeMap::new(), size: 0 }
+        Self { path: PathBuf::new(), files: Vec::new(), tensors: BTreeMap::new() }
     }
 
     /// The weight file, or the index if there are several.
@@ -119,7 +119,13 @@ impl Checkpoint {
     /// Size of all files, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.size
+        self.files.iter().map(|file| file.bytes().len()).sum()
+    }
+
+    /// The mapped files. Empty for a checkpoint of headers.
+    #[must_use]
+    pub fn files(&self) -> &[Arc<MappedFile>] {
+        &self.files
     }
 
     /// The tensors, ordered by name.

@@ -23,8 +23,8 @@ impl BundleReport {
     pub(super) fn of(bundle: &Bundle) -> Self {
         Self {
             model_id: bundle.model_id.clone(),
-            sha256: bundle.definition.sha256.clone(),
-            size: bundle.definition.bytes.len() as u64,
+            sha256: bundle.artifact.sha256.clone(),
+            size: bundle.artifact.bytes.len() as u64,
             metadata: bundle.configuration.get("metadata").cloned(),
         }
     }

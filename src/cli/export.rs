@@ -9,9 +9,8 @@ use super::arguments::ModelArguments;
 use super::bundle_report::BundleReport;
 use super::definition::DefinitionArguments;
 use super::report::{Report, ReportArguments};
-use crate::bundle::Bundle;
 use crate::error::Error;
-use crate::observer::Progress;
+use crate::observer::{Progress, Stage};
 use crate::version::Target;
 
 #[derive(Debug, Args)]
@@ -62,7 +61,10 @@ impl ExportArguments {
                 let (model_id, title) = (self.model.model_id()?, self.model.title()?);
                 let conversion = self.model.convert(&source, target, progress).await?;
                 conversion.check_target()?;
-                Bundle::export(&conversion, model_id, &title, &self.folder)?
+                let bundle = conversion.bundle(model_id, &title)?;
+                let writing = || bundle.write(&self.folder);
+                let metadata = progress.run(Stage::WriteBundle, writing)?;
+                (bundle, metadata)
             }
         };
         let oldest = bundle.minimum_version;
@@ -72,7 +74,7 @@ impl ExportArguments {
             ),
             target => tracing::info!("made for Elasticsearch {target}; it runs from {oldest} on"),
         }
-        tracing::info!("definition sha256 {}", bundle.definition.sha256);
+        tracing::info!("definition sha256 {}", bundle.artifact.sha256);
         self.report.print(&Exported { made: BundleReport::of(&bundle), bundle: &metadata })
     }
 }

@@ -25,7 +25,7 @@ use crate::elasticsearch::{
 use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::observer::{Progress, Stage};
-use crate::prebuilt::PrebuiltDefinition;
+use crate::prebuilt::{Inspected, PrebuiltDefinition};
 use crate::version::Target;
 use crate::workflow::import_fingerprint::fingerprint;
 
@@ -65,7 +65,7 @@ pub(super) struct ImportArguments {
 
 /// What is imported.
 enum Input {
-    Bundle(Bundle),
+    Bundle(Bundle, Inspected),
     Definition(PrebuiltDefinition),
     Model(Source),
 }
@@ -133,7 +133,8 @@ impl ImportArguments {
             (Some(path), _) => {
                 let bundle = Bundle::read(path, self.model.es_model_id.clone())?;
                 let id = bundle.model_id.clone();
-                (Input::Bundle(bundle), id)
+                let inspected = Inspected::of_bundle(&bundle)?;
+                (Input::Bundle(bundle, inspected), id)
             }
             (None, Some(given)) => {
                 let id = given.model_id.clone();
@@ -174,9 +175,9 @@ impl ImportArguments {
         // Everything that needs no cluster.
         let mut parameters = None;
         let bundle = match input {
-            Input::Bundle(bundle) => {
+            Input::Bundle(bundle, inspected) => {
                 client.require(bundle.minimum_version)?;
-                bundle.check_for(client.target())?;
+                inspected.check_for(client.target())?;
                 Some(bundle)
             }
             Input::Definition(given) => {
@@ -205,7 +206,7 @@ impl ImportArguments {
                     };
                     client.require(conversion.minimum_version())?;
                     parameters = Some(conversion.parameter_bytes() / 4);
-                    Some(Bundle::create(&conversion, model_id.clone(), &title)?)
+                    Some(conversion.bundle(model_id.clone(), &title)?)
                 }
             }
         };
@@ -216,7 +217,7 @@ impl ImportArguments {
             None => transaction.leave(),
             Some(bundle) => {
                 let outcome = transaction.run(bundle, progress, &interruption).await?;
-                (outcome, Some(bundle.definition.sha256.clone()))
+                (outcome, Some(bundle.artifact.sha256.clone()))
             }
         };
         let made = bundle.as_ref().map(BundleReport::of);
@@ -268,7 +269,7 @@ impl ImportArguments {
             Some(body.get("inference_config")?.as_object()?.keys().next()?.clone())
         };
         let task = match input {
-            Input::Bundle(bundle) => configured(&bundle.configuration),
+            Input::Bundle(bundle, _) => configured(&bundle.configuration),
             Input::Definition(given) => configured(given.configuration()),
             Input::Model(source) => match self.model.task() {
                 Some(task) => Some(task.name().to_owned()),
@@ -323,8 +324,8 @@ impl ImportArguments {
     ) -> Result<(), Error> {
         let target = client.target();
         let mut page = match input {
-            Input::Bundle(bundle) => {
-                bundle.check_for(target)?;
+            Input::Bundle(bundle, inspected) => {
+                inspected.check_for(target)?;
                 PlanReport::of_bundle(&bundle)
             }
             Input::Definition(given) => PlanReport::of_bundle(&given.bundle(target)?),

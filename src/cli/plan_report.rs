@@ -98,7 +98,7 @@ impl PlanReport {
     }
 
     pub(super) fn of_bundle(bundle: &Bundle) -> Self {
-        let length = bundle.definition.bytes.len() as u64;
+        let length = bundle.artifact.bytes.len() as u64;
         let metadata = bundle.configuration.get("metadata").and_then(Value::as_object);
         let text = |key: &str| Some(metadata?.get(key)?.as_str()?.to_owned());
         Self {
@@ -109,8 +109,8 @@ impl PlanReport {
             required_memory_bytes: Some(required_memory(length, metadata)),
             content: Content::Bundle(Finished {
                 definition_bytes: length,
-                sha256: bundle.definition.sha256.clone(),
-                vocabulary_size: bundle.vocabulary.vocabulary.len(),
+                sha256: bundle.artifact.sha256.clone(),
+                vocabulary_size: bundle.vocabulary.as_ref().map_or(0, |it| it.vocabulary.len()),
                 minimum_version: bundle.minimum_version,
                 configuration: bundle.configuration.clone(),
             }),

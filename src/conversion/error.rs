@@ -2,6 +2,7 @@
 
 use super::Quantization;
 use crate::checkpoint::CheckpointError;
+use crate::mapped_file::FileChanged;
 use crate::models::{ConfigError, WeightError};
 use crate::source::SourceError;
 use crate::tasks::{EmbedderError, Task};
@@ -25,6 +26,9 @@ pub enum ConversionError {
     /// The weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A file of the model changed while it was read.
+    #[error(transparent)]
+    Changed(#[from] FileChanged),
     /// The weights do not fit the model.
     #[error(transparent)]
     Weights(#[from] WeightError),

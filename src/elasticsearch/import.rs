@@ -245,7 +245,7 @@ impl Transaction<'_> {
         interruption: &Interruption,
     ) -> Result<Outcome, ClientError> {
         self.client.require(bundle.minimum_version)?;
-        let length = bundle.definition.bytes.len();
+        let length = bundle.artifact.bytes.len();
         let wanted = self.import.part_size.max(1);
         let size = part_size(length, wanted).ok_or(ClientError::TooManyParts { length })?;
         if size > wanted {
@@ -258,7 +258,7 @@ impl Transaction<'_> {
             model_id: self.model_id.to_string(),
             cluster: self.client.identity().to_owned(),
             import_id: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
-            definition_sha256: bundle.definition.sha256.clone(),
+            definition_sha256: bundle.artifact.sha256.clone(),
             companions_sha256: companions(&vocabulary, &configuration),
             length,
             part_size: size,

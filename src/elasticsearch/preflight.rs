@@ -70,7 +70,7 @@ impl Client {
 
     /// Warns when no machine-learning node could ever hold the model.
     pub(super) async fn warn_of_memory(&self, bundle: &Bundle) {
-        let length = bundle.definition.bytes.len() as u64;
+        let length = bundle.artifact.bytes.len() as u64;
         let metadata = bundle.configuration.get("metadata").and_then(Value::as_object);
         match self.room(length, metadata).await {
             Some(room) if !room.has_room => tracing::warn!(

@@ -79,7 +79,7 @@ impl Upload<'_> {
         self.progress.run_async(Stage::CreateModel, self.create(journal)).await?;
         let vocabulary = self.store_vocabulary(journal);
         self.progress.run_async(Stage::StoreVocabulary, vocabulary).await?;
-        let length = self.bundle.definition.bytes.len();
+        let length = self.bundle.artifact.bytes.len();
         let uploading = self.progress.start_bytes(Stage::Upload, length as u64);
         let mut missing = journal.missing();
         let present: usize =
@@ -100,7 +100,7 @@ impl Upload<'_> {
     }
 
     fn range(&self, journal: &Journal, part: usize) -> Range<usize> {
-        let (size, length) = (journal.header.part_size, self.bundle.definition.bytes.len());
+        let (size, length) = (journal.header.part_size, self.bundle.artifact.bytes.len());
         let at = |part: usize| part.saturating_mul(size).min(length);
         at(part)..at(part.saturating_add(1))
     }
@@ -249,7 +249,7 @@ impl Upload<'_> {
     ) -> impl Future<Output = PartResponse> + Send + 'static {
         let (client, id) = (self.client.clone(), self.bundle.model_id.clone());
         let range = self.range(journal, part);
-        let body = Part::new(&self.bundle.definition.bytes, range, journal.header.parts());
+        let body = Part::new(&self.bundle.artifact.bytes, range, journal.header.parts());
         async move {
             let answer = client.put_part(&id, part, body).await;
             PartResponse { part, request, attempts, answer }

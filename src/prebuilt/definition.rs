@@ -2,18 +2,18 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::{Map as JsonMap, Value};
 use tch::Kind;
 
-use super::{Configuration, DefinitionError, Inspected};
-use crate::bundle::{Bundle, BundleError, Definition, io_error, naming, sha256};
+use super::{Configuration, DefinitionError, Inspected, PrebuiltError};
+use crate::bundle::{Artifact, ArtifactFormat, Bundle, with_artifact_sha256};
 use crate::mapped_file::MappedFile;
 use crate::model_id::ModelId;
-use crate::tokenizer::Vocabulary;
+use crate::tokenizer::read_vocabulary;
 use crate::torchscript::operations;
 use crate::version::{Target, Version};
+use crate::vocabulary::Vocabulary;
 
 /// Where the files are.
 #[derive(Debug, Clone)]
@@ -46,12 +46,16 @@ impl PrebuiltDefinition {
     ///
     /// # Errors
     /// When a file cannot be read, or is not one that Elasticsearch would take.
-    pub fn read(files: PrebuiltFiles, model_id: Option<ModelId>) -> Result<Self, BundleError> {
+    pub fn read(files: PrebuiltFiles, model_id: Option<ModelId>) -> Result<Self, PrebuiltError> {
         let wrong = |path: &PathBuf| {
             let path = path.clone();
-            |reason| BundleError::Definition { path, reason }
+            |reason| PrebuiltError::File { path, reason }
         };
-        let read = |path: &PathBuf| fs::read(path).map_err(io_error("cannot read", path));
+        let unreadable = |path: &PathBuf| {
+            let path = path.clone();
+            |source| PrebuiltError::Io { path, source }
+        };
+        let read = |path: &PathBuf| fs::read(path).map_err(unreadable(path));
         let configuration = Configuration::read(&read(&files.configuration)?)
             .map_err(wrong(&files.configuration))?;
         let model_id = match (model_id, &configuration.model_id) {
@@ -63,9 +67,9 @@ impl PrebuiltDefinition {
                 ))));
             }
             (None, Some(id)) => id.parse()?,
-            (None, None) => return Err(BundleError::NoModelId),
+            (None, None) => return Err(PrebuiltError::NoModelId),
         };
-        let (vocabulary, warnings) = Vocabulary::read(
+        let (vocabulary, warnings) = read_vocabulary(
             &read(&files.vocabulary)?,
             configuration.kind,
             configuration.with_special_tokens,
@@ -75,7 +79,7 @@ impl PrebuiltDefinition {
             tracing::warn!("{warning}");
         }
         let path = &files.definition;
-        let archive = MappedFile::open(path).map_err(io_error("cannot read", path))?;
+        let archive = MappedFile::open(path).map_err(unreadable(path))?;
         let inspected = Inspected::load(archive.as_ref()).map_err(wrong(path))?;
         inspected.check_signature(configuration.kind).map_err(wrong(path))?;
         Ok(Self { model_id, files, archive, inspected, vocabulary, configuration })
@@ -97,10 +101,10 @@ impl PrebuiltDefinition {
     ///
     /// # Errors
     /// When the cluster would refuse it, or it fails.
-    pub fn bundle(self, target: Target) -> Result<Bundle, BundleError> {
+    pub fn bundle(self, target: Target) -> Result<Bundle, PrebuiltError> {
         let minimum_version = self.minimum_version();
         let path = self.files.definition.clone();
-        let wrong = |reason| BundleError::Definition { path: path.clone(), reason };
+        let wrong = |reason| PrebuiltError::File { path: path.clone(), reason };
         let needs = format!("{} (needed by the configuration or the graph)", minimum_version);
         if target != Target::Any && !target.has(minimum_version) {
             return Err(wrong(DefinitionError::Configuration(format!(
@@ -120,16 +124,14 @@ impl PrebuiltDefinition {
                 unlisted.join(", ")
             );
         }
-        let bytes = self.archive;
-        let sha256 = sha256(&bytes);
+        let artifact = Artifact::from_file(ArtifactFormat::TorchScript, self.archive);
         Ok(Bundle {
             model_id: self.model_id,
-            configuration: naming(self.configuration.body, &sha256),
-            vocabulary: self.vocabulary,
-            definition: Definition { bytes: Arc::new(bytes.into()), sha256 },
+            configuration: with_artifact_sha256(self.configuration.body, &artifact.sha256),
+            vocabulary: Some(self.vocabulary),
+            artifact,
             minimum_version,
             target,
-            operations: self.inspected.operations,
         })
     }
 

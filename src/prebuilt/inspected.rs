@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::{DefinitionError, archive};
+use super::{DefinitionError, PrebuiltError, archive};
+use crate::bundle::Bundle;
 use crate::tokenizer::TokenizerKind;
 use crate::torchscript::operations::{self, Refused};
 use crate::torchscript::{Module, Signature, TorchError};
@@ -58,6 +59,28 @@ impl Inspected {
         let operations = module.operations().map_err(DefinitionError::Unreadable)?;
         let signature = module.signature().map_err(DefinitionError::Unreadable)?;
         Ok(Self { module, operations, signature, tensor_bytes })
+    }
+
+    /// Loads the TorchScript archive of a bundle, as [`load`](Self::load) does.
+    ///
+    /// # Errors
+    /// [`PrebuiltError::Bundle`] if Elasticsearch cannot load it.
+    pub fn of_bundle(bundle: &Bundle) -> Result<Self, PrebuiltError> {
+        let bytes = &bundle.artifact.bytes;
+        let archive = bytes.get(0..bytes.len()).unwrap_or_default();
+        Self::load(&archive)
+            .map_err(|reason| PrebuiltError::Bundle { model_id: bundle.model_id.clone(), reason })
+    }
+
+    /// Checks that a cluster accepts the operations.
+    ///
+    /// # Errors
+    /// [`PrebuiltError::Refused`] if it does not.
+    pub fn check_for(&self, target: Target) -> Result<(), PrebuiltError> {
+        match self.check_operations(target) {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(PrebuiltError::Refused { target, reason }),
+        }
     }
 
     /// Checks the operations as a cluster does. Returns those that are not on Elasticsearch's list, where the cluster does not mind.

@@ -7,13 +7,62 @@ mod definition;
 mod inspected;
 mod pickle;
 
+use std::path::PathBuf;
+
+use crate::error_chain::advice;
+use crate::model_id::{ModelId, ModelIdError};
 use crate::tokenizer::TokenizerError;
 use crate::torchscript::TorchError;
 use crate::torchscript::operations::Refused;
+use crate::version::Target;
 
 pub use configuration::Configuration;
 pub use definition::{PrebuiltDefinition, PrebuiltFiles};
 pub use inspected::Inspected;
+
+/// Why a definition built by another tool cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrebuiltError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}{}", advice(source))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A file cannot be used.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: DefinitionError,
+    },
+    /// The definition of a bundle cannot be used.
+    #[error("the definition of {model_id}: {reason}")]
+    Bundle {
+        /// The bundle's model id.
+        model_id: ModelId,
+        /// The reason.
+        reason: DefinitionError,
+    },
+    /// A cluster would not serve the definition.
+    #[error("Elasticsearch {target} would refuse the definition: {reason}")]
+    Refused {
+        /// The cluster's version.
+        target: Target,
+        /// The reason.
+        reason: Refused,
+    },
+    /// Neither the caller nor the configuration names the model.
+    #[error("the configuration names no model_id: give --es-model-id")]
+    NoModelId,
+    /// The model id is not valid.
+    #[error(transparent)]
+    ModelId(#[from] ModelIdError),
+}
 
 /// Why a definition, or what was given with it, cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -20,7 +20,6 @@ mod wordpiece;
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::added::AddedTokens;
@@ -30,22 +29,11 @@ pub use self::error::TokenizerError;
 pub use self::kind::{ServerTokens, TokenizerKind};
 use self::reader::{Base, Draft, Reader, slow_files};
 use self::tokenizer_json::TokenizerJson;
+pub use self::uploaded::read_vocabulary;
 use crate::config::{ModelConfig, SpecialTokenNames, TokenizerConfig};
 use crate::source::{ModelFiles, is_lfs_pointer};
 use crate::special_tokens::SpecialTokens;
-
-/// The body of the vocabulary request. A token's position is its id.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Vocabulary {
-    /// The tokens in the order of their ids.
-    pub vocabulary: Vec<String>,
-    /// What byte-level BPE joins, as lines `a b` in the order of their ranks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub merges: Option<Vec<String>>,
-    /// What each token weighs in Unigram, in the order of the ids.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scores: Option<Vec<f64>>,
-}
+use crate::vocabulary::Vocabulary;
 
 /// A tokenizer, as it is uploaded.
 #[derive(Debug, Clone)]

@@ -7,12 +7,13 @@ use super::class::Class;
 use super::ids::{self, Ids, Precedence};
 use super::tokenizer_json::{self, Algorithm, TokenizerJson};
 use super::{
-    DO_LOWER_CASE, Tokenizer, TokenizerError, TokenizerKind, Vocabulary, byte_level, case_warning,
-    japanese, unigram, wordpiece,
+    DO_LOWER_CASE, Tokenizer, TokenizerError, TokenizerKind, byte_level, case_warning, japanese,
+    unigram, wordpiece,
 };
 use crate::config::TokenizerConfig;
 use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
+use crate::vocabulary::Vocabulary;
 
 /// What the readers of the families share.
 pub(super) struct Reader<'a> {

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::ids::some_of;
-use super::{TokenizerError, TokenizerKind, Vocabulary, byte_level};
+use super::{TokenizerError, TokenizerKind, byte_level};
+use crate::vocabulary::Vocabulary;
 
 /// The body of the request, as strict as the server reads it (contract 5).
 #[derive(Deserialize)]
@@ -18,82 +19,74 @@ struct Body {
     scores: Option<Vec<f64>>,
 }
 
-impl Vocabulary {
-    /// Reads a vocabulary and checks it for a tokenizer. Returns it with what the user should know.
-    ///
-    /// # Errors
-    /// When the server would refuse it, or the tokenizer could not be made of it.
-    pub fn read(
-        json: &[u8],
-        kind: TokenizerKind,
-        with_special_tokens: bool,
-    ) -> Result<(Self, Vec<String>), TokenizerError> {
-        const FILE: &str = "the vocabulary";
-        let broken = |reason: String| TokenizerError::Broken { file: FILE, reason };
-        let Body { vocabulary, merges, scores } =
-            serde_json::from_slice(json).map_err(|error| broken(error.to_string()))?;
-        let merges = merges.filter(|merges| !merges.is_empty());
-        let scores = scores.filter(|scores| !scores.is_empty());
-        if vocabulary.is_empty() {
-            return Err(TokenizerError::Empty(FILE));
-        }
-        let mut warnings = Vec::new();
-        let known: HashSet<&str> = vocabulary.iter().map(String::as_str).collect();
-        match (&merges, kind) {
-            (None, TokenizerKind::Roberta) => return Err(TokenizerError::NoMerges(kind.name())),
-            (Some(merges), _) => {
-                if let Some(odd) = merges.iter().find(|merge| merge.split(' ').count() != 2) {
-                    return Err(broken(format!("the merge {odd:?} is not of two tokens")));
-                }
-                let unknown = byte_level::unknown(merges, |token| known.contains(token)).len();
-                if unknown > 0 {
-                    let merges = merges.len();
-                    return Err(TokenizerError::Merges { unknown, merges });
-                }
-            }
-            _ => (),
-        }
-        match (&scores, kind) {
-            (None, TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2) => {
-                return Err(broken(format!("it has no scores, which {} needs", kind.name())));
-            }
-            (Some(scores), _) if scores.len() != vocabulary.len() => {
-                return Err(broken(format!(
-                    "it has {} scores for {} tokens",
-                    scores.len(),
-                    vocabulary.len()
-                )));
-            }
-            _ => (),
-        }
-        let tokens = kind.tokens();
-        let mut wanted = vec![tokens.unknown, tokens.padding];
-        if with_special_tokens {
-            wanted.extend([tokens.class, tokens.separator]);
-        }
-        let missing: Vec<_> = wanted.into_iter().filter(|token| !known.contains(token)).collect();
-        if !missing.is_empty() {
-            return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
-        }
-        if known.len() < vocabulary.len() {
-            let mut seen = HashSet::new();
-            let twice: Vec<String> = vocabulary
-                .iter()
-                .filter(|token| !seen.insert(token.as_str()))
-                .map(|token| format!("{token:?}"))
-                .collect();
-            warnings.extend(some_of(&twice).map(|some| {
-                format!("tokens stand in the vocabulary more than once, and Elasticsearch takes the last place of each: {some}")
-            }));
-        }
-        Ok((Self { vocabulary, merges, scores }, warnings))
+/// Reads a vocabulary and checks it for a tokenizer. Returns it with what the user should know.
+///
+/// # Errors
+/// When the server would refuse it, or the tokenizer could not be made of it.
+pub fn read_vocabulary(
+    json: &[u8],
+    kind: TokenizerKind,
+    with_special_tokens: bool,
+) -> Result<(Vocabulary, Vec<String>), TokenizerError> {
+    const FILE: &str = "the vocabulary";
+    let broken = |reason: String| TokenizerError::Broken { file: FILE, reason };
+    let Body { vocabulary, merges, scores } =
+        serde_json::from_slice(json).map_err(|error| broken(error.to_string()))?;
+    let merges = merges.filter(|merges| !merges.is_empty());
+    let scores = scores.filter(|scores| !scores.is_empty());
+    if vocabulary.is_empty() {
+        return Err(TokenizerError::Empty(FILE));
     }
-
-    /// The id of a token: its last place, as in the server.
-    #[must_use]
-    pub fn id(&self, token: &str) -> Option<usize> {
-        self.vocabulary.iter().rposition(|other| other == token)
+    let mut warnings = Vec::new();
+    let known: HashSet<&str> = vocabulary.iter().map(String::as_str).collect();
+    match (&merges, kind) {
+        (None, TokenizerKind::Roberta) => return Err(TokenizerError::NoMerges(kind.name())),
+        (Some(merges), _) => {
+            if let Some(odd) = merges.iter().find(|merge| merge.split(' ').count() != 2) {
+                return Err(broken(format!("the merge {odd:?} is not of two tokens")));
+            }
+            let unknown = byte_level::unknown(merges, |token| known.contains(token)).len();
+            if unknown > 0 {
+                let merges = merges.len();
+                return Err(TokenizerError::Merges { unknown, merges });
+            }
+        }
+        _ => (),
     }
+    match (&scores, kind) {
+        (None, TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2) => {
+            return Err(broken(format!("it has no scores, which {} needs", kind.name())));
+        }
+        (Some(scores), _) if scores.len() != vocabulary.len() => {
+            return Err(broken(format!(
+                "it has {} scores for {} tokens",
+                scores.len(),
+                vocabulary.len()
+            )));
+        }
+        _ => (),
+    }
+    let tokens = kind.tokens();
+    let mut wanted = vec![tokens.unknown, tokens.padding];
+    if with_special_tokens {
+        wanted.extend([tokens.class, tokens.separator]);
+    }
+    let missing: Vec<_> = wanted.into_iter().filter(|token| !known.contains(token)).collect();
+    if !missing.is_empty() {
+        return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
+    }
+    if known.len() < vocabulary.len() {
+        let mut seen = HashSet::new();
+        let twice: Vec<String> = vocabulary
+            .iter()
+            .filter(|token| !seen.insert(token.as_str()))
+            .map(|token| format!("{token:?}"))
+            .collect();
+        warnings.extend(some_of(&twice).map(|some| {
+            format!("tokens stand in the vocabulary more than once, and Elasticsearch takes the last place of each: {some}")
+        }));
+    }
+    Ok((Vocabulary { vocabulary, merges, scores }, warnings))
 }
 
 #[cfg(test)]
@@ -103,7 +96,7 @@ mod tests {
     use super::*;
 
     fn read(body: &Value, kind: TokenizerKind) -> Result<Vec<String>, String> {
-        Vocabulary::read(body.to_string().as_bytes(), kind, true)
+        read_vocabulary(body.to_string().as_bytes(), kind, true)
             .map(|(_, warnings)| warnings)
             .map_err(|error| error.to_string())
     }

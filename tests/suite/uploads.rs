@@ -1,6 +1,6 @@
 //! Uploads to clusters that fail: in the end the model is whole, or not there, or half there with a journal to go on from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rust_eland::bundle::{Bundle, Definition};
+use rust_eland::bundle::{Artifact, ArtifactFormat, Bundle};
 use rust_eland::elasticsearch::{
     Client, ClientError, Connection, Import, Interruption, OnConflict, Outcome, RemoteState,
 };
 use rust_eland::mapped_file::MappedFile;
 use rust_eland::observer::Progress;
 use rust_eland::retry::RetryPolicy;
-use rust_eland::tokenizer::Vocabulary;
+
 use rust_eland::version::{Target, Version};
+use rust_eland::vocabulary::Vocabulary;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use standin::{Exchange, Faults, Options, Random, Rule, StandIn};
@@ -61,11 +62,14 @@ fn bundle(id: &str, seed: u64, length: usize) -> Bundle {
     Bundle {
         model_id: id.parse().unwrap(),
         configuration,
-        vocabulary: Vocabulary { vocabulary: tokens, merges: None, scores: None },
-        definition: Definition { bytes: Arc::new(bytes.into()), sha256 },
+        vocabulary: Some(Vocabulary { vocabulary: tokens, merges: None, scores: None }),
+        artifact: Artifact {
+            format: ArtifactFormat::TorchScript,
+            bytes: Arc::new(bytes.into()),
+            sha256,
+        },
         minimum_version: Version::OLDEST,
         target: Target::Any,
-        operations: BTreeMap::new(),
     }
 }
 
@@ -112,7 +116,7 @@ fn is_whole(standin: &StandIn, bundle: &Bundle) -> bool {
     standin.vocabulary(id).is_some()
         && standin
             .definition(id)
-            .is_some_and(|path| sha256(&fs::read(path).unwrap()) == bundle.definition.sha256)
+            .is_some_and(|path| sha256(&fs::read(path).unwrap()) == bundle.artifact.sha256)
 }
 
 /// The journals in a state folder.
@@ -329,7 +333,7 @@ fn the_last_part_goes_alone_after_everything_else() {
         assert_eq!(request.content_encoding, compressed, "{}", request.path);
     }
     let metadata = &standin.configuration("m").unwrap()["metadata"];
-    assert_eq!(metadata["definition_sha256"], bundle.definition.sha256);
+    assert_eq!(metadata["definition_sha256"], bundle.artifact.sha256);
 }
 
 #[test]
@@ -557,8 +561,9 @@ fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
         file.set_len(length).unwrap();
         let map = MappedFile::from_file(file.try_clone().unwrap(), Path::new("file")).unwrap();
         let sha256 = sha256(map.as_ref());
-        let definition = Definition { bytes: Arc::new(map.into()), sha256 };
-        let bundle = Bundle { definition, ..bundle(&format!("m{length}"), 1, 1) };
+        let artifact =
+            Artifact { format: ArtifactFormat::TorchScript, bytes: Arc::new(map.into()), sha256 };
+        let bundle = Bundle { artifact, ..bundle(&format!("m{length}"), 1, 1) };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let client = Client::connect(Connection::to_url(&url).unwrap()).await.unwrap();
