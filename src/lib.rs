@@ -109,6 +109,8 @@ pub mod retry;
 pub mod secrets;
 #[doc(hidden)]
 pub mod segmented_bytes;
+#[doc(hidden)]
+pub mod server_tokenization;
 pub mod source;
 mod special_tokens;
 pub mod tasks;

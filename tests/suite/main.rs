@@ -28,6 +28,7 @@ mod progress;
 mod proxies;
 mod quantize;
 mod real_model;
+mod server_tokens;
 mod snapshots;
 mod targets;
 mod terminal;

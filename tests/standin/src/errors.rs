@@ -39,6 +39,15 @@ impl ApiError {
         Self { status, body: ErrorBody::Exception { chain }, challenges: &[] }
     }
 
+    /// An exception of the server by the name that answers have for its class.
+    pub(crate) fn exception(
+        status: StatusCode,
+        kind: &'static str,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::new(status, kind, reason)
+    }
+
     /// An `ElasticsearchStatusException` with its own status.
     pub(crate) fn status(status: StatusCode, reason: impl Into<String>) -> Self {
         Self::new(status, "status_exception", reason)
@@ -104,11 +113,6 @@ impl ApiError {
 
     pub(crate) fn illegal_argument(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "illegal_argument_exception", reason)
-    }
-
-    /// A Java `IllegalStateException`, which has no status of its own.
-    pub(crate) fn illegal_state(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "illegal_state_exception", reason)
     }
 
     /// A validation error with numbered messages.

@@ -1,75 +1,32 @@
 //! Tokenization settings of a configuration (contract, 3.1 and 3.2).
 
-use std::fmt;
-
 use axum::http::StatusCode;
+use rust_eland::server_tokenization::{BpeTokens, Kind, Settings};
+pub(crate) use rust_eland::server_tokenization::{NO_SPAN, Truncate};
 use serde_json::{Value, json};
 
 use crate::errors::ApiError;
 use crate::json::Object;
 use crate::version::{Version, since};
 
-/// Kind of tokenizer.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Tokenizer {
-    Bert,
-    BertJa,
-    Mpnet,
-    Roberta { add_prefix_space: bool },
-    XlmRoberta,
-    DebertaV2,
-    ByteLevelBpe { add_prefix_space: bool, special: BpeTokens },
-}
-
-/// Special tokens of `byte_level_bpe`, the only tokenizer with configurable special tokens.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct BpeTokens {
-    pub(crate) unknown: String,
-    pub(crate) pad: String,
-    pub(crate) begin: String,
-    pub(crate) end: String,
-    pub(crate) mask: String,
-}
-
-/// Treatment of texts above the maximum length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Truncate {
-    First,
-    Second,
-    None,
-    Balanced,
-}
-
-impl Truncate {
-    pub(crate) fn parse(text: &str, version: Version) -> Result<Self, ApiError> {
-        match text.to_ascii_lowercase().as_str() {
-            "first" => Ok(Self::First),
-            "second" => Ok(Self::Second),
-            "none" => Ok(Self::None),
-            "balanced" if version >= since::BALANCED => Ok(Self::Balanced),
-            _ => Err(ApiError::illegal_argument(format!(
-                "No enum constant org.elasticsearch.xpack.core.ml.inference.trainedmodel.Tokenization.Truncate.{}",
-                text.to_ascii_uppercase()
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for Truncate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::First => "first",
-            Self::Second => "second",
-            Self::None => "none",
-            Self::Balanced => "balanced",
-        })
+/// Reads the setting `truncate`.
+fn parse_truncate(text: &str, version: Version) -> Result<Truncate, ApiError> {
+    match text.to_ascii_lowercase().as_str() {
+        "first" => Ok(Truncate::First),
+        "second" => Ok(Truncate::Second),
+        "none" => Ok(Truncate::None),
+        "balanced" if version >= since::BALANCED => Ok(Truncate::Balanced),
+        _ => Err(ApiError::illegal_argument(format!(
+            "No enum constant org.elasticsearch.xpack.core.ml.inference.trainedmodel.Tokenization.Truncate.{}",
+            text.to_ascii_uppercase()
+        ))),
     }
 }
 
 /// All settings, including defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tokenization {
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Kind,
     pub(crate) do_lower_case: bool,
     pub(crate) with_special_tokens: bool,
     pub(crate) max_sequence_length: usize,
@@ -78,13 +35,10 @@ pub(crate) struct Tokenization {
     pub(crate) span: i32,
 }
 
-/// Value of `span` without windows.
-pub(crate) const NO_SPAN: i32 = -1;
-
 impl Default for Tokenization {
     fn default() -> Self {
         Self {
-            tokenizer: Tokenizer::Bert,
+            tokenizer: Kind::Bert,
             do_lower_case: false,
             with_special_tokens: true,
             max_sequence_length: 512,
@@ -124,20 +78,20 @@ impl Tokenization {
         let with_special_tokens = fields.boolean("with_special_tokens")?.unwrap_or(true);
         let max_sequence_length = fields.int("max_sequence_length")?.unwrap_or(512);
         let truncate = match fields.string("truncate")? {
-            Some(text) => Truncate::parse(&text, version)
+            Some(text) => parse_truncate(&text, version)
                 .map_err(|error| error.while_parsing(parser, "truncate"))?,
             None => Truncate::First,
         };
         let span = fields.int("span")?.unwrap_or(NO_SPAN);
         let tokenizer = match name {
-            "bert" => Tokenizer::Bert,
-            "bert_ja" => Tokenizer::BertJa,
-            "mpnet" => Tokenizer::Mpnet,
-            "roberta" => Tokenizer::Roberta {
+            "bert" => Kind::Bert,
+            "bert_ja" => Kind::BertJa,
+            "mpnet" => Kind::Mpnet,
+            "roberta" => Kind::Roberta {
                 add_prefix_space: fields.boolean("add_prefix_space")?.unwrap_or(false),
             },
-            "xlm_roberta" => Tokenizer::XlmRoberta,
-            "deberta_v2" => Tokenizer::DebertaV2,
+            "xlm_roberta" => Kind::XlmRoberta,
+            "deberta_v2" => Kind::DebertaV2,
             _ => {
                 let add_prefix_space = fields.boolean("add_prefix_space")?.unwrap_or(false);
                 let mut token = |field: &str, default: &str| -> Result<String, ApiError> {
@@ -151,7 +105,7 @@ impl Tokenization {
                     end: token("eos_token", "</s>")?,
                     mask: token("mask_token", "<mask>")?,
                 };
-                Tokenizer::ByteLevelBpe { add_prefix_space, special }
+                Kind::ByteLevelBpe { add_prefix_space, special }
             }
         };
         fields.finish()?;
@@ -159,9 +113,9 @@ impl Tokenization {
         let built = |rule: ApiError| rule.caused(not_built(parser));
         if do_lower_case {
             let refusing = match tokenizer {
-                Tokenizer::Roberta { .. } => Some("roberta"),
-                Tokenizer::XlmRoberta => Some("XLMRoberta"),
-                Tokenizer::ByteLevelBpe { .. } => Some("byte_level_bpe"),
+                Kind::Roberta { .. } => Some("roberta"),
+                Kind::XlmRoberta => Some("XLMRoberta"),
+                Kind::ByteLevelBpe { .. } => Some("byte_level_bpe"),
                 _ => None,
             };
             if let Some(refusing) = refusing {
@@ -192,23 +146,31 @@ impl Tokenization {
     /// Key of the settings in a configuration.
     pub(crate) fn name(&self) -> &'static str {
         match self.tokenizer {
-            Tokenizer::Bert => "bert",
-            Tokenizer::BertJa => "bert_ja",
-            Tokenizer::Mpnet => "mpnet",
-            Tokenizer::Roberta { .. } => "roberta",
-            Tokenizer::XlmRoberta => "xlm_roberta",
-            Tokenizer::DebertaV2 => "deberta_v2",
-            Tokenizer::ByteLevelBpe { .. } => "byte_level_bpe",
+            Kind::Bert => "bert",
+            Kind::BertJa => "bert_ja",
+            Kind::Mpnet => "mpnet",
+            Kind::Roberta { .. } => "roberta",
+            Kind::XlmRoberta => "xlm_roberta",
+            Kind::DebertaV2 => "deberta_v2",
+            Kind::ByteLevelBpe { .. } => "byte_level_bpe",
+        }
+    }
+
+    /// The settings as the program's own tokenization takes them.
+    pub(crate) fn library_settings(&self) -> Settings {
+        Settings {
+            kind: self.tokenizer.clone(),
+            do_lower_case: self.do_lower_case,
+            with_special_tokens: self.with_special_tokens,
+            max_sequence_length: self.max_sequence_length,
+            truncate: self.truncate,
+            span: self.span,
         }
     }
 
     /// Mask token of the tokenizer.
     pub(crate) fn mask_token(&self) -> &str {
-        match &self.tokenizer {
-            Tokenizer::Bert | Tokenizer::BertJa | Tokenizer::DebertaV2 => "[MASK]",
-            Tokenizer::Mpnet | Tokenizer::Roberta { .. } | Tokenizer::XlmRoberta => "<mask>",
-            Tokenizer::ByteLevelBpe { special, .. } => &special.mask,
-        }
+        self.tokenizer.mask_token()
     }
 
     /// All settings as returned by the server, including defaults.
@@ -221,10 +183,10 @@ impl Tokenization {
             "span": self.span,
         });
         match &self.tokenizer {
-            Tokenizer::Roberta { add_prefix_space } => {
+            Kind::Roberta { add_prefix_space } => {
                 settings["add_prefix_space"] = (*add_prefix_space).into();
             }
-            Tokenizer::ByteLevelBpe { add_prefix_space, special } => {
+            Kind::ByteLevelBpe { add_prefix_space, special } => {
                 settings["add_prefix_space"] = (*add_prefix_space).into();
                 settings["unk_token"] = special.unknown.clone().into();
                 settings["pad_token"] = special.pad.clone().into();
@@ -245,10 +207,8 @@ impl Tokenization {
         scores: &[f64],
     ) -> Result<(), ApiError> {
         let missing = match self.tokenizer {
-            Tokenizer::Roberta { .. } | Tokenizer::ByteLevelBpe { .. } if merges.is_empty() => {
-                "merges"
-            }
-            Tokenizer::XlmRoberta if scores.is_empty() => "scores",
+            Kind::Roberta { .. } | Kind::ByteLevelBpe { .. } if merges.is_empty() => "merges",
+            Kind::XlmRoberta if scores.is_empty() => "scores",
             _ => return Ok(()),
         };
         Err(ApiError::status(
@@ -279,7 +239,7 @@ impl Tokenization {
         fields.finish()?;
         let mut updated = self.clone();
         if let Some(text) = truncate {
-            updated.truncate = Truncate::parse(&text, version)?;
+            updated.truncate = parse_truncate(&text, version)?;
             if updated.truncate != Truncate::None {
                 updated.span = NO_SPAN;
             }

@@ -10,7 +10,7 @@ use crate::configuration::Configuration;
 use crate::configuration::task::Task;
 use crate::inference::{Evaluation, Output, evaluate};
 use crate::store::Store;
-use crate::tokenization::{Row, Tokenizer};
+use crate::tokenization::{Row, Tokenizer, build};
 use crate::version::Version;
 
 /// A loaded model.
@@ -50,7 +50,7 @@ pub(crate) fn load(
             ));
         }
     }
-    let tokenizer = Tokenizer::build(&configuration.inference.tokenization, vocabulary)
+    let tokenizer = build(&configuration.inference.tokenization, vocabulary)
         .map_err(|error| error.reason().to_owned())?;
 
     let definition =

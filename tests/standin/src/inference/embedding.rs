@@ -88,6 +88,7 @@ fn one(field: &str, value: Value) -> Map<String, Value> {
 mod tests {
     use super::*;
     use crate::configuration::tokenization::Tokenization;
+    use crate::tokenization::build;
     use crate::vocabulary::Vocabulary;
 
     #[test]
@@ -101,7 +102,7 @@ mod tests {
     fn weights_are_positive_and_named_by_token() {
         let vocabulary = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "a.b"].map(str::to_owned).to_vec();
         let vocabulary = Vocabulary { vocabulary, ..Vocabulary::default() };
-        let tokenizer = Tokenizer::build(&Tokenization::default(), vocabulary).unwrap();
+        let tokenizer = build(&Tokenization::default(), vocabulary).unwrap();
         let rows = [0.0, -1.0, 2.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 1.0];
         let output = Output::new([1, 2, 5], &rows);
         let elser = text_expansion(&output, Expansion::Elser, &tokenizer, "p").unwrap();

@@ -74,6 +74,7 @@ pub(super) fn fill_mask(
 mod tests {
     use super::*;
     use crate::configuration::tokenization::{NO_SPAN, Tokenization, Truncate};
+    use crate::tokenization::build;
     use crate::vocabulary::Vocabulary;
 
     #[test]
@@ -81,7 +82,7 @@ mod tests {
         let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sun", "##s"];
         let vocabulary =
             Vocabulary { vocabulary: tokens.map(str::to_owned).to_vec(), ..Vocabulary::default() };
-        let tokenizer = Tokenizer::build(&Tokenization::default(), vocabulary).unwrap();
+        let tokenizer = build(&Tokenization::default(), vocabulary).unwrap();
         let text = "sun [MASK]!";
         let rows = tokenizer.single(text, Truncate::First, NO_SPAN).unwrap();
         assert_eq!(rows[0].ids, [2, 5, 4, 1, 3]);

@@ -138,7 +138,7 @@ fn group(words: &[TaggedWord], labels: &[String]) -> Vec<Entity> {
 mod tests {
     use super::*;
     use crate::configuration::tokenization::{NO_SPAN, Tokenization, Truncate};
-    use crate::tokenization::Tokenizer;
+    use crate::tokenization::build;
     use crate::vocabulary::Vocabulary;
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "Jo", "##sh", "Ö", "in", "New", "York"];
         let vocabulary =
             Vocabulary { vocabulary: tokens.map(str::to_owned).to_vec(), ..Vocabulary::default() };
-        let tokenizer = Tokenizer::build(&Tokenization::default(), vocabulary).unwrap();
+        let tokenizer = build(&Tokenization::default(), vocabulary).unwrap();
         let text = "Ö Josh in New York";
         let rows = tokenizer.single(text, Truncate::First, NO_SPAN).unwrap();
         let labels = ["O", "B_PER", "I_PER", "I_LOC"].map(str::to_owned);

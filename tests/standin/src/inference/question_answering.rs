@@ -112,7 +112,7 @@ fn probabilities(logits: &[f64], row: &Row) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::configuration::tokenization::{Tokenization, Truncate};
-    use crate::tokenization::Tokenizer;
+    use crate::tokenization::{Tokenizer, build};
     use crate::vocabulary::Vocabulary;
 
     fn tokenizer(max: usize) -> Tokenizer {
@@ -120,7 +120,7 @@ mod tests {
         let vocabulary =
             Vocabulary { vocabulary: tokens.map(str::to_owned).to_vec(), ..Vocabulary::default() };
         let settings = Tokenization { max_sequence_length: max, ..Tokenization::default() };
-        Tokenizer::build(&settings, vocabulary).unwrap()
+        build(&settings, vocabulary).unwrap()
     }
 
     /// Logits that are high at one position for each of starts and ends.
