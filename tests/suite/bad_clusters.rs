@@ -33,7 +33,7 @@ fn is_untouched(standin: &StandIn) -> bool {
 }
 
 #[test]
-fn nobody_answers() {
+fn unreachable_cluster_is_reported() {
     let (code, message) = import("http://127.0.0.1:1", &[]);
     assert_eq!(code, 5);
     says(&message, &["cannot reach http://127.0.0.1:1", "refused"]);
@@ -43,20 +43,20 @@ fn nobody_answers() {
 }
 
 #[test]
-fn an_address_that_is_none() {
+fn invalid_address_is_rejected() {
     let (code, message) = import("me:secret@host:9200", &[]);
     assert_eq!(code, 2, "{message}");
     assert!(!message.contains("secret"), "{message}");
 }
 
 #[test]
-fn something_that_is_not_elasticsearch() {
+fn server_that_is_not_elasticsearch_is_rejected() {
     let options = Options { product_header: false, ..Options::default() };
     refused(options, &[], 5, &["not Elasticsearch", "X-Elastic-Product"]);
 }
 
 #[test]
-fn a_cluster_that_is_too_old() {
+fn cluster_below_8_7_is_rejected() {
     for version in ["8.6.2", "8.0.0"] {
         let version = version.parse().unwrap();
         let options = Options { version, ..Options::default() };
@@ -66,7 +66,7 @@ fn a_cluster_that_is_too_old() {
 }
 
 #[test]
-fn a_cluster_that_lacks_what_the_model_needs() {
+fn cluster_without_the_tokenizer_is_rejected() {
     let options =
         |version: &str| Options { version: version.parse().unwrap(), ..Options::default() };
     let prefixed = ["--ingest-prefix", "passage: "];
@@ -75,7 +75,7 @@ fn a_cluster_that_lacks_what_the_model_needs() {
 }
 
 #[test]
-fn serverless_is_never_too_old() {
+fn serverless_cluster_is_accepted() {
     let options = Options { build_flavor: BuildFlavor::Serverless, ..Options::default() };
     let standin = StandIn::start(options);
     let (code, message) = import(&standin.url(), &["--ingest-prefix", "x"]);
@@ -83,7 +83,7 @@ fn serverless_is_never_too_old() {
 }
 
 #[test]
-fn credentials_that_are_missing_or_wrong_or_weak() {
+fn missing_wrong_or_insufficient_credentials_are_rejected() {
     let secured = |privilege: Privilege| Options {
         credentials: vec![Credential::user("me", "right").allowed(privilege)],
         ..Options::default()
@@ -102,14 +102,14 @@ fn credentials_that_are_missing_or_wrong_or_weak() {
 }
 
 #[test]
-fn a_licence_without_machine_learning() {
+fn licence_without_machine_learning_is_rejected() {
     let options = Options { license: License::Basic, ..Options::default() };
     let standin = refused(options, &[], 6, &["it is a basic licence", "platinum"]);
     assert!(standin.model_ids().is_empty());
 }
 
 #[test]
-fn an_id_that_is_taken() {
+fn existing_model_id_is_rejected() {
     let options = Options { existing_models: vec!["m".into()], ..Options::default() };
     let standin = refused(options, &[], 7, &["half-made model m", "--clear-previous"]);
     assert_eq!(standin.model_ids(), ["m"]);
@@ -124,7 +124,7 @@ fn an_id_that_is_taken() {
 }
 
 #[test]
-fn an_id_that_is_free_on_the_oldest_cluster() {
+fn free_model_id_is_accepted_by_the_oldest_cluster() {
     // 8.7 does not know definition_status, which says whether a model is whole.
     let version = "8.7.0".parse().unwrap();
     let standin = StandIn::start(Options { version, ..Options::default() });
@@ -135,7 +135,7 @@ fn an_id_that_is_free_on_the_oldest_cluster() {
 }
 
 #[test]
-fn a_model_that_cannot_be_read_leaves_the_old_one_alone() {
+fn unreadable_model_keeps_the_existing_one() {
     let standin =
         StandIn::start(Options { existing_models: vec!["m".into()], ..Options::default() });
     let (code, _) = import(&standin.url(), &["--clear-previous", "--max-model-input-length", "99"]);
@@ -145,7 +145,7 @@ fn a_model_that_cannot_be_read_leaves_the_old_one_alone() {
 }
 
 #[test]
-fn a_part_that_is_refused_takes_the_model_with_it() {
+fn rejected_part_deletes_the_model() {
     let faults = Faults { rules: vec!["part=413".parse().unwrap()], ..Faults::default() };
     let options = Options { faults, ..Options::default() };
     let parts = ["store a part of the definition (413)", "The half-made model m was removed"];
@@ -154,7 +154,7 @@ fn a_part_that_is_refused_takes_the_model_with_it() {
 }
 
 #[test]
-fn a_model_that_does_not_start_stays_stored() {
+fn failed_start_keeps_the_model() {
     let options = Options { allocated_processors: 0, ..Options::default() };
     let standin = refused(options, &[], 8, &["m is stored, but could not be started"]);
     assert_eq!(standin.model_ids(), ["m"]);

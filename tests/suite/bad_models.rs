@@ -80,7 +80,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_folder_without_a_config() {
+fn folder_without_config_is_rejected() {
     let model = Model::copy_of("bert/ner");
     says(&model.remove("config.json").refused("ner"), &["config.json", "is this the folder"]);
     says(&model.write("config.json", "{").refused("ner"), &["config.json is not valid"]);
@@ -88,7 +88,7 @@ fn a_folder_without_a_config() {
 }
 
 #[test]
-fn an_unknown_architecture() {
+fn unknown_architecture_is_rejected() {
     let model = Model::copy_of("bert/ner");
     says(
         &model.config("model_type", json!("mamba")).refused("ner"),
@@ -100,7 +100,7 @@ fn an_unknown_architecture() {
 }
 
 #[test]
-fn a_config_that_makes_no_model() {
+fn config_without_a_valid_model_is_rejected() {
     let refused =
         |key: &str, value: Value| Model::copy_of("bert/ner").config(key, value).refused("ner");
     says(&refused("hidden_act", json!("xielu")), &["xielu", "gelu"]);
@@ -112,7 +112,7 @@ fn a_config_that_makes_no_model() {
 }
 
 #[test]
-fn a_head_that_the_file_lacks() {
+fn missing_head_is_rejected() {
     // Transformers would fill it with random numbers.
     let message = Model::copy_of("bert/base").refused("ner");
     says(&message, &["cannot serve ner", "IOB"]);
@@ -128,7 +128,7 @@ fn a_head_that_the_file_lacks() {
 }
 
 #[test]
-fn labels_that_do_not_fit_the_task() {
+fn labels_unsuitable_for_the_task_are_rejected() {
     let message = Model::copy_of("bert/text-classification").refused("text_similarity");
     says(&message, &["one score", "3 labels", "It can serve", "text_classification"]);
     let message = Model::copy_of("bert/text-classification").refused("zero_shot_classification");
@@ -138,13 +138,13 @@ fn labels_that_do_not_fit_the_task() {
 }
 
 #[test]
-fn shapes_that_disagree_with_the_config() {
+fn shapes_different_from_config_are_rejected() {
     let message = Model::copy_of("bert/ner").config("intermediate_size", json!(7)).refused("ner");
     says(&message, &["intermediate.dense.weight has the shape", "config.json calls for [7, 32]"]);
 }
 
 #[test]
-fn damaged_weights() {
+fn damaged_weights_are_rejected() {
     let model = Model::copy_of("bert/ner");
     let whole = fs::read(model.path("model.safetensors")).unwrap();
     for length in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
@@ -162,7 +162,7 @@ fn damaged_weights() {
 }
 
 #[test]
-fn a_vocabulary_that_is_missing_empty_or_another_s() {
+fn missing_empty_or_foreign_vocabulary_is_rejected() {
     let model = Model::copy_of("bert/gamma-beta");
     let whole = fs::read_to_string(model.path("vocab.txt")).unwrap();
     says(&model.write("vocab.txt", "").refused("fill_mask"), &["vocab.txt", "no tokens"]);
@@ -176,7 +176,7 @@ fn a_vocabulary_that_is_missing_empty_or_another_s() {
 }
 
 #[test]
-fn a_length_beyond_the_positions() {
+fn length_above_the_position_table_is_rejected() {
     let model = Model::copy_of("bert/base");
     let run = program()
         .args(["export", "--task-type", "pass_through", "--max-model-input-length", "65"])
@@ -192,7 +192,7 @@ fn a_length_beyond_the_positions() {
 }
 
 #[test]
-fn modules_that_cannot_be_served_or_lead_outside() {
+fn unsupported_or_outside_modules_are_rejected() {
     let module =
         |class: &str, path: &str| json!({"idx": 1, "name": "1", "path": path, "type": class});
     let transformer = module("sentence_transformers.models.Transformer", "");
@@ -213,7 +213,7 @@ fn modules_that_cannot_be_served_or_lead_outside() {
 }
 
 #[test]
-fn tensors_that_nothing_uses_are_reported() {
+fn unused_tensors_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let exported = |fixture: &str, task: &str| {
         let run = program()

@@ -32,7 +32,7 @@ fn import(standin: &StandIn, metadata: &Path) -> std::process::Output {
 }
 
 #[test]
-fn a_bundle_is_what_would_have_been_uploaded() {
+fn bundle_contains_the_uploaded_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("a"), folder.path().join("deeper/b"));
     export("bert/st-normalize", &first);
@@ -86,7 +86,7 @@ fn a_bundle_is_what_would_have_been_uploaded() {
 }
 
 #[test]
-fn an_altered_bundle_is_refused() {
+fn altered_bundle_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     export("bert/st-mean", folder.path());
     let standin = StandIn::start(Options::default());

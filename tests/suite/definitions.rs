@@ -139,7 +139,7 @@ fn unloadable(archive: &[u8], part: &str) {
 }
 
 #[test]
-fn anyone_s_definition_is_served() {
+fn definition_of_another_tool_is_served() {
     for name in ["four-inputs.pt", "scripted.pt", "quantized.pt"] {
         let standin =
             StandIn::start(Options { version: NEW.parse().unwrap(), ..Options::default() });
@@ -174,7 +174,7 @@ fn anyone_s_definition_is_served() {
 }
 
 #[test]
-fn a_definition_becomes_a_bundle_too() {
+fn definition_of_another_tool_is_exported() {
     let files = Files::of("four-inputs.pt");
     let mut config = configuration();
     config["model_id"] = "by-hand".into();
@@ -193,7 +193,7 @@ fn a_definition_becomes_a_bundle_too() {
 }
 
 #[test]
-fn forbidden_operations_are_refused_whatever_the_cluster() {
+fn forbidden_operations_are_rejected_for_every_version() {
     for (file, operation) in
         [("hostile-forbidden.pt", "aten::as_strided"), ("hostile-writes.pt", "aten::save")]
     {
@@ -204,7 +204,7 @@ fn forbidden_operations_are_refused_whatever_the_cluster() {
 }
 
 #[test]
-fn an_operation_hidden_in_a_loop_is_refused_where_the_cluster_would_and_told_elsewhere() {
+fn operation_in_a_loop_is_rejected_or_reported_by_version() {
     let files = Files::of("hidden-in-loop.pt");
     for version in ["8.19.20", "9.4.0", NEW] {
         files.refused(version, 3, &["operations that Elasticsearch does not know", "aten::erf"]);
@@ -231,7 +231,7 @@ fn an_operation_hidden_in_a_loop_is_refused_where_the_cluster_would_and_told_els
 }
 
 #[test]
-fn what_would_run_while_it_is_loaded_is_not_loaded() {
+fn archive_with_code_that_runs_on_loading_is_not_loaded() {
     for (file, parts) in [
         ("hostile-state-hook.pt", vec!["code/__torch__.py", "__getstate__", "not loaded"]),
         ("hostile-default.pt", vec!["code/__torch__.py", "not loaded", "__torch__.run(\"x\""]),
@@ -256,7 +256,7 @@ fn what_would_run_while_it_is_loaded_is_not_loaded() {
 }
 
 #[test]
-fn the_files_that_write_when_they_are_run_do_write() {
+fn hostile_files_run_code_when_loaded_by_libtorch() {
     // Else the tests above would prove nothing. A process of its own, whose folder the file is written to.
     if let Some(file) = std::env::var_os("RUST_ELAND_RUNS") {
         let _ = tch::CModule::load(file);
@@ -276,7 +276,7 @@ fn the_files_that_write_when_they_are_run_do_write() {
 }
 
 #[test]
-fn what_is_no_torchscript_is_refused_for_what_it_is() {
+fn other_file_formats_are_rejected_by_name() {
     let whole = fs::read(fixture("four-inputs.pt")).unwrap();
     for (bytes, parts) in [
         (b"not a zip".to_vec(), vec!["no zip archive"]),
@@ -315,7 +315,7 @@ fn what_is_no_torchscript_is_refused_for_what_it_is() {
 }
 
 #[test]
-fn archives_that_could_be_read_in_two_ways_are_refused() {
+fn ambiguous_archives_are_rejected() {
     let whole = fs::read(fixture("four-inputs.pt")).unwrap();
     let double = edited(&whole, |name, bytes| {
         let name = if name == "byteorder" { "DATA.PKL" } else { name };
@@ -333,7 +333,7 @@ fn archives_that_could_be_read_in_two_ways_are_refused() {
 }
 
 #[test]
-fn bombs_are_not_unpacked() {
+fn decompression_bombs_are_rejected() {
     // Zeros: a thousandth of their length when deflated.
     let zeros = vec![0; 300 << 20];
     let bomb = with_record("code/__torch__.py", |_| zeros.clone());
@@ -353,7 +353,7 @@ fn bombs_are_not_unpacked() {
 }
 
 #[test]
-fn code_that_would_exhaust_the_stack_is_refused() {
+fn deeply_nested_code_is_rejected() {
     let code = |body: String| {
         with_record("code/__torch__.py", |code| {
             replaced(&code, b"    attention_mask0 = attention_mask\n", body.as_bytes())
@@ -389,7 +389,7 @@ fn code_that_would_exhaust_the_stack_is_refused() {
 }
 
 #[test]
-fn pickles_that_libtorch_would_trust_are_refused() {
+fn unsafe_pickles_are_rejected() {
     let data = |old: &'static [u8], new: &'static [u8]| {
         with_record("data.pkl", move |pickle| replaced(&pickle, old, new))
     };
@@ -421,7 +421,7 @@ fn pickles_that_libtorch_would_trust_are_refused() {
 }
 
 #[test]
-fn every_prefix_and_every_changed_byte_ends_in_a_message() {
+fn truncated_or_altered_archive_ends_with_a_message() {
     let whole = fs::read(fixture("quantized.pt")).unwrap();
     for length in (0..whole.len()).step_by(97) {
         assert!(Inspected::load(&whole[..length]).is_err(), "{length}");
@@ -446,7 +446,7 @@ fn every_prefix_and_every_changed_byte_ends_in_a_message() {
 }
 
 #[test]
-fn forward_must_take_what_the_server_passes_and_return_what_it_reads() {
+fn forward_with_wrong_signature_is_rejected() {
     Files::of("two-inputs.pt").refused(
         NEW,
         3,
@@ -481,7 +481,7 @@ fn forward_must_take_what_the_server_passes_and_return_what_it_reads() {
 }
 
 #[test]
-fn what_is_given_with_it_is_checked_as_the_server_would() {
+fn vocabulary_and_configuration_are_validated_as_by_the_server() {
     let files = Files::of("four-inputs.pt");
     for (config, parts) in [
         (json!({"inference_config": {"translation": {}}}), vec!["c.json", "translation"]),

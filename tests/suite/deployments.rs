@@ -106,7 +106,7 @@ fn start_with_default_or_longest_timeout_reaches_the_server() {
 }
 
 #[test]
-fn every_option_of_a_start_reaches_the_server() {
+fn every_start_option_is_sent() {
     let standin = StandIn::start(Options::default());
     let model = Fixture::named("bert/ner").model();
     let options = [
@@ -157,7 +157,7 @@ fn every_option_of_a_start_reaches_the_server() {
 }
 
 #[test]
-fn what_the_server_would_refuse_is_refused_before_any_request() {
+fn invalid_start_options_are_rejected_before_any_request() {
     let standin = StandIn::start(Options::default());
     let model = Fixture::named("bert/ner").model();
     for (options, part) in [
@@ -190,7 +190,7 @@ fn what_the_server_would_refuse_is_refused_before_any_request() {
 }
 
 #[test]
-fn what_a_release_lacks_is_refused_before_any_work() {
+fn options_unsupported_by_the_version_are_rejected_before_the_import() {
     let model = Fixture::named("bert/ner").model();
     for (version, options, parts) in [
         ("8.7.1", &["--deployment-id", "d"][..], ["--deployment-id", "8.8.0", "8.7.1"]),
@@ -214,7 +214,7 @@ fn what_a_release_lacks_is_refused_before_any_work() {
 }
 
 #[test]
-fn after_a_timeout_of_the_server_the_stats_tell_how_far_it_is() {
+fn server_timeout_continues_waiting_with_stats() {
     let standin = stored(Options {
         nodes: 2,
         longest_start_wait: Duration::from_millis(50),
@@ -248,7 +248,7 @@ fn after_a_timeout_of_the_server_the_stats_tell_how_far_it_is() {
 }
 
 #[test]
-fn no_wait_is_longer_than_its_timeout() {
+fn wait_ends_at_its_timeout() {
     let slow = Duration::from_secs(3600);
     for longest_start_wait in [Duration::MAX, Duration::from_millis(10)] {
         let standin =
@@ -275,7 +275,7 @@ fn no_wait_is_longer_than_its_timeout() {
 }
 
 #[test]
-fn a_cluster_that_grows_says_what_it_waits_for() {
+fn start_on_a_scaling_cluster_reports_its_reason() {
     let standin =
         stored(Options { allocated_processors: 0, autoscaling: true, ..Options::default() });
     fails(
@@ -287,7 +287,7 @@ fn a_cluster_that_grows_says_what_it_waits_for() {
 }
 
 #[test]
-fn a_node_s_reason_comes_with_what_to_do() {
+fn node_failure_is_reported_with_a_remedy() {
     let died = "inference native process died unexpectedly: Model graph does not match any supported architecture. \
                 Unrecognised operations: aten::erf";
     let memory = "Could not assign (more) allocations on node [n]. Reason: This node has insufficient available memory.";
@@ -324,7 +324,7 @@ fn a_node_s_reason_comes_with_what_to_do() {
 }
 
 #[test]
-fn one_node_of_two_that_fails() {
+fn failure_of_one_node_is_a_warning() {
     let standin = stored(Options {
         nodes: 2,
         node_failures: vec![(1, "no space left".into())],
@@ -345,7 +345,7 @@ fn one_node_of_two_that_fails() {
 }
 
 #[test]
-fn the_same_import_again_finds_its_deployment() {
+fn repeated_import_waits_for_the_existing_deployment() {
     for version in ["9.5.0", "8.7.0"] {
         let standin = StandIn::start(old(version));
         let model = Fixture::named("bert/ner").model();
@@ -363,7 +363,7 @@ fn the_same_import_again_finds_its_deployment() {
 }
 
 #[test]
-fn too_few_processors_and_ids_that_are_taken() {
+fn too_few_processors_and_existing_deployment_ids_are_reported() {
     let standin = stored(Options { allocated_processors: 4, ..Options::default() });
     for (options, parts) in [
         (
@@ -421,7 +421,7 @@ fn interrupted(standin: &StandIn, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn ctrl_c_ends_the_wait_and_nothing_else() {
+fn ctrl_c_ends_the_wait_and_keeps_the_deployment() {
     let slow = || Options { loading_delay: Duration::from_secs(3600), ..Options::default() };
     let standin = StandIn::start(slow());
     let model = Fixture::named("bert/ner").model();
@@ -439,7 +439,7 @@ fn ctrl_c_ends_the_wait_and_nothing_else() {
 }
 
 #[test]
-fn a_smoke_test_suits_the_task() {
+fn smoke_test_sends_a_text_for_the_task() {
     let standin = StandIn::start(Options::default());
     for (fixture, task, answer) in [
         ("bert/masked-lm", Task::FillMask, " 0."),
@@ -492,7 +492,7 @@ fn store_broken(standin: &StandIn) {
 }
 
 #[test]
-fn a_model_that_does_not_answer_fails_its_smoke_test() {
+fn failed_inference_fails_the_smoke_test() {
     let standin = StandIn::start(Options::default());
     store_broken(&standin);
     let parts = ["m is started, but does not answer the smoke test", "shape"];
@@ -501,7 +501,7 @@ fn a_model_that_does_not_answer_fails_its_smoke_test() {
 }
 
 #[test]
-fn the_list_joins_models_with_their_deployments() {
+fn list_shows_models_with_their_deployments() {
     let standin = stored(Options { nodes: 2, ..Options::default() });
     assert_eq!(done(&StandIn::start(Options::default()), &["list"]), "no models\n");
     let body = json!({"model_type": "pytorch", "inference_config": {"text_embedding": {}},
@@ -532,7 +532,7 @@ fn the_list_joins_models_with_their_deployments() {
 }
 
 #[test]
-fn a_list_has_as_many_pages_as_it_takes() {
+fn list_reads_all_pages() {
     let existing_models = (0..2100).map(|n| format!("model-{n:04}")).collect();
     let standin = StandIn::start(Options { existing_models, ..Options::default() });
     let list = json_of(&standin, &["list"]);
@@ -544,7 +544,7 @@ fn a_list_has_as_many_pages_as_it_takes() {
 }
 
 #[test]
-fn the_status_of_a_model() {
+fn status_reports_definition_and_deployments() {
     let standin = stored(Options { in_pipelines: vec!["m".into()], ..Options::default() });
     let output = run(&standin, &["status", "m"]);
     assert_eq!(code(&output), 8);
@@ -572,7 +572,7 @@ fn the_status_of_a_model() {
 }
 
 #[test]
-fn releases_that_tell_less_are_shown_too() {
+fn status_of_older_versions_omits_missing_fields() {
     let standin = stored(old("8.7.0"));
     let started = json_of(&standin, &["start", "m"]);
     assert_eq!((&started["deployment_id"], &started["state"]), (&json!("m"), &json!("started")));
@@ -585,7 +585,7 @@ fn releases_that_tell_less_are_shown_too() {
 }
 
 #[test]
-fn stopping() {
+fn stop_stops_deployments() {
     let standin = stored(Options::default());
     for id in ["one", "two", "three"] {
         done(&standin, &["start", "m", "--deployment-id", id]);
@@ -601,7 +601,7 @@ fn stopping() {
 }
 
 #[test]
-fn what_is_used_goes_by_force_only() {
+fn model_in_use_is_stopped_and_deleted_with_force_only() {
     let pipelines = Options { in_pipelines: vec!["m".into()], ..Options::default() };
     let endpoints = Options { in_inference_endpoints: vec!["m".into()], ..Options::default() };
     for (options, parts) in [
@@ -622,7 +622,7 @@ fn what_is_used_goes_by_force_only() {
 }
 
 #[test]
-fn deleting() {
+fn delete_removes_a_model() {
     let standin = stored(Options::default());
     done(&standin, &["start", "m"]);
     fails(&standin, &["delete", "m"], 6, &["currently deployed", "rust-eland stop", "--force"]);
@@ -633,7 +633,7 @@ fn deleting() {
 }
 
 #[test]
-fn a_reader_that_has_read_enough_is_no_error() {
+fn closed_standard_output_is_not_an_error() {
     let existing_models = (0..1500).map(|n| format!("model-{n:04}")).collect();
     let standin = StandIn::start(Options { existing_models, ..Options::default() });
     let mut child = program()

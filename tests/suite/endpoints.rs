@@ -99,7 +99,7 @@ fn declared_prompts_become_prefixes() {
 }
 
 #[test]
-fn an_endpoint_is_created_with_the_model_s_similarity() {
+fn endpoint_has_the_similarity_of_the_model() {
     for (declared, of_field, of_endpoint) in [
         (json!("dot"), "max_inner_product", json!("dot_product")),
         (json!("euclidean"), "l2_norm", json!("l2_norm")),
@@ -130,7 +130,7 @@ fn an_endpoint_is_created_with_the_model_s_similarity() {
 }
 
 #[test]
-fn an_endpoint_uses_the_deployment_of_start() {
+fn endpoint_uses_the_deployment_of_start() {
     let standin = StandIn::start(Options::default());
     for (name, task) in [("bert/cross-encoder", "rerank"), ("bert/masked-lm", "sparse_embedding")] {
         let of_model = if task == "rerank" { "text_similarity" } else { "text_expansion" };
@@ -150,7 +150,7 @@ fn an_endpoint_uses_the_deployment_of_start() {
 }
 
 #[test]
-fn an_endpoint_that_is_there_is_fine_with_the_same_model_only() {
+fn existing_endpoint_is_accepted_for_the_same_model_only() {
     let standin = StandIn::start(Options::default());
     let model = model_of("bert/st-mean");
     let skip = ["--on-conflict", "skip", "--create-endpoint", "e"];
@@ -182,7 +182,7 @@ fn an_endpoint_that_is_there_is_fine_with_the_same_model_only() {
 }
 
 #[test]
-fn what_has_no_endpoint_is_refused_before_any_work() {
+fn task_without_endpoint_is_rejected_before_the_import() {
     let standin = StandIn::start(Options::default());
     let of_id = |id: &'static str| ["--create-endpoint", id];
     for task in [&["--task-type", "ner"][..], &[]] {
@@ -208,7 +208,7 @@ fn what_has_no_endpoint_is_refused_before_any_work() {
 }
 
 #[test]
-fn a_model_is_stored_though_its_endpoint_fails() {
+fn failed_endpoint_keeps_the_model() {
     let options = Options { allocated_processors: 0, ..Options::default() };
     let standin = StandIn::start(options);
     let model = model_of("bert/st-mean");
@@ -218,7 +218,7 @@ fn a_model_is_stored_though_its_endpoint_fails() {
 }
 
 #[test]
-fn the_end_of_an_import_says_what_was_done_and_what_to_try() {
+fn import_prints_summary_and_suggestions() {
     let standin = StandIn::start(Options::default());
     for (name, task, words) in [
         ("bert/st-mean", "text_embedding", ["\"dims\":32", "\"similarity\":\"cosine\""]),

@@ -80,7 +80,7 @@ fn folder() -> std::path::PathBuf {
 }
 
 #[test]
-fn every_architecture_has_its_graphs_in_a_file() {
+fn operations_of_graphs_match_their_snapshot() {
     let files: BTreeSet<_> = std::fs::read_dir(folder())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

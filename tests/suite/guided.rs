@@ -40,7 +40,7 @@ fn answer(terminal: &mut Terminal, url: &str) -> String {
 }
 
 #[test]
-fn on_a_terminal_an_import_without_arguments_asks_for_all_of_them() {
+fn import_without_options_asks_on_a_terminal() {
     let standin = StandIn::start(Options::default());
     let mut terminal = Terminal::start(&["import"], &[]);
     let plan = answer(&mut terminal, &standin.url());
@@ -68,7 +68,7 @@ fn on_a_terminal_an_import_without_arguments_asks_for_all_of_them() {
 }
 
 #[test]
-fn nothing_is_stored_without_a_yes() {
+fn guided_import_without_confirmation_stores_nothing() {
     let standin = StandIn::start(Options::default());
     let mut terminal = Terminal::start(&["import"], &[]);
     answer(&mut terminal, &standin.url());
@@ -80,7 +80,7 @@ fn nothing_is_stored_without_a_yes() {
 }
 
 #[test]
-fn a_wrong_password_is_told_at_once_and_never_shown() {
+fn guided_import_reports_a_wrong_password_and_hides_it() {
     let credentials = vec![Credential::user("elastic", "right-secret")];
     let standin = StandIn::start(Options { credentials, ..Options::default() });
     let url = standin.url();
@@ -120,7 +120,7 @@ fn a_wrong_password_is_told_at_once_and_never_shown() {
 }
 
 #[test]
-fn without_a_terminal_nothing_is_asked() {
+fn import_without_a_terminal_asks_nothing() {
     let usage = |mut command: std::process::Command| {
         let output = command.arg("import").stdin(Stdio::null()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", message(&output));

@@ -228,37 +228,37 @@ fn served(architectures: &[&str]) {
 }
 
 #[test]
-fn bert_is_served_with_hugging_face_s_numbers() {
+fn bert_inference_matches_hugging_face() {
     served(&["bert"]);
 }
 
 #[test]
-fn roberta_s_family_is_served_with_hugging_face_s_numbers() {
+fn roberta_family_inference_matches_hugging_face() {
     served(&["roberta", "camembert", "xlm-roberta"]);
 }
 
 #[test]
-fn distilbert_electra_and_mpnet_are_served_with_hugging_face_s_numbers() {
+fn distilbert_electra_and_mpnet_inference_matches_hugging_face() {
     served(&["distilbert", "electra", "mpnet"]);
 }
 
 #[test]
-fn bart_dpr_and_retribert_are_served_with_hugging_face_s_numbers() {
+fn bart_dpr_and_retribert_inference_matches_hugging_face() {
     served(&["bart", "dpr", "retribert"]);
 }
 
 #[test]
-fn mobilebert_and_squeezebert_are_served_with_hugging_face_s_numbers() {
+fn mobilebert_and_squeezebert_inference_matches_hugging_face() {
     served(&["mobilebert", "squeezebert"]);
 }
 
 #[test]
-fn deberta_v2_and_v3_are_served_with_hugging_face_s_numbers() {
+fn deberta_v2_and_v3_inference_matches_hugging_face() {
     served(&["deberta-v2"]);
 }
 
 #[test]
-fn an_old_cluster_gets_a_graph_and_a_configuration_that_it_knows() {
+fn old_cluster_gets_a_supported_graph_and_configuration() {
     for version in ["8.7.0", "8.12.2"] {
         let version = version.parse::<Version>().unwrap();
         let standin = StandIn::start(Options { version, ..Options::default() });
@@ -272,7 +272,7 @@ fn an_old_cluster_gets_a_graph_and_a_configuration_that_it_knows() {
 }
 
 #[test]
-fn eland_s_name_takes_eland_s_options() {
+fn program_under_elands_name_accepts_elands_options() {
     let standin = StandIn::start(Options {
         credentials: vec![standin::Credential::user("elastic", "p@ss")],
         ..Options::default()
@@ -298,7 +298,7 @@ fn eland_s_name_takes_eland_s_options() {
 }
 
 #[test]
-fn credentials_come_in_every_way() {
+fn credentials_are_accepted_from_every_source() {
     let key = "aWQ6a2V5"; // id:key
     let standin = StandIn::start(Options {
         credentials: vec![
@@ -333,7 +333,7 @@ fn credentials_come_in_every_way() {
 }
 
 #[test]
-fn the_wire_carries_what_eland_sends() {
+fn requests_have_the_content_of_elands() {
     let standin = StandIn::start(Options::default());
     import(&standin, &Fixture::named("bert/question-answering"), Task::QuestionAnswering);
     let sent: Vec<_> = standin

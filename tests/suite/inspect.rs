@@ -49,7 +49,7 @@ fn edit(folder: &TempDir, name: &str, change: impl FnOnce(&mut Value)) {
 }
 
 #[test]
-fn the_plan_is_what_an_import_then_sends() {
+fn plan_matches_the_configuration_sent_by_import() {
     let standin = StandIn::start(Options::default());
     for name in
         ["bert/st-mean", "roberta/ner", "deberta-v2/zero-shot", "bart/masked-lm", "mobilebert/base"]
@@ -123,7 +123,7 @@ fn every_fixture_has_a_plan() {
 }
 
 #[test]
-fn the_page_says_what_the_files_declare() {
+fn plan_shows_declarations_of_the_files() {
     let folder = copy("bert/st-mean");
     edit(&folder, "config_sentence_transformers.json", |config| {
         config["prompts"] = json!({"query": "query: ", "passage": "passage: ", "other": ""});
@@ -167,7 +167,7 @@ fn the_page_says_what_the_files_declare() {
 }
 
 #[test]
-fn what_stands_against_an_import_is_told_with_what_is_known() {
+fn plan_shows_obstacles_with_partial_results() {
     let folder = copy("bert/base");
     // Two tasks and no class that says which.
     let (output, page) = inspect(folder.path(), &[]);
@@ -225,7 +225,7 @@ fn inspect_at(hub: &Hub, cache: &Cache, more: &[&str]) -> (Output, Value) {
 }
 
 #[test]
-fn of_the_hub_s_weights_only_the_header_is_read() {
+fn inspect_reads_only_the_header_of_weights() {
     // As large as a real model's, for what is behind the header.
     let repository = repository("bert/st-mean");
     let hub = serving([repository.clone()]);
@@ -266,7 +266,7 @@ fn of_the_hub_s_weights_only_the_header_is_read() {
 }
 
 #[test]
-fn a_long_header_is_read_whole_and_a_wrong_one_refused() {
+fn long_header_is_read_completely_and_invalid_header_rejected() {
     let mut repository = repository("bert/st-mean");
     let content = repository.files["model.safetensors"].content.clone();
     let length = u64::from_le_bytes(*content.first_chunk().unwrap()) as usize;
@@ -293,7 +293,7 @@ fn a_long_header_is_read_whole_and_a_wrong_one_refused() {
 }
 
 #[test]
-fn weights_without_a_header_are_not_fetched() {
+fn weights_without_header_are_not_downloaded() {
     let mut repository = repository("bert/text-classification");
     repository.files.remove("model.safetensors");
     let repository = repository.large("pytorch_model.bin", noise(3, 500_000));
@@ -324,7 +324,7 @@ fn weights_without_a_header_are_not_fetched() {
 }
 
 #[test]
-fn a_dry_run_checks_the_cluster_and_leaves_it_as_it_is() {
+fn dry_run_checks_the_cluster_without_changes() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     let model = Fixture::named("bert/st-mean").model();
@@ -377,7 +377,7 @@ fn a_dry_run_checks_the_cluster_and_leaves_it_as_it_is() {
 }
 
 #[test]
-fn too_old_or_small_a_cluster_is_told() {
+fn plan_reports_old_or_small_cluster() {
     let model = Fixture::named("deberta-v2/text-classification").model();
     let standin =
         StandIn::start(Options { version: "8.15.0".parse().unwrap(), ..Options::default() });

@@ -159,7 +159,7 @@ fn killed(kills: u64, seed: u64) {
 }
 
 #[test]
-fn after_kill_9_at_fifty_moments_the_same_command_finishes() {
+fn import_killed_at_any_moment_resumes() {
     thread::scope(|scope| {
         for seed in [1, 2] {
             scope.spawn(move || killed(25, seed));
@@ -168,7 +168,7 @@ fn after_kill_9_at_fifty_moments_the_same_command_finishes() {
 }
 
 #[test]
-fn ctrl_c_finishes_what_is_under_way_and_the_next_run_goes_on() {
+fn ctrl_c_finishes_parts_in_progress_and_the_next_run_resumes() {
     for name in ["-INT", "-TERM"] {
         let standin = StandIn::start(Options::default());
         let state = tempfile::tempdir().unwrap();
@@ -194,7 +194,7 @@ fn ctrl_c_finishes_what_is_under_way_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn ctrl_c_twice_stops_at_once() {
+fn second_ctrl_c_stops_immediately() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     standin.set_faults(rules(&["part@5-8=store-hold"]));
@@ -213,7 +213,7 @@ fn ctrl_c_twice_stops_at_once() {
 }
 
 #[test]
-fn without_a_journal_ctrl_c_takes_the_model_with_it() {
+fn ctrl_c_without_journal_deletes_the_model() {
     let standin = StandIn::start(Options::default());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
@@ -235,7 +235,7 @@ fn without_a_journal_ctrl_c_takes_the_model_with_it() {
 }
 
 #[test]
-fn a_second_import_on_this_machine_is_told_of_the_first() {
+fn second_import_on_the_same_machine_is_rejected() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     standin.set_faults(rules(&["part@5=hold"]));
@@ -255,7 +255,7 @@ fn a_second_import_on_this_machine_is_told_of_the_first() {
 }
 
 #[test]
-fn a_second_import_elsewhere_leaves_the_first_alone() {
+fn second_import_on_another_machine_is_rejected() {
     let standin = StandIn::start(Options::default());
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     standin.set_faults(rules(&["part@5=hold"]));
@@ -273,7 +273,7 @@ fn a_second_import_elsewhere_leaves_the_first_alone() {
 }
 
 #[test]
-fn of_two_imports_at_once_one_wins_and_the_other_says_so() {
+fn one_of_two_simultaneous_imports_fails() {
     let standin = StandIn::start(Options::default());
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     // Both have seen that the id is free when the second one makes the model.
@@ -290,7 +290,7 @@ fn of_two_imports_at_once_one_wins_and_the_other_says_so() {
 }
 
 #[test]
-fn a_model_that_is_taken_away_meanwhile_is_left_to_who_took_it() {
+fn model_deleted_during_upload_is_not_touched() {
     let standin = StandIn::start(Options::default());
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     standin.set_faults(rules(&["part-9@1=store-hold"]));
@@ -314,7 +314,7 @@ fn a_model_that_is_taken_away_meanwhile_is_left_to_who_took_it() {
 }
 
 #[test]
-fn a_cluster_that_stays_away_leaves_a_journal_and_a_way_to_go_on() {
+fn unreachable_cluster_keeps_the_journal() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     standin.set_faults(rules(&["any@14-9999=503"]));
@@ -333,7 +333,7 @@ fn a_cluster_that_stays_away_leaves_a_journal_and_a_way_to_go_on() {
 }
 
 #[test]
-fn half_of_another_model_that_was_begun_here_makes_room() {
+fn incomplete_model_of_this_machine_is_replaced() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     standin.set_faults(rules(&["any@14-9999=503"]));
@@ -355,7 +355,7 @@ fn half_of_another_model_that_was_begun_here_makes_room() {
 }
 
 #[test]
-fn a_stale_journal_is_harmless() {
+fn stale_journal_is_ignored() {
     // Whatever is stored is visible, so that a deletion leaves nothing.
     let options = Options { refresh_interval: Duration::ZERO, ..Options::default() };
     let standin = StandIn::start(options);
@@ -370,7 +370,7 @@ fn a_stale_journal_is_harmless() {
 }
 
 #[test]
-fn an_old_model_that_is_in_use_is_kept() {
+fn existing_model_in_use_is_kept() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     assert_eq!(import(&standin, state.path(), "m", &["--start"]).0, Some(0));
@@ -387,7 +387,7 @@ fn an_old_model_that_is_in_use_is_kept() {
 }
 
 #[test]
-fn what_is_there_and_runs_is_left_running() {
+fn running_model_is_kept_running() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     let skip = ["--start", "--on-conflict", "skip"];

@@ -91,31 +91,31 @@ fn compare(architectures: &[&str]) {
 }
 
 #[test]
-fn bert_gives_hugging_face_s_numbers() {
+fn bert_graph_matches_hugging_face() {
     compare(&["bert"]);
 }
 
 #[test]
-fn roberta_s_family_gives_hugging_face_s_numbers() {
+fn roberta_family_graph_matches_hugging_face() {
     compare(&["roberta", "camembert", "xlm-roberta"]);
 }
 
 #[test]
-fn distilbert_electra_and_mpnet_give_hugging_face_s_numbers() {
+fn distilbert_electra_and_mpnet_graphs_match_hugging_face() {
     compare(&["distilbert", "electra", "mpnet"]);
 }
 
 #[test]
-fn bart_dpr_and_retribert_give_hugging_face_s_numbers() {
+fn bart_dpr_and_retribert_graphs_match_hugging_face() {
     compare(&["bart", "dpr", "retribert"]);
 }
 
 #[test]
-fn mobilebert_and_squeezebert_give_hugging_face_s_numbers() {
+fn mobilebert_and_squeezebert_graphs_match_hugging_face() {
     compare(&["mobilebert", "squeezebert"]);
 }
 
 #[test]
-fn deberta_v2_and_v3_give_hugging_face_s_numbers() {
+fn deberta_v2_and_v3_graphs_match_hugging_face() {
     compare(&["deberta-v2"]);
 }

@@ -17,7 +17,7 @@ fn arguments(standin: &StandIn, id: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_terminal_shows_a_bar_and_a_line_for_each_stage() {
+fn terminal_shows_a_bar_and_a_line_per_stage() {
     let standin = StandIn::start(Options::default());
     let arguments = arguments(&standin, "m");
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
@@ -50,7 +50,7 @@ fn a_terminal_shows_a_bar_and_a_line_for_each_stage() {
 }
 
 #[test]
-fn without_a_terminal_each_stage_is_a_line_with_its_time() {
+fn output_without_terminal_has_one_line_per_stage() {
     let standin = StandIn::start(Options::default());
     let output = program().args(arguments(&standin, "m")).output().unwrap();
     let log = message(&output);
@@ -66,7 +66,7 @@ fn without_a_terminal_each_stage_is_a_line_with_its_time() {
 }
 
 #[test]
-fn a_bar_is_gone_when_the_work_fails() {
+fn bar_is_removed_on_failure() {
     let standin = StandIn::start(Options::default());
     let model = Fixture::named("bert/ner").model().display().to_string();
     let url = standin.url();

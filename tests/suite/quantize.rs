@@ -74,7 +74,7 @@ fn saved(module: &Module) -> Vec<u8> {
 }
 
 #[test]
-fn a_quantized_layer_has_pytorch_s_numbers() {
+fn quantized_layer_matches_pytorch() {
     for layer in reference().layers {
         let (weight, input) = (matrix(&layer.weight), [matrix(&layer.input)]);
         let bias = layer.bias.as_deref().map(Tensor::from_slice);
@@ -94,7 +94,7 @@ fn a_quantized_layer_has_pytorch_s_numbers() {
 }
 
 #[test]
-fn a_weight_that_is_no_number_is_not_quantized() {
+fn weight_with_nan_is_rejected() {
     for value in [f64::NAN, f64::INFINITY] {
         let (weight, input) = (
             Tensor::ones([2, 2], (Kind::Float, tch::Device::Cpu)) * value,
@@ -111,7 +111,7 @@ fn a_weight_that_is_no_number_is_not_quantized() {
 /// All that quantizing meets: a layer that is called twice, linear layers whose weight is not known before the call, a convolution, an
 /// embedding.
 #[test]
-fn layers_are_counted_and_packed_once() {
+fn shared_layer_is_counted_and_packed_once() {
     let of = (Kind::Float, tch::Device::Cpu);
     let weight = Tensor::arange(16, of).view([4, 4]) / 16;
     let kernel = Tensor::ones([4, 4, 1], of);
@@ -148,7 +148,7 @@ fn mapped(archive: &[u8], folder: &Path) -> Arc<SegmentedBytes> {
 }
 
 #[test]
-fn a_quantized_model_has_pytorch_s_weights() {
+fn quantized_model_has_the_weights_of_pytorch() {
     let conversion = convert(&Fixture::named("bert/ner"), Task::Ner, Some(Quantize::default()));
     let traced = conversion.trace().unwrap();
     let layers = reference().ner;
@@ -240,7 +240,7 @@ fn same_row(conversion: &Conversion, row: &Row, answer: &Value, of: &str) {
 }
 
 #[test]
-fn texts_are_tokenized_as_by_the_server() {
+fn calibration_texts_are_tokenized_as_by_the_server() {
     let standin = StandIn::start(StandInOptions::default());
     let texts = sentences();
     let mut truncated = 0;
@@ -283,7 +283,7 @@ fn texts_are_tokenized_as_by_the_server() {
 }
 
 #[test]
-fn a_mask_is_put_in_the_middle_or_where_the_text_has_it() {
+fn calibration_mask_is_inserted_or_taken_from_the_text() {
     for (name, mask) in [("bert/masked-lm", "[MASK]"), ("roberta/masked-lm", "<mask>")] {
         let conversion = convert(&Fixture::named(name), Task::FillMask, None);
         let tokens = &conversion.tokenizer().vocabulary.vocabulary;
@@ -326,7 +326,7 @@ fn import(standin: &StandIn, model: &Path, task: Task, more: &[&str]) -> Output 
 }
 
 #[test]
-fn a_quantized_model_is_served_and_its_report_is_kept() {
+fn quantized_model_is_served_and_its_report_stored() {
     let standin = StandIn::start(StandInOptions::default());
     let model = Fixture::named("bert/text-classification").model();
     let more = ["--quantize", "--start", "--output", "json"];
@@ -366,7 +366,7 @@ fn a_quantized_model_is_served_and_its_report_is_kept() {
 }
 
 #[test]
-fn what_agrees_too_little_is_refused_before_anything_is_uploaded() {
+fn agreement_below_the_minimum_is_rejected_before_the_upload() {
     let standin = StandIn::start(StandInOptions::default());
     let model = Fixture::named("bert/st-mean").model();
     let quantize = |least: &str| {
@@ -406,7 +406,7 @@ fn what_agrees_too_little_is_refused_before_anything_is_uploaded() {
 }
 
 #[test]
-fn an_old_cluster_gets_no_platform() {
+fn old_cluster_gets_no_platform_architecture() {
     let version = "8.10.4".parse().unwrap();
     let standin = StandIn::start(StandInOptions { version, ..StandInOptions::default() });
     let model = Fixture::named("bert/st-mean").model();
@@ -441,7 +441,7 @@ fn exported(model: &Path, folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn the_same_model_gives_the_same_bytes_elsewhere() {
+fn model_converts_to_the_same_bytes_in_another_folder() {
     let folder = tempfile::tempdir().unwrap();
     let model = Fixture::named("bert/st-dense").model();
     let copy = folder.path().join("a copy");
@@ -467,7 +467,7 @@ fn the_same_model_gives_the_same_bytes_elsewhere() {
 }
 
 #[test]
-fn texts_of_the_user_s_own_are_read_before_any_work() {
+fn calibration_texts_are_validated_before_the_import() {
     let standin = StandIn::start(StandInOptions::default());
     let model = Fixture::named("bert/st-mean").model();
     let folder = tempfile::tempdir().unwrap();

@@ -37,7 +37,7 @@ fn exported(fixture: &str, task: &str, more: &[&str]) -> (Value, bool, String) {
 }
 
 #[test]
-fn attention_is_written_as_the_release_runs_it() {
+fn attention_form_depends_on_the_target_version() {
     for (target, is_fused, minimum) in [
         ("8.7.0", false, "8.7.0"),
         ("8.12.2", false, "8.7.0"),
@@ -60,7 +60,7 @@ fn attention_is_written_as_the_release_runs_it() {
 }
 
 #[test]
-fn without_a_target_it_is_the_form_for_every_release_and_that_is_said() {
+fn export_without_target_runs_on_every_version() {
     let (metadata, fused, said) = exported("bert/st-mean", "text_embedding", &[]);
     assert!(!fused && metadata.get("target_version").is_none());
     assert_eq!(metadata["minimum_version"], "8.7.0");
@@ -77,7 +77,7 @@ fn without_a_target_it_is_the_form_for_every_release_and_that_is_said() {
 }
 
 #[test]
-fn an_old_release_gets_only_what_it_knows() {
+fn export_for_old_version_omits_newer_fields() {
     let size = |target: &str| {
         let (metadata, ..) =
             exported("bert/st-mean", "text_embedding", &["--target-version", target]);
@@ -94,7 +94,7 @@ fn an_old_release_gets_only_what_it_knows() {
 }
 
 #[test]
-fn a_release_that_lacks_what_the_model_needs_is_refused_with_the_one_needed() {
+fn unsupported_target_is_rejected_with_the_required_version() {
     let folder = tempfile::tempdir().unwrap();
     for (fixture, task, more, code, parts) in [
         (
@@ -141,7 +141,7 @@ fn a_release_that_lacks_what_the_model_needs_is_refused_with_the_one_needed() {
 }
 
 #[test]
-fn an_import_goes_by_the_cluster() {
+fn import_uses_the_version_of_the_cluster() {
     let imported = |options: Options| {
         let standin = StandIn::start(options);
         let output = program()
@@ -164,7 +164,7 @@ fn an_import_goes_by_the_cluster() {
 }
 
 #[test]
-fn an_old_cluster_refuses_a_bundle_for_a_newer_one() {
+fn bundle_for_newer_version_is_rejected_by_old_cluster() {
     let folder = tempfile::tempdir().unwrap();
     let standin =
         StandIn::start(Options { version: "8.12.2".parse().unwrap(), ..Options::default() });

@@ -7,7 +7,7 @@ use crate::fixtures::Fixture;
 use crate::program::{message, program, says};
 
 #[test]
-fn the_stages_of_an_import_are_told_to_programs() {
+fn timings_json_lists_the_stages() {
     let standin = StandIn::start(Options::default());
     let output = program()
         .args(["--quiet", "--timings=json", "import", "--es-model-id", "m", "--start"])
@@ -48,7 +48,7 @@ fn the_stages_of_an_import_are_told_to_programs() {
 }
 
 #[test]
-fn people_get_a_table_even_of_what_failed() {
+fn timings_table_is_printed_after_a_failure() {
     let folder = tempfile::tempdir().unwrap();
     let export = |model: &str| {
         program()

@@ -56,7 +56,7 @@ fn cluster() -> StandIn {
 }
 
 #[test]
-fn an_authority_is_unknown_until_it_is_named() {
+fn private_authority_is_rejected_without_ca_certs() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config());
     let advice =
@@ -76,7 +76,7 @@ fn an_authority_is_unknown_until_it_is_named() {
 }
 
 #[test]
-fn the_system_s_authorities_are_believed() {
+fn system_authorities_are_trusted() {
     let (standin, authority) = (cluster(), Authority::new("Company CA"));
     let front = Front::tls(&standin, authority.server().config());
     let (code, message) = import_trusting(&authority.file, &https(&front), &[]);
@@ -99,7 +99,7 @@ fn the_system_s_authorities_are_believed() {
 }
 
 #[test]
-fn the_certificate_of_another_host() {
+fn certificate_of_another_host_is_rejected() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.sign(&["es.example"], |_| {}).config());
     let parts = &["127.0.0.1", "es.example", "use one of them in the address"];
@@ -107,7 +107,7 @@ fn the_certificate_of_another_host() {
 }
 
 #[test]
-fn a_certificate_out_of_its_time() {
+fn expired_certificate_is_rejected() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let certs = ["--ca-certs", &authority.file];
     for (years, word) in [((2001, 2002), "expired"), ((2100, 2101), "not valid yet")] {
@@ -123,7 +123,7 @@ fn a_certificate_out_of_its_time() {
 }
 
 #[test]
-fn the_fingerprint_of_the_authority() {
+fn fingerprint_of_the_authority_is_accepted() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let server = authority.server();
     let front = Front::tls(&standin, server.config());
@@ -144,7 +144,7 @@ fn the_fingerprint_of_the_authority() {
 }
 
 #[test]
-fn a_pinned_authority_vouches_for_any_name_but_only_by_its_signature() {
+fn pinned_authority_accepts_any_host_name_with_a_valid_signature() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let pinned = fingerprint(&authority.der());
     // Somebody in between appends the authority's certificate, which is public, to a chain of his own.
@@ -157,7 +157,7 @@ fn a_pinned_authority_vouches_for_any_name_but_only_by_its_signature() {
 }
 
 #[test]
-fn a_cluster_that_wants_a_certificate() {
+fn client_certificate_is_sent() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config_for(&authority));
     let client = authority.sign(&["client"], |_| {});
@@ -201,7 +201,7 @@ fn a_cluster_that_wants_a_certificate() {
 }
 
 #[test]
-fn insecure_believes_anyone_and_warns_each_time() {
+fn insecure_accepts_any_certificate_with_a_warning() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.sign(&["es.example"], |_| {}).config());
     for more in [&["--insecure"]; 2] {
@@ -216,7 +216,7 @@ fn insecure_believes_anyone_and_warns_each_time() {
 }
 
 #[test]
-fn a_file_of_certificates_that_holds_none() {
+fn file_without_certificates_is_rejected() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let broken = "-----BEGIN CERTIFICATE-----\nnot base64!\n-----END CERTIFICATE-----\n";
     let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -237,7 +237,7 @@ fn a_file_of_certificates_that_holds_none() {
 }
 
 #[test]
-fn a_certificate_that_is_its_own_authority() {
+fn self_signed_certificate_is_reported() {
     let (standin, authority) = (cluster(), Authority::new("unused"));
     // As openssl req -x509 makes them.
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -257,7 +257,7 @@ fn a_certificate_that_is_its_own_authority() {
 }
 
 #[test]
-fn tls_and_plain_http_mixed_up() {
+fn tls_and_plain_http_mix_up_is_reported() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config());
     let plain = format!("http://127.0.0.1:{}", front.port());
@@ -273,7 +273,7 @@ fn tls_and_plain_http_mixed_up() {
 }
 
 #[test]
-fn a_server_without_a_common_version_of_tls() {
+fn server_without_common_tls_version_is_reported() {
     // A handshake failure: alert 40, as a server that knows TLS 1.0 alone gives.
     let alert = Canned::answering([0x15, 3, 1, 0, 2, 2, 40]);
     let url = format!("https://127.0.0.1:{}", alert.port());

@@ -33,7 +33,7 @@ fn check(conversion: &Conversion, archive: Vec<u8>) -> Result<(), ConversionErro
 }
 
 #[test]
-fn another_archive_than_the_model_s_is_refused() {
+fn archive_of_another_model_is_rejected() {
     let of =
         |fixture: &str, task, options| convert(&Fixture::named(fixture).model(), task, options);
     let mean = of("bert/st-mean", Task::TextEmbedding, Options::default());
@@ -62,7 +62,7 @@ fn another_archive_than_the_model_s_is_refused() {
 }
 
 #[test]
-fn one_altered_number_is_found() {
+fn single_altered_weight_is_detected() {
     let conversion =
         convert(&Fixture::named("bert/st-mean").model(), Task::TextEmbedding, Options::default());
     let whole = archive(&conversion);
@@ -78,7 +78,7 @@ fn one_altered_number_is_found() {
 }
 
 #[test]
-fn a_model_without_numbers_is_not_uploaded() {
+fn model_with_nan_output_is_not_uploaded() {
     let standin = StandIn::start(StandInOptions::default());
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
@@ -115,7 +115,7 @@ fn a_model_without_numbers_is_not_uploaded() {
 }
 
 #[test]
-fn an_import_says_that_it_was_verified() {
+fn import_reports_the_verification() {
     let folder = tempfile::tempdir().unwrap();
     let export = |more: &[&str]| {
         let output = program()

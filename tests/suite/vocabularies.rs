@@ -93,7 +93,7 @@ fn check(name: &str, tokenizer: &Tokenizer, reference: &Reference) {
 }
 
 #[test]
-fn vocabularies_are_those_of_python_s_tokenizers() {
+fn vocabularies_match_pythons_tokenizers() {
     let mut compared = 0;
     for entry in fs::read_dir(fixtures().join("vocabularies")).unwrap() {
         let path = entry.unwrap().path();
@@ -126,7 +126,7 @@ fn vocabularies_are_those_of_python_s_tokenizers() {
 }
 
 #[test]
-fn the_library_reads_the_same_from_tokenizer_json() {
+fn tokenizer_json_matches_the_tokenizers_crate() {
     let without = SLOW_FILES.map(str::to_owned);
     for base in [
         "bert/base",
@@ -149,7 +149,7 @@ fn the_library_reads_the_same_from_tokenizer_json() {
 }
 
 #[test]
-fn every_fixture_s_tokenizer_can_be_read() {
+fn every_fixture_tokenizer_is_read() {
     let kinds = [
         ("bart", TokenizerKind::Roberta),
         ("bert", TokenizerKind::Bert),
@@ -204,7 +204,7 @@ fn bert(config: Value) -> Result<Tokenizer, TokenizerError> {
 }
 
 #[test]
-fn tokenizers_that_the_server_lacks_are_refused_by_name() {
+fn unsupported_tokenizers_are_rejected_by_name() {
     for class in [
         "GemmaTokenizer",
         "Qwen2TokenizerFast",
@@ -258,7 +258,7 @@ fn generic(model: Value, parts: Value) -> Result<Tokenizer, TokenizerError> {
 }
 
 #[test]
-fn a_tokenizer_json_of_another_kind_is_refused() {
+fn unsupported_tokenizer_json_is_rejected() {
     let ids = json!({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4});
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true});
     let around = json!({"type": "RobertaProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]});
@@ -314,7 +314,7 @@ fn warns(tokenizer: Result<Tokenizer, TokenizerError>, of: &str) {
 }
 
 #[test]
-fn what_the_server_does_differently_is_said() {
+fn differences_of_the_server_tokenizer_are_reported() {
     warns(bert(json!({"strip_accents": false})), "strip_accents false");
     warns(bert(json!({"do_lower_case": false, "strip_accents": true})), "strip_accents true");
     warns(bert(json!({"tokenize_chinese_chars": false})), "Chinese");
@@ -368,7 +368,7 @@ fn what_the_server_does_differently_is_said() {
 
 /// What decides the class, and which of the three is reported for saying something else.
 #[test]
-fn the_class_is_the_name_s_else_the_model_type_s_else_the_content_s() {
+fn tokenizer_class_comes_from_name_model_type_or_content() {
     let bert = json!({"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "<s>": 5, "</s>": 6,
         "<pad>": 7, "<mask>": 8}});
     let around = |first: &str, last: &str| json!({"type": "BertProcessing", "cls": [first, 0], "sep": [last, 0]});
@@ -416,7 +416,7 @@ fn the_class_is_the_name_s_else_the_model_type_s_else_the_content_s() {
 }
 
 #[test]
-fn a_sentencepiece_model_may_have_any_of_its_names() {
+fn sentencepiece_model_is_found_under_every_name() {
     let whole = read(&fixtures().join("xlm-roberta/base/model")).unwrap();
     for name in ["spiece.model", "spm.model"] {
         let without = ["tokenizer.json".to_owned()];
@@ -428,7 +428,7 @@ fn a_sentencepiece_model_may_have_any_of_its_names() {
 }
 
 #[test]
-fn special_tokens_under_other_names_are_told() {
+fn renamed_special_tokens_are_reported() {
     // The server looks for its own names.
     let named = json!({"pad_token": "<blank>", "cls_token": "[CLS]"});
     let vocabulary = |padding: &str| format!("{padding}\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n");
@@ -453,7 +453,7 @@ fn special_tokens_under_other_names_are_told() {
 }
 
 #[test]
-fn sentence_transformers_may_ask_for_lower_case() {
+fn sentence_transformers_lower_case_is_applied() {
     let folder = tempfile::tempdir().unwrap();
     let model = crate::fixtures::Fixture::named("bert/st-mean").model();
     crate::weights::copy(&model, folder.path());
@@ -480,7 +480,7 @@ fn sentence_transformers_may_ask_for_lower_case() {
 }
 
 #[test]
-fn files_that_disagree_are_reported() {
+fn contradictory_tokenizer_files_are_reported() {
     let normalizer = |lowercase| {
         let tokenizer = json!({"normalizer": {"type": "BertNormalizer", "lowercase": lowercase}, "model": {
             "type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "b": 5}}});
@@ -516,7 +516,7 @@ fn mpnet_in_bert() -> Result<Tokenizer, TokenizerError> {
 }
 
 #[test]
-fn broken_files_are_refused() {
+fn damaged_files_are_rejected() {
     let bare = |files: Value| {
         let mut all = json!({"config.json": {"model_type": "bert"}});
         all.as_object_mut().unwrap().extend(files.as_object().unwrap().clone());
@@ -551,7 +551,7 @@ fn broken_files_are_refused() {
 }
 
 #[test]
-fn a_vocabulary_must_fit_the_embeddings() {
+fn vocabulary_larger_than_the_embeddings_is_rejected() {
     let mut tokenizer = bert(json!({})).unwrap();
     assert!(tokenizer.check_embeddings(6).is_ok() && tokenizer.check_embeddings(100).is_ok());
     assert!(matches!(

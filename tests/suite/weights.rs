@@ -89,7 +89,7 @@ fn tensors(folder: &Path) -> Vec<(String, Vec<i64>, Vec<f32>)> {
 }
 
 #[test]
-fn tensors_of_every_kind_and_layout_have_the_values_that_pytorch_saved() {
+fn tensors_of_every_type_and_layout_have_the_saved_values() {
     let json = fs::read(checkpoint("values.json")).unwrap();
     let wanted: Value = serde_json::from_slice(&json).unwrap();
     let wanted = wanted.as_object().unwrap();
@@ -115,7 +115,7 @@ fn tensors_of_every_kind_and_layout_have_the_values_that_pytorch_saved() {
 }
 
 #[test]
-fn the_zip64_fixture_has_nothing_in_32_bits() {
+fn zip64_fixture_has_only_64_bit_fields() {
     let file = fs::read(checkpoint("values-zip-64/pytorch_model.bin")).unwrap();
     let end = file.windows(4).rposition(|four| four == b"PK\x05\x06").unwrap();
     assert_eq!(file[end + 8..end + 20], [0xff; 12]);
@@ -124,7 +124,7 @@ fn the_zip64_fixture_has_nothing_in_32_bits() {
 }
 
 #[test]
-fn storages_within_storages_are_read_from_their_beginning() {
+fn nested_storages_are_read_from_their_start() {
     let all: Vec<f32> = (0..12).map(|n| n as f32 + 0.5).collect();
     let wanted = [
         ("alone", vec![2], vec![-1., -2.]),
@@ -154,7 +154,7 @@ fn write_safetensors(folder: &Path, tensors: &[(&str, &[i64], &[f32])]) {
 }
 
 #[test]
-fn a_weight_may_be_its_length_and_its_direction() {
+fn weight_normalization_is_resolved() {
     let folder = tempfile::tempdir().unwrap();
     let directions = [3., 4., 0., -2.];
     for (g, v) in [
@@ -188,7 +188,7 @@ fn a_weight_may_be_its_length_and_its_direction() {
 }
 
 #[test]
-fn every_format_gives_the_same_numbers() {
+fn every_format_gives_the_same_output() {
     let reference = output(&Fixture::named("bert/st-mean").model());
     assert!(f64::try_from(reference.abs().max()).unwrap() > 1e-3);
     for name in ["zip", "zip-wrapped", "legacy-odd-layouts", "sharded-safetensors", "sharded-bin"] {
@@ -202,14 +202,14 @@ fn every_format_gives_the_same_numbers() {
 }
 
 #[test]
-fn safetensors_come_first() {
+fn safetensors_take_precedence() {
     let folder = model(Some("hostile-eval"));
     copy(&checkpoint("sharded-safetensors"), folder.path());
     assert!(read(folder.path()).is_ok());
 }
 
 #[test]
-fn a_module_s_weights_may_be_pytorch_s() {
+fn module_weights_are_read_from_pytorch_files() {
     let folder = tempfile::tempdir().unwrap();
     copy(&Fixture::named("bert/st-dense").model(), folder.path());
     let dense = folder.path().join("2_Dense/model.safetensors");
@@ -225,7 +225,7 @@ fn a_module_s_weights_may_be_pytorch_s() {
 }
 
 #[test]
-fn old_folders_keep_the_transformer_in_a_folder_of_its_own() {
+fn transformer_is_found_in_a_subfolder() {
     let reference = output(&Fixture::named("bert/st-mean").model());
     let folder = tempfile::tempdir().unwrap();
     copy(&Fixture::named("bert/st-mean").model(), &folder.path().join("0_Transformer"));
@@ -245,7 +245,7 @@ fn old_folders_keep_the_transformer_in_a_folder_of_its_own() {
 }
 
 #[test]
-fn nothing_is_called() {
+fn pickles_are_never_executed() {
     for (name, global) in [
         ("os-system", "posix.system"),
         ("eval", "eval"),
@@ -263,7 +263,7 @@ fn nothing_is_called() {
 
 /// What PyTorch itself would run, and ways to hide it: a bare pickle each, and what is said of it.
 #[test]
-fn every_opcode_that_could_call_is_refused() {
+fn opcodes_that_call_functions_are_rejected() {
     let named = |name: &str| vec![format!("wants to call {name} (byte "), "refusing".to_owned()];
     let opcode = |reason: &str| vec![reason.to_owned()];
     let tensor = "ctorch._utils\n_rebuild_tensor_v2\n";
@@ -317,7 +317,7 @@ fn every_opcode_that_could_call_is_refused() {
 }
 
 #[test]
-fn archives_that_are_no_state_dict() {
+fn archives_without_state_dict_are_rejected() {
     let message = refused(model(Some("hostile-bomb")).path());
     says(&message, &["data.pkl", "compressed"]);
     says(&refused(model(Some("hostile-script")).path()), &["TorchScript"]);
@@ -335,7 +335,7 @@ fn archives_that_are_no_state_dict() {
 }
 
 #[test]
-fn tensors_far_larger_than_their_file_are_refused() {
+fn tensors_larger_than_their_file_are_rejected() {
     /// A view of storage 0, which has `elements` of a kind.
     fn view(kind: &str, elements: u8, geometry: &[u8]) -> Vec<u8> {
         let kind = format!("ctorch\n{kind}Storage\n");
@@ -379,7 +379,7 @@ fn cannot_be_made(folder: &Path) -> String {
 }
 
 #[test]
-fn an_index_that_leads_astray() {
+fn invalid_weight_index_is_rejected() {
     for (one, index) in [
         ("model.safetensors", "model.safetensors.index.json"),
         ("pytorch_model.bin", "pytorch_model.bin.index.json"),
@@ -416,7 +416,7 @@ fn an_index_that_leads_astray() {
 /// Weights, tokenizer files and modules may be links within the folder, as in the hub's cache, and nowhere else.
 #[cfg(unix)]
 #[test]
-fn links_out_of_the_folder_are_refused() {
+fn links_out_of_the_folder_are_rejected() {
     use std::os::unix::fs::symlink;
 
     let reference = output(&Fixture::named("bert/st-mean").model());
@@ -460,7 +460,7 @@ fn links_out_of_the_folder_are_refused() {
 }
 
 #[test]
-fn weights_that_only_others_read() {
+fn weights_in_unsupported_formats_are_reported() {
     let folder = model(None);
     fs::write(folder.path().join("tf_model.h5"), "").unwrap();
     fs::write(folder.path().join("model.gguf"), "").unwrap();
@@ -469,7 +469,7 @@ fn weights_that_only_others_read() {
 }
 
 #[test]
-fn damaged_files_are_refused() {
+fn damaged_files_are_rejected() {
     for name in ["zip", "legacy-odd-layouts"] {
         let folder = model(Some(name));
         let path = folder.path().join("pytorch_model.bin");
