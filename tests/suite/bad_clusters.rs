@@ -1,11 +1,11 @@
-//! Clusters that cannot take the model: one clear message, the right exit code, no model left behind.
+//! Imports into unsuitable clusters: one clear message, the right exit code, and no remaining model.
 
 use standin::{BuildFlavor, Credential, Faults, License, Options, Privilege, StandIn};
 
 use crate::fixtures::Fixture;
 use crate::program::{message, program, says};
 
-/// Imports a small model; returns exit code and message.
+/// Imports a small model and returns exit code and message.
 fn import(url: &str, more: &[&str]) -> (i32, String) {
     let output = program()
         .args(["import", "--url", url, "--task-type", "ner", "--es-model-id", "m", "--start"])
@@ -26,7 +26,7 @@ fn refused(options: Options, more: &[&str], code: i32, parts: &[&str]) -> StandI
     standin
 }
 
-/// Whether nothing was asked for but information.
+/// Whether all requests so far only read information.
 fn is_untouched(standin: &StandIn) -> bool {
     let question = |path: &str| path == "/_security/user/_has_privileges";
     standin.requests().iter().all(|request| request.method == "GET" || question(&request.path))
@@ -125,7 +125,7 @@ fn existing_model_id_is_rejected() {
 
 #[test]
 fn free_model_id_is_accepted_by_the_oldest_cluster() {
-    // 8.7 does not know definition_status, which says whether a model is whole.
+    // 8.7 does not support definition_status, which reports whether a definition is complete.
     let version = "8.7.0".parse().unwrap();
     let standin = StandIn::start(Options { version, ..Options::default() });
     let (code, message) = import(&standin.url(), &[]);

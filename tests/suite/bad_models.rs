@@ -1,4 +1,4 @@
-//! Folders that cannot be served: one clear message, exit code 3, nothing written.
+//! Unsuitable model folders: one clear message, exit code 3, and no output.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::fixtures::Fixture;
 use crate::program::{program, says};
 
-/// A copy of a fixture's model, to be damaged.
+/// A copy of a fixture's model that a test can damage.
 struct Model {
     root: tempfile::TempDir,
 }
@@ -44,7 +44,7 @@ impl Model {
         self.write(name, json.to_string())
     }
 
-    /// Exports it; returns the error message.
+    /// Exports the model and returns the error message.
     fn refused(&self, task: &str) -> String {
         let output = self.root.path().join("out");
         let run = program()
@@ -94,7 +94,7 @@ fn unknown_architecture_is_rejected() {
         &model.config("model_type", json!("mamba")).refused("ner"),
         &["model_type mamba", "supported: bart, bert"],
     );
-    // The server has no tokenizer for the first DeBERTa.
+    // The server has no tokenizer for DeBERTa v1.
     let message = model.config("model_type", json!("deberta")).refused("ner");
     says(&message, &["deberta", "deberta-v2"]);
 }
@@ -113,7 +113,7 @@ fn config_without_a_valid_model_is_rejected() {
 
 #[test]
 fn missing_head_is_rejected() {
-    // Transformers would fill it with random numbers.
+    // Transformers would fill the head with random numbers.
     let message = Model::copy_of("bert/base").refused("ner");
     says(&message, &["cannot serve ner", "IOB"]);
     let message = Model::copy_of("bert/masked-lm").refused("question_answering");
@@ -228,7 +228,7 @@ fn unused_tensors_are_reported() {
     };
     let left = "not used of model.safetensors: classifier.bias, classifier.weight";
     says(&exported("bert/ner", "pass_through"), &[left]);
-    // What old files always hold is known: poolers, positions, the heads of pre-training.
+    // Poolers, positions and pre-training heads of old files are not reported.
     let message = exported("bert/gamma-beta", "pass_through");
     assert!(!message.contains("not used"), "{message}");
 }

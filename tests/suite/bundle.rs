@@ -1,4 +1,4 @@
-//! Exported bundles: whole, the same each time, and taken back unchanged.
+//! Exported bundles are complete, reproducible, and imported unchanged.
 
 use std::fs;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn bundle_contains_the_uploaded_bytes() {
     let tokenization = &metadata["inference_config"]["text_embedding"]["tokenization"]["bert"];
     assert!(tokenization["max_sequence_length"].as_u64().unwrap() < 64, "{tokenization}");
 
-    // An 8.7 cluster runs the form that export writes, so importing the folder gives the same bytes.
+    // An 8.7 cluster gets the same graph as an export without target, so an import of the folder gives the same bytes.
     let version = "8.12.0".parse().unwrap();
     let standin = StandIn::start(Options { version, ..Options::default() });
     let output = import(&standin, &first.join("m.metadata.json"));
@@ -76,7 +76,7 @@ fn bundle_contains_the_uploaded_bytes() {
             if let Some(task) = part.get_mut("text_embedding") {
                 task["vocabulary"] = json!(null);
             }
-            // Each import has its own.
+            // Each import has a different value.
             part.as_object_mut().unwrap().remove("import_id");
             part.as_object_mut().unwrap().remove("bundle_sha256");
             part

@@ -1,4 +1,4 @@
-//! Certificates, made here, and what can be done with them.
+//! Certificates generated for tests.
 
 use std::fs;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// An authority that signs.
+/// A certificate authority.
 pub struct Authority {
     pub issuer: CertifiedIssuer<'static, KeyPair>,
     pub folder: TempDir,
     pub file: String,
 }
 
-/// A certificate with its key, in PEM form.
+/// A certificate and its key in PEM format.
 pub struct Signed {
     pub chain: Vec<CertificateDer<'static>>,
     pub pem: String,
@@ -40,7 +40,7 @@ impl Authority {
         Self { issuer, folder, file: path.to_str().unwrap().to_owned() }
     }
 
-    /// A file of this content beside it.
+    /// Writes a file next to the certificates and returns its path.
     pub fn keep(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.folder.path().join(name);
         fs::write(&path, content).unwrap();
@@ -51,7 +51,7 @@ impl Authority {
         self.issuer.der().clone()
     }
 
-    /// Signs a certificate for names or addresses.
+    /// Issues a certificate for host names or addresses.
     pub fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Signed {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
@@ -78,7 +78,7 @@ impl Signed {
         builder.with_no_client_auth().with_single_cert(self.chain.clone(), self.private()).unwrap()
     }
 
-    /// As [`Self::config`], for clients with a certificate of an authority.
+    /// Server configuration as in [`Self::config`] that requires a client certificate of an authority.
     pub fn config_for(&self, authority: &Authority) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();

@@ -1,4 +1,4 @@
-//! TorchScript files that others made: taken where Elasticsearch would take them, else refused with the reason and never loaded.
+//! TorchScript files built by other tools are accepted if Elasticsearch would accept them; otherwise they are rejected and never loaded.
 
 use std::fs;
 use std::io::{Cursor, Read, Write};
@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use crate::program::{ask, message, program, says};
 
-/// A file of tests/fixtures/definitions.
+/// Path of a file in tests/fixtures/definitions.
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/definitions").join(name)
 }
@@ -31,7 +31,7 @@ pub fn configuration() -> Value {
     })
 }
 
-/// A definition with what goes with it, in a folder of its own, where the program runs.
+/// A folder with a definition, vocabulary and configuration, in which the program runs.
 struct Files {
     folder: tempfile::TempDir,
 }
@@ -67,7 +67,7 @@ impl Files {
         self.run(&["import", "--url", &standin.url(), "--es-model-id", "m", "--start"])
     }
 
-    /// Imports it into a cluster of a version; it must be refused, and nothing may be uploaded, or run.
+    /// Asserts that an import into a cluster of a version is rejected, and that no code ran and nothing was uploaded.
     #[track_caller]
     fn refused(&self, version: &str, code: i32, parts: &[&str]) {
         let standin =
@@ -79,7 +79,7 @@ impl Files {
         self.did_not_run();
     }
 
-    /// The hostile files write a file where they are run.
+    /// The hostile files write a file to the current folder when their code runs.
     #[track_caller]
     fn did_not_run(&self) {
         assert!(!self.folder.path().join("it-ran").exists(), "the definition ran");
@@ -89,7 +89,7 @@ impl Files {
 const NEW: &str = "9.5.0";
 const OLD: &str = "9.2.0";
 
-/// A copy of an archive, its records passed through a function by their names, which are without the archive's folder.
+/// A copy of an archive with modified records. The function gets their names without the archive's folder.
 fn edited(
     archive: &[u8],
     mut edit: impl FnMut(&str, Vec<u8>) -> Option<(String, Vec<u8>)>,
@@ -115,7 +115,7 @@ fn edited(
     new.finish().unwrap().into_inner()
 }
 
-/// A good archive with one record changed.
+/// A valid archive with one modified record.
 fn with_record(record: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) -> Vec<u8> {
     let mut found = false;
     let archive = edited(&fs::read(fixture("scripted.pt")).unwrap(), |name, bytes| {
@@ -155,7 +155,7 @@ fn definition_of_another_tool_is_served() {
         let (status, answer) = ask(&standin, "POST", "/_ml/trained_models/m/_infer", Some(&body));
         assert_eq!(status, 200, "{answer}");
         let answered = answer["inference_results"][0]["predicted_value"].as_array().unwrap();
-        // What the file itself computes of [CLS] a b c [SEP].
+        // Output of the file for [CLS] a b c [SEP].
         let module = tch::CModule::load(fixture(name)).unwrap();
         let ids = Tensor::from_slice(&[2i64, 5, 6, 7, 3]).unsqueeze(0);
         let positions = Tensor::arange(5, (tch::Kind::Int64, ids.device())).unsqueeze(0);
@@ -216,7 +216,7 @@ fn operation_in_a_loop_is_rejected_or_reported_by_version() {
         assert!(output.status.success(), "{version}: {}", message(&output));
         says(&message(&output), &["WARN", "aten::erf", "9.4.0"]);
     }
-    // A bundle of it knows where it may not go.
+    // A bundle of this definition is rejected by unsuitable clusters.
     let output = files.run(&["export", "--output", "out", "--es-model-id", "m"]);
     assert!(output.status.success(), "{}", message(&output));
     let standin = StandIn::start(Options { version: NEW.parse().unwrap(), ..Options::default() });
@@ -241,7 +241,7 @@ fn archive_with_code_that_runs_on_loading_is_not_loaded() {
             Files::of(file).refused(version, 3, &parts);
         }
     }
-    // The hook stands in a record of code, which is deflated, in one that is stored, or in none.
+    // The hook is in a deflated record, in a stored record, or in no record.
     let code = with_record("code/__torch__.py", |code| [&code[..], b"\n# __setstate__\n"].concat());
     unloadable(&code, "code/__torch__.py holds __setstate__");
     unloadable(
@@ -257,7 +257,7 @@ fn archive_with_code_that_runs_on_loading_is_not_loaded() {
 
 #[test]
 fn hostile_files_run_code_when_loaded_by_libtorch() {
-    // Else the tests above would prove nothing. A process of its own, whose folder the file is written to.
+    // Proves that the tests above are effective. Another process loads the file, because the code writes to the current folder.
     if let Some(file) = std::env::var_os("RUST_ELAND_RUNS") {
         let _ = tch::CModule::load(file);
         return;
@@ -322,11 +322,11 @@ fn ambiguous_archives_are_rejected() {
         Some((name.to_owned(), bytes))
     });
     unloadable(&double, "but for the case");
-    // A second directory behind the first: of which one is read, depends on who reads.
+    // A second central directory: readers differ in which one they use.
     let other = fs::read(fixture("hostile-writes.pt")).unwrap();
     let joined = [&whole[..], &other].concat();
     assert!(Inspected::load(&joined).is_err());
-    // Its name stands before it, and in the directory.
+    // The name is in the local header and in the central directory.
     let (old, new) = (b"archive/byteorder", b"anchive/byteorder");
     let outside = replaced(&replaced(&whole, old, new), old, new);
     unloadable(&outside, "outside of its folder");
@@ -334,12 +334,12 @@ fn ambiguous_archives_are_rejected() {
 
 #[test]
 fn decompression_bombs_are_rejected() {
-    // Zeros: a thousandth of their length when deflated.
+    // Zeros, which deflate to a thousandth of their length.
     let zeros = vec![0; 300 << 20];
     let bomb = with_record("code/__torch__.py", |_| zeros.clone());
     assert!(bomb.len() < 1 << 20);
     unloadable(&bomb, "would fill more than 256 MB");
-    // A length that is a lie.
+    // A wrong length.
     let code = with_record("code/__torch__.py", |code| code);
     let mut lie = code.clone();
     let at = code.windows(4).rposition(|window| window == b"PK\x01\x02").unwrap();
@@ -348,7 +348,7 @@ fn decompression_bombs_are_rejected() {
     assert!(entry <= at);
     lie[entry + 24..entry + 28].copy_from_slice(&(200u32 << 20).to_le_bytes());
     unloadable(&lie, "cannot be unpacked");
-    // Calls that double with each level.
+    // The number of calls doubles with each level.
     unloadable(&fs::read(fixture("hostile-doubling.pt")).unwrap(), "2000000 nodes");
 }
 
@@ -365,7 +365,7 @@ fn deeply_nested_code_is_rejected() {
         "nest too deep",
     );
     unloadable(&line(format!("attention_mask{}", "+1".repeat(1 << 20))), "too long");
-    // As deep as is allowed is read.
+    // The maximum depth is accepted.
     let sum = line(format!("attention_mask{}", "+1".repeat(30_000)));
     assert!(Inspected::load(&sum).is_ok());
     let chain = |length: usize| {
@@ -393,10 +393,10 @@ fn unsafe_pickles_are_rejected() {
     let data = |old: &'static [u8], new: &'static [u8]| {
         with_record("data.pkl", move |pickle| replaced(&pickle, old, new))
     };
-    // The sizes (12, 4) of the embedding: 48 numbers of a storage that holds as many.
+    // Shape (12, 4) of the embedding, 48 elements in a storage of 48.
     unloadable(&data(b"K\x0cK\x04t", b"K\x0dK\x04t"), "beyond the end of its storage");
     unloadable(&data(b"K\x0cK\x04t", b"K\x0cNt"), "not as tensors are");
-    // The storage says that it is longer than its record.
+    // The declared storage is longer than its record.
     unloadable(&data(b"X\x03\x00\x00\x00cpuq", b"X\x04\x00\x00\x00cudaq"), "device cuda");
     unloadable(
         &with_record("data/0", |bytes| bytes[..bytes.len() - 4].to_vec()),
@@ -408,7 +408,7 @@ fn unsafe_pickles_are_rejected() {
     );
     unloadable(&data(b"ctorch._utils\n_rebuild_tensor_v2\n", b"cposix\nsystem\n"), "posix.system");
     unloadable(&data(b"c__torch__\nScripted\n", b"b"), "the stack");
-    // A memo as long as the memory of the machine.
+    // A memo index as large as the memory of the machine.
     unloadable(&data(b"q\x00", b"r\xff\xff\xff\xff"), "memo");
     unloadable(
         &with_record("data.pkl", |pickle| pickle[..pickle.len() - 1].to_vec()),
@@ -426,7 +426,7 @@ fn truncated_or_altered_archive_ends_with_a_message() {
     for length in (0..whole.len()).step_by(97) {
         assert!(Inspected::load(&whole[..length]).is_err(), "{length}");
     }
-    // Anywhere in the pickles and the code, byte by byte: it is refused, or loads; it never ends the process.
+    // Every altered byte in pickles and code leads to an error or loads, and never ends the process.
     let mut at = 0;
     for record in ["data.pkl", "constants.pkl", "code/__torch__.py"] {
         let change = |value: u8, at: usize| {
@@ -463,12 +463,12 @@ fn forward_with_wrong_signature_is_rejected() {
         3,
         &["[1, 4]", "embedding_size of 5"],
     );
-    // A vocabulary of another model: its last token has no embedding.
+    // A vocabulary of another model, whose last token has no embedding.
     let mut tokens = vocabulary();
     tokens["vocabulary"].as_array_mut().unwrap().push("h".into());
     let files = Files::of("four-inputs.pt");
     files.write("v.json", tokens.to_string().as_bytes()).refused(NEW, 3, &["index out of range"]);
-    // Two tensors are what RoBERTa's relatives get.
+    // Models of the RoBERTa family get two tensors.
     let files = Files::of("two-inputs.pt");
     let mut config = configuration();
     config["inference_config"]["text_embedding"]["tokenization"] = json!({"mpnet": {}});
@@ -511,7 +511,7 @@ fn vocabulary_and_configuration_are_validated_as_by_the_server() {
         6,
         &["8.11.0", "8.12.0"],
     );
-    // No id; and half of the files.
+    // Without an id, and with missing files.
     let output = files.run(&["export", "--output", "out"]);
     assert_eq!(output.status.code(), Some(2), "{}", message(&output));
     says(&message(&output), &["--es-model-id"]);

@@ -1,4 +1,4 @@
-//! Starting models: options, waits, failures, the smoke test. And what is shown and done on the days after.
+//! Start of models: options, waiting, failures and the smoke test. Also list, status, stop and delete.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -32,7 +32,7 @@ fn printed(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-/// Runs a command that must succeed; returns what it prints.
+/// Runs a command that must succeed and returns its standard output.
 #[track_caller]
 fn done(standin: &StandIn, arguments: &[&str]) -> String {
     let output = run(standin, arguments);
@@ -40,7 +40,7 @@ fn done(standin: &StandIn, arguments: &[&str]) -> String {
     printed(&output).to_owned()
 }
 
-/// The same with `--output json`, of which nothing but one document may be on standard output.
+/// Runs a command with `--output json` and returns the single document on standard output.
 #[track_caller]
 fn json_of(standin: &StandIn, arguments: &[&str]) -> Value {
     let arguments = [arguments, &["--output", "json"]].concat();
@@ -48,7 +48,7 @@ fn json_of(standin: &StandIn, arguments: &[&str]) -> Value {
     serde_json::from_str(printed(&output)).unwrap()
 }
 
-/// Runs a command that must fail with this code and say this.
+/// Asserts that a command fails with an exit code and a message.
 #[track_caller]
 fn fails(standin: &StandIn, arguments: &[&str], expected: i32, parts: &[&str]) -> String {
     let output = run(standin, arguments);
@@ -58,12 +58,12 @@ fn fails(standin: &StandIn, arguments: &[&str], expected: i32, parts: &[&str]) -
     message(&output)
 }
 
-/// The arguments of an import of a fixture.
+/// Arguments for the import of a fixture.
 fn importing(model: &Path) -> Vec<&str> {
     vec!["import", "--es-model-id", "m", "--hub-model-id", model.to_str().unwrap()]
 }
 
-/// A stand-in with the model `m`, stored.
+/// A stand-in with the stored model `m`.
 fn stored(options: Options) -> StandIn {
     let standin = StandIn::start(options);
     let model = Fixture::named("bert/ner").model();
@@ -75,7 +75,7 @@ fn old(version: &str) -> Options {
     Options { version: version.parse().unwrap(), ..Options::default() }
 }
 
-/// The requests that started something: path, query and body.
+/// Start requests: path, query and body.
 fn starts(standin: &StandIn) -> Vec<(String, Option<Value>)> {
     let requests = standin.requests().into_iter();
     let starts = requests.filter(|request| request.path.ends_with("/_start"));
@@ -141,7 +141,7 @@ fn every_start_option_is_sent() {
     ] {
         assert_eq!(deployment[name], value, "{name}");
     }
-    // One request asks for a minute at most, then the stats are polled.
+    // A request waits for at most one minute; then the statistics are polled.
     assert!(starts(&standin)[0].0.starts_with("timeout=60s&wait_for=fully_allocated&"));
 
     let started = json_of(
@@ -182,7 +182,7 @@ fn invalid_start_options_are_rejected_before_any_request() {
     }
     let three = ["--start", "--threads-per-allocation", "3"];
     fails(&standin, &[&importing(&model)[..], &three].concat(), 2, &["1, 2, 4, 8, 16 or 32"]);
-    // Without a start they mean nothing.
+    // The options are invalid without a start.
     for option in [&["--smoke-test"][..], &["--deployment-id", "d"], &["--wait-for", "started"]] {
         fails(&standin, &[&importing(&model)[..], option].concat(), 2, &["--start"]);
     }
@@ -207,7 +207,7 @@ fn options_unsupported_by_the_version_are_rejected_before_the_import() {
     let standin = stored(Options::default());
     fails(&standin, &queue, 2, &["less than 100000"]);
     done(&stored(old("8.15.5")), &queue);
-    // The number that a serverless cluster gives means nothing.
+    // The version reported by a serverless cluster is ignored.
     let flavor = BuildFlavor::Serverless;
     let standin = stored(Options { build_flavor: flavor, ..Options::default() });
     done(&standin, &["start", "m", "--min-allocations", "1", "--deployment-id", "d"]);
@@ -240,7 +240,7 @@ fn server_timeout_continues_waiting_with_stats() {
     assert_eq!(answered, [408]);
     done(&standin, &["stop", "m"]);
 
-    // One is enough to answer; that there are not all of them is said.
+    // One allocation is sufficient; the missing ones are reported.
     let output = run(&standin, &["start", "m", "--number-of-allocations", "16"]);
     assert_eq!(code(&output), 0, "{}", message(&output));
     says(&message(&output), &["m runs with", "of 16 allocations", "rust-eland status m"]);
@@ -269,7 +269,7 @@ fn wait_ends_at_its_timeout() {
         assert_eq!(code(&output), 8);
         says(&message(&output), &["does not answer yet: it is starting"]);
     }
-    // Nothing is waited for when nothing is asked for.
+    // `--wait-for starting` does not wait.
     let standin = stored(Options { loading_delay: slow, ..Options::default() });
     assert_eq!(done(&standin, &["start", "m", "--wait-for", "starting"]), "m starting\n");
 }
@@ -305,7 +305,7 @@ fn node_failure_is_reported_with_a_remedy() {
         fails(&standin, &["start", "m"], 8, &["m is stored", reason, advice]);
         assert!(deployments(&standin).is_empty());
 
-        // The server gives up waiting before the node fails: the deployment stays, and is in the way.
+        // The server stops waiting before the node fails, so the deployment remains and blocks the next start.
         let standin = stored(Options {
             longest_start_wait: Duration::from_millis(10),
             loading_delay: Duration::from_millis(500),
@@ -332,7 +332,7 @@ fn failure_of_one_node_is_a_warning() {
         loading_delay: Duration::from_millis(500),
         ..Options::default()
     });
-    // The other answers.
+    // The other node responds.
     let output = run(&standin, &["start", "m", "--number-of-allocations", "2"]);
     assert_eq!(code(&output), 0, "{}", message(&output));
     let parts = ["1 of 2 allocations", "node standin-1: no space left"];
@@ -401,7 +401,7 @@ fn too_few_processors_and_existing_deployment_ids_are_reported() {
     fails(&release, &["start", "m"], 8, &["already been started", "stop it first"]);
 }
 
-/// Sends Ctrl-C to a command once the server has been asked for the deployment's state.
+/// Sends Ctrl-C to a command after its first request for the state of the deployment.
 #[track_caller]
 fn interrupted(standin: &StandIn, arguments: &[&str]) -> Output {
     let child = program()
@@ -467,11 +467,11 @@ fn smoke_test_sends_a_text_for_the_task() {
     assert!(test["result"]["prediction_probability"].is_number(), "{started}");
 }
 
-/// Stores a model whose graph runs, and fails at every text.
+/// Stores a model whose graph loads but fails for every text.
 fn store_broken(standin: &StandIn) {
     let example: Vec<_> =
         (0..4).map(|_| Tensor::ones([1, 4], (Kind::Int64, Device::Cpu))).collect();
-    // [1, 4] is what it was traced with; texts have other lengths.
+    // The graph was traced with [1, 4]; texts have other lengths.
     let module: Result<Module, TorchError> =
         Module::trace(&example, |inputs| Ok(inputs[0].f_to_kind(Kind::Float)?.f_view([2, 2])?));
     let mut bytes = Vec::new();
@@ -567,7 +567,7 @@ fn status_reports_definition_and_deployments() {
     says(printed(&output), &["INCOMPLETE"]);
     says(&message(&output), &["upload was not finished"]);
     fails(&standin, &["status", "absent"], 6, &["no model or deployment absent"]);
-    // Every cluster has one that is not PyTorch's.
+    // Every cluster has one model that is not a PyTorch model.
     assert_eq!(code(&run(&standin, &["status", "lang_ident_model_1"])), 8);
 }
 

@@ -1,4 +1,4 @@
-//! `--prompts` and `--create-endpoint`, and what is told at the end of an import.
+//! `--prompts`, `--create-endpoint`, and the summary at the end of an import.
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn model_of(name: &str) -> std::path::PathBuf {
     Fixture::named(name).model()
 }
 
-/// An embedding model that declares how it wants to be used.
+/// An embedding model that declares prompts and a similarity.
 fn declaring(usage: &Value) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let model = model_of("bert/st-mean");
@@ -69,11 +69,11 @@ fn declared_prompts_become_prefixes() {
     assert_eq!(stored(&standin)["prefix_strings"], Value::Null);
     done(&standin, model.path(), &[FRESH, "--prompts"]);
     assert_eq!(stored(&standin)["prefix_strings"], json!({"ingest": "p: ", "search": "q: "}));
-    // What is given wins.
+    // An option overrides the declared prompt.
     done(&standin, model.path(), &[FRESH, "--prompts", "--search-prefix", "mine "]);
     assert_eq!(stored(&standin)["prefix_strings"], json!({"ingest": "p: ", "search": "mine "}));
 
-    // A prompt for all texts, and one that is empty.
+    // A prompt for all texts, and an empty one.
     let model = declaring(&json!({
         "prompts": {"all": "x: ", "document": "", "unset": null}, "default_prompt_name": "all"
     }));
@@ -119,7 +119,7 @@ fn endpoint_has_the_similarity_of_the_model() {
         let made = endpoint(&standin, "e").unwrap();
         let settings = &made["service_settings"];
         assert_eq!((&settings["model_id"], &settings["similarity"]), (&json!("m"), &of_endpoint));
-        // It is served, without a start of ours.
+        // The endpoint starts the model, without a start request.
         let (_, stats) = ask(&standin, "GET", "/_ml/trained_models/m/_stats", None);
         let deployment = &stats["trained_model_stats"][0]["deployment_stats"];
         assert_eq!(
@@ -177,7 +177,7 @@ fn existing_endpoint_is_accepted_for_the_same_model_only() {
         .unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", message(&output));
     says(&message(&output), &["already has an inference endpoint e", "text_embedding by m"]);
-    // Refused before any work.
+    // Rejected before the import begins.
     assert_eq!(ask(&standin, "GET", "/_ml/trained_models/other", None).0, 404);
 }
 
@@ -247,7 +247,7 @@ fn import_prints_summary_and_suggestions() {
         says(&text, &words);
         assert!(definition > 0 && !text.contains("Start it"), "{text}");
     }
-    // The request can be sent as it is.
+    // The suggested request works unchanged.
     let printed = done(&standin, &model_of("bert/zero-shot"), &["--start", FRESH]);
     let infer = &printed["next"]["infer"];
     let path = format!("/{}", infer["path"].as_str().unwrap());
@@ -255,7 +255,7 @@ fn import_prints_summary_and_suggestions() {
     assert_eq!(status, 200, "{answer}");
     assert!(printed["timings"]["stages"].as_array().unwrap().len() > 3, "{printed}");
     assert_eq!(printed["parts"], 1);
-    // And the endpoint's, too.
+    // The suggested request for the endpoint works too.
     let printed =
         done(&standin, &model_of("bert/cross-encoder"), &["--task-type", "text_similarity", FRESH]);
     let create = &printed["next"]["create_endpoint"];

@@ -1,4 +1,4 @@
-//! What may stand between the program and a cluster: forwarders, with TLS or without, and servers that give one answer.
+//! Servers between the program and a cluster: forwarders with and without TLS, and servers with a fixed response.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,24 +11,24 @@ use tokio::io::copy_bidirectional;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-/// Forwards connections, mostly to a stand-in. Stops when it is dropped.
+/// Forwards connections, usually to a stand-in. Stops on drop.
 pub struct Front {
     address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl Front {
-    /// Listens at an address, such as `[::1]:0`, without TLS.
+    /// Listens on an address such as `[::1]:0` without TLS.
     pub fn plain(at: &str, standin: &StandIn) -> std::io::Result<Self> {
         Self::start(TcpListener::bind(at)?, address_of(standin), None)
     }
 
-    /// Speaks TLS on the loopback interface.
+    /// Listens with TLS on the loopback interface.
     pub fn tls(standin: &StandIn, config: ServerConfig) -> Self {
         Self::tls_to(address_of(standin), config)
     }
 
-    /// As [`Self::tls`], to whatever listens at an address.
+    /// Like [`Self::tls`], but forwards to any address.
     pub fn tls_to(address: String, config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self::start(listener, address, Some(TlsAcceptor::from(Arc::new(config)))).unwrap()
@@ -47,7 +47,7 @@ impl Front {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((mut near, _)) = listener.accept().await {
                 let (to, acceptor) = (to.clone(), acceptor.clone());
-                // A broken connection is the client's to tell.
+                // The client reports broken connections.
                 tokio::spawn(async move {
                     let mut far = tokio::net::TcpStream::connect(to).await?;
                     match acceptor {
@@ -84,26 +84,26 @@ fn address_of(standin: &StandIn) -> String {
     standin.url().trim_start_matches("http://").to_owned()
 }
 
-/// A server that answers by the head of the request, and keeps the heads.
+/// A server that responds based on the head of a request, and records the heads.
 pub struct Canned {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Canned {
-    /// Answers everything with these bytes and closes the connection.
+    /// Responds to every request with these bytes and closes the connection.
     pub fn answering(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::by_head(move |_| bytes.clone())
     }
 
-    /// Answers with what a request's head, empty if it is not HTTP, is answered with.
+    /// Responds with the result of a function of the request's head, which is empty for other protocols than HTTP.
     pub fn by_head(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&heads);
-        // Ends with the test's process.
+        // The thread ends with the test process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { continue };
@@ -117,7 +117,7 @@ impl Canned {
         Self { address, heads }
     }
 
-    /// Answers with a status line, headers and a body.
+    /// Responds with a status line, headers and a body.
     pub fn with(status: &str, headers: &str, body: &str) -> Self {
         Self::answering(http(status, headers, body))
     }
@@ -130,13 +130,13 @@ impl Canned {
         self.address.port()
     }
 
-    /// The heads of all requests so far.
+    /// Heads of all requests so far.
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap().clone()
     }
 }
 
-/// An answer in HTTP.
+/// An HTTP response.
 pub fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -145,7 +145,7 @@ pub fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Reads up to the empty line; what is not HTTP is no head.
+/// Reads the head of a request up to the empty line, or returns `None` for other protocols than HTTP.
 fn head(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     let mut byte = [0];

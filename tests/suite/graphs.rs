@@ -1,5 +1,5 @@
-//! The operations of every architecture's graphs under every task, in tests/fixtures/graphs, so that a change of one is seen in review.
-//! numbers.rs traces them all anyway, and hands them over.
+//! Compares the operations of all graphs with the snapshots in tests/fixtures/graphs, so that changes are visible in reviews.
+//! numbers.rs traces the graphs and passes them to this module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -10,17 +10,17 @@ use rust_eland::tasks::Task;
 
 use crate::fixtures::Fixture;
 
-/// Set: the files are written anew.
+/// If this variable is set, the snapshots are written again.
 const UPDATE: &str = "UPDATE_SNAPSHOTS";
 
 type Operations = BTreeMap<String, usize>;
 
-/// The graphs of one architecture: for each task those of one fixture, the plainest or the first that has references for it.
+/// Graphs of one architecture: one fixture per task, the simplest one or the first with references for the task.
 #[derive(Default)]
 pub struct Graphs(BTreeMap<Task, (String, Vec<Operations>)>);
 
 impl Graphs {
-    /// Takes a fixture's graph under a task: first the one with attention in plain operations, then the fused one.
+    /// Adds the graph of a fixture for a task: first the one with attention in plain operations, then the fused one.
     pub fn add(&mut self, fixture: &Fixture, task: Task, operations: Operations) {
         let known = self.0.get_mut(&task).filter(|(name, _)| *name == fixture.name);
         if let Some((_, forms)) = known {
@@ -30,7 +30,7 @@ impl Graphs {
         }
     }
 
-    /// Compares them with the architecture's file; says what is new.
+    /// Compares the graphs with the snapshot of the architecture, and prints the differences.
     pub fn check(&self, architecture: &str) -> Result<(), String> {
         let path = folder().join(format!("{architecture}.txt"));
         let (found, known) = (self.table(), std::fs::read_to_string(&path).unwrap_or_default());
@@ -50,7 +50,7 @@ impl Graphs {
         ))
     }
 
-    /// One line an operation, one column a task and form of attention.
+    /// One line per operation, one column per task and form of attention.
     fn table(&self) -> String {
         let mut text = "# p: attention in plain operations, f: fused\n".to_owned();
         let mut columns = Vec::new();

@@ -1,4 +1,4 @@
-//! `import` without arguments: on a terminal it asks, and without one it never does.
+//! `import` without arguments asks on a terminal, and never without one.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,12 +13,12 @@ fn model() -> String {
     Fixture::named("bert/st-mean").model().display().to_string()
 }
 
-/// Answers the questions up to the plan, and returns what was shown with it.
+/// Answers the questions up to the plan, and returns the output including the plan.
 fn answer(terminal: &mut Terminal, url: &str) -> String {
     terminal.wait_for("Where is the cluster?");
     terminal.type_line(url);
     terminal.wait_for("How to log in?");
-    // Two down: not at all.
+    // Two lines down: "no".
     terminal.type_text("\x1b[B\x1b[B\r");
     terminal.wait_for("connected to Elasticsearch 9.5.0");
     terminal.wait_for("Which model?");
@@ -60,7 +60,7 @@ fn import_without_options_asks_on_a_terminal() {
     let (rest, code) = terminal.end();
     assert_eq!(code, Some(0), "{rest}");
     says(&rest, &["mine started", "mine is imported"]);
-    // What it says is the same, is.
+    // The printed command line is equivalent to the answers.
     let words: Vec<&str> = line.split(' ').skip(1).collect();
     let again = program().args(words).args(["--on-conflict", "skip"]).output().unwrap();
     assert!(again.status.success(), "{line}: {}", message(&again));
@@ -128,7 +128,7 @@ fn import_without_a_terminal_asks_nothing() {
         assert!(output.stdout.is_empty());
     };
     usage(program());
-    // A terminal at standard input alone is not enough: the questions would not be seen.
+    // Without a terminal on standard error the questions would be invisible, so a terminal on standard input is not sufficient.
     let log = tempfile::NamedTempFile::new().unwrap();
     let line = format!("{} import 2>{}", env!("CARGO_BIN_EXE_rust-eland"), log.path().display());
     let (text, code) = Terminal::start_program(Path::new("sh"), &["-c", &line], &[]).end();

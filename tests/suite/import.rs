@@ -1,4 +1,4 @@
-//! Imports into the stand-in, and what the cluster then answers.
+//! Imports into the stand-in and compares its inference results.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use crate::fixtures::{Case, Fixture};
 use crate::program::{ask, clean, message, program};
 
-/// Imports a fixture and starts it.
+/// Imports and starts a fixture.
 fn import(standin: &StandIn, fixture: &Fixture, task: Task) {
     let output = program()
         .args(["import", "--start", "--clear-previous", "--es-model-id", "m"])
@@ -23,7 +23,7 @@ fn import(standin: &StandIn, fixture: &Fixture, task: Task) {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "m started\n");
 }
 
-/// What the stand-in answers to each row of a case.
+/// Inference results of the stand-in for each row of a case.
 fn infer(standin: &StandIn, task: Task, texts: &[String]) -> Value {
     let (document, options) = match (task, texts) {
         (Task::QuestionAnswering, [question, text]) => (text, json!({ "question": question })),
@@ -57,7 +57,7 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
     Vec::<f64>::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).unwrap()
 }
 
-/// Compares an answer with Hugging Face's output for the row, as the task's result shows it.
+/// Compares a result with Hugging Face's output for the row, in the form of the task's result.
 fn compare(
     answer: &Value,
     task: Task,
@@ -126,7 +126,7 @@ fn compare(
             }
         }
         Task::ZeroShotClassification => {
-            // The probability of entailment against contradiction, as for any number of independent labels.
+            // Probability of entailment against contradiction, as for independent labels.
             let of_label = |wanted: &str| {
                 let labels = labels.as_array().unwrap();
                 let found =
@@ -146,14 +146,14 @@ fn compare(
                 row.double_value(&[best]),
                 of,
             );
-            // Pieces of words are shown decoded; whole words of plain letters are shown as they are.
+            // Word pieces are decoded; words of ASCII letters are unchanged.
             let token = vocabulary[best as usize].trim_start_matches(['Ġ', '▁']);
             if token.chars().all(|c| c.is_ascii_alphanumeric()) {
                 assert_eq!(predicted.as_str().unwrap(), token, "{of}");
             }
         }
         Task::Ner => {
-            // Words of one piece are tagged with the label of their token.
+            // Words with one piece have the label of their token.
             let best = output.argmax(-1, false);
             let outside = labels.as_array().unwrap().iter().position(|l| l == "O").unwrap() as i64;
             let inner = best.narrow(0, 1, length - 2);
@@ -165,11 +165,11 @@ fn compare(
             }
         }
         Task::QuestionAnswering => {
-            // Between the texts stand one separator or, in RoBERTa's relatives, two.
+            // One separator, or two in the RoBERTa family, separates the texts.
             let (separator, separators) = if bert { (id("[SEP]"), 1) } else { (id("</s>"), 2) };
             let ids = case.input_ids.get(row).narrow(0, 0, length);
             let first = ids.eq(separator).nonzero().int64_value(&[0, 0]) + separators;
-            // The server weighs the text's tokens and the first token against each other.
+            // The server applies the softmax to the tokens of the text and the first token.
             let kept = Tensor::full([length], f64::NEG_INFINITY, (Kind::Double, output.device()));
             let _ = kept.narrow(0, first, length - 1 - first).fill_(0.);
             let _ = kept.narrow(0, 0, 1).fill_(0.);
@@ -186,7 +186,7 @@ fn compare(
     }
 }
 
-/// Imports a fixture under every task and compares what the cluster answers to its texts.
+/// Imports a fixture for every task and compares the inference results for its texts.
 fn served_as_hugging_face_computes(standin: &StandIn, fixture: &Fixture) {
     for task in fixture.tasks() {
         import(standin, fixture, task);
@@ -196,8 +196,8 @@ fn served_as_hugging_face_computes(standin: &StandIn, fixture: &Fixture) {
         let mut compared = 0;
         for case in fixture.cases(task) {
             for (row, texts) in case.texts.iter().flatten().enumerate() {
-                // MobileBERT's last token sees the embedding behind it, so that Hugging Face gives a padded row other numbers than the
-                // text alone, which is what the server sends; numbers.rs compares the padded rows.
+                // MobileBERT's last token uses the next token's embedding, so Hugging Face's output for a padded row differs from the output
+                // for the text alone, which the server sends; numbers.rs compares the padded rows.
                 let padded = case.attention_mask.get(row as i64).min().int64_value(&[]) == 0;
                 if padded && fixture.name.starts_with("mobilebert") {
                     continue;
@@ -214,7 +214,7 @@ fn served_as_hugging_face_computes(standin: &StandIn, fixture: &Fixture) {
     }
 }
 
-/// Imports all fixtures of the architectures. The Japanese ones are left to numbers.rs: their texts need an analyser that the stand-in
+/// Imports all fixtures of the architectures. numbers.rs covers the Japanese ones, whose texts need an analyser that the stand-in
 /// does not have.
 fn served(architectures: &[&str]) {
     let standin = StandIn::start(Options::default());

@@ -1,4 +1,4 @@
-//! What `inspect` and `import --dry-run` tell, and how little they read for it.
+//! Output of `inspect` and `import --dry-run`, and the small number of bytes that they read.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::fixtures::Fixture;
 use crate::from_hub::{Cache, files_below, noise, serving};
 use crate::program::{ask, message, program, says};
 
-/// Runs the program; a page must come out whatever the exit code.
+/// Runs the program, which must print a plan with any exit code.
 fn inspect(folder: &Path, more: &[&str]) -> (Output, String) {
     let output = program().args(["inspect", "--hub-model-id"]).arg(folder).args(more).output();
     let output = output.unwrap();
@@ -28,7 +28,7 @@ fn json_of(folder: &Path, more: &[&str]) -> Value {
     serde_json::from_str(&page).unwrap_or_else(|_| panic!("{page}{}", message(&output)))
 }
 
-/// A copy of a fixture that may be changed.
+/// A copy of a fixture that a test can change.
 fn copy(name: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let model = Fixture::named(name).model();
@@ -69,7 +69,7 @@ fn plan_matches_the_configuration_sent_by_import() {
         let sent = &answer["trained_model_configs"][0];
         let planned = &plan["configuration"];
         assert_eq!(planned["description"], sent["description"], "{name}");
-        // The cluster adds defaults to what it is sent.
+        // The cluster adds defaults to the configuration.
         let settings = planned["inference_config"][task].as_object().unwrap();
         for (field, value) in settings.iter().filter(|(field, _)| *field != "tokenization") {
             assert_eq!(*value, sent["inference_config"][task][field], "{name} {field}");
@@ -79,7 +79,7 @@ fn plan_matches_the_configuration_sent_by_import() {
         for (field, value) in of(planned).as_object().unwrap() {
             assert_eq!(*value, of(sent)[field], "{name} {field}");
         }
-        // Estimated without weights, and near what is measured with them.
+        // The estimate without weights is close to the measurement with weights.
         for figure in ["per_deployment_memory_bytes", "per_allocation_memory_bytes"] {
             let of = |config: &Value| config["metadata"][figure].as_f64().unwrap();
             let (estimate, measured) = (of(planned), of(sent));
@@ -97,7 +97,7 @@ fn plan_matches_the_configuration_sent_by_import() {
 fn every_fixture_has_a_plan() {
     for fixture in Fixture::all() {
         let files = ModelFiles::open(&fixture.model()).unwrap();
-        // The other tests plan the other tasks.
+        // Other tests cover the other tasks.
         for task in fixture.tasks().into_iter().take(1) {
             let options = || Choice { task: Some(task), ..Choice::default() };
             let plan = rust_eland::conversion::Plan::read(
@@ -114,7 +114,7 @@ fn every_fixture_has_a_plan() {
                 Conversion::read(&files, options(), &rust_eland::observer::Progress::quiet())
                     .unwrap();
             assert_eq!(plan.max_length, Some(whole.max_sequence_length()), "{name}");
-            // What is computed from parameters beforehand is stored, and none of them.
+            // Buffers computed from parameters are stored but are not parameters.
             let (used, stored) = (plan.parameters.unwrap().used * 4, whole.parameter_bytes());
             assert!(0 < used && used <= stored, "{name}: {used} {stored}");
             assert_eq!(plan.warnings, whole.notes(), "{name}");
@@ -169,7 +169,7 @@ fn plan_shows_declarations_of_the_files() {
 #[test]
 fn plan_shows_obstacles_with_partial_results() {
     let folder = copy("bert/base");
-    // Two tasks and no class that says which.
+    // Two possible tasks, and no class that identifies one.
     let (output, page) = inspect(folder.path(), &[]);
     assert_eq!(output.status.code(), Some(3), "{page}");
     says(
@@ -202,7 +202,7 @@ fn plan_shows_obstacles_with_partial_results() {
     assert_eq!((output.status.code(), page.as_str()), (Some(3), ""));
 }
 
-/// A repository of a fixture's files.
+/// A repository with the files of a fixture.
 fn repository(name: &str) -> Repository {
     let model = Fixture::named(name).model();
     let mut repository = Repository::new("org/model").file("README.md", "---\nlanguage: en\n---\n");
@@ -226,7 +226,7 @@ fn inspect_at(hub: &Hub, cache: &Cache, more: &[&str]) -> (Output, Value) {
 
 #[test]
 fn inspect_reads_only_the_header_of_weights() {
-    // As large as a real model's, for what is behind the header.
+    // As large as a real model's file, apart from the header.
     let repository = repository("bert/st-mean");
     let hub = serving([repository.clone()]);
     let cache = Cache::new();
@@ -250,7 +250,7 @@ fn inspect_reads_only_the_header_of_weights() {
     assert!(snapshot.join("vocab.txt").is_file() && !snapshot.join("model.safetensors").exists());
     assert!(requests.iter().all(|request| !request.path.contains("pytorch_model")));
 
-    // The small files are there now, and serve the import.
+    // The small files are in the cache now, and the import uses them.
     let standin = StandIn::start(Options::default());
     let mut import = cache.program(&hub.url());
     let arguments = ["import", "--hub-model-id", "org/model", "--url", &standin.url()];
@@ -259,7 +259,7 @@ fn inspect_reads_only_the_header_of_weights() {
     let asked = hub.requests().iter().filter(|r| r.path.contains("vocab.txt")).count();
     let before = requests.iter().filter(|r| r.path.contains("vocab.txt")).count();
     assert_eq!(asked, before);
-    // And with the weights there is nothing to be asked for but the listing.
+    // With the weights in the cache, only the listing is requested.
     let (output, plan) = inspect_at(&hub, &cache, &["--offline"]);
     assert!(output.status.success(), "{}", message(&output));
     assert_eq!(plan["parameters"], local["parameters"]);
@@ -270,7 +270,7 @@ fn long_header_is_read_completely_and_invalid_header_rejected() {
     let mut repository = repository("bert/st-mean");
     let content = repository.files["model.safetensors"].content.clone();
     let length = u64::from_le_bytes(*content.first_chunk().unwrap()) as usize;
-    // Spaces may follow the header's JSON.
+    // Spaces may follow the JSON of the header.
     let mut long = (300_000_u64).to_le_bytes().to_vec();
     long.extend_from_slice(&content[8..8 + length]);
     long.resize(8 + 300_000, b' ');
@@ -302,7 +302,7 @@ fn weights_without_header_are_not_downloaded() {
     assert!(output.status.success(), "{}", message(&output));
     assert_eq!((&plan["tasks"], &plan["task"]), (&Value::Null, &json!("text_classification")));
     assert_eq!(plan["weights"]["bytes"], 500_000);
-    // By config.json, they are as many as the weights hold.
+    // config.json gives the same number of parameters as the weights.
     let local = json_of(&Fixture::named("bert/text-classification").model(), &[]);
     assert_eq!(plan["parameters"]["used"], local["parameters"]["used"]);
     assert_eq!(plan["memory"], local["memory"]);
@@ -353,7 +353,7 @@ fn dry_run_checks_the_cluster_without_changes() {
     says(&message(&output), &["already has a model m"]);
     assert!(import(&["--dry-run", "--clear-previous"]).status.success());
 
-    // Of a bundle all is known.
+    // For a bundle every value is known.
     let folder = tempfile::tempdir().unwrap();
     let output = program()
         .args(["export", "--es-model-id", "b", "--hub-model-id"])

@@ -1,4 +1,4 @@
-//! Imports that are killed, stopped, or not alone: what the program leaves, and how it goes on.
+//! Imports that are killed, interrupted or concurrent: their remaining state, and how they resume.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::fixtures::Fixture;
 use crate::program::{ask, message, program, says};
 use crate::uploads::{Numbers, journalled, journals, parts, rules};
 
-/// An exported bundle for imports without a conversion, and its definition.
+/// An exported bundle for imports without conversion, and its definition.
 struct Exported {
     _folder: TempDir,
     metadata: PathBuf,
@@ -39,10 +39,10 @@ fn exported() -> Exported {
     Exported { _folder: folder, metadata, definition }
 }
 
-/// One for all tests of this file; the system removes it with the other temporary files.
+/// One bundle for all tests of this file, in the system's temporary folder.
 static EXPORTED: LazyLock<Exported> = LazyLock::new(exported);
 
-/// An import of the bundle as `id`, in parts of 2 KiB unless `more` says otherwise.
+/// Command that imports the bundle as `id`, in parts of 2 KiB unless `more` overrides it.
 fn command(standin: &StandIn, state: &Path, id: &str, more: &[&str]) -> Command {
     let mut command = program();
     command
@@ -59,7 +59,7 @@ fn command(standin: &StandIn, state: &Path, id: &str, more: &[&str]) -> Command 
     command
 }
 
-/// Runs an import to its end; exit code and message.
+/// Runs an import to its end and returns exit code and message.
 fn import(standin: &StandIn, state: &Path, id: &str, more: &[&str]) -> (Option<i32>, String) {
     let output = command(standin, state, id, more).output().unwrap();
     (output.status.code(), message(&output))
@@ -71,7 +71,7 @@ fn is_whole(standin: &StandIn, id: &str) -> bool {
         && definition.is_some_and(|path| fs::read(path).unwrap() == EXPORTED.definition)
 }
 
-/// Waits until so many requests are held, or the program has ended; whether they are held.
+/// Waits until `count` requests are held or the program has ended. Returns whether they are held.
 pub fn held(standin: &StandIn, count: usize, child: &mut Child) -> bool {
     loop {
         if standin.held() >= count {
@@ -84,13 +84,13 @@ pub fn held(standin: &StandIn, count: usize, child: &mut Child) -> bool {
     }
 }
 
-/// Sends a signal.
+/// Sends a signal to a process.
 pub fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
 }
 
-/// Reads what the program says until it says `text`.
+/// Reads the output of the program until it contains `text`.
 pub fn wait_for(stderr: &mut BufReader<ChildStderr>, text: &str) -> String {
     let mut said = String::new();
     while !said.contains(text) {
@@ -99,7 +99,7 @@ pub fn wait_for(stderr: &mut BufReader<ChildStderr>, text: &str) -> String {
     said
 }
 
-/// Ends a program and returns its exit code and the rest of what it said.
+/// Waits for the end of a program and returns its exit code and remaining output.
 pub fn end(mut child: Child, mut stderr: BufReader<ChildStderr>) -> (Option<i32>, String) {
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
@@ -112,7 +112,7 @@ pub fn spawn(mut command: Command) -> (Child, BufReader<ChildStderr>) {
     (child, stderr)
 }
 
-/// Imports one model after the other, killed every so many requests, until `kills` have been.
+/// Imports one model after another and kills the import every few requests, `kills` times in total.
 fn killed(kills: u64, seed: u64) {
     let mut numbers = Numbers(seed);
     let standin = StandIn::start(Options::default());
@@ -203,7 +203,7 @@ fn second_ctrl_c_stops_immediately() {
     signal(&child, "-INT");
     wait_for(&mut stderr, "once more");
     signal(&child, "-INT");
-    // Nothing is released: the program does not wait for its requests.
+    // The held requests are not released: the program does not wait for them.
     let (code, rest) = end(child, stderr);
     assert_eq!(code, Some(130), "{rest}");
     says(&rest, &["4 of", "Run the same command again"]);
@@ -246,7 +246,7 @@ fn second_import_on_the_same_machine_is_rejected() {
         assert_eq!(code, Some(7), "{said}");
         says(&said, &["another process on this machine is importing m"]);
     }
-    // Another model is another matter.
+    // Another model can be imported.
     assert_eq!(import(&standin, state.path(), "n", &[]).0, Some(0));
     standin.release();
     let (code, said) = end(first, stderr);
@@ -276,7 +276,7 @@ fn second_import_on_another_machine_is_rejected() {
 fn one_of_two_simultaneous_imports_fails() {
     let standin = StandIn::start(Options::default());
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    // Both have seen that the id is free when the second one makes the model.
+    // Both imports have seen a free id when the second one creates the model.
     standin.set_faults(rules(&["create@1=hold"]));
     let (mut first, stderr) = spawn(command(&standin, here.path(), "m", &[]));
     assert!(held(&standin, 1, &mut first));
@@ -297,7 +297,7 @@ fn model_deleted_during_upload_is_not_touched() {
     let (mut first, stderr) = spawn(command(&standin, here.path(), "m", &[]));
     assert!(held(&standin, 1, &mut first));
     let body = json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}});
-    // All parts but the held one and the last are stored before: only the look before the last part can tell.
+    // All parts except the held one and the last are stored, so only the check before the last part can detect the deletion.
     let count = EXPORTED.definition.len().div_ceil(2048);
     while parts(&standin.requests()).len() < count - 1 {
         thread::sleep(Duration::from_millis(3));
@@ -339,7 +339,7 @@ fn incomplete_model_of_this_machine_is_replaced() {
     standin.set_faults(rules(&["any@14-9999=503"]));
     assert_eq!(import(&standin, state.path(), "m", &["--retries", "0"]).0, Some(6));
     standin.set_faults(Faults::default());
-    // The same id, another model: ours, so that nobody has to be asked.
+    // Another model with the same id. The incomplete model is ours, so it is replaced.
     let output = program()
         .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--task-type", "ner"])
         .arg("--state-dir")
@@ -356,7 +356,7 @@ fn incomplete_model_of_this_machine_is_replaced() {
 
 #[test]
 fn stale_journal_is_ignored() {
-    // Whatever is stored is visible, so that a deletion leaves nothing.
+    // All stored parts are visible, so that a deletion removes everything.
     let options = Options { refresh_interval: Duration::ZERO, ..Options::default() };
     let standin = StandIn::start(options);
     let state = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Every fixture, under every task that it has references for: our graph on what the server sends gives what Hugging Face's model
-//! gives on what its own tokenizer makes.
+//! For every fixture and task with references, our graph on the server's inputs gives the same output as Hugging Face's model on its
+//! own inputs.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use rust_eland::tokenizer::TokenizerKind;
 use rust_eland::version::Target;
 use tch::{Kind, Tensor};
 
-/// The tensors that the server passes for what Hugging Face's tokenizer made (contract, 3.4): padding has the padding token's id in
-/// the mask too, token types are 0, positions count from 0.
+/// Converts inputs of Hugging Face's tokenizer to the server's inputs (contract, 3.4): the mask contains the padding token's id at
+/// padding, token types are 0, positions start at 0.
 fn as_the_server_sends(case: &Case, kind: TokenizerKind, padding: i64) -> Vec<Tensor> {
     let ids = &case.input_ids;
     let mask = case.attention_mask.masked_fill(&case.attention_mask.eq(0), padding);
@@ -24,7 +24,7 @@ fn as_the_server_sends(case: &Case, kind: TokenizerKind, padding: i64) -> Vec<Te
     tensors
 }
 
-/// Compares every fixture of the architectures, and the operations of their graphs with those that they had.
+/// Compares the outputs of every fixture of the architectures, and the operations of the graphs with their snapshots.
 fn compare(architectures: &[&str]) {
     let mut compared = 0;
     let mut failures = Vec::new();
@@ -35,7 +35,7 @@ fn compare(architectures: &[&str]) {
             continue;
         }
         let files = ModelFiles::open(&fixture.model()).unwrap();
-        // Attention in plain operations, and fused.
+        // Attention in plain operations, then fused.
         let targets = [Target::Any, Target::Serverless];
         for (task, target) in
             fixture.tasks().into_iter().flat_map(|task| targets.map(|target| (task, target)))
@@ -63,7 +63,7 @@ fn compare(architectures: &[&str]) {
                 let ours = traced.module.forward(&inputs).unwrap();
                 let mut reference = case.output;
                 if task == Task::TextExpansion {
-                    // Rows of the embedding table beyond the vocabulary are no tokens; the server could not name them.
+                    // Rows of the embedding table beyond the vocabulary are not tokens, so the server cannot name them.
                     let tokens = tokenizer.vocabulary.vocabulary.len() as i64;
                     reference = reference.narrow(1, 0, tokens.min(reference.size()[1]));
                 }

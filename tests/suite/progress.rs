@@ -1,4 +1,4 @@
-//! How far the work is: bars on a terminal, lines without one.
+//! Progress output: bars on a terminal, lines otherwise.
 
 use standin::{Options, StandIn};
 
@@ -6,7 +6,7 @@ use crate::fixtures::Fixture;
 use crate::program::{message, program, says};
 use crate::terminal::Terminal;
 
-/// The stages of an import, in their order.
+/// Stages of an import, in order.
 const STAGES: [&str; 4] = ["reading the weights", "converting", "uploading", "starting"];
 
 fn arguments(standin: &StandIn, id: &str) -> Vec<String> {
@@ -23,13 +23,13 @@ fn terminal_shows_a_bar_and_a_line_per_stage() {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let (shown, code) = Terminal::start(&arguments, &[("NO_COLOR", "1")]).end();
     assert_eq!(code, Some(0), "{shown}");
-    // Bytes done and to do, speed, and time left.
+    // Completed and total bytes, speed, and remaining time.
     for stage in ["reading the weights [", "converting [", "uploading ["] {
         let bar = &shown[shown.find(stage).unwrap_or_else(|| panic!("no {stage}: {shown}"))..];
         let bar = bar.split(['\r', '\n']).next().unwrap();
         says(bar, &["B/", "/s ", " left"]);
     }
-    // What stays on the screen: whole lines, none of them a bar.
+    // The final screen contains complete lines and no bar.
     let screen = screen(&shown);
     let mut places = Vec::new();
     for stage in STAGES {
@@ -42,7 +42,7 @@ fn terminal_shows_a_bar_and_a_line_per_stage() {
         );
     }
     assert!(places.is_sorted(), "{screen:#?}");
-    // A summary comes last.
+    // The summary is at the end.
     for line in screen.iter().take_while(|line| !line.ends_with("m is imported")) {
         let is_log = line.get(19..20) == Some(",");
         assert!(is_log || line.is_empty() || line == "m started", "{line:?} in {screen:#?}");
@@ -78,7 +78,7 @@ fn bar_is_removed_on_failure() {
     assert!(screen.iter().any(|line| line.starts_with("error: ")), "{screen:#?}");
 }
 
-/// What a terminal shows in the end: its lines, after the control sequences that draw bars and take them away.
+/// Final lines of a terminal, after the control sequences that draw and remove bars.
 fn screen(shown: &str) -> Vec<String> {
     let (mut lines, mut row, mut column) = (vec![Vec::new()], 0, 0);
     let mut characters = shown.chars().peekable();

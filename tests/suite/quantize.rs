@@ -1,4 +1,4 @@
-//! Quantized models: PyTorch's numbers, a report that is true, and nothing uploaded that agrees too little.
+//! Quantized models match PyTorch, have a correct report, and are not uploaded if the agreement is too low.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ use tch::{Kind, Tensor};
 use crate::fixtures::Fixture;
 use crate::program::{ask, message, program, says};
 
-/// `tests/fixtures/quantized.json`: what PyTorch's `quantize_dynamic` makes.
+/// `tests/fixtures/quantized.json`: results of PyTorch's `quantize_dynamic`.
 #[derive(Deserialize)]
 struct Reference {
     layers: Vec<Layer>,
@@ -49,7 +49,7 @@ struct Weights {
 }
 
 impl Weights {
-    /// Fails unless an archive holds these very whole numbers and this scale, as a pickled float.
+    /// Asserts that an archive contains exactly these integers and this scale as a pickled float.
     #[track_caller]
     fn are_in(&self, archive: &[u8], name: &str) {
         let holds = |bytes: &[u8]| archive.windows(bytes.len()).any(|window| window == bytes);
@@ -86,7 +86,7 @@ fn quantized_layer_matches_pytorch() {
         layer.quantized.are_in(&saved(&module), &layer.name);
         let expected = matrix(&layer.output);
         let difference = (module.forward(&input).unwrap() - &expected).abs().max();
-        // Other processors have other kernels, which may round the input's 8 bits the other way.
+        // Kernels of other processors may round the 8-bit input differently.
         let share = if cfg!(target_arch = "x86_64") { 1e-6 } else { 2e-2 };
         let allowed = share * expected.abs().max().double_value(&[]);
         assert!(difference.double_value(&[]) <= allowed, "{}: {difference:?}", layer.name);
@@ -108,7 +108,7 @@ fn weight_with_nan_is_rejected() {
     }
 }
 
-/// All that quantizing meets: a layer that is called twice, linear layers whose weight is not known before the call, a convolution, an
+/// A module with every case of quantization: a layer that is called twice, linear layers with computed weights, a convolution, an
 /// embedding.
 #[test]
 fn shared_layer_is_counted_and_packed_once() {
@@ -140,7 +140,7 @@ fn convert(fixture: &Fixture, task: Task, quantize: Option<Quantize>) -> Convers
     Conversion::read(&files, options, &rust_eland::observer::Progress::quiet()).unwrap()
 }
 
-/// Writes an archive to a file and maps it.
+/// Writes an archive to a file and maps the file.
 fn mapped(archive: &[u8], folder: &Path) -> Arc<SegmentedBytes> {
     let path = folder.join("m.pt");
     fs::write(&path, archive).unwrap();
@@ -183,7 +183,7 @@ fn every_architecture_is_quantized_for_every_task() {
             }
             let report = match conversion.check(&traced, mapped(&archive, folder.path())) {
                 Ok(saved) => saved.quantization.unwrap(),
-                // Random weights may rank three texts the other way.
+                // With random weights, three texts may be ranked differently.
                 Err(ConversionError::Agreement { report, .. }) => report,
                 Err(error) => panic!("{name}: {error}"),
             };
@@ -212,7 +212,7 @@ fn every_architecture_is_quantized_for_every_task() {
     }
 }
 
-/// The built-in texts.
+/// The built-in calibration texts.
 fn sentences() -> Vec<String> {
     let texts: Vec<_> =
         include_str!("../../src/conversion/texts.txt").lines().map(str::to_owned).collect();
@@ -220,7 +220,7 @@ fn sentences() -> Vec<String> {
     texts
 }
 
-/// What the server answers, against the float model on our row of the same text.
+/// Compares the server's result with the float model on our tokens of the same text.
 fn same_row(conversion: &Conversion, row: &Row, answer: &Value, of: &str) {
     let ids = Tensor::from_slice(&row.ids).unsqueeze(0);
     let positions = Tensor::arange(ids.size()[1], (Kind::Int64, tch::Device::Cpu)).unsqueeze(0);
@@ -305,7 +305,7 @@ fn calibration_mask_is_inserted_or_taken_from_the_text() {
             assert_eq!(places(&row), [row.text.start], "{text}");
             assert!(row.text.len() == 1 && row.ids.len() <= 8, "{text}: {row:?}");
         }
-        // Where nothing fits, nothing is lost but the text.
+        // If nothing fits, only the text is dropped.
         let tiny = Encoder::new(conversion.tokenizer(), 2).unwrap();
         assert_eq!(tiny.single("the sun").unwrap().ids.len(), 2);
         assert!(tiny.masked("the sun").unwrap().ids.len() <= 3);
@@ -385,7 +385,7 @@ fn agreement_below_the_minimum_is_rejected_before_the_upload() {
             "Leave out --quantize",
         ],
     );
-    // Privileges are asked about by POST; whatever changes something is a PUT or a DELETE.
+    // The privilege check is a POST; requests with changes are PUT or DELETE.
     let asks = |method: &str| ["GET", "POST"].contains(&method);
     assert!(standin.requests().iter().all(|request| asks(&request.method)));
     assert!(standin.model_ids().is_empty() && output.stdout.is_empty());
@@ -417,7 +417,7 @@ fn old_cluster_gets_no_platform_architecture() {
     assert!(config["metadata"].get("quantization").is_some());
 }
 
-/// Exports a model, quantized, and returns the folder's files.
+/// Exports a quantized model and returns the files of the folder.
 fn exported(model: &Path, folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let output = program()
         .args(["export", "--quantize", "--es-model-id", "m", "--task-type", "text_embedding"])
@@ -453,7 +453,7 @@ fn model_converts_to_the_same_bytes_in_another_folder() {
     for (name, bytes) in &first {
         assert!(second[name] == *bytes, "{name} differs");
     }
-    // A bundle brings its report along.
+    // A bundle contains its report.
     let standin = StandIn::start(StandInOptions::default());
     let output = program()
         .args(["import", "--url", &standin.url(), "--start", "--bundle"])
@@ -477,7 +477,7 @@ fn calibration_texts_are_validated_before_the_import() {
         let texts = ["--calibration-texts", file.to_str().unwrap()];
         import(&standin, &model, Task::TextEmbedding, &[&texts, more].concat())
     };
-    // Empty lines, line ends of Windows, a mark of byte order, an empty row, a very long one.
+    // Empty lines, Windows line ends, a byte order mark, an empty row, a very long row.
     let odd = format!("\u{feff}one text\r\n\r\n  \n\u{1F600}\nanother\n{}", "long ".repeat(5000));
     let output = with(odd.as_bytes(), &["--quantize", "--clear-previous"]);
     assert!(output.status.success(), "{}", message(&output));

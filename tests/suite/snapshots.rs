@@ -1,13 +1,13 @@
-//! What the program shows, kept in files under tests/snapshots, so that a change of it is seen in review.
+//! Compares the program's output with the files in tests/snapshots, so that changes are visible in reviews.
 
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Output;
 
-/// Set: the files are written anew.
+/// If this variable is set, the snapshots are written again.
 const UPDATE: &str = "UPDATE_SNAPSHOTS";
 
-/// Compares a text with the file of that name.
+/// Compares a text with the snapshot of this name.
 #[track_caller]
 pub fn check(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
@@ -25,7 +25,7 @@ pub fn check(name: &str, text: &str) {
     );
 }
 
-/// A run as one sees it: the command line, what was shown, the exit code.
+/// Formats a run: command line, output, exit code.
 pub fn shown(arguments: &[&str], output: &Output) -> String {
     let words: Vec<_> = arguments
         .iter()

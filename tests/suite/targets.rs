@@ -1,4 +1,4 @@
-//! Models made for the cluster that they go to.
+//! Models converted for a target version.
 
 use std::path::Path;
 use std::process::Output;
@@ -10,7 +10,7 @@ use standin::{BuildFlavor, Options, StandIn};
 use crate::fixtures::Fixture;
 use crate::program::{message, program, says};
 
-/// Exports a fixture as model `m`.
+/// Exports a fixture as the model `m`.
 fn export(fixture: &str, task: &str, folder: &Path, more: &[&str]) -> Output {
     program()
         .args(["export", "--task-type", task, "--es-model-id", "m", "--hub-model-id"])
@@ -22,7 +22,7 @@ fn export(fixture: &str, task: &str, folder: &Path, more: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Exports a fixture; returns what the metadata say, whether attention is fused, and what was said.
+/// Exports a fixture and returns the metadata, whether attention is fused, and the messages.
 fn exported(fixture: &str, task: &str, more: &[&str]) -> (Value, bool, String) {
     let folder = tempfile::tempdir().unwrap();
     let output = export(fixture, task, folder.path(), more);
@@ -65,11 +65,11 @@ fn export_without_target_runs_on_every_version() {
     assert!(!fused && metadata.get("target_version").is_none());
     assert_eq!(metadata["minimum_version"], "8.7.0");
     says(&said, &["every Elasticsearch from 8.7.0 on", "--target-version"]);
-    // The definition is named in what is printed, in the metadata's own field and in what goes to the cluster.
+    // The hash of the definition is in the output, in the metadata file and in the uploaded metadata.
     let sha256 = metadata["sha256"].as_str().unwrap();
     says(&said, &[&format!("sha256 {sha256}")]);
     assert_eq!(metadata["metadata"]["definition_sha256"], sha256);
-    // What the tokenizer or the prefixes need, is needed all the same.
+    // The requirements of the tokenizer and the prefixes still apply.
     let (metadata, ..) = exported("xlm-roberta/masked-lm", "fill_mask", &[]);
     assert_eq!(metadata["minimum_version"], "8.9.0");
     let (metadata, ..) = exported("bert/st-mean", "text_embedding", &["--search-prefix", "q: "]);
@@ -158,7 +158,7 @@ fn import_uses_the_version_of_the_cluster() {
     let of = |version: &str| Options { version: version.parse().unwrap(), ..Options::default() };
     assert!(!imported(of("8.7.0")) && !imported(of("8.12.2")));
     assert!(imported(of("8.13.0")) && imported(of("9.4.0")));
-    // Serverless says that it is 8.11.0, whatever it is.
+    // Serverless always reports version 8.11.0.
     let build_flavor = BuildFlavor::Serverless;
     assert!(imported(Options { build_flavor, ..Options::default() }));
 }
@@ -180,7 +180,7 @@ fn bundle_for_newer_version_is_rejected_by_old_cluster() {
     assert!(output.status.success(), "{}", message(&output));
     let bundle = folder.path().join("m.metadata.json");
     says(&import(&["--bundle", bundle.to_str().unwrap()]), &["8.12.2", "8.13.0"]);
-    // Directly, too, and before any work.
+    // A direct import is rejected too, before the conversion.
     let model = Fixture::named("deberta-v2/masked-lm").model();
     let said = import(&["--hub-model-id", model.to_str().unwrap(), "--task-type", "fill_mask"]);
     says(&said, &["8.12.2", "8.16.0"]);

@@ -1,4 +1,4 @@
-//! The program on a terminal.
+//! Runs the program on a pseudo-terminal.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -8,7 +8,7 @@ use pty_process::blocking::{Command, Pty, open};
 
 use crate::program::VARIABLES;
 
-/// A terminal on which the program runs.
+/// A pseudo-terminal with a running program.
 pub struct Terminal {
     pty: Pty,
     child: std::process::Child,
@@ -16,12 +16,12 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts the program, with nothing in its environment that a developer's machine may hold but what is given here.
+    /// Starts the program with only the given environment, so that the developer's machine has no influence.
     pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         Self::start_program(Path::new(env!("CARGO_BIN_EXE_rust-eland")), arguments, environment)
     }
 
-    /// The same for another program.
+    /// Starts another program on a pseudo-terminal.
     pub fn start_program(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let (pty, other_end) = open().unwrap();
         pty.resize(Size::new(40, 160)).unwrap();
@@ -39,17 +39,17 @@ impl Terminal {
         Self { pty, child, shown: String::new() }
     }
 
-    /// Types keys.
+    /// Sends keys.
     pub fn type_text(&mut self, text: &str) {
         self.pty.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Types a line.
+    /// Sends a line.
     pub fn type_line(&mut self, text: &str) {
         self.pty.write_all(format!("{text}\n").as_bytes()).unwrap();
     }
 
-    /// Waits until what is typed is not shown, as for a password.
+    /// Waits until the terminal does not echo input, as for a password.
     pub fn wait_until_hidden(&mut self) {
         let shows = |pty: &Pty| {
             let modes = rustix::termios::tcgetattr(pty).unwrap().local_modes;
@@ -61,7 +61,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until a text is shown after what was waited for before, and returns what was shown up to its end.
+    /// Waits for a text after the previous match, and returns the output up to the end of the text.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> String {
         loop {
@@ -73,13 +73,13 @@ impl Terminal {
         }
     }
 
-    /// Waits for the end; returns all that was shown and not waited for, and the exit code.
+    /// Waits for the end and returns the remaining output and the exit code.
     pub fn end(mut self) -> (String, Option<i32>) {
         while self.read() {}
         (self.shown, self.child.wait().unwrap().code())
     }
 
-    /// Reads a little more; at the end of the process there is nothing more.
+    /// Reads more output. Returns false at the end of the process.
     fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];
         match self.pty.read(&mut buffer) {

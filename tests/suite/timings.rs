@@ -1,4 +1,4 @@
-//! `--timings`: which stages are told. How long they take is nobody's promise.
+//! `--timings`: tests check which stages are listed, not how long they take.
 
 use serde_json::Value;
 use standin::{Options, StandIn};
@@ -16,7 +16,7 @@ fn timings_json_lists_the_stages() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", message(&output));
-    // Nothing else is said, so that programs need not look for it.
+    // Standard error contains nothing else, so that programs can parse it.
     let report: Value = serde_json::from_slice(&output.stderr).unwrap();
     let stages = report["stages"].as_array().unwrap();
     let mut names = Vec::new();
@@ -25,7 +25,7 @@ fn timings_json_lists_the_stages() {
         assert!(stage["begun"].as_f64().unwrap() <= report["total"].as_f64().unwrap());
         names.push(stage["name"].as_str().unwrap());
     }
-    // Some are under way at the same time.
+    // Some stages overlap.
     names.sort_unstable();
     let mut expected = [
         "checking the cluster",

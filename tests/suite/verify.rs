@@ -1,4 +1,4 @@
-//! The saved archive is compared with the model before it goes up.
+//! The saved archive is compared with the model before the upload.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +43,7 @@ fn archive_of_another_model_is_rejected() {
     assert!(matches!(error, ConversionError::Verification { .. }), "{error}");
     says(&error.to_string(), &["does not compute what the model does", "tokens", "--no-verify"]);
 
-    // Another shape is another thing.
+    // An archive with another shape is rejected.
     let tokens = of("bert/st-mean", Task::PassThrough, Options::default());
     let error = check(&mean, archive(&tokens)).unwrap_err().to_string();
     says(&error, &["is due"]);
@@ -51,7 +51,7 @@ fn archive_of_another_model_is_rejected() {
     let lenient = Options { no_verify: true, ..Options::default() };
     check(&of("bert/st-mean", Task::TextEmbedding, lenient), archive(&other)).unwrap();
 
-    // A quantized model is compared with its own form, not with the float one.
+    // A quantized model is compared with the quantized module, not with the float one.
     let quantize = || Options {
         quantize: Some(Quantize { texts: Some(["a".to_owned()].into()), min_agreement: None }),
         ..Options::default()
@@ -68,7 +68,7 @@ fn single_altered_weight_is_detected() {
     let whole = archive(&conversion);
     let weights =
         fs::read(Fixture::named("bert/st-mean").model().join("model.safetensors")).unwrap();
-    // Some numbers of a layer, which stand in both files as they are.
+    // Some weights of a layer, which have the same bytes in both files.
     let numbers = &weights[(weights.len() / 2) & !3..][..64];
     let at = whole.windows(numbers.len()).position(|window| window == numbers).unwrap();
     let mut altered = whole.clone();

@@ -1,4 +1,4 @@
-//! What is read of tokenizer files, against what Python's tokenizers make of the same (see ../fixtures/vocabularies.py).
+//! Compares tokenizers read from files with Python's tokenizers (see tests/fixtures/vocabularies.py).
 
 use std::collections::HashMap;
 use std::fs;
@@ -40,7 +40,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-/// A folder with the files of a fixture that are not weights, without some, and with others.
+/// A folder with the files of a fixture except weights, with some files removed and others added.
 fn folder(base: Option<&str>, without: &[String], files: &Map<String, Value>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     if let Some(base) = base {
@@ -65,7 +65,7 @@ fn read(folder: &Path) -> Result<Tokenizer, TokenizerError> {
     Tokenizer::read(&files, &model)
 }
 
-/// The ids that the server gives: of the same tokens the last one counts.
+/// Token ids of the server: for duplicate tokens the last one applies.
 fn server_ids(tokens: &[String]) -> HashMap<&str, usize> {
     tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect()
 }
@@ -104,7 +104,7 @@ fn vocabularies_match_pythons_tokenizers() {
         check(&name, &tokenizer.unwrap(), &case.reference);
         compared += 1;
 
-        // The same from the slow files alone, and from tokenizer.json alone.
+        // The slow files alone and tokenizer.json alone give the same result.
         if case.base.is_some() && whole.path().join("tokenizer.json").is_file() {
             for without in [&["tokenizer.json"][..], &SLOW_FILES[..]] {
                 let mut gone = case.without.clone();
@@ -177,7 +177,7 @@ fn every_fixture_tokenizer_is_read() {
                 kind => kind,
             };
             assert_eq!(tokenizer.kind, wanted, "{}", model.display());
-            // Nothing to report but what the made SentencePiece models really do otherwise, and what model_type makes expect.
+            // The only warnings are real differences of the generated SentencePiece models, and a class that differs from model_type.
             let mut expected = vec!["normalizes text by", "one [UNK] for each of its bytes"];
             expected.extend(multilingual.then_some("model_type bert"));
             expected.extend(japanese.then_some("Kuromoji"));
@@ -194,7 +194,7 @@ fn of(files: Value) -> Result<Tokenizer, TokenizerError> {
     read(folder(None, &[], &files).path())
 }
 
-/// A BERT folder with this tokenizer_config.json.
+/// A BERT folder with a tokenizer_config.json.
 fn bert(config: Value) -> Result<Tokenizer, TokenizerError> {
     of(json!({
         "config.json": {"model_type": "bert"},
@@ -223,7 +223,7 @@ fn unsupported_tokenizers_are_rejected_by_name() {
         "DebertaTokenizer",
         "GPT2Tokenizer",
     ] {
-        // Whatever files there are: none is looked at.
+        // No other file is read.
         let error = of(json!({
             "config.json": {"model_type": "bert"},
             "tokenizer_config.json": {"tokenizer_class": class},
@@ -246,7 +246,7 @@ fn unsupported_tokenizers_are_rejected_by_name() {
     }
 }
 
-/// tokenizer.json with this model and these parts.
+/// A tokenizer.json with a model and other parts.
 fn generic(model: Value, parts: Value) -> Result<Tokenizer, TokenizerError> {
     let mut tokenizer = json!({ "model": model });
     tokenizer.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
@@ -265,19 +265,19 @@ fn unsupported_tokenizer_json_is_rejected() {
     let refused = [
         // Llama: BPE on characters.
         (json!({"type": "BPE", "vocab": ids, "merges": []}), json!({"post_processor": around})),
-        // Qwen: other words.
+        // Qwen: another pre-tokenizer.
         (
             json!({"type": "BPE", "vocab": ids, "merges": []}),
             json!({"post_processor": around, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
                 {"type": "Split", "pattern": {"Regex": "x"}}, byte_level]}}),
         ),
-        // CLIP: marks at the ends of words.
+        // CLIP: end-of-word suffixes.
         (
             json!({"type": "BPE", "vocab": ids, "merges": [], "end_of_word_suffix": "</w>"}),
             json!({"post_processor": around, "pre_tokenizer": byte_level}),
         ),
         (json!({"type": "WordLevel", "vocab": ids}), json!({})),
-        // T5: nothing before a text.
+        // T5: no token before a text.
         (
             json!({"type": "Unigram", "vocab": [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0]]}),
             json!({}),
@@ -366,7 +366,7 @@ fn differences_of_the_server_tokenizer_are_reported() {
     );
 }
 
-/// What decides the class, and which of the three is reported for saying something else.
+/// The source that decides the class, and the contradictory sources that are reported.
 #[test]
 fn tokenizer_class_comes_from_name_model_type_or_content() {
     let bert = json!({"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "<s>": 5, "</s>": 6,
@@ -395,7 +395,7 @@ fn tokenizer_class_comes_from_name_model_type_or_content() {
         assert_eq!(warnings.len(), reported.len(), "{warnings:?}");
         assert!(warnings.iter().zip(reported).all(|(warning, part)| warning.contains(part)));
     }
-    // With slow files that make the named class good, the other two are reported.
+    // If the slow files support the named class, the other two sources are reported.
     let all = of(json!({
         "config.json": {"model_type": "mpnet"},
         "tokenizer_config.json": {"tokenizer_class": "BertTokenizer"},
@@ -410,7 +410,7 @@ fn tokenizer_class_comes_from_name_model_type_or_content() {
     ] {
         assert!(all.warnings.iter().any(|warning| warning.contains(part)), "{:?}", all.warnings);
     }
-    // Where nothing else holds a vocabulary, a template that is not the server's is an error, not a warning.
+    // If tokenizer.json is the only vocabulary, an unsupported template is an error, not a warning.
     let error = read(Some("BertTokenizer"), Some("bert"), s).unwrap_err();
     assert!(matches!(error, TokenizerError::OtherToken { role: "first token", .. }), "{error}");
 }
@@ -429,7 +429,7 @@ fn sentencepiece_model_is_found_under_every_name() {
 
 #[test]
 fn renamed_special_tokens_are_reported() {
-    // The server looks for its own names.
+    // The server searches for its own names.
     let named = json!({"pad_token": "<blank>", "cls_token": "[CLS]"});
     let vocabulary = |padding: &str| format!("{padding}\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n");
     let with = |padding: &str, config: &Value| {
@@ -558,7 +558,7 @@ fn vocabulary_larger_than_the_embeddings_is_rejected() {
         tokenizer.check_embeddings(5),
         Err(TokenizerError::TooLarge { tokens: 6, rows: 5 })
     ));
-    // A mask that the files do not know is Transformers' own addition.
+    // Transformers adds a mask token that is missing in the files.
     let without_mask = json!({
         "config.json": {"model_type": "bert"},
         "vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n",

@@ -1,4 +1,4 @@
-//! Weights in every format that hub repositories have them in: the same numbers come out, and nothing in them is executed.
+//! Weights in every format of hub repositories give the same values, and no code in them runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::corpus::targets::zip;
 use crate::fixtures::Fixture;
 use crate::program::says;
 
-/// The model bert/st-mean with the weights of `checkpoints/NAME` (see checkpoints.py), or with none.
+/// The model bert/st-mean with the weights of `checkpoints/NAME` (see checkpoints.py), or without weights.
 fn model(weights: Option<&str>) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     copy(&Fixture::named("bert/st-mean").model(), folder.path());
@@ -30,7 +30,7 @@ fn checkpoint(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(name)
 }
 
-/// Copies a folder with all in it.
+/// Copies a folder recursively.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -55,7 +55,7 @@ fn refused(folder: &Path) -> String {
     read(folder).err().expect("it was read")
 }
 
-/// What a model makes of one row.
+/// Output of a model for one row.
 fn output(folder: &Path) -> Tensor {
     let conversion = read(folder).unwrap();
     assert!(conversion.notes().iter().all(|note| !note.contains("not used")));
@@ -71,7 +71,7 @@ fn of(name: &str) -> Tensor {
     output(model(Some(name)).path())
 }
 
-/// Every tensor of a folder's weights: name, shape, values in float32.
+/// All tensors of a folder's weights: name, shape, values as float32.
 fn tensors(folder: &Path) -> Vec<(String, Vec<i64>, Vec<f32>)> {
     let files = WeightFiles::find(&ModelFiles::open(folder).unwrap()).unwrap();
     let checkpoint = WeightLoader::open(&files).unwrap();
@@ -161,7 +161,7 @@ fn weight_normalization_is_resolved() {
         ("a.weight_g", "a.weight_v"),
         ("a.parametrizations.weight.original0", "a.parametrizations.weight.original1"),
     ] {
-        // By rows as is the default, by columns, and as a whole.
+        // Normalized by rows (the default), by columns, and as a whole.
         for (shape, lengths, wanted) in [
             (&[2, 1][..], &[10., 1.][..], [6., 8., 0., -1.]),
             (&[1, 2], &[6., 20.], [6., 4. * 20. / 20f32.sqrt(), 0., -2. * 20. / 20f32.sqrt()]),
@@ -217,7 +217,7 @@ fn module_weights_are_read_from_pytorch_files() {
     fs::remove_file(&dense).unwrap();
     says(&refused(folder.path()), &["2_Dense holds no model.safetensors, pytorch_model.bin"]);
     copy(&checkpoint("dense"), &folder.path().join("2_Dense"));
-    // The matrix lies on another alignment, with which libtorch's last bit varies.
+    // The matrix has another alignment, which changes the last bit of libtorch's results.
     let difference = f64::try_from((output(folder.path()) - &reference).abs().max()).unwrap();
     assert!(difference < 1e-7, "{difference}");
     copy(&checkpoint("hostile-eval"), &folder.path().join("2_Dense"));
@@ -261,7 +261,7 @@ fn pickles_are_never_executed() {
     assert!(!Path::new("/tmp/rust-eland-was-here").exists());
 }
 
-/// What PyTorch itself would run, and ways to hide it: a bare pickle each, and what is said of it.
+/// Pickles that PyTorch would run, and ways to hide the call, with the expected messages.
 #[test]
 fn opcodes_that_call_functions_are_rejected() {
     let named = |name: &str| vec![format!("wants to call {name} (byte "), "refusing".to_owned()];
@@ -276,7 +276,7 @@ fn opcodes_that_call_functions_are_rejected() {
         (b"ctorch\nos.system\n.".into(), named("torch.os.system")),
         (b"cnumpy\nload\n.".into(), named("numpy.load")),
         (b"cfunctools\npartial\n.".into(), named("functools.partial")),
-        // INST, OBJ, NEWOBJ_EX, EXT1 and its like, text persistent ids, the protocols of old
+        // INST, OBJ, NEWOBJ_EX, EXT1 and similar, text persistent ids, old protocols
         (b"(X\x02\0\0\0idios\nsystem\n.".into(), named("os.system")),
         (b"(icollections\nOrderedDict\n.".into(), opcode("INST is no opcode")),
         (b"(ccollections\nOrderedDict\no.".into(), opcode("opcode 0x6f")),
@@ -286,20 +286,20 @@ fn opcodes_that_call_functions_are_rejected() {
         (b"\x84\x01\0\0\0.".into(), opcode("opcode 0x84")),
         (b"Pos.system\n.".into(), opcode("opcode 0x50")),
         (b"S'a'\n.".into(), opcode("opcode 0x53")),
-        // REDUCE and NEWOBJ of what is no name, or with other arguments than it has
+        // REDUCE and NEWOBJ of a value that is not a name, or with wrong arguments
         (b"K\x01)R.".into(), opcode("what is called is not a name")),
         (b"}K\x01\x85\x81.".into(), opcode("what is called is not a name")),
         (b"ccollections\nOrderedDict\nK\x01R.".into(), opcode("not a short tuple")),
         ([tensor.as_bytes(), b")R."].concat(), opcode("RebuildTensor has other arguments")),
         ([tensor.as_bytes(), b"(K\x01K\0))tR."].concat(), opcode("a tensor is not as tensors")),
-        // What calls for others: only what makes a tensor.
+        // Functions that call other functions; only those that create tensors are accepted.
         (
             b"ctorch._tensor\n_rebuild_from_type_v2\n(ccollections\nOrderedDict\nctorch\nTensor\n)NtR.".into(),
             opcode("RebuildFromType of something else"),
         ),
-        // BUILD of what has no attributes
+        // BUILD of a value without attributes
         (b"K\x01}b.".into(), opcode("attributes are set of what has none")),
-        // Persistent ids: within each other, of another kind, of a module with its source
+        // Persistent ids: nested, of another kind, of a module with its source
         (b"X\x07\0\0\0storage\x85Q\x85Q.".into(), opcode("a storage is not as storages are")),
         (b"(X\x06\0\0\0moduleK\x01K\x01K\x01K\x01tQ.".into(), opcode("a storage is not as")),
         (b"NQ.".into(), opcode("a storage is not as storages are")),
@@ -325,7 +325,7 @@ fn archives_without_state_dict_are_rejected() {
         let message = refused(model(Some(&format!("hostile-{name}"))).path());
         says(&message, &[&format!("entry {entry:?} leads out of the archive"), "refusing"]);
     }
-    // A storage of that name is looked for in the archive only.
+    // A storage with this name is only searched in the archive.
     let state = b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n\
         X\x13\0\0\0../../../etc/passwdX\x03\0\0\0cpuK\x01tQK\0K\x01\x85K\x01\x85tRs.";
     let folder = model(None);
@@ -336,7 +336,7 @@ fn archives_without_state_dict_are_rejected() {
 
 #[test]
 fn tensors_larger_than_their_file_are_rejected() {
-    /// A view of storage 0, which has `elements` of a kind.
+    /// A view of storage 0, which has `elements` elements of a type.
     fn view(kind: &str, elements: u8, geometry: &[u8]) -> Vec<u8> {
         let kind = format!("ctorch\n{kind}Storage\n");
         let (id, key) = (b"X\x07\0\0\0storage", b"X\x01\0\0\x000X\x03\0\0\0cpuK");
@@ -349,7 +349,7 @@ fn tensors_larger_than_their_file_are_rejected() {
         let file = zip(&[("x/data.pkl", pickle), ("x/data/0", storage)]);
         fs::write(folder.path().join("pytorch_model.bin"), file).unwrap();
     };
-    // A matrix of 64 MB, all of it the same four bytes.
+    // A matrix of 64 MB that repeats the same four bytes.
     let matrix = view("Float", 1, b"M\x00\x10M\x00\x10\x86K\0K\0\x86");
     write(&[b"\x80\x02}X\x01\0\0\0a", &matrix[..], b"s."].concat(), &[0; 4]);
     says(
@@ -357,7 +357,7 @@ fn tensors_larger_than_their_file_are_rejected() {
         &["pytorch_model.bin holds tensors that are far larger than the file"],
     );
 
-    // Hundreds of tensors over one storage of float16, which are widened one by one.
+    // Hundreds of tensors in one float16 storage, converted one by one.
     let vector = view("Half", 250, b"K\xfa\x85K\x01\x85");
     let mut pickle = [b"\x80\x02}(X\x01\0\0\0a", &vector[..], b"q\x01"].concat();
     for n in 100..=250 {
@@ -368,7 +368,7 @@ fn tensors_larger_than_their_file_are_rejected() {
     says(&cannot_be_made(folder.path()), &["far larger than the file"]);
 }
 
-/// What is said where the tensors are found but not made.
+/// Errors of tensors that are found but cannot be created.
 fn cannot_be_made(folder: &Path) -> String {
     let files = WeightFiles::find(&ModelFiles::open(folder).unwrap()).unwrap();
     let checkpoint = WeightLoader::open(&files).unwrap();
@@ -413,7 +413,7 @@ fn invalid_weight_index_is_rejected() {
     }
 }
 
-/// Weights, tokenizer files and modules may be links within the folder, as in the hub's cache, and nowhere else.
+/// Weights, tokenizer files and modules may be links within the folder or to the hub's cache, but not elsewhere.
 #[cfg(unix)]
 #[test]
 fn links_out_of_the_folder_are_rejected() {
@@ -436,10 +436,10 @@ fn links_out_of_the_folder_are_rejected() {
         symlink(format!("{up}blobs/{blob}"), snapshot.join(name)).unwrap();
     }
     assert_eq!(output(&snapshot), reference);
-    // The folder itself may be reached through a link.
+    // The folder itself may be a link.
     symlink(&snapshot, root.path().join("link")).unwrap();
     assert_eq!(output(&root.path().join("link")), reference);
-    // The same links in a copy that is no cache lead out of it.
+    // In a copy outside of a cache, the same links lead out of the folder.
     let elsewhere = root.path().join("copies/name/snapshots");
     fs::create_dir_all(&elsewhere).unwrap();
     fs::rename(&snapshot, elsewhere.join("0")).unwrap();
@@ -478,7 +478,7 @@ fn damaged_files_are_rejected() {
             fs::write(&path, &whole[..length]).unwrap();
             says(&refused(folder.path()), &["pytorch_model.bin", "cannot be read"]);
         }
-        // A flipped byte may go unnoticed among the numbers, but never ends in a panic.
+        // A flipped byte in the values may be undetected, but never causes a panic.
         for at in (0..whole.len().min(9000)).step_by(29) {
             let mut flipped = whole.clone();
             flipped[at] ^= 0xff;
