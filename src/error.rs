@@ -71,6 +71,7 @@ impl Error {
         match self {
             Self::Client(error) => error.hint(),
             Self::Deployment(error) => error.hint(),
+            Self::Hub(error) => error.hint(),
             _ => None,
         }
     }
@@ -96,7 +97,10 @@ impl Error {
 
 fn hub_code(error: &HubError) -> u8 {
     match error {
-        HubError::Revision(_) | HubError::Setting { .. } | HubError::Certificates { .. } => 2,
+        HubError::Revision(_)
+        | HubError::Setting { .. }
+        | HubError::Certificates { .. }
+        | HubError::OutputInUse { .. } => 2,
         HubError::NoConfig { .. }
         | HubError::NoWeights { .. }
         | HubError::NoShard { .. }

@@ -76,7 +76,6 @@ impl RetryState {
     }
 
     /// Starts again after a success, such as received bytes of a download.
-    #[allow(dead_code, reason = "the hub client adopts it next")]
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
         self.first_failure = None;

@@ -1,11 +1,10 @@
 //! `rust-eland download`.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::source::{Source, SourceArguments, fetch};
+use super::source::{SourceArguments, plan};
 use crate::error::Error;
 use crate::observer::Progress;
 
@@ -14,37 +13,53 @@ use crate::observer::Progress;
 pub(super) struct DownloadArguments {
     #[command(flatten)]
     source: SourceArguments,
-    /// Write the files to a new folder too, without links, to be copied to where there is no network
+    /// Also copy the files to this folder, without links, for a machine without network access; a folder that already holds the
+    /// download is completed or confirmed
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
 }
 
 impl DownloadArguments {
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), Error> {
-        let Source::Hub(hub, id, revision) = self.source.source()? else {
-            return Err(Error::Usage(format!(
-                "{} is a folder here already; there is nothing to download",
-                self.source.name()?
-            )));
-        };
-        // Said before the long work.
-        if let Some(output) = &self.output
-            && (output.is_file() || fs::read_dir(output).is_ok_and(|mut all| all.next().is_some()))
-        {
+        let name = self.source.name()?;
+        if Path::new(name).exists() {
             let message =
-                format!("{} is there and not empty; name another folder", output.display());
+                format!("{name} is a folder on this machine; there is nothing to download");
             return Err(Error::Usage(message));
         }
-        let snapshot = fetch(&hub, &id, &revision, progress).await?;
-        let folder = match &self.output {
-            Some(output) => {
-                snapshot.copy_to(output)?;
-                output
-            }
-            None => &snapshot.folder,
+        let (name, revision) = self.source.hub_name()?;
+        let hub = self.source.hub()?;
+        let plan = match &name.file {
+            Some(file) => hub.plan_file(&name.id, &revision, file).await?,
+            None => plan(&hub, &name.id, &revision).await?,
         };
-        tracing::info!("{} is in {}", snapshot.origin, folder.display());
-        println!("{}", folder.display());
+        let origin = plan.origin();
+        let Some(output) = &self.output else {
+            let snapshot = plan.download(progress).await?;
+            let path = name.file.map_or(snapshot.folder.clone(), |file| snapshot.folder.join(file));
+            tracing::info!("{origin} is in {}", path.display());
+            println!("{}", path.display());
+            return Ok(());
+        };
+        // Before the download, so that a folder with other files is refused at once.
+        let folder = plan.compare_output(output)?;
+        if folder.is_complete() {
+            tracing::info!(
+                "{} is already complete: it holds all files of {origin}",
+                output.display()
+            );
+        } else {
+            plan.download(progress).await?.copy_missing(&folder, output)?;
+            tracing::info!("{origin} is in {}", output.display());
+        }
+        if !folder.others.is_empty() {
+            let names = folder.others.join(", ");
+            tracing::warn!(
+                "{} also holds files that are not part of this download, which were kept: {names}",
+                output.display()
+            );
+        }
+        println!("{}", output.display());
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Hints of the library in the words of the command line: settings as options, commands as command lines.
 
-use crate::hint::{Hint, Piece, Setting};
+use crate::hint::{Command, Hint, Piece, Setting};
 
 /// Renders a hint as text that names options and commands.
 #[must_use]
@@ -10,6 +10,9 @@ pub(super) fn rendered(hint: &Hint) -> String {
         match piece {
             Piece::Text(part) => text.push_str(part),
             Piece::Setting(setting) => text.push_str(option(*setting)),
+            Piece::Command(Command::Download(Some(id))) => {
+                text.push_str(&format!("`rust-eland download --hub-model-id {id}`"));
+            }
             Piece::Command(command) => text.push_str(&format!("`rust-eland {command}`")),
         }
     }
@@ -73,7 +76,6 @@ pub(super) fn option(setting: Setting) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hint::Command;
 
     #[test]
     fn rendered_hint_names_options_and_commands() {

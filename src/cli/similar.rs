@@ -68,8 +68,7 @@ fn missing(error: &Error) -> Option<&Path> {
         Error::Hub(HubError::Id { name, .. }) => Path::new(name),
         // The name of a folder that is spelt wrong is an id, too.
         Error::Hub(
-            HubError::UnknownOrPrivate { id }
-            | HubError::NoRepository { id }
+            HubError::NotFound { id, .. }
             | HubError::NotCached { id, .. }
             | HubError::Unreachable { id, .. },
         ) => Path::new(id.as_str()),

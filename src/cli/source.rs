@@ -1,5 +1,6 @@
 //! Which model, and how to get it.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,7 +10,8 @@ use crate::conversion::{ConversionError, WeightsSeen, check_architecture};
 use crate::error::Error;
 use crate::observer::{Progress, Stage};
 use crate::source::hub::{
-    Hub, HubOptions, HubSettings, RepositoryId, Revision, SeenWeights, Snapshot, Token, parse_name,
+    DownloadPlan, Hub, HubName, HubOptions, HubSettings, RemoteWeights, RepositoryId, Revision,
+    Snapshot, Token,
 };
 use crate::source::{ModelFiles, Origin};
 
@@ -24,7 +26,7 @@ pub(super) struct SourceArguments {
     #[arg(long, value_name = "REVISION")]
     revision: Option<Revision>,
     /// Token for private and gated repositories [default: HF_TOKEN, else what `hf auth login` stored]
-    #[arg(long, value_name = "TOKEN", env = "HUB_ACCESS_TOKEN", hide_env_values = true)]
+    #[arg(long, value_name = "TOKEN", env = "HUB_ACCESS_TOKEN", hide_env_values = true, value_parser = access_token)]
     hub_access_token: Option<Token>,
     /// Certificates to trust for the hub beside the system's, in PEM: for a proxy that re-signs connections
     #[arg(long, value_name = "PATH")]
@@ -53,7 +55,7 @@ impl SourceArguments {
         if Path::new(name).exists() {
             return Ok(None);
         }
-        Ok(Some(parse_name(name)?.0))
+        Ok(Some(name.parse::<HubName>()?.id))
     }
 
     /// Writes what is no secret.
@@ -64,46 +66,80 @@ impl SourceArguments {
         line.flag("--offline", self.offline);
     }
 
-    /// Decides what is meant. Nothing is asked yet.
+    /// Decides whether a folder or a repository is meant. No request is sent.
     pub(super) fn source(&self) -> Result<Source, Error> {
         let name = self.name()?;
         if Path::new(name).exists() {
             if self.revision.is_some() {
-                let message =
-                    format!("--revision is of the hub, and {name} is a folder here; leave it out");
+                let message = format!(
+                    "--revision selects a revision of a hub repository, but {name} is a folder; remove --revision"
+                );
                 return Err(Error::Usage(message));
             }
             return Ok(Source::Folder(name.into()));
         }
-        let (id, of_name) = parse_name(name)?;
-        let revision = match (of_name, &self.revision) {
-            (Some(one), Some(other)) if one != *other => {
+        let (name, revision) = self.hub_name()?;
+        if let Some(file) = name.file {
+            let message = format!(
+                "{file} is one file of the repository {0}; use the id of the repository: --hub-model-id {0}",
+                name.id
+            );
+            return Err(Error::Usage(message));
+        }
+        Ok(Source::Hub(self.hub()?, name.id, revision))
+    }
+
+    /// The repository and the revision that the options name, and the file in it if they name one.
+    pub(super) fn hub_name(&self) -> Result<(HubName, Revision), Error> {
+        let name: HubName = self.name()?.parse()?;
+        let revision = match (&name.revision, &self.revision) {
+            (Some(one), Some(other)) if one != other => {
                 let message = format!(
-                    "--hub-model-id says revision {one}, --revision {other}; give one of them"
+                    "--hub-model-id names the revision {one}, and --revision names {other}; remove one of them"
                 );
                 return Err(Error::Usage(message));
             }
-            (of_name, other) => of_name.or(other.clone()).unwrap_or_default(),
+            (one, other) => one.clone().or_else(|| other.clone()).unwrap_or_default(),
         };
-        let settings = HubSettings::from_environment(HubOptions {
-            access_token: self.hub_access_token.clone(),
-            ca_certs: self.hub_ca_certs.clone(),
-            offline: self.offline,
-        })?;
-        Ok(Source::Hub(Hub::new(settings)?, id, revision))
+        Ok((name, revision))
+    }
+
+    /// A client of the hub.
+    pub(super) fn hub(&self) -> Result<Hub, Error> {
+        let mut options = HubOptions::default();
+        options.access_token = self.hub_access_token.clone();
+        options.ca_certs = self.hub_ca_certs.clone();
+        options.offline = self.offline;
+        Ok(Hub::new(HubSettings::from_environment(options)?)?)
     }
 }
 
-/// Brings a repository into the cache, unless its architecture cannot be built anyway.
-pub(super) async fn fetch(
+/// Parses an access token. Messages name the option.
+fn access_token(text: &str) -> Result<Token, Infallible> {
+    Ok(text.parse::<Token>()?.from_origin("--hub-access-token or HUB_ACCESS_TOKEN"))
+}
+
+/// Plans the download of a repository. Refuses a model whose architecture is not supported.
+pub(super) async fn plan(
+    hub: &Hub,
+    id: &RepositoryId,
+    revision: &Revision,
+) -> Result<DownloadPlan, Error> {
+    let plan = hub.plan(id, revision).await?;
+    if let Some(config) = plan.config() {
+        check_architecture(config)?;
+    }
+    Ok(plan)
+}
+
+/// Brings a repository into the cache. Refuses a model whose architecture is not supported.
+async fn fetch(
     hub: &Hub,
     id: &RepositoryId,
     revision: &Revision,
     progress: &Progress,
 ) -> Result<Snapshot, Error> {
-    let plan = hub.plan(id, revision).await?;
-    check_architecture(plan.config())?;
-    Ok(plan.fetch(progress).await?)
+    Ok(plan(hub, id, revision).await?.download(progress).await?)
 }
 
 impl Source {
@@ -144,12 +180,12 @@ impl Source {
         let (folder, origin, weights) = match self {
             Self::Folder(folder) => (folder.clone(), Origin::of_folder(folder), None),
             Self::Hub(hub, id, revision) => {
-                let glimpse = hub.plan(id, revision).await?.glimpse().await?;
-                (glimpse.folder, Some(glimpse.origin), glimpse.weights)
+                let preview = hub.plan(id, revision).await?.preview().await?;
+                (preview.folder, Some(preview.origin), preview.weights)
             }
         };
         let weights = weights.map_or(WeightsSeen::Folder, |weights| {
-            let seen = |it: SeenWeights| (it.path.into(), it.size, it.header);
+            let seen = |it: RemoteWeights| (it.path.into(), it.size, it.header);
             WeightsSeen::Elsewhere(weights.into_iter().map(seen).collect())
         });
         Ok((ModelFiles::open(&folder).map_err(ConversionError::from)?, origin, weights))

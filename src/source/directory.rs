@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::cache_layout::{SnapshotFolder, blob_of_link, file_of_blob};
 use crate::error_chain::advice;
 
 /// No text file of a repository is larger; the largest tokenizer.json has some 60 MB.
@@ -82,25 +83,26 @@ pub enum SourceError {
 
 /// The files of one model.
 ///
-/// Symbolic links are followed within the folder only. The hub's own cache (`models--ORG--NAME/snapshots/COMMIT/`) is made of links to
-/// its `blobs/`, so that a folder in it may lead there too.
+/// Symbolic links are followed within the folder only. A folder in the hub's cache (`models--ORG--NAME/snapshots/COMMIT/`) consists of
+/// links to blobs of its repository, so these are followed too, and from there links to the shared store of the same cache.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
     folder: PathBuf,
-    /// Where files may lie, without symbolic links.
-    roots: Vec<PathBuf>,
+    /// The canonical path of the model's folder, of which `folder` may be a subfolder.
+    root: PathBuf,
+    snapshot: Option<SnapshotFolder>,
 }
 
 impl ModelFiles {
-    /// Takes a folder.
+    /// Opens a folder.
     ///
     /// # Errors
-    /// When it is not one.
+    /// [`SourceError::NotAFolder`] if the path is not a folder.
     pub fn open(folder: &Path) -> Result<Self, SourceError> {
-        let real = folder.canonicalize().ok().filter(|real| real.is_dir());
-        let real = real.ok_or_else(|| SourceError::NotAFolder(folder.to_owned()))?;
-        let roots = blobs(&real).into_iter().chain([real]).collect();
-        Ok(Self { folder: folder.to_owned(), roots })
+        let root = folder.canonicalize().ok().filter(|root| root.is_dir());
+        let root = root.ok_or_else(|| SourceError::NotAFolder(folder.to_owned()))?;
+        let snapshot = SnapshotFolder::enclosing(&root);
+        Ok(Self { folder: folder.to_owned(), root, snapshot })
     }
 
     /// The folder.
@@ -109,74 +111,74 @@ impl ModelFiles {
         &self.folder
     }
 
-    /// A folder within, such as a sentence-transformers module's; an empty name is the folder itself.
+    /// A folder within this one, such as that of a sentence-transformers module. An empty name stands for the folder itself.
     ///
     /// # Errors
-    /// When the name leads outside, by itself or through a symbolic link.
+    /// If the name leads out of the model's folder, by itself or through a symbolic link.
     pub fn sub(&self, name: &str) -> Result<Self, SourceError> {
-        Ok(Self { folder: self.join(name)?, roots: self.roots.clone() })
+        Ok(Self { folder: self.join(name)?, ..self.clone() })
     }
 
-    /// The path of a file, if it is there.
+    /// The path of a file, if the file exists.
     ///
     /// # Errors
-    /// When the name leads outside, by itself or through a symbolic link, or to a symbolic link that leads nowhere.
+    /// If the name leads out of the model's folder, by itself or through a symbolic link, or is a symbolic link to a missing file.
     pub fn find(&self, name: &str) -> Result<Option<PathBuf>, SourceError> {
         Ok(Some(self.join(name)?).filter(|path| path.is_file()))
     }
 
-    /// The text of a file, if it is there.
+    /// The text of a file, if the file exists.
     ///
     /// # Errors
-    /// When it cannot be read, is too large or is not UTF-8.
+    /// If the file cannot be read, is larger than 128 MiB or is not UTF-8.
     pub fn text(&self, name: &str) -> Result<Option<String>, SourceError> {
         self.text_up_to(MAX_TEXT, name)
     }
 
-    fn text_up_to(&self, most: u64, name: &str) -> Result<Option<String>, SourceError> {
-        let Some(bytes) = self.bytes_up_to(most, name)? else { return Ok(None) };
+    fn text_up_to(&self, max: u64, name: &str) -> Result<Option<String>, SourceError> {
+        let Some(bytes) = self.bytes_up_to(max, name)? else { return Ok(None) };
         String::from_utf8(bytes).map(Some).map_err(|error| SourceError::Io {
             path: self.folder.join(name),
             source: io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()),
         })
     }
 
-    /// The bytes of a file, if it is there: for small binary files such as a SentencePiece model.
+    /// The bytes of a file, if the file exists: for small binary files such as a SentencePiece model.
     ///
     /// # Errors
-    /// When it cannot be read or is too large.
+    /// If the file cannot be read or is larger than 128 MiB.
     pub fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
         self.bytes_up_to(MAX_TEXT, name)
     }
 
-    fn bytes_up_to(&self, most: u64, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
+    fn bytes_up_to(&self, max: u64, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
         let Some(path) = self.find(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
         File::open(&path)
-            .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
+            .and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
             .and_then(|length| {
-                if length as u64 > most { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
+                if length as u64 > max { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
             })
             .map_err(|source| SourceError::Io { path, source })?;
         Ok(Some(bytes))
     }
 
-    /// A JSON file, if it is there.
+    /// The content of a JSON file, if the file exists.
     ///
     /// # Errors
-    /// When it cannot be read or does not have the form of `T`.
+    /// If the file cannot be read, is larger than 16 MiB or does not have the form of `T`.
     pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, SourceError> {
         let Some(text) = self.text_up_to(MAX_JSON, name)? else { return Ok(None) };
-        // Some editors begin a file with a byte order mark, which JSON does not know.
+        // Some editors write a byte order mark, which is not part of JSON.
         serde_json::from_str(text.trim_start_matches('\u{feff}'))
             .map(Some)
             .map_err(|source| SourceError::Json { path: self.folder.join(name), source })
     }
 
-    /// A JSON file that must be there.
+    /// The content of a JSON file that must exist.
     ///
     /// # Errors
-    /// As [`json`](Self::json), and when it is not there.
+    /// The errors of [`json`](Self::json), and [`SourceError::Missing`].
     pub fn required_json<T: DeserializeOwned>(
         &self,
         name: &str,
@@ -185,13 +187,13 @@ impl ModelFiles {
         self.json(name)?.ok_or_else(|| self.missing(name, advice))
     }
 
-    /// The error that a needed file is not there.
+    /// The error for a required file that does not exist.
     #[must_use]
     pub fn missing(&self, name: &str, advice: &'static str) -> SourceError {
         SourceError::Missing { folder: self.folder.clone(), name: name.to_owned(), advice }
     }
 
-    /// The names of what the folder holds, sorted.
+    /// The sorted names of the files and folders in this folder.
     #[must_use]
     pub fn listing(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(&self.folder)
@@ -216,26 +218,27 @@ impl ModelFiles {
         Ok(path)
     }
 
-    /// Refuses a path that symbolic links lead astray. What is not there at all is fine.
+    /// Refuses a path that symbolic links lead out of the model. A path that does not exist is fine.
     fn check_links(&self, path: &Path) -> Result<(), SourceError> {
         match path.canonicalize() {
-            Ok(real) if self.roots.iter().any(|root| real.starts_with(root)) => Ok(()),
+            Ok(target) if target.starts_with(&self.root) || self.is_blob(path, &target) => Ok(()),
             Ok(target) => Err(SourceError::LinkOutside { link: path.to_owned(), target }),
             Err(_) if fs::symlink_metadata(path).is_err() => Ok(()),
             Err(source) => Err(SourceError::LinkBroken { link: path.to_owned(), source }),
         }
     }
-}
 
-/// Where the files of a folder in the hub's cache really lie.
-fn blobs(folder: &Path) -> Option<PathBuf> {
-    folder.ancestors().find_map(|snapshot| {
-        let snapshots = snapshot.parent()?;
-        let repository = snapshots.parent()?;
-        let name = repository.file_name()?.to_str()?;
-        (snapshots.file_name()? == "snapshots" && name.starts_with("models--"))
-            .then(|| repository.join("blobs"))
-    })
+    /// Whether a path is a link in a snapshot of the hub's cache to a blob of the same repository, with this file behind the blob.
+    fn is_blob(&self, path: &Path, target: &Path) -> bool {
+        let is_blob = || {
+            let repository = &self.snapshot.as_ref()?.repository;
+            // Links to folders within the snapshot may be part of the path.
+            let link = path.parent()?.canonicalize().ok()?.join(path.file_name()?);
+            let name = link.starts_with(&self.root).then(|| blob_of_link(repository, &link))??;
+            Some(file_of_blob(repository, &name)? == target)
+        };
+        is_blob().unwrap_or(false)
+    }
 }
 
 #[cfg(test)]
@@ -348,7 +351,24 @@ mod tests {
             let (root, _) = scene();
             let snapshot = cached(root.path(), "mine");
             cached(root.path(), "theirs");
+            let hash = "ab".repeat(32);
+            let store = root.path().join("blobs/ab");
+            fs::create_dir_all(&store).unwrap();
+            fs::write(store.join(&hash), "shared").unwrap();
             for (name, target) in [
+                ("shared", format!("../../blobs/ab/{hash}")),
+                ("other", "../../other/secret".to_owned()),
+                ("prefix", format!("../../blobs/cd/{hash}")),
+            ] {
+                symlink(target, snapshot.join("../../blobs").join(name)).unwrap();
+            }
+            fs::create_dir_all(root.path().join("blobs/cd")).unwrap();
+            fs::write(root.path().join("blobs/cd").join(&hash), "").unwrap();
+            for (name, target) in [
+                ("model.safetensors", "../../blobs/shared"),
+                ("elsewhere", "../../blobs/other"),
+                ("wrong-prefix", "../../blobs/prefix"),
+                ("straight-to-the-store", "../../../blobs/ab/hash"),
                 ("config.json", "../../blobs/hash"),
                 ("1_Pooling/config.json", "../../../blobs/hash"),
                 ("secret", "../../../other/secret"),
@@ -364,7 +384,10 @@ mod tests {
             assert_eq!(files.text("config.json").unwrap().as_deref(), Some("mine"));
             let module = files.sub("1_Pooling").unwrap();
             assert_eq!(module.text("config.json").unwrap().as_deref(), Some("mine"));
-            for name in ["secret", "theirs", "refs/main"] {
+            assert_eq!(files.text("model.safetensors").unwrap().as_deref(), Some("shared"));
+            fs::write(root.path().join("blobs/ab/hash"), "").unwrap();
+            let outside = ["elsewhere", "wrong-prefix", "straight-to-the-store"];
+            for name in ["secret", "theirs", "refs/main"].into_iter().chain(outside) {
                 assert!(refused(files.text(name)).contains("out of the model's folder"), "{name}");
             }
             assert!(refused(files.find("gone")).contains("leads nowhere"));

@@ -1,5 +1,6 @@
-//! Where a model's files come from.
+//! Sources of models: repositories of the hub, the cache of the hub, and local folders.
 
+mod cache_layout;
 mod directory;
 mod file_formats;
 pub mod hub;
@@ -11,5 +12,5 @@ pub(crate) use file_formats::{
 };
 pub use origin::Origin;
 
-/// The file in which sentence-transformers keeps a model's prompts, similarity and kind.
+/// The file in which sentence-transformers declares prompts, similarity and kind of a model.
 pub const SENTENCE_TRANSFORMERS_CONFIG: &str = "config_sentence_transformers.json";

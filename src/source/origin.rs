@@ -1,14 +1,17 @@
-//! Where a model's files come from, so that one can tell later what was imported.
+//! The origin of a model: a repository of the hub at a commit.
 
 use std::fmt;
 use std::path::Path;
 
-/// A repository at a commit.
+use super::cache_layout::SnapshotFolder;
+use crate::hexadecimal::is_hexadecimal;
+
+/// A repository of the hub at a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The hub id.
+    /// The hub id, such as `org/name`.
     pub model_id: String,
-    /// The commit.
+    /// The commit: 40 hexadecimal digits.
     pub commit: String,
 }
 
@@ -19,26 +22,16 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
-    /// Reads the origin off the path of a snapshot in the cache of the hub's tools. Nothing for all other folders.
+    /// Reads the origin from the path of a snapshot in the hub's cache. Returns `None` for every other folder.
     #[must_use]
     pub fn of_folder(folder: &Path) -> Option<Self> {
         let folder = folder.canonicalize().ok()?;
-        let snapshots = folder.parent()?;
-        let repository = snapshots.parent()?;
-        let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
-        let commit = name(&folder)?;
-        let hexadecimal = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-        if commit.len() != 40
-            || !commit.bytes().all(hexadecimal)
-            || name(snapshots)? != "snapshots"
-            || !(repository.join("blobs").is_dir() || repository.join("refs").is_dir())
-        {
-            return None;
-        }
-        let parts: Vec<_> =
-            name(repository)?.strip_prefix("models--")?.split("--").map(str::to_owned).collect();
-        let valid = parts.len() <= 2 && parts.iter().all(|part| !part.is_empty());
-        valid.then(|| Self { model_id: parts.join("/"), commit })
+        let snapshot = SnapshotFolder::enclosing(&folder)?;
+        let repository = &snapshot.repository;
+        let is_snapshot = folder.parent() == Some(&repository.join("snapshots"))
+            && is_hexadecimal(&snapshot.commit, 40)
+            && (repository.join("blobs").is_dir() || repository.join("refs").is_dir());
+        is_snapshot.then(|| Some(Self { model_id: snapshot.id()?, commit: snapshot.commit }))?
     }
 }
 
@@ -49,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_snapshots_tell_their_origin() {
+    fn snapshot_folder_has_origin_and_other_folders_do_not() {
         let root = tempfile::tempdir().unwrap();
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let origin = |path: &str, sibling: Option<&str>| {
@@ -68,6 +61,7 @@ mod tests {
         assert_eq!(origin(&snapshot("models--a--b--c"), Some("blobs")), None);
         assert_eq!(origin(&snapshot("datasets--a--b"), Some("blobs")), None);
         assert_eq!(origin("models--a--b/snapshots/main", Some("blobs")), None);
+        assert_eq!(origin(&format!("{}/1_Pooling", snapshot("models--org--name")), None), None);
         assert_eq!(Origin::of_folder(&root.path().join("none")), None);
     }
 }

@@ -1,64 +1,67 @@
-//! The cache of the hub's tools, in the layout of Python's huggingface_hub:
+//! One repository in the cache that all Hugging Face tools share.
 //!
 //! ```text
-//! models--ORG--NAME/blobs/HASH                  the files, by hash; HASH.incomplete while they come in
-//! models--ORG--NAME/refs/REVISION               the commit that a branch or tag was last time
-//! models--ORG--NAME/snapshots/COMMIT/PATH       links to the blobs
-//! models--ORG--NAME/.no_exist/COMMIT/PATH       what is known not to be there
-//! .locks/models--ORG--NAME/HASH.lock            held while a blob is written
+//! models--ORG--NAME/blobs/HASH                       files by hash, or links to the shared store
+//! models--ORG--NAME/blobs/HASH.XXXXXXXX.incomplete   a file that is being downloaded
+//! models--ORG--NAME/refs/REVISION                    the commit of a branch or tag when it was last resolved
+//! models--ORG--NAME/snapshots/COMMIT/PATH            links to blobs
+//! models--ORG--NAME/trees/COMMIT.json                sizes and hashes of all files (huggingface_hub 1.22 and later)
+//! models--ORG--NAME/.no_exist/COMMIT/PATH            files that the commit does not have
+//! .locks/models--ORG--NAME/HASH.lock                 locked while a blob is written
 //! ```
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use fs4::{FileExt, TryLockError};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
 use super::digest::Digest;
-use super::listing::Entry;
-use super::{Commit, HubError, RepositoryId, Revision};
+use super::listing::{Listing, RepositoryFile};
+use super::lock::BlobLock;
+use super::{Commit, HubError, RepositoryId, Revision, tree_cache};
+use crate::source::cache_layout::{blob_of_link, file_of_blob};
 
 /// One repository's part of the cache.
 #[derive(Debug, Clone)]
 pub(super) struct RepositoryCache {
     folder: PathBuf,
     locks: PathBuf,
-}
-
-/// A lock on a blob, until it is dropped. Nothing on file systems that cannot lock.
-#[derive(Debug)]
-pub(super) struct Lock(Option<File>);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if let Some(file) = &self.0 {
-            // Closing it does the same.
-            let _ = FileExt::unlock(file);
-        }
-    }
+    snapshots: Arc<CacheRepo>,
+    /// Whether snapshots consist of links. Otherwise they consist of files.
+    links: bool,
 }
 
 impl RepositoryCache {
-    pub(super) fn new(cache: &Path, id: &RepositoryId) -> Self {
-        let folder = id.folder();
-        Self { locks: cache.join(".locks").join(&folder), folder: cache.join(folder) }
+    pub(super) fn new(cache: &Path, id: &RepositoryId, links: bool) -> Self {
+        let cache = Cache::new(cache.to_owned());
+        let repository = Repo::new(id.to_string(), RepoType::Model);
+        let folder = repository.folder_name();
+        Self {
+            locks: cache.path().join(".locks").join(&folder),
+            folder: cache.path().join(folder),
+            snapshots: Arc::new(cache.repo(repository)),
+            links,
+        }
     }
 
+    /// The folder of the blobs.
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.folder.join("blobs")
+    }
+
+    /// The path of a blob.
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
-        self.folder.join("blobs").join(digest.as_str())
+        self.blobs().join(digest.as_str())
     }
 
-    /// Where a blob grows. Python's name for it, so that each goes on where the other stopped.
-    pub(super) fn incomplete(&self, digest: &Digest) -> PathBuf {
-        self.folder.join("blobs").join(format!("{}.incomplete", digest.as_str()))
-    }
-
+    /// The folder of a commit's files.
     pub(super) fn snapshot(&self, commit: &Commit) -> PathBuf {
-        self.folder.join("snapshots").join(commit.as_str())
+        self.snapshots.pointer_path(commit.as_str())
     }
 
-    /// The commit that a revision was when it was last asked for.
+    /// The commit of a revision when it was last resolved.
     pub(super) fn commit(&self, revision: &Revision) -> Option<Commit> {
         Commit::parse(revision.as_str()).or_else(|| {
             let text = fs::read_to_string(self.folder.join("refs").join(revision.as_str())).ok()?;
@@ -66,138 +69,150 @@ impl RepositoryCache {
         })
     }
 
-    /// Remembers what a branch or tag is. That it cannot is no reason to fail: the cache may be read-only and complete.
-    pub(super) fn remember(&self, revision: &Revision, commit: &Commit) {
+    /// The listing of a commit that huggingface_hub stored, if there is one.
+    pub(super) fn stored_listing(&self, commit: &Commit) -> Option<Listing> {
+        tree_cache::read(&self.folder.join("trees").join(format!("{}.json", commit.as_str())))
+    }
+
+    /// Stores the commit of a branch or tag. The crate's `create_ref` would leave the file empty for a moment. Failures are logged only,
+    /// because the cache may be complete and read-only.
+    pub(super) fn store_commit(&self, revision: &Revision, commit: &Commit) {
         if self.commit(revision).as_ref() == Some(commit) {
             return;
         }
         let path = self.folder.join("refs").join(revision.as_str());
-        if let Err(error) = write_whole(&path, commit.as_str()) {
+        if let Err(error) = write_atomically(&path, commit.as_str()) {
             tracing::debug!("cannot write {}: {error}", path.display());
         }
     }
 
-    /// Remembers that a commit has no such file.
-    pub(super) fn remember_absent(&self, commit: &Commit, path: &str) {
-        let path = self.folder.join(".no_exist").join(commit.as_str()).join(path);
+    /// Records that a commit does not have a file. Failures are logged only.
+    pub(super) fn store_absence(&self, commit: &Commit, path: &str) {
+        let path = self.absence(commit, path);
         if !path.exists()
-            && let Err(error) = write_whole(&path, "")
+            && let Err(error) = write_atomically(&path, "")
         {
             tracing::debug!("cannot write {}: {error}", path.display());
         }
     }
 
-    /// Whether a commit is known to have no such file.
+    /// Whether the cache records that a commit does not have a file.
     pub(super) fn is_absent(&self, commit: &Commit, path: &str) -> bool {
-        self.folder.join(".no_exist").join(commit.as_str()).join(path).is_file()
+        self.absence(commit, path).is_file()
     }
 
-    /// Whether a file is there, in the snapshot or among the blobs, with the bytes that it should have.
-    pub(super) fn has(&self, commit: &Commit, path: &str, entry: &Entry) -> bool {
-        let is_it = |path: PathBuf| {
-            fs::metadata(&path).is_ok_and(|data| data.is_file() && data.len() == entry.size)
-                && entry.digest.matches(&path).unwrap_or(false)
-        };
-        is_it(self.snapshot(commit).join(path)) || is_it(self.blob(&entry.digest))
+    fn absence(&self, commit: &Commit, path: &str) -> PathBuf {
+        self.folder.join(".no_exist").join(commit.as_str()).join(path)
     }
 
-    /// Checks a file of a snapshot: a link leads to a blob of this repository, and the blob is what its name says. Whoever cannot make
-    /// links leaves no name to check.
-    pub(super) fn is_sound(&self, path: &Path) -> bool {
-        if !path.is_symlink() {
-            return true;
-        }
-        let blobs = self.folder.join("blobs").canonicalize();
-        let Ok((blob, blobs)) = path.canonicalize().and_then(|blob| Ok((blob, blobs?))) else {
-            return false;
-        };
-        if blob.parent() != Some(&blobs) {
-            return false;
-        }
-        let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(digest) = Digest::parse(name) else { return true };
-        // Mirrors other than the hub's own have named files by the plain SHA-1.
-        digest.matches(path).unwrap_or(false) || digest.is_plain_sha1(path).unwrap_or(false)
-    }
-
-    /// Puts a blob in its place in the snapshot.
-    pub(super) fn link(&self, commit: &Commit, path: &str, entry: &Entry) -> Result<(), HubError> {
+    /// The cached file with the size and hash of a repository file, in the snapshot or among the blobs. Its bytes are hashed.
+    pub(super) fn verified_file(
+        &self,
+        commit: &Commit,
+        path: &str,
+        file: &RepositoryFile,
+    ) -> Option<PathBuf> {
         let pointer = self.snapshot(commit).join(path);
-        let blob = self.blob(&entry.digest);
-        // Up from the file's folder: the folders of its path, COMMIT, `snapshots`.
-        let mut target = PathBuf::new();
-        for _ in 0..path.split('/').count() + 1 {
-            target.push("..");
-        }
-        let target = target.join("blobs").join(entry.digest.as_str());
-        let same = match fs::read_link(&pointer) {
-            Ok(link) => link == target,
-            // A file itself, from where there are no links.
-            Err(_) => !blob.exists() && pointer.is_file(),
+        let in_snapshot = if pointer.is_symlink() {
+            blob_of_link(&self.folder, &pointer).and_then(|name| file_of_blob(&self.folder, &name))
+        } else {
+            Some(pointer)
         };
-        if same {
+        let blob = || file_of_blob(&self.folder, file.digest.as_str());
+        in_snapshot.filter(|path| file.is(path)).or_else(|| blob().filter(|path| file.is(path)))
+    }
+
+    /// Whether a file of a snapshot is undamaged. A link must point to a blob of this repository whose bytes match its name. A file that
+    /// is not a link is compared with the stored listing; without one, there is nothing to compare it with.
+    pub(super) fn is_sound(&self, path: &Path, listed: Option<&RepositoryFile>) -> bool {
+        if !path.is_symlink() {
+            return listed.is_none_or(|file| file.is(path));
+        }
+        let Some(name) = blob_of_link(&self.folder, path) else { return false };
+        let Some(file) = file_of_blob(&self.folder, &name) else { return false };
+        if let Some(listed) = listed {
+            return listed.is(&file);
+        }
+        let Some(digest) = Digest::parse(&name) else { return true };
+        // Some mirrors name blobs by the plain SHA-1 of the content.
+        digest.matches(&file).unwrap_or(false) || digest.is_plain_sha1(&file).unwrap_or(false)
+    }
+
+    /// Puts a file into a snapshot: a link to its blob, or the file itself where links are disabled or not supported. `is_disposable`
+    /// means that nothing else uses the blob, so it can be moved.
+    pub(super) fn add_to_snapshot(
+        &self,
+        commit: &Commit,
+        path: &str,
+        file: &RepositoryFile,
+        is_disposable: bool,
+    ) -> Result<(), HubError> {
+        let pointer = self.snapshot(commit).join(path);
+        let blob = self.blob(&file.digest);
+        let target = link_target(path, &file.digest);
+        let is_done = match fs::read_link(&pointer) {
+            Ok(link) => self.links && link == target,
+            Err(_) if self.links => !blob.exists() && pointer.is_file(),
+            Err(_) => file.is(&pointer),
+        };
+        if is_done {
             return Ok(());
         }
-        let error = HubError::io("write", &pointer);
-        place(&pointer, &target, &blob).map_err(error)
+        let placed = if self.links {
+            place_link(&pointer, &target, &blob)
+        } else {
+            place_file(&pointer, &blob, is_disposable)
+        };
+        placed.map_err(HubError::io("write", &pointer))
     }
 
-    /// Waits until no one else writes a blob.
-    pub(super) async fn lock(&self, digest: &Digest, path: &str) -> Result<Lock, HubError> {
-        const PAUSE: Duration = Duration::from_millis(100);
-        fs::create_dir_all(&self.locks).map_err(HubError::io("make the folder", &self.locks))?;
-        let name = self.locks.join(format!("{}.lock", digest.as_str()));
-        let mut told = false;
-        loop {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false);
-            let file = options.open(&name).map_err(HubError::io("write", &name))?;
-            match FileExt::try_lock(&file) {
-                // Some release the lock by removing its file: then this is a lock on nothing.
-                Ok(()) if is_at(&file, &name) => return Ok(Lock(Some(file))),
-                Ok(()) => continue,
-                Err(TryLockError::WouldBlock) => {
-                    if !told {
-                        tracing::info!("another process is fetching {path}; waiting for it");
-                        told = true;
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
-                // What two writers mix up, the hash tells.
-                Err(TryLockError::Error(error)) => {
-                    tracing::debug!("cannot lock {}: {error}", name.display());
-                    return Ok(Lock(None));
-                }
-            }
-        }
+    /// Waits until no other process writes a blob. `path` is the name for messages.
+    pub(super) async fn lock(&self, digest: &Digest, path: &str) -> Result<BlobLock, HubError> {
+        BlobLock::acquire(&self.locks, digest, path).await
     }
 
-    /// Makes the folders that a download needs.
-    pub(super) fn prepare(&self) -> Result<PathBuf, HubError> {
-        let blobs = self.folder.join("blobs");
-        fs::create_dir_all(&blobs).map_err(HubError::io("make the folder", &blobs))?;
+    /// Creates the folders that a download needs.
+    pub(super) fn create_folders(&self) -> Result<PathBuf, HubError> {
+        let blobs = self.blobs();
+        fs::create_dir_all(&blobs).map_err(HubError::io("create the folder", &blobs))?;
         Ok(blobs)
     }
 }
 
-/// Makes a link, or where that cannot be, what Python makes instead: the file itself.
-fn place(pointer: &Path, target: &Path, blob: &Path) -> io::Result<()> {
-    let folder = pointer.parent().unwrap_or(Path::new("."));
+/// The relative path from a file of a snapshot to its blob: up from the folders of `path`, from COMMIT and from `snapshots`.
+fn link_target(path: &str, digest: &Digest) -> PathBuf {
+    let up = path.split('/').count() + 1;
+    std::iter::repeat_n("..", up).chain(["blobs", digest.as_str()]).collect()
+}
+
+/// Creates a link, or a copy of the file where links are not supported.
+fn place_link(pointer: &Path, target: &Path, blob: &Path) -> io::Result<()> {
+    let folder = parent(pointer);
     fs::create_dir_all(folder)?;
-    // Made beside it and renamed, so that whoever reads meanwhile finds the old one or the new.
+    // Renamed into place, so that other processes see either the old file or the new one.
     let linked = tempfile::Builder::new()
         .prefix(".link-")
         .make_in(folder, |path| symlink(target, path))
         .and_then(|link| link.into_temp_path().persist(pointer).map_err(|error| error.error));
     let Err(error) = linked else { return Ok(()) };
-    tracing::debug!("no link at {}: {error}", pointer.display());
-    copy(blob, pointer, folder)
+    tracing::debug!("cannot create a link at {}: {error}", pointer.display());
+    place_file(pointer, blob, false)
 }
 
-fn copy(blob: &Path, pointer: &Path, folder: &Path) -> io::Result<()> {
+/// Creates a file that is not a link: the blob itself if it is disposable, otherwise a copy.
+fn place_file(pointer: &Path, blob: &Path, is_disposable: bool) -> io::Result<()> {
+    let folder = parent(pointer);
+    fs::create_dir_all(folder)?;
+    if is_disposable && !blob.is_symlink() && fs::rename(blob, pointer).is_ok() {
+        return Ok(());
+    }
     let copy = tempfile::Builder::new().prefix(".copy-").tempfile_in(folder)?.into_temp_path();
     fs::copy(blob, &copy)?;
     copy.persist(pointer).map_err(|error| error.error)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 #[cfg(unix)]
@@ -210,8 +225,8 @@ fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
+    let folder = parent(path);
     fs::create_dir_all(folder)?;
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -221,60 +236,67 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     file.persist(path).map_err(|error| error.error)
 }
 
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let of = |data: fs::Metadata| (data.dev(), data.ino());
-    file.metadata().ok().map(of) == fs::metadata(path).ok().map(of)
-}
-
-#[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> bool {
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn where_there_are_no_links_the_file_itself_is_there() {
+    fn one_blob(links: bool) -> (tempfile::TempDir, RepositoryCache, Commit, RepositoryFile) {
         let root = tempfile::tempdir().unwrap();
-        let cache = RepositoryCache::new(root.path(), &"org/name".parse().unwrap());
+        let cache = RepositoryCache::new(root.path(), &"org/name".parse().unwrap(), links);
         let commit = Commit::parse(&"c".repeat(40)).unwrap();
         let digest = Digest::parse("d670460b4b4aece5915caf5c68d12f560a9fe3e4").unwrap();
-        let entry = Entry { size: 13, digest };
-        cache.prepare().unwrap();
-        fs::write(cache.blob(&entry.digest), "test content\n").unwrap();
+        let file = RepositoryFile { size: 13, digest };
+        cache.create_folders().unwrap();
+        fs::write(cache.blob(&file.digest), "test content\n").unwrap();
+        (root, cache, commit, file)
+    }
+
+    #[test]
+    fn repository_folder_has_the_name_of_hf_hub() {
+        let (root, cache, commit, _) = one_blob(true);
+        let folder = root.path().join("models--org--name");
+        assert_eq!(cache.folder, folder);
+        assert_eq!(cache.snapshot(&commit), folder.join("snapshots").join("c".repeat(40)));
+    }
+
+    #[test]
+    fn snapshot_without_links_holds_the_file() {
+        let (root, cache, commit, file) = one_blob(true);
         let pointer = cache.snapshot(&commit).join("a/b.txt");
-        let folder = pointer.parent().unwrap();
-        fs::create_dir_all(folder).unwrap();
-        copy(&cache.blob(&entry.digest), &pointer, folder).unwrap();
-        assert!(!pointer.is_symlink() && cache.is_sound(&pointer));
-        assert!(cache.has(&commit, "a/b.txt", &entry));
-        // Without the blob it stays; beside the blob it becomes a link.
-        fs::rename(cache.blob(&entry.digest), root.path().join("elsewhere")).unwrap();
-        cache.link(&commit, "a/b.txt", &entry).unwrap();
+        place_file(&pointer, &cache.blob(&file.digest), false).unwrap();
+        assert!(!pointer.is_symlink() && cache.is_sound(&pointer, None));
+        assert!(cache.verified_file(&commit, "a/b.txt", &file).is_some());
+        // Without the blob the file stays. With the blob it becomes a link.
+        fs::rename(cache.blob(&file.digest), root.path().join("elsewhere")).unwrap();
+        cache.add_to_snapshot(&commit, "a/b.txt", &file, false).unwrap();
         assert!(!pointer.is_symlink());
-        fs::rename(root.path().join("elsewhere"), cache.blob(&entry.digest)).unwrap();
-        cache.link(&commit, "a/b.txt", &entry).unwrap();
+        fs::rename(root.path().join("elsewhere"), cache.blob(&file.digest)).unwrap();
+        cache.add_to_snapshot(&commit, "a/b.txt", &file, false).unwrap();
         assert!(pointer.is_symlink());
         assert_eq!(fs::read_to_string(&pointer).unwrap(), "test content\n");
     }
 
-    #[tokio::test]
-    async fn a_lock_is_python_s_and_is_waited_for() {
-        let root = tempfile::tempdir().unwrap();
-        let cache = RepositoryCache::new(root.path(), &"org/name".parse().unwrap());
-        let digest = Digest::parse(&"a".repeat(64)).unwrap();
-        let first = cache.lock(&digest, "x").await.unwrap();
-        let name = format!(".locks/models--org--name/{}.lock", "a".repeat(64));
-        // filelock's call: flock(LOCK_EX | LOCK_NB) on the file of that name.
-        let other = File::open(root.path().join(name)).unwrap();
-        assert!(matches!(FileExt::try_lock(&other), Err(TryLockError::WouldBlock)));
-        let mut second = std::pin::pin!(cache.lock(&digest, "x"));
-        assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
-        drop(first);
-        second.await.unwrap();
+    #[test]
+    fn disabled_links_move_a_disposable_blob_and_copy_any_other() {
+        let (_root, cache, commit, file) = one_blob(false);
+        let pointer = |path| cache.snapshot(&commit).join(path);
+        cache.add_to_snapshot(&commit, "copy", &file, false).unwrap();
+        assert!(cache.blob(&file.digest).exists() && !pointer("copy").is_symlink());
+        cache.add_to_snapshot(&commit, "a/moved", &file, true).unwrap();
+        assert!(!cache.blob(&file.digest).exists());
+        for path in ["copy", "a/moved"] {
+            assert_eq!(fs::read_to_string(pointer(path)).unwrap(), "test content\n");
+            cache.add_to_snapshot(&commit, path, &file, false).unwrap();
+        }
+    }
+
+    #[test]
+    fn changed_byte_is_found_by_the_stored_listing_where_there_are_no_links() {
+        let (_root, cache, commit, file) = one_blob(false);
+        cache.add_to_snapshot(&commit, "a", &file, true).unwrap();
+        let path = cache.snapshot(&commit).join("a");
+        assert!(cache.is_sound(&path, Some(&file)));
+        fs::write(&path, "Test content\n").unwrap();
+        assert!(!cache.is_sound(&path, Some(&file)));
     }
 }

@@ -1,93 +1,114 @@
-//! Requests to the hub: redirects, the token, retries, and what its failures mean.
+//! Requests to the hub: redirects, the token, retries and certificates.
 //!
-//! All of them are made here and not by the crate hf-hub, whose releases 1.x bring aws-lc and the whole of Xet's crates, switched on for
-//! everybody, and whose downloads neither resume nor look at the status of what they store.
+//! The crate hf-hub does not send these requests. Its downloads do not resume, check neither status nor hash, and do not tell apart the
+//! errors of the hub; its releases 1.x add about 90 crates.
 
 use std::error::Error;
 use std::fs;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LINK, LOCATION, RANGE,
 };
-use reqwest::{Certificate, Response, StatusCode, Url};
+use reqwest::{Certificate, Response, Url};
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::digest::Digest;
-use super::retry::{Failure, Patience, wait_asked_for};
+use super::listing::RepositoryFile;
+use super::retry::{RequestFailure, Retries};
 use super::settings::host;
-use super::{Commit, HubError, HubSettings, RepositoryId};
+use super::{Commit, HubError, HubSettings, RepositoryId, refusal};
 use crate::error_chain::ErrorChain;
 use crate::proxies::Proxies;
 
 /// A client of one hub.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(super) struct HubClient {
     http: reqwest::Client,
     settings: Arc<HubSettings>,
     proxies: Arc<Proxies>,
+    /// Limits the ranges that all downloads together request at a time.
+    range_permits: Arc<Semaphore>,
+    /// Whether failed requests are sent again.
+    retries: bool,
 }
 
-/// A file at a commit.
-pub(super) struct Wanted<'a> {
-    pub id: &'a RepositoryId,
-    pub commit: &'a Commit,
-    pub path: &'a str,
-    pub size: u64,
-    pub digest: &'a Digest,
+/// A file of a repository at a commit.
+#[derive(Debug, Clone)]
+pub(super) struct FileRequest {
+    pub id: RepositoryId,
+    pub commit: Commit,
+    pub path: String,
+    pub file: RepositoryFile,
 }
 
-/// Hops from an address to what it stands for. The hub makes one or two.
-const MAX_HOPS: usize = 8;
+/// The most redirects for one request. The hub needs one or two.
+const MAX_REDIRECTS: usize = 8;
 
-impl Client {
+const ENDLESS_REDIRECTS: &str = "it redirects endlessly";
+
+impl HubClient {
     pub(super) fn new(settings: Arc<HubSettings>) -> Result<Self, HubError> {
-        // Another part of the program may have set a provider first; either will do.
+        // This fails if another part of the program has installed a provider, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("rust-eland/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(settings.read_timeout)
             .read_timeout(settings.read_timeout)
-            // Redirects are followed here, where it is known who may see the token.
+            // Redirects are followed here, because the token must not follow all of them.
             .redirect(reqwest::redirect::Policy::none());
         if let Some(path) = &settings.ca_certs {
-            let unusable = |reason| HubError::Certificates { path: path.clone(), reason };
-            let pem = fs::read(path).map_err(|e| unusable(e.to_string()))?;
+            let invalid = |reason| HubError::Certificates { path: path.clone(), reason };
+            let pem = fs::read(path).map_err(|e| invalid(e.to_string()))?;
             let certificates =
-                Certificate::from_pem_bundle(&pem).map_err(|e| unusable(causes(&e)))?;
+                Certificate::from_pem_bundle(&pem).map_err(|e| invalid(causes(&e)))?;
             if certificates.is_empty() {
-                return Err(unusable("it holds none".into()));
+                return Err(invalid("the file contains no certificates".into()));
             }
-            // Beside the system's: not every host need be behind the proxy that re-signs.
+            // Together with the system's, because not every host is behind the proxy that re-signs connections.
             builder = builder.tls_certs_merge(certificates);
         }
         let http = builder.build().map_err(|e| HubError::Setting {
             name: "the connection to the hub",
             reason: causes(&e),
         })?;
-        Ok(Self { http, settings, proxies: Arc::new(Proxies::from_environment()) })
+        Ok(Self {
+            http,
+            range_permits: Arc::new(Semaphore::new(settings.ranges.connections.max(1))),
+            settings,
+            proxies: Arc::new(Proxies::from_environment()),
+            retries: true,
+        })
+    }
+
+    /// A client that sends each request once.
+    pub(super) fn without_retries(&self) -> Self {
+        Self { retries: false, ..self.clone() }
     }
 
     pub(super) fn settings(&self) -> &HubSettings {
         &self.settings
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        Patience::new(self.settings.backoff)
+    /// The retries for one request.
+    pub(super) fn retries(&self) -> Retries {
+        if self.retries { Retries::new(self.settings.backoff) } else { Retries::none() }
     }
 
-    /// Asks the API for JSON. Returns the address of the next page too, if there is one.
+    /// Requests JSON from the API. Returns the address of the next page too, if there is one.
     pub(super) async fn json<T: DeserializeOwned>(
         &self,
         url: Url,
         id: &RepositoryId,
         revision: &str,
     ) -> Result<(T, Option<Url>), HubError> {
-        let mut patience = self.patience();
+        let mut retries = self.retries();
         loop {
             match self.json_once(&url, id, revision).await {
                 Ok(answer) => return Ok(answer),
-                Err(failure) => patience.after(failure).await?,
+                Err(failure) => retries.wait_after(failure).await?,
             }
         }
     }
@@ -97,82 +118,126 @@ impl Client {
         url: &Url,
         id: &RepositoryId,
         revision: &str,
-    ) -> Result<(T, Option<Url>), Failure> {
-        /// A listing of a thousand files has some 300 kB.
+    ) -> Result<(T, Option<Url>), RequestFailure> {
+        /// A listing of a thousand files has about 300 kB.
         const MAX_BYTES: usize = 64 << 20;
         let mut url = url.clone();
-        for _ in 0..MAX_HOPS {
+        for _ in 0..MAX_REDIRECTS {
             let not_a_hub =
                 |reason: &str| HubError::NotAHub { host: host(&url), reason: reason.to_owned() };
             let mut response = self.get(&url, None, id).await?;
             if let Some(next) = redirect(&response, &url)? {
-                if !self.settings.is_endpoint(&next) {
-                    let reason = format!("it sends one on to {}", host(&next));
+                if !self.settings.is_hub(&next) {
+                    let reason = format!(
+                        "it redirects to {}, which is not an address of the hub",
+                        host(&next)
+                    );
                     return Err(not_a_hub(&reason).into());
                 }
                 url = next;
                 continue;
             }
-            let status = response.status();
-            if !status.is_success() {
+            if !response.status().is_success() {
                 let what = format!("the listing of {id}");
-                return Err(self.refusal(response, &url, id, revision, &what).await);
+                return Err(
+                    refusal::failure(response, &url, &self.settings, id, revision, &what).await
+                );
             }
-            let next = next_page(response.headers(), &url);
+            let next =
+                next_page(response.headers(), &url).map(|url| self.settings.at_endpoint(url));
             let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|e| self.broken(&url, id, e))? {
+            while let Some(chunk) = self.chunk(&mut response, &url, id).await? {
                 body.extend_from_slice(&chunk);
                 if body.len() > MAX_BYTES {
-                    return Err(not_a_hub("its answer does not end").into());
+                    return Err(not_a_hub("its answer is too long").into());
                 }
             }
             let answer = serde_json::from_slice(&body).map_err(|error| {
-                not_a_hub(&format!("its answer is not the JSON of the hub's API ({error})"))
+                not_a_hub(&format!("its answer is not JSON of the hub's API ({error})"))
             })?;
             return Ok((answer, next));
         }
-        let reason = "it sends one from address to address".into();
-        Err(HubError::NotAHub { host: host(&url), reason }.into())
+        Err(HubError::NotAHub { host: host(&url), reason: ENDLESS_REDIRECTS.into() }.into())
     }
 
-    /// Asks for a file from a byte on. Returns who answers, too.
+    /// Requests a file from the byte `start` to the byte `end`, or to its last byte. Returns the address of the answer too.
     pub(super) async fn file(
         &self,
-        wanted: &Wanted<'_>,
-        offset: u64,
-    ) -> Result<(Response, Url), Failure> {
-        self.follow(wanted, (offset > 0).then(|| format!("bytes={offset}-"))).await
+        request: &FileRequest,
+        start: u64,
+        end: Option<u64>,
+    ) -> Result<(Response, Url), RequestFailure> {
+        let range = match (start, end) {
+            (0, None) => None,
+            (start, None) => Some(format!("bytes={start}-")),
+            (start, Some(end)) => Some(format!("bytes={start}-{end}")),
+        };
+        self.follow(request, range).await
     }
 
-    /// The first bytes of a file, `length` of them or all that it has. Nothing is stored, and nothing can be compared with the file's hash.
+    /// Requests a range of a file at an address that [`file`](Self::file) has returned.
+    pub(super) async fn range(
+        &self,
+        url: &Url,
+        request: &FileRequest,
+        start: u64,
+        end: u64,
+    ) -> Result<Response, RequestFailure> {
+        let response = self.get(url, Some(&format!("bytes={start}-{end}")), &request.id).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (id, revision) = (&request.id, request.commit.as_str());
+        Err(refusal::failure(response, url, &self.settings, id, revision, &request.path).await)
+    }
+
+    /// Waits until fewer ranges than the limit are being received.
+    pub(super) async fn range_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.range_permits.acquire().await.ok()
+    }
+
+    /// The next bytes of an answer.
+    pub(super) async fn chunk(
+        &self,
+        response: &mut Response,
+        url: &Url,
+        id: &RepositoryId,
+    ) -> Result<Option<bytes::Bytes>, RequestFailure> {
+        response.chunk().await.map_err(|error| self.connection_failure(url, id, error))
+    }
+
+    /// The first `length` bytes of a file, or all bytes of a shorter one. Their hash cannot be checked.
     pub(super) async fn beginning(
         &self,
-        wanted: &Wanted<'_>,
+        request: &FileRequest,
         length: u64,
     ) -> Result<Vec<u8>, HubError> {
-        let length = length.min(wanted.size);
-        let mut patience = self.patience();
+        let length = length.min(request.file.size);
+        let mut retries = self.retries();
         loop {
-            match self.beginning_once(wanted, length).await {
+            match self.beginning_once(request, length).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(failure) => patience.after(failure).await?,
+                Err(failure) => retries.wait_after(failure).await?,
             }
         }
     }
 
-    async fn beginning_once(&self, wanted: &Wanted<'_>, length: u64) -> Result<Vec<u8>, Failure> {
+    async fn beginning_once(
+        &self,
+        request: &FileRequest,
+        length: u64,
+    ) -> Result<Vec<u8>, RequestFailure> {
         let Some(last) = length.checked_sub(1) else { return Ok(Vec::new()) };
-        let (mut response, url) = self.follow(wanted, Some(format!("bytes=0-{last}"))).await?;
+        let (mut response, url) = self.file(request, 0, Some(last)).await?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
-        // Who does not know ranges sends the whole file, of which no more is read.
+        // A server without ranges sends the whole file, of which only the beginning is read.
         while bytes.len() < length {
-            let chunk = response.chunk().await.map_err(|e| self.broken(&url, wanted.id, e))?;
-            let Some(chunk) = chunk else {
-                return Err(Failure::again(HubError::Unavailable {
+            let Some(chunk) = self.chunk(&mut response, &url, &request.id).await? else {
+                return Err(RequestFailure::transient(HubError::Unavailable {
                     host: host(&url),
-                    what: wanted.path.to_owned(),
-                    reason: format!("it ends after {} of {length} bytes", bytes.len()),
+                    what: request.path.clone(),
+                    reason: format!("the answer ends after {} of {length} bytes", bytes.len()),
                 }));
             };
             bytes.extend_from_slice(&chunk);
@@ -181,24 +246,25 @@ impl Client {
         Ok(bytes)
     }
 
-    /// Asks for a file, or a range of it, wherever the hub sends one on to.
+    /// Requests a file and follows the redirects.
     async fn follow(
         &self,
-        wanted: &Wanted<'_>,
+        request: &FileRequest,
         range: Option<String>,
-    ) -> Result<(Response, Url), Failure> {
-        let mut parts: Vec<&str> = wanted.id.as_str().split('/').collect();
-        parts.extend(["resolve", wanted.commit.as_str()]);
-        parts.extend(wanted.path.split('/'));
+    ) -> Result<(Response, Url), RequestFailure> {
+        let FileRequest { id, commit, path, .. } = request;
+        let mut parts: Vec<&str> = id.as_str().split('/').collect();
+        parts.extend(["resolve", commit.as_str()]);
+        parts.extend(path.split('/'));
         let mut url = self.settings.url(&parts);
-        for _ in 0..MAX_HOPS {
-            let response = self.get(&url, range.as_deref(), wanted.id).await?;
-            if self.settings.is_endpoint(&url) {
-                self.check_headers(response.headers(), wanted)?;
+        for _ in 0..MAX_REDIRECTS {
+            let response = self.get(&url, range.as_deref(), id).await?;
+            if self.settings.is_hub(&url) {
+                self.check_headers(response.headers(), request)?;
             }
             if let Some(next) = redirect(&response, &url)? {
                 if url.scheme() == "https" && next.scheme() != "https" {
-                    let reason = "it sends one on to an address without encryption".into();
+                    let reason = "it redirects to an address without encryption".into();
                     return Err(HubError::Hostile { host: host(&url), reason }.into());
                 }
                 url = next;
@@ -207,11 +273,10 @@ impl Client {
             if response.status().is_success() {
                 return Ok((response, url));
             }
-            let revision = wanted.commit.as_str();
-            return Err(self.refusal(response, &url, wanted.id, revision, wanted.path).await);
+            let settings = &self.settings;
+            return Err(refusal::failure(response, &url, settings, id, commit.as_str(), path).await);
         }
-        let reason = "it sends one from address to address".into();
-        Err(HubError::NotAHub { host: host(&url), reason }.into())
+        Err(HubError::NotAHub { host: host(&url), reason: ENDLESS_REDIRECTS.into() }.into())
     }
 
     async fn get(
@@ -219,151 +284,98 @@ impl Client {
         url: &Url,
         range: Option<&str>,
         id: &RepositoryId,
-    ) -> Result<Response, Failure> {
-        // What is checked are the file's own bytes and their number.
+    ) -> Result<Response, RequestFailure> {
+        // Sizes and hashes are those of the file without compression.
         let mut request = self.http.get(url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(range) = range {
             request = request.header(RANGE, range);
         }
         if let Some(token) = &self.settings.token
-            && self.settings.is_endpoint(url)
+            && self.settings.is_hub(url)
         {
             let mut value =
                 HeaderValue::try_from(token.header()).map_err(|_| HubError::Setting {
-                    name: token.origin,
-                    reason: "the token holds characters that no header can carry".into(),
+                    name: "the access token",
+                    reason: format!(
+                        "the token from {} contains characters that a header cannot hold",
+                        token.origin
+                    ),
                 })?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        let response = request.send().await.map_err(|error| self.broken(url, id, error))?;
-        // Not the query, which may be a signature.
+        let response = request.send().await;
+        let response = response.map_err(|error| self.connection_failure(url, id, error))?;
+        // The query is not logged, because it may contain a signature.
         let (host, path) = (host(url), url.path());
         tracing::debug!("GET {host}{path} {}: {}", range.unwrap_or("whole"), response.status());
         Ok(response)
     }
 
-    /// The hub says what a file is when it is asked for it; the listing has said so before.
-    fn check_headers(&self, headers: &HeaderMap, wanted: &Wanted<'_>) -> Result<(), HubError> {
+    /// Compares the hub's headers for a file with its listing.
+    fn check_headers(&self, headers: &HeaderMap, request: &FileRequest) -> Result<(), HubError> {
         let differs = |name: &str, expected: &str| {
             let value = headers.get(name)?;
             let text = value.to_str().unwrap_or_default();
             let text = text.trim_start_matches("W/").trim_matches('"');
             (text != expected).then(|| HubError::Hostile {
                 host: host(&self.settings.endpoint),
-                reason: format!("its {name} for {} is not what it lists", wanted.path),
+                reason: format!("its {name} for {} contradicts its listing", request.path),
             })
         };
-        let found = differs("X-Repo-Commit", wanted.commit.as_str())
-            .or_else(|| differs("X-Linked-ETag", wanted.digest.as_str()))
-            .or_else(|| differs("X-Linked-Size", &wanted.size.to_string()));
+        let found = differs("X-Repo-Commit", request.commit.as_str())
+            .or_else(|| differs("X-Linked-ETag", request.file.digest.as_str()))
+            .or_else(|| differs("X-Linked-Size", &request.file.size.to_string()));
         found.map_or(Ok(()), Err)
     }
 
-    /// A request or an answer that broke off.
-    pub(super) fn broken(&self, url: &Url, id: &RepositoryId, error: reqwest::Error) -> Failure {
-        // Its address may hold a signature.
+    /// The failure of a connection that could not be made or broke off.
+    fn connection_failure(
+        &self,
+        url: &Url,
+        id: &RepositoryId,
+        error: reqwest::Error,
+    ) -> RequestFailure {
+        // The address of the error may contain a signature.
         let error = error.without_url();
         let reason = if error.is_timeout() {
-            format!("it was silent for {} s", self.settings.read_timeout.as_secs_f32())
+            format!("no answer within {} s", self.settings.read_timeout.as_secs_f32())
         } else {
             causes(&error)
         };
-        let host = host(url);
         // reqwest does not tell the kinds of failure apart.
         if ["certificate", "UnknownIssuer", "CaUsedAsEndEntity"].iter().any(|s| reason.contains(s))
         {
-            return HubError::Untrusted { host, reason }.into();
+            return HubError::Untrusted { host: host(url), reason }.into();
         }
-        let proxy = self.proxies.on_the_way_to(url);
-        let cause = Box::new(ErrorChain::of(&error));
-        Failure::again(HubError::Unreachable { host, proxy, reason, id: id.clone(), cause })
+        RequestFailure::transient(self.unreachable(url, id, reason, &error))
     }
 
-    /// What an answer other than 2xx means.
-    async fn refusal(
+    /// The error that the hub did not answer in time.
+    pub(super) fn no_answer_within(&self, timeout: Duration, id: &RepositoryId) -> HubError {
+        let reason = format!("no answer within {} s", timeout.as_secs_f32());
+        let error = io::Error::from(io::ErrorKind::TimedOut);
+        self.unreachable(&self.settings.endpoint, id, reason, &error)
+    }
+
+    fn unreachable(
         &self,
-        mut response: Response,
         url: &Url,
         id: &RepositoryId,
-        revision: &str,
-        what: &str,
-    ) -> Failure {
-        /// Of a message.
-        const MAX_BYTES: usize = 4096;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Vec::new();
-        while body.len() < MAX_BYTES
-            && let Ok(Some(chunk)) = response.chunk().await
-        {
-            body.extend_from_slice(&chunk);
-        }
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let json: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-        let words =
-            header("X-Error-Message").or(json.as_ref().and_then(|json| json["error"].as_str()));
-        let reason = plain(words, status);
-        let unavailable = || HubError::Unavailable {
+        reason: String,
+        error: &(dyn Error + 'static),
+    ) -> HubError {
+        HubError::Unreachable {
             host: host(url),
-            what: what.to_owned(),
-            reason: reason.clone(),
-        };
-        let (id, token) = (id.clone(), self.settings.token.as_ref());
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            let wait = wait_asked_for(&headers);
-            let seconds = wait.map(|wait| wait.as_secs());
-            let error = HubError::RateLimit { seconds, token: token.is_some() };
-            return Failure::Again { error, wait, limited: true };
-        }
-        if !self.settings.is_endpoint(url) {
-            // The address is signed for a while only, and whoever stores the file is no authority on the repository.
-            return Failure::again(unavailable());
-        }
-        let error = match (status, header("X-Error-Code"), token) {
-            (StatusCode::UNAUTHORIZED, Some("GatedRepo") | None, Some(token)) => {
-                HubError::Token { origin: token.origin }
-            }
-            (_, Some("GatedRepo"), token) => {
-                let page = self.settings.page(id.as_str());
-                HubError::Gated { id, page, token: token.is_some() }
-            }
-            (_, Some("RevisionNotFound"), _) => {
-                HubError::NoRevision { id, revision: revision.to_owned() }
-            }
-            (_, Some("EntryNotFound"), _) => HubError::NoFile { id, path: what.to_owned(), reason },
-            (StatusCode::UNAUTHORIZED, _, None) | (_, Some("RepoNotFound"), None) => {
-                HubError::UnknownOrPrivate { id }
-            }
-            (_, Some("RepoNotFound"), Some(_)) => HubError::NoRepository { id },
-            (StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, ..) => {
-                HubError::Forbidden { id, reason }
-            }
-            (StatusCode::REQUEST_TIMEOUT, ..) => return Failure::again(unavailable()),
-            (status, ..) if status.is_server_error() => return Failure::again(unavailable()),
-            (_, _, _) => {
-                HubError::NotAHub { host: host(url), reason: format!("{reason}, asked for {what}") }
-            }
-        };
-        error.into()
-    }
-}
-
-/// The server's words, on one line; they may be anything.
-fn plain(words: Option<&str>, status: StatusCode) -> String {
-    const LONGEST: usize = 200;
-    let known = status.canonical_reason().unwrap_or("an answer without a reason");
-    let status = format!("{} {known}", status.as_u16());
-    match words {
-        None => status,
-        Some(words) => {
-            let words: String =
-                words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
-            format!("{status}: {words}")
+            proxy: self.proxies.on_the_way_to(url),
+            reason,
+            id: id.clone(),
+            cause: Box::new(ErrorChain::of(error)),
         }
     }
 }
 
-/// Where an answer sends one on to.
+/// The address to which an answer redirects.
 fn redirect(response: &Response, url: &Url) -> Result<Option<Url>, HubError> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
@@ -376,7 +388,7 @@ fn redirect(response: &Response, url: &Url) -> Result<Option<Url>, HubError> {
         .map(Some)
         .ok_or_else(|| HubError::Hostile {
             host: host(url),
-            reason: "it sends one on to something that is no address".into(),
+            reason: "it redirects to something that is not an address".into(),
         })
 }
 
@@ -398,10 +410,4 @@ fn causes(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
-}
-
-impl From<HubError> for Failure {
-    fn from(error: HubError) -> Self {
-        Self::Final(error)
-    }
 }

@@ -7,8 +7,7 @@ use std::path::Path;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-use super::id::is_hexadecimal;
-use crate::hexadecimal::hexadecimal;
+use crate::hexadecimal::{hexadecimal, is_hexadecimal};
 
 /// A file's hash, which is its name in the cache too.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What can go wrong between a hub id and the model's files, and what to do about it.
+//! Errors between a hub id and the files of the model. [`HubError::hint`] says what to do about each.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,88 +6,80 @@ use std::path::PathBuf;
 use super::RepositoryId;
 use crate::byte_count::ByteCount;
 use crate::error_chain::ErrorChain;
+use crate::hint::{Command, Hint, Setting, hint};
 
-/// Why a model cannot be had from the hub or its cache.
+/// Why a model could not be downloaded from the hub or read from its cache.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HubError {
-    /// Neither a folder nor an id.
-    #[error(
-        "{name:?} is neither a folder that exists nor a hub id ({reason}): give a folder, or an id such as \
-         sentence-transformers/all-MiniLM-L6-v2"
-    )]
+    /// The name of a model is neither a folder nor a hub id.
+    #[error("{name:?} is neither an existing folder nor a hub id: {reason}")]
     Id {
-        /// What was given.
+        /// The name.
         name: String,
-        /// Why it is no id.
+        /// Why the name is not a hub id.
         reason: &'static str,
     },
-    /// Not a branch, tag or commit.
-    #[error("{0:?} cannot be a revision: give a branch, a tag or a commit")]
+    /// The name of a revision cannot be a branch, tag or commit.
+    #[error("{0:?} is not a valid revision: a revision is a branch, a tag or a commit")]
     Revision(String),
-    /// A setting of the environment.
-    #[error("{name} cannot be used: {reason}")]
+    /// A setting has an invalid value.
+    #[error("{name} is not valid: {reason}")]
     Setting {
         /// The variable or option.
         name: &'static str,
-        /// Why not. Holds no secret.
+        /// Why the value is not valid. Contains no secret.
         reason: String,
     },
-    /// The file of `--hub-ca-certs`.
-    #[error(
-        "no certificates can be read from {path} (--hub-ca-certs): {reason}; name a file of certificates in PEM form"
-    )]
+    /// The file of certificates for the hub is not valid.
+    #[error("no certificates could be read from {path}: {reason}")]
     Certificates {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why it could not be read.
         reason: String,
     },
-    /// Offline, and the cache knows no such revision.
+    /// Offline, and the cache does not have the revision.
     #[error(
-        "{id} at revision {revision} is not in the cache {cache}, and --offline (or HF_HUB_OFFLINE) forbids to fetch it.\n\
-         Run `rust-eland download --hub-model-id {id}` where there is a network, with the same HF_HOME"
+        "{id} at revision {revision} is not in the cache {cache}, and offline mode forbids downloading it"
     )]
     NotCached {
         /// The repository.
         id: RepositoryId,
         /// The branch, tag or commit.
         revision: String,
-        /// The cache's folder.
+        /// The folder of the cache.
         cache: PathBuf,
     },
-    /// Offline, and the cache holds a part only.
-    #[error(
-        "the cache holds only a part of {id}: {reason} in {snapshot}. Fetch the rest without --offline (HF_HUB_OFFLINE), \
-         or with `rust-eland download --hub-model-id {id}`"
-    )]
+    /// Offline, and the cache has only a part of the repository.
+    #[error("the cache holds only a part of {id}: {reason} in {snapshot}")]
     PartlyCached {
         /// The repository.
         id: RepositoryId,
-        /// The snapshot's folder.
+        /// The folder of the snapshot.
         snapshot: PathBuf,
         /// What is missing.
         reason: String,
     },
-    /// A cached file is not what its name says.
+    /// The bytes of a cached file do not have the hash in the file's name.
     #[error(
-        "{path} does not hold what the hub gave out under that name: it is damaged, or an error page that another tool \
-         stored. Run once without --offline (HF_HUB_OFFLINE), which fetches it again"
+        "{path} is damaged: its content is not what the hub serves under this hash. Another program may have stored an error \
+         page, or the disk may be faulty"
     )]
     Damaged {
+        /// The repository.
+        id: RepositoryId,
         /// The file.
         path: PathBuf,
     },
-    /// No answer.
-    #[error(
-        "cannot reach the hub at {host}{}: {reason}\nIs there a network, or a proxy to name in HTTPS_PROXY? Where there is \
-         none: fetch the model on another machine with `rust-eland download --hub-model-id {id} --output FOLDER` (or \
-         `git clone` with Git LFS), copy the folder here, and give it as --hub-model-id",
+    /// The hub did not answer.
+    #[error("cannot reach the hub at {host}{}: {reason}",
         .proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default()
     )]
     Unreachable {
-        /// Name and port.
+        /// Host name and port.
         host: String,
-        /// The proxy on the way, without user and password.
+        /// The proxy for this address, without user and password.
         proxy: Option<String>,
         /// What failed, to the innermost cause.
         reason: String,
@@ -97,234 +89,356 @@ pub enum HubError {
         #[source]
         cause: Box<ErrorChain>,
     },
-    /// TLS does not trust the other side.
-    #[error(
-        "the certificate of {host} is not trusted: {reason}\nIf a proxy of your company re-signs connections, name its \
-         certificate with --hub-ca-certs (or SSL_CERT_FILE)"
-    )]
+    /// The certificate of the hub is not trusted.
+    #[error("the certificate of {host} is not trusted: {reason}")]
     Untrusted {
-        /// Name and port.
+        /// Host name and port.
         host: String,
         /// What failed.
         reason: String,
     },
-    /// Something answers that is not a hub.
-    #[error(
-        "{host} does not answer as the hub does: {reason}\nCheck HF_ENDPOINT; the login page of a proxy may be answering"
-    )]
+    /// The answers are not those of a hub.
+    #[error("{host} does not answer like a Hugging Face hub: {reason}")]
     NotAHub {
-        /// Name and port.
+        /// Host name and port.
         host: String,
-        /// How one can tell.
+        /// What is wrong with the answer.
         reason: String,
     },
-    /// 401 without a token: the hub does not tell whether there is such a repository.
-    #[error(
-        "the hub shows no repository {id} to the public. Either there is none (is the id spelt right?), or it is private: then \
-         give a token that may read it with --hub-access-token, HF_TOKEN or `hf auth login`"
-    )]
-    UnknownOrPrivate {
+    /// 401 without a token, or 404 with a valid one. The hub does not tell whether the repository exists.
+    #[error("the repository {id} was not found on the hub{}",
+        if *.token { ": it does not exist, or your token may not read it" } else { ": it does not exist, or it is private" })]
+    NotFound {
         /// The repository.
         id: RepositoryId,
+        /// Whether a token was sent.
+        token: bool,
     },
-    /// 404, to a valid token.
-    #[error(
-        "there is no repository {id} on the hub that your token may read: is the id spelt right, and is the token of a member of \
-         its organization?"
-    )]
-    NoRepository {
-        /// The repository.
-        id: RepositoryId,
-    },
-    /// The repository is there, the revision is not.
-    #[error(
-        "{id} has no revision {revision}: name one of its branches or tags, or a whole commit, with --revision"
-    )]
+    /// The repository exists, and the revision does not.
+    #[error("the repository {id} has no branch, tag or commit {revision}")]
     NoRevision {
         /// The repository.
         id: RepositoryId,
-        /// What was asked for.
+        /// The revision.
         revision: String,
     },
-    /// Access must be asked for.
-    #[error(
-        "access to {id} is restricted by its authors: ask for it at {page}, then {}",
-        if *.token { "run again; the token that was sent does not have it yet" } else {
-            "give a token of that account with --hub-access-token or HF_TOKEN; none was sent" }
-    )]
+    /// The repository does not have the file that was asked for by name.
+    #[error("{id} has no file {path}; its files are {}", some(.files))]
+    FileNotFound {
+        /// The repository.
+        id: RepositoryId,
+        /// The path of the file.
+        path: String,
+        /// All files of the repository.
+        files: Vec<String>,
+    },
+    /// The authors of the repository must grant access.
+    #[error("access to {id} is restricted by its authors{}",
+        if *.token { ", and the account of your token does not have it" } else { ", and no token was sent" })]
     Gated {
         /// The repository.
         id: RepositoryId,
-        /// Where access is asked for.
+        /// The page where access is requested.
         page: String,
         /// Whether a token was sent.
         token: bool,
     },
     /// 401 to a token.
     #[error(
-        "the hub does not accept the token (from {origin}): it is revoked, expired or mistyped. Make another in the settings of \
-         your account; public models need none"
+        "the hub does not accept the token from {origin}: the token is expired, revoked or mistyped"
     )]
     Token {
-        /// Where it came from.
+        /// The setting or file that holds the token.
         origin: &'static str,
+        /// Whether `hf auth login` has stored the token.
+        stored: bool,
     },
-    /// 403 without a reason that is known here.
-    #[error(
-        "the hub refuses access to {id}: {reason}\nGive a token of an account that may read it with --hub-access-token or HF_TOKEN"
-    )]
+    /// 403 without a reason that this program knows.
+    #[error("the hub refuses access to {id}: {reason}")]
     Forbidden {
         /// The repository.
         id: RepositoryId,
-        /// Its own words.
+        /// The text of the answer.
         reason: String,
     },
-    /// 429, for too long.
-    #[error(
-        "the hub goes on refusing requests because there were too many{}: {}",
-        .seconds.map(|s| format!(" (come back in {s} s)")).unwrap_or_default(),
-        if *.token { "try again later" } else { "try again later, or give a token (HF_TOKEN), which raises the limit" }
-    )]
+    /// 429 for longer than this program waits.
+    #[error("the hub still refuses requests because there were too many{}",
+        .seconds.map(|s| format!("; it asks to wait {s} s")).unwrap_or_default())]
     RateLimit {
-        /// How long it wants one to wait.
+        /// The wait that the hub asks for.
         seconds: Option<u64>,
         /// Whether a token was sent.
         token: bool,
     },
-    /// 5xx and the like, again and again.
-    #[error(
-        "{host} cannot serve {what} just now: {reason}. Run again later; what has been fetched is kept"
-    )]
+    /// Repeated server errors.
+    #[error("{host} could not serve {what}: {reason}")]
     Unavailable {
-        /// Name and port.
+        /// Host name and port.
         host: String,
-        /// What was asked for.
+        /// What was requested.
         what: String,
         /// The answer.
         reason: String,
     },
-    /// The listing has it, the download does not.
-    #[error(
-        "{id} lists {path}, but does not give it out: {reason}; try again later, or give another --revision"
-    )]
+    /// The listing contains a file that the hub does not serve.
+    #[error("{id} lists {path}, but the hub does not serve it: {reason}")]
     NoFile {
         /// The repository.
         id: RepositoryId,
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// The hub's words.
+        /// The text of the answer.
         reason: String,
     },
-    /// Bytes that are not the file's.
+    /// The bytes of a file do not have the hash that the hub lists.
     #[error(
-        "what {host} sends for {path} is not the file: size or hash are not those that the hub lists, {times} times in a row. \
-         A proxy or a mirror may be changing it; nothing of it was kept"
+        "{host} sent {path} with the wrong size or hash {times} times in a row. None of it was kept"
     )]
     Mismatch {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// Who sent the last of it.
+        /// The host that sent the last bytes.
         host: String,
-        /// How often it was fetched.
+        /// How many times the file was downloaded.
         times: u32,
     },
-    /// The listing or a header holds what no hub sends.
-    #[error("what {host} sends cannot be trusted: {reason}; nothing of it was used")]
+    /// The listing or a header contains something that no hub sends.
+    #[error("the answers of {host} cannot be trusted: {reason}. None of them was used")]
     Hostile {
-        /// Name and port.
+        /// Host name and port.
         host: String,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// The repository does not hold a Transformers model.
-    #[error(
-        "{id} holds no config.json, which every Transformers model has: give a repository that holds one; it holds {}", some(.has)
-    )]
+    #[error("{id} has no config.json, so it is not a Transformers model; its files are {}", some(.files))]
     NoConfig {
         /// The repository.
         id: RepositoryId,
-        /// Its files.
-        has: Vec<String>,
+        /// All files of the repository.
+        files: Vec<String>,
     },
-    /// A JSON file of the repository.
-    #[error(
-        "{path} of {id} is not valid: {reason}; give another --revision, or a folder in which it is mended"
-    )]
+    /// A JSON file of the repository is not valid.
+    #[error("{path} of {id} is not valid: {reason}")]
     Json {
         /// The repository.
         id: RepositoryId,
-        /// The file.
+        /// The path of the file.
         path: String,
         /// Where and why.
         reason: String,
     },
-    /// No weights that can be read.
+    /// The repository has no weights in a format that this program reads.
     #[error(
-        "{id} holds no weights that can be read (model.safetensors or pytorch_model.bin, or one in parts with its index){}; it \
-         holds {}",
-        if .folder.is_empty() { String::new() } else { format!(" in {}", .folder) }, some(.has)
+        "{id} has no weights in a supported format (model.safetensors, pytorch_model.bin, or either in parts with an index){}; \
+         its files are {}",
+        if .folder.is_empty() { String::new() } else { format!(" in {}", .folder) }, some(.files)
     )]
     NoWeights {
         /// The repository.
         id: RepositoryId,
-        /// The folder in it; empty for its root.
+        /// The folder in the repository. Empty for its root.
         folder: String,
-        /// Its files.
-        has: Vec<String>,
+        /// All files of the repository, or those that are weights in other formats.
+        files: Vec<String>,
     },
-    /// Weights in parts, of which one is not there.
-    #[error(
-        "{index} of {id} names the weights {shard:?}, which the repository does not hold; give another --revision"
-    )]
+    /// An index names a file of weights that does not exist.
+    #[error("{index} of {id} names the file {shard:?}, which does not exist in the repository")]
     NoShard {
         /// The repository.
         id: RepositoryId,
-        /// The index.
+        /// The path of the index.
         index: String,
-        /// The part.
+        /// The name of the missing file.
         shard: String,
     },
-    /// LoRA and its like.
-    #[error(
-        "{id} holds an adapter (LoRA or another of PEFT's) and no whole model. Its base model is {}: import that, or merge the two \
-         (merge_and_unload in PEFT), save the result and give its folder",
-        .base.as_deref().unwrap_or("not named in adapter_config.json")
-    )]
+    /// The repository holds an adapter, such as LoRA, and not a whole model.
+    #[error("{id} holds an adapter (LoRA or another PEFT method), not a whole model; its base model is {}",
+        .base.as_deref().unwrap_or("not named in adapter_config.json"))]
     Adapter {
         /// The repository.
         id: RepositoryId,
-        /// What it adapts.
+        /// The base model.
         base: Option<String>,
     },
-    /// The disk is too full.
-    #[error(
-        "{} are to be fetched to {path}, where {} are free: make room, or set HF_HOME to a folder on another disk",
-        ByteCount(*.needed), ByteCount(*.free)
-    )]
+    /// The disk does not have enough space.
+    #[error("the download needs {}, but only {} are free at {path}", ByteCount(*.needed), ByteCount(*.free))]
     Space {
-        /// Bytes still to be fetched.
+        /// Bytes that are still to be downloaded.
         needed: u64,
         /// Bytes that are free.
         free: u64,
         /// The folder.
         path: PathBuf,
     },
-    /// A file cannot be read or written.
-    #[error("cannot {what} {path}: {source}. The cache is where HF_HOME or HF_HUB_CACHE say")]
+    /// The folder for the downloaded files holds something else.
+    #[error("{output} is not empty, and {reason}")]
+    OutputInUse {
+        /// The folder.
+        output: PathBuf,
+        /// Which of its files is in the way.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {what} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The action.
         what: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The work was given up from outside.
-    #[error("the download was stopped; run again to go on, what has been fetched is kept")]
+    /// The caller stopped the download.
+    #[error("the download was stopped")]
     Stopped,
 }
 
 impl HubError {
+    /// What the user can do about the error.
+    #[must_use]
+    pub fn hint(&self) -> Option<Hint> {
+        let hint = match self {
+            Self::Id { .. } => {
+                hint!(
+                    "Set ",
+                    Setting::HubModelId,
+                    " to a folder, or to an id such as sentence-transformers/all-MiniLM-L6-v2."
+                )
+            }
+            Self::Revision(_) => hint!("Check ", Setting::Revision, "."),
+            Self::Setting { .. } | Self::Hostile { .. } => return None,
+            Self::Certificates { .. } => {
+                hint!(
+                    "Set ",
+                    Setting::HubCaCertificates,
+                    " to a file of certificates in PEM format."
+                )
+            }
+            Self::NotCached { id, .. } => hint!(
+                "Run ",
+                Command::Download(Some(id.to_string())),
+                " on a machine with network access and the same HF_HOME, or switch off ",
+                Setting::Offline,
+                " (HF_HUB_OFFLINE)."
+            ),
+            Self::PartlyCached { id, .. } => hint!(
+                "Run ",
+                Command::Download(Some(id.to_string())),
+                " without ",
+                Setting::Offline,
+                " (HF_HUB_OFFLINE) to download the rest."
+            ),
+            Self::Damaged { id, .. } => hint!(
+                "Run ",
+                Command::Download(Some(id.to_string())),
+                " without ",
+                Setting::Offline,
+                " (HF_HUB_OFFLINE) to download the file again."
+            ),
+            Self::Unreachable { id, .. } => hint!(
+                "Check the network connection, and set HTTPS_PROXY if the network needs a proxy. For a machine without network \
+                 access, run ",
+                Command::Download(Some(id.to_string())),
+                " with ",
+                Setting::Output,
+                " elsewhere (or `git clone` with Git LFS), copy the folder, and set ",
+                Setting::HubModelId,
+                " to its path."
+            ),
+            Self::Untrusted { .. } => hint!(
+                "If a proxy of your organization re-signs connections, set ",
+                Setting::HubCaCertificates,
+                " (or SSL_CERT_FILE) to its certificate."
+            ),
+            Self::NotAHub { .. } => {
+                hint!("Check HF_ENDPOINT. The login page of a proxy may have answered.")
+            }
+            Self::NotFound { token: false, .. } => hint!(
+                "Check the spelling of the id. For a private repository, set ",
+                Setting::HubAccessToken,
+                " or HF_TOKEN, or run `hf auth login`."
+            ),
+            Self::NotFound { token: true, .. } => hint!(
+                "Check the spelling of the id, and that the account of your token is a member of the organization."
+            ),
+            Self::NoRevision { .. } => hint!(
+                "Set ",
+                Setting::Revision,
+                " to a branch or tag of the repository, or to a full commit hash."
+            ),
+            Self::FileNotFound { .. } => {
+                hint!("Check the path of the file in ", Setting::HubModelId, ".")
+            }
+            Self::Gated { page, token: true, .. } => {
+                hint!("Request access at ", page.as_str(), ", then run again.")
+            }
+            Self::Gated { page, token: false, .. } => hint!(
+                "Request access at ",
+                page.as_str(),
+                ", then set ",
+                Setting::HubAccessToken,
+                " or HF_TOKEN to a token of that account."
+            ),
+            Self::Token { stored: true, .. } => hint!(
+                "Run `hf auth login` again: tokens that it stores can expire. Public models do not need a token."
+            ),
+            Self::Token { stored: false, .. } => hint!(
+                "Create a token in the settings of your account. Public models do not need a token."
+            ),
+            Self::Forbidden { .. } => hint!(
+                "Set ",
+                Setting::HubAccessToken,
+                " or HF_TOKEN to a token of an account that may read the repository."
+            ),
+            Self::RateLimit { token: true, .. } => hint!("Try again later."),
+            Self::RateLimit { token: false, .. } => hint!(
+                "Try again later, or set ",
+                Setting::HubAccessToken,
+                " or HF_TOKEN, which raises the limit."
+            ),
+            Self::Unavailable { .. } => {
+                hint!("Run again later. Files that have been downloaded are kept.")
+            }
+            Self::NoFile { .. } => {
+                hint!("Try again later, or choose another ", Setting::Revision, ".")
+            }
+            Self::Mismatch { .. } => {
+                hint!("A proxy or a mirror may change the file. Check HTTPS_PROXY and HF_ENDPOINT.")
+            }
+            Self::NoConfig { .. } | Self::NoWeights { .. } => hint!(
+                "Choose a repository with config.json and weights in one of these formats. Many authors publish one repository \
+                 per format."
+            ),
+            Self::Json { .. } | Self::NoShard { .. } => hint!(
+                "Choose another ",
+                Setting::Revision,
+                ", or download the repository, correct the file, and set ",
+                Setting::HubModelId,
+                " to the folder."
+            ),
+            Self::Adapter { .. } => hint!(
+                "Import the base model. Or merge the adapter into it (`merge_and_unload` in PEFT), save the result, and set ",
+                Setting::HubModelId,
+                " to its folder."
+            ),
+            Self::Space { .. } => {
+                hint!("Free some space, or set HF_HOME to a folder on another disk.")
+            }
+            Self::OutputInUse { .. } => hint!("Set ", Setting::Output, " to another folder."),
+            Self::Io { .. } => {
+                hint!(
+                    "Check the permissions and the disk. HF_HOME or HF_HUB_CACHE set the folder of the cache."
+                )
+            }
+            Self::Stopped => {
+                hint!("Run again to continue. Files that have been downloaded are kept.")
+            }
+        };
+        Some(hint)
+    }
+
+    /// Adds the action and the path to an error of the operating system.
     pub(super) fn io<P: Into<PathBuf>>(
         what: &'static str,
         path: P,
@@ -333,18 +447,18 @@ impl HubError {
         move |source| Self::Io { what, path, source }
     }
 
-    /// Whether the hub is at fault or out of reach, so that what the cache holds is better than nothing.
+    /// Whether the hub cannot be reached or does not work, so that the cache can stand in.
     pub(super) fn is_outage(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. } | Self::RateLimit { .. })
     }
 }
 
-/// A few names for a message.
+/// Some names for a message.
 fn some(names: &[String]) -> String {
     const SHOWN: usize = 12;
     let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
     match names.len() {
-        0 => "no files".to_owned(),
+        0 => "none".to_owned(),
         n if n > SHOWN => format!("{} and {} more", shown.join(", "), n - SHOWN),
         _ => shown.join(", "),
     }

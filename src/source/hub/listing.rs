@@ -1,25 +1,35 @@
-//! What a repository holds at a commit.
+//! The files of a repository at a commit, as the hub lists them.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use serde::Deserialize;
 
-use super::client::Client;
+use super::client::HubClient;
 use super::digest::Digest;
 use super::id::is_inside;
 use super::settings::host;
 use super::{Commit, HubError, RepositoryId, Revision};
 
-/// A file of a repository.
+/// Size and hash of a file of a repository.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct RepositoryFile {
     /// Bytes.
     pub size: u64,
     pub digest: Digest,
 }
 
+impl RepositoryFile {
+    /// Whether the file at a path has this size and hash.
+    pub(super) fn is(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() == self.size)
+            && self.digest.matches(path).unwrap_or(false)
+    }
+}
+
 /// The files of a repository, by path.
-pub(super) type Listing = BTreeMap<String, Entry>;
+pub(super) type Listing = BTreeMap<String, RepositoryFile>;
 
 #[derive(Deserialize)]
 struct Info {
@@ -44,9 +54,9 @@ struct Lfs {
     size: u64,
 }
 
-/// The commit that a revision is.
+/// The commit of a revision.
 pub(super) async fn resolve(
-    client: &Client,
+    client: &HubClient,
     id: &RepositoryId,
     revision: &Revision,
 ) -> Result<Commit, HubError> {
@@ -58,19 +68,20 @@ pub(super) async fn resolve(
     parts.extend(id.as_str().split('/'));
     parts.extend(["revision", revision.as_str()]);
     let (info, _) = client.json::<Info>(settings.url(&parts), id, revision.as_str()).await?;
-    Commit::parse(&info.sha).ok_or_else(|| HubError::Hostile {
+    let hostile = || HubError::Hostile {
         host: host(&settings.endpoint),
-        reason: "the commit that it names is none".into(),
-    })
+        reason: "the commit in its answer is not a commit hash".into(),
+    };
+    Commit::parse(&info.sha).ok_or_else(|| hostile())
 }
 
-/// Lists a commit's files.
+/// The files of a commit.
 pub(super) async fn list(
-    client: &Client,
+    client: &HubClient,
     id: &RepositoryId,
     commit: &Commit,
 ) -> Result<Listing, HubError> {
-    /// Of some 1,000 entries each: far more than any model has.
+    /// A page has about 1,000 entries, so this is far more than any model has.
     const MAX_PAGES: usize = 200;
     let settings = client.settings();
     let hostile = |reason: String| HubError::Hostile { host: host(&settings.endpoint), reason };
@@ -83,12 +94,9 @@ pub(super) async fn list(
     for _ in 0..MAX_PAGES {
         let (nodes, next) = client.json::<Vec<Node>>(url, id, commit.as_str()).await?;
         for node in nodes.into_iter().filter(|node| node.kind == "file") {
-            // Nothing that the job needs has such a name; it must not come to a path, either.
+            // No model needs a file with such a name, and the name must not become a path.
             if !is_inside(&node.path) {
-                tracing::warn!(
-                    "left out of the listing of {id}: {:?}, which is no name",
-                    node.path
-                );
+                tracing::warn!("ignoring {:?} in the listing of {id}: unsafe name", node.path);
                 continue;
             }
             let (name, size) = match node.lfs {
@@ -97,21 +105,20 @@ pub(super) async fn list(
             };
             let digest = name.as_deref().and_then(Digest::parse);
             let (Some(digest), Some(size)) = (digest, size) else {
-                return Err(hostile(format!(
-                    "it lists {} without a size or a valid hash",
-                    node.path
-                )));
+                let reason = format!("it lists {} without a size or a valid hash", node.path);
+                return Err(hostile(reason));
             };
-            if listing.insert(node.path.clone(), Entry { size, digest }).is_some() {
+            let file = RepositoryFile { size, digest };
+            if listing.insert(node.path.clone(), file).is_some() {
                 return Err(hostile(format!("it lists {} twice", node.path)));
             }
         }
         let Some(next) = next else { return Ok(listing) };
-        // The token goes along, and the pages are one listing.
-        if !settings.is_endpoint(&next) {
-            return Err(hostile("its listing goes on at another host".into()));
+        // The token is sent along, and the pages belong together.
+        if !settings.is_hub(&next) {
+            return Err(hostile("its listing continues on another host".into()));
         }
         url = next;
     }
-    Err(hostile("its listing does not end".into()))
+    Err(hostile("its listing has too many pages".into()))
 }

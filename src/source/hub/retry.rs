@@ -1,100 +1,109 @@
-//! When to try again, and how long to wait before.
+//! Failed requests to the hub: which are sent again, and after which wait.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 
 use super::HubError;
+use crate::retry::{RetryPolicy, RetryState, retry_after};
 
 /// A request that failed.
-pub(super) enum Failure {
-    /// For good.
+pub(super) enum RequestFailure {
+    /// The request would fail again.
     Final(HubError),
-    /// It may be otherwise next time.
-    Again {
+    /// The request may succeed later.
+    Transient {
+        /// Why it failed.
         error: HubError,
-        /// How long the other side wants one to wait.
+        /// The wait that the server asks for.
         wait: Option<Duration>,
-        /// Whether there were only too many requests.
-        limited: bool,
+        /// Whether the server refuses requests because there were too many.
+        is_rate_limit: bool,
     },
 }
 
-impl Failure {
-    pub(super) fn again(error: HubError) -> Self {
-        Self::Again { error, wait: None, limited: false }
+impl RequestFailure {
+    /// A failure after which the server does not ask for a certain wait.
+    pub(super) fn transient(error: HubError) -> Self {
+        Self::Transient { error, wait: None, is_rate_limit: false }
     }
 }
 
-/// How many failures in a row are borne.
-#[derive(Debug)]
-pub(super) struct Patience {
-    backoff: Duration,
-    failures: u32,
-    limits: u32,
+impl From<HubError> for RequestFailure {
+    fn from(error: HubError) -> Self {
+        Self::Final(error)
+    }
 }
 
-/// Attempts at one request.
-const ATTEMPTS: u32 = 5;
+/// The failures of one request so far. Rate limits are counted separately, because waiting for them is not a failure of the hub.
+#[derive(Debug)]
+pub(super) struct Retries {
+    failures: RetryState,
+    rate_limits: RetryState,
+}
+
+/// Retries after failures.
+const RETRIES: u32 = 4;
 /// Waits for a rate limit to pass.
-const LIMITS: u32 = 12;
-/// The hub counts requests in windows of five minutes.
+const RATE_LIMIT_RETRIES: u32 = 11;
+/// The longest wait that the server can ask for. The hub counts requests in windows of five minutes.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
-impl Patience {
-    pub(super) fn new(backoff: Duration) -> Self {
-        Self { backoff, failures: 0, limits: 0 }
+impl Retries {
+    /// `first_wait` is the longest wait after a first failure.
+    pub(super) fn new(first_wait: Duration) -> Self {
+        let policy = |retries, timeout| {
+            RetryState::new(RetryPolicy { retries, timeout, first_wait, ..RetryPolicy::default() })
+        };
+        Self {
+            failures: policy(RETRIES, LONGEST_WAIT * RETRIES),
+            rate_limits: policy(RATE_LIMIT_RETRIES, LONGEST_WAIT * RATE_LIMIT_RETRIES),
+        }
     }
 
-    /// Something went well.
-    pub(super) fn restore(&mut self) {
-        self.failures = 0;
+    /// No retries: the first failure is final.
+    pub(super) fn none() -> Self {
+        let policy = RetryPolicy { retries: 0, ..RetryPolicy::default() };
+        Self { failures: RetryState::new(policy), rate_limits: RetryState::new(policy) }
+    }
+
+    /// Starts again after received bytes.
+    pub(super) fn reset(&mut self) {
+        self.failures.reset();
     }
 
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The failure's own, when there should be none.
-    pub(super) async fn after(&mut self, failure: Failure) -> Result<(), HubError> {
-        let (error, asked_for, limited) = match failure {
-            Failure::Final(error) => return Err(error),
-            Failure::Again { error, wait, limited } => (error, wait, limited),
+    /// The error of the failure, if there must not be another attempt.
+    pub(super) async fn wait_after(&mut self, failure: RequestFailure) -> Result<(), HubError> {
+        let (error, asked_for, is_rate_limit) = match failure {
+            RequestFailure::Final(error) => return Err(error),
+            RequestFailure::Transient { error, wait, is_rate_limit } => {
+                (error, wait, is_rate_limit)
+            }
         };
-        let tries = if limited { &mut self.limits } else { &mut self.failures };
-        *tries += 1;
-        let doubled = self.backoff.saturating_mul(1 << (*tries - 1).min(6));
-        let wait = asked_for.unwrap_or(doubled);
-        if *tries >= if limited { LIMITS } else { ATTEMPTS } || wait > LONGEST_WAIT {
-            return Err(error);
-        }
+        let state = if is_rate_limit { &mut self.rate_limits } else { &mut self.failures };
+        let wait = state.next_wait(asked_for).filter(|wait| *wait <= LONGEST_WAIT);
+        let Some(wait) = wait else { return Err(error) };
         let seconds = wait.as_secs_f32();
-        if limited {
-            tracing::warn!("the hub asks to send fewer requests; waiting {seconds} s, as it says");
+        if is_rate_limit {
+            tracing::warn!("the hub limits the rate of requests; waiting {seconds:.1} s");
         } else {
-            let first = error.to_string();
-            let first = first.lines().next().unwrap_or_default();
-            tracing::warn!("{first}; trying again in {seconds} s");
+            tracing::warn!("{error}; retrying in {seconds:.1} s");
         }
         tokio::time::sleep(wait).await;
         Ok(())
     }
 }
 
-/// The wait that a 429 names: `Retry-After` in seconds or as a date, or `RateLimit: "name";r=0;t=55`.
+/// The wait that an answer with status 429 asks for: `Retry-After`, or the hub's `RateLimit: "name";r=0;t=55`.
 pub(super) fn wait_asked_for(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let retry_after = text(RETRY_AFTER.as_str()).and_then(|value| {
-        let date = || {
-            let date = httpdate::parse_http_date(value.trim()).ok()?;
-            Some(date.duration_since(SystemTime::now()).unwrap_or_default().as_secs() + 1)
-        };
-        value.trim().parse().ok().or_else(date)
-    });
     let window = || {
-        let fields = text("RateLimit")?.split([';', ',']);
+        let fields = headers.get("RateLimit")?.to_str().ok()?.split([';', ',']);
         fields.filter_map(|field| field.trim().strip_prefix("t=")?.parse().ok()).max()
     };
-    retry_after.or_else(window).map(Duration::from_secs)
+    retry_after(headers).or_else(|| window().map(Duration::from_secs))
 }
 
 #[cfg(test)]
@@ -102,31 +111,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_a_wait_is_read() {
+    fn wait_asked_for_reads_both_headers() {
         let wait = |name: &'static str, value: &str| {
             wait_asked_for(&HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]))
         };
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(wait("retry-after", "7"), seconds(7));
-        assert_eq!(wait("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), seconds(1));
         assert_eq!(wait("ratelimit", "\"resolvers\";r=0;t=55"), seconds(55));
         assert_eq!(wait("ratelimit", "nonsense"), None);
         assert_eq!(wait("retry-after", "soon"), None);
-        let later = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100_000));
-        assert!(wait("retry-after", &later).unwrap() > LONGEST_WAIT);
     }
 
     #[tokio::test]
-    async fn patience_ends() {
+    async fn retries_end_after_five_attempts_and_refuse_long_waits() {
         let error =
             || HubError::Unavailable { host: "h".into(), what: "w".into(), reason: "r".into() };
-        let mut patience = Patience::new(Duration::ZERO);
-        for _ in 1..ATTEMPTS {
-            assert!(patience.after(Failure::again(error())).await.is_ok());
+        let mut retries = Retries::new(Duration::ZERO);
+        for _ in 0..RETRIES {
+            assert!(retries.wait_after(RequestFailure::transient(error())).await.is_ok());
         }
-        assert!(patience.after(Failure::again(error())).await.is_err());
+        assert!(retries.wait_after(RequestFailure::transient(error())).await.is_err());
         let wait = Some(LONGEST_WAIT + Duration::from_secs(1));
-        let too_long = Failure::Again { error: error(), wait, limited: true };
-        assert!(Patience::new(Duration::ZERO).after(too_long).await.is_err());
+        let too_long = RequestFailure::Transient { error: error(), wait, is_rate_limit: true };
+        assert!(Retries::new(Duration::ZERO).wait_after(too_long).await.is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! Which of a repository's files the job needs: config, tokenizer, sentence-transformers' modules, and one form of the weights.
+//! The files of a repository that the import needs: configuration, tokenizer, the modules of sentence-transformers, and one form of
+//! the weights.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,35 +12,41 @@ use super::id::is_inside;
 use super::{HubError, RepositoryId};
 use crate::source::SENTENCE_TRANSFORMERS_CONFIG;
 
-/// A repository's files, at the hub or in the cache.
-pub(super) trait Contents {
+/// The files of a repository, on the hub or in the cache.
+pub(super) trait RepositoryContents {
     /// The paths of all files.
-    fn names(&self) -> BTreeSet<String>;
+    fn paths(&self) -> BTreeSet<String>;
     /// Reads a small file.
     async fn read(&self, path: &str) -> Result<Vec<u8>, HubError>;
 }
 
-/// What is needed of them.
+/// The files that the import needs.
 #[derive(Debug)]
-pub(super) struct Selected {
-    /// The small files first, the weights last.
+pub(super) struct Selection {
+    /// The paths: small files first, then the weights of the transformer, then the weights of other modules.
     pub files: Vec<String>,
-    /// The transformer's `config.json`.
-    pub config: Value,
+    /// The content of the transformer's `config.json`. Static embeddings do not have one.
+    pub config: Option<Value>,
 }
 
 pub(super) const MODULES: &str = "modules.json";
 pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CONFIG: &str = "config.json";
 const ADAPTER: &str = "adapter_config.json";
+/// The routes of a sentence-transformers Router, such as one for queries and one for documents.
+const ROUTER: &str = "router_config.json";
+/// The weights of a SparseStaticEmbedding: one number for each token.
+const IDF: &str = "idf.json";
+/// The sparse head of BGE-M3.
+const SPARSE_HEAD: &str = "sparse_linear.pt";
 
-/// One file or the index of several, in the order in which they are preferred, which is that of the reader.
+/// A file of weights and the index of one in parts, in the order in which the checkpoint reader prefers them.
 const WEIGHTS: [(&str, &str); 2] = [
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 ];
 
-/// What a vocabulary may be in.
+/// The files that can hold a vocabulary.
 const VOCABULARIES: [&str; 6] = [
     "tokenizer.json",
     "vocab.txt",
@@ -49,13 +56,30 @@ const VOCABULARIES: [&str; 6] = [
     "spiece.model",
 ];
 
-const TOKENIZER: [&str; 4] =
-    [TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "merges.txt"];
+/// The other small files of a module.
+const SMALL_FILES: [&str; 7] = [
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    ROUTER,
+    IDF,
+    SPARSE_HEAD,
+];
 
 #[derive(Deserialize)]
 struct Module {
     #[serde(default)]
     path: String,
+    #[serde(rename = "type", default)]
+    class: String,
+}
+
+/// `router_config.json`: the modules of each route, by folder.
+#[derive(Deserialize)]
+struct Router {
+    #[serde(default)]
+    structure: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -68,95 +92,72 @@ struct Adapter {
     base_model_name_or_path: Option<String>,
 }
 
-/// Chooses, reading the files that name others on the way.
+/// Selects files. Reads those that name others.
 pub(super) async fn select(
     id: &RepositoryId,
-    contents: &impl Contents,
-) -> Result<Selected, HubError> {
-    let names = contents.names();
-    let reader = Reader { id, contents, names: &names };
-    let mut files = Vec::new();
+    contents: &impl RepositoryContents,
+) -> Result<Selection, HubError> {
+    let paths = contents.paths();
+    let reader = Reader { id, contents, paths: &paths };
+    let (folders, needs_config) = reader.folders().await?;
+    let transformer = reader.transformer(&folders).await?;
+    let mut files: Vec<String> = [MODULES, SENTENCE_TRANSFORMERS_CONFIG].map(str::to_owned).into();
+    files.push(within(transformer, CONFIG));
+    files.push(ADAPTER.to_owned());
+    files.retain(|path| paths.contains(path));
+    let has_config = paths.contains(&within(transformer, CONFIG));
+    if !has_config && needs_config {
+        let all = || paths.iter().cloned().collect();
+        let adapter = reader.adapter().await?;
+        return Err(adapter.unwrap_or_else(|| HubError::NoConfig { id: id.clone(), files: all() }));
+    }
+    let config =
+        if has_config { Some(reader.json(&within(transformer, CONFIG)).await?) } else { None };
+
+    // The transformer's files come first, because its weights are the largest.
+    let others = folders.iter().map(String::as_str).filter(|folder| *folder != transformer);
     let mut weights = Vec::new();
-
-    let mut modules: Vec<Module> = Vec::new();
-    if names.contains(MODULES) {
-        modules = reader.json(MODULES).await?;
-        files.push(MODULES.to_owned());
-    }
-    files.extend(
-        names
-            .contains(SENTENCE_TRANSFORMERS_CONFIG)
-            .then(|| SENTENCE_TRANSFORMERS_CONFIG.to_owned()),
-    );
-    let mut folders = Vec::new();
-    for module in &modules {
-        let path = module.path.trim_start_matches("./").trim_end_matches('/');
-        if !path.is_empty() && !is_inside(path) {
-            let reason =
-                format!("it names the folder {:?}, which leads out of the repository", module.path);
-            return Err(reader.invalid(MODULES, reason));
+    for folder in std::iter::once(transformer).chain(others) {
+        files.extend(paths.iter().filter(|path| is_small_file(name_in(folder, path))).cloned());
+        let found = reader.weights(folder).await?;
+        if folder == transformer && found.is_empty() && !paths.contains(&within(folder, IDF)) {
+            return Err(reader.no_weights(folder).await);
         }
-        folders.push(path);
-    }
-    let transformer = folders.first().copied().unwrap_or_default();
-
-    let config = within(transformer, CONFIG);
-    if !names.contains(&config) {
-        return Err(match reader.adapter().await? {
-            Some(adapter) => adapter,
-            None => HubError::NoConfig { id: id.clone(), has: names.iter().cloned().collect() },
-        });
-    }
-    let read = reader.json(&config).await?;
-    files.push(config);
-    let of_transformer = |name: &str| {
-        VOCABULARIES.contains(&name)
-            || TOKENIZER.contains(&name)
-            || (name.starts_with("sentence_") && name.ends_with("_config.json"))
-    };
-    files.extend(names.iter().filter(|path| of_transformer(name_in(transformer, path))).cloned());
-    let found = reader.weights(transformer).await?;
-    if found.is_empty() {
-        if let Some(adapter) = reader.adapter().await? {
-            return Err(adapter);
-        }
-        let weighty: Vec<String> = names.iter().filter(|name| is_weighty(name)).cloned().collect();
-        let has = if weighty.is_empty() { names.iter().cloned().collect() } else { weighty };
-        return Err(HubError::NoWeights { id: id.clone(), folder: transformer.to_owned(), has });
-    }
-    weights.extend(found);
-
-    for folder in folders.into_iter().skip(1).filter(|folder| !folder.is_empty()) {
-        files.extend(Some(within(folder, CONFIG)).filter(|path| names.contains(path)));
-        weights.extend(reader.weights(folder).await?);
+        weights.extend(found);
     }
     files.append(&mut weights);
     let mut seen = BTreeSet::new();
     files.retain(|path| seen.insert(path.clone()));
-    Ok(Selected { files, config: read })
+    Ok(Selection { files, config })
 }
 
-/// Whether one of the chosen files is weights.
+/// Whether a selected file is weights.
 pub(super) fn is_weights(path: &str) -> bool {
     path.ends_with(".safetensors") || path.ends_with(".bin")
 }
 
-/// Whether there is a vocabulary among the files.
-pub(super) fn has_vocabulary(files: &[String]) -> bool {
-    let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
-    files.iter().any(|path| VOCABULARIES.contains(&name(path).as_str()))
+/// Whether a selected file can hold a vocabulary.
+pub(super) fn is_vocabulary(path: &str) -> bool {
+    VOCABULARIES.contains(&path.rsplit('/').next().unwrap_or_default())
+}
+
+fn is_small_file(name: &str) -> bool {
+    name == CONFIG
+        || VOCABULARIES.contains(&name)
+        || SMALL_FILES.contains(&name)
+        || (name.starts_with("sentence_") && name.ends_with("_config.json"))
 }
 
 struct Reader<'a, C> {
     id: &'a RepositoryId,
     contents: &'a C,
-    names: &'a BTreeSet<String>,
+    paths: &'a BTreeSet<String>,
 }
 
-impl<C: Contents> Reader<'_, C> {
+impl<C: RepositoryContents> Reader<'_, C> {
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, HubError> {
         let bytes = self.contents.read(path).await?;
-        // Some editors begin a file with a byte order mark, which JSON does not know.
+        // Some editors write a byte order mark, which is not part of JSON.
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         serde_json::from_slice(text).map_err(|error| self.invalid(path, error.to_string()))
     }
@@ -165,14 +166,84 @@ impl<C: Contents> Reader<'_, C> {
         HubError::Json { id: self.id.clone(), path: path.to_owned(), reason }
     }
 
+    /// The folders of all modules, those of routers included. Only the root, if the repository declares no modules. Returns also
+    /// whether the first module is a transformer, which needs a `config.json`.
+    async fn folders(&self) -> Result<(Vec<String>, bool), HubError> {
+        let mut folders = Vec::new();
+        let mut needs_config = true;
+        if self.paths.contains(MODULES) {
+            let modules: Vec<Module> = self.json(MODULES).await?;
+            let class = modules.first().map(|module| module.class.as_str());
+            needs_config = class.is_none_or(|class| class.ends_with("Transformer"));
+            for module in modules {
+                folders.push(self.folder(MODULES, "", &module.path)?);
+            }
+        }
+        if folders.is_empty() {
+            folders.push(String::new());
+        }
+        // Routers can contain routers, so the list grows while it is read.
+        let mut position = 0;
+        while let Some(folder) = folders.get(position).cloned() {
+            position += 1;
+            let path = within(&folder, ROUTER);
+            if !self.paths.contains(&path) {
+                continue;
+            }
+            let Router { structure } = self.json(&path).await?;
+            for module in structure.values().flatten() {
+                let folder = self.folder(&path, &folder, module)?;
+                if !folders.contains(&folder) {
+                    folders.push(folder);
+                }
+            }
+        }
+        Ok((folders, needs_config))
+    }
+
+    /// The path of a module's folder, which `file` in the folder `base` names.
+    fn folder(&self, file: &str, base: &str, name: &str) -> Result<String, HubError> {
+        let path = name.trim_start_matches("./").trim_end_matches('/');
+        if path.is_empty() || path == "." {
+            return Ok(base.to_owned());
+        }
+        if !is_inside(path) {
+            let reason = format!("it names the folder {name:?}, which is outside the repository");
+            return Err(self.invalid(file, reason));
+        }
+        Ok(within(base, path))
+    }
+
+    /// The folder of the transformer: the first module whose `config.json` declares an architecture, or else the first module.
+    async fn transformer<'a>(&self, folders: &'a [String]) -> Result<&'a str, HubError> {
+        let first = folders.first().map_or("", String::as_str);
+        if folders.len() < 2 {
+            return Ok(first);
+        }
+        for folder in folders {
+            let path = within(folder, CONFIG);
+            if self.paths.contains(&path) {
+                let config: Value = self.json(&path).await?;
+                if config.get("model_type").or(config.get("architectures")).is_some() {
+                    return Ok(folder);
+                }
+                // A transformer without these keys is the first module. Only routers put it elsewhere.
+                if folder == first && !self.paths.iter().any(|path| path.ends_with(ROUTER)) {
+                    return Ok(first);
+                }
+            }
+        }
+        Ok(first)
+    }
+
     /// The weights in a folder: a file, or an index and its parts.
     async fn weights(&self, folder: &str) -> Result<Vec<String>, HubError> {
         for (one, index) in WEIGHTS {
             let (one, index) = (within(folder, one), within(folder, index));
-            if self.names.contains(&one) {
+            if self.paths.contains(&one) {
                 return Ok(vec![one]);
             }
-            if !self.names.contains(&index) {
+            if !self.paths.contains(&index) {
                 continue;
             }
             let Index { weight_map } = self.json(&index).await?;
@@ -180,7 +251,7 @@ impl<C: Contents> Reader<'_, C> {
             let mut files = vec![index.clone()];
             for shard in shards {
                 let path = within(folder, &shard);
-                if shard.contains('/') || !self.names.contains(&path) {
+                if shard.contains('/') || !self.paths.contains(&path) {
                     return Err(HubError::NoShard { id: self.id.clone(), index, shard });
                 }
                 files.push(path);
@@ -190,9 +261,22 @@ impl<C: Contents> Reader<'_, C> {
         Ok(Vec::new())
     }
 
-    /// The error that there is only an adapter.
+    /// The error for a transformer without weights.
+    async fn no_weights(&self, folder: &str) -> HubError {
+        match self.adapter().await {
+            Ok(Some(error)) | Err(error) => return error,
+            Ok(None) => {}
+        }
+        let unsupported: Vec<String> =
+            self.paths.iter().filter(|path| is_any_weights(path)).cloned().collect();
+        let all = || self.paths.iter().cloned().collect();
+        let files = if unsupported.is_empty() { all() } else { unsupported };
+        HubError::NoWeights { id: self.id.clone(), folder: folder.to_owned(), files }
+    }
+
+    /// The error for a repository that holds only an adapter.
     async fn adapter(&self) -> Result<Option<HubError>, HubError> {
-        if !self.names.contains(ADAPTER) {
+        if !self.paths.contains(ADAPTER) {
             return Ok(None);
         }
         let Adapter { base_model_name_or_path: base } = self.json(ADAPTER).await?;
@@ -205,7 +289,7 @@ fn within(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
-/// The name of a file that lies in a folder itself; nothing for all others.
+/// The name of a file that lies directly in a folder. Empty for all other files.
 fn name_in<'a>(folder: &str, path: &'a str) -> &'a str {
     let rest = if folder.is_empty() {
         Some(path)
@@ -215,7 +299,8 @@ fn name_in<'a>(folder: &str, path: &'a str) -> &'a str {
     rest.filter(|rest| !rest.contains('/')).unwrap_or_default()
 }
 
-fn is_weighty(path: &str) -> bool {
+/// Whether a file is weights in any format.
+fn is_any_weights(path: &str) -> bool {
     const EXTENSIONS: [&str; 10] =
         ["bin", "ckpt", "gguf", "h5", "msgpack", "onnx", "ot", "pt", "safetensors", "tflite"];
     let extension = Path::new(path).extension().and_then(|extension| extension.to_str());
@@ -228,8 +313,8 @@ mod tests {
 
     struct Files(BTreeMap<&'static str, &'static str>);
 
-    impl Contents for Files {
-        fn names(&self) -> BTreeSet<String> {
+    impl RepositoryContents for Files {
+        fn paths(&self) -> BTreeSet<String> {
             self.0.keys().map(|&name| name.to_owned()).collect()
         }
 
@@ -245,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_form_of_the_weights_and_nothing_else_is_chosen() {
+    async fn selection_takes_one_form_of_the_weights_and_no_other_files() {
         let mut files = vec![("config.json", "{}"), ("model.safetensors", ""), ("vocab.txt", "")];
         let expected = ["config.json", "vocab.txt", "model.safetensors"];
         files.extend([
@@ -271,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_and_modules_are_those_that_are_named() {
+    async fn selection_follows_indexes_and_modules() {
         let chosen = selected(&[
             (
                 "modules.json",
@@ -309,7 +394,91 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_imported_is_said() {
+    async fn selection_covers_the_layouts_of_sentence_transformers_5_and_model2vec() {
+        // SPLADE: a masked language model in the root.
+        let splade = [
+            ("modules.json", r#"[{"path": ""}, {"path": "1_SpladePooling"}]"#),
+            ("config.json", r#"{"model_type": "bert"}"#),
+            ("vocab.txt", ""),
+            ("model.safetensors", ""),
+            ("1_SpladePooling/config.json", "{}"),
+        ];
+        assert_eq!(
+            selected(&splade).await.unwrap(),
+            [
+                "modules.json",
+                "config.json",
+                "vocab.txt",
+                "1_SpladePooling/config.json",
+                "model.safetensors"
+            ]
+        );
+        // A static embedding: a table and a tokenizer, without config.json.
+        let embedding = [
+            (
+                "modules.json",
+                r#"[{"path": "0_StaticEmbedding", "type": "sentence_transformers.models.StaticEmbedding"}, {"path": "1_Normalize"}]"#,
+            ),
+            ("0_StaticEmbedding/model.safetensors", ""),
+            ("0_StaticEmbedding/tokenizer.json", ""),
+            ("README.md", ""),
+        ];
+        let expected = [
+            "modules.json",
+            "0_StaticEmbedding/tokenizer.json",
+            "0_StaticEmbedding/model.safetensors",
+        ];
+        assert_eq!(selected(&embedding).await.unwrap(), expected);
+        let model2vec = [
+            ("modules.json", r#"[{"path": "."}, {"path": "1_Normalize"}]"#),
+            ("config.json", r#"{"model_type": "model2vec"}"#),
+            ("model.safetensors", ""),
+            ("tokenizer.json", ""),
+            ("onnx/model.onnx", ""),
+        ];
+        let expected = ["modules.json", "config.json", "tokenizer.json", "model.safetensors"];
+        assert_eq!(selected(&model2vec).await.unwrap(), expected);
+        // A router: a table for queries, a transformer for documents.
+        let router = [
+            ("modules.json", r#"[{"path": "", "type": "sentence_transformers.models.Router"}]"#),
+            (
+                "router_config.json",
+                r#"{"types": {}, "structure": {"query": ["query_0_SparseStaticEmbedding"],
+                    "document": ["document_0_MLMTransformer", "document_1_SpladePooling"]}}"#,
+            ),
+            ("query_0_SparseStaticEmbedding/config.json", "{}"),
+            ("query_0_SparseStaticEmbedding/idf.json", "{}"),
+            ("query_0_SparseStaticEmbedding/tokenizer.json", ""),
+            ("document_0_MLMTransformer/config.json", r#"{"model_type": "bert"}"#),
+            ("document_0_MLMTransformer/model.safetensors", ""),
+            ("document_0_MLMTransformer/tokenizer.json", ""),
+            ("document_1_SpladePooling/config.json", "{}"),
+        ];
+        let id = "org/name".parse().unwrap();
+        let chosen = select(&id, &Files(router.into_iter().collect())).await.unwrap();
+        assert_eq!(chosen.config.unwrap()["model_type"], "bert");
+        let mut expected: Vec<&str> = router.iter().map(|(path, _)| *path).collect();
+        let mut files = chosen.files.clone();
+        files.sort();
+        expected.sort_unstable();
+        assert_eq!(files, expected);
+        assert_eq!(chosen.files.last().unwrap(), "document_0_MLMTransformer/model.safetensors");
+        // BGE-M3: a sparse head beside a dense model.
+        let heads = [
+            ("config.json", r#"{"model_type": "xlm-roberta"}"#),
+            ("tokenizer.json", ""),
+            ("pytorch_model.bin", ""),
+            ("sparse_linear.pt", ""),
+            ("colbert_linear.pt", ""),
+        ];
+        let expected = ["config.json", "sparse_linear.pt", "tokenizer.json", "pytorch_model.bin"];
+        assert_eq!(selected(&heads).await.unwrap(), expected);
+        let outside = [("router_config.json", r#"{"structure": {"query": ["../x"]}}"#)];
+        assert!(selected(&outside).await.unwrap_err().contains("outside the repository"));
+    }
+
+    #[tokio::test]
+    async fn selection_of_an_unusable_repository_says_why() {
         let config = ("config.json", "{}");
         let refused = async |files: &[(&'static str, &'static str)], parts: &[&str]| {
             let message = selected(files).await.unwrap_err();
@@ -319,14 +488,19 @@ mod tests {
         };
         refused(&[("README.md", "")], &["no config.json", "README.md"]).await;
         let gguf = [config, ("x.gguf", ""), ("README.md", "")];
-        refused(&gguf, &["no weights that can be read", "it holds x.gguf"]).await;
+        refused(&gguf, &["no weights in a supported format", "its files are x.gguf"]).await;
         let adapter = ("adapter_config.json", r#"{"base_model_name_or_path": "org/base"}"#);
         let lora = ("adapter_model.safetensors", "");
         refused(&[adapter, lora], &["adapter", "org/base"]).await;
+        let modules = (
+            "modules.json",
+            r#"[{"path": "", "type": "sentence_transformers.models.Transformer"}]"#,
+        );
+        refused(&[modules, ("model.safetensors", "")], &["no config.json"]).await;
         refused(&[config, adapter, lora], &["adapter", "org/base"]).await;
         refused(&[("config.json", "[")], &["config.json of org/name is not valid"]).await;
         let out = ("modules.json", r#"[{"path": "../../x"}]"#);
-        refused(&[out, config], &["modules.json", "leads out"]).await;
+        refused(&[out, config], &["modules.json", "outside the repository"]).await;
         let index = ("model.safetensors.index.json", r#"{"weight_map": {"a": "../x"}}"#);
         refused(&[config, index], &["index.json", "../x"]).await;
     }

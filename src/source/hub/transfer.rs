@@ -1,176 +1,257 @@
-//! One file's way into the cache: from where the last attempt stopped, and not under its name before every byte is checked.
+//! The download of one file into the cache. A blob gets its name after every byte has been checked.
+//!
+//! Large files come in ranges over several connections, because the hub's CDN limits the speed of each connection. The ranges are
+//! written in order, so a partial file always consists of the first bytes of the file.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE};
-use reqwest::{Response, StatusCode};
+use reqwest::{Response, StatusCode, Url};
+use tokio::task::JoinHandle;
 
 use super::HubError;
 use super::cache::RepositoryCache;
-use super::client::{Client, Wanted};
-use super::digest::Hasher;
-use super::listing::Entry;
-use super::retry::Failure;
+use super::client::{FileRequest, HubClient};
+use super::partial::PartialFile;
+use super::retry::RequestFailure;
 use super::settings::host;
 use crate::observer::RunningStage;
 
-/// How often a file is fetched whose hash turns out wrong.
-const MISMATCHES: u32 = 3;
+/// How many times a file with the wrong hash is downloaded.
+const MAX_MISMATCHES: u32 = 3;
 
-/// A file that is coming in.
-struct Incomplete {
-    path: PathBuf,
-    file: File,
-    hasher: Hasher,
-    /// Bytes that are there, which are those that the hasher has seen.
-    length: u64,
-}
-
-/// Fetches a file, unless its blob is there by now.
-pub(super) async fn fetch(
-    client: &Client,
+/// Downloads a file, unless the cache has it by now.
+pub(super) async fn download(
+    client: &HubClient,
     cache: &RepositoryCache,
-    wanted: &Wanted<'_>,
+    request: &FileRequest,
     stage: &RunningStage,
 ) -> Result<(), HubError> {
-    let blob = cache.blob(wanted.digest);
-    let _lock = cache.lock(wanted.digest, wanted.path).await?;
-    let entry = Entry { size: wanted.size, digest: wanted.digest.clone() };
-    if cache.has(wanted.commit, wanted.path, &entry) {
+    let FileRequest { commit, path, file, .. } = request;
+    let lock = cache.lock(&file.digest, path).await?;
+    if cache.verified_file(commit, path, file).is_some() {
         return Ok(());
     }
-    let path = cache.incomplete(wanted.digest);
-    let (hasher, size) = (wanted.digest.hasher(wanted.size), wanted.size);
-    // Gigabytes may be there to be hashed.
-    let opened = tokio::task::spawn_blocking(move || Incomplete::open(path, hasher, size)).await;
-    let mut incomplete = opened.map_err(|_| HubError::Stopped)??;
-    stage.resume_at(incomplete.length);
-    let mut patience = client.patience();
-    let mut sender = host(&client.settings().endpoint);
-    let mut mismatches = 0;
-    loop {
-        if incomplete.length == wanted.size {
-            if incomplete.hasher.clone().finish() == wanted.digest.as_str() {
-                return incomplete.finish(&blob);
-            }
-            mismatches += 1;
-            incomplete.restart(wanted)?;
-            stage.resume_at(0);
-            if mismatches == MISMATCHES {
-                incomplete.discard();
-                let path = wanted.path.to_owned();
-                return Err(HubError::Mismatch { path, host: sender, times: mismatches });
-            }
-            if mismatches > 1 || wanted.size > 0 {
-                tracing::warn!("what came for {} is not the file; fetching it again", wanted.path);
-            }
+    let open = {
+        let (cache, file, is_reliable) = (cache.clone(), file.clone(), lock.is_reliable());
+        move || PartialFile::open(&cache, &file.digest, file.size, is_reliable)
+    };
+    // The bytes of earlier runs are hashed, which takes seconds for gigabytes.
+    let partial = tokio::task::spawn_blocking(open).await.map_err(|_| HubError::Stopped)??;
+    stage.resume_at(partial.length());
+    let ranges = &client.settings().ranges;
+    let mut download = Download {
+        client,
+        request,
+        stage,
+        in_ranges: partial.missing() >= ranges.smallest_file,
+        partial,
+        sender: host(&client.settings().endpoint),
+    };
+    match download.run().await {
+        Ok(()) => download.partial.finish(cache),
+        Err(error @ HubError::Mismatch { .. }) => {
+            download.partial.discard();
+            Err(error)
         }
-        let before = incomplete.length;
-        let result = incomplete.append(client, wanted, stage, &mut sender).await;
-        if incomplete.length > before {
-            patience.restore();
-        }
-        if let Err(failure) = result {
-            patience.after(failure).await?;
-        }
+        Err(error) => Err(error),
     }
 }
 
-impl Incomplete {
-    /// Opens what an earlier run has left, or begins.
-    fn open(path: PathBuf, mut hasher: Hasher, size: u64) -> Result<Self, HubError> {
-        let error = || HubError::io("write", &path);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(&path).map_err(error())?;
-        let mut length = file.metadata().map_err(error())?.len();
-        if length > size {
-            file.set_len(0).map_err(error())?;
-            length = 0;
+/// The state of a download.
+struct Download<'a> {
+    client: &'a HubClient,
+    request: &'a FileRequest,
+    stage: &'a RunningStage,
+    partial: PartialFile,
+    /// Whether to download in ranges. A failure turns it off.
+    in_ranges: bool,
+    /// The host that sent the latest bytes.
+    sender: String,
+}
+
+impl Download<'_> {
+    /// Downloads until the partial file is complete and valid.
+    async fn run(&mut self) -> Result<(), HubError> {
+        let mut retries = self.client.retries();
+        let mut mismatches = 0;
+        loop {
+            if self.partial.missing() == 0 {
+                if self.partial.is_valid() {
+                    return Ok(());
+                }
+                mismatches += 1;
+                self.restart()?;
+                if mismatches == MAX_MISMATCHES {
+                    let path = self.request.path.clone();
+                    let host = self.sender.clone();
+                    return Err(HubError::Mismatch { path, host, times: mismatches });
+                }
+                tracing::warn!("{} has the wrong hash; downloading it again", self.request.path);
+            }
+            let before = self.partial.length();
+            let result = self.receive().await;
+            if self.partial.length() > before {
+                retries.reset();
+            }
+            if let Err(failure) = result {
+                self.in_ranges = false;
+                retries.wait_after(failure).await?;
+            }
         }
-        hasher.read(&mut file, length).map_err(error())?;
-        file.seek(SeekFrom::Start(length)).map_err(error())?;
-        Ok(Self { file, hasher, length, path })
     }
 
-    /// Throws away what is there.
-    fn restart(&mut self, wanted: &Wanted<'_>) -> Result<(), HubError> {
-        let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
-        emptied.map_err(HubError::io("write", &self.path))?;
-        self.hasher = wanted.digest.hasher(wanted.size);
-        self.length = 0;
+    fn restart(&mut self) -> Result<(), HubError> {
+        self.partial.clear()?;
+        self.stage.resume_at(0);
         Ok(())
     }
 
-    /// Asks for the rest and writes what comes, each piece at once: a process that is killed loses none that it has written.
-    async fn append(
+    fn unfit(&self, url: &Url, reason: String) -> RequestFailure {
+        unfit(url, &self.request.path, reason)
+    }
+
+    /// Sends one request for the missing bytes, or one for each range of them.
+    async fn receive(&mut self) -> Result<(), RequestFailure> {
+        let offset = self.partial.length();
+        let end = self.in_ranges.then(|| self.range_from(offset).1);
+        let (response, url) = self.client.file(self.request, offset, end).await?;
+        self.sender = host(&url);
+        let size = self.request.file.size;
+        let start = first_byte(&response, size).map_err(|reason| self.unfit(&url, reason))?;
+        if start == 0 && offset > 0 {
+            tracing::debug!("{} does not support ranges; starting again", host(&url));
+            self.restart()?;
+        } else if start != offset {
+            let reason = format!("the answer starts at byte {start} instead of {offset}");
+            return Err(self.unfit(&url, reason));
+        }
+        match end {
+            Some(end) if response.status() == StatusCode::PARTIAL_CONTENT => {
+                self.append_ranges(response, url, end).await
+            }
+            _ => self.append_stream(response, url).await,
+        }
+    }
+
+    /// Appends an answer that holds all missing bytes.
+    async fn append_stream(
         &mut self,
-        client: &Client,
-        wanted: &Wanted<'_>,
-        stage: &RunningStage,
-        sender: &mut String,
-    ) -> Result<(), Failure> {
-        let (mut response, url) = client.file(wanted, self.length).await?;
-        *sender = host(&url);
-        let unfit = |reason: String| {
-            Failure::again(HubError::Unavailable {
-                host: host(&url),
-                what: wanted.path.to_owned(),
-                reason,
-            })
-        };
-        let from = start(&response, wanted.size).map_err(unfit)?;
-        if from == 0 && self.length > 0 {
-            tracing::debug!("{} does not resume; beginning anew", host(&url));
-            self.restart(wanted)?;
-            stage.resume_at(0);
-        } else if from != self.length {
-            return Err(unfit(format!("it sends from byte {from}, not from {}", self.length)));
+        mut response: Response,
+        url: Url,
+    ) -> Result<(), RequestFailure> {
+        if content_length(&response).is_some_and(|length| length != self.partial.missing()) {
+            return Err(self.unfit(&url, "the answer has the wrong size".into()));
         }
-        let expected = wanted.size - self.length;
-        if content_length(&response).is_some_and(|length| length != expected) {
-            return Err(unfit("it sends something else, of another size".into()));
-        }
-        while let Some(chunk) =
-            response.chunk().await.map_err(|error| client.broken(&url, wanted.id, error))?
-        {
-            if chunk.len() as u64 > wanted.size - self.length {
-                // Whatever it is, it is not the file.
-                self.restart(wanted)?;
-                stage.resume_at(0);
-                return Err(unfit("it sends more than the file has".into()));
+        while let Some(chunk) = self.client.chunk(&mut response, &url, &self.request.id).await? {
+            if chunk.len() as u64 > self.partial.missing() {
+                self.restart()?;
+                return Err(self.unfit(&url, "the answer is longer than the file".into()));
             }
-            let write = self.file.write_all(&chunk);
-            if write.is_err() {
-                // Of a piece that was written in part, the hasher knows nothing.
-                let _ = self.file.set_len(self.length);
-            }
-            write.map_err(HubError::io("write", &self.path))?;
-            self.hasher.update(&chunk);
-            self.length += chunk.len() as u64;
-            stage.advance(chunk.len() as u64);
+            self.partial.append(&chunk)?;
+            self.stage.advance(chunk.len() as u64);
         }
-        if self.length < wanted.size {
-            return Err(unfit(format!("it ends after {} of {} bytes", self.length, wanted.size)));
+        if self.partial.missing() > 0 {
+            let (length, size) = (self.partial.length(), self.request.file.size);
+            return Err(self.unfit(&url, format!("the answer ends after {length} of {size} bytes")));
         }
         Ok(())
     }
 
-    /// Gives the file its name.
-    fn finish(self, blob: &Path) -> Result<(), HubError> {
-        fs::rename(&self.path, blob).map_err(HubError::io("write", blob))
+    /// Appends the answer to the first range, and then the other ranges, several of which are requested at the same time. They are
+    /// requested at the address to which the hub has redirected the first one.
+    async fn append_ranges(
+        &mut self,
+        first: Response,
+        url: Url,
+        end: u64,
+    ) -> Result<(), RequestFailure> {
+        let mut queue = VecDeque::new();
+        let start = self.partial.length();
+        queue.push_back(self.request_range(Some(first), &url, (start, end)));
+        let mut next = end + 1;
+        loop {
+            while next < self.request.file.size
+                && queue.len() < self.client.settings().ranges.connections
+            {
+                let range = self.range_from(next);
+                queue.push_back(self.request_range(None, &url, range));
+                next = range.1 + 1;
+            }
+            let Some(range) = queue.pop_front() else { return Ok(()) };
+            let bytes = range.join().await?;
+            self.partial.append(&bytes)?;
+            self.stage.advance(bytes.len() as u64);
+        }
     }
 
-    fn discard(self) {
-        // It is empty; the next run would not mind it.
-        let _ = fs::remove_file(&self.path);
+    /// The first and the last byte of the range that starts at `offset`.
+    fn range_from(&self, offset: u64) -> (u64, u64) {
+        let length = self.client.settings().ranges.length;
+        let end = offset.saturating_add(length).min(self.request.file.size);
+        (offset, end - 1)
+    }
+
+    fn request_range(
+        &self,
+        response: Option<Response>,
+        url: &Url,
+        (start, end): (u64, u64),
+    ) -> RangeTask {
+        let (client, request, url) = (self.client.clone(), self.request.clone(), url.clone());
+        let task = async move {
+            let _permit = client.range_permit().await;
+            let mut response = match response {
+                Some(response) => response,
+                None => client.range(&url, &request, start, end).await?,
+            };
+            let unfit = |reason: String| unfit(&url, &request.path, reason);
+            let first = first_byte(&response, request.file.size).map_err(unfit)?;
+            if response.status() != StatusCode::PARTIAL_CONTENT || first != start {
+                return Err(unfit("the answer is another range".into()));
+            }
+            let length = usize::try_from(end - start + 1).unwrap_or(usize::MAX);
+            let mut bytes = Vec::with_capacity(length);
+            while let Some(chunk) = client.chunk(&mut response, &url, &request.id).await? {
+                bytes.extend_from_slice(&chunk);
+                if bytes.len() > length {
+                    break;
+                }
+            }
+            if bytes.len() == length {
+                return Ok(bytes);
+            }
+            Err(unfit(format!("the answer has {} instead of {length} bytes", bytes.len())))
+        };
+        RangeTask(tokio::spawn(task))
     }
 }
 
-/// The byte that an answer begins with.
-fn start(response: &Response, size: u64) -> Result<u64, String> {
+/// A range that is being received. Dropping it stops the transfer.
+struct RangeTask(JoinHandle<Result<Vec<u8>, RequestFailure>>);
+
+impl RangeTask {
+    async fn join(mut self) -> Result<Vec<u8>, RequestFailure> {
+        (&mut self.0).await.map_err(|_| HubError::Stopped)?
+    }
+}
+
+impl Drop for RangeTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn unfit(url: &Url, path: &str, reason: String) -> RequestFailure {
+    RequestFailure::transient(HubError::Unavailable {
+        host: host(url),
+        what: path.to_owned(),
+        reason,
+    })
+}
+
+/// The position in the file of the first byte of an answer.
+fn first_byte(response: &Response, size: u64) -> Result<u64, String> {
     match response.status() {
         StatusCode::OK => Ok(0),
         StatusCode::PARTIAL_CONTENT => {
@@ -183,9 +264,9 @@ fn start(response: &Response, size: u64) -> Result<u64, String> {
                 let (first, _) = range.split_once('-')?;
                 (total == size).then_some(first.parse().ok()?)
             });
-            parsed.ok_or_else(|| "its Content-Range does not fit the file".to_owned())
+            parsed.ok_or_else(|| "the header Content-Range does not match the file".to_owned())
         }
-        status => Err(format!("it answers {status}")),
+        status => Err(format!("the answer has status {status}")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the cache holds, or only seems to hold.
+//! Complete, incomplete, damaged and hostile caches.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use ::hub::{Hub, Options, Repository};
 use rust_eland::source::hub::HubError;
 
-use super::{Cache, ID, NEEDED, asked, fetch, noise, repository, serving};
+use super::{Cache, ID, NEEDED, asked, explained, fetch, noise, repository, serving};
 use crate::program::{message, says};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -18,9 +18,9 @@ fn filled() -> Cache {
 }
 
 #[test]
-fn a_damaged_blob_is_fetched_again_and_refused_offline() {
+fn damaged_blob_is_downloaded_again_online_and_refused_offline() {
     for (file, content) in [
-        // An error page that another tool stored, and a bit that has flipped.
+        // An error page that another tool has stored, and other bytes of the right length.
         (WEIGHTS, b"<html>503</html>".to_vec()),
         (WEIGHTS, noise(99, 300_000)),
         ("vocab.txt", noise(99, 30_000)),
@@ -30,7 +30,7 @@ fn a_damaged_blob_is_fetched_again_and_refused_offline() {
         fs::write(&blob, content).unwrap();
         let error = cache.fetch_offline("main").unwrap_err();
         assert!(matches!(error, HubError::Damaged { .. }), "{error}");
-        says(&error.to_string(), &[file, "without --offline"]);
+        says(&explained(&error), &[file, "is damaged", "`offline`"]);
         let hub = serving([repository()]);
         cache.fetch(&hub).unwrap();
         cache.holds(&repository());
@@ -40,7 +40,7 @@ fn a_damaged_blob_is_fetched_again_and_refused_offline() {
 }
 
 #[test]
-fn a_link_out_of_the_cache_is_not_followed() {
+fn link_out_of_the_cache_is_not_followed() {
     let cache = filled();
     let elsewhere = tempfile::NamedTempFile::new().unwrap();
     fs::write(elsewhere.path(), "secret of another program").unwrap();
@@ -64,16 +64,18 @@ fn a_link_out_of_the_cache_is_not_followed() {
 }
 
 #[test]
-fn a_part_is_not_taken_for_the_whole() {
-    for (file, reason) in
-        [(WEIGHTS, "no weights"), ("config.json", "no config.json"), ("vocab.txt", "no vocabulary")]
-    {
+fn incomplete_snapshot_is_refused_offline_and_completed_online() {
+    for (file, reason) in [
+        (WEIGHTS, "weights in a supported format"),
+        ("config.json", "config.json is missing"),
+        ("vocab.txt", "a vocabulary"),
+    ] {
         let cache = filled();
         fs::remove_file(cache.snapshot(&repository().commit()).join(file)).unwrap();
         let error = cache.fetch_offline("main").unwrap_err();
         assert!(matches!(error, HubError::PartlyCached { .. }), "{error}");
-        says(&error.to_string(), &[reason, "without --offline"]);
-        // The blob is there still.
+        says(&explained(&error), &[reason, "`offline`"]);
+        // The blob still exists.
         let hub = serving([repository()]);
         cache.fetch(&hub).unwrap();
         cache.holds(&repository());
@@ -81,19 +83,19 @@ fn a_part_is_not_taken_for_the_whole() {
     }
     let error = Cache::new().fetch_offline("main").unwrap_err();
     assert!(matches!(error, HubError::NotCached { .. }), "{error}");
-    says(&error.to_string(), &[ID, "main", "--offline", "rust-eland download"]);
+    says(&explained(&error), &[ID, "main", "offline", "`download org/model`"]);
     let cache = filled();
     for revision in ["v1", &"0".repeat(40)] {
         assert!(matches!(cache.fetch_offline(revision), Err(HubError::NotCached { .. })));
     }
-    // A branch that is no commit leads nowhere.
+    // The file of a branch that does not hold a commit is ignored.
     let reference = cache.hub().join("models--org--model/refs/main");
     fs::write(reference, "../../../../etc").unwrap();
     assert!(matches!(cache.fetch_offline("main"), Err(HubError::NotCached { .. })));
 }
 
 #[test]
-fn weights_in_parts_are_all_there_or_not_at_all() {
+fn missing_shard_is_named_offline() {
     let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
     let mut parts = repository()
         .file("model.safetensors.index.json", index)
@@ -114,7 +116,7 @@ fn weights_in_parts_are_all_there_or_not_at_all() {
 }
 
 #[test]
-fn a_hub_that_is_away_is_done_without_if_the_cache_is_whole() {
+fn complete_cache_replaces_a_hub_that_fails() {
     let cache = filled();
     for hub in [None, Some(serving([repository()]))] {
         let mut url = "http://127.0.0.1:9".to_owned();
@@ -127,11 +129,11 @@ fn a_hub_that_is_away_is_done_without_if_the_cache_is_whole() {
     }
     let error = fetch(Cache::new().settings("http://127.0.0.1:9"), ID, "main").unwrap_err();
     assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
-    says(&error.to_string(), &["127.0.0.1:9", "git clone", "LFS", "--output", "HTTPS_PROXY"]);
+    says(&explained(&error), &["127.0.0.1:9", "git clone", "LFS", "`output`", "HTTPS_PROXY"]);
 }
 
 #[test]
-fn a_branch_that_moves_is_followed() {
+fn moved_branch_is_followed() {
     let hub = serving([repository()]);
     let cache = Cache::new();
     cache.fetch(&hub).unwrap();
@@ -141,7 +143,7 @@ fn a_branch_that_moves_is_followed() {
     cache.fetch(&hub).unwrap();
     cache.holds(&newer);
     cache.holds(&repository());
-    // What both have is fetched once.
+    // A file that both commits have is downloaded once.
     assert!(asked(&hub, WEIGHTS).is_empty() && !asked(&hub, "vocab.txt").is_empty());
     assert_eq!(cache.fetch_offline("main").unwrap().origin.commit, newer.commit());
     let older = cache.fetch_offline(&repository().commit()).unwrap();
@@ -149,8 +151,8 @@ fn a_branch_that_moves_is_followed() {
 }
 
 #[test]
-fn snapshots_without_links_are_as_good() {
-    // As Python makes them where there are no links.
+fn snapshot_without_links_is_used() {
+    // The layout that Python creates on file systems without links.
     let cache = Cache::new();
     let snapshot = cache.snapshot(&repository().commit());
     fs::create_dir_all(&snapshot).unwrap();
@@ -161,14 +163,14 @@ fn snapshots_without_links_are_as_good() {
     cache.fetch(&hub).unwrap();
     assert!(asked(&hub, "/resolve").is_empty());
     cache.fetch_offline("main").unwrap();
-    // One that is not what the hub lists is replaced.
+    // A file that differs from the listing is replaced.
     fs::write(snapshot.join("vocab.txt"), "other").unwrap();
     cache.fetch(&hub).unwrap();
     cache.holds(&repository());
 }
 
 #[test]
-fn a_link_to_another_blob_is_put_right() {
+fn link_to_a_wrong_blob_is_corrected() {
     let cache = filled();
     let pointer = cache.snapshot(&repository().commit()).join("vocab.txt");
     fs::remove_file(&pointer).unwrap();
@@ -179,7 +181,7 @@ fn a_link_to_another_blob_is_put_right() {
 }
 
 #[test]
-fn files_of_the_same_content_are_one_blob() {
+fn files_with_equal_content_are_one_blob() {
     let same = noise(40, 10_000);
     let repository = repository()
         .file("added_tokens.json", "{}")
@@ -202,7 +204,7 @@ fn files_of_the_same_content_are_one_blob() {
 }
 
 #[test]
-fn a_read_only_cache_that_is_whole_will_do() {
+fn complete_read_only_cache_is_used() {
     use std::os::unix::fs::PermissionsExt;
     let cache = filled();
     let folder = cache.hub().join("models--org--model");
@@ -220,17 +222,17 @@ fn a_read_only_cache_that_is_whole_will_do() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_is_named() {
+fn cache_that_cannot_be_written_is_named() {
     let cache = Cache::new();
     fs::write(cache.home().join("hub"), "a file where the folder should be").unwrap();
     let hub = serving([repository()]);
     let output = cache.download(&hub, &[]);
     assert_eq!(output.status.code(), Some(4), "{}", message(&output));
-    says(&message(&output), &["cannot make the folder", "HF_HOME"]);
+    says(&message(&output), &["cannot create the folder", "HF_HOME"]);
 }
 
 #[test]
-fn every_fixture_is_read_from_the_hub_as_from_its_folder() {
+fn fixture_from_the_hub_equals_its_folder() {
     use crate::fixtures::Fixture;
     use rust_eland::conversion::{Conversion, Options as Choice};
     use rust_eland::source::ModelFiles;

@@ -1,4 +1,4 @@
-//! Folders in the place of a hub id: clones, with Git LFS and without, and those that nobody may write to.
+//! Folders instead of hub ids: clones with and without Git LFS, and read-only folders.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ fn import(standin: &StandIn, folder: &Path) -> Output {
     program.arg("--hub-model-id").arg(folder).output().unwrap()
 }
 
-/// A clone of a repository: the files as they are, or as git leaves them where Git LFS is not installed.
+/// Creates a clone of a repository. Without Git LFS, large files are pointers.
 fn clone(folder: &Path, lfs: bool) {
     let model = Fixture::named("bert/st-mean").model();
     let repository = Repository::of_folder("org/model", &model).unwrap();
@@ -38,7 +38,7 @@ fn clone(folder: &Path, lfs: bool) {
 }
 
 #[test]
-fn a_clone_is_imported_and_pointers_are_explained() {
+fn clone_with_lfs_is_imported_and_pointers_are_explained() {
     let standin = StandIn::start(standin::Options::default());
     let root = tempfile::tempdir().unwrap();
     clone(&root.path().join("whole"), true);
@@ -54,7 +54,7 @@ fn a_clone_is_imported_and_pointers_are_explained() {
 }
 
 #[test]
-fn nothing_is_written_to_the_folder() {
+fn read_only_folder_is_imported_and_not_changed() {
     let standin = StandIn::start(standin::Options::default());
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("model");

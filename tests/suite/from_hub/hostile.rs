@@ -1,4 +1,4 @@
-//! Listings and headers that nobody should believe: nothing gets out of the cache, and no token to anyone else.
+//! Hostile listings and headers: no file is written outside the cache, and no token is sent to another host.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use ::hub::{Break, Fault, Host, Hub, Options};
 use rust_eland::source::hub::HubError;
 use serde_json::{Value, json};
 
-use super::{Cache, ID, fetch, files_below, repository, serving};
+use super::{Cache, ID, explained, fetch, files_below, repository, serving};
 use crate::program::says;
 
 fn listing(more: &[Value]) -> String {
@@ -33,7 +33,7 @@ fn node(path: &str, oid: &str) -> Value {
 }
 
 #[test]
-fn names_that_lead_out_are_left_out() {
+fn listed_names_outside_the_repository_are_ignored() {
     let oid = repository().files["README.md"].blob();
     let names =
         ["../evil", "/tmp/evil", "a/../../evil", "a\\..\\evil", "C:evil", "", "a\nb", "./x"];
@@ -49,7 +49,7 @@ fn names_that_lead_out_are_left_out() {
 }
 
 #[test]
-fn hashes_and_commits_that_are_none_are_refused() {
+fn invalid_hashes_and_commits_are_refused() {
     let outside = format!("../../{}", "a".repeat(34));
     let large = json!({"type": "file", "path": "x", "size": 1, "oid": "a".repeat(40),
         "lfs": {"oid": "../".repeat(21) + "x", "size": 1}});
@@ -91,11 +91,11 @@ fn headers_that_contradict_the_listing_are_refused() {
         assert!(!error.to_string().contains("secret"));
         cache.is_sound();
         assert!(!cache.blob("evil").exists());
-        // Nothing of it sticks.
+        // The refused answer leaves nothing behind.
         cache.fetch(&hub).unwrap();
         cache.holds(&repository());
     }
-    // An ETag is no name here at all.
+    // An ETag is never used as a name.
     let hub = serving([repository()]);
     hub.inject(Fault::hub("resolve-cache", 9, Break::header("ETag", "\"../../../../evil\"")));
     hub.inject(Fault::cdn("", 9, Break::header("ETag", "\"../../../../evil\"")));
@@ -105,7 +105,7 @@ fn headers_that_contradict_the_listing_are_refused() {
 }
 
 #[test]
-fn the_token_goes_nowhere_else() {
+fn token_is_sent_only_to_the_hub() {
     let token = "hf_granted";
     let start = || {
         let options = Options {
@@ -115,7 +115,7 @@ fn the_token_goes_nowhere_else() {
         };
         Hub::start(options)
     };
-    // The other host is the CDN, which keeps what it is sent.
+    // The other host is the CDN, which records its requests.
     let elsewhere = |hub: &Hub| {
         let probe = Cache::new();
         probe.fetch(hub).unwrap();
@@ -123,7 +123,7 @@ fn the_token_goes_nowhere_else() {
         assert!(requests.iter().any(|request| request.host == Host::Cdn));
         hub.forget();
     };
-    let untold = |hub: &Hub| {
+    let is_secret = |hub: &Hub| {
         for request in hub.requests().iter().filter(|request| request.host == Host::Cdn) {
             assert_eq!(request.authorization, None, "{request:?}");
         }
@@ -135,7 +135,7 @@ fn the_token_goes_nowhere_else() {
         let headers = fetch_location(hub);
         headers.rsplit_once("/repos/").unwrap().0.to_owned()
     };
-    // A small file's redirect, the listing's next page, the API itself.
+    // A redirect of a small file, the next page of the listing, and a redirect of the API.
     let hub = start();
     elsewhere(&hub);
     let address = cdn(&hub);
@@ -145,7 +145,7 @@ fn the_token_goes_nowhere_else() {
     hub.inject(Fault::hub("/resolve/", 9, Break::status(302, &away)));
     let error = Cache::new().fetch_as(&hub, token).unwrap_err();
     assert!(matches!(error, HubError::Unavailable { .. }), "{error}");
-    untold(&hub);
+    is_secret(&hub);
     assert!(hub.requests().iter().any(|request| request.path == "/anywhere"));
 
     let hub = start();
@@ -153,19 +153,19 @@ fn the_token_goes_nowhere_else() {
     hub.inject(Fault::hub("/tree/", 1, Break::header("Link", &link)));
     let error = Cache::new().fetch_as(&hub, token).unwrap_err();
     says(&error.to_string(), &["another host"]);
-    untold(&hub);
+    is_secret(&hub);
 
     for way in ["/revision/", "/tree/"] {
         let hub = start();
         hub.inject(Fault::hub(way, 1, Break::status(307, &away)));
         let error = Cache::new().fetch_as(&hub, token).unwrap_err();
         assert!(matches!(error, HubError::NotAHub { .. }), "{error}");
-        says(&error.to_string(), &["HF_ENDPOINT"]);
-        untold(&hub);
+        says(&explained(&error), &["HF_ENDPOINT"]);
+        is_secret(&hub);
     }
 }
 
-/// Where the hub sends one for the weights.
+/// The address to which the hub redirects for the weights.
 fn fetch_location(hub: &Hub) -> String {
     let _ = rustls::crypto::ring::default_provider().install_default();
     super::runtime().block_on(async {
@@ -182,7 +182,7 @@ fn fetch_location(hub: &Hub) -> String {
 }
 
 #[test]
-fn endless_redirects_and_listings_end() {
+fn endless_redirects_and_listings_are_refused() {
     let hub = serving([repository()]);
     let away = format!("/{ID}/resolve/x/config.json");
     hub.inject(Fault::hub("/resolve/", usize::MAX, Break::status(302, &[("Location", &away)])));
@@ -196,20 +196,20 @@ fn endless_redirects_and_listings_end() {
     let error = Cache::new().fetch(&hub).unwrap_err();
     assert!(matches!(error, HubError::Hostile { .. }), "{error}");
 
-    // Pages without a file, for ever.
+    // Endless pages without a file.
     let hub = serving([repository()]);
     let page = Break::Answer(200, vec![("Link".into(), link)], "[]".into());
     hub.inject(Fault::hub("/tree/", usize::MAX, page));
     let error = Cache::new().fetch(&hub).unwrap_err();
-    says(&error.to_string(), &["does not end"]);
+    says(&error.to_string(), &["too many pages"]);
 }
 
 #[test]
-fn what_is_no_hub_is_told() {
+fn answer_of_another_server_is_reported() {
     for text in ["<html>Please log in</html>", "[]", "{}", "null", ""] {
         let error = Cache::new().fetch(&answering("/revision/", text.into())).unwrap_err();
         assert!(matches!(error, HubError::NotAHub { .. }), "{text}: {error}");
-        says(&error.to_string(), &["HF_ENDPOINT", "proxy"]);
+        says(&explained(&error), &["HF_ENDPOINT", "proxy"]);
     }
     let hub = serving([repository()]);
     hub.inject(Fault::hub("/api/", 1, Break::status(404, &[])));
@@ -218,7 +218,7 @@ fn what_is_no_hub_is_told() {
 }
 
 #[test]
-fn a_repository_s_own_files_cannot_lead_out() {
+fn names_in_repository_files_stay_inside_the_repository() {
     for (name, text) in [
         ("modules.json", r#"[{"path": "../../..", "type": "x"}]"#),
         ("modules.json", r#"[{"path": "/etc", "type": "x"}]"#),

@@ -1,4 +1,4 @@
-//! Connections that break, stop or lie, and processes that die.
+//! Connections that break, stall or send wrong bytes, and processes that are killed.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -9,12 +9,14 @@ use ::hub::{Break, Fault, Host, Hub};
 use rust_eland::source::hub::HubError;
 use serde_json::{Value, json};
 
-use super::{Cache, ID, asked, fetch, files_below, noise, on_cdn, repository, runtime, serving};
+use super::{
+    Cache, ID, asked, explained, fetch, files_below, noise, on_cdn, repository, runtime, serving,
+};
 use crate::program::{message, says};
 
 const WEIGHTS: &str = "model.safetensors";
 
-/// The ranges in which the weights were asked for at the CDN, and what was sent of each.
+/// The first byte and the number of sent bytes of each request for the weights to the CDN.
 fn ranges(hub: &Hub) -> Vec<(u64, u64)> {
     let name = on_cdn(&repository(), WEIGHTS);
     let requests = hub.requests();
@@ -27,7 +29,7 @@ fn size() -> u64 {
 }
 
 #[test]
-fn a_cut_connection_is_taken_up_where_it_broke() {
+fn cut_connection_is_resumed_at_the_last_byte() {
     for (after, times) in [(0, 2), (1, 2), (100_000, 2), (299_999, 1)] {
         let hub = serving([repository()]);
         hub.inject(Fault::cdn("", times, Break::Cut(after)));
@@ -39,7 +41,7 @@ fn a_cut_connection_is_taken_up_where_it_broke() {
         let ranges = ranges(&hub);
         assert_eq!(ranges.len(), times + 1, "{ranges:?}");
         for pair in ranges.windows(2) {
-            // No further than what was sent, and no byte before what has come.
+            // The next request starts within the bytes that were sent.
             assert!(pair[1].0 >= pair[0].0 && pair[1].0 <= pair[0].0 + pair[0].1, "{ranges:?}");
         }
         assert_eq!(ranges[times].0 + ranges[times].1, size());
@@ -47,7 +49,7 @@ fn a_cut_connection_is_taken_up_where_it_broke() {
 }
 
 #[test]
-fn a_stalled_connection_is_given_up_and_taken_up_again() {
+fn stalled_connection_is_closed_and_resumed() {
     for (host, how) in [
         (Fault::cdn as fn(&str, usize, Break) -> Fault, Break::Stall(100_000)),
         (Fault::cdn, Break::Silence),
@@ -66,7 +68,7 @@ fn a_stalled_connection_is_given_up_and_taken_up_again() {
 }
 
 #[test]
-fn a_server_that_does_not_resume_is_read_from_the_start() {
+fn server_without_ranges_is_read_from_the_start() {
     let hub = serving([repository()]);
     hub.inject(Fault::cdn("", 1, Break::Cut(100_000)));
     hub.inject(Fault::cdn("", 1, Break::NoRange));
@@ -77,7 +79,7 @@ fn a_server_that_does_not_resume_is_read_from_the_start() {
 }
 
 #[test]
-fn answers_that_do_not_fit_are_not_written() {
+fn unfit_answers_are_not_written() {
     let page = "<html><body>Service unavailable</body></html>";
     for how in [
         Break::status(403, &[]),
@@ -90,7 +92,7 @@ fn answers_that_do_not_fit_are_not_written() {
         Break::Answer(200, Vec::new(), page.repeat(20_000)),
     ] {
         let hub = serving([repository()]);
-        // In the first attempt, and in one that resumes.
+        // In the first attempt, and in an attempt that resumes.
         hub.inject(Fault::cdn("", 1, how.clone()));
         hub.inject(Fault::cdn("", 1, Break::Cut(100_000)));
         hub.inject(Fault::cdn("", 1, how.clone()));
@@ -114,12 +116,12 @@ fn answers_that_do_not_fit_are_not_written() {
         let cache = Cache::new();
         let error = cache.fetch(&hub).unwrap_err();
         assert!(matches!(error, HubError::Unavailable { .. }), "{error}");
-        says(&error.to_string(), &[WEIGHTS, &status.to_string(), "Run again later"]);
+        says(&explained(&error), &[WEIGHTS, &status.to_string(), "Run again later"]);
         assert!(!error.to_string().contains("Signature"), "{error}");
         assert!(!cache.blob(&repository().files[WEIGHTS].etag()).exists());
         cache.is_sound();
     }
-    // Of a hub that is down, too.
+    // Errors of the hub itself are retried too.
     let hub = serving([repository()]);
     hub.inject(Fault::hub("/api/", 1, Break::status(502, &[])));
     hub.inject(Fault::hub("/resolve/", 1, Break::status(504, &[])));
@@ -127,7 +129,7 @@ fn answers_that_do_not_fit_are_not_written() {
 }
 
 #[test]
-fn wrong_bytes_are_fetched_again_and_never_kept() {
+fn wrong_bytes_are_downloaded_again_and_never_kept() {
     let hub = serving([repository()]);
     hub.inject(Fault::cdn("", 1, Break::Flip));
     hub.inject(Fault::hub("resolve-cache", 1, Break::Flip));
@@ -141,7 +143,7 @@ fn wrong_bytes_are_fetched_again_and_never_kept() {
     let cache = Cache::new();
     let error = cache.fetch(&hub).unwrap_err();
     assert!(matches!(error, HubError::Mismatch { times: 3, .. }), "{error}");
-    says(&error.to_string(), &[WEIGHTS, "3 times", "nothing of it was kept"]);
+    says(&error.to_string(), &[WEIGHTS, "3 times", "None of it was kept"]);
     cache.is_sound();
     let etag = repository().files[WEIGHTS].etag();
     assert!(!cache.blob(&etag).exists() && !cache.blob(&format!("{etag}.incomplete")).exists());
@@ -156,7 +158,7 @@ fn wrong_bytes_are_fetched_again_and_never_kept() {
 }
 
 #[test]
-fn what_another_tool_has_begun_is_gone_on_with() {
+fn partial_file_of_another_tool_is_continued_in_a_copy() {
     let content = repository().files[WEIGHTS].content.clone();
     let etag = repository().files[WEIGHTS].etag();
     let begun = |bytes: &[u8]| {
@@ -167,25 +169,26 @@ fn what_another_tool_has_begun_is_gone_on_with() {
         let hub = serving([repository()]);
         cache.fetch(&hub).unwrap();
         cache.holds(&repository());
-        assert!(!path.exists());
+        // The other tool may still be writing the file.
+        assert!(fs::read(&path).unwrap() == bytes);
         ranges(&hub)
     };
     assert_eq!(begun(&content[..123_456]), [(123_456, 300_000 - 123_456)]);
     assert_eq!(begun(&content), []);
-    // What is not a part of the file is found out by the hash.
+    // Bytes that are not a part of the file are found by the hash.
     assert_eq!(begun(&noise(9, 1000)), [(1000, 299_000), (0, 300_000)]);
     assert_eq!(begun(&noise(9, 300_000)), [(0, 300_000)]);
     assert_eq!(begun(&noise(9, 300_001)), [(0, 300_000)]);
 }
 
 #[test]
-fn pieces_of_two_versions_are_never_joined() {
+fn parts_of_two_versions_are_never_joined() {
     let hub = serving([repository()]);
     hub.inject(Fault::cdn("", usize::MAX, Break::Cut(50_000)));
     let cache = Cache::new();
     let mut settings = cache.settings(&hub.url());
     settings.backoff = Duration::ZERO;
-    // 50,000 at a time would get there in the end, so the hub goes away in the middle.
+    // 50,000 bytes at a time would complete the file, so the hub fails in the middle.
     hub.inject(Fault::hub("/model.safetensors", usize::MAX, Break::status(503, &[])));
     fetch(settings, ID, "main").unwrap_err();
     drop(hub);
@@ -194,7 +197,7 @@ fn pieces_of_two_versions_are_never_joined() {
     cache.fetch(&hub).unwrap();
     cache.holds(&newer);
 
-    // The same between the listing and the download of one run: the commit is pinned.
+    // The commit is pinned if the branch moves between the listing and the download.
     let hub = serving([repository()]);
     let cache = Cache::new();
     let stale = json!({"id": ID, "sha": repository().commit()}).to_string();
@@ -205,13 +208,13 @@ fn pieces_of_two_versions_are_never_joined() {
 }
 
 #[test]
-fn two_at_once_fetch_everything_once() {
+fn parallel_downloads_request_each_file_once() {
     let hub = serving([repository()]);
     let cache = Cache::new();
     let one = || async {
         let client = super::Client::new(cache.settings(&hub.url())).unwrap();
         let plan = client.plan(&ID.parse().unwrap(), &"main".parse().unwrap()).await.unwrap();
-        plan.fetch(&super::Progress::quiet()).await.unwrap()
+        plan.download(&super::Progress::quiet()).await.unwrap()
     };
     runtime().block_on(async { tokio::join!(one(), one(), one()) });
     cache.holds(&repository());
@@ -228,7 +231,7 @@ fn two_at_once_fetch_everything_once() {
 }
 
 #[test]
-fn a_full_disk_is_known_before() {
+fn full_disk_is_reported_before_the_download() {
     let hub = serving([repository()]);
     let mut nodes: Vec<Value> = Vec::new();
     for (path, file) in &repository().files {
@@ -240,12 +243,12 @@ fn a_full_disk_is_known_before() {
     hub.inject(Fault::hub("/tree/", 1, Break::Answer(200, Vec::new(), listing)));
     let error = Cache::new().fetch(&hub).unwrap_err();
     assert!(matches!(error, HubError::Space { .. }), "{error}");
-    says(&error.to_string(), &["are free", "HF_HOME"]);
+    says(&explained(&error), &["are free", "HF_HOME"]);
     assert!(asked(&hub, "vocab.txt").is_empty() && asked(&hub, WEIGHTS).is_empty());
 }
 
 #[test]
-fn a_download_that_is_killed_twenty_times_fetches_no_byte_twice() {
+fn download_killed_twenty_times_requests_no_byte_twice() {
     const RUNS: u64 = 20;
     let repository = repository()
         .file("tokenizer.json", noise(11, 700_000))
@@ -268,7 +271,7 @@ fn a_download_that_is_killed_twenty_times_fetches_no_byte_twice() {
     for run in 0..RUNS {
         let before = partly();
         hub.forget();
-        // Some 5 % each, at points that only the seed knows.
+        // About 5 % in each run, at pseudo-random points.
         hub.hold_after(total / (RUNS + 2) * (64 + points.next().unwrap()) / 256);
         let mut child = cache
             .program(&hub.url())
@@ -278,7 +281,7 @@ fn a_download_that_is_killed_twenty_times_fetches_no_byte_twice() {
             .spawn()
             .unwrap();
         while !hub.is_holding() {
-            assert!(child.try_wait().unwrap().is_none(), "run {run} ended by itself");
+            assert!(child.try_wait().unwrap().is_none(), "run {run} ended on its own");
             std::thread::sleep(Duration::from_millis(1));
         }
         child.kill().unwrap();
@@ -298,13 +301,13 @@ fn a_download_that_is_killed_twenty_times_fetches_no_byte_twice() {
         fs::read(snapshot.join("tokenizer.json")).unwrap()
             == repository.files["tokenizer.json"].content
     );
-    // And then there is nothing left to do.
+    // After that, nothing is left to download.
     hub.forget();
     assert!(cache.download(&hub, &[]).status.success());
     assert!(hub.requests().iter().all(|request| request.path.starts_with("/api/models/")));
 }
 
-/// Fails unless all that was asked for begins where the disk ended.
+/// Fails unless each request starts at the end of the partial file.
 #[track_caller]
 fn resumed_from(hub: &Hub, repository: &::hub::Repository, before: &[(String, u64)]) {
     for request in hub.requests() {
@@ -317,22 +320,22 @@ fn resumed_from(hub: &Hub, repository: &::hub::Repository, before: &[(String, u6
         let etag = file.unwrap().1.etag();
         assert!(
             !before.iter().any(|(name, _)| *name == etag),
-            "fetched though complete: {request:?}"
+            "requested although complete: {request:?}"
         );
-        let incomplete = format!("{etag}.incomplete");
-        let there =
-            before.iter().find(|(name, _)| *name == incomplete).map_or(0, |(_, size)| *size);
-        assert_eq!(request.from.unwrap_or(0), there, "{request:?}");
+        let is_partial = |name: &str| name.starts_with(&etag) && name.ends_with(".incomplete");
+        let partial = before.iter().find(|(name, _)| is_partial(name));
+        let length = partial.map_or(0, |(_, size)| *size);
+        assert_eq!(request.from.unwrap_or(0), length, "{request:?}");
     }
 }
 
 #[test]
-fn after_ctrl_c_nothing_is_lost() {
+fn download_continues_after_ctrl_c() {
     let hub = serving([repository()]);
     let cache = Cache::new();
     hub.hold_after(150_000);
     let program = cache.program(&hub.url());
-    // A test that is started in the background inherits that Ctrl-C is ignored, and so would the program.
+    // A test in the background ignores Ctrl-C, and the program would inherit this.
     let mut command = Command::new("env");
     command.arg("--default-signal=INT").arg(program.get_program());
     for (name, value) in program.get_envs() {
@@ -352,7 +355,7 @@ fn after_ctrl_c_nothing_is_lost() {
     }
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    // Ended by the signal itself, which shells tell as 130.
+    // The signal ends the process. Shells report this as exit status 130.
     assert_eq!(child.wait_with_output().unwrap().status.signal(), Some(2));
     cache.is_sound();
     hub.release();

@@ -1,4 +1,4 @@
-//! Models from the hub: what the program does with all that the hub, its CDN and the way there may do to it.
+//! Models from the hub: downloads, caches, errors and hostile answers, against a stand-in for the hub and its CDN.
 
 mod caches;
 mod folders;
@@ -22,13 +22,13 @@ use tempfile::TempDir;
 
 use crate::program::program;
 
-/// The repository that most tests fetch.
+/// The repository of most tests.
 pub const ID: &str = "org/model";
 
-/// The files of it that are needed.
+/// The files of the repository that the import needs.
 pub const NEEDED: [&str; 3] = ["config.json", "vocab.txt", "model.safetensors"];
 
-/// A repository whose files need not be a model's, with others that nobody needs.
+/// A repository with needed and other files. The weights are not those of a model.
 pub fn repository() -> Repository {
     Repository::new(ID)
         .file("README.md", "A model.")
@@ -40,7 +40,7 @@ pub fn repository() -> Repository {
         .large("onnx/model.onnx", noise(4, 1_000))
 }
 
-/// Bytes that are the same every time (Knuth's generator).
+/// Pseudo-random bytes that are the same in each run (Knuth's generator).
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
@@ -51,12 +51,12 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// A hub with these repositories.
+/// Starts a hub with these repositories.
 pub fn serving(repositories: impl Into<Vec<Repository>>) -> Hub {
     Hub::start(Options { repositories: repositories.into(), ..Options::default() })
 }
 
-/// A cache of its own.
+/// A cache for one test.
 pub struct Cache(TempDir);
 
 impl Cache {
@@ -64,7 +64,7 @@ impl Cache {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// What `HF_HOME` says.
+    /// The value of `HF_HOME`.
     pub fn home(&self) -> &Path {
         self.0.path()
     }
@@ -88,12 +88,12 @@ impl Cache {
         settings
     }
 
-    /// Fetches a repository's `main`.
+    /// Downloads the branch `main` of the repository.
     pub fn fetch(&self, hub: &Hub) -> Result<Snapshot, HubError> {
         fetch(self.settings(&hub.url()), ID, "main")
     }
 
-    /// Fetches it with a token.
+    /// Downloads the branch `main` with a token.
     pub fn fetch_as(&self, hub: &Hub, token: &str) -> Result<Snapshot, HubError> {
         let mut settings = self.settings(&hub.url());
         settings.token = Token::new(token, "the test");
@@ -118,18 +118,21 @@ impl Cache {
         program.args(["download", "--hub-model-id", ID]).args(arguments).output().unwrap()
     }
 
-    /// Fails unless the snapshot's files are the repository's, and nothing else has a name in the cache.
+    /// Fails unless the snapshot holds the needed files of the repository, and all blobs are sound.
     #[track_caller]
     pub fn holds(&self, repository: &Repository) {
         let snapshot = self.snapshot(&repository.commit());
         for path in NEEDED {
             let content = fs::read(snapshot.join(path)).unwrap();
-            assert!(content == repository.files[path].content, "{path} is not the repository's");
+            assert!(
+                content == repository.files[path].content,
+                "{path} differs from the repository's"
+            );
         }
         self.is_sound();
     }
 
-    /// Fails unless every blob is what its name says, and no file is half-written.
+    /// Fails unless every blob has the hash in its name, and no temporary file is left.
     #[track_caller]
     pub fn is_sound(&self) {
         for path in files_below(self.home()) {
@@ -145,12 +148,12 @@ impl Cache {
     }
 }
 
-/// Fetches a revision of a repository.
+/// Downloads a revision of a repository.
 pub fn fetch(settings: HubSettings, id: &str, revision: &str) -> Result<Snapshot, HubError> {
     runtime().block_on(async {
         let (id, revision) = (id.parse()?, revision.parse()?);
         let plan = Client::new(settings)?.plan(&id, &revision).await?;
-        plan.fetch(&Progress::quiet()).await
+        plan.download(&Progress::quiet()).await
     })
 }
 
@@ -158,7 +161,12 @@ pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// All files below a folder, links among them.
+/// The message of an error and its hint.
+pub fn explained(error: &HubError) -> String {
+    format!("{error}\n{}", error.hint().map(|hint| hint.to_string()).unwrap_or_default())
+}
+
+/// All files below a folder, including links.
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -172,14 +180,14 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The requests whose path holds a text, as (host, first byte asked for, status).
+/// The requests whose path contains a text, as (host, first requested byte, status).
 pub fn asked(hub: &Hub, path: &str) -> Vec<(Host, Option<u64>, u16)> {
     let requests = hub.requests();
     let requests = requests.iter().filter(|request| request.path.contains(path));
     requests.map(|request| (request.host, request.from, request.status)).collect()
 }
 
-/// The name under which the CDN has a file of the repository.
+/// The name of a file of the repository on the CDN.
 pub fn on_cdn(repository: &Repository, path: &str) -> String {
     format!("/{}", repository.files[path].sha256())
 }

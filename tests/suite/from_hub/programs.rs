@@ -1,4 +1,4 @@
-//! The program as a user runs it, from the hub into the cluster.
+//! The program from the hub to the cluster, as a user runs it.
 
 use std::fs;
 use std::io::Read;
@@ -25,7 +25,7 @@ fn import(cache: &Cache, endpoint: &str, standin: &StandIn, id: &str) -> Command
 }
 
 #[test]
-fn a_model_goes_from_the_hub_into_the_cluster_and_offline_again() {
+fn model_is_imported_from_the_hub_and_offline_from_the_cache() {
     let hub = serving([tiny()]);
     let standin = StandIn::start(standin::Options::default());
     let cache = Cache::new();
@@ -34,10 +34,10 @@ fn a_model_goes_from_the_hub_into_the_cluster_and_offline_again() {
     let id = "sentence-transformers__tiny-mean";
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{id} started\n"));
     let commit = tiny().commit();
-    // What will be fetched is said before, and then each file.
+    // The log announces the download, and then reports each file.
     let told = message(&output);
-    says(&told, &["fetching", "model.safetensors (90", ST, &commit, "model.safetensors: 90"]);
-    assert!(told.find("fetching").unwrap() < told.find("model.safetensors: 90").unwrap());
+    says(&told, &["downloading", "model.safetensors (90", ST, &commit, "model.safetensors: 90"]);
+    assert!(told.find("downloading").unwrap() < told.find("model.safetensors: 90").unwrap());
     let described = |standin: &StandIn, id: &str| {
         let config = standin.configuration(id).unwrap();
         assert_eq!(config["metadata"]["hub_model_id"], ST);
@@ -49,7 +49,7 @@ fn a_model_goes_from_the_hub_into_the_cluster_and_offline_again() {
     let body = json!({"docs": [{"text_field": "a test"}]});
     let path = format!("/_ml/trained_models/{id}/_infer");
     assert_eq!(ask(&standin, "POST", &path, Some(&body)).0, 200);
-    // The folder itself gives the very same graph.
+    // The folder of the fixture gives the same graph.
     let folder = program()
         .args(["import", "--url", &standin.url(), "--es-model-id", "folder", "--hub-model-id"])
         .arg(Fixture::named("bert/st-mean").model())
@@ -73,7 +73,7 @@ fn a_model_goes_from_the_hub_into_the_cluster_and_offline_again() {
         .unwrap();
     assert!(variable.status.success(), "{}", message(&variable));
     assert!(described(&standin, "again") == definition);
-    // So does the snapshot's folder, whose path tells the same.
+    // The path of the snapshot folder contains the id and the commit too.
     let snapshot =
         cache.hub().join("models--sentence-transformers--tiny-mean/snapshots").join(&commit);
     let folder = program()
@@ -85,7 +85,7 @@ fn a_model_goes_from_the_hub_into_the_cluster_and_offline_again() {
     let config = standin.configuration("snapshot").unwrap();
     assert_eq!(config["metadata"]["hub_commit"], commit);
     assert_eq!(config["metadata"]["hub_model_id"], ST);
-    // In a cache without it there is nothing to take.
+    // A cache without the model is an error.
     let other = Cache::new();
     let output = import(&other, &endpoint, &standin, ST)
         .args(["--offline", "--es-model-id", "none"])
@@ -96,7 +96,7 @@ fn a_model_goes_from_the_hub_into_the_cluster_and_offline_again() {
 }
 
 #[test]
-fn an_exported_bundle_carries_the_commit() {
+fn exported_bundle_records_the_commit() {
     let hub = serving([tiny()]);
     let (cache, out) = (Cache::new(), tempfile::tempdir().unwrap());
     let export = |id: &str, arguments: &[&str]| -> Value {
@@ -118,7 +118,7 @@ fn an_exported_bundle_carries_the_commit() {
 }
 
 #[test]
-fn the_cluster_is_asked_before_the_hub() {
+fn cluster_is_checked_before_the_hub() {
     let hub = serving([tiny()]);
     let standin = StandIn::start(standin::Options::default());
     let cache = Cache::new();
@@ -139,7 +139,7 @@ fn the_cluster_is_asked_before_the_hub() {
 }
 
 #[test]
-fn repositories_of_sentence_transformers_are_embeddings() {
+fn repository_of_sentence_transformers_is_an_embedding_model() {
     let mut plain = Repository::of_folder(ST, &Fixture::named("bert/masked-lm").model()).unwrap();
     assert!(!plain.files.contains_key("modules.json"));
     let other = Repository { id: "org/tiny".into(), ..plain.clone() };
@@ -156,7 +156,7 @@ fn repositories_of_sentence_transformers_are_embeddings() {
 }
 
 #[test]
-fn a_download_is_carried_to_where_there_is_no_network() {
+fn downloaded_folder_is_imported_without_network() {
     let hub = serving([tiny()]);
     let (cache, root) = (Cache::new(), tempfile::tempdir().unwrap());
     let folder = root.path().join("deep/model");
@@ -175,13 +175,8 @@ fn a_download_is_carried_to_where_there_is_no_network() {
         fs::read(file).unwrap() != tiny().files[name].content
     });
     assert!(files.is_empty(), "{files:?}");
-    // Nothing half-written lies beside it, and what is there is not written over.
+    // No temporary folder is left beside the folder.
     assert_eq!(fs::read_dir(root.path().join("deep")).unwrap().count(), 1);
-    hub.forget();
-    let again = download();
-    assert_eq!(again.status.code(), Some(2));
-    says(&message(&again), &["not empty"]);
-    assert!(hub.requests().is_empty());
 
     let standin = StandIn::start(standin::Options::default());
     let output = program()
@@ -191,14 +186,107 @@ fn a_download_is_carried_to_where_there_is_no_network() {
         .unwrap();
     assert!(output.status.success(), "{}", message(&output));
     assert!(standin.configuration("m").unwrap()["metadata"].get("hub_commit").is_none());
-    // A folder is no id.
+    // A folder is not an id.
     let output =
         cache.program(&hub.url()).args(["download", "--hub-model-id"]).arg(&folder).output();
     assert_eq!(output.unwrap().status.code(), Some(2));
 }
 
 #[test]
-fn quiet_is_quiet() {
+fn second_download_to_a_folder_confirms_completes_or_refuses_it() {
+    let hub = serving([tiny()]);
+    let (cache, root) = (Cache::new(), tempfile::tempdir().unwrap());
+    let folder = root.path().join("model");
+    let download = || {
+        let mut program = cache.program(&hub.url());
+        program.args(["download", "--hub-model-id", ST, "--output"]).arg(&folder).output().unwrap()
+    };
+    assert!(download().status.success());
+    let content = |name: &str| fs::read(folder.join(name)).unwrap();
+    let is_whole = || tiny().files.iter().all(|(name, file)| content(name) == file.content);
+    assert!(is_whole());
+    // A complete folder is confirmed, even if the cache is gone.
+    fs::remove_dir_all(cache.hub()).unwrap();
+    hub.forget();
+    let again = download();
+    assert!(again.status.success(), "{}", message(&again));
+    says(&message(&again), &["already complete", &tiny().commit()]);
+    assert_eq!(String::from_utf8_lossy(&again.stdout), format!("{}\n", folder.display()));
+    assert!(asked(&hub, "model.safetensors").is_empty());
+    // Missing files are added, and other files are kept and named.
+    fs::remove_file(folder.join("vocab.txt")).unwrap();
+    fs::remove_dir_all(folder.join("1_Pooling")).unwrap();
+    fs::create_dir(folder.join("notes")).unwrap();
+    fs::write(folder.join("notes/mine.txt"), "mine").unwrap();
+    let completed = download();
+    assert!(completed.status.success(), "{}", message(&completed));
+    says(&message(&completed), &["not part of this download", "notes/mine.txt"]);
+    assert!(is_whole() && content("notes/mine.txt") == b"mine");
+    let names: Vec<_> =
+        files_below(&folder).into_iter().map(|path| path.display().to_string()).collect();
+    assert!(!names.iter().any(|name| name.contains("partial")), "{names:?}");
+    // A file with other bytes is never overwritten, and nothing is downloaded.
+    fs::write(folder.join("vocab.txt"), "other").unwrap();
+    fs::remove_dir_all(cache.hub()).unwrap();
+    hub.forget();
+    let refused = download();
+    assert_eq!(refused.status.code(), Some(2), "{}", message(&refused));
+    says(&message(&refused), &["is not empty", "vocab.txt differs", "--output"]);
+    assert!(asked(&hub, "model.safetensors").is_empty() && content("vocab.txt") == b"other");
+    // A folder without any file of the model is something else.
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("thesis.tex"), "mine").unwrap();
+    let refused = download();
+    assert_eq!(refused.status.code(), Some(2), "{}", message(&refused));
+    says(&message(&refused), &["is not empty", "none of the model's files"]);
+}
+
+#[test]
+fn one_file_of_a_repository_is_downloaded_by_its_name() {
+    let hub = serving([tiny().file("trees/model.json", "{}")]);
+    let cache = Cache::new();
+    for name in [format!("{ST}/trees/model.json@main"), format!("hf://{ST}@v1/trees/model.json")] {
+        let output =
+            cache.program(&hub.url()).args(["download", "--hub-model-id", &name]).output().unwrap();
+        assert!(output.status.success(), "{}", message(&output));
+        let path = String::from_utf8(output.stdout).unwrap();
+        assert!(path.trim_end().ends_with("/trees/model.json"), "{path}");
+        assert_eq!(fs::read_to_string(path.trim_end()).unwrap(), "{}");
+    }
+    assert!(asked(&hub, "model.safetensors").is_empty());
+    let missing = format!("{ST}/other.json");
+    let output =
+        cache.program(&hub.url()).args(["download", "--hub-model-id", &missing]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    says(&message(&output), &["no file other.json", "trees/model.json"]);
+    // An import needs a whole repository.
+    let standin = StandIn::start(standin::Options::default());
+    let name = format!("{ST}/trees/model.json");
+    let output = import(&cache, &hub.url(), &standin, &name).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+    says(&message(&output), &["one file of the repository", ST]);
+}
+
+#[test]
+fn address_of_the_hub_is_imported_like_the_id() {
+    let hub = serving([tiny()]);
+    let standin = StandIn::start(standin::Options::default());
+    let cache = Cache::new();
+    let addresses = ["https://huggingface.co/ID", "https://hf.co/ID/tree/v1", "hf://ID@v1"];
+    for address in addresses {
+        let name = address.replace("ID", ST);
+        let output =
+            import(&cache, &hub.url(), &standin, &name).arg("--clear-previous").output().unwrap();
+        assert!(output.status.success(), "{}", message(&output));
+        let config = standin.configuration("sentence-transformers__tiny-mean").unwrap();
+        assert_eq!(config["metadata"]["hub_model_id"], ST);
+        assert_eq!(config["metadata"]["hub_commit"], tiny().commit());
+    }
+}
+
+#[test]
+fn quiet_download_prints_only_the_folder() {
     let hub = serving([repository()]);
     for flag in ["--quiet", "-q"] {
         let cache = Cache::new();
@@ -217,7 +305,7 @@ fn quiet_is_quiet() {
 }
 
 #[test]
-fn each_file_has_a_plain_line_where_there_is_no_terminal() {
+fn each_file_has_a_log_line_without_a_terminal() {
     let hub = serving([repository()]);
     let output = Cache::new().download(&hub, &[]);
     let told = message(&output);
@@ -228,7 +316,7 @@ fn each_file_has_a_plain_line_where_there_is_no_terminal() {
 }
 
 #[test]
-fn each_file_has_a_line_of_its_own_on_a_terminal() {
+fn each_file_has_a_progress_bar_on_a_terminal() {
     let hub = serving([repository()]);
     let cache = Cache::new();
     let (mut terminal, other_end) = pty_process::blocking::open().unwrap();
@@ -243,7 +331,7 @@ fn each_file_has_a_line_of_its_own_on_a_terminal() {
         .unwrap();
     let mut shown = String::new();
     let mut buffer = [0; 4096];
-    // Both are under way when the hub holds back; how far they are is drawn until then.
+    // Both files are in progress when the hub stops sending.
     let complete = |shown: &str| {
         let last = shown.rfind("model.safetensors [").map_or("", |at| &shown[at..]);
         shown.contains("vocab.txt [") && last.contains("KiB/292.97 KiB") && last.contains(" left")
@@ -254,7 +342,7 @@ fn each_file_has_a_line_of_its_own_on_a_terminal() {
         shown += &String::from_utf8_lossy(&buffer[..read]);
     }
     hub.release();
-    // At the end of the process reading fails.
+    // Reading fails when the process ends.
     while let Ok(read @ 1..) = terminal.read(&mut buffer) {
         shown += &String::from_utf8_lossy(&buffer[..read]);
     }
@@ -264,7 +352,7 @@ fn each_file_has_a_line_of_its_own_on_a_terminal() {
 }
 
 #[test]
-fn exit_codes_tell_what_failed() {
+fn gated_repository_has_exit_code_4() {
     let hub = Hub::start(Options {
         repositories: vec![repository().access(::hub::Access::Gated)],
         token: Some("hf_granted".into()),

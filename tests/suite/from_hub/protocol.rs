@@ -1,9 +1,9 @@
-//! What the real hub does, point by point of the notes on its protocol.
+//! The protocol of the real hub, point by point.
 
 use ::hub::{Access, Break, Fault, Host, Hub, Options, Repository};
 use rust_eland::source::hub::HubError;
 
-use super::{Cache, ID, asked, fetch, on_cdn, repository, serving};
+use super::{Cache, ID, asked, explained, fetch, on_cdn, repository, serving};
 use crate::program::says;
 
 const TOKEN: &str = "hf_granted";
@@ -19,14 +19,14 @@ fn guarded(access: Access) -> Hub {
 }
 
 #[test]
-fn only_what_is_needed_is_fetched_and_no_token_leaves_the_hub() {
+fn download_requests_only_needed_files_and_sends_the_token_only_to_the_hub() {
     let hub = guarded(Access::Private);
     let cache = Cache::new();
     let snapshot = cache.fetch_as(&hub, TOKEN).unwrap();
     cache.holds(&repository());
     assert_eq!(snapshot.origin.model_id, ID);
     assert_eq!(snapshot.origin.commit, repository().commit());
-    // Small files by way of the hub's own redirect, which wants the token again; large ones from the CDN, which must not see it.
+    // Small files are redirected within the hub, which needs the token again. Large files come from the CDN, which must not receive it.
     for request in hub.requests() {
         let expected = (request.host == Host::Hub).then(|| format!("Bearer {TOKEN}"));
         assert_eq!(request.authorization, expected, "{request:?}");
@@ -42,7 +42,7 @@ fn only_what_is_needed_is_fetched_and_no_token_leaves_the_hub() {
 }
 
 #[test]
-fn listings_come_in_pages_and_in_both_forms() {
+fn listing_is_read_in_pages_and_in_both_forms() {
     let hub =
         Hub::start(Options { repositories: vec![repository()], page: 2, ..Options::default() });
     let cache = Cache::new();
@@ -50,7 +50,7 @@ fn listings_come_in_pages_and_in_both_forms() {
     cache.holds(&repository());
     assert_eq!(asked(&hub, "/tree/").len(), 4);
 
-    // As a mirror may have it: the hash under the name that the other call gives it.
+    // Some mirrors name the hash as the other API call does.
     let hub = serving([repository()]);
     let nodes: Vec<_> = repository()
         .files
@@ -73,7 +73,7 @@ fn listings_come_in_pages_and_in_both_forms() {
 }
 
 #[test]
-fn branches_tags_and_commits_are_revisions() {
+fn revision_is_a_branch_a_tag_or_a_commit() {
     let repository = repository().revision("v1.0").revision("refs/pr/1");
     let hub = serving([repository.clone()]);
     for revision in ["v1.0", "refs/pr/1", &repository.commit()] {
@@ -89,12 +89,12 @@ fn branches_tags_and_commits_are_revisions() {
     for missing in ["v2.0", &"0".repeat(40)] {
         let error = fetch(Cache::new().settings(&hub.url()), ID, missing).unwrap_err();
         assert!(matches!(error, HubError::NoRevision { .. }), "{error}");
-        says(&error.to_string(), &[ID, missing, "--revision"]);
+        says(&explained(&error), &[ID, missing, "`revision`"]);
     }
 }
 
 #[test]
-fn old_ids_lead_to_new_ones() {
+fn renamed_repository_is_found_by_its_old_id() {
     let hub = serving([repository().alias("model").alias("Org/Model")]);
     for id in ["model", "Org/Model"] {
         let cache = Cache::new();
@@ -102,7 +102,7 @@ fn old_ids_lead_to_new_ones() {
         assert_eq!(snapshot.origin.model_id, id);
         let weights = std::fs::read(snapshot.folder.join("model.safetensors")).unwrap();
         assert!(weights == repository().files["model.safetensors"].content);
-        // Python looks for it under the id that was asked for.
+        // Python uses the id that was requested.
         let folder = format!("models--{}", id.replace('/', "--"));
         assert!(snapshot.folder.starts_with(cache.hub().join(folder)));
     }
@@ -110,7 +110,7 @@ fn old_ids_lead_to_new_ones() {
 }
 
 #[test]
-fn unknown_and_private_repositories_are_told_apart_as_far_as_can_be() {
+fn missing_or_private_repository_is_not_found() {
     for access in [Some(Access::Private), None] {
         let repositories: Vec<Repository> =
             access.map(|access| repository().access(access)).into_iter().collect();
@@ -121,58 +121,58 @@ fn unknown_and_private_repositories_are_told_apart_as_far_as_can_be() {
             ..Options::default()
         });
         let error = Cache::new().fetch(&hub).unwrap_err();
-        assert!(matches!(error, HubError::UnknownOrPrivate { .. }), "{error}");
-        says(&error.to_string(), &[ID, "there is none", "private", "--hub-access-token"]);
+        assert!(matches!(error, HubError::NotFound { token: false, .. }), "{error}");
+        says(&explained(&error), &[ID, "not found", "private", "spelling", "`hub_access_token`"]);
         let error = Cache::new().fetch_as(&hub, STRANGER).unwrap_err();
-        assert!(matches!(error, HubError::NoRepository { .. }), "{error}");
-        says(&error.to_string(), &[ID, "your token"]);
+        assert!(matches!(error, HubError::NotFound { token: true, .. }), "{error}");
+        says(&explained(&error), &[ID, "not found", "your token may not read it", "spelling"]);
     }
 }
 
 #[test]
-fn gated_repositories_name_the_page_where_access_is_asked_for() {
+fn gated_repository_error_names_the_page_to_request_access() {
     let hub = guarded(Access::Gated);
     let page = format!("{}/{ID}", hub.url());
     let error = Cache::new().fetch(&hub).unwrap_err();
     assert!(matches!(error, HubError::Gated { token: false, .. }), "{error}");
-    says(&error.to_string(), &[&page, "give a token", "none was sent"]);
+    says(&explained(&error), &[&page, "no token was sent", "`hub_access_token`"]);
     let error = Cache::new().fetch_as(&hub, STRANGER).unwrap_err();
     assert!(matches!(error, HubError::Gated { token: true, .. }), "{error}");
-    says(&error.to_string(), &[&page, "does not have it yet"]);
+    says(&explained(&error), &[&page, "the account of your token does not have it"]);
     let cache = Cache::new();
     cache.fetch_as(&hub, TOKEN).unwrap();
     cache.holds(&repository());
-    // API and listing are public, so that all that is in the cache needs no token.
+    // The listing is public, so a complete cache needs no token.
     hub.forget();
     cache.fetch(&hub).unwrap();
     assert!(asked(&hub, "/resolve").is_empty());
 }
 
 #[test]
-fn a_revoked_token_is_refused_for_public_repositories_too() {
+fn revoked_token_is_refused_for_public_repositories_too() {
     let hub = guarded(Access::Public);
     let error = Cache::new().fetch_as(&hub, "hf_revoked").unwrap_err();
     assert!(matches!(error, HubError::Token { .. }), "{error}");
     says(
-        &error.to_string(),
-        &["does not accept the token (from the test)", "public models need none"],
+        &explained(&error),
+        &["does not accept the token from the test", "Public models do not need a token"],
     );
     assert!(!error.to_string().contains("hf_revoked"));
     Cache::new().fetch(&hub).unwrap();
 }
 
 #[test]
-fn a_listed_file_that_is_not_given_out_is_named() {
+fn listed_file_that_is_not_served_is_named() {
     let hub = serving([repository()]);
     let headers = [("X-Error-Code", "EntryNotFound"), ("X-Repo-Commit", "0")];
     hub.inject(Fault::hub("/vocab.txt", 1, Break::status(404, &headers[..1])));
     let error = Cache::new().fetch(&hub).unwrap_err();
     assert!(matches!(error, HubError::NoFile { .. }), "{error}");
-    says(&error.to_string(), &["vocab.txt", "does not give it out"]);
+    says(&error.to_string(), &["vocab.txt", "does not serve it"]);
 }
 
 #[test]
-fn what_the_hub_does_not_have_is_remembered_as_python_does() {
+fn absent_files_are_recorded_as_python_does() {
     let hub = serving([repository()]);
     let cache = Cache::new();
     cache.fetch(&hub).unwrap();
@@ -186,7 +186,7 @@ fn what_the_hub_does_not_have_is_remembered_as_python_does() {
 }
 
 #[test]
-fn rate_limits_are_waited_for() {
+fn rate_limit_is_waited_for() {
     let ways: [&[(&str, &str)]; 3] =
         [&[("Retry-After", "1")], &[("RateLimit", "\"resolvers\";r=0;t=1")], &[]];
     for headers in ways {
@@ -204,12 +204,12 @@ fn rate_limits_are_waited_for() {
     hub.inject(Fault::hub("/api/", usize::MAX, Break::status(429, &[("Retry-After", "86400")])));
     let error = Cache::new().fetch(&hub).unwrap_err();
     assert!(matches!(error, HubError::RateLimit { seconds: Some(86400), .. }), "{error}");
-    says(&error.to_string(), &["86400 s", "HF_TOKEN"]);
+    says(&explained(&error), &["86400 s", "HF_TOKEN"]);
     assert_eq!(hub.requests().len(), 1);
 }
 
 #[test]
-fn files_in_xet_come_by_the_plain_way() {
+fn xet_file_is_downloaded_over_https() {
     let repository = Repository::new(ID)
         .file("config.json", "{}")
         .file("vocab.txt", "a")

@@ -1,4 +1,4 @@
-//! Repositories and folders that cannot be imported, and what is said of them before anything large is fetched.
+//! Repositories and folders that are refused before any large file is downloaded.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use super::{Cache, ID, asked, noise, repository, serving};
 use crate::fixtures::Fixture;
 use crate::program::{message, program, says};
 
-/// Fails unless the program refuses the repository with exit code 3, before it has fetched a single large file.
+/// Fails unless the program refuses the repository with exit code 3, before it requests a large file.
 #[track_caller]
 fn refused(repository: Repository, parts: &[&str]) {
     let hub = serving([repository]);
@@ -24,11 +24,15 @@ fn refused(repository: Repository, parts: &[&str]) {
 }
 
 #[test]
-fn a_repository_without_weights_is_told_by_what_it_has() {
+fn repository_without_supported_weights_is_refused_with_its_files() {
     let bare = Repository::new(ID).file("config.json", r#"{"model_type": "bert"}"#);
     refused(
         bare.clone().large("model.Q4_K_M.gguf", "x").large("onnx/model.onnx", "x"),
-        &["no weights that can be read", "model.safetensors", "model.Q4_K_M.gguf, onnx/model.onnx"],
+        &[
+            "no weights in a supported format",
+            "model.safetensors",
+            "model.Q4_K_M.gguf, onnx/model.onnx",
+        ],
     );
     refused(bare.large("tf_model.h5", "x").large("flax_model.msgpack", "x"), &["tf_model.h5"]);
     refused(
@@ -38,7 +42,7 @@ fn a_repository_without_weights_is_told_by_what_it_has() {
 }
 
 #[test]
-fn an_adapter_names_its_base_model() {
+fn adapter_error_names_the_base_model() {
     let adapter = json!({"peft_type": "LORA", "base_model_name_or_path": "org/base"}).to_string();
     refused(
         Repository::new(ID)
@@ -72,7 +76,7 @@ fn code_of_the_repository_is_never_run() {
     refused(with(own), &["nomic_bert", "NomicBertModel", "never run", "bert, "]);
     refused(with(json!({"model_type": "llama"})), &["llama"]);
 
-    // With an architecture that is built in, the model is imported, and the user is told.
+    // A model with a supported architecture is imported with a warning.
     let fixture = Fixture::named("bert/st-mean").model();
     let config = fs::read(fixture.join("config.json")).unwrap();
     let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
@@ -94,7 +98,7 @@ fn code_of_the_repository_is_never_run() {
 }
 
 #[test]
-fn what_is_no_id_is_refused_before_any_request() {
+fn invalid_id_is_refused_before_any_request() {
     let hub = serving([repository()]);
     let standin = StandIn::start(standin::Options::default());
     let refused = |arguments: &[&str], code: i32, parts: &[&str]| {
@@ -109,15 +113,19 @@ fn what_is_no_id_is_refused_before_any_request() {
         assert!(standin.requests().is_empty() && hub.requests().is_empty());
     };
     for name in ["./missing", "/no/such/folder", "a/b/c", "https://hub/a/b", "a b", "../x"] {
-        refused(&["--hub-model-id", name], 4, &[name, "neither a folder that exists nor a hub id"]);
+        refused(&["--hub-model-id", name], 4, &[name, "neither an existing folder nor a hub id"]);
     }
     refused(&["--hub-model-id", "org/model@a..b"], 2, &["a..b", "revision"]);
     refused(&["--hub-model-id", ID, "--revision", "../x"], 2, &["revision"]);
     let both = ["--hub-model-id", "org/model@v1", "--revision", "v2"];
-    refused(&both, 2, &["v1", "v2", "give one of them"]);
+    refused(&both, 2, &["v1", "v2", "remove one of them"]);
     let folder = Fixture::named("bert/base").model();
     let folder = folder.to_str().unwrap();
-    refused(&["--hub-model-id", folder, "--revision", "v2"], 2, &["is a folder here"]);
+    refused(
+        &["--hub-model-id", folder, "--revision", "v2"],
+        2,
+        &["is a folder", "remove --revision"],
+    );
     let certificates = ["--hub-model-id", ID, "--hub-ca-certs", "/no/such/file"];
     refused(&certificates, 2, &["/no/such/file", "--hub-ca-certs"]);
     let output = Cache::new()
@@ -130,7 +138,7 @@ fn what_is_no_id_is_refused_before_any_request() {
 }
 
 #[test]
-fn a_folder_that_exists_wins() {
+fn existing_folder_takes_precedence_over_a_hub_id() {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("org")).unwrap();
     symlink(Fixture::named("bert/st-mean").model(), root.path().join(ID)).unwrap();

@@ -1,4 +1,4 @@
-//! The ways to the hub: tokens from everywhere, proxies, mirrors, and certificates.
+//! The connection to the hub: tokens, proxies, mirrors and certificates.
 
 use std::fs;
 use std::net::TcpListener;
@@ -24,7 +24,7 @@ fn private() -> Hub {
 }
 
 #[test]
-fn tokens_come_in_every_way_and_are_shown_in_none() {
+fn token_is_read_from_every_setting_and_never_shown() {
     let hub = private();
     let other = "hf_other_0123456789";
     type Variables<'a> = &'a [(&'a str, &'a str)];
@@ -38,7 +38,7 @@ fn tokens_come_in_every_way_and_are_shown_in_none() {
     let run = |cache: &Cache, arguments: &[&str], variables: Variables<'_>| {
         let mut program = cache.program(&hub.url());
         program.args(["download", "--hub-model-id", ID]).args(arguments);
-        // All that any crate says of it.
+        // The logs of all crates.
         let output =
             program.envs(variables.iter().copied()).env("RUST_LOG", "trace").output().unwrap();
         let told = message(&output);
@@ -48,14 +48,16 @@ fn tokens_come_in_every_way_and_are_shown_in_none() {
     for (arguments, variables) in ways {
         run(&Cache::new(), arguments, variables);
     }
-    // The stored file, at home and elsewhere.
+    // The token file in HF_HOME and elsewhere.
     let cache = Cache::new();
     fs::write(cache.home().join("token"), format!("{TOKEN}\n")).unwrap();
     run(&cache, &[], &[]);
     let path = cache.home().join("token");
     run(&Cache::new(), &[], &[("HF_TOKEN_PATH", path.to_str().unwrap())]);
 
-    for (token, part) in [("hf_revoked", "does not accept the token"), ("hf_\u{7f}", "no header")] {
+    for (token, part) in
+        [("hf_revoked", "does not accept the token"), ("hf_\u{7f}", "a header cannot hold")]
+    {
         let output = Cache::new().download(&hub, &["--hub-access-token", token]);
         assert!(!output.status.success());
         says(&message(&output), &[part, "--hub-access-token"]);
@@ -64,9 +66,9 @@ fn tokens_come_in_every_way_and_are_shown_in_none() {
 }
 
 #[test]
-fn proxies_are_gone_through_unless_excepted() {
+fn proxy_is_used_unless_the_host_is_excepted() {
     let hub = serving([repository()]);
-    // No such host: only a proxy can lead there.
+    // The host does not exist, so only a proxy can answer.
     let through = |cache: &Cache, variables: &[(&str, &str)]| {
         let mut program = cache.program("http://hub.invalid");
         program.env_remove("NO_PROXY").env("HF_HUB_DOWNLOAD_TIMEOUT", "60");
@@ -86,7 +88,7 @@ fn proxies_are_gone_through_unless_excepted() {
 }
 
 #[test]
-fn a_proxy_that_is_in_the_way_is_named_without_its_password() {
+fn unreachable_proxy_is_named_without_its_password() {
     let mut program = Cache::new().program("http://hub.invalid");
     program.env("HTTP_PROXY", "http://me:correct-horse@127.0.0.1:9").env_remove("NO_PROXY");
     let output = program.args(["download", "--hub-model-id", ID]).output().unwrap();
@@ -96,7 +98,7 @@ fn a_proxy_that_is_in_the_way_is_named_without_its_password() {
 }
 
 #[test]
-fn a_mirror_below_a_path_is_an_endpoint_too() {
+fn mirror_below_a_path_is_an_endpoint() {
     let hub = serving([repository()]);
     let url = format!("{}/", hub.url());
     let cache = Cache::new();
@@ -109,7 +111,7 @@ fn a_mirror_below_a_path_is_an_endpoint_too() {
     assert!(hub.requests().iter().any(|request| request.path.starts_with("/mirror/api/models/")));
 }
 
-/// Puts TLS before a hub, with a certificate for this machine. Returns its address and the authority's certificate.
+/// Puts a TLS proxy in front of a hub. Returns its address and the certificate of its authority.
 fn with_tls(hub: &Hub, runtime: &tokio::runtime::Runtime) -> (String, String) {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -147,7 +149,7 @@ fn with_tls(hub: &Hub, runtime: &tokio::runtime::Runtime) -> (String, String) {
 }
 
 #[test]
-fn certificates_of_a_re_signing_proxy_are_trusted_when_named() {
+fn named_certificate_of_a_re_signing_proxy_is_trusted() {
     let small = ::hub::Repository::new(ID)
         .file("config.json", r#"{"model_type": "bert"}"#)
         .file("vocab.txt", "x")
@@ -167,15 +169,15 @@ fn certificates_of_a_re_signing_proxy_are_trusted_when_named() {
     let output = download(&cache, &[], &[]);
     assert_eq!(output.status.code(), Some(4), "{}", message(&output));
     says(&message(&output), &["is not trusted", "--hub-ca-certs", "re-signs"]);
-    // Once is enough: it will not be trusted the next time either.
-    assert!(!message(&output).contains("trying again"));
+    // The request is not retried, because the certificate would be refused again.
+    assert!(!message(&output).contains("retrying"));
     let output = download(&cache, &["--hub-ca-certs", path], &[]);
     assert!(output.status.success(), "{}", message(&output));
     cache.holds(&small);
     let output = download(&Cache::new(), &[], &[("SSL_CERT_FILE", path)]);
     assert!(output.status.success(), "{}", message(&output));
 
-    // From encryption to none there is no way.
+    // A redirect to an address without encryption is refused.
     let hub = serving([repository()]);
     let (url, pem) = with_tls(&hub, &runtime);
     let path = cache.home().join("other.pem");
@@ -187,7 +189,9 @@ fn certificates_of_a_re_signing_proxy_are_trusted_when_named() {
     says(&message(&output), &["without encryption"]);
     assert!(hub.requests().iter().all(|request| request.host == Host::Hub));
 
-    for (content, reason) in [("", "it holds none"), ("no certificate", "it holds none")] {
+    for (content, reason) in
+        [("", "contains no certificates"), ("no certificate", "contains no certificates")]
+    {
         let path = cache.home().join("empty.pem");
         fs::write(&path, content).unwrap();
         let output = download(&cache, &["--hub-ca-certs", path.to_str().unwrap()], &[]);
