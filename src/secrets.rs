@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_hidden_in_every_form() {
+    fn secret_is_hidden_in_every_encoding() {
         let secret = Secret::new("p@ss/w\"ord√");
         let forms = [
             "p@ss/w\"ord√".to_owned(),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_secret_is_hidden_where_it_stands_alone() {
+    fn short_secret_is_hidden_as_a_whole_word() {
         let _secret = Secret::new("zqx");
         assert_eq!(redact("zqx: user:zqx@host, zqxy azqx zqx"), "…: user:…@host, zqxy azqx …");
         let _empty = Secret::new("");

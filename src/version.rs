@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_has_what_came_before_it() {
+    fn target_supports_features_of_earlier_versions() {
         let target = |text: &str| text.parse::<Target>().unwrap();
         assert_eq!(target("8.17"), Target::Release(Version::new(8, 17, 0)));
         assert!(target("8.12.2").has(Version::PREFIX_STRINGS));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_compare_by_number() {
+    fn versions_are_compared_numerically() {
         let version = |text: &str| text.parse::<Version>().unwrap();
         assert!(
             version("8.7.0") < version("8.13.1") && version("8.19.20") < version("9.0.0-SNAPSHOT")

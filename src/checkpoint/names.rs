@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrappers_go_where_all_have_them() {
+    fn common_wrapper_prefix_is_removed() {
         let unwrapped = |names: &[&str]| {
             let tensors = names.iter().map(|name| ((*name).to_owned(), ())).collect();
             unwrap(tensors).into_keys().collect::<Vec<_>>()
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn old_ends_become_today_s() {
+    fn old_suffixes_are_renamed() {
         for (old, today) in [
             ("a.LayerNorm.gamma", "a.LayerNorm.weight"),
             ("a.LayerNorm.beta", "a.LayerNorm.bias"),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_parts_of_names_are_alike_or_left_over() {
+    fn name_prefixes_match_whole_segments() {
         let spellings = Spellings {
             base: &["model"],
             same: &[&["shared.weight", "encoder.embed_tokens.weight"]],

@@ -683,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_refused_with_their_position() {
+    fn rejected_names_are_reported_with_position() {
         for (pickle, name, position) in [
             (&b"\x80\x02cos\nsystem\n."[..], "os.system", 2),
             (b"\x80\x04\x8c\x05posix\x8c\x06system\x93.", "posix.system", 17),
@@ -700,7 +700,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_checked_before_anything_is_allocated() {
+    fn lengths_are_checked_before_allocation() {
         for pickle in [
             &b"X\xff\xff\xff\xffa."[..],
             b"B\xff\xff\xff\xffa.",
@@ -715,7 +715,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stack_does_not_underflow() {
+    fn stack_underflow_is_an_error() {
         for pickle in [
             &b"."[..],
             b"0.",
@@ -752,7 +752,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_costs_no_stack_and_length_has_a_bound() {
+    fn nesting_uses_no_stack_and_length_is_limited() {
         let depth = MAX_OPCODES / 2 - 1;
         let nested = [vec![b']'; depth], vec![b'a'; depth - 1], vec![b'.']].concat();
         assert!(Pickle::read(&nested).is_ok());
@@ -762,7 +762,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_every_width() {
+    fn integers_of_every_width_are_parsed() {
         let int = |pickle: &[u8]| Pickle::read(pickle).unwrap().int();
         assert_eq!(int(b"K\xff."), Some(255));
         assert_eq!(int(b"M\x01\x02."), Some(513));

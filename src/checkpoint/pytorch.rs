@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn views_lie_within_their_storage() {
+    fn views_outside_of_their_storage_are_rejected() {
         let whole = of(0, &[2, 3], &[3, 1]).unwrap();
         assert_eq!((whole.slice.offset, whole.slice.length, whole.strides), (100, 24, None));
         let turned = of(0, &[3, 2], &[1, 3]).unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_torch_did_not_save_is_said_to_be_so() {
+    fn file_not_saved_by_torch_is_reported() {
         for file in [&b""[..], b"PK", b"GGUF", b"{}", b"\x80\x02}."] {
             assert!(read(file).unwrap_err().to_string().contains("torch.save"), "{file:?}");
         }

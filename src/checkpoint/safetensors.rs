@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_are_found() {
+    fn tensors_are_read_from_the_header() {
         let header = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[2,3],"data_offsets":[2,26]},"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}"#;
         let tensors = read(&file(header, 26)).unwrap();
         let start = 8 + header.len();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn inconsistent_header_is_rejected() {
         let refused =
             |header: &str, data: usize| read(&file(header, data)).unwrap_err().to_string();
         let one = |shape: &str, begin: u64, end: u64| {

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_leave_the_command_line() {
+    fn secrets_are_removed_from_the_command_line() {
         for password in ["-p s", "-ps", "-p=s", "--es-password s", "--es-password=s"] {
             let (rest, secrets) = separated(&format!("x import -u me {password} --start"));
             assert_eq!(

@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn models_and_defaults_are_read_with_their_lines() {
+    fn models_and_defaults_keep_their_lines() {
         let text = "# ours\ndefaults:\n  start: true\n  revision: ~\nmodels:\n  - hub-model-id: a/b\n    header: [x, 'y: z']\n\n  - hub-model-id: \"null\"\n";
         let setting = |line, name: &str, value| Setting { line, name: name.into(), value };
         let of = |text: &str| Value::Text(text.into());
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn models_file_errors_have_line_numbers() {
         for (text, line, problem) in [
             ("", 1, "names no models"),
             ("models:\n", 1, "names no models"),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_read_makes_it_panic() {
+    fn arbitrary_models_file_does_not_panic() {
         let text = "defaults: {a: b, c: [d]}\nmodels:\n  - {a: 'x', b: \"y\"}\n  - ? e\n    : |\n      f\n";
         for end in 0..text.len() {
             let _ = ModelsFile::read(&text[..end]);

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_by_other_names_are_told() {
+    fn similar_task_is_suggested() {
         for (name, task) in [
             ("embedding", "text_embedding"),
             ("Feature-Extraction", "text_embedding"),

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times_are_read() {
+    fn sizes_and_times_are_parsed() {
         for (text, expected) in [
             ("4MiB", 4 << 20),
             ("512kib", 512 << 10),

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_encoded_piece_by_piece_and_says_its_length() {
+    fn part_body_is_streamed_with_its_length() {
         let bytes: Vec<u8> = (0..200_001_u32).map(|i| (i.wrapping_mul(i) >> 3) as u8).collect();
         let pieces = [&bytes[..70_000], &bytes[70_000..70_001], &bytes[70_001..]];
         let pieces = pieces.map(|piece| Box::new(piece.to_vec()) as Segment);

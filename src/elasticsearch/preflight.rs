@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_the_contract_s_estimate() {
+    fn memory_estimate_matches_the_contract() {
         let mib = 1 << 20;
         assert_eq!(required_memory(mib, None), 242 * mib);
         let metadata = json!({"per_deployment_memory_bytes": 400 * mib, "per_allocation_memory_bytes": 1.5 * mib as f64});

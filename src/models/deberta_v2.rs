@@ -682,7 +682,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_are_those_of_transformers() {
+    fn buckets_match_transformers() {
         // The sum of (distance + 1) * bucket, as make_log_bucket_position of Transformers 4.57.6 gives it.
         for (position_buckets, positions, expected) in [
             (256, 512, 27_544_510),
@@ -701,7 +701,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_that_do_not_fit_the_buckets_are_refused() {
+    fn positions_beyond_the_buckets_are_rejected() {
         let read = |buckets, positions| {
             DebertaV2Config::read(&serde_json::json!({
                 "relative_attention": true,

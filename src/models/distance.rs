@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_seen_from_its_own_place() {
+    fn distances_are_relative_to_the_query_position() {
         // P = 5; the entry for a distance is the distance itself.
         let table = Tensor::arange_start(-4, 6, (Kind::Int64, Device::Cpu));
         for n in 1..=5 {

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_is_refused_and_the_projection_is_the_width() {
+    fn dpr_reader_is_rejected_and_projection_sets_the_width() {
         let reader = dimensions(&json!({ "architectures": ["DPRReader"] })).unwrap_err();
         assert!(reader.to_string().contains("DPRReader"), "{reader}");
         assert_eq!(dimensions(&json!({})).unwrap().hidden, 768);

@@ -383,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn padding_stands_at_its_own_id_and_tokens_behind_it() {
+    fn padding_positions_equal_padding_id_and_tokens_follow() {
         let ids = Tensor::from_slice(&[0i64, 7, 7, 2, 1, 1, 0, 1, 9, 2, 1, 1]).view([2, 6]);
         let positions = behind_padding(&ids, 1).unwrap();
         // A padding token within the text too, as in Transformers.

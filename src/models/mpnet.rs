@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_grow_with_the_logarithm_of_the_distance() {
+    fn buckets_grow_logarithmically_with_distance() {
         let of = |distances: &[i64]| {
             Vec::<i64>::try_from(buckets(&Tensor::from_slice(distances)).unwrap()).unwrap()
         };

@@ -77,7 +77,7 @@ fn tiny(model_type: &str, more: Value) -> Value {
 const RELATIVE: &str = "relative_key_query";
 
 #[test]
-fn what_a_model_wants_is_all_that_is_read_and_missing_tensors_are_no_panic() {
+fn bert_reads_expected_tensors_and_reports_missing_ones() {
     for architecture in ["bert", "roberta", "electra", "distilbert", "mpnet"] {
         let architecture = Architecture::find(architecture, &[]).unwrap();
         let relative = json!({ "position_embedding_type": RELATIVE, "hidden_act": "prelu" });
@@ -148,7 +148,7 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
 }
 
 #[test]
-fn the_others_want_what_they_read_too() {
+fn other_architectures_read_expected_tensors() {
     for (model_type, more, heads) in others() {
         let architecture = Architecture::find(model_type, &[]).unwrap();
         let config = tiny(model_type, more);
@@ -162,7 +162,7 @@ fn the_others_want_what_they_read_too() {
 
 /// Below the base model's name, with what old releases wrote beside it.
 #[test]
-fn the_others_read_old_files_too() {
+fn other_architectures_read_old_parameter_names() {
     let old: &[(&str, &str, &[&str])] = &[
         (
             "bart",
@@ -211,7 +211,7 @@ fn the_others_read_old_files_too() {
 }
 
 #[test]
-fn bart_finds_its_words_under_any_of_their_names() {
+fn bart_reads_embeddings_under_every_name() {
     let architecture = Architecture::find("bart", &[]).unwrap();
     let config = tiny("bart", others().remove(0).1);
     for name in ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"] {
@@ -228,7 +228,7 @@ fn bart_finds_its_words_under_any_of_their_names() {
 /// Files of old releases: the base model below its name, what is tied written out, buffers, poolers and pre-training heads in every
 /// file, biases under their second name.
 #[test]
-fn what_old_releases_wrote_is_read_or_known() {
+fn old_parameter_names_are_read_or_ignored() {
     type Old = (&'static str, &'static str, &'static [&'static str], [&'static str; 2]);
     let old: &[Old] = &[
         (
@@ -316,7 +316,7 @@ fn what_old_releases_wrote_is_read_or_known() {
 }
 
 #[test]
-fn configurations_that_make_no_model_are_refused() {
+fn invalid_configurations_are_rejected() {
     let refused = |model_type: &str, more: Value| {
         let architecture = Architecture::find(model_type, &[]).unwrap();
         let config = tiny(model_type, more.clone());
@@ -379,7 +379,7 @@ fn configurations_that_make_no_model_are_refused() {
 }
 
 #[test]
-fn positions_are_those_that_tokens_can_have() {
+fn position_count_excludes_padding_offset() {
     let positions = |model_type: &str, more: Value| {
         let architecture = Architecture::find(model_type, &[]).unwrap();
         (architecture.dimensions)(&tiny(model_type, more)).unwrap().positions
@@ -392,7 +392,7 @@ fn positions_are_those_that_tokens_can_have() {
 }
 
 #[test]
-fn what_cannot_be_served_is_told_apart_from_the_unknown() {
+fn unsupported_and_unknown_architectures_are_distinguished() {
     assert!(Architecture::why_not("deberta").unwrap().contains("deberta-v2"));
     assert!(Architecture::why_not("nobody-knows").is_none());
     for (types, _) in UNSERVABLE {
@@ -401,7 +401,7 @@ fn what_cannot_be_served_is_told_apart_from_the_unknown() {
 }
 
 #[test]
-fn a_dpr_encoder_may_call_itself_bert() {
+fn dpr_encoder_with_bert_model_type_is_read() {
     let find = |class: &str| Architecture::find("bert", &[class.to_owned()]).unwrap();
     assert_eq!(find("DPRContextEncoder").model_type, "dpr");
     assert_eq!(find("BertModel").model_type, "bert");

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_recurse_too_deep_is_refused() {
+    fn deeply_nested_code_is_rejected() {
         let of = |text: String| check(text.as_bytes());
         let usual =
             "class M(Module):\n  def forward(self, x: Tensor) -> Tensor:\n    return x # (\n";

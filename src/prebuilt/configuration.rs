@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_takes_is_taken() {
+    fn valid_configuration_is_accepted() {
         let body = json!({
             "description": "d", "model_type": "pytorch", "tags": ["a"], "metadata": {"x": 1},
             "input": {"field_names": ["text_field"]},
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_refuses_is_refused_by_name() {
+    fn invalid_configuration_is_rejected_by_field() {
         let task = |task: Value| json!({ "inference_config": task });
         let tokenized = |tokenization: Value| task(json!({"ner": {"tokenization": tokenization}}));
         for (body, part) in [

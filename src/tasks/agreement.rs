@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_agree_by_their_angle() {
+    fn vector_agreement_is_the_cosine() {
         let same = || both(&[3., 4.], &[6., 8.]);
         assert_eq!(of(&COSINES, &[same(), both(&[3., 4.], &[4., -3.])]), [0.5, 0.]);
         assert_eq!(of(&COSINES, &[same(), same()]), [1., 1.]);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_agree_by_their_greatest() {
+    fn class_agreement_compares_the_best_class() {
         let samples = [both(&[0., 1.], &[0., 1.]), both(&[0., 0.], &[0., 3f64.ln()])];
         assert_eq!(of(&LABEL, &samples), [0.5, 0.25]);
         // Of a row for each token only the text's count.
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_agree_by_their_order() {
+    fn score_agreement_is_the_rank_correlation() {
         let order = |a: &[f64], b: &[f64]| {
             let samples: Vec<_> = a.iter().zip(b).map(|(a, b)| both(&[*a], &[*b])).collect();
             of(&RANKING, &samples)
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_agree_by_the_heaviest() {
+    fn weight_agreement_compares_the_heaviest_tokens() {
         assert_eq!(overlap(&[3., 2., 1., 0.], &[3., 1., 2., 0.], 2), 0.5);
         assert_eq!(overlap(&[0.; 4], &[0.; 4], 2), 1.);
         assert_eq!(overlap(&[1., 0., 0., 0.], &[1., 1., 0., 0.], 2), 0.5);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_agree_by_their_span() {
+    fn answer_agreement_compares_the_spans() {
         let logits =
             |start: [f64; 4], end: [f64; 4]| Tensor::from_slice2(&[start, end]).unsqueeze(1);
         let same = sample(

@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn merges_are_ranked_as_in_python() {
+    fn merge_ranks_match_python() {
         let (merges, notes) = ranked("#version: 0.2\na b\nc d\na b\n\nab cd\n");
         assert_eq!(merges, ["c d", "a b", "ab cd"]);
         assert!(notes.is_empty());
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn merges_to_the_same_token_are_seen() {
+    fn merges_to_the_same_token_are_detected() {
         let merges = ["a bc", "ab c", "d e"].map(str::to_owned);
         assert_eq!(ambiguous(&merges), [r#""a bc" and "ab c""#]);
     }

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_specs_and_unknown_fields_are_read() {
+    fn sentencepiece_model_with_unknown_fields_is_parsed() {
         let mut bytes = piece("▁a", -1.25);
         bytes.extend([0x12, 4, 0x18, 2, 0x20, 7]); // trainer_spec {model_type: BPE, vocab_size: 7}
         bytes.extend([0x1a, 3, 0x0a, 1, b'x']); // normalizer_spec {name: "x"}
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_files_are_refused() {
+    fn damaged_files_are_rejected() {
         assert!(parse(b"").unwrap_err().contains("no tokens"));
         assert!(parse(&[0x0a, 0x7f, 0]).unwrap_err().contains("ends in the middle"));
         assert!(parse(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]).is_err());

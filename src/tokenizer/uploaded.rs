@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_could_not_use_is_refused() {
+    fn vocabulary_unusable_by_the_server_is_rejected() {
         let bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"];
         assert_eq!(read(&json!({ "vocabulary": bert }), TokenizerKind::Bert), Ok(vec![]));
         let twice = json!({"vocabulary": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "a"]});

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_end_as_in_python() {
+    fn line_ends_match_python() {
         let read = |text| lines(text).collect::<Vec<_>>();
         assert_eq!(read("a\r\nb\rc\n"), ["a", "b", "c"]);
         assert_eq!(read("a\n\nb"), ["a", "", "b"]);

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_loaded_computes_the_same_and_lies_in_the_archive() {
+    fn loaded_module_computes_the_same_from_mapped_weights() {
         let (float, input) = module();
         let (quantized, _) = module().0.quantize().unwrap();
         // Packed weights are unpacked to be written, so that of a quantized module only the table stays where it is.
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_archive_is_not_loaded() {
+    fn invalid_archive_is_not_loaded() {
         let archive = saved(&module().0);
         let half = &archive[..archive.len() / 2];
         for bytes in
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peak_is_of_what_is_alive_at_once() {
+    fn peak_memory_counts_live_tensors_only() {
         let weight = Tensor::zeros([1000, 10], OF);
         let input = [Tensor::ones([5, 10], OF)];
         let module = Module::trace(&input, |inputs| -> Result<Tensor, TorchError> {

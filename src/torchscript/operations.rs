@@ -79,12 +79,12 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_read_whole() {
+    fn operation_list_is_read_completely() {
         assert_eq!((LISTED.0.len(), LISTED.1.len()), (111, 6));
     }
 
     #[test]
-    fn what_is_not_listed_is_refused_by_name() {
+    fn unlisted_operations_are_rejected_by_name() {
         assert_eq!(check(&kinds(&["aten::linear", "prim::Constant"])), Ok(()));
         assert_eq!(
             check(&kinds(&["aten::linear", "aten::argmax", "aten::erf"])),

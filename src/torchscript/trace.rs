@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_stay_free_in_a_traced_graph() {
+    fn traced_graph_accepts_other_sizes() {
         let forward = |inputs: &[Tensor]| -> Result<Tensor, TorchError> {
             let (batch, tokens) = (Size::of(&inputs[0], 0)?, Size::of(&inputs[0], 1)?);
             let table = Tensor::arange(64, (Kind::Float, tch::Device::Cpu));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_trace_leaves_the_thread_able_to_trace() {
+    fn trace_after_a_failed_trace_succeeds() {
         let example = [Tensor::ones([2, 2], (Kind::Float, tch::Device::Cpu))];
         let failed = Module::trace(&example, |inputs| -> Result<Tensor, TorchError> {
             Ok(inputs[0].f_view([3])?)

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_git_s_and_sha256() {
+    fn digests_are_git_blob_ids_or_sha256() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, "test content\n").unwrap();
