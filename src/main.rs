@@ -2,13 +2,27 @@
 
 use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match rust_eland::cli::run(std::env::args_os()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failed) => {
-            failed.tell();
-            ExitCode::from(failed.error.exit_code())
+use rust_eland::cli;
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the threads of the program: {error}");
+            return ExitCode::FAILURE;
         }
+    };
+    let code = match runtime.block_on(cli::run(std::env::args_os())) {
+        Ok(()) => 0,
+        Err(failed) => {
+            failed.print();
+            failed.exit_code()
+        }
+    };
+    runtime.shutdown_background();
+    if code == cli::INTERRUPTED {
+        // A conversion may still run on another thread. The usual exit would destroy what libtorch uses there.
+        signal_hook::low_level::exit(code.into());
     }
+    ExitCode::from(code)
 }

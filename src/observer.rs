@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Connects to the cluster and checks whether it can take the model.
+    /// Connects to the cluster.
+    Connect,
+    /// Checks whether the cluster can take the model.
     CheckCluster,
     /// Downloads the files of a model.
     Download,
@@ -56,6 +58,7 @@ pub enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Connect => "connecting",
             Self::CheckCluster => "checking the cluster",
             Self::Download => "downloading",
             Self::DownloadFile(path) => path,

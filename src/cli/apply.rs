@@ -4,31 +4,30 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
-use super::import::{ImportArguments, ImportContext, Imported};
+use super::command_error::CommandError;
+use super::exit_code;
+use super::import::ImportArguments;
 use super::models_file::{self, Model, ModelsFile, Setting, Value, Wrong};
 use super::report::{Report, ReportArguments, cell, table};
 use super::similar::similar;
 use super::upload::interruption;
-use crate::elasticsearch::{Connection, Interruption, Outcome};
-use crate::error::Error;
+use crate::elasticsearch::{Client, Interruption, Outcome};
 use crate::observer::Progress;
 use crate::secrets::redact;
+use crate::workflow::{ImportRequest, Imported, StopSignal, connect};
 
 /// Options that say what a single import prints.
 const NOT_HERE: [&str; 2] = ["output", "dry-run"];
 
 /// What is a secret, or may be one, and so stands in no file.
 const SECRET: [&str; 5] = ["es-password", "es-api-key", "es-token", "hub-access-token", "header"];
-
-/// How long after a second Ctrl-C an upload may take to put things in order.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 #[command(mut_group("cluster", |group| group.required(false)))]
@@ -143,34 +142,30 @@ struct AllApplied {
 }
 
 impl ApplyArguments {
-    pub(super) async fn execute(self, progress: &Progress) -> Result<(), Error> {
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
         let name = self.file.display();
         let text = models_file::text(&self.file).map_err(|error| {
             let advice = super::similar::file_tip(&self.file);
-            Error::Usage(format!(
+            CommandError::Usage(format!(
                 "cannot read {name}: {error}; name a YAML file of imports{advice}"
             ))
         })?;
         let planned = plan(&text, &self.given).map_err(|wrongs| {
             let lines: Vec<_> = wrongs.iter().map(Wrong::to_string).collect();
-            Error::Usage(format!("{name} cannot be used, nothing was done:\n{}", lines.join("\n")))
+            CommandError::Usage(format!(
+                "{name} cannot be used, nothing was done:\n{}",
+                lines.join("\n")
+            ))
         })?;
 
         let interruption = interruption()?;
-        let mut twice = interruption.clone();
-        tokio::spawn(async move {
-            twice.repeated().await;
-            // An upload stops by itself; the making of a model can only be ended with the process.
-            tokio::time::sleep(LAST_WORDS).await;
-            std::process::exit(130);
-        });
-        let mut connections = HashMap::new();
+        let mut clients = HashMap::new();
         let mut models = Vec::new();
         for one in planned {
             if interruption.is_requested() {
                 models.push(Applied::skipped(one));
             } else {
-                models.push(apply(one, &mut connections, &interruption, progress).await);
+                models.push(apply(one, &mut clients, &interruption, progress).await);
             }
         }
 
@@ -181,15 +176,15 @@ impl ApplyArguments {
         self.report.print(&AllApplied { models, failed })?;
         match code {
             None => Ok(()),
-            Some(code) => Err(Error::Models { failed, all, code }),
+            Some(code) => Err(CommandError::Models { failed, all, code }),
         }
     }
 }
 
-/// Carries out one import, and tells how it ended.
+/// Carries out one import.
 async fn apply(
     planned: Planned,
-    connections: &mut HashMap<Vec<OsString>, Connection>,
+    clients: &mut HashMap<Vec<OsString>, Client>,
     interruption: &Interruption,
     progress: &Progress,
 ) -> Applied {
@@ -197,24 +192,25 @@ async fn apply(
     tracing::info!("line {line}: {source}");
     let begun = Instant::now();
     let model_id = import.model_id();
-    // A password is asked for once.
-    let connected = match connections.get(&connection) {
-        Some(known) => Ok(known.clone()),
-        None => import.connection(),
+    let work = async {
+        let request = ImportRequest { uses_fingerprint: true, ..import.request()? };
+        let validated = request.validate().await?;
+        // Imports with the same connection share a client, so that a password is asked for once.
+        let client = match clients.get(&connection) {
+            Some(client) => client.clone(),
+            None => {
+                let client = connect(import.connection()?, progress).await?;
+                clients.insert(connection, client.clone());
+                client
+            }
+        };
+        let stop = StopSignal::Always(interruption.clone());
+        Ok::<_, CommandError>(validated.run(&client, stop, progress).await?)
     };
-    let done = match connected {
-        Ok(known) => {
-            connections.insert(connection, known.clone());
-            let interruption = Some(interruption.clone());
-            let context =
-                ImportContext { connection: Some(known), interruption, fingerprint: true };
-            import.run(context, progress).await
-        }
-        Err(error) => Err(error.into()),
-    };
+    let done = work.await;
     let seconds = begun.elapsed().as_secs_f64();
     match done {
-        Ok(Some(Imported { model_id, outcome, definition_sha256, started, .. })) => Applied {
+        Ok(Imported { model_id, outcome, definition_sha256, started, .. }) => Applied {
             line,
             source,
             model_id: Some(model_id.to_string()),
@@ -228,8 +224,6 @@ async fn apply(
             exit_code: 0,
             error: None,
         },
-        // Options that would ask for no more than a plan are refused.
-        Ok(None) => Applied { line, source, model_id, seconds, ..Applied::default() },
         Err(error) => {
             let text = redact(&error.to_string());
             tracing::error!("line {line}: {source}: {text}");
@@ -241,7 +235,7 @@ async fn apply(
                 state: None,
                 definition_sha256: None,
                 seconds,
-                exit_code: error.exit_code(),
+                exit_code: exit_code::of(&error),
                 error: Some(text),
             }
         }

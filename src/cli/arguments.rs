@@ -5,20 +5,18 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
+use super::command_error::CommandError;
 use super::command_line::CommandLine;
 use super::password;
 use super::quantize::QuantizeArguments;
-use super::source::{Source, SourceArguments};
+use super::source::SourceArguments;
 use super::task_type::{TaskChoice, TaskParser};
-use crate::conversion::{Conversion, Options, Plan};
+use crate::conversion::Options;
 use crate::elasticsearch::{ClientError, Connection, Credentials, Trust};
-use crate::error::Error;
 use crate::model_id::ModelId;
-use crate::observer::Progress;
 use crate::secrets::Secret;
-use crate::source::Origin;
 use crate::tasks::Task;
-use crate::version::Target;
+use crate::workflow::{ImportInput, ModelRequest, ModelSource, ResolvedSource};
 
 /// Which model, and as what.
 #[derive(Debug, Args)]
@@ -55,7 +53,7 @@ pub(super) struct ModelArguments {
 impl ModelArguments {
     /// What the model is called in its description: its hub id. A folder's path says nothing to those who read it on the cluster, so
     /// for a folder it is the id that the model gets.
-    pub(super) fn title(&self) -> Result<String, Error> {
+    pub(super) fn title(&self) -> Result<String, CommandError> {
         match self.source.hub_id()? {
             Some(id) => Ok(id.to_string()),
             None => Ok(self.model_id()?.to_string()),
@@ -63,7 +61,7 @@ impl ModelArguments {
     }
 
     /// The id in Elasticsearch.
-    pub(super) fn model_id(&self) -> Result<ModelId, Error> {
+    pub(super) fn model_id(&self) -> Result<ModelId, CommandError> {
         if let Some(id) = &self.es_model_id {
             return Ok(id.clone());
         }
@@ -73,58 +71,44 @@ impl ModelArguments {
         })
     }
 
-    /// Where the model is. Whatever can be wrong with the options is found here, before any work.
-    pub(super) fn source(&self) -> Result<Source, Error> {
+    /// Where the model is. The options are checked here, before any work.
+    pub(super) fn source(&self) -> Result<ModelSource, CommandError> {
         self.source.source()
     }
 
-    /// Fetches the model, if need be, and reads it.
-    pub(super) async fn convert(
-        &self,
-        source: &Source,
-        target: Target,
-        progress: &Progress,
-    ) -> Result<Conversion, Error> {
-        let (files, origin) = source.files(progress).await?;
-        let conversion = Conversion::read(&files, self.options(target, origin), progress)?;
-        for note in conversion.notes() {
-            tracing::warn!("{note}");
-        }
-        Ok(conversion)
+    /// The model to import.
+    pub(super) fn input(&self) -> Result<ImportInput, CommandError> {
+        Ok(ImportInput::Model {
+            source: Box::new(self.source()?),
+            options: self.options(),
+            title: self.title()?,
+        })
     }
 
-    /// Looks at the model, and fetches no more than its small files for it.
-    pub(super) async fn plan(
-        &self,
-        source: &Source,
-        target: Target,
-    ) -> Result<(Plan, Option<Origin>), Error> {
-        let (files, origin, weights) = source.glimpse().await?;
-        let options = self.options(target, origin.clone());
-        let plan = Plan::read(&files, &weights, options, &self.title()?)?;
-        Ok((plan, origin))
+    /// The model at a place that is resolved already.
+    pub(super) fn request(&self, source: ResolvedSource) -> Result<ModelRequest, CommandError> {
+        Ok(ModelRequest { source, options: self.options(), title: self.title()? })
     }
 
     /// The task, if one is named.
-    pub(super) fn task(&self) -> Option<Task> {
+    fn task(&self) -> Option<Task> {
         match self.task_type {
             TaskChoice::Auto => None,
             TaskChoice::Named(task) => Some(task),
         }
     }
 
-    /// What the user chooses.
-    pub(super) fn options(&self, target: Target, origin: Option<Origin>) -> Options {
+    /// How to convert the model.
+    fn options(&self) -> Options {
         Options {
             task: self.task(),
             max_length: self.max_model_input_length,
             ingest_prefix: self.ingest_prefix.clone(),
             search_prefix: self.search_prefix.clone(),
             prompts: self.prompts,
-            target,
-            origin,
             quantize: self.quantize.options(),
             no_verify: self.no_verify,
+            ..Options::default()
         }
     }
 

@@ -3,8 +3,8 @@
 use clap::Args;
 use clap_complete::Shell;
 
+use super::command_error::CommandError;
 use super::report;
-use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArguments {
@@ -14,7 +14,7 @@ pub(super) struct CompletionsArguments {
 }
 
 impl CompletionsArguments {
-    pub(super) fn execute(self) -> Result<(), Error> {
+    pub(super) fn execute(self) -> Result<(), CommandError> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut super::definition(), super::NAME, &mut script);
         report::print(&script)

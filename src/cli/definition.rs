@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::error::Error;
+use super::command_error::CommandError;
 use crate::model_id::ModelId;
 use crate::prebuilt::{PrebuiltDefinition, PrebuiltFiles};
 
@@ -29,7 +29,7 @@ impl DefinitionArguments {
     pub(super) fn read(
         &self,
         model_id: Option<&ModelId>,
-    ) -> Result<Option<PrebuiltDefinition>, Error> {
+    ) -> Result<Option<PrebuiltDefinition>, CommandError> {
         let (Some(definition), Some(vocabulary), Some(config)) =
             (&self.definition, &self.vocabulary, &self.config)
         else {

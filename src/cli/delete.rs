@@ -4,9 +4,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
+use super::command_error::CommandError;
 use super::report::{Report, ReportArguments};
 use crate::elasticsearch::{Client, ServedId};
-use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct DeleteArguments {
@@ -29,7 +29,7 @@ struct Deleted {
 }
 
 impl DeleteArguments {
-    pub(super) async fn execute(self) -> Result<(), Error> {
+    pub(super) async fn execute(self) -> Result<(), CommandError> {
         let client = Client::connect(self.connection.connection()?).await?;
         client.delete_model(&self.model_id, self.force).await?;
         self.report.print(&Deleted { model_id: self.model_id.to_string(), deleted: true })

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::source::{SourceArguments, plan};
-use crate::error::Error;
+use super::command_error::CommandError;
+use super::source::SourceArguments;
 use crate::observer::Progress;
+use crate::workflow::plan_download;
 
 #[derive(Debug, Args)]
 #[command(mut_arg("hub_model_id", |argument| argument.required(true)))]
@@ -20,18 +21,18 @@ pub(super) struct DownloadArguments {
 }
 
 impl DownloadArguments {
-    pub(super) async fn execute(self, progress: &Progress) -> Result<(), Error> {
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
         let name = self.source.name()?;
         if Path::new(name).exists() {
             let message =
                 format!("{name} is a folder on this machine; there is nothing to download");
-            return Err(Error::Usage(message));
+            return Err(CommandError::Usage(message));
         }
         let (name, revision) = self.source.hub_name()?;
         let hub = self.source.hub()?;
         let plan = match &name.file {
             Some(file) => hub.plan_file(&name.id, &revision, file).await?,
-            None => plan(&hub, &name.id, &revision).await?,
+            None => plan_download(&hub, &name.id, &revision).await?,
         };
         let origin = plan.origin();
         let Some(output) = &self.output else {

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::arguments::ModelArguments;
 use super::bundle_report::BundleReport;
+use super::command_error::CommandError;
 use super::definition::DefinitionArguments;
 use super::report::{Report, ReportArguments};
-use crate::error::Error;
 use crate::observer::{Progress, Stage};
 use crate::version::Target;
 
@@ -48,23 +48,20 @@ impl Report for Exported<'_> {
 }
 
 impl ExportArguments {
-    pub(super) async fn execute(self, progress: &Progress) -> Result<(), Error> {
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
         let target = self.target_version.unwrap_or_default();
         let (bundle, metadata) = match self.definition.read(self.model.es_model_id.as_ref())? {
             Some(given) => {
                 let bundle = given.bundle(target)?;
-                let metadata = bundle.write(&self.folder)?;
+                let write = || bundle.write(&self.folder);
+                let metadata = progress.run(Stage::WriteBundle, write)?;
                 (bundle, metadata)
             }
             None => {
-                let source = self.model.source()?;
-                let (model_id, title) = (self.model.model_id()?, self.model.title()?);
-                let conversion = self.model.convert(&source, target, progress).await?;
-                conversion.check_target()?;
-                let bundle = conversion.bundle(model_id, &title)?;
-                let writing = || bundle.write(&self.folder);
-                let metadata = progress.run(Stage::WriteBundle, writing)?;
-                (bundle, metadata)
+                let model_id = self.model.model_id()?;
+                let source = self.model.source()?.resolve().await?;
+                let model = self.model.request(source)?;
+                model.export(model_id, target, &self.folder, progress).await?
             }
         };
         let oldest = bundle.minimum_version;

@@ -6,23 +6,28 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use super::command_error::CommandError;
 use super::log::{LogFormat, is_coloured, json_time};
-use super::{hints, similar};
-use crate::error::Error;
+use super::{exit_code, hints, similar};
 use crate::secrets::redact;
 
-/// A run that failed, and how it is to be told.
+/// A run that failed, and how to print the error.
 #[derive(Debug)]
 pub struct Failed {
-    /// Why.
-    pub error: Error,
+    pub(super) error: CommandError,
     pub(super) verbose: bool,
     pub(super) format: LogFormat,
 }
 
 impl Failed {
+    /// The exit code of the program.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        exit_code::of(&self.error)
+    }
+
     /// Writes the message to standard error, without secrets.
-    pub fn tell(&self) {
+    pub fn print(&self) {
         let mut message = self.error.to_string();
         let hint = self.error.hint().map(|hint| hints::rendered(&hint));
         for tip in [hint, similar::tip(&self.error)].into_iter().flatten() {
@@ -30,7 +35,7 @@ impl Failed {
         }
         let causes = if self.verbose { causes(&self.error) } else { Vec::new() };
         match self.format {
-            LogFormat::Json => tell_json(&message, &causes, self.error.exit_code()),
+            LogFormat::Json => tell_json(&message, &causes, self.exit_code()),
             LogFormat::Text => {
                 let label = if is_coloured() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
                 let mut text = format!("{label} {message}");
@@ -62,7 +67,7 @@ pub(super) fn exit(error: &clap::Error, arguments: &[OsString]) -> ! {
 }
 
 /// The causes, outermost first, a line each.
-fn causes(error: &Error) -> Vec<String> {
+fn causes(error: &CommandError) -> Vec<String> {
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -7,21 +7,41 @@ use std::io::{IsTerminal, stderr, stdin};
 use clap::Parser;
 use dialoguer::{Confirm, Input, Password, Select};
 
+use super::command_error::CommandError;
 use super::command_line::CommandLine;
 use super::import::ImportArguments;
+use super::output::Session;
+use super::plan_report::PlanReport;
 use super::report::{Report, printable};
+use super::upload::interruption;
 use super::{Cli, Command, NAME};
 use crate::conversion::Plan;
 use crate::elasticsearch::{Client, ClientError};
-use crate::error::Error;
 use crate::secrets::{Secret, redact};
 use crate::tasks::Task;
+use crate::workflow::{ImportInput, ModelSource, ResolvedSource, StopSignal, ValidatedImport};
 
 /// Whether to ask: nothing is said, and somebody is there to answer.
 pub(super) fn is_wanted(arguments: &[OsString]) -> bool {
     matches!(arguments, [_, command] if command == "import")
         && stdin().is_terminal()
         && stderr().is_terminal()
+}
+
+/// An import that was agreed on.
+pub(super) struct Guided {
+    import: ImportArguments,
+    client: Client,
+    resolved: ValidatedImport,
+}
+
+impl Guided {
+    /// Imports the model.
+    pub(super) async fn execute(self, session: &Session) -> Result<(), CommandError> {
+        let stop = StopSignal::WhileStoring(interruption);
+        let imported = self.resolved.run(&self.client, stop, &session.progress).await?;
+        self.import.report(&imported, session)
+    }
 }
 
 /// What has been answered: options with their values.
@@ -39,7 +59,7 @@ impl Answers {
     }
 
     /// An import with these options.
-    fn import(&self) -> Result<ImportArguments, Error> {
+    fn import(&self) -> Result<ImportArguments, CommandError> {
         let mut words = vec![OsString::from(NAME), "import".into()];
         for (name, value) in &self.open {
             words.push(name.into());
@@ -51,11 +71,11 @@ impl Answers {
         let usage = |error: &clap::Error| {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
-            Error::Usage(line.trim_start_matches("error: ").to_owned())
+            CommandError::Usage(line.trim_start_matches("error: ").to_owned())
         };
         match Cli::try_parse_from(words).map_err(|error| usage(&error))?.command {
             Command::Import(import) => Ok(*import),
-            _ => Err(Error::Usage("that is no import".into())),
+            _ => Err(CommandError::Usage("that is no import".into())),
         }
     }
 
@@ -85,12 +105,12 @@ impl Answers {
 ///
 /// # Errors
 /// When the terminal goes away.
-pub(super) async fn ask() -> Result<Option<ImportArguments>, Error> {
+pub(super) async fn ask() -> Result<Option<Guided>, CommandError> {
     say(
         "Import a model into Elasticsearch. Ctrl-C ends it; nothing is stored before you say so.\n",
     );
     let (mut answers, client) = cluster().await?;
-    let plan = model(&mut answers, &client).await?;
+    let (source, plan) = model(&mut answers, &client).await?;
     task(&mut answers, &plan)?;
     let derived = answers.import()?.model_id().unwrap_or_default();
     loop {
@@ -109,7 +129,8 @@ pub(super) async fn ask() -> Result<Option<ImportArguments>, Error> {
     }
 
     let import = answers.import()?;
-    let page = import.page(&client).await?;
+    let planned = resolved(&import, &source).await?.plan(&client).await?;
+    let page = PlanReport::of(planned, &client).await;
     say(&format!("\n{}\n", printable(&page.text())));
     let problem = page.into_result().err();
     if let Some(error) = &problem {
@@ -119,14 +140,15 @@ pub(super) async fn ask() -> Result<Option<ImportArguments>, Error> {
     say(&format!("The same without questions:\n\n  {}\n{note}", redact(&answers.shown())));
     let question = if problem.is_some() { "Try it all the same?" } else { "Go on?" };
     if confirm(question, problem.is_none())? {
-        return Ok(Some(import));
+        let resolved = resolved(&import, &source).await?;
+        return Ok(Some(Guided { import, client, resolved }));
     }
     say("Nothing has been stored.");
     Ok(None)
 }
 
 /// Where the cluster is, and how to log in. Tried at once, and asked again until it works.
-async fn cluster() -> Result<(Answers, Client), Error> {
+async fn cluster() -> Result<(Answers, Client), CommandError> {
     let known = std::env::var("ES_URL").ok().filter(|url| !url.contains('@') && !url.is_empty());
     let mut url = known.unwrap_or_else(|| "http://localhost:9200".to_owned());
     loop {
@@ -143,7 +165,7 @@ async fn cluster() -> Result<(Answers, Client), Error> {
         let mut trial = answers.clone();
         trial.set("--hub-model-id", "model");
         let connected = match trial.import().and_then(|import| Ok(import.connection()?)) {
-            Ok(connection) => Client::connect(connection).await.map_err(Error::from),
+            Ok(connection) => Client::connect(connection).await.map_err(CommandError::from),
             Err(error) => Err(error),
         };
         match connected {
@@ -157,7 +179,7 @@ async fn cluster() -> Result<(Answers, Client), Error> {
 }
 
 /// Whom to trust.
-fn authority(answers: &mut Answers) -> Result<(), Error> {
+fn authority(answers: &mut Answers) -> Result<(), CommandError> {
     let prompt = "Its certificate authority: a PEM file, or the fingerprint that Elasticsearch printed (empty: the system's)";
     let given = Input::<String>::new().with_prompt(prompt).allow_empty(true).interact_text();
     let given = given.map_err(gone)?;
@@ -171,7 +193,7 @@ fn authority(answers: &mut Answers) -> Result<(), Error> {
     Ok(())
 }
 
-fn log_in(answers: &mut Answers) -> Result<(), Error> {
+fn log_in(answers: &mut Answers) -> Result<(), CommandError> {
     let is_set = |name: &&str| std::env::var(name).is_ok_and(|value| !value.is_empty());
     let variables = ["ES_API_KEY", "ES_TOKEN", "ES_USERNAME"].into_iter().find(is_set);
     let mut ways = vec!["user and password".to_owned(), "API key".into(), "not at all".into()];
@@ -191,32 +213,51 @@ fn log_in(answers: &mut Answers) -> Result<(), Error> {
 }
 
 /// Which model: looked at at once, and asked again until it is one.
-async fn model(answers: &mut Answers, client: &Client) -> Result<Plan, Error> {
+async fn model(
+    answers: &mut Answers,
+    client: &Client,
+) -> Result<(ResolvedSource, Plan), CommandError> {
     loop {
         let prompt = "Which model? Its id on the hub, or a folder";
         let name: String = Input::new().with_prompt(prompt).interact_text().map_err(gone)?;
         answers.set("--hub-model-id", name.trim());
-        let plan = match answers.import() {
-            Ok(import) => import.plan(client.target()).await,
-            Err(error) => Err(error),
-        };
-        match plan {
+        match plan(answers, client).await {
             // What is in the way of a task need not be in the way of another.
-            Ok(plan)
+            Ok((source, plan))
                 if plan.problem.is_none()
                     || plan.tasks.as_ref().is_some_and(|it| !it.is_empty()) =>
             {
-                return Ok(plan);
+                return Ok((source, plan));
             }
-            Ok(Plan { problem: Some(problem), .. }) => tell(&problem.into()),
-            Ok(plan) => return Ok(plan),
+            Ok((_, Plan { problem: Some(problem), .. })) => tell(&problem.into()),
+            Ok(resolved) => return Ok(resolved),
             Err(error) => tell(&error),
         }
     }
 }
 
+/// The model that the answers name, and what it is.
+async fn plan(answers: &Answers, client: &Client) -> Result<(ResolvedSource, Plan), CommandError> {
+    let import = answers.import()?;
+    let source = import.model().source()?.resolve().await?;
+    let plan = import.model().request(source.clone())?.plan(client.target()).await?;
+    Ok((source, plan))
+}
+
+/// The import of a model that is resolved already.
+async fn resolved(
+    import: &ImportArguments,
+    source: &ResolvedSource,
+) -> Result<ValidatedImport, CommandError> {
+    let mut request = import.request()?;
+    if let ImportInput::Model { source: unresolved, .. } = &mut request.input {
+        **unresolved = ModelSource::Resolved(source.clone());
+    }
+    Ok(request.validate().await?)
+}
+
 /// Which task, the guess first.
-fn task(answers: &mut Answers, plan: &Plan) -> Result<(), Error> {
+fn task(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
     let mut tasks = plan.tasks.clone().unwrap_or_else(|| Task::ALL.to_vec());
     tasks.sort_by_key(|task| Some(*task) != plan.task);
     let names: Vec<String> = tasks
@@ -233,29 +274,29 @@ fn task(answers: &mut Answers, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-fn text(prompt: &str, default: &str) -> Result<String, Error> {
+fn text(prompt: &str, default: &str) -> Result<String, CommandError> {
     let input = Input::<String>::new().with_prompt(prompt).default(default.to_owned());
     input.interact_text().map(|text| text.trim().to_owned()).map_err(gone)
 }
 
-fn hidden(prompt: &str) -> Result<Secret, Error> {
+fn hidden(prompt: &str) -> Result<Secret, CommandError> {
     Password::new().with_prompt(prompt).interact().map(Secret::new).map_err(gone)
 }
 
-fn select(prompt: &str, items: &[String], default: usize) -> Result<usize, Error> {
+fn select(prompt: &str, items: &[String], default: usize) -> Result<usize, CommandError> {
     Select::new().with_prompt(prompt).items(items).default(default).interact().map_err(gone)
 }
 
-fn confirm(prompt: &str, default: bool) -> Result<bool, Error> {
+fn confirm(prompt: &str, default: bool) -> Result<bool, CommandError> {
     Confirm::new().with_prompt(prompt).default(default).interact().map_err(gone)
 }
 
 /// The terminal does not answer any more, or Ctrl-C was typed.
-fn gone(error: dialoguer::Error) -> Error {
+fn gone(error: dialoguer::Error) -> CommandError {
     let dialoguer::Error::IO(error) = error;
     match error.kind() {
         std::io::ErrorKind::Interrupted => ClientError::Interrupted.into(),
-        _ => Error::Usage(format!("the terminal does not answer: {error}")),
+        _ => CommandError::Usage(format!("the terminal does not answer: {error}")),
     }
 }
 
@@ -263,6 +304,6 @@ fn say(text: &str) {
     eprintln!("{text}");
 }
 
-fn tell(error: &Error) {
+fn tell(error: &CommandError) {
     eprintln!("  {}\n", redact(&printable(&error.to_string())));
 }

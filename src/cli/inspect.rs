@@ -3,10 +3,10 @@
 use clap::Args;
 
 use super::arguments::{ConnectionArguments, ModelArguments};
+use super::command_error::CommandError;
 use super::plan_report::PlanReport;
 use super::report::ReportArguments;
 use crate::elasticsearch::Client;
-use crate::error::Error;
 use crate::version::Target;
 
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ pub(super) struct InspectArguments {
 
 impl InspectArguments {
     /// Prints what an import would do. Fails, after that, if it would.
-    pub(super) async fn execute(self) -> Result<(), Error> {
+    pub(super) async fn execute(self) -> Result<(), CommandError> {
         let source = self.model.source()?;
         let model_id = self.model.model_id()?;
         let client = match self.connection.is_given() {
@@ -31,10 +31,11 @@ impl InspectArguments {
             false => None,
         };
         let target = client.as_ref().map_or(Target::Any, Client::target);
-        let (plan, origin) = self.model.plan(&source, target).await?;
-        let model = self.model.as_options();
-        let command = format!("rust-eland import{model}{}", self.connection.as_option());
-        let mut page = PlanReport::of_plan(model_id, self.model.title()?, origin, plan);
+        let model = self.model.request(source.resolve().await?)?;
+        let (plan, origin) = (model.plan(target).await?, model.source.origin());
+        let options = self.model.as_options();
+        let command = format!("rust-eland import{options}{}", self.connection.as_option());
+        let mut page = PlanReport::of_plan(model_id, model.title, origin, plan);
         page.next = Some(command);
         if let Some(client) = &client {
             page.look_at(client, None).await;

@@ -5,9 +5,9 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
+use super::command_error::CommandError;
 use super::report::{Report, ReportArguments, cell, table};
 use crate::elasticsearch::{Client, ModelReport};
-use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct ListArguments {
@@ -32,7 +32,7 @@ struct List {
 const SHORT_COMMIT: usize = 12;
 
 impl ListArguments {
-    pub(super) async fn execute(self) -> Result<(), Error> {
+    pub(super) async fn execute(self) -> Result<(), CommandError> {
         let client = Client::connect(self.connection.connection()?).await?;
         let models = client.reports(self.pattern.as_deref(), self.all).await?;
         self.report.print(&List { models })

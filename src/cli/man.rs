@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_mangen::Man;
 
+use super::command_error::CommandError;
 use super::report;
 use super::similar::similar;
-use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct ManArguments {
@@ -21,14 +21,17 @@ pub(super) struct ManArguments {
 }
 
 impl ManArguments {
-    pub(super) fn execute(self) -> Result<(), Error> {
+    pub(super) fn execute(self) -> Result<(), CommandError> {
         // The commands get their full names and the options that all have.
         let mut program = super::definition().disable_help_subcommand(true);
         program.build();
         if let Some(folder) = self.output {
             let usage = |error| {
                 let advice = "name a folder that can be written to";
-                Error::Usage(format!("cannot write to {}: {error}; {advice}", folder.display()))
+                CommandError::Usage(format!(
+                    "cannot write to {}: {error}; {advice}",
+                    folder.display()
+                ))
             };
             fs::create_dir_all(&folder).map_err(usage)?;
             clap_mangen::generate_to(program, &folder).map_err(usage)?;
@@ -42,7 +45,10 @@ impl ManArguments {
                     program.get_subcommands().map(clap::Command::get_name).collect();
                 let meant = similar(name, names.iter().copied());
                 let meant = if meant.is_empty() { names } else { meant };
-                Error::Usage(format!("there is no command {name:?}: try {}", meant.join(", ")))
+                CommandError::Usage(format!(
+                    "there is no command {name:?}: try {}",
+                    meant.join(", ")
+                ))
             })?,
         };
         let mut page = Vec::new();

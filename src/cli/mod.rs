@@ -3,11 +3,13 @@
 mod apply;
 mod arguments;
 mod bundle_report;
+mod command_error;
 mod command_line;
 mod completions;
 mod definition;
 mod delete;
 mod download;
+mod exit_code;
 mod export;
 mod failed;
 mod guided;
@@ -45,9 +47,10 @@ use std::sync::LazyLock;
 use build_info::{COMMIT, LIBTORCH, TARGET};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::command_error::CommandError;
+pub use self::exit_code::{EXIT_CODES, INTERRUPTED, of_library as exit_code};
 pub use self::failed::Failed;
 use self::output::{OutputArguments, Session};
-use crate::error::{EXIT_CODES, Error};
 
 /// Imports Hugging Face transformers into Elasticsearch as served models.
 #[derive(Debug, Parser)]
@@ -128,7 +131,7 @@ async fn guided(output: OutputArguments) -> Result<(), Failed> {
     let session = output.start();
     let work = async {
         match guided::ask().await? {
-            Some(import) => import.execute(&session.progress, &session.timings).await,
+            Some(import) => import.execute(&session).await,
             None => Ok(()),
         }
     };
@@ -147,10 +150,10 @@ fn as_eland(arguments: &[OsString]) -> Result<Cli, clap::Error> {
 }
 
 impl Command {
-    async fn execute(self, session: &Session) -> Result<(), Error> {
-        let Session { progress, timings, .. } = session;
+    async fn execute(self, session: &Session) -> Result<(), CommandError> {
+        let Session { progress, .. } = session;
         match self {
-            Self::Import(arguments) => arguments.execute(progress, timings).await,
+            Self::Import(arguments) => arguments.execute(session).await,
             Self::Inspect(arguments) => arguments.execute().await,
             Self::Apply(arguments) => arguments.execute(progress).await,
             Self::Export(arguments) => arguments.execute(progress).await,

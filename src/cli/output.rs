@@ -8,13 +8,13 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::command_error::CommandError;
 use super::failed::Failed;
 use super::log::{Lines, LogFormat, LogWriter, is_coloured};
 use super::progress_bars::ProgressBars;
 use super::progress_log::ProgressLog;
 use super::report::Format;
 use super::timings::Timings;
-use crate::error::Error;
 use crate::observer::{Event, Observer, Progress};
 use crate::terminal_text::{escape, escape_json};
 
@@ -68,7 +68,7 @@ impl Observer for All {
 
 impl OutputArguments {
     /// An error, to be printed as these options say.
-    pub(super) fn failed(self, error: Error) -> Failed {
+    pub(super) fn failed(self, error: CommandError) -> Failed {
         Failed { error, verbose: self.verbose > 0, format: self.log_format }
     }
 

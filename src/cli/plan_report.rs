@@ -6,14 +6,15 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::command_error::CommandError;
 use super::report::Report;
 use crate::bundle::Bundle;
 use crate::conversion::{Plan, SIMILARITY};
 use crate::elasticsearch::{Client, ClientError, Room, required_memory};
-use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::source::Origin;
 use crate::version::Version;
+use crate::workflow::{PlannedContent, PlannedImport};
 
 /// What an import would do, without doing it.
 #[derive(Debug, Serialize)]
@@ -64,10 +65,13 @@ struct Cluster {
     room: Option<Room>,
     /// Why the import would fail there.
     #[serde(serialize_with = "as_problem")]
-    problem: Option<Error>,
+    problem: Option<CommandError>,
 }
 
-fn as_problem<S: serde::Serializer>(problem: &Option<Error>, to: S) -> Result<S::Ok, S::Error> {
+fn as_problem<S: serde::Serializer>(
+    problem: &Option<CommandError>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     problem.as_ref().map(ToString::to_string).serialize(to)
 }
 
@@ -97,7 +101,7 @@ impl PlanReport {
         }
     }
 
-    pub(super) fn of_bundle(bundle: &Bundle) -> Self {
+    fn of_bundle(bundle: &Bundle) -> Self {
         let length = bundle.artifact.bytes.len() as u64;
         let metadata = bundle.configuration.get("metadata").and_then(Value::as_object);
         let text = |key: &str| Some(metadata?.get(key)?.as_str()?.to_owned());
@@ -119,8 +123,21 @@ impl PlanReport {
         }
     }
 
+    /// The report of an import that was planned, with what the cluster says.
+    pub(super) async fn of(planned: PlannedImport, client: &Client) -> Self {
+        let PlannedImport { model_id, content, problem } = planned;
+        let mut report = match content {
+            PlannedContent::Model { plan, title, origin } => {
+                Self::of_plan(model_id, title, origin, *plan)
+            }
+            PlannedContent::Bundle(bundle) => Self::of_bundle(&bundle),
+        };
+        report.look_at(client, problem.map(CommandError::from)).await;
+        report
+    }
+
     /// Adds what the cluster says. `problem` is what was found there already.
-    pub(super) async fn look_at(&mut self, client: &Client, problem: Option<Error>) {
+    pub(super) async fn look_at(&mut self, client: &Client, problem: Option<CommandError>) {
         let (definition, needed, configuration) = match &self.content {
             Content::Plan(plan) => (
                 plan.memory.map(|memory| memory.definition_bytes),
@@ -143,7 +160,7 @@ impl PlanReport {
         }
         let unsupported = || {
             let error: Result<(), ClientError> = needed.map_or(Ok(()), |it| client.require(it));
-            error.err().map(Error::from)
+            error.err().map(CommandError::from)
         };
         self.cluster = Some(Cluster {
             version: client.target().to_string(),
@@ -153,7 +170,7 @@ impl PlanReport {
     }
 
     /// Fails if the import would.
-    pub(super) fn into_result(self) -> Result<(), Error> {
+    pub(super) fn into_result(self) -> Result<(), CommandError> {
         if let Content::Plan(plan) = self.content
             && let Some(problem) = plan.problem
         {

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write as _};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::error::Error;
+use super::command_error::CommandError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -30,7 +30,7 @@ pub(super) trait Report: Serialize {
 
 impl ReportArguments {
     /// Prints a result.
-    pub(super) fn print(&self, report: &impl Report) -> Result<(), Error> {
+    pub(super) fn print(&self, report: &impl Report) -> Result<(), CommandError> {
         let mut text = match self.output {
             Format::Table => printable(&report.text()),
             Format::Json => serde_json::to_string_pretty(report).map_err(io::Error::from)?,
@@ -41,7 +41,7 @@ impl ReportArguments {
 }
 
 /// Prints a text as it is.
-pub(super) fn print(text: &[u8]) -> Result<(), Error> {
+pub(super) fn print(text: &[u8]) -> Result<(), CommandError> {
     match io::stdout().lock().write_all(text) {
         // Who reads has read enough, as `head` does.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::command_error::CommandError;
 use crate::bundle::BundleError;
 use crate::conversion::ConversionError;
 use crate::elasticsearch::ClientError;
@@ -33,7 +34,8 @@ pub(super) fn similar<'a>(
 }
 
 /// What to try instead of the path that an error is about, if something there has a similar name.
-pub(super) fn tip(error: &Error) -> Option<String> {
+pub(super) fn tip(error: &CommandError) -> Option<String> {
+    let CommandError::Work(error) = error else { return None };
     let found = match error {
         Error::Bundle(BundleError::Invalid { path, .. }) => {
             vec![path.with_extension("metadata.json")]

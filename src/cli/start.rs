@@ -3,10 +3,10 @@
 use clap::Args;
 
 use super::arguments::ConnectionArguments;
+use super::command_error::CommandError;
 use super::report::ReportArguments;
 use super::start_arguments::StartArguments;
 use crate::elasticsearch::{Client, Interruption, ServedId};
-use crate::error::Error;
 use crate::observer::Progress;
 
 #[derive(Debug, Args)]
@@ -23,12 +23,11 @@ pub(super) struct StartModelArguments {
 }
 
 impl StartModelArguments {
-    pub(super) async fn execute(self, progress: &Progress) -> Result<(), Error> {
-        let options = self.start.options()?;
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
+        let request = self.start.request()?;
         let client = Client::connect(self.connection.connection()?).await?;
         let interruption = Interruption::of_signals(|| {})?;
-        let start = self.start.start(&options, &client, &self.model_id, progress, interruption);
-        let started = start.await?;
+        let started = request.start(&client, &self.model_id, progress, interruption).await?;
         self.report.print(&started)
     }
 }

@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use clap::{Arg, Args, ValueEnum};
-use serde::Serialize;
 
 use super::report::Report;
 use super::units;
 use crate::elasticsearch::{
-    ByteSize, Client, Deployment, DeploymentError, Interruption, Priority, ServedId, SmokeTest,
-    StartOptions, WaitFor,
+    ByteSize, Deployment, DeploymentError, Priority, ServedId, StartOptions, WaitFor,
 };
-use crate::model_id::ModelId;
-use crate::observer::Progress;
+use crate::workflow::{StartRequest, Started};
 
 const HEADING: &str = "Starting";
 
@@ -76,15 +73,6 @@ pub(super) struct StartArguments {
     smoke_test: bool,
 }
 
-/// A model that has been started.
-#[derive(Debug, Serialize)]
-pub(super) struct Started {
-    #[serde(flatten)]
-    pub(super) deployment: Deployment,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) smoke_test: Option<SmokeTest>,
-}
-
 impl Report for Started {
     fn text(&self) -> String {
         let Deployment { deployment_id, state, .. } = &self.deployment;
@@ -106,13 +94,8 @@ impl StartArguments {
         }
     }
 
-    /// The id that the deployment of a model gets.
-    pub(super) fn deployment_id(&self, model_id: &ModelId) -> ServedId {
-        self.deployment_id.clone().unwrap_or_else(|| model_id.into())
-    }
-
     /// The settings, checked as far as that can be done without a cluster.
-    pub(super) fn options(&self) -> Result<StartOptions, DeploymentError> {
+    pub(super) fn request(&self) -> Result<StartRequest, DeploymentError> {
         let options = StartOptions {
             deployment_id: self.deployment_id.clone(),
             wait_for: match self.wait_for {
@@ -139,34 +122,7 @@ impl StartArguments {
                 "--smoke-test needs a model that answers: wait for started or fully_allocated";
             return Err(DeploymentError::Settings(text.into()));
         }
-        Ok(options)
-    }
-
-    /// Starts a model, and asks it. An interruption ends the wait and leaves everything in the cluster as it is.
-    pub(super) async fn start(
-        &self,
-        options: &StartOptions,
-        client: &Client,
-        model_id: &ServedId,
-        progress: &Progress,
-        mut interruption: Interruption,
-    ) -> Result<Started, DeploymentError> {
-        let deployment_id = options.deployment_id.as_ref().unwrap_or(model_id);
-        let work = async {
-            let deployment = options.start(client, model_id, progress).await?;
-            let smoke_test = match self.smoke_test {
-                true => Some(SmokeTest::run(client, model_id, deployment_id).await?),
-                false => None,
-            };
-            Ok(Started { deployment, smoke_test })
-        };
-        tokio::select! {
-            started = work => started,
-            () = interruption.requested() => Err(DeploymentError::Interrupted {
-                model_id: model_id.clone(),
-                deployment_id: deployment_id.clone(),
-            }),
-        }
+        Ok(StartRequest { options, smoke_test: self.smoke_test })
     }
 }
 

@@ -5,9 +5,9 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
+use super::command_error::CommandError;
 use super::report::{Report, ReportArguments, cell, table};
 use crate::elasticsearch::{Client, Deployment, DeploymentError, ModelReport, ServedId, State};
-use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
@@ -30,7 +30,7 @@ struct Status {
 
 impl StatusArguments {
     /// Succeeds only for a model that is served.
-    pub(super) async fn execute(self) -> Result<(), Error> {
+    pub(super) async fn execute(self) -> Result<(), CommandError> {
         let client = Client::connect(self.connection.connection()?).await?;
         let model = client.report(&self.id).await?;
         let problem = problem(&model);

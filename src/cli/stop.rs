@@ -4,9 +4,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
+use super::command_error::CommandError;
 use super::report::{Report, ReportArguments};
 use crate::elasticsearch::{Client, DeploymentError, ServedId};
-use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct StopArguments {
@@ -32,7 +32,7 @@ struct Stopped {
 }
 
 impl StopArguments {
-    pub(super) async fn execute(self) -> Result<(), Error> {
+    pub(super) async fn execute(self) -> Result<(), CommandError> {
         let client = Client::connect(self.connection.connection()?).await?;
         let model = client.report(&self.id).await?;
         let mut ids: Vec<_> = model.deployments.into_iter().map(|one| one.deployment_id).collect();
@@ -46,7 +46,8 @@ impl StopArguments {
         }
         let mut stopped = Vec::new();
         for id in ids {
-            let served = id.parse().map_err(|_| Error::Usage(format!("{id:?} cannot be an id")))?;
+            let served =
+                id.parse().map_err(|_| CommandError::Usage(format!("{id:?} cannot be an id")))?;
             client.stop_deployment(&served, self.force).await?;
             tracing::info!("{id} is stopped");
             stopped.push(id);

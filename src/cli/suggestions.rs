@@ -50,13 +50,13 @@ impl Suggestions {
     /// For a model with its deployment, if it is started, and its endpoint, if it has one.
     pub(super) fn of(
         id: &ModelId,
-        configuration: &Map<String, Value>,
+        configuration: Option<&Map<String, Value>>,
         deployment_id: Option<&str>,
         endpoint: Option<&Endpoint>,
     ) -> Self {
-        let Some((task, config)) = configuration
-            .get("inference_config")
-            .and_then(|config| config.as_object()?.iter().next())
+        let Some(configuration) = configuration else { return Self::default() };
+        let config = configuration.get("inference_config");
+        let Some((task, config)) = config.and_then(|config| config.as_object()?.iter().next())
         else {
             return Self::default();
         };

@@ -4,20 +4,19 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::bundle_report::BundleReport;
-use super::import::Imported;
 use super::plan_report::million;
 use super::report::Report;
-use super::start_arguments::Started;
 use super::suggestions::Suggestions;
 use super::timings::TimingReport;
 use crate::elasticsearch::{EndpointId, EndpointOutcome, Outcome};
 use crate::model_id::ModelId;
+use crate::workflow::{Imported, Started};
 
 /// An import, at its end.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary<'a> {
     #[serde(flatten)]
-    made: Option<&'a BundleReport>,
+    bundle: Option<BundleReport>,
     /// Whether it was stored, or was there already.
     state: &'static str,
     /// Numbers that it has learned; not known of bundles.
@@ -29,7 +28,7 @@ pub(super) struct Summary<'a> {
     /// Its inference endpoint, if one was asked for.
     endpoint: Option<Named<'a>>,
     /// What to try now.
-    next: &'a Suggestions,
+    next: Suggestions,
     /// How long each stage took.
     timings: TimingReport,
     #[serde(skip)]
@@ -59,8 +58,16 @@ impl<'a> Summary<'a> {
             Outcome::Stored { parts } => ("stored", Some(parts)),
             Outcome::Unchanged => ("unchanged", None),
         };
+        let deployment_id =
+            imported.started.as_ref().map(|it| it.deployment.deployment_id.as_str());
+        let next = Suggestions::of(
+            &imported.model_id,
+            imported.bundle.as_ref().map(|bundle| &bundle.configuration),
+            deployment_id,
+            imported.endpoint.as_ref().map(|(endpoint, _)| endpoint),
+        );
         Self {
-            made: imported.made.as_ref(),
+            bundle: imported.bundle.as_ref().map(BundleReport::of),
             state,
             parameters: imported.parameters,
             parts,
@@ -70,7 +77,7 @@ impl<'a> Summary<'a> {
                 task_type: endpoint.task.name(),
                 state: *state,
             }),
-            next: &imported.next,
+            next,
             timings,
             model_id: &imported.model_id,
         }
@@ -92,7 +99,7 @@ impl<'a> Summary<'a> {
             Some(parts) => format!(" in {parts} parts"),
             None => String::new(),
         };
-        if let Some(BundleReport { sha256, size, .. }) = self.made {
+        if let Some(BundleReport { sha256, size, .. }) = &self.bundle {
             line("definition", format!("{}{parts}, sha256 {sha256}", HumanBytes(*size)));
         }
         let deployment = match self.deployment {

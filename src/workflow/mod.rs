@@ -1,3 +1,22 @@
-//! The steps of an import, shared by every front end: the commands and the public API.
+//! The steps from a model to a served model, shared by all commands and by the public API.
+//!
+//! ```text
+//! ModelSource ── resolve ──► ResolvedSource ── prepare ──► Bundle ── store ──► Outcome ── serve ──► Served
+//! ```
+//!
+//! [`ModelSource::resolve`] asks the hub once: it fixes the commit and the list of files, from which the plan, the fingerprint and the
+//! bundle are made. [`ImportRequest`] runs all steps in order.
 
+mod import;
 pub mod import_fingerprint;
+mod prepare;
+mod resolve;
+mod serve;
+
+pub use import::{
+    ImportInput, ImportRequest, Imported, PlannedContent, PlannedImport, StopSignal,
+    ValidatedImport, connect,
+};
+pub use prepare::{ModelRequest, Prepared};
+pub use resolve::{ModelSource, ResolvedSource, plan_download};
+pub use serve::{ServeRequest, Served, StartRequest, Started};

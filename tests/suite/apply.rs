@@ -9,6 +9,7 @@ use serde_json::Value;
 use standin::{Credential, Options, StandIn};
 
 use crate::fixtures::Fixture;
+use crate::from_hub::{Cache, asked, serving};
 use crate::interruptions::{end, held, signal, spawn, wait_for};
 use crate::program::{message, program, says};
 use crate::terminal::Terminal;
@@ -84,7 +85,7 @@ fn changes(standin: &StandIn) -> usize {
 }
 
 #[test]
-fn what_is_there_already_is_not_made_again() {
+fn second_apply_of_folders_changes_nothing() {
     let standin = StandIn::start(Options::default());
     let folder = Folder::new(FILE);
     let (first, code, log) = folder.document(&standin);
@@ -103,7 +104,55 @@ fn what_is_there_already_is_not_made_again() {
     assert_eq!((code, changes(&standin)), (Some(0), before), "{log}");
     assert_eq!(each(&second, "result"), ["unchanged", "unchanged"]);
     assert_eq!(each(&second, "definition_sha256"), each(&first, "definition_sha256"));
-    assert!(log.contains("connected") && !log.contains("tracing"), "it was made again: {log}");
+    assert!(log.contains("connected"), "{log}");
+}
+
+#[test]
+fn links_in_a_folder_do_not_hinder_apply() {
+    let standin = StandIn::start(Options::default());
+    let folder = Folder::new("models:\n  - {hub-model-id: ./tagger, es-model-id: tagger}\n");
+    let tagger = folder.0.path().join("tagger");
+    std::os::unix::fs::symlink("/", tagger.join("everything")).unwrap();
+    std::os::unix::fs::symlink("nothing", tagger.join("dangling")).unwrap();
+    for expected in ["stored", "unchanged"] {
+        let (document, code, log) = folder.document(&standin);
+        assert_eq!((code, each(&document, "result")), (Some(0), vec![&expected.into()]), "{log}");
+    }
+}
+
+#[test]
+fn hub_model_with_the_same_commit_is_not_converted_again() {
+    const ID: &str = "org/tagger";
+    let repository = |revision: &str| {
+        let model = Fixture::named("bert/ner").model();
+        let repository = hub::Repository::of_folder(ID, &model).unwrap();
+        repository.file("README.md", format!("Edition {revision}."))
+    };
+    let (hub, cache) = (serving([repository("1")]), Cache::new());
+    let standin = StandIn::start(Options::default());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("models.yaml");
+    fs::write(&file, format!("models:\n  - {{hub-model-id: {ID}, es-model-id: m}}\n")).unwrap();
+    let apply = || {
+        let mut command = cache.program(&hub.url());
+        let command = command.arg("apply").arg(&file).args(["--url", &standin.url()]);
+        let output = command.args(["--output", "json"]).output().unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let result = each(&document, "result")[0].as_str().unwrap().to_owned();
+        (result, message(&output).contains("INFO : converting: "))
+    };
+    assert_eq!(apply(), ("stored".to_owned(), true));
+    // The commit that is compared is the commit that is converted: it is asked for once.
+    assert_eq!(asked(&hub, "/revision/main").len(), 1);
+    let metadata = standin.configuration("m").unwrap()["metadata"].clone();
+    assert_eq!(metadata["hub_commit"], repository("1").commit());
+
+    hub.forget();
+    assert_eq!(apply(), ("unchanged".to_owned(), false));
+    assert_eq!(asked(&hub, "/revision/main").len(), 1);
+    // The branch moves to a commit with the same weights.
+    hub.replace(repository("2"));
+    assert_eq!(apply(), ("unchanged".to_owned(), true));
 }
 
 #[test]
@@ -118,7 +167,7 @@ fn what_another_import_made_is_compared_by_its_definition() {
     let (document, code, log) = folder.document(&standin);
     assert_eq!((code, changes(&standin)), (Some(0), before), "{log}");
     assert_eq!(each(&document, "result"), ["unchanged"]);
-    assert!(log.contains("tracing"), "{log}");
+    assert!(log.contains("converting"), "{log}");
 }
 
 #[test]

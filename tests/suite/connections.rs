@@ -61,7 +61,7 @@ fn connect(url: &str) -> (u8, String) {
     });
     match connected.map_err(Error::from) {
         Ok(()) => (0, String::new()),
-        Err(error) => (error.exit_code(), error.to_string()),
+        Err(error) => (rust_eland::cli::exit_code(&error), error.to_string()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use rust_eland::error::EXIT_CODES;
+use rust_eland::cli::EXIT_CODES;
 use serde_json::Value;
 use standin::{Credential, Options, StandIn};
 
@@ -52,7 +52,10 @@ fn exit_codes_match_documentation_and_help() {
     assert_eq!(table, expected);
     for command in [&["--help"][..], &["import", "--help"]] {
         let help = String::from_utf8(run(Path::new("."), command).stdout).unwrap();
-        says(&help, &["Exit codes:", "  130  interrupted", "    5    no connection".trim_start()]);
+        says(
+            &help,
+            &["Exit codes:", "  130  interrupted", "  7    a model or endpoint with this id"],
+        );
     }
 }
 

@@ -1,0 +1,66 @@
+//! The error of a command.
+
+use std::io;
+
+use crate::bundle::BundleError;
+use crate::conversion::ConversionError;
+use crate::elasticsearch::{ClientError, DeploymentError};
+use crate::error::Error;
+use crate::hint::Hint;
+use crate::model_id::ModelIdError;
+use crate::prebuilt::PrebuiltError;
+use crate::source::hub::HubError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommandError {
+    /// Options that are invalid or do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// The work failed.
+    #[error(transparent)]
+    Work(#[from] Error),
+    /// Some of several imports failed.
+    #[error("{failed} of {all} models could not be brought up to date")]
+    Models {
+        /// How many failed.
+        failed: usize,
+        /// How many the file lists.
+        all: usize,
+        /// The exit code of the first that failed.
+        code: u8,
+    },
+    /// Standard output could not be written.
+    #[error("cannot write the result to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CommandError {
+    /// What the user can do.
+    pub(super) fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::Work(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! from_errors_of_the_library {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for CommandError {
+            fn from(error: $error) -> Self {
+                Self::Work(error.into())
+            }
+        })+
+    };
+}
+
+from_errors_of_the_library!(
+    BundleError,
+    ClientError,
+    ConversionError,
+    DeploymentError,
+    HubError,
+    ModelIdError,
+    PrebuiltError,
+);

@@ -1,0 +1,368 @@
+//! All steps of an import, in their order.
+
+use serde_json::{Map, Value};
+
+use super::prepare::{ModelRequest, Prepared};
+use super::resolve::ModelSource;
+use super::serve::{ServeRequest, Served, StartRequest, Started};
+use crate::bundle::Bundle;
+use crate::conversion::{Options, Plan, SIMILARITY};
+use crate::elasticsearch::{
+    Client, ClientError, Connection, Endpoint, EndpointId, EndpointOutcome, EndpointTask, Import,
+    Interruption, Outcome,
+};
+use crate::error::Error;
+use crate::model_id::ModelId;
+use crate::observer::{Progress, Stage};
+use crate::prebuilt::{Inspected, PrebuiltDefinition};
+use crate::source::Origin;
+use crate::version::Target;
+
+/// What to import.
+#[derive(Debug)]
+pub enum ImportInput {
+    /// A bundle that was exported.
+    Bundle {
+        /// The bundle.
+        bundle: Box<Bundle>,
+        /// What an inspection of its definition found.
+        inspected: Box<Inspected>,
+    },
+    /// A TorchScript file that another tool built.
+    Prebuilt(Box<PrebuiltDefinition>),
+    /// A model that is to be converted.
+    Model {
+        /// Where the model is.
+        source: Box<ModelSource>,
+        /// How to convert the model.
+        options: Options,
+        /// The model's name in its description.
+        title: String,
+    },
+}
+
+/// An import, as the user describes it.
+#[derive(Debug)]
+pub struct ImportRequest {
+    /// What to import.
+    pub input: ImportInput,
+    /// The id of the model in the cluster.
+    pub model_id: ModelId,
+    /// How to store the model.
+    pub import: Import,
+    /// How to start the model; without, it is not started.
+    pub start: Option<StartRequest>,
+    /// The id of the inference endpoint to create.
+    pub endpoint: Option<EndpointId>,
+    /// Whether to store a fingerprint with the model, and to skip the conversion if the cluster's model already has the same one.
+    pub uses_fingerprint: bool,
+}
+
+/// What stops an import before its end.
+#[derive(Debug)]
+pub enum StopSignal {
+    /// An interruption that is checked during the whole import.
+    Always(Interruption),
+    /// An interruption that begins when the cluster is about to be changed. Until then the import leaves nothing behind, so that ending
+    /// the process is enough.
+    WhileStoring(fn() -> Result<Interruption, ClientError>),
+}
+
+/// The input, with everything known that does not need the cluster.
+#[derive(Debug)]
+enum ResolvedInput {
+    Bundle(Box<Bundle>, Box<Inspected>),
+    Prebuilt(Box<PrebuiltDefinition>),
+    Model(Box<ModelRequest>),
+}
+
+/// An import that is possible as far as can be said without the cluster.
+#[derive(Debug)]
+pub struct ValidatedImport {
+    input: ImportInput,
+    model_id: ModelId,
+    import: Import,
+    start: Option<StartRequest>,
+    endpoint: Option<Endpoint>,
+    uses_fingerprint: bool,
+}
+
+/// A model that was imported.
+#[derive(Debug)]
+pub struct Imported {
+    /// The id of the model in the cluster.
+    pub model_id: ModelId,
+    /// Whether the model was stored now.
+    pub outcome: Outcome,
+    /// SHA-256 of the definition, if known.
+    pub definition_sha256: Option<String>,
+    /// The bundle; `None` if the cluster already had a model with the same fingerprint.
+    pub bundle: Option<Bundle>,
+    /// The model's number of parameters, if it was converted now.
+    pub parameters: Option<u64>,
+    /// The deployment, if one was requested.
+    pub started: Option<Started>,
+    /// The endpoint, if one was requested.
+    pub endpoint: Option<(Endpoint, EndpointOutcome)>,
+}
+
+/// What an import would store.
+#[derive(Debug)]
+pub enum PlannedContent {
+    /// A model that would be converted, found without its weights.
+    Model {
+        /// What the model is and would become.
+        plan: Box<Plan>,
+        /// The model's name in its description.
+        title: String,
+        /// The repository and commit, if known.
+        origin: Option<Origin>,
+    },
+    /// A bundle that is ready.
+    Bundle(Box<Bundle>),
+}
+
+/// What an import would do.
+#[derive(Debug)]
+pub struct PlannedImport {
+    /// The id of the model in the cluster.
+    pub model_id: ModelId,
+    /// What would be stored.
+    pub content: PlannedContent,
+    /// Why the cluster would refuse the import, as far as could be checked.
+    pub problem: Option<Error>,
+}
+
+/// Connects to a cluster.
+///
+/// # Errors
+/// When the cluster cannot be reached or used.
+pub async fn connect(connection: Connection, progress: &Progress) -> Result<Client, ClientError> {
+    let client = progress.run_async(Stage::Connect, Client::connect(connection)).await?;
+    tracing::info!("connected to Elasticsearch {}", client.version());
+    Ok(client)
+}
+
+impl ImportRequest {
+    /// Checks that the model's task has inference endpoints, if one is requested. The hub is asked only if the task must be guessed from
+    /// the model's files.
+    ///
+    /// # Errors
+    /// When the task has no endpoints, or cannot be guessed.
+    pub async fn validate(self) -> Result<ValidatedImport, Error> {
+        let mut input = self.input;
+        let endpoint = match self.endpoint {
+            Some(id) => {
+                let task = input.task().await?;
+                let Some(task) = EndpointTask::of(&task) else {
+                    return Err(Error::NoEndpointForTask { task });
+                };
+                let deployment_id = self.start.as_ref().map(|start| {
+                    let id = start.options.deployment_id.clone();
+                    id.unwrap_or_else(|| (&self.model_id).into())
+                });
+                let model_id = self.model_id.clone();
+                Some(Endpoint { id, task, model_id, deployment_id, similarity: None })
+            }
+            None => None,
+        };
+        Ok(ValidatedImport {
+            input,
+            model_id: self.model_id,
+            import: self.import,
+            start: self.start,
+            endpoint,
+            uses_fingerprint: self.uses_fingerprint,
+        })
+    }
+}
+
+impl ImportInput {
+    /// Resolves the model to a commit. The hub is asked here, and only once.
+    async fn resolve(self) -> Result<ResolvedInput, Error> {
+        Ok(match self {
+            Self::Bundle { bundle, inspected } => ResolvedInput::Bundle(bundle, inspected),
+            Self::Prebuilt(definition) => ResolvedInput::Prebuilt(definition),
+            Self::Model { source, options, title } => {
+                let source = source.resolve().await?;
+                ResolvedInput::Model(Box::new(ModelRequest { source, options, title }))
+            }
+        })
+    }
+
+    /// The task's name in the API. A model whose task must be guessed is resolved for it.
+    async fn task(&mut self) -> Result<String, Error> {
+        let configured = |body: &Map<String, Value>| {
+            Some(body.get("inference_config")?.as_object()?.keys().next()?.clone())
+        };
+        let task = match self {
+            Self::Bundle { bundle, .. } => configured(&bundle.configuration),
+            Self::Prebuilt(definition) => configured(definition.configuration()),
+            Self::Model { source, options, title } => match options.task {
+                Some(task) => Some(task.name().to_owned()),
+                None => {
+                    let (options, title) = (options.clone(), title.clone());
+                    let source = source.resolved().await?;
+                    let plan = ModelRequest { source, options, title }.plan(Target::Any).await?;
+                    if let Some(problem) = plan.problem {
+                        return Err(problem.into());
+                    }
+                    plan.task.map(|task| task.name().to_owned())
+                }
+            },
+        };
+        Ok(task.unwrap_or_default())
+    }
+}
+
+impl ValidatedImport {
+    /// Finds out what the import would do, without the model's weights and without a change to the cluster.
+    ///
+    /// # Errors
+    /// When the model cannot be read. Reasons for which the cluster would refuse the import are part of the result.
+    pub async fn plan(self, client: &Client) -> Result<PlannedImport, Error> {
+        if let Some(start) = &self.start {
+            start.options.check_for(client)?;
+        }
+        let endpoint = match &self.endpoint {
+            Some(endpoint) => endpoint.check(client).await.map(drop),
+            None => Ok(()),
+        };
+        let begun = self.import.begin(client, &self.model_id).await.map(drop);
+        let problem = endpoint.map_err(Error::from).and(begun.map_err(Error::from)).err();
+        let target = client.target();
+        let content = match self.input.resolve().await? {
+            ResolvedInput::Bundle(bundle, inspected) => {
+                inspected.check_for(target)?;
+                PlannedContent::Bundle(bundle)
+            }
+            ResolvedInput::Prebuilt(definition) => {
+                PlannedContent::Bundle(Box::new(definition.bundle(target)?))
+            }
+            ResolvedInput::Model(model) => PlannedContent::Model {
+                plan: Box::new(model.plan(target).await?),
+                title: model.title,
+                origin: model.source.origin(),
+            },
+        };
+        Ok(PlannedImport { model_id: self.model_id, content, problem })
+    }
+
+    /// Imports the model: prepares the bundle, stores it, and serves it as requested.
+    ///
+    /// # Errors
+    /// When a step fails. The error says what remains in the cluster.
+    pub async fn run(
+        self,
+        client: &Client,
+        stop: StopSignal,
+        progress: &Progress,
+    ) -> Result<Imported, Error> {
+        let Self { input, model_id, import, mut start, endpoint, uses_fingerprint } = self;
+
+        // What would fail at the end fails before the long work.
+        let checking = progress.start(Stage::CheckCluster);
+        if let Some(start) = &start {
+            start.options.check_for(client)?;
+        }
+        let endpoint_exists = match &endpoint {
+            Some(endpoint) => endpoint.check(client).await?,
+            None => false,
+        };
+        let mut transaction = import.begin(client, &model_id).await?;
+        checking.finish();
+
+        let input = input.resolve().await?;
+        if let ResolvedInput::Model(model) = &input
+            && uses_fingerprint
+            && let Some(fingerprint) = model.fingerprint(client.target())
+        {
+            transaction.set_fingerprint(fingerprint);
+        }
+        let is_settled = endpoint.is_none() || endpoint_exists;
+        let prepared = if is_settled && transaction.is_made().await? {
+            None
+        } else {
+            let preparing = input.prepare(&model_id, client, progress);
+            Some(match &stop {
+                StopSignal::WhileStoring(_) => preparing.await?,
+                StopSignal::Always(interruption) => {
+                    let mut interruption = interruption.clone();
+                    tokio::select! {
+                        prepared = preparing => prepared?,
+                        () = interruption.requested() => return Err(ClientError::Interrupted.into()),
+                    }
+                }
+            })
+        };
+
+        let interruption = match stop {
+            StopSignal::Always(interruption) => interruption,
+            StopSignal::WhileStoring(begin) => begin()?,
+        };
+        let (outcome, definition_sha256) = match &prepared {
+            None => transaction.leave(),
+            Some(Prepared { bundle, .. }) => {
+                let outcome = transaction.run(bundle, progress, &interruption).await?;
+                (outcome, Some(bundle.artifact.sha256.clone()))
+            }
+        };
+
+        // A second import of the same model finds it started.
+        if let Some(start) = &mut start {
+            start.options.adopt = outcome == Outcome::Unchanged;
+        }
+        let (to_create, existing) = match (endpoint, &prepared) {
+            (Some(mut endpoint), Some(Prepared { bundle, .. })) => {
+                let metadata = bundle.configuration.get("metadata");
+                let similarity = metadata.and_then(|metadata| metadata.get(SIMILARITY)?.as_str());
+                endpoint.similarity = similarity.map(str::to_owned);
+                (Some(endpoint), None)
+            }
+            (endpoint, _) => (None, endpoint.map(|it| (it, EndpointOutcome::Unchanged))),
+        };
+        let serve = ServeRequest { start, endpoint: to_create };
+        let Served { started, endpoint } =
+            serve.serve(client, &(&model_id).into(), progress, interruption).await?;
+        let (bundle, parameters) = prepared.map(|it| (it.bundle, it.parameters)).unzip();
+        Ok(Imported {
+            model_id,
+            outcome,
+            definition_sha256,
+            bundle,
+            parameters: parameters.flatten(),
+            started,
+            endpoint: endpoint.or(existing),
+        })
+    }
+}
+
+impl ResolvedInput {
+    /// Makes the bundle, after a check that the cluster can serve it.
+    async fn prepare(
+        self,
+        model_id: &ModelId,
+        client: &Client,
+        progress: &Progress,
+    ) -> Result<Prepared, Error> {
+        let target = client.target();
+        Ok(match self {
+            Self::Bundle(bundle, inspected) => {
+                client.require(bundle.minimum_version)?;
+                inspected.check_for(target)?;
+                Prepared { bundle: *bundle, parameters: None }
+            }
+            Self::Prebuilt(definition) => {
+                client.require(definition.minimum_version())?;
+                Prepared { bundle: definition.bundle(target)?, parameters: None }
+            }
+            Self::Model(model) => {
+                let cluster = client.clone();
+                let accept = move |conversion: &crate::conversion::Conversion| {
+                    Ok(cluster.require(conversion.minimum_version())?)
+                };
+                model.prepare(model_id.clone(), target, progress, accept).await?
+            }
+        })
+    }
+}

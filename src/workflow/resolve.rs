@@ -1,0 +1,137 @@
+//! The first step: where a model is, at which commit, and which of its files are needed.
+
+use std::path::PathBuf;
+
+use crate::conversion::{ConversionError, WeightsSeen, check_architecture};
+use crate::error::Error;
+use crate::observer::{Progress, Stage};
+use crate::source::hub::{DownloadPlan, Hub, RemoteWeights, RepositoryId, Revision};
+use crate::source::{ModelFiles, Origin};
+
+/// Where a model is.
+#[derive(Debug)]
+pub enum ModelSource {
+    /// A folder that is laid out like a clone of a hub repository.
+    Folder(PathBuf),
+    /// A repository on the hub.
+    Hub {
+        /// The hub and its cache.
+        hub: Hub,
+        /// The repository.
+        id: RepositoryId,
+        /// The branch, tag or commit.
+        revision: Revision,
+    },
+    /// A source that is resolved already.
+    Resolved(ResolvedSource),
+}
+
+/// A model at a fixed place: a folder, or a hub repository at one commit. Clones keep what the hub answered.
+#[derive(Debug, Clone)]
+pub enum ResolvedSource {
+    /// A folder.
+    Folder(PathBuf),
+    /// A repository at a commit, with the list of the files to download.
+    Hub(Box<DownloadPlan>),
+}
+
+impl ModelSource {
+    /// Asks the hub for the commit and its files. Downloads no weights.
+    ///
+    /// # Errors
+    /// When the hub does not answer, or the repository does not exist or holds no model.
+    pub async fn resolve(mut self) -> Result<ResolvedSource, Error> {
+        self.resolved().await
+    }
+
+    /// The resolved source, which this source becomes.
+    ///
+    /// # Errors
+    /// Those of [`resolve`](Self::resolve).
+    pub async fn resolved(&mut self) -> Result<ResolvedSource, Error> {
+        let source = match self {
+            Self::Folder(folder) => ResolvedSource::Folder(folder.clone()),
+            Self::Hub { hub, id, revision } => {
+                ResolvedSource::Hub(Box::new(hub.plan(id, revision).await?))
+            }
+            Self::Resolved(source) => source.clone(),
+        };
+        *self = Self::Resolved(source.clone());
+        Ok(source)
+    }
+}
+
+impl ResolvedSource {
+    /// The repository and commit; for a folder only if it is a snapshot in the hub's cache.
+    #[must_use]
+    pub fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Folder(folder) => Origin::of_folder(folder),
+            Self::Hub(plan) => Some(plan.origin()),
+        }
+    }
+
+    /// The commit that fixes the content of all files; a folder has none, because its files can change.
+    #[must_use]
+    pub fn commit(&self) -> Option<Origin> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Hub(plan) => Some(plan.origin()),
+        }
+    }
+
+    /// The model's files, downloaded if need be. A model whose architecture is not supported is refused before its weights are
+    /// downloaded.
+    ///
+    /// # Errors
+    /// When the architecture is not supported, or a file cannot be downloaded or read.
+    pub async fn files(&self, progress: &Progress) -> Result<ModelFiles, Error> {
+        let folder = match self {
+            Self::Folder(folder) => folder.clone(),
+            Self::Hub(plan) => {
+                check_plan(plan)?;
+                let downloading = (**plan).clone().download(progress);
+                progress.run_async(Stage::Download, downloading).await?.folder
+            }
+        };
+        Ok(ModelFiles::open(&folder).map_err(ConversionError::from)?)
+    }
+
+    /// The model's small files, downloaded if need be, and the headers of its weights.
+    ///
+    /// # Errors
+    /// When a file cannot be downloaded or read.
+    pub async fn small_files(&self) -> Result<(ModelFiles, WeightsSeen), Error> {
+        let (folder, weights) = match self {
+            Self::Folder(folder) => (folder.clone(), None),
+            Self::Hub(plan) => {
+                let preview = (**plan).clone().preview().await?;
+                (preview.folder, preview.weights)
+            }
+        };
+        let weights = weights.map_or(WeightsSeen::Folder, |weights| {
+            let seen = |it: RemoteWeights| (it.path.into(), it.size, it.header);
+            WeightsSeen::Elsewhere(weights.into_iter().map(seen).collect())
+        });
+        Ok((ModelFiles::open(&folder).map_err(ConversionError::from)?, weights))
+    }
+}
+
+/// Plans the download of a repository.
+///
+/// # Errors
+/// When the hub does not answer, or the repository holds no model of a supported architecture.
+pub async fn plan_download(
+    hub: &Hub,
+    id: &RepositoryId,
+    revision: &Revision,
+) -> Result<DownloadPlan, Error> {
+    let plan = hub.plan(id, revision).await?;
+    check_plan(&plan)?;
+    Ok(plan)
+}
+
+/// Refuses a model whose architecture is not supported.
+fn check_plan(plan: &DownloadPlan) -> Result<(), Error> {
+    Ok(plan.config().map_or(Ok(()), check_architecture)?)
+}
