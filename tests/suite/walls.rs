@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
@@ -403,6 +405,21 @@ fn layers(text: &str) -> Layers {
         }
     }
     layers
+}
+
+#[test]
+fn source_modules_keep_to_the_layers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let layers = layers(&fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap());
+    let sources = Sources::new(&|name| fs::read_to_string(root.join("src").join(name)).ok());
+    assert!(sources.references.len() > 500, "the source was not read");
+    let found = sources.violations(&layers);
+    assert!(
+        found.is_empty(),
+        "{} violations of CONTRIBUTING.md#layers:\n\n{}",
+        found.len(),
+        found.join("\n")
+    );
 }
 
 /// The violations of a crate with the rows `top`, then `left` and `right`, then `bottom (torch)`.
