@@ -10,6 +10,7 @@ pub mod ensemble;
 mod error;
 pub mod evaluate;
 pub mod lightgbm;
+pub mod scikit_learn;
 mod ubjson;
 pub mod xgboost;
 
@@ -38,6 +39,19 @@ impl Default for ReadOptions {
 /// # Errors
 /// When the format is not supported, the file is malformed, or Elasticsearch cannot serve the model.
 pub fn read(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> {
+    if scikit_learn::is_compressed(bytes) {
+        let inflated = scikit_learn::inflate(bytes, options.max_inflated)?;
+        if scikit_learn::is_compressed(&inflated) {
+            return Err(unrecognized("the file is compressed twice"));
+        }
+        return read(&inflated, options);
+    }
+    if scikit_learn::is_pickle(bytes) {
+        return scikit_learn::read_pickle(bytes, options);
+    }
+    if bytes.starts_with(b"PK\x03\x04") {
+        return scikit_learn::read_skops(bytes, options);
+    }
     let start = bytes.trim_ascii_start();
     if bytes.starts_with(b"{L") {
         return xgboost::read_ubjson(bytes, options);

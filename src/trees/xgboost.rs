@@ -68,8 +68,12 @@ struct Booster {
 
 #[derive(Deserialize)]
 struct Model {
+    // A linear model has none of these.
+    #[serde(default)]
     gbtree_model_param: TreeParameters,
+    #[serde(default)]
     tree_info: Vec<i64>,
+    #[serde(default)]
     trees: Vec<RawTree>,
     #[serde(default)]
     iteration_indptr: Vec<usize>,
@@ -77,7 +81,7 @@ struct Model {
     cats: Option<Categories>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct TreeParameters {
     #[serde(default)]
     num_parallel_tree: Option<String>,

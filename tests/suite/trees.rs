@@ -156,7 +156,7 @@ fn compare(name: &str, ensemble: &Ensemble, options: &DefinitionOptions) -> usiz
 fn compare_all(prefix: &str, refused: &[&str]) {
     let mut rows = 0;
     let mut models_compared = 0;
-    for name in models(prefix).into_iter().filter(|name| !name.ends_with(".pkl")) {
+    for name in models(prefix) {
         if refused.iter().any(|part| name.contains(part)) {
             let error = read(&name).unwrap_err();
             assert!(matches!(error, TreeError::Unsupported { .. }), "{name}: {error}");
@@ -180,6 +180,12 @@ fn lightgbm_files_predict_as_the_library_on_every_row() {
 }
 
 #[test]
+fn scikit_learn_files_predict_as_the_library_on_every_row() {
+    compare_all("sklearn-", &[]);
+    compare_all("skops-", &[]);
+}
+
+#[test]
 fn early_stopped_models_use_all_rounds_when_asked() {
     let names = models("xgboost-");
     let early = names.iter().filter(|name| name.contains("-early.") && !name.ends_with(".pkl"));
@@ -199,6 +205,111 @@ fn early_stopped_models_use_all_rounds_when_asked() {
                 .collect();
             let Predicted::Value(own) = all.predict(&row) else { panic!("{name}: no value") };
             assert!(close(own, value, scale), "{name}: {own} {value}");
+        }
+    }
+}
+
+#[test]
+fn unsupported_models_are_refused_with_the_reason() {
+    for (name, part) in [
+        ("xgboost-old-binary.model", "save_model(\"model.ubj\")"),
+        ("xgboost-dump.json", "save_model"),
+        ("xgboost-dump.txt", "save_model"),
+        ("xgboost-linear.json", "gblinear"),
+        ("xgboost-two-targets.json", "several outputs"),
+        ("xgboost-vector-leaves.json", "several outputs"),
+        ("sklearn-refused-linear.pkl", "LinearRegression"),
+        ("sklearn-refused-adaboost.pkl", "AdaBoostRegressor"),
+        ("sklearn-refused-isolation.pkl", "IsolationForest"),
+        ("sklearn-refused-bagging.pkl", "BaggingRegressor"),
+        ("sklearn-refused-pipeline.pkl", "StandardScaler"),
+        ("sklearn-refused-two-outputs.pkl", "several outputs"),
+    ] {
+        let message = read(name).unwrap_err().to_string();
+        assert!(message.contains(part), "{name}: {message}");
+    }
+}
+
+#[test]
+fn output_class_of_a_forest_is_its_exact_probability() {
+    let mut models_compared = 0;
+    for name in models("sklearn-") {
+        let ensemble = read(&name).unwrap();
+        if ensemble.prediction != trees::Prediction::Mean {
+            continue;
+        }
+        let expected = expected(&name);
+        let probabilities = expected.probabilities.unwrap();
+        for (class, label) in ensemble.labels.clone().unwrap().iter().enumerate() {
+            let options = DefinitionOptions {
+                output_class: Some(label.to_string()),
+                ..DefinitionOptions::default()
+            };
+            let definition = ensemble.define(&options).unwrap();
+            check::check(&ensemble, &definition, &options).unwrap();
+            assert_eq!(definition.target, Target::Regression);
+            let served = Served::read(GzDecoder::new(definition.compressed.as_slice())).unwrap();
+            for (row, probabilities) in expected.rows.iter().zip(&probabilities) {
+                let document = ensemble
+                    .features
+                    .iter()
+                    .zip(row)
+                    .map(|(feature, value)| (feature.name.clone(), value.clone()))
+                    .collect();
+                let answer = served.infer(&document).unwrap();
+                assert!(near(answer.value, probabilities[class]), "{name}: {answer:?}");
+            }
+        }
+        models_compared += 1;
+    }
+    assert!(models_compared > 10);
+}
+
+/// A model file with a few bytes changed, cut or repeated, again and again.
+#[test]
+fn damaged_files_never_panic() {
+    let mut state = 1_u64;
+    let mut random = move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap()
+    };
+    let options = ReadOptions { max_inflated: 1 << 24, ..ReadOptions::default() };
+    for name in [
+        "xgboost-3.2.0-regression.json",
+        "xgboost-3.2.0-named-categories.ubj",
+        "xgboost-3.2.0-estimator.pkl",
+        "lightgbm-4.7.0-categorical.txt",
+        "lightgbm-4.7.0-binary.json",
+        "sklearn-1.9.1-tree-labels.joblib",
+        "sklearn-1.9.1-boosting-binary.pkl",
+        "sklearn-1.9.1-histogram-named.pkl",
+        "sklearn-1.9.1-compressed.lz4",
+        "sklearn-1.9.1-compressed.xz",
+        "skops-1.9.1-tree.skops",
+    ] {
+        let whole = model(name);
+        for _ in 0..150 {
+            let mut bytes = whole.clone();
+            match random() % 3 {
+                0 => bytes.truncate(random() % bytes.len()),
+                1 => {
+                    for _ in 0..=random() % 4 {
+                        let at = random() % bytes.len();
+                        bytes[at] = u8::try_from(random() % 256).unwrap();
+                    }
+                }
+                _ => {
+                    let (from, to) = (random() % bytes.len(), random() % bytes.len());
+                    let length = (random() % 64).min(bytes.len() - from.max(to));
+                    bytes.copy_within(from..from + length, to);
+                }
+            }
+            if let Ok(ensemble) = trees::read(&bytes, &options)
+                && let Ok(definition) = ensemble.define(&DefinitionOptions::default())
+            {
+                let _ = check::check(&ensemble, &definition, &DefinitionOptions::default());
+            }
         }
     }
 }
