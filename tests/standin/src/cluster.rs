@@ -17,6 +17,7 @@ use crate::errors::ApiError;
 use crate::log::RequestLog;
 use crate::options::{License, Options};
 use crate::store::{Store, StoreError};
+use crate::trees::TreeModels;
 
 /// A cluster of one node.
 pub(crate) struct Cluster {
@@ -24,6 +25,7 @@ pub(crate) struct Cluster {
     pub(crate) store: Store,
     pub(crate) deployments: Deployments,
     pub(crate) endpoints: Endpoints,
+    pub(crate) trees: TreeModels,
     pub(crate) log: Arc<RequestLog>,
     /// UUID of the cluster, unchanged by a restart.
     pub(crate) uuid: String,
@@ -57,6 +59,7 @@ impl Cluster {
             store,
             deployments,
             endpoints: Endpoints::default(),
+            trees: TreeModels::default(),
             log,
             uuid,
         });
@@ -85,7 +88,7 @@ impl Cluster {
     /// Rejects calls that the licence does not include.
     pub(crate) fn check_license(&self) -> Result<(), ApiError> {
         match self.options.license {
-            License::Platinum => Ok(()),
+            License::Platinum | License::Enterprise => Ok(()),
             License::Basic => Err(ApiError::forbidden("current license is non-compliant for [ml]")),
         }
     }

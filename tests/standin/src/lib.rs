@@ -28,6 +28,7 @@ mod query;
 mod server;
 mod store;
 mod tokenization;
+mod trees;
 pub mod version;
 mod vocabulary;
 

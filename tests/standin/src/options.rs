@@ -58,6 +58,8 @@ pub struct Options {
     pub faults: Faults,
     /// Memory available to models on each machine-learning node, in bytes; 0 for a cluster without such nodes.
     pub ml_memory: u64,
+    /// JVM heap of each node in bytes. A tenth of it limits the JSON of a tree model.
+    pub heap: u64,
 }
 
 impl Default for Options {
@@ -86,6 +88,7 @@ impl Default for Options {
             discard_parts: false,
             faults: Faults::default(),
             ml_memory: 16 << 30,
+            heap: 1 << 30,
         }
     }
 }
@@ -104,6 +107,8 @@ pub enum BuildFlavor {
 pub enum License {
     /// Includes machine learning.
     Platinum,
+    /// Includes learning to rank too.
+    Enterprise,
     /// Does not include machine learning.
     Basic,
 }

@@ -186,6 +186,9 @@ pub(super) async fn infer(
     let body = call.required_json()?;
     call.query.finish()?;
     cluster.check_license()?;
+    if let Some(tree) = cluster.trees.get(&id) {
+        return tree.infer(body).map(Json);
+    }
     let deployment = deployment_for(&cluster, &id)?;
     let served = match deployment.state() {
         DeploymentState::Started(served, _) => served,

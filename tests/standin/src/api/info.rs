@@ -59,6 +59,7 @@ pub(super) async fn license(
     call.query.finish()?;
     let kind = match cluster.options.license {
         License::Platinum => "platinum",
+        License::Enterprise => "enterprise",
         License::Basic => "basic",
     };
     Ok(Json(json!({"license": {
@@ -136,7 +137,7 @@ pub(super) async fn memory(
                 },
             },
             "jvm": {
-                "heap_max_in_bytes": 1_u64 << 30,
+                "heap_max_in_bytes": cluster.options.heap,
                 "java_inference_max_in_bytes": 0,
                 "java_inference_in_bytes": 0,
             },

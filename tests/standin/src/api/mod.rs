@@ -4,6 +4,7 @@ mod deployments;
 pub(crate) mod endpoints;
 mod info;
 mod models;
+mod pipelines;
 mod uploads;
 
 use std::collections::HashMap;
@@ -95,6 +96,7 @@ pub(crate) fn router(cluster: Arc<Cluster>) -> Router {
     let (get_, put, post, delete) =
         (MethodFilter::GET, MethodFilter::PUT, MethodFilter::POST, MethodFilter::DELETE);
     const GET: &str = "cluster:monitor/xpack/ml/inference/get";
+    const SIMULATE: &str = "cluster:admin/ingest/pipeline/simulate";
     const STATS: &str = "cluster:monitor/xpack/ml/inference/stats/get";
     const PUT: &str = "cluster:admin/xpack/ml/inference/put";
     const DELETE: &str = "cluster:admin/xpack/ml/inference/delete";
@@ -125,6 +127,7 @@ pub(crate) fn router(cluster: Arc<Cluster>) -> Router {
         .route(&model("/deployment/_start"), on(post, deployments::start))
         .route(&model("/deployment/_stop"), on_disk(post, STOP, Manage, deployments::stop))
         .route(&model("/_infer"), on(post, deployments::infer))
+        .route("/_ingest/pipeline/_simulate", on_disk(post, SIMULATE, Monitor, pipelines::simulate))
         .route(
             "/_inference/{task}/{id}",
             on(put, endpoints::put).merge(on_disk(get_, GET_ENDPOINT, Monitor, endpoints::get)),

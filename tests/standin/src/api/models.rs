@@ -10,15 +10,17 @@ use crate::configuration::{Configuration, GENERATED};
 use crate::definition::check_complete;
 use crate::deployment::stats::required_memory;
 use crate::errors::ApiError;
+use crate::options::License;
 use crate::query::Query;
 use crate::store::StoreError;
+use crate::trees::{TreeModel, is_tree_model};
 use crate::version::since;
 
 /// `PUT /_ml/trained_models/{id}`
 pub(super) fn put(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     let version = cluster.options.version;
     let id = call.path("id").to_owned();
-    call.query.boolean("defer_definition_decompression")?;
+    let defer = call.query.boolean("defer_definition_decompression")?.unwrap_or(false);
     call.query.time("timeout")?;
     if version >= since::WAIT_FOR_COMPLETION {
         call.query.boolean("wait_for_completion")?;
@@ -30,6 +32,26 @@ pub(super) fn put(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
         return Err(ApiError::not_implemented(format!(
             "the stand-in has no model repository to take [{id}] from"
         )));
+    }
+    let exists = || {
+        ApiError::already_exists(format!("Trained machine learning model [{id}] already exists"))
+    };
+    if is_tree_model(&body) {
+        let ranks = body["inference_config"].get("learning_to_rank").is_some();
+        if ranks && cluster.options.license != License::Enterprise {
+            return Err(ApiError::forbidden(
+                "current license is non-compliant for [learning-to-rank]",
+            ));
+        }
+        let model = TreeModel::create(&id, body, version, defer, cluster.options.heap)?;
+        if cluster.store.configuration(&id).is_some() || id == LANGUAGE_IDENTIFICATION {
+            return Err(exists());
+        }
+        let document = model.document.clone();
+        return if cluster.trees.add(&id, model) { Ok(document.into()) } else { Err(exists()) };
+    }
+    if cluster.trees.get(&id).is_some() {
+        return Err(exists());
     }
     let configuration = Configuration::create(&id, body, version)?;
 
@@ -56,9 +78,6 @@ pub(super) fn put(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
             taken.join(", ")
         )));
     }
-    let exists = || {
-        ApiError::already_exists(format!("Trained machine learning model [{id}] already exists"))
-    };
     if id == LANGUAGE_IDENTIFICATION {
         return Err(exists());
     }
@@ -124,7 +143,9 @@ pub(super) fn get(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     if let Some(document) = documents.first_mut() {
         let id = name(document);
         let is_pytorch = document["model_type"] == "pytorch";
-        if with_definition {
+        if with_definition && let Some(tree) = cluster.trees.get(&id) {
+            document.insert("compressed_definition".into(), tree.compressed.clone().into());
+        } else if with_definition {
             return Err(ApiError::bad_request(format!(
                 "[{id}] is type [pytorch] and does not support retrieving the definition"
             )));
@@ -207,6 +228,15 @@ pub(super) fn delete(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
             "Unable to delete model [{id}] as it is required by machine learning"
         )));
     }
+    if cluster.trees.get(&id).is_some() {
+        if cluster.options.in_pipelines.contains(&id) && !force {
+            return Err(ApiError::conflict(format!(
+                "Cannot delete model [{id}] as it is still referenced by ingest processors; use force to delete the model"
+            )));
+        }
+        cluster.trees.remove(&id);
+        return Ok(json!({"acknowledged": true}));
+    }
     let deployments = cluster.deployments.of_model(&id);
     if !deployments.is_empty() && !force {
         return Err(ApiError::conflict(format!(
@@ -240,11 +270,17 @@ fn matching(
         return Ok(vec![language_identification()]);
     }
     let expression = expression.unwrap_or("_all");
+    if let Some(tree) = cluster.trees.get(expression) {
+        return Ok(vec![tree.document.clone()]);
+    }
     let mut documents: Vec<_> = cluster
         .matching(expression)?
         .into_iter()
         .map(|configuration| configuration.document)
         .collect();
+    if matches!(expression, "_all" | "*") {
+        documents.extend(cluster.trees.all().into_iter().map(|tree| tree.document.clone()));
+    }
     if matches!(expression, "_all" | "*") {
         documents.push(language_identification());
         documents.sort_by(|a, b| a["model_id"].as_str().cmp(&b["model_id"].as_str()));

@@ -12,7 +12,7 @@ pub(crate) fn is_valid(id: &str) -> bool {
 }
 
 /// Validation messages for a model id; empty if the id is valid.
-pub(super) fn complaints(id: &str) -> Vec<String> {
+pub(crate) fn complaints(id: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if !is_valid(id) {
         complaints.push(format!(
@@ -28,7 +28,7 @@ pub(super) fn complaints(id: &str) -> Vec<String> {
 }
 
 /// Validation messages for the tags of a model.
-pub(super) fn tag_complaints(id: &str, tags: &[String]) -> Vec<String> {
+pub(crate) fn tag_complaints(id: &str, tags: &[String]) -> Vec<String> {
     let mut complaints = Vec::new();
     let invalid: Vec<_> = tags
         .iter()

@@ -8,3 +8,4 @@ mod models;
 mod program;
 mod rest_layer;
 mod support;
+mod trees;
