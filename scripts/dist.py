@@ -140,6 +140,8 @@ def crate_licences(packages: list, out: Path) -> None:
             continue
         files = sorted(path for path in folder.iterdir() if path.is_file() and LICENCES.match(path.name))
         if not files:
+            if "MPL" in licence(package):
+                raise Failure(f"{package['name']}: the MPL requires the licence text, and the crate contains none")
             silent.append(package)
         for path in files:
             text = path.read_text(errors="replace").strip()
@@ -147,7 +149,9 @@ def crate_licences(packages: list, out: Path) -> None:
     with out.open("w") as file:
         file.write("Rust crates in rust-eland and their licences.\n\n")
         for package in packages:
-            file.write(f"{package['name']} {package['version']}: {licence(package)}\n")
+            # The MPL requires the address of the source.
+            source = f", source: {package['repository']}" if "MPL" in licence(package) else ""
+            file.write(f"{package['name']} {package['version']}: {licence(package)}{source}\n")
         if silent:
             file.write("\nThese crates contain no licence file; their licence is listed above:\n")
             for package in silent:

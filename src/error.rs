@@ -52,6 +52,7 @@ impl Error {
             Self::Deployment(error) => error.hint(),
             Self::Hub(error) => error.hint(),
             Self::NoEndpointForTask { .. } => Some(hint!("Remove ", Setting::CreateEndpoint, ".")),
+            Self::ModelId(error) => Some(error.hint()),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
-//! The proxies that the environment names: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, as curl reads them.
+//! Proxies from the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, with the rules of curl.
 //!
-//! The HTTP library goes through them by itself. Here their secrets are remembered, and errors learn which one was in the way.
+//! The HTTP library uses them on its own. This module registers their secrets and tells errors which proxy an address uses.
 
 use std::env;
 
@@ -10,16 +10,16 @@ use reqwest::Url;
 
 use crate::secrets::Secret;
 
-/// The variables, the first one set of each row counts.
+/// The environment variables. The first variable of a row that is set counts.
 const VARIABLES: [[&str; 2]; 3] =
     [["HTTPS_PROXY", "https_proxy"], ["HTTP_PROXY", "http_proxy"], ["ALL_PROXY", "all_proxy"]];
 
-/// The proxies of the environment; none by default.
+/// The proxies of the environment. The default has none.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies(Option<Matcher>);
 
 impl Proxies {
-    /// Reads the environment. A value that is no address of a proxy is told, for the HTTP library ignores it.
+    /// Reads the environment. Warns about a value that is not the address of a proxy, because the HTTP library ignores it silently.
     pub(crate) fn from_environment() -> Self {
         for [upper, lower] in VARIABLES {
             let first =
@@ -27,9 +27,9 @@ impl Proxies {
             let Some((name, value)) = first.filter(|(_, value)| !value.is_empty()) else {
                 continue;
             };
-            remember(&value);
-            let anywhere = Matcher::builder().all(value).build();
-            if intercept(&anywhere, "http://example/").is_none() {
+            register_secrets(&value);
+            let matcher = Matcher::builder().all(value).build();
+            if intercept(&matcher, "http://example/").is_none() {
                 tracing::warn!(
                     "{name} is ignored: it is not the address of a proxy (http://host:port)"
                 );
@@ -38,7 +38,7 @@ impl Proxies {
         Self(Some(Matcher::from_system()))
     }
 
-    /// The proxy on the way to an address, without user and password.
+    /// The proxy for an address, without user and password.
     pub(crate) fn on_the_way_to(&self, address: &Url) -> Option<String> {
         intercept(self.0.as_ref()?, address.as_str())
     }
@@ -48,8 +48,8 @@ fn intercept(matcher: &Matcher, address: &str) -> Option<String> {
     Some(matcher.intercept(&address.parse().ok()?)?.uri().to_string())
 }
 
-/// Remembers user and password of a proxy's address in the forms in which they may appear.
-fn remember(address: &str) {
+/// Registers user and password of a proxy as secrets, in all forms in which they can appear.
+fn register_secrets(address: &str) {
     let authority = address.split_once("://").map_or(address, |(_, rest)| rest);
     let Some((user_info, _)) = authority.rsplit_once('@') else { return };
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();

@@ -16,6 +16,7 @@ use super::progress_log::ProgressLog;
 use super::report::Format;
 use super::timings::Timings;
 use crate::observer::{Event, Observer, Progress};
+use crate::source::hub::progress_bars_are_disabled;
 use crate::terminal_text::{escape, escape_json};
 
 /// Failures of TLS are told by the error; the verifier's own line would say them twice.
@@ -128,10 +129,10 @@ impl OutputArguments {
     }
 }
 
-/// Whether standard error is a terminal that can draw bars.
+/// Whether to draw bars: standard error is a terminal that can draw them, and HF_HUB_DISABLE_PROGRESS_BARS is not set.
 fn is_drawable() -> bool {
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    !is_dumb && stderr().is_terminal()
+    !is_dumb && stderr().is_terminal() && !progress_bars_are_disabled()
 }
 
 impl Drop for Session {

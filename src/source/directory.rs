@@ -9,27 +9,28 @@ use serde::de::DeserializeOwned;
 use super::cache_layout::{SnapshotFolder, blob_of_link, file_of_blob};
 use crate::error_chain::advice;
 
-/// No text file of a repository is larger; the largest tokenizer.json has some 60 MB.
+/// Maximum bytes of a text file. The largest tokenizer.json on the hub has about 60 MB.
 const MAX_TEXT: u64 = 128 << 20;
 
-/// Nor is any other JSON file; one takes up to thirty times as much memory as it is long.
+/// Maximum bytes of a JSON file. A parsed file takes up to thirty times as much memory.
 const MAX_JSON: u64 = 16 << 20;
 
-/// Why a file of the model cannot be had.
+/// Why a file of a model could not be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SourceError {
-    /// There is no such folder.
+    /// The path is not a folder.
     #[error(
-        "{0} is not a folder: name a folder laid out like a clone of a hub repository \
-         (config.json, weights, tokenizer files)"
+        "{0} is not a folder. A model is a folder laid out like a clone of a hub repository (config.json, weights, tokenizer \
+         files)"
     )]
     NotAFolder(PathBuf),
-    /// A file that every model has is not there.
+    /// A required file does not exist.
     #[error("{folder} holds no {name}: {advice}")]
     Missing {
-        /// The model's folder.
+        /// The folder of the model.
         folder: PathBuf,
-        /// The file, or the files of which one is needed.
+        /// The file, or the files of which one is required.
         name: String,
         /// What to do.
         advice: &'static str,
@@ -39,11 +40,11 @@ pub enum SourceError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file holds something else than it should.
-    #[error("{path} is not valid: {source}; fetch it again")]
+    /// A file is not valid JSON, or its JSON does not have the expected form.
+    #[error("{path} is not valid: {source}{}", if source.is_data() { "" } else { "; the file is damaged, so download it again" })]
     Json {
         /// The file.
         path: PathBuf,
@@ -51,32 +52,30 @@ pub enum SourceError {
         source: serde_json::Error,
     },
     /// A file names a path outside the folder.
-    #[error(
-        "{name} leads out of the model's folder, which no repository needs; refusing to follow it"
-    )]
+    #[error("the path {name} leads out of the model's folder, so it was not followed")]
     Outside {
         /// The path as it is written.
         name: String,
     },
-    /// A symbolic link to a place outside the folder.
+    /// A symbolic link points to a place outside the folder.
     #[error(
-        "{link} is a symbolic link to {target}, out of the model's folder; refusing to follow it. Put the file itself there if it \
-         belongs to the model"
+        "{link} is a symbolic link to {target}, which is out of the model's folder, so it was not followed. Replace the link with the \
+         file if the file belongs to the model"
     )]
     LinkOutside {
-        /// The path within the folder.
+        /// The link.
         link: PathBuf,
-        /// Where it leads.
+        /// The target of the link.
         target: PathBuf,
     },
-    /// A symbolic link to nothing.
+    /// A symbolic link points to a file that does not exist.
     #[error(
-        "{link} is a symbolic link that leads nowhere: {source}; fetch the model again, or copy what the link is to lead to"
+        "{link} is a broken symbolic link: {source}. Download the model again, or copy the missing file"
     )]
     LinkBroken {
-        /// The path within the folder.
+        /// The link.
         link: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -246,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_never_lead_outside() {
+    fn name_that_leads_outside_is_refused() {
         let files = ModelFiles::open(Path::new(".")).unwrap();
         for name in ["../x", "/etc/passwd", "a/../../x", "a\\..\\x"] {
             assert!(matches!(files.find(name), Err(SourceError::Outside { .. })), "{name}");
@@ -261,7 +260,7 @@ mod tests {
 
         use super::super::*;
 
-        /// A folder `model` with a file `a`, beside a folder `other` with a file `secret`.
+        /// Creates a folder `model` with a file `a`, and beside it a folder `other` with a file `secret`.
         fn scene() -> (tempfile::TempDir, PathBuf) {
             let root = tempfile::tempdir().unwrap();
             for (folder, file) in [("model", "a"), ("other", "secret")] {
@@ -273,11 +272,11 @@ mod tests {
         }
 
         fn refused<T>(result: Result<T, SourceError>) -> String {
-            result.err().expect("it was followed").to_string()
+            result.err().expect("the link was followed").to_string()
         }
 
         #[test]
-        fn a_link_out_of_the_folder_is_refused() {
+        fn link_out_of_the_folder_is_refused() {
             let (root, model) = scene();
             symlink("../other/secret", model.join("relative")).unwrap();
             symlink(root.path().join("other/secret"), model.join("absolute")).unwrap();
@@ -296,7 +295,7 @@ mod tests {
         }
 
         #[test]
-        fn a_link_within_the_folder_is_followed() {
+        fn link_within_the_folder_is_followed() {
             let (_root, model) = scene();
             fs::create_dir(model.join("inner")).unwrap();
             fs::write(model.join("inner/b"), "b").unwrap();
@@ -305,26 +304,26 @@ mod tests {
             let files = ModelFiles::open(&model).unwrap();
             let inner = files.sub("0_Transformer").unwrap();
             assert_eq!(inner.text("b").unwrap().as_deref(), Some("b"));
-            // From a module's folder the model's own is not outside.
+            // The model's folder is not outside its modules.
             assert_eq!(inner.text("back").unwrap().as_deref(), Some("x"));
         }
 
         #[test]
-        fn a_link_to_nothing_is_told_from_a_missing_file() {
+        fn broken_link_differs_from_a_missing_file() {
             let (_root, model) = scene();
             symlink("gone", model.join("dangling")).unwrap();
             symlink("circle", model.join("circle")).unwrap();
             let files = ModelFiles::open(&model).unwrap();
             for name in ["dangling", "circle"] {
                 let message = refused(files.find(name));
-                assert!(message.contains("leads nowhere"), "{message}");
+                assert!(message.contains("broken symbolic link"), "{message}");
             }
             assert!(files.find("not-there").unwrap().is_none());
             assert!(files.find("a/not-there").unwrap().is_none());
         }
 
         #[test]
-        fn the_folder_itself_may_be_a_link() {
+        fn folder_can_be_a_link() {
             let (root, model) = scene();
             symlink("model", root.path().join("link")).unwrap();
             symlink("a", model.join("b")).unwrap();
@@ -336,7 +335,7 @@ mod tests {
             ));
         }
 
-        /// `root/models--org--NAME/snapshots/0123` with a file in `blobs`.
+        /// Creates `root/models--org--NAME/snapshots/0123` and a file in `blobs`.
         fn cached(root: &Path, name: &str) -> PathBuf {
             let repository = root.join(format!("models--org--{name}"));
             let snapshot = repository.join("snapshots/0123");
@@ -347,7 +346,7 @@ mod tests {
         }
 
         #[test]
-        fn a_snapshot_of_the_hub_s_cache_leads_to_its_own_blobs_only() {
+        fn snapshot_links_lead_only_to_blobs_and_the_shared_store() {
             let (root, _) = scene();
             let snapshot = cached(root.path(), "mine");
             cached(root.path(), "theirs");
@@ -390,9 +389,9 @@ mod tests {
             for name in ["secret", "theirs", "refs/main"].into_iter().chain(outside) {
                 assert!(refused(files.text(name)).contains("out of the model's folder"), "{name}");
             }
-            assert!(refused(files.find("gone")).contains("leads nowhere"));
+            assert!(refused(files.find("gone")).contains("broken symbolic link"));
 
-            // Only the cache is laid out like this.
+            // A folder with another name is not part of the cache.
             let folder = root.path().join("mine/snapshots/0123");
             fs::create_dir_all(&folder).unwrap();
             fs::create_dir(root.path().join("mine/blobs")).unwrap();

@@ -455,7 +455,7 @@ fn links_out_of_the_folder_are_rejected() {
         says(&refused(&folder), &[name, "is a symbolic link to", "refusing to follow it"]);
         fs::remove_file(folder.join(name)).unwrap();
         symlink("nothing", folder.join(name)).unwrap();
-        says(&refused(&folder), &[name, "leads nowhere", "fetch the model again"]);
+        says(&refused(&folder), &[name, "broken symbolic link", "Download the model again"]);
     }
 }
 

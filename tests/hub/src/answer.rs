@@ -1,4 +1,4 @@
-//! An answer before it is sent, so that it can still be broken.
+//! An answer before it is sent, so that a fault can change it.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ pub(crate) struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
-    /// The file of which the body is a part.
+    /// The whole file, if the body is a part of it.
     pub whole: Option<Bytes>,
 }
 
@@ -21,7 +21,7 @@ impl Answer {
         Self::new(200, value.to_string()).header("Content-Type", "application/json; charset=utf-8")
     }
 
-    /// An error, with the headers by which clients know it.
+    /// An error, with the headers that clients read.
     pub(crate) fn error(status: u16, code: Option<&str>, message: &str) -> Self {
         let body = serde_json::json!({ "error": message }).to_string();
         let answer = Self::new(status, body)
@@ -33,12 +33,12 @@ impl Answer {
         }
     }
 
-    /// A redirect, which has a text of its own.
+    /// A redirect, which has a body.
     pub(crate) fn redirect(status: u16, location: &str) -> Self {
         Self::new(status, format!("Redirecting to {location}")).header("Location", location)
     }
 
-    /// A file, or what of it a range asks for.
+    /// A file, or the requested range of it.
     pub(crate) fn file(content: &Bytes, from: Option<u64>, to: Option<u64>) -> Self {
         let size = content.len();
         let whole = Some(content.clone());

@@ -1,4 +1,4 @@
-//! The API: what a repository is, and what it holds.
+//! The API: the commit of a revision and the files of a commit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
-use crate::repository::{Access, File, Repository, git_blob, hexadecimal};
+use crate::repository::{Access, File, Repository, git_blob};
 use crate::server::{Asked, Caller, State};
 
 /// Answers `/api/models/ID[/revision/REVISION]` and `/api/models/ID/tree/REVISION`.
@@ -20,7 +20,7 @@ pub(crate) fn answer(state: &State, asked: &Asked, parts: &[String]) -> Answer {
     let repository = match find(state, asked, &id) {
         Found::Repository(repository) => repository,
         Found::Elsewhere(canonical) => {
-            // Nothing but the way, as on the real hub.
+            // As on the real hub, the redirect has no other headers.
             let path =
                 asked.path.replacen(&format!("/models/{id}"), &format!("/models/{canonical}"), 1);
             return Answer::redirect(307, &path);
@@ -43,7 +43,7 @@ pub(crate) fn answer(state: &State, asked: &Asked, parts: &[String]) -> Answer {
     }
 }
 
-/// What an id leads to.
+/// The result of looking up an id.
 pub(crate) enum Found {
     Repository(Arc<Repository>),
     Elsewhere(String),
@@ -64,7 +64,7 @@ pub(crate) fn find(state: &State, asked: &Asked, id: &str) -> Found {
         {
             Found::Repository(Arc::clone(repository))
         }
-        // Whether there is one is nobody's business.
+        // The hub does not tell whether the repository exists.
         (_, Caller::Nobody | Caller::Revoked) => {
             Found::Refused(Answer::error(401, None, "Invalid username or password."))
         }
@@ -115,7 +115,7 @@ fn tree(state: &State, asked: &Asked, repository: &Repository) -> Answer {
                 json!({ "oid": file.sha256(), "size": size, "pointerSize": file.pointer().len() });
         }
         if file.xet {
-            node["xetHash"] = hexadecimal(&[7; 32]).into();
+            node["xetHash"] = file.xet_hash().into();
         }
         nodes.push(node);
     }

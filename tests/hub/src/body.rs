@@ -1,9 +1,10 @@
-//! A body that comes in pieces, and may break off, stop, or be held back.
+//! A body that is sent in pieces, and can break off, stall, or be limited in speed.
 
 use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use tokio::sync::Notify;
 /// Bytes in a piece.
 const PIECE: usize = 4096;
 
-/// How a body ends.
+/// The end of a body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End {
     Whole,
@@ -21,7 +22,7 @@ pub(crate) enum End {
     Stall(usize),
 }
 
-/// Lets only so many bytes pass.
+/// Limits the number of bytes that are sent.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     left: Mutex<Option<u64>>,
@@ -57,8 +58,15 @@ impl Gate {
     }
 }
 
-/// Makes a body of bytes.
-pub(crate) fn body(content: Bytes, end: End, gate: Arc<Gate>, sent: Arc<AtomicU64>) -> Body {
+/// Creates a body.
+pub(crate) fn body(
+    content: Bytes,
+    end: End,
+    gate: Arc<Gate>,
+    sent: Arc<AtomicU64>,
+    bytes_per_second: Option<u64>,
+) -> Body {
+    let begun = Instant::now();
     let limit = match end {
         End::Whole => content.len(),
         End::Cut(after) | End::Stall(after) => after.min(content.len()),
@@ -69,6 +77,10 @@ pub(crate) fn body(content: Bytes, end: End, gate: Arc<Gate>, sent: Arc<AtomicU6
             if at < limit {
                 let piece = content.slice(at..limit.min(at + PIECE));
                 gate.pass(piece.len()).await;
+                if let Some(speed) = bytes_per_second {
+                    let due = Duration::from_secs_f64(at as f64 / speed as f64);
+                    tokio::time::sleep_until((begun + due).into()).await;
+                }
                 sent.fetch_add(piece.len() as u64, Ordering::SeqCst);
                 let next = at + piece.len();
                 return Some((Ok(piece), next));

@@ -1,49 +1,49 @@
-//! What goes wrong.
+//! Faults that a test injects.
 
 use crate::server::Host;
 
-/// What is broken, where, and how often.
+/// A fault: where it happens, how often, and what it does.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// Who breaks it.
+    /// The host.
     pub host: Host,
-    /// A part of the paths for which it does.
+    /// A part of the paths of the affected requests.
     pub path: String,
-    /// How many requests meet it.
+    /// The number of affected requests.
     pub times: usize,
-    /// How.
+    /// The effect.
     pub how: Break,
 }
 
-/// A way to break an answer.
+/// The effect of a fault on an answer.
 #[derive(Debug, Clone)]
 pub enum Break {
     /// Another answer: status, headers, text.
     Answer(u16, Vec<(String, String)>, String),
-    /// A header with another value, or none where it is empty.
+    /// A header with another value. An empty value removes the header.
     Header(String, String),
-    /// The connection breaks off after so many bytes of the body.
+    /// The connection breaks after this many bytes of the body.
     Cut(usize),
-    /// Nothing more comes after so many bytes of the body.
+    /// The body stalls after this many bytes.
     Stall(usize),
-    /// One bit of the body is another.
+    /// One bit of the body is flipped.
     Flip,
-    /// The whole file comes, whatever range is asked for.
+    /// The range of the request is ignored.
     NoRange,
-    /// No length is told.
+    /// The length of the body is not sent.
     NoLength,
     /// No answer at all.
     Silence,
 }
 
 impl Fault {
-    /// At the hub.
+    /// A fault of the hub.
     #[must_use]
     pub fn hub(path: &str, times: usize, how: Break) -> Self {
         Self { host: Host::Hub, path: path.to_owned(), times, how }
     }
 
-    /// At the CDN.
+    /// A fault of the CDN.
     #[must_use]
     pub fn cdn(path: &str, times: usize, how: Break) -> Self {
         Self { host: Host::Cdn, path: path.to_owned(), times, how }
@@ -51,7 +51,7 @@ impl Fault {
 }
 
 impl Break {
-    /// An answer with a status and headers.
+    /// Another answer, with a status and headers.
     #[must_use]
     pub fn status(status: u16, headers: &[(&str, &str)]) -> Self {
         let headers =

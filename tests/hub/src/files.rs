@@ -1,8 +1,8 @@
-//! The files: small ones from the hub itself, large ones from the CDN.
+//! The files: the hub serves small files, and the CDN serves large ones.
 
 use crate::answer::Answer;
 use crate::api::{Found, find};
-use crate::repository::{Access, File, Repository, hexadecimal};
+use crate::repository::{Access, File, Repository};
 use crate::server::{Asked, Caller, State};
 
 /// The signature of the addresses on the CDN.
@@ -55,7 +55,7 @@ pub(crate) fn resolve(state: &State, asked: &Asked, id: &str, rest: &[String]) -
     }
     let token =
         format!("<{}/api/models/{id}/xet-read-token/{commit}>; rel=\"xet-auth\"", state.url());
-    answer.header("X-Xet-Hash", &hexadecimal(&[7; 32])).header("Link", &token)
+    answer.header("X-Xet-Hash", &file.xet_hash()).header("Link", &token)
 }
 
 /// Answers `/api/resolve-cache/models/ID/COMMIT/PATH`.
@@ -86,9 +86,9 @@ pub(crate) fn resolve_cache(state: &State, asked: &Asked, parts: &[String]) -> A
         .header("X-Repo-Commit", &repository.commit())
 }
 
-/// Answers for the CDN, which knows neither commits nor tokens.
+/// Answers of the CDN, which has neither commits nor tokens.
 pub(crate) fn cdn(state: &State, asked: &Asked) -> Answer {
-    // As the real one: a signature and a header are one too many.
+    // The real CDN refuses a request with both a signature and a token.
     if asked.authorization.is_some() {
         return Answer::new(
             400,
@@ -111,7 +111,7 @@ pub(crate) fn cdn(state: &State, asked: &Asked) -> Answer {
     }
 }
 
-/// 64 digits, and not those of the file.
+/// An ETag of 64 digits that is not the SHA-256.
 fn other_etag(file: &File) -> String {
     format!("\"{}\"", file.sha256().chars().rev().collect::<String>())
 }

@@ -1,5 +1,5 @@
-//! A stand-in for the Hugging Face hub: the API and the pages of files on one port, the CDN for large files on another. It answers as the
-//! real ones do, as far as clients and others' captures tell, and breaks what it is told to break.
+//! A stand-in for the Hugging Face hub. The API and small files are on one port, and the CDN for large files is on another. The answers
+//! follow the clients' sources and captures of the real hub. Tests can inject faults.
 //!
 //! ```
 //! let repository = hub::Repository::new("org/name").file("config.json", "{}").large("model.safetensors", "…");

@@ -1,24 +1,24 @@
-//! What was asked, so that tests can assert what a client sent and was sent.
+//! The log of requests, for assertions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::server::Host;
 
-/// One request and how it was answered.
+/// A request and its answer.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Who was asked.
+    /// The host.
     pub host: Host,
     /// `GET`, `HEAD` …
     pub method: String,
-    /// Path and query as they were sent.
+    /// Path and query.
     pub path: String,
     /// The header `Authorization`.
     pub authorization: Option<String>,
-    /// The first byte asked for (`Range`).
+    /// The first requested byte (`Range`).
     pub from: Option<u64>,
-    /// The last byte asked for, if one was named.
+    /// The last requested byte, if the range has one.
     pub to: Option<u64>,
     /// The status of the answer.
     pub status: u16,
@@ -26,7 +26,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Bytes of the body that have been handed to the connection by now.
+    /// Bytes of the body that have been sent so far.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::SeqCst)

@@ -1,4 +1,4 @@
-//! What the hub holds.
+//! Repositories of the hub.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,14 +9,14 @@ use bytes::Bytes;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// Who may read a repository.
+/// The callers that can read a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Everybody.
     Public,
-    /// Everybody sees it, those with access read its files.
+    /// Everybody can list it. Callers with access can read its files.
     Gated,
-    /// Those with access.
+    /// Only callers with access.
     Private,
 }
 
@@ -25,29 +25,29 @@ pub enum Access {
 pub struct File {
     /// Its bytes.
     pub content: Bytes,
-    /// Whether it is in LFS, and so on the CDN.
+    /// Whether the file is in LFS, and therefore on the CDN.
     pub large: bool,
-    /// Whether it is in Xet: large files that the CDN serves all the same.
+    /// Whether the file is in Xet. The CDN serves such files too.
     pub xet: bool,
 }
 
-/// A repository of one commit.
+/// A repository with one commit.
 #[derive(Debug, Clone)]
 pub struct Repository {
     /// Its canonical id.
     pub id: String,
-    /// Other ids that lead to it: those of one word, and those in other letters.
+    /// Other ids that redirect to it: old ids of one word, and ids in other letter case.
     pub aliases: Vec<String>,
     /// Who may read it.
     pub access: Access,
-    /// Branches and tags that are the commit.
+    /// Branches and tags that point to the commit.
     pub revisions: Vec<String>,
     /// The files, by path.
     pub files: BTreeMap<String, File>,
 }
 
 impl File {
-    /// git's name of the content.
+    /// The git blob hash of the content.
     #[must_use]
     pub fn blob(&self) -> String {
         git_blob(&self.content)
@@ -59,13 +59,19 @@ impl File {
         hexadecimal(&Sha256::digest(&self.content))
     }
 
-    /// The name of its blob in a cache.
+    /// The name of the blob in a cache.
     #[must_use]
     pub fn etag(&self) -> String {
         if self.large { self.sha256() } else { self.blob() }
     }
 
-    /// What git holds in place of a large file.
+    /// A stand-in for the Xet hash: 64 digits that are not the SHA-256. huggingface_hub only uses it as a name.
+    #[must_use]
+    pub fn xet_hash(&self) -> String {
+        hexadecimal(&Sha256::digest([b"xet", &*self.content].concat()))
+    }
+
+    /// The Git LFS pointer that git stores in place of a large file.
     #[must_use]
     pub fn pointer(&self) -> String {
         format!(
@@ -77,7 +83,7 @@ impl File {
 }
 
 impl Repository {
-    /// An empty one, whose branch is `main`.
+    /// An empty repository with the branch `main`.
     #[must_use]
     pub fn new(id: &str) -> Self {
         Self {
@@ -89,10 +95,10 @@ impl Repository {
         }
     }
 
-    /// With a folder's files. As on the hub, weights and SentencePiece models are large.
+    /// A repository with the files of a folder. As on the hub, weights and SentencePiece models are large.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the folder cannot be read.
     pub fn of_folder(id: &str, folder: &Path) -> io::Result<Self> {
         let mut repository = Self::new(id);
         let mut folders = vec![(folder.to_owned(), String::new())];
@@ -113,7 +119,7 @@ impl Repository {
         Ok(repository)
     }
 
-    /// With one more small file.
+    /// Adds a small file.
     #[must_use]
     pub fn file(mut self, path: &str, content: impl Into<Bytes>) -> Self {
         let file = File { content: content.into(), large: false, xet: false };
@@ -121,7 +127,7 @@ impl Repository {
         self
     }
 
-    /// With one more large file.
+    /// Adds a large file.
     #[must_use]
     pub fn large(mut self, path: &str, content: impl Into<Bytes>) -> Self {
         let file = File { content: content.into(), large: true, xet: false };
@@ -129,7 +135,16 @@ impl Repository {
         self
     }
 
-    /// With one more file in Xet.
+    /// Moves all large files to Xet.
+    #[must_use]
+    pub fn all_in_xet(mut self) -> Self {
+        for file in self.files.values_mut() {
+            file.xet = file.large;
+        }
+        self
+    }
+
+    /// Adds a file in Xet.
     #[must_use]
     pub fn xet(mut self, path: &str, content: impl Into<Bytes>) -> Self {
         let file = File { content: content.into(), large: true, xet: true };
@@ -137,28 +152,28 @@ impl Repository {
         self
     }
 
-    /// With another access.
+    /// Sets who can read the repository.
     #[must_use]
     pub fn access(mut self, access: Access) -> Self {
         self.access = access;
         self
     }
 
-    /// With one more branch or tag.
+    /// Adds a branch or tag.
     #[must_use]
     pub fn revision(mut self, name: &str) -> Self {
         self.revisions.push(name.to_owned());
         self
     }
 
-    /// With one more id that leads to it.
+    /// Adds an id that redirects to the repository.
     #[must_use]
     pub fn alias(mut self, id: &str) -> Self {
         self.aliases.push(id.to_owned());
         self
     }
 
-    /// The commit: another for other content.
+    /// The commit hash, which depends on the content.
     #[must_use]
     pub fn commit(&self) -> String {
         let mut tree = self.id.clone();

@@ -1,4 +1,4 @@
-//! A hub that listens, and what a test can ask of it.
+//! The running hub, and what a test can control.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -21,43 +21,55 @@ use crate::log::Request;
 use crate::repository::Repository;
 use crate::{api, files};
 
-/// Who is asked.
+/// The host of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {
     /// The hub.
     Hub,
-    /// Where the large files are.
+    /// The CDN, which serves large files.
     Cdn,
 }
 
-/// What a hub is to be.
+/// The options of a hub.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The port of the hub; 0 takes a free one.
     pub port: u16,
-    /// What it holds.
+    /// The repositories.
     pub repositories: Vec<Repository>,
-    /// A token that may read everything.
+    /// A token that can read all repositories.
     pub token: Option<String>,
-    /// A valid token that may read public repositories only.
+    /// A valid token that can read only public repositories.
     pub stranger: Option<String>,
     /// Entries on a page of a listing.
     pub page: usize,
+    /// The speed limit of each connection.
+    pub bytes_per_second: Option<u64>,
+    /// The address of another hub, to which the API and the files redirect.
+    pub moved_to: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, repositories: Vec::new(), token: None, stranger: None, page: 1000 }
+        Self {
+            port: 0,
+            repositories: Vec::new(),
+            token: None,
+            stranger: None,
+            page: 1000,
+            bytes_per_second: None,
+            moved_to: None,
+        }
     }
 }
 
-/// A running hub with its CDN, both on the loopback interface. They stop when it is dropped.
+/// A running hub with its CDN, both on the loopback interface. Dropping it stops them.
 pub struct Hub {
     state: Arc<State>,
     runtime: Option<Runtime>,
 }
 
-/// What the handlers share.
+/// The state that the handlers share.
 pub(crate) struct State {
     addresses: [SocketAddr; 2],
     options: Options,
@@ -67,18 +79,18 @@ pub(crate) struct State {
     gate: Arc<Gate>,
 }
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Caller {
     Nobody,
-    /// With a token that is none any more.
+    /// A caller with an invalid token.
     Revoked,
-    /// With a token that has no access.
+    /// A caller with a valid token without access.
     Known,
     Granted,
 }
 
-/// What is asked.
+/// A request.
 pub(crate) struct Asked {
     pub path: String,
     pub authorization: Option<String>,
@@ -91,7 +103,7 @@ impl Hub {
     /// Starts a hub.
     ///
     /// # Panics
-    /// When it cannot.
+    /// If the hub cannot start.
     #[must_use]
     pub fn start(options: Options) -> Self {
         match Self::try_start(options) {
@@ -103,7 +115,7 @@ impl Hub {
     /// Starts a hub.
     ///
     /// # Errors
-    /// When the port is taken.
+    /// If the port is in use.
     pub fn try_start(mut options: Options) -> io::Result<Self> {
         let listen = |port| {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
@@ -137,13 +149,13 @@ impl Hub {
         Ok(Self { state, runtime: Some(runtime) })
     }
 
-    /// Where the hub is, without a slash at the end.
+    /// The address of the hub, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> String {
         self.state.url()
     }
 
-    /// All requests so far, in the order in which they came.
+    /// All requests so far, in order of arrival.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         locked(&self.state.log).clone()
@@ -154,36 +166,36 @@ impl Hub {
         locked(&self.state.log).clear();
     }
 
-    /// Breaks something from now on.
+    /// Injects a fault.
     pub fn inject(&self, fault: Fault) {
         locked(&self.state.faults).push(fault);
     }
 
-    /// The faults that no request has met.
+    /// The number of faults that no request has met.
     #[must_use]
     pub fn faults_left(&self) -> usize {
         locked(&self.state.faults).iter().filter(|fault| fault.times > 0).count()
     }
 
-    /// Puts another commit in the place of a repository's.
+    /// Replaces a repository, which changes its commit.
     pub fn replace(&self, repository: Repository) {
         let mut repositories = locked(&self.state.repositories);
         repositories.retain(|other| other.id != repository.id);
         repositories.push(Arc::new(repository));
     }
 
-    /// Sends so many more bytes of bodies, and then holds all of them back.
+    /// Sends this many more bytes of bodies, and then stops sending.
     pub fn hold_after(&self, bytes: u64) {
         self.state.gate.set(Some(bytes));
     }
 
-    /// Whether bodies are held back.
+    /// Whether the hub has stopped sending bodies.
     #[must_use]
     pub fn is_holding(&self) -> bool {
         self.state.gate.is_closed()
     }
 
-    /// Holds nothing back any more.
+    /// Sends bodies again.
     pub fn release(&self) {
         self.state.gate.set(None);
     }
@@ -232,7 +244,7 @@ impl State {
         let header = |name: header::HeaderName| {
             head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
-        // A proxy's client sends the whole address.
+        // A client of a proxy sends the whole address.
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let range = header(header::RANGE);
         let range =
@@ -245,7 +257,7 @@ impl State {
             to: to.parse().ok(),
             if_none_match: header(header::IF_NONE_MATCH),
         };
-        // For a proxy's client there are two hosts here.
+        // A client of a proxy reaches both hosts here.
         let cdn = self.addresses[1].to_string();
         let host = match head.uri.authority() {
             Some(authority) if authority.as_str() == cdn => Host::Cdn,
@@ -295,11 +307,15 @@ impl State {
         if length {
             response = response.header(header::CONTENT_LENGTH, answer.body.len());
         }
-        let body = body(answer.body, end, Arc::clone(&self.gate), sent);
+        let gate = Arc::clone(&self.gate);
+        let body = body(answer.body, end, gate, sent, self.options.bytes_per_second);
         response.body(body).unwrap_or_default()
     }
 
     fn answer(&self, asked: &Asked) -> Answer {
+        if let Some(other) = &self.options.moved_to {
+            return Answer::redirect(308, &format!("{other}{}", asked.path));
+        }
         let path = asked.path.split('?').next().unwrap_or_default();
         let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
         let parts: Vec<String> = path.trim_start_matches('/').split('/').map(decoded).collect();

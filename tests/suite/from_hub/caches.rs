@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ::hub::{Hub, Options, Repository};
 use rust_eland::source::hub::HubError;
@@ -130,6 +131,73 @@ fn complete_cache_replaces_a_hub_that_fails() {
     let error = fetch(Cache::new().settings("http://127.0.0.1:9"), ID, "main").unwrap_err();
     assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
     says(&explained(&error), &["127.0.0.1:9", "git clone", "LFS", "`output`", "HTTPS_PROXY"]);
+}
+
+#[test]
+fn complete_cache_costs_an_unresponsive_hub_one_request() {
+    let cache = filled();
+    for path in ["/revision/", "/tree/"] {
+        let hub = serving([repository()]);
+        hub.inject(::hub::Fault::hub(path, usize::MAX, ::hub::Break::Silence));
+        let mut settings = cache.settings(&hub.url());
+        settings.listing_timeout = Duration::from_millis(500);
+        let begun = Instant::now();
+        let snapshot = fetch(settings, ID, "main").unwrap();
+        // The default timeouts would take 150 s.
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert_eq!(snapshot.origin.commit, repository().commit());
+        assert_eq!(asked(&hub, path).len(), 1);
+    }
+    // The variable sets the timeout, and the user is told.
+    let hub = serving([repository()]);
+    hub.inject(::hub::Fault::hub("", usize::MAX, ::hub::Break::Silence));
+    let output = cache
+        .program(&hub.url())
+        .args(["download", "--hub-model-id", ID])
+        .env("HF_HUB_ETAG_TIMEOUT", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    says(
+        &message(&output),
+        &["no answer within 1 s", "using the cached files", &repository().commit()],
+    );
+    assert_eq!(hub.requests().len(), 1);
+}
+
+#[test]
+fn damaged_cache_does_not_replace_a_hub_that_fails_once() {
+    let cache = filled();
+    fs::write(cache.blob(&repository().files[WEIGHTS].etag()), noise(99, 300_000)).unwrap();
+    let hub = serving([repository()]);
+    hub.inject(::hub::Fault::hub("/revision/", 1, ::hub::Break::status(503, &[])));
+    cache.fetch(&hub).unwrap();
+    cache.holds(&repository());
+}
+
+#[test]
+fn disabled_links_give_a_snapshot_of_files() {
+    let hub = serving([repository()]);
+    let cache = Cache::new();
+    let run = |arguments: &[&str]| {
+        let mut program = cache.program(&hub.url());
+        program.env("HF_HUB_DISABLE_SYMLINKS", "1").args(["download", "--hub-model-id", ID]);
+        let output = program.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", message(&output));
+    };
+    run(&[]);
+    let snapshot = cache.snapshot(&repository().commit());
+    for name in NEEDED {
+        let path = snapshot.join(name);
+        assert!(!path.is_symlink());
+        assert!(fs::read(&path).unwrap() == repository().files[name].content);
+    }
+    // The weights exist once: the blob was moved.
+    assert!(!cache.blob(&repository().files[WEIGHTS].etag()).exists());
+    hub.forget();
+    run(&[]);
+    run(&["--offline"]);
+    assert!(asked(&hub, "/resolve").is_empty());
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ::hub::{Break, Fault, Host, Hub};
-use rust_eland::source::hub::HubError;
+use ::hub::{Break, Fault, Host, Hub, Options};
+use rust_eland::source::hub::{HubError, HubSettings, RangeSettings};
 use serde_json::{Value, json};
 
 use super::{
@@ -76,6 +76,91 @@ fn server_without_ranges_is_read_from_the_start() {
     cache.fetch(&hub).unwrap();
     cache.holds(&repository());
     assert_eq!(asked(&hub, &on_cdn(&repository(), WEIGHTS)).last().unwrap().2, 200);
+}
+
+/// Settings that download the weights in ranges of 40,000 bytes, four at a time.
+fn in_ranges(cache: &Cache, hub: &Hub) -> HubSettings {
+    let mut settings = cache.settings(&hub.url());
+    settings.ranges = RangeSettings { smallest_file: 100_000, length: 40_000, connections: 4 };
+    settings
+}
+
+#[test]
+fn large_file_is_downloaded_in_ranges_with_one_redirect() {
+    let hub = serving([repository()]);
+    let cache = Cache::new();
+    fetch(in_ranges(&cache, &hub), ID, "main").unwrap();
+    cache.holds(&repository());
+    let mut ranges = ranges(&hub);
+    ranges.sort_unstable();
+    let expected: Vec<_> = (0..8).map(|n| (n * 40_000, 40_000.min(size() - n * 40_000))).collect();
+    assert_eq!(ranges, expected);
+    assert_eq!(asked(&hub, "/resolve/").iter().filter(|it| it.2 == 302).count(), 1);
+    // A file below the limit comes in one answer.
+    assert_eq!(asked(&hub, "resolve-cache").iter().filter(|it| it.1.is_some()).count(), 0);
+}
+
+#[test]
+fn failed_range_continues_in_one_answer() {
+    for how in [
+        Break::Cut(10_000),
+        Break::status(403, &[]),
+        Break::status(200, &[]),
+        Break::NoRange,
+        Break::header("Content-Range", "bytes 0-39999/300000"),
+    ] {
+        let hub = serving([repository()]);
+        // Other requests for the same path may fail first, because four are sent at the same time.
+        hub.inject(Fault::cdn("", 2, how.clone()));
+        let cache = Cache::new();
+        fetch(in_ranges(&cache, &hub), ID, "main")
+            .unwrap_or_else(|error| panic!("{how:?}: {error}"));
+        cache.holds(&repository());
+    }
+    // Wrong bytes are found by the hash.
+    let hub = serving([repository()]);
+    hub.inject(Fault::cdn("", 1, Break::Flip));
+    let cache = Cache::new();
+    fetch(in_ranges(&cache, &hub), ID, "main").unwrap();
+    cache.holds(&repository());
+}
+
+#[test]
+fn download_in_ranges_resumes_after_the_last_written_byte() {
+    let hub = serving([repository()]);
+    let cache = Cache::new();
+    hub.inject(Fault::cdn("", usize::MAX, Break::status(503, &[])));
+    fetch(in_ranges(&cache, &hub), ID, "main").unwrap_err();
+    let blobs = cache.hub().join("models--org--model/blobs");
+    let etag = repository().files[WEIGHTS].etag();
+    let mut partial = files_below(&blobs);
+    partial.retain(|path| path.display().to_string().contains(&etag));
+    fs::write(&partial[0], &repository().files[WEIGHTS].content[..123_456]).unwrap();
+    let hub = serving([repository()]);
+    fetch(in_ranges(&cache, &hub), ID, "main").unwrap();
+    cache.holds(&repository());
+    let mut starts: Vec<u64> = ranges(&hub).into_iter().map(|(start, _)| start).collect();
+    starts.sort_unstable();
+    assert_eq!(starts, [123_456, 163_456, 203_456, 243_456, 283_456]);
+}
+
+#[test]
+fn ranges_are_faster_where_each_connection_is_limited() {
+    let time = |connections: usize| {
+        let hub = Hub::start(Options {
+            repositories: vec![repository()],
+            bytes_per_second: Some(150_000),
+            ..Options::default()
+        });
+        let cache = Cache::new();
+        let mut settings = in_ranges(&cache, &hub);
+        settings.ranges.connections = connections;
+        let begun = Instant::now();
+        fetch(settings, ID, "main").unwrap();
+        begun.elapsed()
+    };
+    let (one, eight) = (time(1), time(8));
+    assert!(eight < one.mul_f64(0.7), "{one:?} {eight:?}");
 }
 
 #[test]

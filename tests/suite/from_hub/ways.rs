@@ -10,7 +10,9 @@ use tokio::io::copy_bidirectional;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 
-use super::{Cache, ID, repository, runtime, serving};
+use rust_eland::source::hub::{HubError, Token};
+
+use super::{Cache, ID, fetch, repository, runtime, serving};
 use crate::program::{message, says};
 
 const TOKEN: &str = "hf_granted_0123456789";
@@ -62,6 +64,51 @@ fn token_is_read_from_every_setting_and_never_shown() {
         assert!(!output.status.success());
         says(&message(&output), &[part, "--hub-access-token"]);
         assert!(!message(&output).contains(token));
+    }
+}
+
+#[test]
+fn expired_token_of_the_token_file_asks_for_a_new_login() {
+    let hub = private();
+    let cache = Cache::new();
+    fs::write(cache.home().join("token"), "hf_oauth_expired").unwrap();
+    let output = cache.download(&hub, &[]);
+    assert_eq!(output.status.code(), Some(4), "{}", message(&output));
+    says(&message(&output), &["does not accept the token", "Run `hf auth login` again"]);
+    assert!(!message(&output).contains("hf_oauth_expired"));
+    // A token from a variable is not stored by `hf auth login`.
+    let output = cache
+        .program(&hub.url())
+        .args(["download", "--hub-model-id", ID])
+        .env("HF_TOKEN", "hf_revoked")
+        .output()
+        .unwrap();
+    says(&message(&output), &["the token from HF_TOKEN", "Create a token"]);
+    assert!(!message(&output).contains("login"));
+}
+
+#[test]
+fn redirect_to_another_address_of_the_hub_is_followed_with_the_token() {
+    let hub = private();
+    let moved = Hub::start(Options { moved_to: Some(hub.url()), ..Options::default() });
+    let cache = Cache::new();
+    let mut settings = cache.settings(&moved.url());
+    settings.token = Token::new(TOKEN, "the test");
+    // The address is not an address of the hub, so the token must not be sent to it.
+    let error = fetch(settings.clone(), ID, "main").unwrap_err();
+    assert!(matches!(error, HubError::NotAHub { .. }), "{error}");
+    says(&error.to_string(), &[&hub.url().replace("http://", ""), "not an address of the hub"]);
+    assert!(hub.requests().is_empty());
+    settings.hub_addresses = vec![hub.url().parse().unwrap()];
+    fetch(settings, ID, "main").unwrap();
+    cache.holds(&repository());
+    let bearer = format!("Bearer {TOKEN}");
+    let of_hub = |request: &::hub::Request| request.host == Host::Hub;
+    for request in hub.requests().iter().filter(|it| of_hub(it)) {
+        assert_eq!(request.authorization.as_deref(), Some(&*bearer));
+    }
+    for request in hub.requests().iter().filter(|it| !of_hub(it)) {
+        assert_eq!(request.authorization, None);
     }
 }
 
