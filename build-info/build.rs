@@ -13,7 +13,7 @@ fn main() {
     let given = env::var(GIVEN).ok().filter(|commit| is_commit(commit));
     let commit = given.or_else(of_repository).or_else(of_archive);
     println!("cargo:rustc-env=COMMIT={}", commit.as_deref().unwrap_or("unknown"));
-    println!("cargo:rustc-env=LIBTORCH_VERSION={}", libtorch().as_deref().unwrap_or("unknown"));
+    println!("cargo:rustc-env=LIBTORCH_VERSION={}", libtorch_version());
     println!("cargo:rustc-env=TARGET={}", env::var("TARGET").unwrap_or_default());
 }
 
@@ -55,6 +55,14 @@ fn of_repository() -> Option<String> {
 fn of_archive() -> Option<String> {
     let text = fs::read_to_string(root().join("build-info/COMMIT")).ok()?;
     Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
+}
+
+/// The version of libtorch, or `none` in a build without it.
+fn libtorch_version() -> String {
+    if env::var_os("CARGO_FEATURE_TORCH").is_none() {
+        return "none".into();
+    }
+    libtorch().unwrap_or_else(|| "unknown".into())
 }
 
 /// libtorch's version, from its header.

@@ -83,6 +83,7 @@ pub mod bundle;
 mod byte_count;
 #[doc(hidden)]
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
@@ -97,6 +98,7 @@ pub mod hint;
 #[doc(hidden)]
 pub mod mapped_file;
 pub mod model_id;
+#[cfg(feature = "torch")]
 #[doc(hidden)]
 pub mod models;
 pub mod observer;

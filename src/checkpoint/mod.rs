@@ -10,7 +10,7 @@ mod names;
 mod pickle;
 mod pytorch;
 pub mod safetensors;
-pub(crate) mod zip;
+pub mod zip;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ use crate::mapped_file::MappedFile;
 pub use dtype::Dtype;
 pub use error::CheckpointError;
 pub use files::{Format, WeightFiles};
-pub use names::Spellings;
-pub(crate) use names::{DIRECTION, LENGTH};
+pub use names::{DIRECTION, LENGTH, Spellings};
+
 pub use pickle::PickleError;
 pub use pytorch::PytorchError;
 use safetensors::Slice;

@@ -15,7 +15,7 @@ pub struct Spellings {
 
 impl Spellings {
     /// Other names of a tensor.
-    pub(crate) fn others(&self, name: &str) -> Vec<String> {
+    pub fn others(&self, name: &str) -> Vec<String> {
         let of = |group: &&[&str]| {
             let (today, others) = group.split_first()?;
             let before = name.strip_suffix(today)?;
@@ -26,7 +26,7 @@ impl Spellings {
     }
 
     /// Whether a tensor that nothing uses need not be reported.
-    pub(crate) fn is_leftover(&self, name: &str) -> bool {
+    pub fn is_leftover(&self, name: &str) -> bool {
         /// Of every architecture's embeddings: constants that old releases saved with the parameters.
         const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
         let name = format!(".{name}.");
@@ -45,8 +45,9 @@ const ENDS: [(&str, &str); 4] = [
 ];
 
 /// The two parts of a weight under weight normalization (Salimans and Kingma 2016, arXiv:1602.07868), g and v there.
-pub(crate) const LENGTH: &str = "weight_g";
-pub(crate) const DIRECTION: &str = "weight_v";
+pub const LENGTH: &str = "weight_g";
+/// The direction of a weight under weight normalization.
+pub const DIRECTION: &str = "weight_v";
 
 /// The name that Transformers gives a parameter today.
 pub(super) fn canonical(name: &str) -> String {

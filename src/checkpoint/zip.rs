@@ -10,7 +10,7 @@ const MAX_ENTRIES: u64 = 1 << 18;
 
 /// An entry.
 #[derive(Debug, Clone)]
-pub(crate) struct Record {
+pub struct Record {
     /// Where its bytes lie.
     pub data: Range<usize>,
     /// How many they are when unpacked.
@@ -39,7 +39,7 @@ pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, Strin
 ///
 /// # Errors
 /// When the directory is damaged, or an entry is encrypted, beyond the end, or compressed in another way than by deflate.
-pub(crate) fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, String> {
+pub fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, String> {
     let (mut at, count) = directory(file).ok_or("its directory is missing; it is truncated")?;
     if count > MAX_ENTRIES {
         return Err(format!("it says that it has {count} entries"));

@@ -3,11 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::quantization_report::platform_architecture;
-use super::{Conversion, Saved};
+use super::{Conversion, SIMILARITY, Saved};
 use crate::tasks::{Embedder, Facts};
-
-/// The key of a configuration's metadata that says how embeddings are compared, in the words of `dense_vector` fields.
-pub const SIMILARITY: &str = "similarity";
 
 /// The similarity of a `dense_vector` field that does what sentence-transformers calls by a name. `dot_product` takes vectors of
 /// length 1 only.

@@ -1,12 +1,17 @@
 //! Why a model cannot be converted.
 
+#[cfg(feature = "torch")]
 use super::Quantization;
 use crate::checkpoint::CheckpointError;
 use crate::mapped_file::FileChanged;
+#[cfg(feature = "torch")]
 use crate::models::{ConfigError, WeightError};
 use crate::source::SourceError;
-use crate::tasks::{EmbedderError, Task};
+#[cfg(feature = "torch")]
+use crate::tasks::EmbedderError;
+use crate::tasks::Task;
 use crate::tokenizer::TokenizerError;
+#[cfg(feature = "torch")]
 use crate::torchscript::TorchError;
 use crate::torchscript::operations::Refused;
 use crate::version::{Target, Version};
@@ -20,7 +25,12 @@ pub enum ConversionError {
     /// The tokenizer cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The build has no libtorch.
+    #[cfg(not(feature = "torch"))]
+    #[error("this build of rust-eland has no libtorch, so it cannot convert models")]
+    NoLibtorch,
     /// `config.json` describes no model that can be built.
+    #[cfg(feature = "torch")]
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The weights cannot be read.
@@ -30,12 +40,15 @@ pub enum ConversionError {
     #[error(transparent)]
     Changed(#[from] FileChanged),
     /// The weights do not fit the model.
+    #[cfg(feature = "torch")]
     #[error(transparent)]
     Weights(#[from] WeightError),
     /// A sentence-transformers module cannot be built.
+    #[cfg(feature = "torch")]
     #[error(transparent)]
     Embedder(#[from] EmbedderError),
     /// libtorch failed.
+    #[cfg(feature = "torch")]
     #[error(transparent)]
     Torch(#[from] TorchError),
     /// Nobody knows the architecture.
@@ -130,6 +143,7 @@ pub enum ConversionError {
     #[error("the model has no linear layer that could be quantized; leave out --quantize")]
     NothingToQuantize,
     /// The quantized model is too far from the float one.
+    #[cfg(feature = "torch")]
     #[error(
         "the quantized model agrees too little with the float one: {report}; --quantize-min-agreement asks for {least}. Leave out \
          --quantize, or lower what is asked for"

@@ -1,6 +1,10 @@
 //! What the user chooses about a conversion.
 
-use super::{ConversionError, Quantize};
+use std::sync::Arc;
+
+#[cfg(feature = "torch")]
+use super::ConversionError;
+#[cfg(feature = "torch")]
 use crate::config::Usage;
 use crate::source::Origin;
 use crate::tasks::Task;
@@ -29,6 +33,7 @@ pub struct Options {
     pub no_verify: bool,
 }
 
+#[cfg(feature = "torch")]
 impl Options {
     /// Fills in the prefixes that are not given.
     pub(super) fn take_prompts(&mut self, usage: &Usage) -> Result<(), ConversionError> {
@@ -46,4 +51,13 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// What the user chooses of quantizing.
+#[derive(Debug, Clone, Default)]
+pub struct Quantize {
+    /// What both forms of the model are run on, instead of the built-in texts.
+    pub texts: Option<Arc<[String]>>,
+    /// The least agreement, from 0 to 1: below it the model is refused.
+    pub min_agreement: Option<f64>,
 }

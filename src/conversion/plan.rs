@@ -1,18 +1,29 @@
 //! What would be made of a model, told before anything large is read or made.
 
-use std::path::{Path, PathBuf};
+#[cfg(feature = "torch")]
+use std::path::Path;
+use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+#[cfg(feature = "torch")]
 use super::description::{Description, as_wrong_task, refuse_adapter};
-use super::{Conversion, ConversionError, Options, Saved};
+#[cfg(feature = "torch")]
+use super::{Conversion, Saved};
+use super::{ConversionError, Options};
+#[cfg(feature = "torch")]
 use crate::checkpoint::{Checkpoint, Dtype, Format, WeightFiles};
-use crate::config::{ModelConfig, SentenceTransformers, Usage};
+#[cfg(feature = "torch")]
+use crate::config::Usage;
+use crate::config::{ModelConfig, SentenceTransformers};
+#[cfg(feature = "torch")]
 use crate::models::WeightLoader;
+#[cfg(feature = "torch")]
 use crate::observer::Progress;
 use crate::source::ModelFiles;
 use crate::tasks::Task;
+#[cfg(feature = "torch")]
 use crate::torchscript::operations;
 use crate::version::Version;
 
@@ -163,6 +174,7 @@ impl Plan {
         options: Options,
         title: &str,
     ) -> Result<Self, ConversionError> {
+        #[cfg(feature = "torch")]
         if matches!(seen, WeightsSeen::Folder) {
             refuse_adapter(files)?;
         }
@@ -193,7 +205,23 @@ impl Plan {
         plan.problem = plan.fill(files, seen, options, title).err();
         Ok(plan)
     }
+}
 
+#[cfg(not(feature = "torch"))]
+impl Plan {
+    fn fill(
+        &mut self,
+        _files: &ModelFiles,
+        _seen: &WeightsSeen,
+        _options: Options,
+        _title: &str,
+    ) -> Result<(), ConversionError> {
+        Err(ConversionError::NoLibtorch)
+    }
+}
+
+#[cfg(feature = "torch")]
+impl Plan {
     /// Fills in as much as can be known.
     fn fill(
         &mut self,
@@ -334,8 +362,10 @@ impl Plan {
 }
 
 /// Bytes of an archive beside its weights, about.
+#[cfg(feature = "torch")]
 const CODE: u64 = 64 << 10;
 
+#[cfg(feature = "torch")]
 fn number_type(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F16 => "float16",

@@ -1,27 +1,17 @@
 //! What quantizing does to a model's answers.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use tch::Tensor;
 
-use super::{Conversion, ConversionError};
+use super::{Conversion, ConversionError, Quantize};
 use crate::tasks::agreement::{Figure, Sample};
 use crate::tokenizer::Encoder;
 use crate::torchscript::{Module, Quantized, TorchError};
 
 /// Ordinary sentences in many languages; each two belong together.
 const TEXTS: &str = include_str!("texts.txt");
-
-/// What the user chooses of quantizing.
-#[derive(Debug, Clone, Default)]
-pub struct Quantize {
-    /// What both forms of the model are run on, instead of the built-in texts.
-    pub texts: Option<Arc<[String]>>,
-    /// The least agreement, from 0 to 1: below it the model is refused.
-    pub min_agreement: Option<f64>,
-}
 
 impl Quantize {
     fn texts(&self) -> Vec<String> {

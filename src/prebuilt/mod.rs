@@ -1,24 +1,36 @@
 //! Definitions that others made: looked at first, loaded and run only then.
 
+#[cfg(feature = "torch")]
 mod archive;
+#[cfg(feature = "torch")]
 mod code;
 mod configuration;
+#[cfg(feature = "torch")]
 mod definition;
+#[cfg(feature = "torch")]
 mod inspected;
+#[cfg(feature = "torch")]
 mod pickle;
+#[cfg(not(feature = "torch"))]
+mod without_torch;
 
 use std::path::PathBuf;
 
 use crate::error_chain::advice;
 use crate::model_id::{ModelId, ModelIdError};
 use crate::tokenizer::TokenizerError;
+#[cfg(feature = "torch")]
 use crate::torchscript::TorchError;
 use crate::torchscript::operations::Refused;
 use crate::version::Target;
 
 pub use configuration::Configuration;
+#[cfg(feature = "torch")]
 pub use definition::{PrebuiltDefinition, PrebuiltFiles};
+#[cfg(feature = "torch")]
 pub use inspected::Inspected;
+#[cfg(not(feature = "torch"))]
+pub use without_torch::{Inspected, PrebuiltDefinition, PrebuiltFiles};
 
 /// Why a definition built by another tool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +68,10 @@ pub enum PrebuiltError {
         /// The reason.
         reason: Refused,
     },
+    /// The build has no libtorch.
+    #[cfg(not(feature = "torch"))]
+    #[error("this build of rust-eland has no libtorch, so it cannot check definitions")]
+    NoLibtorch,
     /// Neither the caller nor the configuration names the model.
     #[error("the configuration names no model_id: give --es-model-id")]
     NoModelId,
@@ -106,6 +122,7 @@ pub enum DefinitionError {
         reason: String,
     },
     /// libtorch cannot read it.
+    #[cfg(feature = "torch")]
     #[error("libtorch cannot read it, and Elasticsearch could not either: {}", .0.cause())]
     Unreadable(#[source] TorchError),
     /// No thread for it.

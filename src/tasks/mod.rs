@@ -1,13 +1,17 @@
 //! Tasks: what a model does for Elasticsearch. Each file says which head it takes, what the graph returns and which
 //! `inference_config` goes with it.
 
+#[cfg(feature = "torch")]
 pub mod agreement;
+#[cfg(feature = "torch")]
 mod embedder;
 mod fill_mask;
+#[cfg(feature = "torch")]
 mod graph_output;
 mod guess;
 mod ner;
 mod pass_through;
+#[cfg(feature = "torch")]
 mod pooling;
 mod question_answering;
 mod text_classification;
@@ -23,7 +27,9 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Head;
 use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
+#[cfg(feature = "torch")]
 pub use embedder::{Embedder, EmbedderError};
+#[cfg(feature = "torch")]
 pub use graph_output::GraphOutput;
 pub use guess::guess;
 

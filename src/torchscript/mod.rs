@@ -1,19 +1,34 @@
 //! TorchScript modules: traced from Rust, loaded, checked, saved and run.
 
+#[cfg(feature = "torch")]
 pub mod archive;
+#[cfg(feature = "torch")]
 mod archive_writer;
+#[cfg(feature = "torch")]
 mod ffi;
+#[cfg(feature = "torch")]
 mod module;
+#[cfg(feature = "torch")]
 mod one_thread;
 pub mod operations;
+#[cfg(feature = "torch")]
 mod trace;
 
+#[cfg(feature = "torch")]
 pub(crate) use ffi::constant;
+#[cfg(feature = "torch")]
 pub use module::{Module, Parameter, Quantized, Signature};
+#[cfg(feature = "torch")]
 pub(crate) use one_thread::OneThread;
+#[cfg(feature = "torch")]
 pub use trace::{Dim, Size, arange, expand, full, reshape, slice, slice_between, view};
 
+#[cfg(feature = "torch")]
+#[doc(hidden)]
+pub use tch;
+
 /// What can go wrong in libtorch.
+#[cfg(feature = "torch")]
 #[derive(Debug, thiserror::Error)]
 pub enum TorchError {
     /// A C++ exception of libtorch, with its message.
@@ -27,6 +42,7 @@ pub enum TorchError {
     Write(#[source] std::io::Error),
 }
 
+#[cfg(feature = "torch")]
 impl TorchError {
     /// The line of the message that says what is wrong: the last one of a traceback through TorchScript, else the first.
     #[must_use]
@@ -44,6 +60,7 @@ impl TorchError {
 }
 
 /// libtorch appends its C++ call stack to messages; nobody reads it.
+#[cfg(feature = "torch")]
 fn first_lines(message: &str) -> &str {
     message.split("\nException raised from").next().unwrap_or(message).trim_end()
 }

@@ -1,7 +1,9 @@
-//! Sets the run path of libtorch, which a dependency's build script cannot do for us.
+//! Sets `cfg(torch)` and the run path of libtorch if rust-eland is built with libtorch.
 
 fn main() {
-    let library = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys publishes libtorch_lib");
-    let library = std::fs::canonicalize(&library).unwrap_or_else(|_| library.into());
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library.display());
+    println!("cargo:rustc-check-cfg=cfg(torch)");
+    if let Ok(library) = std::env::var("DEP_RUST_ELAND_NATIVE_LIBTORCH") {
+        println!("cargo:rustc-cfg=torch");
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{library}");
+    }
 }

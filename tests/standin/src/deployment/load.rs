@@ -1,14 +1,20 @@
 //! Loading of a model on a node, with its errors (contract, 7.2 and 11.1).
 
-use std::collections::{BTreeMap, HashSet};
+#[cfg(torch)]
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+#[cfg(torch)]
 use std::sync::{Mutex, PoisonError};
 
+#[cfg(torch)]
 use rust_eland::torchscript::{Module, operations};
 
 use crate::archive;
 use crate::configuration::Configuration;
 use crate::configuration::task::Task;
-use crate::inference::{Evaluation, Output, evaluate};
+#[cfg(torch)]
+use crate::inference::evaluate;
+use crate::inference::{Evaluation, Output};
 use crate::store::Store;
 use crate::tokenization::{Row, Tokenizer, build};
 use crate::version::Version;
@@ -16,15 +22,24 @@ use crate::version::Version;
 /// A loaded model.
 pub(crate) struct ServedModel {
     pub(crate) tokenizer: Tokenizer,
+    #[cfg(torch)]
     module: Mutex<Module>,
+    #[cfg_attr(not(torch), expect(dead_code, reason = "read by the inference only"))]
     evaluation: Evaluation,
 }
 
 impl ServedModel {
     /// Evaluates the graph, one request at a time.
+    #[cfg(torch)]
     pub(crate) fn evaluate(&self, rows: &[Row]) -> Result<Output, String> {
         let module = self.module.lock().unwrap_or_else(PoisonError::into_inner);
         evaluate(&module, &self.tokenizer, rows, self.evaluation)
+    }
+
+    /// Reports that the stand-in was built without libtorch.
+    #[cfg(not(torch))]
+    pub(crate) fn evaluate(&self, _rows: &[Row]) -> Result<Output, String> {
+        Err("this stand-in was built without libtorch".to_owned())
     }
 }
 
@@ -60,17 +75,32 @@ pub(crate) fn load(
         archive::scan(&definition).map_err(died)?;
     }
     archive::check_readable_by(&definition, version.libtorch()).map_err(died)?;
+    #[cfg(torch)]
     let module = Module::load(&definition).map_err(|error| died(error.to_string()))?;
-    let found = module.operations().map_err(|error| died(error.to_string()))?;
-    check_known_to(version, &found).map_err(died)?;
-    if version.checks_operations() {
-        operations::check(&found).map_err(|refused| died(refusal(&refused)))?;
-    }
+    #[cfg(torch)]
+    check_operations(&module, version).map_err(died)?;
     let evaluation = Evaluation { batched: batched || version.batches(), version };
-    Ok(ServedModel { tokenizer, module: Mutex::new(module), evaluation })
+    Ok(ServedModel {
+        tokenizer,
+        #[cfg(torch)]
+        module: Mutex::new(module),
+        evaluation,
+    })
+}
+
+/// Rejects a graph as the native process of a release does.
+#[cfg(torch)]
+fn check_operations(module: &Module, version: Version) -> Result<(), String> {
+    let found = module.operations().map_err(|error| error.to_string())?;
+    check_known_to(version, &found)?;
+    if version.checks_operations() {
+        operations::check(&found).map_err(|refused| refusal(&refused))?;
+    }
+    Ok(())
 }
 
 /// Rejects operations that are missing in an older libtorch.
+#[cfg(torch)]
 fn check_known_to(version: Version, found: &BTreeMap<String, usize>) -> Result<(), String> {
     const FUSED_ATTENTION: &str = "aten::scaled_dot_product_attention";
     if version.libtorch() < (2, 0) && found.contains_key(FUSED_ATTENTION) {
@@ -80,6 +110,7 @@ fn check_known_to(version: Version, found: &BTreeMap<String, usize>) -> Result<(
 }
 
 /// An error with the text of the native process.
+#[cfg(torch)]
 fn refusal(refused: &operations::Refused) -> String {
     match refused {
         operations::Refused::Forbidden(names) => {

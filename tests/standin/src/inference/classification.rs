@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::graph::Output;
+use super::output::Output;
 use super::probabilities::{ranked, softmax, top_class};
 use crate::configuration::task::ZeroShot;
 use crate::errors::ApiError;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::graph::Output;
+use super::output::Output;
 use crate::configuration::task::{Expansion, SpanScore};
 use crate::errors::ApiError;
 use crate::tokenization::Tokenizer;

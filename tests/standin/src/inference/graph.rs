@@ -1,43 +1,11 @@
 //! Feeds rows to the graph and reads its output as the native process does (contract, 3.4).
 
 use rust_eland::torchscript::Module;
-use tch::{Kind, Tensor};
+use rust_eland::torchscript::tch::{Kind, Tensor};
 
+use super::output::{Evaluation, Output};
 use crate::tokenization::{Inputs, Row, Tokenizer};
 use crate::version::{Version, since};
-
-/// How the native process of one release evaluates requests.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Evaluation {
-    /// All rows in one call, or one call for each.
-    pub(crate) batched: bool,
-    pub(crate) version: Version,
-}
-
-/// An output: `values` in row-major order over three axes.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Output {
-    pub(crate) sizes: [usize; 3],
-    values: Vec<f64>,
-}
-
-impl Output {
-    #[cfg(test)]
-    pub(crate) fn new(sizes: [usize; 3], values: &[f64]) -> Self {
-        assert_eq!(sizes.iter().product::<usize>(), values.len());
-        Self { sizes, values: values.to_vec() }
-    }
-
-    /// The innermost rows of the outermost entry `index`; none if there is no such entry.
-    pub(crate) fn rows(&self, index: usize) -> Vec<&[f64]> {
-        let [outer, rows, width] = self.sizes;
-        if index >= outer {
-            return Vec::new();
-        }
-        let start = index * rows * width;
-        (0..rows).map(|row| &self.values[start + row * width..start + (row + 1) * width]).collect()
-    }
-}
 
 /// The inputs for `rows`: padded to the longest, each an int64 tensor [rows, tokens].
 ///
@@ -74,7 +42,7 @@ pub(crate) fn evaluate(
     how: Evaluation,
 ) -> Result<Output, String> {
     let inputs = tensors(rows, tokenizer.pad_id(), tokenizer.inputs())?;
-    let tch_error = |error: tch::TchError| error.to_string();
+    let tch_error = |error: rust_eland::torchscript::tch::TchError| error.to_string();
     if how.batched {
         let result = module.forward(&inputs).map_err(|error| error.to_string())?;
         return read(&result, how.version);
@@ -167,7 +135,9 @@ mod tests {
     #[test]
     fn ranks_and_types_are_checked() {
         let version = Version::default();
-        let floats = |sizes: &[i64]| Tensor::ones(sizes, (Kind::Float, tch::Device::Cpu));
+        let floats = |sizes: &[i64]| {
+            Tensor::ones(sizes, (Kind::Float, rust_eland::torchscript::tch::Device::Cpu))
+        };
         assert_eq!(read(&floats(&[]), version).unwrap().sizes, [1, 1, 1]);
         assert!(read(&floats(&[]), Version::new(8, 15, 1)).is_err());
         assert_eq!(read(&floats(&[4]), version).unwrap().sizes, [1, 1, 4]);
@@ -181,12 +151,5 @@ mod tests {
             read(&halves, version).unwrap_err().contains("Cannot process result tensor of type")
         );
         assert!(read(&floats(&[2]).to_kind(Kind::BFloat16), version).is_ok());
-    }
-
-    #[test]
-    fn rows_are_read_by_entry() {
-        let output = Output::new([2, 1, 2], &[1.0, 2.0, 3.0, 4.0]);
-        assert_eq!(output.rows(1), [&[3.0, 4.0][..]]);
-        assert!(output.rows(2).is_empty());
     }
 }

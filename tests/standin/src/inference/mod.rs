@@ -3,13 +3,17 @@
 mod classification;
 mod embedding;
 mod fill_mask;
+#[cfg(torch)]
 mod graph;
 mod ner;
+mod output;
 mod probabilities;
 mod question_answering;
 mod request;
 
-pub(crate) use graph::{Evaluation, Output, evaluate};
+#[cfg(torch)]
+pub(crate) use graph::evaluate;
+pub(crate) use output::{Evaluation, Output};
 pub(crate) use request::InferRequest;
 
 use serde_json::Value;

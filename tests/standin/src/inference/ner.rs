@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value, json};
 
-use super::graph::Output;
+use super::output::Output;
 use super::probabilities::{ranked, softmax};
 use super::utf16;
 use crate::configuration::task::DEFAULT_NER_LABELS;

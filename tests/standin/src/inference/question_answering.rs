@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::graph::Output;
+use super::output::Output;
 use super::utf16;
 use crate::errors::ApiError;
 use crate::tokenization::Row;

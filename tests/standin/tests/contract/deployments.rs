@@ -4,9 +4,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{archive, call, get, infer, part, post, put, start, sums, upload};
+use rust_eland::torchscript::tch::{Kind, Tensor};
 use serde_json::{Value, json};
 use standin::{Options, StandIn, Version};
-use tch::{Kind, Tensor};
 
 const MODELS: &str = "/_ml/trained_models";
 

@@ -1,10 +1,10 @@
 //! Inference results (contract, 3.3 to 3.5 and 8).
 
 use crate::support::{archive, infer, post, result, start, sums, upload, upload_with};
+use rust_eland::torchscript::tch::{Device, Kind, Tensor};
 use rust_eland::torchscript::{Dim, Size, TorchError, arange, reshape, view};
 use serde_json::{Value, json};
 use standin::{Options, StandIn, Version};
-use tch::{Device, Kind, Tensor};
 
 /// A stand-in that serves one model with the id `m`.
 fn serve(task: &Value, definition: &[u8]) -> StandIn {

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rust_eland::torchscript::tch::{Device, Kind, Tensor};
 use rust_eland::torchscript::{Module, TorchError};
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
 
 /// A response.
 #[derive(Debug)]

@@ -1,0 +1,355 @@
+//! A model and its files, read and joined: the network under its task, and the tokenizer.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tch::{Kind, Tensor};
+
+use super::configuration::dense_vector_similarity;
+use super::description::{Description, Limit, Loaded, OpenModule, as_wrong_task, refuse_adapter};
+use super::{ConversionError, Options, Quantization};
+use crate::checkpoint::{Checkpoint, WeightFiles};
+use crate::config::SentenceTransformers;
+use crate::mapped_file::MappedFile;
+use crate::models::{AttentionForm, Inputs, Model, WeightLoader};
+use crate::observer::{Progress, Stage};
+use crate::segmented_bytes::SegmentedBytes;
+use crate::source::ModelFiles;
+use crate::special_tokens::SpecialTokens;
+use crate::tasks::{Embedder, GraphOutput, Task};
+use crate::tokenizer::Tokenizer;
+use crate::torchscript::{Module, OneThread, Quantized, TorchError, operations};
+use crate::version::{Target, Version};
+
+/// A model under a task, ready to be traced.
+pub struct Conversion {
+    pub(super) task: Task,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) network: Network,
+    pub(super) labels: Vec<String>,
+    pub(super) limit: Limit,
+    pub(super) parameter_bytes: u64,
+    /// Similarity of a `dense_vector` field, if the model's files name one.
+    pub(super) similarity: Option<&'static str>,
+    pub(super) options: Options,
+    pub(super) notes: Vec<String>,
+    /// Mapped files that hold weights.
+    pub(super) files: Vec<Arc<MappedFile>>,
+    pub(super) progress: Progress,
+}
+
+/// A model with what its task makes of the head's output.
+pub(super) struct Network {
+    pub(super) task: Task,
+    pub(super) model: Box<dyn Model>,
+    pub(super) output: GraphOutput,
+    pub(super) special: SpecialTokens,
+    pub(super) vocabulary: i64,
+    pub(super) attention: AttentionForm,
+}
+
+impl Network {
+    pub(super) fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+        let inputs = Inputs::of_server(tensors, self.special, self.task.pair(), self.attention)?;
+        self.output.forward(&self.model.forward(&inputs)?, &inputs)
+    }
+}
+
+/// What a traced model is and needs.
+pub struct Traced {
+    /// The graph, with the weights as constants.
+    pub module: Module,
+    /// The kinds of its nodes with their number.
+    pub operations: BTreeMap<String, usize>,
+    /// What was quantized.
+    pub quantized: Option<Quantized>,
+}
+
+/// What is known of a module once it is saved.
+pub struct Saved {
+    /// Bytes of parameters and constants, as stored.
+    pub per_deployment_memory_bytes: u64,
+    /// What quantizing did.
+    pub quantization: Option<Quantization>,
+}
+
+impl Conversion {
+    /// Reads a model's folder. The conversion reports its later stages to `progress`, too.
+    ///
+    /// # Errors
+    /// When anything in it cannot be read, understood or served; see [`ConversionError`].
+    pub fn read(
+        files: &ModelFiles,
+        options: Options,
+        progress: &Progress,
+    ) -> Result<Self, ConversionError> {
+        refuse_adapter(files)?;
+        let description = Description::read(files, progress)?;
+        let weights = WeightFiles::find(&description.folder)?;
+        let checkpoint = WeightLoader::open(&weights)?;
+        checkpoint.show(progress);
+        let can = || match Checkpoint::open(&weights) {
+            Ok(survey) => description.servable(&WeightLoader::survey(survey)),
+            Err(_) => Vec::new(),
+        };
+        let guessed = || description.guess(&options).map(|(task, _)| task);
+        let task =
+            options.task.or_else(guessed).ok_or_else(|| ConversionError::NoTask { can: can() })?;
+        let loaded = description.load(task, options.quantize.is_some(), &checkpoint);
+        let loaded = loaded.map_err(|error| as_wrong_task(error, task, &can))?;
+        let mapped = RefCell::new(checkpoint.checkpoint().files().to_vec());
+        let open = |folder: &ModelFiles| {
+            let loader = WeightLoader::open(&WeightFiles::find(folder)?)?;
+            mapped.borrow_mut().extend(loader.checkpoint().files().iter().cloned());
+            Ok(loader)
+        };
+        let mut conversion = Self::of(description, task, loaded, options, &open)?;
+        conversion.files = mapped.into_inner();
+        conversion.progress = progress.clone();
+        let Limit { tokens, by } = conversion.limit;
+        tracing::info!("max_sequence_length is {tokens}, by {by}");
+        Ok(conversion)
+    }
+
+    /// Joins a model with what its files say of it. `open` opens the weights of sentence-transformers' modules.
+    pub(super) fn of(
+        description: Description,
+        task: Task,
+        loaded: Loaded,
+        mut options: Options,
+        open: &OpenModule<'_>,
+    ) -> Result<Self, ConversionError> {
+        let Description {
+            files,
+            config,
+            dimensions,
+            mut tokenizer,
+            sentence_transformers,
+            usage,
+            ..
+        } = description;
+        let embedding = task == Task::TextEmbedding;
+        let modules = sentence_transformers.filter(|_| embedding);
+        let embedder = match &modules {
+            Some(st) => Some(Embedder::load(&files, &st.modules, dimensions, open)?),
+            None => embedding.then(|| Embedder::of_base(dimensions)),
+        };
+        let parameter_bytes = loaded.bytes + embedder.as_ref().map_or(0, Embedder::parameter_bytes);
+        let pools_prompts = modules.as_ref().is_none_or(SentenceTransformers::pools_prompts);
+        let settings = modules.map(|st| st.settings).unwrap_or_default();
+        if settings.do_lower_case {
+            tokenizer.lower_case();
+        }
+        let mut notes = std::mem::take(&mut tokenizer.warnings);
+        if let (Some(class), Some(found)) = (config.own_code(), &config.model_type) {
+            notes.push(format!(
+                "config.json names code of the repository ({class}, auto_map), which is never run: the model is built as {found}"
+            ));
+        }
+        if !loaded.unused.is_empty() {
+            notes.push(format!("not used of {}: {}", loaded.file, loaded.unused.join(", ")));
+        }
+        let similarity = match (&embedder, usage.similarity.as_deref()) {
+            (Some(embedder), Some(name)) => {
+                let similarity = dense_vector_similarity(name, embedder.is_normalized());
+                if similarity.is_none() {
+                    notes.push(format!(
+                        "config_sentence_transformers.json compares embeddings by {name}, which Elasticsearch does not know; cosine is the next best"
+                    ));
+                }
+                similarity
+            }
+            _ => None,
+        };
+        if options.prompts {
+            options.take_prompts(&usage)?;
+            if !pools_prompts {
+                notes.push(
+                    "the model leaves prompts out of its pooling (include_prompt); Elasticsearch cannot, so embeddings differ slightly from the library's"
+                        .into(),
+                );
+            }
+        }
+        let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?;
+        let vocabulary = i64::try_from(tokenizer.vocabulary.vocabulary.len()).unwrap_or(i64::MAX);
+        let output = match embedder {
+            Some(embedder) => GraphOutput::Embedding(embedder),
+            None => GraphOutput::of_task(task, vocabulary),
+        };
+        Ok(Self {
+            task,
+            network: Network {
+                task,
+                model: loaded.model,
+                output,
+                special: tokenizer.special,
+                vocabulary,
+                attention: if options.target.has(Version::FUSED_ATTENTION) {
+                    AttentionForm::Fused
+                } else {
+                    AttentionForm::Plain
+                },
+            },
+            labels: config.labels,
+            limit,
+            parameter_bytes,
+            similarity,
+            tokenizer,
+            options,
+            notes,
+            files: Vec::new(),
+            progress: Progress::quiet(),
+        })
+    }
+
+    /// The task.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
+    /// The Elasticsearch that it is made for.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.options.target
+    }
+
+    /// Where the conversion reports its progress.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The longest input in tokens.
+    #[must_use]
+    pub fn max_sequence_length(&self) -> u32 {
+        self.limit.tokens
+    }
+
+    /// What the user should know: what the server will do differently, and tensors of the file that are of no use to the task.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Bytes of the parameters.
+    #[must_use]
+    pub fn parameter_bytes(&self) -> u64 {
+        self.parameter_bytes
+    }
+
+    /// The oldest Elasticsearch that knows the tokenizer and the settings. The graph may need a later one.
+    #[must_use]
+    pub fn minimum_version(&self) -> Version {
+        self.needs().map(|(version, _)| version).max().unwrap_or(Version::OLDEST)
+    }
+
+    /// Checks that the release that the model is made for has all that it needs.
+    ///
+    /// # Errors
+    /// [`ConversionError::Target`] when it has not.
+    pub fn check_target(&self) -> Result<(), ConversionError> {
+        let target = self.options.target;
+        let lacks =
+            |(version, _): &(Version, String)| target != Target::Any && !target.has(*version);
+        match self.needs().filter(lacks).max() {
+            Some((needed, what)) => Err(ConversionError::Target { target, needed, what }),
+            None => Ok(()),
+        }
+    }
+
+    /// What is needed beyond the oldest release, and the version that it came with.
+    pub(super) fn needs(&self) -> impl Iterator<Item = (Version, String)> {
+        let kind = self.tokenizer.kind;
+        let prefixed = self.options.ingest_prefix.is_some() || self.options.search_prefix.is_some();
+        let prefixes = prefixed.then(|| (Version::PREFIX_STRINGS, "the prefixes".to_owned()));
+        let tokenizer = (kind.since(), format!("its tokenizer ({})", kind.name()));
+        [Some((Version::OLDEST, "its libtorch".to_owned())), Some(tokenizer), prefixes]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Runs the model on the tensors that the server passes, without a graph.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+        tch::no_grad(|| self.network.forward(tensors))
+    }
+
+    /// Traces the model, quantizes it if asked, and checks that Elasticsearch would accept the graph.
+    ///
+    /// # Errors
+    /// When it would not, or libtorch fails.
+    pub fn trace(&self) -> Result<Traced, ConversionError> {
+        let mut module = self.progress.run(Stage::Trace, || self.trace_float())?;
+        let mut quantized = None;
+        if self.options.quantize.is_some() {
+            let (with_bytes, done) = self.progress.run(Stage::Quantize, || module.quantize())?;
+            if done.layers == 0 {
+                return Err(ConversionError::NothingToQuantize);
+            }
+            (module, quantized) = (with_bytes, Some(done));
+        }
+        let operations = module.operations()?;
+        operations::check(&operations)?;
+        Ok(Traced { module, operations, quantized })
+    }
+
+    pub(super) fn trace_float(&self) -> Result<Module, TorchError> {
+        /// Any length serves; a short one is traced faster.
+        const TOKENS: i64 = 16;
+        let _one = OneThread::begin();
+        let example = self.example(TOKENS.min(self.limit.tokens.into()))?;
+        Module::trace(&example, |tensors| self.network.forward(tensors))
+    }
+
+    /// Loads the archive that a traced module was saved as, as the cluster will, and checks what it computes.
+    ///
+    /// # Errors
+    /// When it is not the traced module, or a quantized one agrees too little with the model.
+    pub fn check(
+        &self,
+        traced: &Traced,
+        archive: Arc<SegmentedBytes>,
+    ) -> Result<Saved, ConversionError> {
+        let (loaded, per_deployment_memory_bytes) = Module::load_mapped(archive)?;
+        if !self.options.no_verify {
+            let _one = OneThread::begin();
+            self.progress.run(Stage::Verify, || self.verify(traced, &loaded))?;
+        }
+        let quantization = match (&self.options.quantize, traced.quantized) {
+            (Some(quantize), Some(done)) => {
+                let compare = || self.compare(quantize, done, &loaded);
+                Some(self.progress.run(Stage::CompareQuantized, compare)?)
+            }
+            _ => None,
+        };
+        Ok(Saved { per_deployment_memory_bytes, quantization })
+    }
+
+    /// Inputs of one row without padding.
+    pub(super) fn example(&self, tokens: i64) -> Result<Vec<Tensor>, TorchError> {
+        let separator = self.tokenizer.special.separator;
+        self.inputs(&Tensor::f_full([1, tokens], separator, (Kind::Int64, tch::Device::Cpu))?)
+    }
+
+    /// What the server feeds the graph for ids `[batch, tokens]` (contract 3.4): padding has the padding token's id in the mask too.
+    pub(super) fn inputs(&self, ids: &Tensor) -> Result<Vec<Tensor>, TorchError> {
+        let padding = self.tokenizer.special.padding;
+        let tokens = ids.size().last().copied().unwrap_or_default();
+        let positions = Tensor::f_arange(tokens, (Kind::Int64, tch::Device::Cpu))?;
+        let mask = ids.f_ones_like()?.f_masked_fill(&ids.f_eq(padding)?, padding)?;
+        let positions = positions.f_expand_as(ids)?.f_contiguous()?;
+        let mut tensors = vec![ids.shallow_clone(), mask, ids.f_zeros_like()?, positions];
+        tensors.truncate(self.tokenizer.kind.inputs());
+        Ok(tensors)
+    }
+}

@@ -1,0 +1,70 @@
+//! The conversion in a build without libtorch: it reports that.
+
+use serde_json::Value;
+
+use super::{ConversionError, Options};
+use crate::bundle::Bundle;
+use crate::model_id::ModelId;
+use crate::observer::Progress;
+use crate::source::ModelFiles;
+use crate::version::Version;
+
+/// A model that is ready to be converted. This build has no libtorch, so there is no such value.
+#[derive(Debug)]
+pub enum Conversion {}
+
+impl Conversion {
+    /// Reports that the build has no libtorch.
+    ///
+    /// # Errors
+    /// [`ConversionError::NoLibtorch`], always.
+    pub fn read(
+        _files: &ModelFiles,
+        _options: Options,
+        _progress: &Progress,
+    ) -> Result<Self, ConversionError> {
+        Err(ConversionError::NoLibtorch)
+    }
+
+    /// Warnings about the conversion.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        match *self {}
+    }
+
+    /// Size of the parameters in bytes.
+    #[must_use]
+    pub fn parameter_bytes(&self) -> u64 {
+        match *self {}
+    }
+
+    /// The oldest Elasticsearch that supports the tokenizer and the settings.
+    #[must_use]
+    pub fn minimum_version(&self) -> Version {
+        match *self {}
+    }
+
+    /// Checks that the target release supports the model.
+    ///
+    /// # Errors
+    /// [`ConversionError::Target`] if it does not.
+    pub fn check_target(&self) -> Result<(), ConversionError> {
+        match *self {}
+    }
+
+    /// Creates the bundle.
+    ///
+    /// # Errors
+    /// [`ConversionError`] if the model cannot be traced.
+    pub fn bundle(&self, _model_id: ModelId, _title: &str) -> Result<Bundle, ConversionError> {
+        match *self {}
+    }
+}
+
+/// Reports that the build has no libtorch, before anything large is downloaded.
+///
+/// # Errors
+/// [`ConversionError::NoLibtorch`], always.
+pub fn check_architecture(_config: &Value) -> Result<(), ConversionError> {
+    Err(ConversionError::NoLibtorch)
+}
