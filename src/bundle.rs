@@ -67,7 +67,7 @@ pub const DEFINITION_SHA256: &str = "definition_sha256";
 pub struct Bundle {
     /// The model's id.
     pub model_id: ModelId,
-    /// The body of the request that creates the model.
+    /// Body of the request that creates the model.
     pub configuration: JsonMap<String, Value>,
     /// The body of the request that stores the vocabulary. `None` for models that do not read text.
     pub vocabulary: Option<Vocabulary>,

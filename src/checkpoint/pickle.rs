@@ -1,7 +1,7 @@
 //! The part of Python's pickle format that state dicts use, read as data.
 //!
-//! A pickle is a program for a stack machine, and unpickling it runs whatever functions it names. Nothing is ever called here: a few
-//! names stand for what they make of their arguments (an ordered dict, a view of a storage), every other name is refused.
+//! A pickle is a program for a stack machine, and unpickling runs any function that it names. This reader never calls a function. A few
+//! names are interpreted as data (an ordered dict, a view of a storage); every other name is rejected.
 //!
 //! Source: `pickletools.py` of CPython (protocols 2 to 5), `torch/_utils.py` and `torch/serialization.py`.
 
@@ -9,41 +9,41 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Dtype;
 
-/// Opcodes in one pickle. A state dict has some thirty for a tensor; each costs less than a hundred bytes of ours.
+/// Highest number of opcodes in a pickle. A state dict has about thirty per tensor; each needs less than a hundred bytes of memory.
 const MAX_OPCODES: usize = 1 << 18;
 
-/// Names and keys are shorter; comparing longer ones over and over would take minutes.
+/// Longest name or key in bytes. Repeated comparisons of longer names would take minutes.
 const MAX_STRING: usize = 1 << 10;
 
-/// Why a pickle is not read.
+/// Reason why a pickle is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum PickleError {
-    /// It names something that weights do not consist of.
+    /// The pickle names something that is not part of weights.
     #[error(
         "this file wants to call {name} (byte {position} of its pickle), which no weights need; refusing"
     )]
     Global {
-        /// Where the opcode is.
+        /// Position of the opcode in bytes.
         position: usize,
-        /// Module and name.
+        /// Module and name of the callable.
         name: String,
     },
-    /// Anything else.
+    /// Any other defect.
     #[error("its pickle is damaged or holds more than weights: at byte {position}, {reason}")]
     Opcode {
-        /// Where the opcode is.
+        /// Position of the opcode in bytes.
         position: usize,
-        /// What is wrong with it.
+        /// Description of the defect.
         reason: String,
     },
 }
 
-/// Index of a value. Values refer to each other by index, so that dropping them never recurses.
+/// Index of a value. Values refer to each other by index, so that dropping values never recurses.
 type Id = u32;
 
 #[derive(Debug, Clone)]
 enum Value<'a> {
-    /// Of no use to us.
+    /// A value that is not needed.
     Other,
     None,
     Bool(bool),
@@ -57,16 +57,16 @@ enum Value<'a> {
     Tensor(Box<Strided<'a>>),
 }
 
-/// What a name stands for.
+/// Meaning of a name.
 #[derive(Debug, Clone, Copy)]
 enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
-    /// Calls another with arguments of its own, and gives the result a class and attributes.
+    /// Calls another callable, and sets class and attributes of the result.
     RebuildFromType,
     Size,
-    /// Makes what training scripts keep beside the weights.
+    /// Creates other data that training scripts save with the weights.
     Leftover,
     Storage(Dtype),
 }
@@ -101,43 +101,43 @@ impl Global {
 /// A storage that a pickle refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Storage<'a> {
-    /// Its name in the file.
+    /// Name in the file.
     pub key: &'a str,
     /// Element type.
     pub dtype: Dtype,
-    /// Elements in all of it.
+    /// Number of elements.
     pub elements: usize,
-    /// Elements before the part that is referred to (views of storages, in the legacy format).
+    /// Offset in elements of the referenced part (views of storages in the legacy format).
     pub skipped: usize,
 }
 
-/// A tensor: a view of a storage. Nothing of it is checked against the storage yet.
+/// A tensor: a view of a storage, not yet validated against the storage.
 #[derive(Debug, Clone)]
 pub(super) struct Strided<'a> {
     pub storage: Storage<'a>,
-    /// In elements.
+    /// Offset in elements.
     pub offset: usize,
     pub shape: Vec<i64>,
-    /// In elements, one for each size.
+    /// Strides in elements, one per axis.
     pub strides: Vec<i64>,
 }
 
-/// What a pickle holds.
+/// Content of a pickle.
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     values: Vec<Value<'a>>,
     root: Id,
-    /// All storages that it refers to, by key.
+    /// All referenced storages by key.
     pub storages: BTreeMap<&'a str, Storage<'a>>,
-    /// Bytes read.
+    /// Number of bytes read.
     pub length: usize,
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads one pickle from the beginning of `bytes`.
+    /// Reads one pickle from the start of `bytes`.
     ///
     /// # Errors
-    /// When it is damaged, or holds anything but data of the kinds above.
+    /// [`PickleError`] if the pickle is damaged or contains anything other than weights.
     pub fn read(bytes: &'a [u8]) -> Result<Self, PickleError> {
         let mut machine = Machine {
             bytes,
@@ -153,10 +153,10 @@ impl<'a> Pickle<'a> {
         Ok(Self { values: machine.values, root, storages: machine.storages, length: machine.at })
     }
 
-    /// The tensors of the state dict: the dict itself, or the one under a key that training scripts use.
+    /// Tensors of the state dict: the top-level dict, or the dict under a key used by training scripts.
     pub fn state_dict(&self) -> Option<BTreeMap<&'a str, &Strided<'a>>> {
         let root = self.dict(self.root)?;
-        // By name at once: one long name that the memo repeats must not be copied for each entry.
+        // Names are borrowed, so that a long name repeated by the memo is not copied for each entry.
         let tensors = |entries: &[(Id, Id)]| -> BTreeMap<_, _> {
             entries
                 .iter()
@@ -173,7 +173,7 @@ impl<'a> Pickle<'a> {
         })
     }
 
-    /// The whole as a number.
+    /// The top-level value as a number.
     pub fn int(&self) -> Option<i64> {
         match self.value(self.root) {
             Some(Value::Int(n)) => Some(*n),
@@ -181,7 +181,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The whole as a list of strings.
+    /// The top-level value as a list of strings.
     pub fn strings(&self) -> Option<Vec<&'a str>> {
         match self.value(self.root) {
             Some(Value::List(items)) => items.iter().map(|&id| self.text(id)).collect(),
@@ -189,7 +189,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The truth value under a key of the whole.
+    /// Boolean value of a key of the top-level dict.
     pub fn flag(&self, name: &str) -> Option<bool> {
         let entry = self.dict(self.root)?.iter().find(|(key, _)| self.text(*key) == Some(name))?;
         match self.value(entry.1) {
@@ -224,21 +224,21 @@ impl<'a> Pickle<'a> {
     }
 }
 
-/// The stack machine.
+/// The stack machine of the pickle format.
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     opcode_at: usize,
     values: Vec<Value<'a>>,
     stack: Vec<Id>,
-    /// Heights of the stack.
+    /// Stack heights of the marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
     storages: BTreeMap<&'a str, Storage<'a>>,
 }
 
 impl<'a> Machine<'a> {
-    /// Runs until STOP. Each opcode makes at most one value and puts at most one on the stack, in the memo or into a collection.
+    /// Runs until STOP. Each opcode creates at most one value and stores at most one on the stack, in the memo or in a collection.
     fn run(&mut self) -> Result<Id, PickleError> {
         for _ in 0..MAX_OPCODES {
             self.opcode_at = self.at;
@@ -301,7 +301,7 @@ impl<'a> Machine<'a> {
                 self.array::<8>()?;
                 self.push(Value::Other);
             }
-            // Strings; bytes are of no use
+            // Strings; bytes are not needed
             b'X' | b'T' => self.string::<4>()?,
             0x8c | b'U' => self.string::<1>()?,
             0x8d => self.string::<8>()?,
@@ -351,7 +351,7 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.extend_dict(&items)?;
             }
-            // Sets, of no use: EMPTY_SET, ADDITEMS
+            // Sets, which are not needed: EMPTY_SET, ADDITEMS
             0x8f => self.push(Value::Other),
             0x90 => {
                 self.pop_mark()?;
@@ -375,7 +375,7 @@ impl<'a> Machine<'a> {
                 let slot = u32::from_le_bytes(self.array()?);
                 self.get(slot)?;
             }
-            // Names; INST too, for the sake of its message
+            // Names, and INST for a specific message
             b'c' | b'i' => {
                 let module = self.line()?;
                 let name = self.line()?;
@@ -394,7 +394,7 @@ impl<'a> Machine<'a> {
             }
             // REDUCE and NEWOBJ: a name applied to arguments
             b'R' | 0x81 => self.apply()?,
-            // BUILD: attributes of an object, which are of no use; state dicts carry their modules' versions so
+            // BUILD: attributes of an object, which are not needed; state dicts store the versions of modules this way
             b'b' => {
                 self.pop()?;
                 let object = self.top()?;
@@ -460,7 +460,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A list of pairs as the entries of a dict. No longer than the opcodes that made the list: it is taken out of it.
+    /// Converts a list of pairs to the entries of a dict. The list is consumed, so the cost is limited by the opcodes that created it.
     fn pairs(&mut self, list: Id) -> Option<Vec<(Id, Id)>> {
         let Value::List(list) = self.values.get_mut(list as usize)? else { return None };
         let list = std::mem::take(list);
@@ -474,7 +474,7 @@ impl<'a> Machine<'a> {
     }
 
     fn strided(&self, storage: Id, offset: Id, shape: Id, strides: Id) -> Option<Strided<'a>> {
-        /// No tensor has as many axes; each view costs that much memory.
+        /// Highest number of axes of a tensor, because each view needs memory per axis.
         const MAX_RANK: usize = 8;
         let Value::Storage(storage) = self.value(storage) else { return None };
         let numbers = |id: Id| match self.value(id) {
@@ -495,7 +495,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// The persistent id of a storage: ("storage", type, key, device, elements), in the legacy format with the view of it.
+    /// Persistent id of a storage: ("storage", type, key, device, elements), and a view in the legacy format.
     fn storage(&mut self) -> Result<(), PickleError> {
         let id = self.pop()?;
         let storage = self.storage_of(id);
@@ -530,7 +530,7 @@ impl<'a> Machine<'a> {
 
     fn global(&mut self, module: &str, name: &str) -> Result<(), PickleError> {
         let Some(global) = Global::find(module, name) else {
-            // Nobody reads more of a hostile name.
+            // Limit the length of a hostile name in messages.
             const SHOWN: usize = 100;
             let name = format!("{module}.{name}");
             let name = name.escape_debug().take(SHOWN).collect();
@@ -564,7 +564,7 @@ impl<'a> Machine<'a> {
         Ok(line)
     }
 
-    /// A length in `N` bytes.
+    /// Reads a length of `N` bytes.
     fn length<const N: usize>(&mut self) -> Result<usize, PickleError> {
         let mut bytes = [0; 8];
         bytes[..N].copy_from_slice(&self.array::<N>()?);
@@ -602,7 +602,7 @@ impl<'a> Machine<'a> {
 
     fn pop_mark(&mut self) -> Result<Vec<Id>, PickleError> {
         let mark = self.marks.pop().ok_or_else(|| self.error("there is no mark".into()))?;
-        // Not split_off, which may hand out the whole stack's capacity.
+        // Not split_off, which may return a vector with the capacity of the whole stack.
         Ok(self.stack.drain(mark.min(self.stack.len())..).collect())
     }
 
@@ -661,7 +661,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// A two's complement number of any length; what does not fit is no size of anything.
+/// A two's complement integer of any length; `None` if the value does not fit, because no size is that large.
 fn long<'a>(bytes: &[u8]) -> Value<'a> {
     let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
     let mut all = [if negative { 0xff } else { 0 }; 8];
@@ -756,7 +756,7 @@ mod tests {
         let depth = MAX_OPCODES / 2 - 1;
         let nested = [vec![b']'; depth], vec![b'a'; depth - 1], vec![b'.']].concat();
         assert!(Pickle::read(&nested).is_ok());
-        // A list within itself.
+        // A list that contains itself.
         assert!(Pickle::read(b"]q\x00h\x00a.").is_ok());
         assert!(refused(vec![b']'; MAX_OPCODES + 1]).contains("more than 262144 opcodes"));
     }

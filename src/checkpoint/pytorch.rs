@@ -26,14 +26,14 @@ pub enum PytorchError {
     /// A tensor that its storage does not hold.
     #[error("tensor {name}: {reason}")]
     Tensor {
-        /// The tensor's name in the file.
+        /// Name of the tensor in the file.
         name: String,
-        /// What is wrong with it.
+        /// Description of the defect.
         reason: &'static str,
     },
 }
 
-/// Where a tensor lies in its file.
+/// Location of a tensor in its file.
 #[derive(Debug)]
 pub(super) struct View {
     /// The bytes from its first element to its last, and its shape.

@@ -1,6 +1,6 @@
 //! The header of a safetensors file: eight bytes of length, JSON, then the tensors' bytes without gaps.
 //!
-//! Source: the format's description in the safetensors repository. Everything is checked before a byte is handed out.
+//! Source: description of the format in the safetensors repository. The header is validated completely before any tensor is read.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
@@ -12,44 +12,44 @@ use serde::{Deserialize, Deserializer};
 use super::Dtype;
 use crate::source::{HeaderLengthError, MAX_SAFETENSORS_HEADER, safetensors_header_length};
 
-/// More tensors, and more axes, than any model has.
+/// Highest number of tensors, and of axes.
 const MAX_TENSORS: usize = 1 << 18;
 const MAX_RANK: usize = 8;
 
-/// Where a tensor lies in its file.
+/// Location of a tensor in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
     /// Element type.
     pub dtype: Dtype,
     /// Sizes, outermost first.
     pub shape: Vec<i64>,
-    /// First byte, from the start of the file.
+    /// Offset in bytes from the start of the file.
     pub offset: usize,
     /// Number of bytes.
     pub length: usize,
 }
 
-/// Why a file is no safetensors file.
+/// Reason why a file is not a valid safetensors file.
 #[derive(Debug, thiserror::Error)]
 pub enum SafetensorsError {
-    /// Shorter than its header says.
+    /// The file is shorter than its header.
     #[error("the file ends after {length} bytes, within its header")]
     Truncated {
         /// Bytes in the file.
         length: usize,
     },
-    /// A length that no header has.
+    /// The header length is impossible.
     #[error("it says that its header has {0} bytes; at most {MAX_SAFETENSORS_HEADER} are possible")]
     HeaderLength(u64),
-    /// Not JSON, or not of the right form.
+    /// The header is not valid JSON or has the wrong structure.
     #[error("its header is not valid: {0}")]
     Header(#[from] serde_json::Error),
-    /// A tensor that does not fit.
+    /// A tensor entry is invalid.
     #[error("tensor {name}: {reason}")]
     Tensor {
-        /// The tensor's name in the file.
+        /// Name of the tensor in the file.
         name: String,
-        /// What is wrong with it.
+        /// Description of the defect.
         reason: String,
     },
     /// The tensors do not fill the file.

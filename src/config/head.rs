@@ -1,8 +1,8 @@
-//! The heads of Transformers classes.
+//! Heads of Transformers classes.
 
 use std::fmt;
 
-/// The part of a Transformers class that turns hidden states into a task's numbers.
+/// The part of a Transformers class that maps hidden states to the output of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     /// No head: the output of the base model.

@@ -1,22 +1,22 @@
-//! The memory that one pass of a model takes.
+//! Memory of one pass of a model.
 
 use tch::Tensor;
 
 use super::Conversion;
 use crate::torchscript::{Module, OneThread, TorchError};
 
-/// Inputs to measure the memory of a pass with. It may be done on any thread, beside other things.
+/// Inputs for measuring the memory of a pass, which can run on any thread.
 pub struct PeakMemory {
     longest: i64,
-    /// Each with its length.
+    /// Inputs with their lengths in tokens.
     inputs: Vec<(i64, Vec<Tensor>)>,
 }
 
 impl PeakMemory {
-    /// Peak of live bytes in one pass of a module over an input of the greatest length, weights not counted.
+    /// Peak of live bytes in one pass over an input of the maximum length, without weights.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn measure(&self, module: &Module) -> Result<u64, TorchError> {
         let _one = OneThread::begin();
         let peaks = self.inputs.iter().map(|(tokens, inputs)| Ok((*tokens, module.peak(inputs)?)));
@@ -34,14 +34,14 @@ impl PeakMemory {
 }
 
 impl Conversion {
-    /// What is needed to measure the bytes that are live at the peak of a pass over one row of the greatest length.
+    /// Inputs for measuring the peak of live bytes in a pass over one row of the maximum length.
     ///
-    /// Up to 1,024 tokens it is measured. A pass over 8,192 would take minutes and, without fused attention, many gigabytes; what is
-    /// live is a sum of tensors whose sizes grow with the length or its square, so three shorter lengths tell it. They lie above the
-    /// length at which attention outgrows the feed-forward (256 in models of the usual proportions), where the sum becomes another.
+    /// Up to 1,024 tokens the pass is measured. A pass over 8,192 would need minutes and, without fused attention, many gigabytes. The live
+    /// tensors grow with the length or its square, so three shorter lengths determine the result. These lengths are above the
+    /// length at which attention needs more memory than the feed-forward (256 in usual models), where the formula changes.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn peak_memory(&self) -> Result<PeakMemory, TorchError> {
         const LENGTHS: [i64; 3] = [512, 768, 1024];
         let longest = i64::from(self.limit.tokens);

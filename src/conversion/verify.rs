@@ -1,24 +1,24 @@
-//! The saved archive, loaded again and compared with the model that it was made of.
+//! Comparison of the saved and reloaded archive with the original model.
 
 use tch::{Kind, Tensor};
 
 use super::{Conversion, ConversionError, Traced};
 use crate::torchscript::{Module, TorchError};
 
-/// Of the greatest number of the output, or of 1 where that is less.
+/// Tolerance relative to the largest output value, or to 1 if that is larger.
 const TOLERANCE: f64 = 1e-5;
 
-/// Rows and tokens of what the archive is run on. No length is the one that was traced, the last one has padding, and all are short:
-/// reading the weights is what such a pass costs.
+/// Rows and tokens of the test inputs. All lengths differ from the traced one, the last input has padding, and all are short, because
+/// reading the weights dominates the time of such a pass.
 const SHAPES: [(i64, i64); 3] = [(1, 2), (1, 7), (2, 12)];
 
 impl Conversion {
-    /// Runs a loaded archive on inputs of three lengths and compares it with the model as it is without a graph. The archive of a
-    /// quantized model, which computes something else, is compared with the traced module as it was before it was saved; how far
-    /// that is from the model, [`compare`](Self::compare) tells.
+    /// Runs a loaded archive on inputs of three lengths and compares it with the untraced model. The archive of a
+    /// quantized model has different outputs, so it is compared with the traced module before saving;
+    /// [`compare`](Self::compare) measures its difference from the model.
     ///
     /// # Errors
-    /// When they differ, or libtorch fails.
+    /// If the outputs differ, or libtorch fails.
     pub fn verify(&self, traced: &Traced, loaded: &Module) -> Result<(), ConversionError> {
         let mut largest = 0f64;
         for (batch, tokens) in SHAPES {
@@ -44,7 +44,7 @@ impl Conversion {
         Ok(())
     }
 
-    /// Ids from the whole vocabulary, as two texts with separators behind them; the last of several rows has padding.
+    /// Ids from the whole vocabulary, as two texts followed by separators; the last of several rows has padding.
     fn varied(&self, batch: i64, tokens: i64) -> Result<Tensor, TorchError> {
         let special = self.tokenizer.special;
         let count = self.network.vocabulary.max(1);
@@ -53,7 +53,7 @@ impl Conversion {
             match place {
                 place if place >= length => special.padding,
                 place if place == length - 1 || place == length / 2 => special.separator,
-                // A stride without a common divisor with any real vocabulary's size.
+                // A stride that is coprime to every real vocabulary size.
                 place => match (row * tokens + place + 1) * 7_919 % count {
                     id if id == special.padding => special.separator,
                     id => id,
@@ -66,7 +66,7 @@ impl Conversion {
     }
 }
 
-/// The largest difference of two outputs, and what is allowed.
+/// Largest difference of two outputs, and the tolerance.
 fn distance(found: &Tensor, expected: &Tensor) -> Result<(f64, f64), TorchError> {
     if found.size() != expected.size() {
         let sizes = format!("an output of {:?} where {:?} is due", found.size(), expected.size());

@@ -131,7 +131,7 @@ impl ActivationLayer {
     /// Applies it to every element.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TorchError> {
         match &self.slope {
             Some(slope) => Ok(x.f_relu()?.f_sub(&below_zero(x)?.f_mul(slope)?)?),

@@ -12,14 +12,14 @@ use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config};
 use crate::checkpoint::Spellings;
 
-/// What its files call things. The pooler and the heads of pre-training are in most of them.
+/// Parameter names in its files. Most files contain the pooler and the pre-training heads.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["bert"],
     same: &[&["cls.predictions.bias", "cls.predictions.decoder.bias"]],
     leftover: &["pooler", "cls"],
 };
 
-/// `BertConfig`, with its defaults. RoBERTa and ELECTRA write the same fields.
+/// `BertConfig` with its defaults. RoBERTa and ELECTRA use the same fields.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub(super) struct BertConfig {
@@ -55,7 +55,7 @@ impl Default for BertConfig {
 }
 
 impl BertConfig {
-    /// Reads and checks `config.json`.
+    /// Parses and validates `config.json`.
     pub(super) fn read(config: &Value) -> Result<Self, ConfigError> {
         check_encoder(config)?;
         let config: Self = read_config(config)?;
@@ -63,7 +63,7 @@ impl BertConfig {
         Ok(config)
     }
 
-    /// The encoder's part, as BERT has it.
+    /// Sizes of BERT's encoder.
     pub(super) fn sizes(&self) -> EncoderConfig {
         EncoderConfig {
             vocab_size: self.vocab_size,
@@ -87,12 +87,12 @@ pub(super) fn encoder(weights: &Weights<'_>, config: &BertConfig) -> Encoder {
     Encoder::load(weights, "encoder.layer", &Names::BERT, &config.sizes())
 }
 
-/// The sizes of a BERT.
+/// Sizes of a BERT.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     Ok(BertConfig::read(config)?.sizes().dimensions())
 }
 
-/// Builds a BERT under the head.
+/// Builds a BERT with the requested head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
@@ -119,7 +119,7 @@ pub(super) fn load(
                 decoder: decoder(&head, "decoder", "bias", encoder.words(), shape, tied),
             }
         },
-        // BertPooler, and a classifier on it.
+        // BertPooler and classifier.
         || SequenceHead {
             dense: Linear::load(&base.sub("pooler.dense"), hidden, hidden),
             activation: Activation::Tanh.into(),

@@ -17,8 +17,8 @@ use super::{
 use crate::checkpoint::Spellings;
 use crate::torchscript::{Size, TorchError, arange, expand, slice, view};
 
-/// What its files call things. They hold absolute positions that the input is not biased by, and the heads of other tasks, among them
-/// that of the discriminator that v3 was trained with.
+/// Parameter names in its files. The files contain absolute positions that the input does not use, and heads of other tasks, among them
+/// the discriminator that v3 was trained with.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["deberta"],
     same: &[&["cls.predictions.bias", "cls.predictions.decoder.bias"]],
@@ -31,7 +31,7 @@ pub(super) static SPELLINGS: Spellings = Spellings {
     ],
 };
 
-/// `DebertaV2Config`, with its defaults, and what the layers read beside it.
+/// `DebertaV2Config` with its defaults, and additional fields read by the layers.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct DebertaV2Config {
@@ -95,7 +95,7 @@ impl Default for DebertaV2Config {
     }
 }
 
-/// A list, or its items with `|` between them, as the published configurations have it.
+/// A list, or a string of items separated by `|`, as in published configurations.
 fn pos_att_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -160,7 +160,7 @@ impl DebertaV2Config {
             ));
         }
         if config.relative_attention {
-            /// Enough for every model; the table of distances grows with it.
+            /// Upper limit of positions, above every published model, because the table of distances grows with it.
             const MOST: i64 = 1 << 16;
             let positions = config.max_position_embeddings.max(config.max_relative_positions);
             if positions > MOST {
@@ -168,7 +168,7 @@ impl DebertaV2Config {
                     "{positions} relative positions are more than any model has"
                 ));
             }
-            // Beyond these the logarithms that share the distances out among the buckets are of 0, or in 0 parts.
+            // Outside of this range the logarithms of the bucket formula are those of 0, or are divided by 0.
             let (buckets, distances) = (config.position_buckets, config.relative_positions());
             if buckets > 0 && (buckets < 2 || distances - 1 <= buckets / 2) {
                 return wrong(format!(
@@ -187,7 +187,7 @@ impl DebertaV2Config {
         self.embedding_size.unwrap_or(self.hidden_size)
     }
 
-    /// How far apart two tokens may be to be told from tokens still further apart.
+    /// Largest distance that is distinguished from larger ones.
     fn relative_positions(&self) -> i64 {
         if self.max_relative_positions < 1 {
             self.max_position_embeddings
@@ -196,12 +196,12 @@ impl DebertaV2Config {
         }
     }
 
-    /// Half the rows of the table of relative positions.
+    /// Half of the rows of the relative position embeddings.
     fn span(&self) -> i64 {
         if self.position_buckets > 0 { self.position_buckets } else { self.relative_positions() }
     }
 
-    /// Whether `kind` of attention (c2p or p2c) is there.
+    /// Whether the model has the attention `kind` (c2p or p2c).
     fn has(&self, kind: &str) -> bool {
         self.pos_att_type.iter().any(|item| item == kind)
     }
@@ -211,7 +211,7 @@ impl DebertaV2Config {
     }
 }
 
-/// The sizes of a DeBERTa.
+/// Sizes of a DeBERTa.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     let config = DebertaV2Config::read(config)?;
     Ok(Dimensions {
@@ -222,7 +222,7 @@ pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     })
 }
 
-/// Builds a DeBERTa under the head.
+/// Builds a DeBERTa with the requested head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
@@ -237,7 +237,7 @@ pub(super) fn load(
         blueprint,
         hidden,
         || masked_lm(weights, &config, &embeddings.words),
-        // ContextPooler, and a classifier on it.
+        // ContextPooler and classifier.
         || SequenceHead {
             dense: Linear::load(&weights.sub("pooler.dense"), hidden, hidden),
             activation: config.pooler_hidden_act.into(),
@@ -309,7 +309,7 @@ impl Embeddings {
 
 /// `DebertaV2Encoder`.
 struct Encoder {
-    /// Where there is attention to relative positions.
+    /// Relative positions, if attention uses them.
     distances: Option<Distances>,
     layers: Vec<Layer>,
     convolution: Option<Convolution>,
@@ -335,7 +335,7 @@ impl Encoder {
         mask: &Tensor,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        // Padding attends to nothing too: its scores are all the same. [batch, 1, tokens, tokens]
+        // Padding attends to nothing: all of its scores are equal. [batch, 1, tokens, tokens]
         let both = mask.f_mul(&mask.f_transpose(1, 2)?)?.f_unsqueeze(1)?;
         let bias = both.f_sub_scalar(1.)?.f_mul_scalar(f64::from(f32::MAX))?;
         let places = match (&self.distances, self.layers.first()) {
@@ -356,22 +356,22 @@ impl Encoder {
     }
 }
 
-/// Where in a layer's table of relative positions the row of each distance stands.
+/// Row of each distance in a layer's table of relative positions.
 ///
-/// The rows are sorted by how far apart the tokens are that they stand for: 0, -1, 1, -2, 2, …. A text of n tokens needs the first
-/// 2 n rows only, and so its graph multiplies by no more.
+/// Rows are sorted by distance: 0, -1, 1, -2, 2, …. A text of n tokens needs the first 2 n rows only,
+/// so its graph multiplies by these only.
 struct Distances {
-    /// By the distance `query - key`; negative ones count from the end. int64 `[2 * positions - 1]`.
+    /// Row by the distance `query - key`; negative distances count from the end. int64 `[2 * positions - 1]`.
     rows: Tensor,
-    /// Whether what is said above holds. It does unless the buckets are nearly as many as the distances.
+    /// Whether the rows are sorted by distance. This fails only if there are almost as many buckets as distances.
     sorted: bool,
 }
 
-/// What [`Distances`] says of a text.
+/// [`Distances`] for the length of a text.
 struct Places<'a> {
-    /// The row for each pair of query and key, int64 `[batch, heads, tokens, tokens]`, of which `[tokens, tokens]` are in memory.
+    /// Row for each pair of query and key, int64 `[batch, heads, tokens, tokens]`, a view of `[tokens, tokens]`.
     rows: Tensor,
-    /// Half the number of rows needed, if not all are.
+    /// Half of the number of required rows; `None` if all rows are required.
     pairs: Option<&'a Size>,
 }
 
@@ -406,15 +406,15 @@ impl Distances {
     }
 }
 
-/// The bucket of each distance from 0 to `far` (exclusive): small ones have one each, those beyond share them by their logarithm
-/// (`make_log_bucket_position`). A distance in the other direction has the negative bucket.
+/// Buckets of the distances from 0 to `far` (exclusive): small distances have their own bucket, larger ones share buckets by logarithm
+/// (`make_log_bucket_position`). Negative distances have the negated bucket.
 fn buckets(far: i64, config: &DebertaV2Config) -> Result<Vec<i64>, TorchError> {
     if config.position_buckets <= 0 {
         return Ok((0..far).collect());
     }
     let half = config.position_buckets / 2;
     let farthest = ((config.relative_positions() - 1) as f64 / half as f64) as f32;
-    // In libtorch and float32, for a logarithm that is rounded otherwise may fall into the next bucket.
+    // Computed by libtorch in float32, because a logarithm that is rounded differently may select the next bucket.
     let distances = Tensor::f_arange(far, (Kind::Int64, tch::Device::Cpu))?;
     let logarithm = distances.f_clamp_min(half - 1)?.f_div_scalar(half)?.f_log()?;
     let shared = logarithm.f_div(&Tensor::f_from_slice(&[farthest])?.f_log()?)?;
@@ -426,17 +426,17 @@ fn buckets(far: i64, config: &DebertaV2Config) -> Result<Vec<i64>, TorchError> {
         .collect())
 }
 
-/// The table of relative positions, which all layers share.
+/// Relative position embeddings, shared by all layers.
 struct Relative {
-    /// `[2 * span, hidden]`, by bucket.
+    /// Embeddings `[2 * span, hidden]` by bucket.
     table: Tensor,
     norm: Option<LayerNorm>,
-    /// Row numbers of `table` in the order of [`Distances`].
+    /// Rows of `table` in the order of [`Distances`].
     order: Vec<i64>,
 }
 
 impl Relative {
-    /// Nothing where no kind of attention uses it.
+    /// `None` if no attention uses relative positions.
     fn load(weights: &Weights<'_>, config: &DebertaV2Config) -> Option<Self> {
         if !config.relative_attention || !(config.has("c2p") || config.has("p2c")) {
             weights.ignore_all("rel_embeddings");
@@ -452,7 +452,7 @@ impl Relative {
         })
     }
 
-    /// What a layer makes of the table, by head: `[span, 2, heads, head_size]`.
+    /// Projection of the table by a layer: `[span, 2, heads, head_size]`.
     fn projected(
         &self,
         projection: &Linear,
@@ -503,7 +503,7 @@ impl Layer {
 
 /// `DisentangledSelfAttention`: content to content, content to position and position to content.
 ///
-/// What the projections make of the relative positions is the same for every text, and so a constant.
+/// The projections of the relative positions are the same for every text, so they are constants of the graph.
 struct DisentangledAttention {
     query: Linear,
     key: Linear,
@@ -520,7 +520,7 @@ impl DisentangledAttention {
     fn load(weights: &Weights<'_>, config: &DebertaV2Config, relative: Option<&Relative>) -> Self {
         let hidden = config.hidden_size;
         let linear = |name: &str| Linear::load(&weights.sub(name), hidden, hidden);
-        // Every kind that is named counts, used or not.
+        // Every listed kind counts, even if it is not used.
         let kinds = 1 + i64::from(config.has("c2p")) + i64::from(config.has("p2c"));
         let scale = ((config.head_size() * kinds) as f64).sqrt().recip();
         let (query, key) = (linear("query_proj"), linear("key_proj"));
@@ -544,7 +544,7 @@ impl DisentangledAttention {
         }
     }
 
-    /// The attended values, `[batch, tokens, hidden]`. `bias` is the mask.
+    /// Returns the attended values `[batch, tokens, hidden]`. `bias` is the mask.
     fn forward(
         &self,
         hidden_states: &Tensor,
@@ -562,7 +562,7 @@ impl DisentangledAttention {
         };
         let context = match positions {
             Some(mut scores) => {
-                // In place: what it is added to is this layer's own.
+                // In-place addition is safe, because this layer computed the tensor.
                 let _ = scores.f_add_(bias)?;
                 attend([&query, &key, &value], &scores, 1., inputs)?
             }
@@ -571,7 +571,7 @@ impl DisentangledAttention {
         self.heads.join(&context, inputs)
     }
 
-    /// The scores that come from relative positions, `[batch, heads, tokens, tokens]`.
+    /// Scores from relative positions, `[batch, heads, tokens, tokens]`.
     fn position_scores(
         &self,
         query: &Tensor,
@@ -608,7 +608,7 @@ impl DisentangledAttention {
     }
 }
 
-/// `ConvLayer`: a convolution over the embeddings beside the first layer.
+/// `ConvLayer`: a convolution over the embeddings, parallel to the first layer.
 struct Convolution {
     weight: Tensor,
     bias: Tensor,
@@ -633,7 +633,7 @@ impl Convolution {
         }
     }
 
-    /// `embedded` went into the layer, `output` came out.
+    /// `embedded` is the input of the layer and `output` its output.
     fn forward(
         &self,
         embedded: &Tensor,
@@ -644,7 +644,7 @@ impl Convolution {
         let bias = Some(&self.bias);
         let convolved = channels.f_conv1d(&self.weight, bias, 1, self.padding, 1, self.groups)?;
         let convolved = self.activation.forward(&convolved.f_transpose(1, 2)?)?;
-        // Transformers sets the convolution's output at padding to 0 as well; this product does so at last in any case.
+        // Transformers also sets the convolution's output at padding to 0. This product has the same effect.
         Ok(self.norm.forward(&output.f_add(&convolved)?)?.f_mul(mask)?)
     }
 }
@@ -656,7 +656,7 @@ fn masked_lm(weights: &Weights<'_>, config: &DebertaV2Config, words: &Tensor) ->
         ActivationLayer::load(config.hidden_act, &weights.sub("transform_act_fn"))
     };
     let (old, new) = (weights.sub("cls.predictions"), weights.sub("lm_predictions.lm_head"));
-    // Microsoft's own files hold the new head, and their config.json says nothing of it: what the file has counts.
+    // Microsoft's files contain the new head, but config.json does not state it, so the parameters in the file decide.
     let (in_old, in_new) = (old.has("transform.dense.weight"), new.has("dense.weight"));
     if in_new && !(in_old && config.legacy.unwrap_or(true)) {
         return MaskedLmHead {
@@ -683,7 +683,7 @@ mod tests {
 
     #[test]
     fn buckets_match_transformers() {
-        // The sum of (distance + 1) * bucket, as make_log_bucket_position of Transformers 4.57.6 gives it.
+        // Sum of (distance + 1) * bucket, computed with make_log_bucket_position of Transformers 4.57.6.
         for (position_buckets, positions, expected) in [
             (256, 512, 27_544_510),
             (8, 64, 14_108),

@@ -1,9 +1,9 @@
-//! Scores that depend on how far apart two tokens are.
+//! Attention scores that depend on the distance between two tokens.
 //!
-//! A table holds an entry for each distance `d` from `-(P-1)` to `P-1`, where `P` is the greatest number of tokens, and one more
-//! that nobody reads: `2P` in all, `d` at `P-1+d`. Of it `N` tokens need the `2N` in the middle, and token `i` of the `N` looks at
-//! them from its own place: at token `j` it sees the entry `N-1+j-i`. Read row by row these entries lie `2N-1` apart, so that a
-//! view of the rows does what a look-up of N² distances would (Huang et al. 2018, arXiv:1809.04281, section 3.4.1, call it skewing).
+//! A table has an entry for each distance `d` from `-(P-1)` to `P-1`, where `P` is the maximum number of tokens, and one
+//! unused entry: `2P` entries, with `d` at `P-1+d`. `N` tokens need the `2N` entries in the middle. Token `i` uses the entry
+//! `N-1+j-i` for token `j`. In row order these entries have a stride of `2N-1`, so a
+//! view of the rows replaces a look-up of N² distances (skewing in Huang et al. 2018, arXiv:1809.04281, section 3.4.1).
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -12,34 +12,34 @@ use super::Inputs;
 use super::weights::Weights;
 use crate::torchscript::{Dim, Size, TorchError, reshape, slice, slice_between, view};
 
-/// How the positions of tokens enter a model (`position_embedding_type` in `config.json`).
+/// Type of position embeddings (`position_embedding_type` in `config.json`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PositionEmbedding {
-    /// As a table that is added to the word embeddings.
+    /// Absolute positions, added to the word embeddings.
     #[default]
     Absolute,
-    /// In the attention scores, by query and distance.
+    /// Relative positions: scores of query and distance.
     RelativeKey,
-    /// In the attention scores, by query and distance, and by key and distance.
+    /// Relative positions: scores of query and distance, and of key and distance.
     RelativeKeyQuery,
 }
 
-/// The part of a table, along `axis`, that `tokens` tokens need: `2N` entries.
+/// The `2N` entries of a table along `axis` that a text of `N = tokens` tokens needs.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub(super) fn near(table: &Tensor, axis: usize, tokens: &Size) -> Result<Tensor, TorchError> {
     let positions = table.size().get(axis).map_or(0, |entries| entries / 2);
     let (start, end) = (tokens.affine(-1, positions)?, tokens.affine(1, positions)?);
     slice_between(table, axis as i64, &start, &end)
 }
 
-/// From `rows` `[batch, heads, N, 2N]`, where row `i` holds token `i`'s score for every distance, to `[batch, heads, N, N]`: entry
+/// Maps `rows` `[batch, heads, N, 2N]`, where row `i` has the scores of token `i` for every distance, to `[batch, heads, N, N]`: entry
 /// `i, j` is the score for the distance `j - i`. `outer` is batch and heads.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub(super) fn skew(
     rows: &Tensor,
     outer: [Dim<'_>; 2],
@@ -53,18 +53,18 @@ pub(super) fn skew(
 }
 
 /// `distance_embedding` of `BertSelfAttention` (`position_embedding_type` relative_key and relative_key_query; Shaw et al. 2018,
-/// arXiv:1803.02155, and Huang et al. 2020, arXiv:2009.13658): what a query, and with relative_key_query a key too, makes of the
+/// arXiv:1803.02155, and Huang et al. 2020, arXiv:2009.13658): scores of a query, and with relative_key_query also of a key, for the
 /// distance to the other token.
 #[derive(Debug)]
 pub(super) struct DistanceEmbedding {
-    /// By `key position - query position`, `[2P, head_size]`.
+    /// Embeddings by `key position - query position`, `[2P, head_size]`.
     of_query: Tensor,
-    /// By `query position - key position`.
+    /// Embeddings by `query position - key position`, `[2P, head_size]`.
     of_key: Option<Tensor>,
 }
 
 impl DistanceEmbedding {
-    /// Reads `distance_embedding.weight` `[2P-1, head_size]`, which counts by `query position - key position`. Nothing for absolute
+    /// Reads `distance_embedding.weight` `[2P-1, head_size]`, which is indexed by `query position - key position`. `None` for absolute
     /// positions.
     pub(super) fn load(
         weights: &Weights<'_>,
@@ -77,7 +77,7 @@ impl DistanceEmbedding {
         }
         let table =
             weights.sub("distance_embedding").tensor("weight", &[2 * positions - 1, head_size]);
-        // The scores are scaled as those of query and key are.
+        // These scores are scaled like those of query and key.
         let scale = (head_size as f64).sqrt().recip();
         let whole = |table: &Tensor| -> Result<Tensor, TorchError> {
             let unread = Tensor::f_zeros([1, head_size], (Kind::Float, Device::Cpu))?;
@@ -89,10 +89,10 @@ impl DistanceEmbedding {
         Some(Self { of_query, of_key })
     }
 
-    /// What is added to the scaled scores: `[batch, heads, tokens, tokens]`, of query and key `[batch, heads, tokens, head_size]`.
+    /// Returns the addend of the scaled scores `[batch, heads, tokens, tokens]` for query and key `[batch, heads, tokens, head_size]`.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub(super) fn scores(
         &self,
         query: &Tensor,
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn distances_are_relative_to_the_query_position() {
-        // P = 5; the entry for a distance is the distance itself.
+        // P = 5. The entry for a distance is the distance itself.
         let table = Tensor::arange_start(-4, 6, (Kind::Int64, Device::Cpu));
         for n in 1..=5 {
             let tokens = Size::of(&Tensor::zeros([n], (Kind::Int64, Device::Cpu)), 0).unwrap();

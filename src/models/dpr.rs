@@ -1,5 +1,5 @@
 //! DPR (Karpukhin et al. 2020, arXiv:2004.04906; `transformers/models/dpr/modeling_dpr.py`): a BERT whose first state is the
-//! embedding, with a projection or without.
+//! embedding, with or without a projection.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,17 +15,17 @@ use super::{
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
 
-/// The classes in Transformers that are encoders, as `architectures` in `config.json` names them.
+/// Encoder classes of Transformers, as listed in `architectures` of `config.json`.
 pub(super) const ENCODERS: [&str; 2] = ["DPRContextEncoder", "DPRQuestionEncoder"];
 
-/// What its files call things. Old ones hold a pooler.
+/// Parameter names in its files. Old files contain a pooler.
 pub(super) static SPELLINGS: Spellings =
     Spellings { base: &["question_encoder", "ctx_encoder"], same: &[], leftover: &["pooler"] };
 
-/// What `DPRConfig` has more than `BertConfig`.
+/// Fields of `DPRConfig` that `BertConfig` does not have.
 #[derive(Debug, Deserialize)]
 struct DprConfig {
-    /// Width of the projection; 0 for none.
+    /// Width of the projection; 0 without a projection.
     #[serde(default)]
     projection_dim: i64,
     #[serde(default)]
@@ -51,7 +51,7 @@ impl DprConfig {
     }
 }
 
-/// The sizes of a DPR encoder.
+/// Sizes of a DPR encoder.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     let (bert, dpr) = (BertConfig::read(config)?, DprConfig::read(config)?);
     Ok(Dimensions {
@@ -61,7 +61,7 @@ pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     })
 }
 
-/// Builds a DPR encoder, whichever of the two the file holds.
+/// Builds the question encoder or the context encoder, depending on the file.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,

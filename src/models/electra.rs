@@ -1,6 +1,6 @@
 //! ELECTRA (Clark et al. 2020, arXiv:2003.10555; `transformers/models/electra/modeling_electra.py`).
 //!
-//! A BERT whose embeddings may be narrower than its layers. The discriminator is what gets fine-tuned; the generator is a masked
+//! A BERT whose embeddings may be narrower than its layers. Models are fine-tuned from the discriminator; the generator is a masked
 //! language model.
 
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
 use crate::checkpoint::Spellings;
 
-/// What its files call things.
+/// Parameter names in its files.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["electra"],
     same: &[],
@@ -30,7 +30,7 @@ struct ElectraConfig {
     embedding_size: i64,
 }
 
-/// Reads and checks `config.json`.
+/// Parses and validates `config.json`.
 fn read(config: &Value) -> Result<(BertConfig, EncoderConfig), ConfigError> {
     check_encoder(config)?;
     let defaults = json!({
@@ -45,12 +45,12 @@ fn read(config: &Value) -> Result<(BertConfig, EncoderConfig), ConfigError> {
     Ok((bert, sizes))
 }
 
-/// The sizes of an ELECTRA.
+/// Sizes of an ELECTRA.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     Ok(read(config)?.1.dimensions())
 }
 
-/// Builds an ELECTRA under the head. Both heads with an activation have gelu, whatever `hidden_act` says.
+/// Builds an ELECTRA with the requested head. Heads with an activation use gelu and ignore `hidden_act`.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
@@ -63,7 +63,7 @@ pub(super) fn load(
         weights,
         blueprint,
         hidden,
-        // ElectraGeneratorPredictions, and generator_lm_head on it.
+        // ElectraGeneratorPredictions and generator_lm_head.
         || {
             let head = weights.sub("generator_predictions");
             let shape = [sizes.vocab_size, width];

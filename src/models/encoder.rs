@@ -1,5 +1,5 @@
-//! The encoder of BERT and its relatives: embeddings, and layers of attention and feed-forward, each with a residual connection and
-//! a norm behind it. What sets the relatives apart are the names of their weights and how they count positions.
+//! The encoder of the BERT family: embeddings, and layers of attention and feed-forward, each followed by a residual connection and
+//! a LayerNorm. The architectures differ in the names of their weights and in the numbering of positions.
 
 use tch::{Kind, Tensor};
 
@@ -13,10 +13,10 @@ use super::weights::Weights;
 use super::{ConfigError, Dimensions, Inputs, Model, Output, check_heads, check_sizes};
 use crate::torchscript::{TorchError, slice};
 
-/// What sets an encoder's size, in the words of BERT's `config.json`.
+/// Sizes of an encoder, with the names of BERT's `config.json`.
 #[derive(Debug, Clone, Copy)]
 pub struct EncoderConfig {
-    /// Rows of the table of words.
+    /// Rows of the word embeddings.
     pub vocab_size: i64,
     /// Width of the embeddings.
     pub embedding_size: i64,
@@ -26,37 +26,37 @@ pub struct EncoderConfig {
     pub num_hidden_layers: i64,
     /// Number of attention heads.
     pub num_attention_heads: i64,
-    /// Width between the two linear layers of the feed-forward.
+    /// Width of the feed-forward's inner layer.
     pub intermediate_size: i64,
-    /// Between them.
+    /// Activation of the feed-forward's inner layer.
     pub hidden_act: Activation,
-    /// Rows of the table of positions.
+    /// Rows of the position embeddings.
     pub max_position_embeddings: i64,
-    /// How positions make themselves felt.
+    /// Type of position embeddings.
     pub position_embedding: PositionEmbedding,
-    /// How positions are counted.
+    /// Numbering of positions.
     pub counting: Counting,
-    /// Rows of the table of token types; 0 where the architecture has none.
+    /// Rows of the token type embeddings; 0 for architectures without token types.
     pub type_vocab_size: i64,
-    /// Of all norms.
+    /// Epsilon of every LayerNorm.
     pub layer_norm_eps: f64,
 }
 
-/// How positions are counted.
+/// Numbering of positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counting {
-    /// From 0.
+    /// Positions start at 0.
     FromZero,
-    /// As fairseq does: padding stands at the id of the padding token, and the first token right behind that
+    /// As in fairseq: padding has the id of the padding token as its position, and the first token has the next number
     /// (`create_position_ids_from_input_ids` of RoBERTa).
-    BehindPadding(i64),
+    AfterPadding(i64),
 }
 
 impl EncoderConfig {
-    /// Checks that the sizes make a model.
+    /// Checks that the sizes form a valid model.
     ///
     /// # Errors
-    /// The first that does not.
+    /// [`ConfigError`] for the first invalid size.
     pub fn check(&self) -> Result<(), ConfigError> {
         check_sizes(&[
             ("vocab_size", self.vocab_size),
@@ -75,7 +75,7 @@ impl EncoderConfig {
             ("num_attention_heads", self.num_attention_heads),
         )?;
         match self.counting {
-            Counting::BehindPadding(padding)
+            Counting::AfterPadding(padding)
                 if !(0..self.max_position_embeddings - 1).contains(&padding) =>
             {
                 Err(ConfigError::Value(format!(
@@ -96,14 +96,14 @@ impl EncoderConfig {
         }
     }
 
-    /// The sizes that tasks and checks need.
+    /// Sizes for tasks and checks.
     #[must_use]
     pub fn dimensions(&self) -> Dimensions {
         Dimensions {
             hidden: self.hidden_size,
             vocabulary: self.vocab_size,
             positions: match (self.position_embedding, self.counting) {
-                (PositionEmbedding::Absolute, Counting::BehindPadding(padding)) => {
+                (PositionEmbedding::Absolute, Counting::AfterPadding(padding)) => {
                     self.max_position_embeddings - padding - 1
                 }
                 _ => self.max_position_embeddings,
@@ -113,29 +113,29 @@ impl EncoderConfig {
     }
 }
 
-/// The names of a layer's weights.
+/// Names of the weights of a layer.
 #[derive(Debug, Clone, Copy)]
 pub struct Names {
-    /// The module that holds `query`, `key` and `value`.
+    /// Module of the projections `query`, `key` and `value`.
     pub attention: &'static str,
-    /// The projections.
+    /// Names of the projections.
     pub query_key_value: [&'static str; 3],
-    /// Behind attention.
+    /// Linear layer after attention.
     pub attention_output: &'static str,
-    /// Behind that.
+    /// LayerNorm after the attention's linear layer.
     pub attention_norm: &'static str,
-    /// The first layer of the feed-forward.
+    /// First linear layer of the feed-forward.
     pub intermediate: &'static str,
-    /// Its activation, for the few that learn something.
+    /// Activation of the feed-forward, for activations with parameters.
     pub activation: &'static str,
-    /// The second layer of the feed-forward.
+    /// Second linear layer of the feed-forward.
     pub output: &'static str,
-    /// Behind that.
+    /// LayerNorm after the feed-forward.
     pub norm: &'static str,
 }
 
 impl Names {
-    /// `BertLayer`'s.
+    /// Names in `BertLayer`.
     pub const BERT: Self = Self {
         attention: "attention.self",
         query_key_value: ["query", "key", "value"],
@@ -148,7 +148,7 @@ impl Names {
     };
 }
 
-/// Embeddings and layers.
+/// An encoder: embeddings and layers.
 #[derive(Debug)]
 pub struct Encoder {
     embeddings: Embeddings,
@@ -156,7 +156,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Reads `embeddings` and the layers, which `names` calls as `layers` does: `encoder.layer` in most.
+    /// Reads `embeddings` and the layers. `layers` is the prefix of the layers, usually `encoder.layer`; `names` are the names of their weights.
     #[must_use]
     pub fn load(
         weights: &Weights<'_>,
@@ -172,23 +172,23 @@ impl Encoder {
         Self { embeddings, layers }
     }
 
-    /// The table of words, for a decoder that is tied to it.
+    /// Word embeddings, for a tied decoder.
     pub fn words(&self) -> &Tensor {
         &self.embeddings.words
     }
 
-    /// The hidden states, `[batch, tokens, hidden]`.
+    /// Returns the hidden states `[batch, tokens, hidden]`.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
         self.forward_with(inputs, &attention_bias(&inputs.attention_mask)?)
     }
 
-    /// The hidden states, with a bias of the architecture's own on the attention scores of every layer, padding included.
+    /// Returns the hidden states `[batch, tokens, hidden]`. `bias` is added to the attention scores of every layer and includes the mask.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward_with(&self, inputs: &Inputs, bias: &Tensor) -> Result<Tensor, TorchError> {
         let mut hidden_states = self.embeddings.forward(inputs)?;
         for layer in &self.layers {
@@ -198,14 +198,14 @@ impl Encoder {
     }
 }
 
-/// The sum of the embeddings of words, positions and token types under a norm (`BertEmbeddings`), widened where the layers are wider
+/// Normalized sum of word, position and token type embeddings (`BertEmbeddings`), projected if the layers are wider
 /// (`embeddings_project` of ELECTRA).
 #[derive(Debug)]
 pub(super) struct Embeddings {
     pub(super) words: Tensor,
     positions: Option<Tensor>,
     counting: Counting,
-    /// None where there is but one type, which every position then holds already.
+    /// `None` if there is only one token type, which is then part of the position embeddings.
     token_types: Option<Tensor>,
     types: i64,
     norm: LayerNorm,
@@ -221,7 +221,7 @@ impl Embeddings {
         if config.position_embedding == PositionEmbedding::Absolute {
             positions = Some(table("position_embeddings", config.max_position_embeddings));
         } else {
-            // In the file all the same.
+            // The file contains this tensor although the model does not use it.
             embeddings.ignore_all("position_embeddings");
         }
         let types = config.type_vocab_size;
@@ -255,9 +255,9 @@ impl Embeddings {
         }
         if let Some(table) = &self.positions {
             let positions = match self.counting {
-                // Alike in every row, as the server's position_ids are: a slice of the table needs no look-up.
+                // Positions are the same in every row, as in the server's position_ids, so a slice replaces the look-up.
                 Counting::FromZero => slice(table, 0, &inputs.tokens)?,
-                Counting::BehindPadding(padding) => {
+                Counting::AfterPadding(padding) => {
                     embedding(table, &behind_padding(&inputs.input_ids, padding)?)?
                 }
             };
@@ -271,13 +271,13 @@ impl Embeddings {
     }
 }
 
-/// `[batch, tokens]`: `padding` at padding, elsewhere the number of the token in its row, from `padding + 1` on.
+/// Position ids `[batch, tokens]`: `padding` at padding, otherwise the index of the token in its row, starting at `padding + 1`.
 fn behind_padding(input_ids: &Tensor, padding: i64) -> Result<Tensor, TorchError> {
     let real = input_ids.f_ne(padding)?;
     Ok(real.f_cumsum(1, Kind::Int64)?.f_mul(&real)?.f_add_scalar(padding)?)
 }
 
-/// `BertLayer` and its many copies.
+/// `BertLayer`.
 #[derive(Debug)]
 struct EncoderLayer {
     attention: SelfAttention,
@@ -310,12 +310,12 @@ impl EncoderLayer {
     }
 }
 
-/// Sizes of what follows the attention in a layer.
+/// Sizes of [`LayerOutput`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FeedForward {
     /// Width of the hidden states.
     pub(super) hidden: i64,
-    /// Width between the two linear layers.
+    /// Width of the inner layer.
     pub(super) intermediate: i64,
     /// Activation between the two linear layers.
     pub(super) activation: Activation,
@@ -323,7 +323,7 @@ pub(super) struct FeedForward {
     pub(super) epsilon: f64,
 }
 
-/// What follows the attention in a layer: its output projection and the feed-forward, each with a residual connection and a norm.
+/// The part of a layer after attention: output projection and feed-forward, each followed by a residual connection and a LayerNorm.
 #[derive(Debug)]
 pub(super) struct PostAttention {
     attention_output: Linear,
@@ -349,7 +349,7 @@ impl PostAttention {
         }
     }
 
-    /// `context` is what the attention returns for `hidden_states`; both and the result are `[batch, tokens, hidden]`.
+    /// `context` is the result of attention on `hidden_states`. Both and the result are `[batch, tokens, hidden]`.
     pub(super) fn forward(
         &self,
         context: &Tensor,
@@ -363,12 +363,12 @@ impl PostAttention {
     }
 }
 
-/// An encoder under a head: all that most of BERT's relatives are.
+/// An encoder with a head, which is the complete model for most of the BERT family.
 #[derive(Debug)]
 pub struct EncoderModel {
-    /// The encoder.
+    /// Encoder.
     pub encoder: Encoder,
-    /// The head.
+    /// Head.
     pub head: TaskHead,
 }
 
@@ -386,7 +386,7 @@ mod tests {
     fn padding_positions_equal_padding_id_and_tokens_follow() {
         let ids = Tensor::from_slice(&[0i64, 7, 7, 2, 1, 1, 0, 1, 9, 2, 1, 1]).view([2, 6]);
         let positions = behind_padding(&ids, 1).unwrap();
-        // A padding token within the text too, as in Transformers.
+        // This includes a padding token within the text, as in Transformers.
         let expected = Tensor::from_slice(&[2i64, 3, 4, 5, 1, 1, 2, 1, 3, 4, 1, 1]).view([2, 6]);
         assert_eq!(positions, expected);
         assert_eq!(positions.kind(), Kind::Int64);

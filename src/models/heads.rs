@@ -1,4 +1,4 @@
-//! Heads: from the hidden states of an encoder, `[batch, tokens, hidden]`, to a task's numbers.
+//! Heads, which map the hidden states of an encoder `[batch, tokens, hidden]` to the output of a task.
 
 use tch::Tensor;
 
@@ -8,24 +8,24 @@ use super::weights::Weights;
 use super::{Blueprint, Head};
 use crate::torchscript::TorchError;
 
-/// One of the heads that nearly every architecture has.
+/// A head that most architectures have.
 #[derive(Debug)]
 pub enum TaskHead {
-    /// The hidden states as they are.
+    /// The unchanged hidden states.
     None,
-    /// Logits for every token of the vocabulary.
+    /// Logits of every token of the vocabulary.
     MaskedLm(MaskedLmHead),
-    /// One linear layer over every token.
+    /// A linear layer on every token.
     Tokens(Linear),
-    /// Two layers over the first token.
+    /// Two layers on the first token.
     Sequence(SequenceHead),
-    /// One linear layer over the first token.
+    /// A linear layer on the first token.
     First(Linear),
 }
 
 impl TaskHead {
-    /// Loads the blueprint's head. Those over every token are called alike everywhere, `classifier` and `qa_outputs`; the others
-    /// are the architecture's own.
+    /// Loads the head of the blueprint. Heads on every token have the same names in all architectures, `classifier` and `qa_outputs`; the others
+    /// are specific to the architecture.
     #[must_use]
     pub fn load(
         weights: &Weights<'_>,
@@ -44,10 +44,10 @@ impl TaskHead {
         }
     }
 
-    /// The head's output, as [`Head`] says.
+    /// Returns the output described by [`Head`].
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(&self, hidden_states: &Tensor) -> Result<Tensor, TorchError> {
         match self {
             Self::None => Ok(hidden_states.shallow_clone()),
@@ -59,16 +59,16 @@ impl TaskHead {
     }
 }
 
-/// A dense layer with activation and norm, then the decoder: `[batch, tokens, vocabulary]`.
+/// Dense layer, activation, LayerNorm and decoder, with the output `[batch, tokens, vocabulary]`.
 #[derive(Debug)]
 pub struct MaskedLmHead {
-    /// The dense layer.
+    /// Dense layer.
     pub dense: Linear,
-    /// Behind it.
+    /// Activation after the dense layer.
     pub activation: ActivationLayer,
-    /// Behind that.
+    /// LayerNorm after the activation.
     pub norm: LayerNorm,
-    /// To the vocabulary.
+    /// Linear layer from hidden states to the vocabulary.
     pub decoder: Linear,
 }
 
@@ -79,8 +79,8 @@ impl MaskedLmHead {
     }
 }
 
-/// The layer `name` from hidden states to the vocabulary, of `shape` `[vocabulary, width]`. Where it is tied its weight is that of
-/// the word embeddings, whatever the file holds, as Transformers ties them after loading.
+/// The layer `name` from hidden states to the vocabulary, with `shape` `[vocabulary, width]`. A tied layer uses the word embeddings
+/// and ignores its weight in the file, because Transformers ties weights after loading.
 #[must_use]
 pub fn decoder(
     weights: &Weights<'_>,
@@ -100,14 +100,14 @@ pub fn decoder(
     Linear::new(weight, bias)
 }
 
-/// A dense layer with activation over the first token, then the classifier: `[batch, labels]`.
+/// Dense layer and activation on the first token, then the classifier, with the output `[batch, labels]`.
 #[derive(Debug)]
 pub struct SequenceHead {
-    /// The dense layer.
+    /// Dense layer.
     pub dense: Linear,
-    /// Behind it.
+    /// Activation after the dense layer.
     pub activation: ActivationLayer,
-    /// To the labels.
+    /// Linear layer from the hidden states to the labels.
     pub classifier: Linear,
 }
 

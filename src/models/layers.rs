@@ -1,4 +1,4 @@
-//! Layers that the architectures share. Shapes: `[batch, tokens, hidden]` unless said otherwise.
+//! Layers shared by the architectures. Shapes are `[batch, tokens, hidden]` unless stated otherwise.
 
 use tch::{Kind, Tensor};
 
@@ -24,16 +24,16 @@ impl Linear {
         }
     }
 
-    /// A linear layer of given tensors, for instance one whose weight is tied to another layer's.
+    /// A linear layer from tensors, for example with a weight that is tied to another layer's.
     #[must_use]
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias }
     }
 
-    /// `[…, inputs]` to `[…, outputs]`.
+    /// Maps `[…, inputs]` to `[…, outputs]`.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor, TorchError> {
         Ok(input.f_linear(&self.weight, self.bias.as_ref())?)
     }
@@ -63,25 +63,25 @@ impl LayerNorm {
     /// Normalizes the last axis.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor, TorchError> {
         let (weight, bias) = (Some(&self.weight), Some(&self.bias));
         Ok(input.f_layer_norm([self.size], weight, bias, self.epsilon, false)?)
     }
 }
 
-/// Rows of `table` `[rows, hidden]` by `ids` `[batch, tokens]`.
+/// Looks up `ids` `[batch, tokens]` in `table` `[rows, hidden]` and returns `[batch, tokens, hidden]`.
 ///
 /// # Errors
-/// libtorch's own, for instance an id beyond the table.
+/// Errors of libtorch, for example an id outside of the table.
 pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor, TorchError> {
     Ok(Tensor::f_embedding(table, ids, -1, false, false)?)
 }
 
-/// What the kinds of tokens add to their embeddings: rows of `table` `[types, hidden]`, or its first row where all are of kind 0.
+/// Embeddings of token types: rows of `table` `[types, hidden]`, or its first row if all token types are 0.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn token_type_embedding(
     table: &Tensor,
     types: i64,
@@ -93,20 +93,20 @@ pub fn token_type_embedding(
     }
 }
 
-/// What is added to attention scores `[batch, heads, tokens, tokens]` so that nobody attends to padding: 0, or float32's lowest
-/// number, in the shape `[batch, 1, 1, tokens]`. Made once a pass.
+/// Attention mask as a bias on the scores `[batch, heads, tokens, tokens]`: 0 at tokens and float32's lowest number at padding, in the
+/// shape `[batch, 1, 1, tokens]`. Computed once per pass.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn attention_bias(attention_mask: &Tensor) -> Result<Tensor, TorchError> {
     let mask = attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_unsqueeze(2)?;
     Ok(mask.f_sub_scalar(1.)?.f_mul_scalar(f64::from(f32::MAX))?)
 }
 
-/// Multi-head attention of a sequence to itself, with separate query, key and value (`BertSelfAttention` and its many copies).
+/// Multi-head self-attention with separate projections for query, key and value (`BertSelfAttention`).
 ///
-/// Three linear layers, not one of three times the width: on one thread, at 8 to 512 tokens of width 768, one took 0.995 to 1.016 of
-/// the time of three, and its weight would be a copy that cannot be mapped from the checkpoint.
+/// Three linear layers are used instead of one with three times the width: on one thread, for 8 to 512 tokens of width 768, one layer took
+/// 0.995 to 1.016 of the time of three, and its weight would be a copy that cannot be mapped from the checkpoint.
 #[derive(Debug)]
 pub struct SelfAttention {
     attention: CrossAttention,
@@ -121,8 +121,8 @@ impl SelfAttention {
         Self { attention, distances: None }
     }
 
-    /// Lets the scores depend on the distance between tokens, of which there are at most `positions`, as `kind` says. Reads
-    /// `distance_embedding` `[2 * positions - 1, head_size]` where it does so.
+    /// Adds scores that depend on the distance between tokens according to `kind`, for at most `positions` tokens. Reads
+    /// `distance_embedding` `[2 * positions - 1, head_size]`, unless positions are absolute.
     #[must_use]
     pub fn with_distances(
         self,
@@ -135,10 +135,10 @@ impl SelfAttention {
         Self { distances, ..self }
     }
 
-    /// The attended values, `[batch, tokens, hidden]`, before the output projection. `bias` is added to the scores.
+    /// Returns the attended values `[batch, tokens, hidden]` before the output projection. `bias` is added to the scores.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(
         &self,
         hidden_states: &Tensor,
@@ -158,54 +158,54 @@ impl SelfAttention {
     }
 }
 
-/// How attention is cut into heads.
+/// Shape of attention heads.
 #[derive(Debug, Clone, Copy)]
 pub struct Heads {
     /// Number of heads.
     pub count: i64,
-    /// Width of each.
+    /// Width of a head.
     pub size: i64,
 }
 
 impl Heads {
-    /// Heads that share a width of `hidden`.
+    /// Heads with a total width of `hidden`.
     #[must_use]
     pub fn of(hidden: i64, count: i64) -> Self {
         Self { count, size: hidden / count }
     }
 
-    /// What scores are multiplied by: one by the root of a head's width.
+    /// Factor of the scores: 1 / sqrt(head_size).
     #[must_use]
     pub fn scale(self) -> f64 {
         (self.size as f64).sqrt().recip()
     }
 
-    /// `[batch, tokens, hidden]` to `[batch, heads, tokens, head_size]`.
+    /// Maps `[batch, tokens, hidden]` to `[batch, heads, tokens, head_size]`.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn split(self, states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
         let split = view(states, &[batch, tokens, self.count.into(), self.size.into()])?;
         Ok(split.f_transpose(1, 2)?)
     }
 
-    /// `[batch, heads, tokens, head_size]` to `[batch, tokens, hidden]`.
+    /// Maps `[batch, heads, tokens, head_size]` to `[batch, tokens, hidden]`.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn join(self, context: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
-        // Not a view: the fused operation's memory layout differs between versions of libtorch.
+        // A view is impossible, because the memory layout of the fused operation differs between versions of libtorch.
         reshape(&context.f_transpose(1, 2)?, &[batch, tokens, (self.count * self.size).into()])
     }
 }
 
-/// `softmax(query · key * scale + bias) · value`, in the form that the inputs ask for. Query, key, value and the result are
+/// Computes `softmax(query · key * scale + bias) · value` in plain operations or fused, as the inputs request. Query, key, value and result are
 /// `[batch, heads, tokens, head_size]`; the bias is broadcast to `[batch, heads, tokens, tokens]`.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn attend(
     [query, key, value]: [&Tensor; 3],
     bias: &Tensor,
@@ -230,7 +230,7 @@ pub fn attend(
     }
 }
 
-/// Multi-head attention whose query, key and value are made from states that may differ in kind and width.
+/// Multi-head attention with query, key and value from different states, which may have different widths.
 #[derive(Debug)]
 pub struct CrossAttention {
     query: Linear,
@@ -240,7 +240,7 @@ pub struct CrossAttention {
 }
 
 impl CrossAttention {
-    /// Reads the projections `names` (query, key, value) of states of the widths `from`, each to `hidden`, with bias.
+    /// Reads the projections `names` (query, key, value) from states of the widths `from` to `hidden`, with bias.
     #[must_use]
     pub fn load(
         weights: &Weights<'_>,
@@ -255,10 +255,10 @@ impl CrossAttention {
         Self { query, key, value, heads: Heads::of(hidden, heads) }
     }
 
-    /// The attended values, `[batch, tokens, hidden]`, before the output projection. `bias` is added to the scores.
+    /// Returns the attended values `[batch, tokens, hidden]` before the output projection. `bias` is added to the scores.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(
         &self,
         states: [&Tensor; 3],
@@ -270,10 +270,10 @@ impl CrossAttention {
         self.heads.join(&context, inputs)
     }
 
-    /// The same where no token sees those behind it; the mask is what [`causal_bias`] makes.
+    /// Returns the attended values of causal attention, in which a token attends to itself and earlier tokens. The mask comes from [`causal_bias`].
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward_causal(
         &self,
         states: [&Tensor; 3],
@@ -309,11 +309,11 @@ impl CrossAttention {
     }
 }
 
-/// What is added to attention scores so that no token sees those behind it: 0, or float32's lowest number, in the shape
-/// `[tokens, tokens]`. Made once a pass; nothing in the fused form, whose operation knows that mask.
+/// Causal mask as a bias on the attention scores: 0, or float32's lowest number at later tokens, in the shape
+/// `[tokens, tokens]`. Computed once per pass. `None` in the fused form, whose operation has a causal mode.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn causal_bias(inputs: &Inputs) -> Result<Option<Tensor>, TorchError> {
     if inputs.attention == AttentionForm::Fused {
         return Ok(None);

@@ -1,5 +1,5 @@
 //! MobileBERT (Sun et al. 2020, arXiv:2004.02984; `transformers/models/mobilebert/modeling_mobilebert.py`): thin layers between
-//! bottlenecks, norms that only scale and shift, words embedded with their neighbours.
+//! bottlenecks, norms that only scale and shift, and word embeddings that include neighbouring words.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,7 +18,7 @@ use super::{
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, slice};
 
-/// What its files call things.
+/// Parameter names in its files.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["mobilebert"],
     same: &[&["cls.predictions.bias", "cls.predictions.decoder.bias"]],
@@ -122,7 +122,7 @@ impl MobileBertConfig {
         if self.use_bottleneck { self.intra_bottleneck_size } else { self.hidden_size }
     }
 
-    /// What query and key are made from.
+    /// Input of query and key.
     fn query_source(&self) -> Source {
         if self.use_bottleneck && self.use_bottleneck_attention {
             Source::Bottleneck
@@ -134,7 +134,7 @@ impl MobileBertConfig {
     }
 }
 
-/// The sizes of a MobileBERT.
+/// Sizes of a MobileBERT.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     let config = MobileBertConfig::read(config)?;
     Ok(Dimensions {
@@ -145,7 +145,7 @@ pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     })
 }
 
-/// Builds a MobileBERT under the head.
+/// Builds a MobileBERT with the requested head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
@@ -170,7 +170,7 @@ pub(super) fn load(
             blueprint,
             hidden,
             || masked_lm(weights, &config, &embeddings.words),
-            // MobileBertPooler, and a classifier on it.
+            // MobileBertPooler and classifier.
             || SequenceHead {
                 dense: Linear::load(&base.sub("pooler.dense"), hidden, hidden),
                 activation: Activation::Tanh.into(),
@@ -198,13 +198,13 @@ impl Model for MobileBert {
     }
 }
 
-/// The epsilon of the norms to which Transformers does not pass `layer_norm_eps`.
+/// Epsilon of the norms to which Transformers does not pass `layer_norm_eps`.
 const EPSILON: f64 = 1e-5;
 
-/// A norm of either type.
+/// A norm: LayerNorm or NoNorm.
 enum Norm {
     LayerNorm(LayerNorm),
-    /// `NoNorm`: a weight and a bias for each number, both `[size]`.
+    /// `NoNorm`: element-wise weight and bias, both `[size]`.
     NoNorm(Tensor, Tensor),
 }
 
@@ -228,10 +228,10 @@ impl Norm {
     }
 }
 
-/// A linear layer, a residual connection if there is one, and a norm.
+/// A linear layer, an optional residual connection, and a norm.
 enum NormalizedLinear {
     Apart(Linear, Norm),
-    /// A norm that only scales and shifts, made part of the linear layer. What is left of it is the weight, for the residual connection.
+    /// A norm that only scales and shifts is merged into the linear layer. Its weight is kept for the residual connection.
     Joined(Linear, Tensor),
 }
 
@@ -310,7 +310,7 @@ impl Embeddings {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let mut words = embedding(&self.words, &inputs.input_ids)?;
         if self.trigram {
-            // The word behind, the word, the word before; zeros beyond both ends.
+            // Next word, word, previous word; zeros beyond both ends.
             let padded = words.f_pad([0i64, 0, 1, 1].as_slice(), "constant", 0.)?;
             let (next, last) = (padded.f_slice(1, 2, None, 1)?, padded.f_slice(1, 0, -2, 1)?);
             words = Tensor::f_cat(&[&next, &words, &last], 2)?;
@@ -324,14 +324,14 @@ impl Embeddings {
     }
 }
 
-/// What query and key are made from.
+/// Input of query and key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     /// The hidden states.
     Hidden,
-    /// The bottleneck at the layer's entrance.
+    /// The input bottleneck of the layer.
     Bottleneck,
-    /// A bottleneck for query and key.
+    /// A separate bottleneck for query and key.
     OwnBottleneck,
 }
 
@@ -340,7 +340,7 @@ struct Layer {
     bottlenecks: Option<Bottlenecks>,
     attention: CrossAttention,
     attention_output: NormalizedLinear,
-    /// All but the last feed the next; the last is followed by the bottleneck at the exit.
+    /// Feed-forwards in order; the output bottleneck follows the last one.
     feed_forwards: Vec<FeedForward>,
 }
 
@@ -371,7 +371,7 @@ impl Layer {
             let own = (query == Source::OwnBottleneck).then(|| {
                 linear(&bottleneck.sub("attention"), hidden, inner, config.layer_norm_eps)
             });
-            // Transformers makes it and leaves it out where use_bottleneck_attention is set too.
+            // Transformers creates this bottleneck but ignores it if use_bottleneck_attention is set too.
             bottleneck.ignore_all("attention");
             let exit = weights.sub("output.bottleneck");
             Bottlenecks {
@@ -436,7 +436,7 @@ impl Layer {
         bottlenecks.exit.forward(&narrow, Some(hidden_states))
     }
 
-    /// Attention and feed-forwards. Query and key are made from `query`; `residual` goes around the attention.
+    /// Attention and feed-forwards. `query` is the input of query and key; `residual` bypasses the attention.
     fn forward_inside(
         &self,
         [query, value, residual]: [&Tensor; 3],
@@ -465,7 +465,7 @@ fn masked_lm(weights: &Weights<'_>, config: &MobileBertConfig, words: &Tensor) -
     } else {
         head.sub("decoder").tensor("weight", &[vocabulary, width])
     };
-    // The word embeddings decode the first part of the hidden states, a table of its own the rest.
+    // The word embeddings decode the first part of the hidden states, a separate table decodes the rest.
     let whole = if width < hidden {
         let rest = head.sub("dense").tensor("weight", &[hidden - width, vocabulary]);
         head.derived(|| Ok(Tensor::f_cat(&[&words, &rest.f_transpose(0, 1)?], 1)?))

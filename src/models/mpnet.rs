@@ -1,6 +1,6 @@
 //! MPNet (Song et al. 2020, arXiv:2004.09297; `transformers/models/mpnet/modeling_mpnet.py`).
 //!
-//! A BERT without token types, positions counted as RoBERTa's, and a bias on all attention scores by the distance between tokens.
+//! A BERT without token types, with RoBERTa's position numbers, and a distance-dependent bias on all attention scores.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,14 +18,14 @@ use super::{Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, re
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, expand};
 
-/// What its files call things.
+/// Parameter names in its files.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["mpnet"],
     same: &[&["lm_head.bias", "lm_head.decoder.bias"]],
     leftover: &["pooler", "lm_head"],
 };
 
-/// `MPNetConfig`, with its defaults.
+/// `MPNetConfig` with its defaults.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct MPNetConfig {
@@ -58,7 +58,7 @@ impl Default for MPNetConfig {
     }
 }
 
-/// `MPNetLayer`'s.
+/// Names in `MPNetLayer`.
 const NAMES: Names = Names {
     attention: "attention.attn",
     query_key_value: ["q", "k", "v"],
@@ -67,17 +67,17 @@ const NAMES: Names = Names {
     ..Names::BERT
 };
 
-/// The class fixes the id of the padding token, whatever `pad_token_id` says.
+/// Id of the padding token. The class ignores `pad_token_id`.
 const PADDING: i64 = 1;
 
-/// The buckets that distances fall into, half of them for each direction. The class never looks at
-/// `relative_attention_num_buckets` but to size the table.
+/// Number of distance buckets, half of them for each direction. The class uses
+/// `relative_attention_num_buckets` only for the size of the table.
 const BUCKETS: i64 = 32;
 
-/// From this distance on all fall into the last bucket.
+/// Distances from this one on share the last bucket.
 const FAR: f64 = 128.;
 
-/// Reads and checks `config.json`.
+/// Parses and validates `config.json`.
 fn read(config: &Value) -> Result<(MPNetConfig, EncoderConfig), ConfigError> {
     check_encoder(config)?;
     let config: MPNetConfig = read_config(config)?;
@@ -91,7 +91,7 @@ fn read(config: &Value) -> Result<(MPNetConfig, EncoderConfig), ConfigError> {
         hidden_act: config.hidden_act,
         max_position_embeddings: config.max_position_embeddings,
         position_embedding: PositionEmbedding::Absolute,
-        counting: Counting::BehindPadding(PADDING),
+        counting: Counting::AfterPadding(PADDING),
         type_vocab_size: 0,
         layer_norm_eps: config.layer_norm_eps,
     };
@@ -105,12 +105,12 @@ fn read(config: &Value) -> Result<(MPNetConfig, EncoderConfig), ConfigError> {
     Ok((config, sizes))
 }
 
-/// The sizes of an MPNet.
+/// Sizes of an MPNet.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     Ok(read(config)?.1.dimensions())
 }
 
-/// Builds an MPNet under the head.
+/// Builds an MPNet with the requested head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
@@ -139,7 +139,7 @@ pub(super) fn load(
 
 struct MPNet {
     encoder: Encoder,
-    /// What is added to the scores of each head, by distance: `[heads, 2 * positions]`.
+    /// Bias of the scores by head and distance, `[heads, 2 * positions]`.
     by_distance: Tensor,
     heads: i64,
     head: TaskHead,
@@ -156,16 +156,16 @@ impl Model for MPNet {
     }
 }
 
-/// From the bias by bucket, `[buckets, heads]`, to that by distance, `[heads, 2 * positions]`, as [`near`] takes it.
+/// Maps the bias by bucket, `[buckets, heads]`, to the bias by distance, `[heads, 2 * positions]`, for [`near`].
 fn by_distance(by_bucket: &Tensor, positions: i64) -> Result<Tensor, TchError> {
     let of = (Kind::Int64, Device::Cpu);
     let distances = Tensor::f_arange(2 * positions, of)?.f_sub_scalar(positions - 1)?;
     by_bucket.f_index_select(0, &buckets(&distances)?)?.f_transpose(0, 1)?.f_contiguous()
 }
 
-/// The bucket of each distance `key position - query position` (`relative_position_bucket`): exact up to 7, then by its logarithm
-/// up to [`FAR`]; the second half of the buckets are for keys behind the query. The arithmetic is Transformers' own, in float32, for a
-/// bucket begins just where the logarithm is whole.
+/// Bucket of a distance `key position - query position` (`relative_position_bucket`): exact up to 7, then logarithmic
+/// up to [`FAR`]; the second half of the buckets is for keys after the query. The arithmetic follows Transformers in float32, because
+/// buckets start exactly where the logarithm is an integer.
 fn buckets(distances: &Tensor) -> Result<Tensor, TchError> {
     const HALF: i64 = BUCKETS / 2;
     const EXACT: i64 = HALF / 2;
@@ -191,7 +191,7 @@ mod tests {
             Vec::<i64>::try_from(buckets(&Tensor::from_slice(distances)).unwrap()).unwrap()
         };
         assert_eq!(of(&[0, -1, -7, 1, 7]), [0, 1, 7, 17, 23]);
-        // Each bucket is √2 times as wide as the last: 8, 11.3, 16, 22.6, 32, 45.3, 64, 90.5.
+        // Each bucket is √2 times as wide as the previous one: 8, 11.3, 16, 22.6, 32, 45.3, 64, 90.5.
         assert_eq!(of(&[-8, -11, -12, -15, -16, -22, -23]), [8, 8, 9, 9, 10, 10, 11]);
         assert_eq!(of(&[-31, -32, -45, -46, -63, -64]), [11, 12, 12, 13, 13, 14]);
         assert_eq!(of(&[-90, -91, -127, -128, -5000]), [14, 15, 15, 15, 15]);

@@ -16,7 +16,7 @@ use super::{
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
 
-/// What its files call things. What embeds documents is in them too.
+/// Parameter names in its files, which also contain the document encoder.
 pub(super) static SPELLINGS: Spellings =
     Spellings { base: &["retribert"], same: &[], leftover: &["bert_doc", "project_doc"] };
 
@@ -37,7 +37,7 @@ fn read(config: &Value) -> Result<RetriBertConfig, ConfigError> {
     Ok(config)
 }
 
-/// The sizes of a RetriBERT.
+/// Sizes of a RetriBERT.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     let config = read(config)?;
     Ok(Dimensions {
@@ -47,7 +47,7 @@ pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     })
 }
 
-/// Builds RetriBERT's encoder of queries.
+/// Builds the query encoder of RetriBERT.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,

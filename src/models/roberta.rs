@@ -1,7 +1,7 @@
 //! RoBERTa (Liu et al. 2019, arXiv:1907.11692; `transformers/models/roberta/modeling_roberta.py`), and CamemBERT and XLM-RoBERTa,
-//! which are RoBERTas with other tokenizers.
+//! which differ in their tokenizers only.
 //!
-//! A BERT whose positions are counted as in fairseq, with heads of its own.
+//! A BERT with fairseq's position numbers and different heads.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
 use crate::checkpoint::Spellings;
 
-/// What the files of all three call things.
+/// Parameter names in the files of all three.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["roberta"],
     same: &[&["lm_head.bias", "lm_head.decoder.bias"]],
@@ -31,7 +31,7 @@ struct RobertaConfig {
     pad_token_id: i64,
 }
 
-/// Reads and checks `config.json`.
+/// Parses and validates `config.json`.
 fn read(config: &Value) -> Result<(BertConfig, EncoderConfig), ConfigError> {
     check_encoder(config)?;
     let mut defaults = json!({ "pad_token_id": 1 });
@@ -39,17 +39,17 @@ fn read(config: &Value) -> Result<(BertConfig, EncoderConfig), ConfigError> {
         defaults["vocab_size"] = 50265.into();
     }
     let RobertaConfig { bert, pad_token_id } = read_config_over(defaults, config)?;
-    let sizes = EncoderConfig { counting: Counting::BehindPadding(pad_token_id), ..bert.sizes() };
+    let sizes = EncoderConfig { counting: Counting::AfterPadding(pad_token_id), ..bert.sizes() };
     sizes.check()?;
     Ok((bert, sizes))
 }
 
-/// The sizes of a RoBERTa.
+/// Sizes of a RoBERTa.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     Ok(read(config)?.1.dimensions())
 }
 
-/// Builds a RoBERTa under the head.
+/// Builds a RoBERTa with the requested head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
@@ -68,7 +68,7 @@ pub(super) fn load(
     Ok(Box::new(EncoderModel { encoder, head }))
 }
 
-/// `RobertaLMHead`, which is `MPNetLMHead` too: with gelu, whatever `hidden_act` says.
+/// `RobertaLMHead`, which equals `MPNetLMHead`. Both use gelu and ignore `hidden_act`.
 pub(super) fn lm_head(
     weights: &Weights<'_>,
     sizes: &EncoderConfig,

@@ -1,5 +1,5 @@
 //! SqueezeBERT (Iandola et al. 2020, arXiv:2006.11316; `transformers/models/squeezebert/modeling_squeezebert.py`): BERT with
-//! grouped convolutions of width one in place of linear layers.
+//! grouped convolutions of width one instead of linear layers.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use super::{
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
 
-/// What its files call things.
+/// Parameter names in its files.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["transformer"],
     same: &[&["cls.predictions.bias", "cls.predictions.decoder.bias"]],
@@ -39,7 +39,7 @@ struct SqueezeBertConfig {
     output_groups: i64,
 }
 
-/// Reads and checks `config.json`.
+/// Parses and validates `config.json`.
 fn read(config: &Value) -> Result<(SqueezeBertConfig, EncoderConfig), ConfigError> {
     check_encoder(config)?;
     let defaults = json!({
@@ -52,7 +52,7 @@ fn read(config: &Value) -> Result<(SqueezeBertConfig, EncoderConfig), ConfigErro
         "output_groups": 4,
     });
     let config: SqueezeBertConfig = read_config_over(defaults, config)?;
-    // The class knows no others, whatever position_embedding_type says.
+    // The class only supports absolute positions and ignores position_embedding_type.
     let position_embedding = PositionEmbedding::Absolute;
     let sizes = EncoderConfig { position_embedding, ..config.bert.sizes() };
     sizes.check()?;
@@ -81,12 +81,12 @@ fn read(config: &Value) -> Result<(SqueezeBertConfig, EncoderConfig), ConfigErro
     Ok((config, sizes))
 }
 
-/// The sizes of a SqueezeBERT.
+/// Sizes of a SqueezeBERT.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     Ok(read(config)?.1.dimensions())
 }
 
-/// Builds a SqueezeBERT under the head.
+/// Builds a SqueezeBERT with the requested head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
@@ -116,7 +116,7 @@ pub(super) fn load(
                 decoder: decoder(&head, "decoder", "bias", &embeddings.words, shape, tied),
             }
         },
-        // SqueezeBertPooler, and a classifier on it.
+        // SqueezeBertPooler and classifier.
         || SequenceHead {
             dense: Linear::load(&base.sub("pooler.dense"), hidden, hidden),
             activation: Activation::Tanh.into(),
@@ -143,10 +143,10 @@ impl Model for SqueezeBert {
     }
 }
 
-/// `torch.nn.Conv1d` of width one with groups: a linear layer for each part of the channels.
+/// `torch.nn.Conv1d` of width one with groups: one linear layer per group of channels.
 ///
-/// Linear layers on `[batch, tokens, channels]` were measured to be faster than the convolution on `[batch, channels, tokens]` for
-/// short texts and as fast for long ones, and they can be quantized.
+/// In measurements, linear layers on `[batch, tokens, channels]` were faster than the convolution on `[batch, channels, tokens]` for
+/// short texts and equally fast for long ones. They can also be quantized.
 struct GroupedLinear {
     groups: Vec<Linear>,
 }
@@ -157,7 +157,7 @@ impl GroupedLinear {
         let bias = weights.tensor("bias", &[outputs]);
         let part = |tensor: &Tensor, group: i64| -> Result<Tensor, TorchError> {
             let rows = outputs / groups;
-            // A copy, for the archive would hold the whole tensor once for each part of it.
+            // A copy, because the archive would contain the whole tensor once per group.
             Ok(tensor.f_slice_copy(0, group * rows, (group + 1) * rows, 1)?)
         };
         let group = |group| {
@@ -167,7 +167,7 @@ impl GroupedLinear {
         Self { groups: (0..groups).map(group).collect() }
     }
 
-    /// `[batch, tokens, inputs]` to `[batch, tokens, outputs]`.
+    /// Maps `[batch, tokens, inputs]` to `[batch, tokens, outputs]`.
     fn forward(&self, input: &Tensor) -> Result<Tensor, TorchError> {
         if let [whole] = self.groups.as_slice() {
             return whole.forward(input);
@@ -192,7 +192,7 @@ struct Layer {
     norm: LayerNorm,
 }
 
-/// The epsilon of the layers' norms, whatever `layer_norm_eps` is.
+/// Epsilon of the norms in the layers, which ignore `layer_norm_eps`.
 const EPSILON: f64 = 1e-12;
 
 impl Layer {

@@ -1,4 +1,4 @@
-//! The table of architectures, and what every one of them does with odd files.
+//! Tests of the table of architectures with unusual files.
 
 use serde_json::json;
 
@@ -44,7 +44,7 @@ fn load(
     Ok(checkpoint.finish()?.0)
 }
 
-/// The names and shapes of all tensors that a model wants.
+/// Names and shapes of all tensors that a model reads.
 fn wanted(architecture: &Architecture, config: &Value, head: Head) -> Vec<(String, Vec<i64>)> {
     match load(architecture, config, head, &checkpoint(&[])) {
         Err(WeightError::Mismatch { problems, .. }) => problems
@@ -92,7 +92,7 @@ fn bert_reads_expected_tensors_and_reports_missing_ones() {
     }
 }
 
-/// Configurations of the architectures that are not an encoder of BERT's make, and the heads that these have.
+/// Configurations of architectures outside of the BERT family, and their heads.
 fn others() -> Vec<(&'static str, Value, &'static [Head])> {
     let deberta = |more: Value| {
         let relative =
@@ -160,7 +160,7 @@ fn other_architectures_read_expected_tensors() {
     }
 }
 
-/// Below the base model's name, with what old releases wrote beside it.
+/// Parameter names below the prefix of the base model, and additional tensors of old versions.
 #[test]
 fn other_architectures_read_old_parameter_names() {
     let old: &[(&str, &str, &[&str])] = &[
@@ -225,7 +225,7 @@ fn bart_reads_embeddings_under_every_name() {
     }
 }
 
-/// Files of old releases: the base model below its name, what is tied written out, buffers, poolers and pre-training heads in every
+/// Files of old versions: the base model below its prefix, tied weights written twice, buffers, poolers and pre-training heads in every
 /// file, biases under their second name.
 #[test]
 fn old_parameter_names_are_read_or_ignored() {

@@ -1,8 +1,8 @@
-//! An archive of TorchScript, looked at without libtorch running any of it.
+//! Inspection of a TorchScript archive without libtorch running any of its code.
 //!
-//! Loading an archive is running it: methods `__setstate__` run, default arguments and values of class attributes are evaluated, pickles
-//! name what is constructed, and libtorch's unpickler trusts what they say. So all of it is looked at first, by a reader of our own, and
-//! libtorch must find the same records in the same places.
+//! Loading an archive runs code: `__setstate__` methods run, default arguments and values of class attributes are evaluated, pickles
+//! construct the objects that they name, and libtorch's unpickler trusts them. Therefore this module inspects everything first, and
+//! libtorch must find the same records at the same offsets.
 //!
 //! Source: `torch/csrc/jit/serialization/{import,import_source,unpickler}.cpp` and `caffe2/serialize/inline_container.cc` of PyTorch 2.7;
 //! contract 11.1.
@@ -17,32 +17,32 @@ use super::{DefinitionError, code, pickle};
 use crate::checkpoint::zip::{self, Record};
 use crate::torchscript::archive::{agrees, check_code};
 
-/// Texts that Elasticsearch accepts in no record.
+/// Texts that no record may contain in Elasticsearch.
 const HOOKS: [&str; 2] = ["__getstate__", "__setstate__"];
 
-/// Bytes of a record's name that are too many.
+/// Length in bytes from which a record name is rejected.
 const LONG_NAME: usize = 256;
 
-/// The most bytes that all compressed records may have when unpacked. What PyTorch compresses is code and its line numbers.
+/// Highest uncompressed size in bytes of all compressed records. PyTorch compresses code and its line numbers.
 const MAX_UNPACKED: usize = 256 << 20;
 
-/// The most bytes of code. A model of 48 layers that was not traced has one or two million.
+/// Highest size of the code in bytes. A scripted model of 48 layers has one or two million.
 const MAX_CODE: usize = 32 << 20;
 
-/// The most files of code: more would be looked for in the directory, one after the other, for too long.
+/// Highest number of code files, because libtorch searches the directory for each of them.
 const MAX_RECORDS: usize = 1 << 17;
 
-/// What was found in an archive.
+/// Result of the inspection of an archive.
 #[derive(Debug)]
 pub(super) struct Contents {
-    /// Bytes of all tensors, each storage counted once.
+    /// Size of all tensors in bytes; each storage counts once.
     pub tensor_bytes: u64,
 }
 
-/// Looks at a whole archive.
+/// Inspects a complete archive.
 ///
 /// # Errors
-/// When it is none of TorchScript, Elasticsearch would refuse it before loading it, or loading it would do more than load it.
+/// If the archive is not TorchScript, Elasticsearch would reject it before loading, or loading would run code.
 pub(super) fn check(file: &[u8]) -> Result<Contents, DefinitionError> {
     let records = records(file)?;
     let root = root(&records)?;
@@ -99,7 +99,7 @@ fn format(reason: impl Into<String>) -> DefinitionError {
     DefinitionError::Format(reason.into())
 }
 
-/// The archive's directory, or what the file is instead.
+/// The archive's directory, or an error that names the format of the file.
 fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, DefinitionError> {
     if file.starts_with(b"\x80\x02\x8a\x0a") {
         return Err(state_dict());
@@ -120,7 +120,7 @@ fn state_dict() -> DefinitionError {
     )
 }
 
-/// The folder that all records lie in.
+/// The folder that contains all records.
 fn root<'a>(records: &BTreeMap<&'a str, Record>) -> Result<&'a str, DefinitionError> {
     let roots: BTreeSet<_> =
         records.keys().filter_map(|name| Some(name.split_once('/')?.0)).collect();
@@ -160,7 +160,7 @@ fn check_names(records: &BTreeMap<&str, Record>) -> Result<(), DefinitionError> 
         if name.contains(char::is_control) {
             return Err(format("a record's name holds control characters"));
         }
-        // libtorch's reader looks records up regardless of case.
+        // libtorch's reader ignores the case of record names.
         if !seen.insert(name.to_ascii_lowercase()) {
             return Err(format(format!("it holds two records {name}, but for the case")));
         }
@@ -168,7 +168,7 @@ fn check_names(records: &BTreeMap<&str, Record>) -> Result<(), DefinitionError> 
     Ok(())
 }
 
-/// The compressed records, unpacked.
+/// The compressed records after decompression.
 fn unpack<'a>(
     file: &[u8],
     records: &BTreeMap<&'a str, &Record>,
@@ -184,7 +184,7 @@ fn unpack<'a>(
     let inflate = |record: &Record| -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(record.size);
         let packed = file.get(record.data.clone())?;
-        // What is deflated is at most 1,032 times as long.
+        // Deflate compresses by at most a factor of 1,032.
         if record.size / 1032 > packed.len() {
             return None;
         }
@@ -212,7 +212,7 @@ fn check_hooks(
         let in_unpacked =
             unpacked.iter().find(|(_, bytes)| finder.find(bytes).is_some()).map(|(name, _)| *name);
         let found = in_unpacked.or_else(|| {
-            // One search for all that is stored, and between.
+            // One search covers all stored records and the bytes between records.
             let at = finder.find(file)?;
             let record = records.iter().find(|(_, record)| record.data.contains(&at));
             Some(record.map_or("its directory", |(name, _)| name))

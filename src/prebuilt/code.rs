@@ -1,19 +1,19 @@
-//! Bounds for what libtorch's parser and compiler recurse into. They have none of their own, and end the process where the stack does.
+//! Limits for the recursion of libtorch's parser and compiler, which have no limits and end the process when the stack overflows.
 
-/// How deep brackets may nest. What torch.jit.save writes has at most a few.
+/// Highest nesting of brackets. torch.jit.save writes a few levels at most.
 const MAX_DEPTH: usize = 100;
 
-/// The most bytes of a line of code, with those that brackets join to it: a long sum nests as deep as it has terms. What is written
+/// Longest logical line of code in bytes, because a long sum nests as deep as its number of terms. The line
 /// for a list of a thousand numbers is shorter.
 const MAX_LINE: usize = 1 << 16;
 
-/// The most functions: each may call the next.
+/// Highest number of functions, because each may call the next.
 pub(super) const MAX_FUNCTIONS: usize = 10_000;
 
-/// How deep blocks may nest, in spaces.
+/// Highest indentation of a block in spaces.
 const MAX_INDENT: usize = 200;
 
-/// Checks the shape of a file of code. Returns how many functions it defines.
+/// Checks a file of code against these limits. Returns the number of functions.
 pub(super) fn check(text: &[u8]) -> Result<usize, &'static str> {
     let mut depth = 0usize;
     let mut line = 0;
@@ -45,7 +45,7 @@ pub(super) fn check(text: &[u8]) -> Result<usize, &'static str> {
     Ok(functions)
 }
 
-/// The bytes of a row without strings and comments. torch.jit.save writes no string over several lines.
+/// The bytes of a line without strings and comments. torch.jit.save writes no multi-line strings.
 fn outside_strings(row: &[u8]) -> Result<Vec<u8>, &'static str> {
     const OPEN: &str = "a string of it has no end";
     let mut kept = Vec::with_capacity(row.len());

@@ -1,4 +1,4 @@
-//! `config.json` beside a definition: the body of the request that creates the model, read as strictly as the server does (contract
+//! The configuration of a prebuilt definition: the body of the request that creates the model, parsed as strictly as by the server (contract
 //! 2.1 to 2.4, 3.1, 3.2).
 
 use serde::Deserialize;
@@ -9,34 +9,34 @@ use crate::tasks::Task;
 use crate::tokenizer::TokenizerKind;
 use crate::version::Version;
 
-/// Fields that only the server sets.
+/// Fields set by the server only.
 const ILLEGAL: [&str; 6] =
     ["version", "created_by", "create_time", "license_level", "location", "model_package"];
 
-/// Fields of models that are not PyTorch's.
+/// Fields of other model types.
 const OF_TREES: [&str; 2] = ["definition", "compressed_definition"];
 
-/// Keys of `metadata` that only the server sets.
+/// Keys of `metadata` set by the server only.
 const ILLEGAL_METADATA: [&str; 2] = ["total_feature_importance", "model_aliases"];
 
-/// A configuration that the server would take.
+/// A configuration that the server would accept.
 #[derive(Debug)]
 pub struct Configuration {
-    /// The body of the request.
+    /// Body of the request.
     pub body: Map<String, Value>,
-    /// The id that it names.
+    /// Model id in the configuration.
     pub model_id: Option<String>,
-    /// The task.
+    /// Task.
     pub task: Task,
-    /// The tokenizer.
+    /// Tokenizer.
     pub kind: TokenizerKind,
-    /// Whether texts get special tokens.
+    /// Whether special tokens are added to texts.
     pub with_special_tokens: bool,
-    /// The longest input in tokens.
+    /// Longest input in tokens.
     pub max_sequence_length: u32,
-    /// Numbers that the model returns at the last axis, where the task or a setting says how many they are, and what says it.
+    /// Required size of the output's last axis, if the task or a setting determines it, and the name of its source.
     pub width: Option<(usize, String)>,
-    /// The oldest Elasticsearch that knows all of it, but for what can be left out.
+    /// Oldest Elasticsearch version that supports the required parts of the configuration.
     pub minimum_version: Version,
 }
 
@@ -75,7 +75,7 @@ struct Prefixes {
     _search: Option<String>,
 }
 
-/// The object of exactly one task.
+/// An object with exactly one task.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Inference {
@@ -207,7 +207,7 @@ struct ZeroShot {
     labels: Option<Vec<String>>,
 }
 
-/// The object of exactly one tokenizer.
+/// An object with exactly one tokenizer.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Tokenization {
@@ -261,10 +261,10 @@ enum Truncate {
 }
 
 impl Configuration {
-    /// Reads and checks a configuration.
+    /// Parses and validates a configuration.
     ///
     /// # Errors
-    /// The reason why the server would refuse it.
+    /// The reason why the server would reject the configuration.
     pub fn read(json: &[u8]) -> Result<Self, DefinitionError> {
         Self::checked(json).map_err(DefinitionError::Configuration)
     }
@@ -288,7 +288,7 @@ impl Configuration {
         }
         let read: Body = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         check_body(&read)?;
-        // The path of the request names the model.
+        // The path of the request contains the model id.
         body.shift_remove("model_id");
         body.entry("model_type").or_insert_with(|| "pytorch".into());
 
@@ -353,7 +353,7 @@ fn check_body(body: &Body) -> Result<(), String> {
     Ok(())
 }
 
-/// What a task's settings say.
+/// Settings of a task.
 struct Inferred {
     task: Task,
     tokenization: Tokenization,
@@ -447,7 +447,7 @@ impl Tokenization {
 }
 
 fn check_tokenization(task: Task, kind: TokenizerKind, settings: &Settings) -> Result<(), String> {
-    /// The tasks that read long texts in windows.
+    /// Tasks that read long texts in windows.
     const WINDOWS: [Task; 4] = [
         Task::PassThrough,
         Task::QuestionAnswering,

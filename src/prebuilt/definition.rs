@@ -1,4 +1,4 @@
-//! A bundle of files that the user gives: a definition made by anyone, its vocabulary and its configuration.
+//! A bundle from the user's files: a definition built by another tool, its vocabulary and its configuration.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,21 +15,21 @@ use crate::torchscript::operations;
 use crate::version::{Target, Version};
 use crate::vocabulary::Vocabulary;
 
-/// Where the files are.
+/// Paths of the files.
 #[derive(Debug, Clone)]
 pub struct PrebuiltFiles {
-    /// The TorchScript archive.
+    /// TorchScript archive.
     pub definition: PathBuf,
-    /// The vocabulary, as the server takes it: `{"vocabulary": […], "merges": […], "scores": […]}`.
+    /// Vocabulary in the server's format: `{"vocabulary": […], "merges": […], "scores": […]}`.
     pub vocabulary: PathBuf,
-    /// The configuration, as the server takes it.
+    /// Configuration in the server's format.
     pub configuration: PathBuf,
 }
 
-/// The files, read and checked as far as no cluster is needed for it. Nothing of the definition has been run.
+/// The parsed and validated files. The definition has not been run.
 #[derive(Debug)]
 pub struct PrebuiltDefinition {
-    /// The id that the model gets.
+    /// Id of the model.
     pub model_id: ModelId,
     files: PrebuiltFiles,
     archive: MappedFile,
@@ -38,14 +38,14 @@ pub struct PrebuiltDefinition {
     configuration: Configuration,
 }
 
-/// Lengths, in tokens, of the inputs that a definition is tried with: one to see it run, another to see that no length is baked in.
+/// Lengths in tokens of the test inputs. Two lengths detect a graph with a constant length.
 const LENGTHS: [u32; 2] = [7, 12];
 
 impl PrebuiltDefinition {
-    /// Reads the files. The id is the one given, else the configuration's.
+    /// Reads the files. `id` overrides the id in the configuration.
     ///
     /// # Errors
-    /// When a file cannot be read, or is not one that Elasticsearch would take.
+    /// If a file cannot be read, or Elasticsearch would not accept it.
     pub fn read(files: PrebuiltFiles, model_id: Option<ModelId>) -> Result<Self, PrebuiltError> {
         let wrong = |path: &PathBuf| {
             let path = path.clone();
@@ -85,22 +85,22 @@ impl PrebuiltDefinition {
         Ok(Self { model_id, files, archive, inspected, vocabulary, configuration })
     }
 
-    /// The body of the request that creates the model.
+    /// Body of the request that creates the model.
     #[must_use]
     pub fn configuration(&self) -> &JsonMap<String, Value> {
         &self.configuration.body
     }
 
-    /// The oldest Elasticsearch that can serve it.
+    /// Oldest Elasticsearch version that can serve the model.
     #[must_use]
     pub fn minimum_version(&self) -> Version {
         self.configuration.minimum_version.max(operations::since(&self.inspected.operations))
     }
 
-    /// Checks the definition for a cluster, tries it on what the server sends, and makes the bundle.
+    /// Checks the definition for a cluster, runs it on the server's inputs, and creates the bundle.
     ///
     /// # Errors
-    /// When the cluster would refuse it, or it fails.
+    /// If the cluster would reject the definition, or the definition fails.
     pub fn bundle(self, target: Target) -> Result<Bundle, PrebuiltError> {
         let minimum_version = self.minimum_version();
         let path = self.files.definition.clone();
@@ -135,7 +135,7 @@ impl PrebuiltDefinition {
         })
     }
 
-    /// Runs the definition on a text of so many tokens, and checks that the task can be served with what it returns.
+    /// Runs the definition on a text of `tokens` tokens, and checks that the output is suitable for the task.
     fn try_on(&self, tokens: u32, target: Target) -> Result<(), DefinitionError> {
         let Configuration { kind, task, width, .. } = &self.configuration;
         let fails = |reason: String| DefinitionError::Fails { tokens: tokens as usize, reason };
@@ -167,11 +167,11 @@ impl PrebuiltDefinition {
         Ok(())
     }
 
-    /// Token ids such as the server sends for a text, or for two, with the vocabulary's last token among them.
+    /// Token ids as sent by the server for one or two texts, including the vocabulary's last token.
     fn ids(&self, tokens: usize) -> Vec<i64> {
         let Configuration { kind, task, with_special_tokens, .. } = &self.configuration;
         let last = self.vocabulary.vocabulary.len().saturating_sub(1);
-        // The first place is a special token's.
+        // The first token is a special token.
         let mut ids: Vec<usize> =
             (0..tokens).map(|i| last.saturating_sub(i.saturating_sub(1))).collect();
         if *with_special_tokens {

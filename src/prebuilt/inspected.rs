@@ -1,4 +1,4 @@
-//! A definition that was looked at and then loaded.
+//! A definition that was inspected and then loaded.
 
 use std::collections::BTreeMap;
 
@@ -11,26 +11,26 @@ use crate::torchscript::operations::{self, Refused};
 use crate::torchscript::{Module, Signature, TorchError};
 use crate::version::Target;
 
-/// What libtorch recurses into is bounded (see `code.rs`), and this is room for it. Only what is used of it costs memory.
+/// Stack size for libtorch's recursion, which `code.rs` limits. Only the used part needs memory.
 const STACK: usize = 512 << 20;
 
-/// A definition that Elasticsearch's native process would load, and libtorch here did.
+/// A definition that Elasticsearch's native process would load, and that libtorch has loaded.
 #[derive(Debug)]
 pub struct Inspected {
     module: Module,
-    /// The kinds of its nodes with their number.
+    /// Kinds of nodes with their counts.
     pub operations: BTreeMap<String, usize>,
-    /// What `forward` takes and returns.
+    /// Signature of `forward`.
     pub signature: Signature,
-    /// Bytes of its tensors.
+    /// Size of its tensors in bytes.
     pub tensor_bytes: u64,
 }
 
 impl Inspected {
-    /// Looks at an archive and loads it, unless loading it would run anything of it. `forward` is not run.
+    /// Inspects an archive, and loads it unless loading would run code. `forward` is not run.
     ///
     /// # Errors
-    /// When it is not what Elasticsearch can load, whatever its version, or holds operations that it forbids.
+    /// If no version of Elasticsearch can load the archive, or the graph contains forbidden operations.
     pub fn load(archive: &[u8]) -> Result<Self, DefinitionError> {
         let loaded = std::thread::scope(|scope| {
             let load = || Self::load_here(archive);
@@ -50,7 +50,7 @@ impl Inspected {
     fn load_here(archive: &[u8]) -> Result<Self, DefinitionError> {
         let tensor_bytes = archive::check(archive)?.tensor_bytes;
         let module = Module::load_bytes(archive).map_err(DefinitionError::Unreadable)?;
-        // Calls that call twice what calls twice: inlining doubles a graph with each.
+        // A function that calls another one twice doubles the graph at each level of inlining.
         let most = operations::MAX_NODES * 2;
         let nodes = module.nodes(most as u64).map_err(DefinitionError::Unreadable)?;
         if nodes >= most as u64 {
@@ -61,7 +61,7 @@ impl Inspected {
         Ok(Self { module, operations, signature, tensor_bytes })
     }
 
-    /// Loads the TorchScript archive of a bundle, as [`load`](Self::load) does.
+    /// Loads the TorchScript archive of a bundle like [`load`](Self::load).
     ///
     /// # Errors
     /// [`PrebuiltError::Bundle`] if Elasticsearch cannot load it.
@@ -83,10 +83,10 @@ impl Inspected {
         }
     }
 
-    /// Checks the operations as a cluster does. Returns those that are not on Elasticsearch's list, where the cluster does not mind.
+    /// Checks the operations as a cluster does. Returns operations outside of Elasticsearch's list if the cluster accepts them.
     ///
     /// # Errors
-    /// When it does.
+    /// If the cluster rejects them.
     pub fn check_operations(&self, target: Target) -> Result<Vec<String>, Refused> {
         match operations::check(&self.operations) {
             Ok(()) => Ok(Vec::new()),
@@ -95,10 +95,10 @@ impl Inspected {
         }
     }
 
-    /// Checks that `forward` takes what the server passes for a tokenizer, and returns what it reads (contract 3.4).
+    /// Checks that `forward` accepts the server's inputs for a tokenizer, and returns a type that the server reads (contract 3.4).
     ///
     /// # Errors
-    /// The reason why not.
+    /// The reason for a mismatch.
     pub fn check_signature(&self, kind: TokenizerKind) -> Result<(), DefinitionError> {
         const NAMES: [&str; 4] = ["input_ids", "attention_mask", "token_type_ids", "position_ids"];
         let Signature { parameters, returned, returns_tensor } = &self.signature;
@@ -126,11 +126,11 @@ impl Inspected {
         Ok(())
     }
 
-    /// Runs `forward` on one row of token ids, with what the server passes beside them for a tokenizer. The operations must have been
+    /// Runs `forward` on one row of token ids, with the other inputs of the server for a tokenizer. The operations must have been
     /// checked.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// The error message of libtorch.
     pub fn forward(&self, ids: &[i64], kind: TokenizerKind) -> Result<Tensor, TorchError> {
         let ids = Tensor::f_from_slice(ids)?.f_unsqueeze(0)?;
         let tokens = ids.size().get(1).copied().unwrap_or_default();

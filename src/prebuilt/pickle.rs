@@ -1,30 +1,30 @@
-//! The pickles of an archive, read as libtorch's own reader would, and refused where it would trust what it should not.
+//! Pickles of an archive, read like libtorch's reader, and rejected where libtorch would trust invalid data.
 //!
-//! That reader takes numbers of elements, offsets and strides as they are given, pops from a stack that may be empty, and constructs
-//! what a name stands for. Here nothing is made: a value is what the checks need to know of it.
+//! libtorch's reader uses element counts, offsets and strides without validation, pops from a stack that may be empty, and constructs
+//! the objects that names refer to. This reader constructs nothing: a value only contains what the checks need.
 //!
-//! Source: `torch/csrc/jit/serialization/{pickler,unpickler}.cpp` (PyTorch 2.7). It reads protocol 2 and these opcodes alone.
+//! Source: `torch/csrc/jit/serialization/{pickler,unpickler}.cpp` (PyTorch 2.7), which supports only protocol 2 and these opcodes.
 
 use std::collections::BTreeMap;
 
-/// Opcodes in one pickle. An attribute of a module has some five, a tensor thirty.
+/// Highest number of opcodes in a pickle. An attribute of a module has about five, a tensor thirty.
 const MAX_OPCODES: usize = 1 << 21;
 
-/// How deep values may nest. libtorch frees them by recursion.
+/// Highest nesting of values, because libtorch frees values recursively.
 const MAX_DEPTH: u32 = 200;
 
-/// Bytes of a name or of a type.
+/// Longest name or type in bytes.
 const MAX_NAME: usize = 1 << 12;
 
-/// The class of libtorch's own that holds a quantized linear layer; all others are refused.
+/// libtorch's class of a quantized linear layer; all other classes of libtorch are rejected.
 const PACKED_LINEAR: &str = "__torch__.torch.classes.quantized.LinearPackedParamsBase";
 
-/// What a pickle must hold.
+/// Required content of a pickle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Root {
-    /// Constants.
+    /// A tuple of constants.
     Tuple,
-    /// A module.
+    /// A module object.
     Object,
 }
 
@@ -33,7 +33,7 @@ type Id = u32;
 
 #[derive(Debug, Clone)]
 enum Value<'a> {
-    /// Of no further use.
+    /// A value that is not needed.
     Other,
     None,
     Int(i64),
@@ -44,9 +44,9 @@ enum Value<'a> {
     Object,
     Scheme(Scheme),
     Element(usize),
-    /// Elements.
+    /// Number of elements.
     Storage(i64),
-    /// Its sizes, and whether it is quantized.
+    /// Sizes of a tensor, and whether it is quantized.
     Tensor(Box<[i64]>, bool),
     Callee(Callee),
 }
@@ -57,27 +57,27 @@ enum Scheme {
     PerChannel,
 }
 
-/// What a name stands for.
+/// Meaning of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Callee {
     Tensor,
     QuantizedTensor,
-    /// `OrderedDict`, of which nothing is used.
+    /// `OrderedDict`, whose content is not needed.
     Nothing,
     Device,
     /// A list of elements of one type.
     List,
     TypeTag,
     Complex,
-    /// A class of the archive's code.
+    /// A class defined in the archive's code.
     Class,
     PackedLinear,
 }
 
-/// Reads one pickle and returns the bytes of the storages that it refers to. `storage` gives the length of a storage by its key.
+/// Reads a pickle and returns the size in bytes of its storages. `storage` returns the length of a storage by key.
 ///
 /// # Errors
-/// The reason why it must not be loaded.
+/// The reason why the pickle must not be loaded.
 pub(super) fn check(
     bytes: &[u8],
     root: Root,
@@ -104,10 +104,10 @@ struct Machine<'a> {
     at: usize,
     opcode_at: usize,
     values: Vec<Value<'a>>,
-    /// How deep each value nests.
+    /// Nesting depth of each value.
     depths: Vec<u32>,
     stack: Vec<Id>,
-    /// Heights of the stack.
+    /// Stack heights of the marks.
     marks: Vec<usize>,
     memo: Vec<Id>,
     storages: BTreeMap<&'a str, usize>,
@@ -215,7 +215,7 @@ impl<'a> Machine<'a> {
                     self.extend(&items, &Value::Dict)
                 }
             }
-            // The memo, which libtorch makes as long as the greatest number says
+            // The memo, which libtorch allocates up to the largest index
             b'q' | b'r' => {
                 let slot = if opcode == b'q' {
                     let [slot] = self.array()?;
@@ -261,7 +261,7 @@ impl<'a> Machine<'a> {
                     _ => Err("an object is made of what is no class".into()),
                 }
             }
-            // BUILD and REDUCE, which libtorch takes for the same
+            // BUILD and REDUCE, which libtorch treats alike
             b'b' | b'R' => self.apply(),
             b'Q' => self.refer(),
             other => Err(format!("there is an opcode {other:#04x}, which libtorch does not know")),
@@ -317,7 +317,7 @@ impl<'a> Machine<'a> {
         self.push(made, &[argument])
     }
 
-    /// A storage: `("storage", type, key, device, elements)`.
+    /// Reads a storage: `("storage", type, key, device, elements)`.
     fn refer(&mut self) -> Checked {
         let id = self.pop()?;
         let Value::Tuple(parts) = self.value(id) else {
@@ -360,7 +360,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Storage(elements), &[])
     }
 
-    /// The sizes of a tensor, once it is sure that its storage holds it.
+    /// Sizes of a tensor, after checking that its storage contains it.
     fn view(&self, storage: Id, offset: Id, sizes: Id, strides: Id) -> Checked<Box<[i64]>> {
         const ODD: &str = "a tensor is not as tensors are";
         let (&Value::Storage(elements), &Value::Int(offset)) =
@@ -391,7 +391,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// `(scheme, scale, zero point)` or `(scheme, scales, zero points, axis)`.
+    /// Reads `(scheme, scale, zero point)` or `(scheme, scales, zero points, axis)`.
     fn check_scheme(&self, id: Id, sizes: &[i64]) -> Checked {
         let Value::Tuple(parts) = self.value(id) else {
             return Err("a quantized tensor has no scheme".into());
@@ -422,7 +422,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Tuple(items.into()), &inner)
     }
 
-    /// Puts items into the collection on the stack's top.
+    /// Adds items to the collection on top of the stack.
     fn extend(&mut self, items: &[Id], of: &Value<'_>) -> Checked {
         let id = self.top()?;
         if std::mem::discriminant(self.value(id)) != std::mem::discriminant(of) {
@@ -450,7 +450,7 @@ impl<'a> Machine<'a> {
         if depth > MAX_DEPTH { Err("its values nest too deep".into()) } else { Ok(depth) }
     }
 
-    /// What lies below the last mark belongs to a collection that is being made.
+    /// Pops a value. Values below the last mark belong to an unfinished collection.
     fn pop(&mut self) -> Checked<Id> {
         if self.marks.last().is_some_and(|&mark| self.stack.len() <= mark) {
             return Err("the stack has nothing above its mark".into());
@@ -496,7 +496,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// What a name stands for.
+/// Meaning of a name.
 fn named<'a>(module: &str, name: &str) -> Checked<Value<'a>> {
     let callee = match (module, name) {
         ("torch._utils", "_rebuild_tensor_v2") => Callee::Tensor,
@@ -534,7 +534,7 @@ fn named<'a>(module: &str, name: &str) -> Checked<Value<'a>> {
     Ok(Value::Callee(callee))
 }
 
-/// Bytes of an element, by the name that PyTorch has for its storages.
+/// Size of an element in bytes, by PyTorch's name of the storage type.
 fn element_size(name: &str) -> Option<usize> {
     Some(match name {
         "Byte" | "Char" | "Bool" | "QInt8" | "QUInt8" => 1,

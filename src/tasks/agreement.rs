@@ -1,4 +1,4 @@
-//! How far the outputs of two forms of a model agree, such as the quantized one and the float one.
+//! Agreement of the outputs of two versions of a model, such as the quantized and the float one.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -9,52 +9,52 @@ use tch::{Kind, Tensor};
 use crate::tokenizer::Row;
 use crate::torchscript::TorchError;
 
-/// What two forms of a model make of one row.
+/// Outputs of two versions of a model for one row.
 #[derive(Debug)]
 pub struct Sample {
-    /// The row.
+    /// Input row.
     pub row: Row,
-    /// The output of the form that counts, for this row alone.
+    /// Reference output for this row alone.
     pub reference: Tensor,
-    /// The output of the other.
+    /// Output of the other version.
     pub output: Tensor,
 }
 
-/// One figure of a report.
+/// A figure of a report.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figure {
-    /// What it is, as `cosine_mean`.
+    /// Name of the figure, such as `cosine_mean`.
     pub name: &'static str,
-    /// Its value.
+    /// Value of the figure.
     pub value: f64,
 }
 
-/// Two numbers that a sample, or a token of it, leaves of the outputs, which are too large to be kept.
+/// Two numbers per sample or token. The outputs themselves are too large to keep.
 pub type Pair = [f64; 2];
 
-/// How the outputs of a task are compared.
+/// Comparison of the outputs of a task.
 pub struct Measure {
     compare: fn(&Sample) -> Result<Vec<Pair>, TorchError>,
     summarize: fn(&[Pair]) -> [Figure; 2],
 }
 
 impl Measure {
-    /// What one sample adds.
+    /// Returns the numbers of one sample.
     ///
     /// # Errors
-    /// libtorch's own, or an output without the shape of the task.
+    /// Errors of libtorch, or an output without the shape of the task.
     pub fn compare(&self, sample: &Sample) -> Result<Vec<Pair>, TorchError> {
         (self.compare)(sample)
     }
 
-    /// The figures of all samples. The first one tells the agreement in one number, of which 1 is the best.
+    /// Returns the figures of all samples. The first one is the overall agreement, with 1 as the best value.
     #[must_use]
     pub fn summarize(&self, all: &[Pair]) -> [Figure; 2] {
         (self.summarize)(all)
     }
 }
 
-/// Vectors, one a text or one for each token of it, by the cosine of their angle.
+/// Compares vectors, one per text or per token, by cosine similarity.
 pub(super) static COSINES: Measure = Measure {
     compare: |sample| {
         let pairs = rows(sample, 0..sample.row.ids.len())?;
@@ -63,25 +63,25 @@ pub(super) static COSINES: Measure = Measure {
     summarize: |all| [mean("cosine_mean", all), least("cosine_min", all)],
 };
 
-/// Logits `[1, classes]` by the class of the text.
+/// Compares logits `[1, classes]` by the class of the text.
 pub(super) static LABEL: Measure = Measure {
     compare: |sample| Ok(rows(sample, 0..1)?.iter().map(classes).collect()),
     summarize: |all| [mean("label_agreement", all), greatest("largest_probability_change", all)],
 };
 
-/// Logits `[1, tokens, classes]` by the class of each token of the text.
+/// Compares logits `[1, tokens, classes]` by the class of each token of the text.
 pub(super) static LABELS: Measure = Measure {
     compare: |sample| Ok(rows(sample, sample.row.text.clone())?.iter().map(classes).collect()),
     summarize: LABEL.summarize,
 };
 
-/// Logits `[1, tokens, vocabulary]` by the token that fills the mask, which is all of the row's text.
+/// Compares logits `[1, tokens, vocabulary]` by the best token for the mask, which is the whole text of the row.
 pub(super) static FILLING: Measure = Measure {
     compare: LABELS.compare,
     summarize: |all| [mean("top_1_agreement", all), greatest("largest_probability_change", all)],
 };
 
-/// Scores `[1, 1]` by the order that they bring the pairs into: Spearman's rank correlation.
+/// Compares scores `[1, 1]` by the order of the pairs: Spearman's rank correlation.
 pub(super) static RANKING: Measure = Measure {
     compare: |sample| {
         let first = |row: &[f64]| row.first().copied().unwrap_or(f64::NAN);
@@ -98,7 +98,7 @@ pub(super) static RANKING: Measure = Measure {
     },
 };
 
-/// Weights `[1, vocabulary]`, of which 0 is none, by how many of the heaviest tokens are the same.
+/// Compares weights `[1, vocabulary]`, in which 0 means absent, by the overlap of the heaviest tokens.
 pub(super) static HEAVIEST: Measure = Measure {
     compare: |sample| {
         Ok(rows(sample, 0..1)?.iter().map(|(a, b)| [overlap(a, b, 100), 0.]).collect())
@@ -106,16 +106,16 @@ pub(super) static HEAVIEST: Measure = Measure {
     summarize: |all| [mean("top_100_overlap_mean", all), least("top_100_overlap_min", all)],
 };
 
-/// Logits of start and end, `[2, 1, tokens]`, by the best answer in the text.
+/// Compares start and end logits `[2, 1, tokens]` by the best answer in the text.
 pub(super) static ANSWER: Measure = Measure {
     compare: |sample| answer(sample).map(|pair| vec![pair]),
     summarize: |all| [mean("answer_agreement", all), greatest("largest_probability_change", all)],
 };
 
-/// A row of the model's output and the same row of the other's.
+/// A row of the reference output and the same row of the other output.
 type Rows = (Vec<f64>, Vec<f64>);
 
-/// The rows `of` both outputs, which all end in an axis of what is compared.
+/// The rows `of` both outputs. The last axis contains the compared values.
 fn rows(sample: &Sample, of: Range<usize>) -> Result<Vec<Rows>, TorchError> {
     let rows = |tensor: &Tensor| -> Result<Vec<Vec<f64>>, TorchError> {
         let width = tensor.size().last().copied().unwrap_or_default().max(1);
@@ -129,25 +129,25 @@ fn rows(sample: &Sample, of: Range<usize>) -> Result<Vec<Rows>, TorchError> {
     Ok(rows(&sample.reference)?.into_iter().zip(rows(&sample.output)?).collect())
 }
 
-/// Of the first numbers; 1 where there are none, for nothing disagrees.
+/// Mean of the first numbers; 1 without numbers.
 fn mean(name: &'static str, all: &[Pair]) -> Figure {
     let sum: f64 = all.iter().map(|pair| pair[0]).sum();
     Figure { name, value: if all.is_empty() { 1. } else { sum / all.len() as f64 } }
 }
 
-/// Of the first numbers.
+/// Minimum of the first numbers.
 fn least(name: &'static str, all: &[Pair]) -> Figure {
     let value = all.iter().fold(1., |a: f64, [b, _]| if *b < a || b.is_nan() { *b } else { a });
     Figure { name, value }
 }
 
-/// Of the second numbers.
+/// Maximum of the second numbers.
 fn greatest(name: &'static str, all: &[Pair]) -> Figure {
     let value = all.iter().fold(0., |a: f64, [_, b]| if *b > a || b.is_nan() { *b } else { a });
     Figure { name, value }
 }
 
-/// The first of the greatest.
+/// Index of the largest value; the first one if several are equal.
 fn argmax(values: &[f64]) -> usize {
     let better = |best: (usize, f64), (i, &value): (usize, &f64)| {
         if value > best.1 { (i, value) } else { best }
@@ -162,14 +162,14 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
     exponentials.iter().map(|e| e / sum).collect()
 }
 
-/// Of two vectors without a length it is 1 if they are equal.
+/// Cosine similarity. For vectors of length 0 it is 1 if they are equal.
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let lengths = (dot(a, a) * dot(b, b)).sqrt();
     if lengths == 0. { f64::from(u8::from(a == b)) } else { dot(a, b) / lengths }
 }
 
-/// Whether logits have the same greatest, and by how much a probability moves at most.
+/// Whether logits have the same largest class, and the largest change of a probability.
 fn classes((a, b): &(Vec<f64>, Vec<f64>)) -> Pair {
     let same = f64::from(u8::from(argmax(a) == argmax(b)));
     let (a, b) = (softmax(a), softmax(b));
@@ -177,7 +177,7 @@ fn classes((a, b): &(Vec<f64>, Vec<f64>)) -> Pair {
     [same, greatest("", &moved).value]
 }
 
-/// The rank of each value; equal ones share the mean of theirs.
+/// Rank of each value; equal values share the mean of their ranks.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     let at = |i: &usize| values.get(*i).copied().unwrap_or(f64::NAN);
@@ -195,7 +195,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
-/// Pearson's.
+/// Pearson correlation.
 fn correlation(a: &[f64], b: &[f64]) -> f64 {
     let centred = |values: &[f64]| -> Vec<f64> {
         let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
@@ -204,7 +204,7 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
     cosine(&centred(a), &centred(b))
 }
 
-/// How many of the heaviest `most` of two lists of weights are the same, as a share of the longer selection.
+/// Overlap of the heaviest `most` weights of two lists, as a share of the longer selection.
 fn overlap(a: &[f64], b: &[f64], most: usize) -> f64 {
     let heaviest = |weights: &[f64]| -> BTreeSet<usize> {
         let mut all: Vec<_> =
@@ -219,12 +219,12 @@ fn overlap(a: &[f64], b: &[f64], most: usize) -> f64 {
     }
 }
 
-/// Whether the best answer is the same span of the text, and by how much the probability of the reference's moves.
+/// Whether the best answer is the same span of the text, and the change of probability of the reference's answer.
 fn answer(sample: &Sample) -> Result<Pair, TorchError> {
     /// The server's `max_answer_length`.
     const LONGEST: usize = 15;
     let length = sample.row.text.len();
-    // Start and end, of both forms; as the server does, the text's tokens and the first one are weighed against each other.
+    // Start and end of both versions. As in the server, the softmax covers the tokens of the text and the first token.
     let weigh = |logits: &[f64]| {
         let first = logits.first().copied().unwrap_or(f64::NEG_INFINITY);
         let text = logits.get(sample.row.text.clone()).unwrap_or_default();
@@ -258,7 +258,7 @@ mod tests {
         Sample { row, reference, output }
     }
 
-    /// The figures, with six decimals.
+    /// Figures with six decimals.
     fn of(measure: &Measure, samples: &[Sample]) -> [f64; 2] {
         let pairs: Vec<Pair> = samples.iter().flat_map(|s| measure.compare(s).unwrap()).collect();
         measure.summarize(&pairs).map(|figure| (figure.value * 1e6).round() / 1e6)
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(of(&COSINES, &[both(&[0., 0.], &[0., 0.])]), [1., 1.]);
         assert_eq!(of(&COSINES, &[both(&[0., 0.], &[0., 1.])]), [0., 0.]);
         assert!(of(&COSINES, &[same(), both(&[1.], &[f64::NAN])]).iter().all(|f| f.is_nan()));
-        // A row for each token.
+        // One row per token.
         let tokens = |last: f64| Tensor::from_slice2(&[[1., 0.], [1., 0.], [1., 0.], [last, 1.]]);
         assert_eq!(of(&COSINES, &[sample(tokens(0.), tokens(1e9))]), [0.75, 0.]);
     }
@@ -285,7 +285,7 @@ mod tests {
     fn class_agreement_compares_the_best_class() {
         let samples = [both(&[0., 1.], &[0., 1.]), both(&[0., 0.], &[0., 3f64.ln()])];
         assert_eq!(of(&LABEL, &samples), [0.5, 0.25]);
-        // Of a row for each token only the text's count.
+        // With one row per token, only tokens of the text count.
         let tokens = |last: f64| {
             Tensor::from_slice2(&[[9., 0.], [0., 1.], [0., 1.], [last, 0.]]).unsqueeze(0)
         };
@@ -323,7 +323,7 @@ mod tests {
             logits([0., 9., 0., 99.], [0., 0., 9., 0.]),
             logits([0., 9., 0., -9.], [0., 0., 9., 0.]),
         );
-        // An end before the start is no answer.
+        // An end before the start is not an answer.
         let other = sample(
             logits([0., 0., 9., 0.], [0., 9., 8., 0.]),
             logits([0., 9., 0., 0.], [0., 9., 8., 0.]),

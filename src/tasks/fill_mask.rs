@@ -1,10 +1,10 @@
-//! fill_mask: the word that a mask stands for.
+//! fill_mask: prediction of a masked word.
 
 use super::Definition;
 use crate::config::Head;
 use crate::tokenizer::{Encoder, Row, TokenizerError};
 
-/// Logits `[batch, tokens, vocabulary]`; the server reads the row at the mask.
+/// Returns logits `[batch, tokens, vocabulary]`; the server uses the row of the mask.
 pub(super) struct FillMask;
 
 impl Definition for FillMask {

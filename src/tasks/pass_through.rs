@@ -1,9 +1,9 @@
-//! pass_through: the hidden states, for whoever wants to work on them.
+//! pass_through: the hidden states.
 
 use super::Definition;
 use crate::config::Head;
 
-/// `[batch, tokens, hidden]`.
+/// Returns `[batch, tokens, hidden]`.
 pub(super) struct PassThrough;
 
 impl Definition for PassThrough {

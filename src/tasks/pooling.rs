@@ -1,4 +1,4 @@
-//! Tokens to one vector (`Pooling` in sentence-transformers).
+//! Pools token vectors to one vector (`Pooling` in sentence-transformers).
 
 use tch::{Kind, Tensor};
 
@@ -6,17 +6,17 @@ use crate::config::PoolingMode;
 use crate::models::Inputs;
 use crate::torchscript::{TorchError, arange};
 
-/// What the library keeps a sum of weights from being zero with.
+/// Lower limit of the sum of weights, as in the library.
 const EPSILON: f64 = 1e-9;
 
-/// `[batch, tokens, hidden]` to `[batch, hidden]`.
+/// Maps `[batch, tokens, hidden]` to `[batch, hidden]`.
 pub(super) fn pool(
     mode: PoolingMode,
     hidden_states: &Tensor,
     inputs: &Inputs,
 ) -> Result<Tensor, TorchError> {
     let mask = &inputs.attention_mask;
-    // The sum over tokens, weighted: a matrix product reads the hidden states once and writes nothing of their size.
+    // Weighted sum over tokens. A matrix product reads the hidden states once and writes no tensor of their size.
     let sum = |weights: &Tensor| -> Result<Tensor, TorchError> {
         Ok(weights.f_unsqueeze(1)?.f_matmul(hidden_states)?.f_squeeze_dim(1)?)
     };
@@ -43,7 +43,7 @@ pub(super) fn pool(
             sum(&weights)?.f_div(&total(&weights)?)?
         }
         PoolingMode::LastToken => {
-            // The place of the last token that is there, as an index for every number of its vector.
+            // Position of the last token, as an index for every element of its vector.
             let (last, _) = mask.f_mul(&arange(&inputs.tokens)?)?.f_max_dim(1, true)?;
             let width = *hidden_states.size().last().unwrap_or(&0);
             let index = last.f_unsqueeze(-1)?.f_expand([-1, 1, width], false)?;

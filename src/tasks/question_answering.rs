@@ -1,4 +1,4 @@
-//! question_answering: where in a text the answer to a question stands.
+//! question_answering: position of the answer to a question in a text.
 
 use serde_json::{Map, Value};
 
@@ -6,10 +6,10 @@ use super::{Definition, neighbours};
 use crate::config::Head;
 use crate::tokenizer::{Encoder, Row, TokenizerError};
 
-/// Logits of start and end, `[2, batch, tokens]`, of the pair question, text.
+/// Returns start and end logits `[2, batch, tokens]` for pairs of question and text.
 pub(super) struct QuestionAnswering;
 
-/// A long text is read in windows of [`LENGTH`] tokens that overlap by this many.
+/// Overlap in tokens of the windows of [`LENGTH`] tokens in which a long text is read.
 const SPAN: u32 = 128;
 const LENGTH: u32 = 386;
 
@@ -32,7 +32,7 @@ impl Definition for QuestionAnswering {
 
     fn tokenize(&self, max_sequence_length: u32, tokenization: &mut Map<String, Value>) {
         tokenization.insert("truncate".into(), "none".into());
-        // A window must be longer than what it shares with the next, which a very short model needs less of.
+        // A window must be longer than its overlap with the next one. Very short models need a smaller overlap.
         tokenization.insert("span".into(), SPAN.min(max_sequence_length / 3).into());
     }
 

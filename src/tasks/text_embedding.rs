@@ -1,11 +1,11 @@
-//! text_embedding: one dense vector, by the modules of sentence-transformers.
+//! text_embedding: a dense vector computed by the modules of sentence-transformers.
 
 use serde_json::{Map, Value};
 
 use super::{Definition, Facts};
 use crate::config::Head;
 
-/// `[batch, embedding_size]`.
+/// Returns `[batch, embedding_size]`.
 pub(super) struct TextEmbedding;
 
 impl Definition for TextEmbedding {

@@ -3,9 +3,9 @@
 use super::Definition;
 use crate::config::Head;
 
-/// `[batch, vocabulary]`: max over tokens of log(1 + relu(logits)), for the tokens that are uploaded.
+/// Returns `[batch, vocabulary]`: maximum over the tokens of log(1 + relu(logits)), for the uploaded vocabulary.
 ///
-/// The server takes one row as finished weights, so the pooling is part of the graph.
+/// The server uses one row as the result, so pooling is part of the graph.
 pub(super) struct TextExpansion;
 
 impl Definition for TextExpansion {

@@ -1,4 +1,4 @@
-//! Tokens that are added to a vocabulary, and those with a role, gathered as Transformers gathers them (`_from_pretrained` of
+//! Added tokens and tokens with a role, collected as in Transformers (`_from_pretrained` of
 //! `PreTrainedTokenizerBase`).
 
 use std::collections::{BTreeMap, HashSet};
@@ -9,18 +9,18 @@ use super::tokenizer_json::TokenizerJson;
 use crate::config::{SPECIAL_TOKEN_ROLES, SpecialTokenNames, TokenizerConfig};
 use crate::source::ModelFiles;
 
-/// The added tokens of a tokenizer.
+/// Added tokens of a tokenizer.
 #[derive(Debug, Default)]
 pub(super) struct AddedTokens {
-    /// Those with ids.
+    /// Tokens with ids.
     pub(super) by_id: BTreeMap<usize, String>,
-    /// Those with a role and the special ones without, each once. They get ids if they have none.
+    /// Tokens with a role and other special tokens, each once. They get ids if they have none.
     pub(super) special: Vec<String>,
     pub(super) roles: [Option<String>; 7],
 }
 
 impl AddedTokens {
-    /// Gathers them. `added_tokens_decoder` in `tokenizer_config.json` stands for all other files; without it (before Transformers
+    /// Collects the added tokens. `added_tokens_decoder` in `tokenizer_config.json` replaces all other files; without it (before Transformers
     /// 4.34) they are in `special_tokens_map.json`, `added_tokens.json` and `tokenizer.json`.
     pub(super) fn gather(
         files: &ModelFiles,
@@ -59,7 +59,7 @@ impl AddedTokens {
         let mut additional = own.additional;
         additional.extend(map.into_iter().flat_map(|map| map.additional.iter().cloned()));
         if class == Class::Camembert {
-            // The class numbers its first tokens itself, whatever the files say.
+            // The class numbers its first tokens itself and ignores the files.
             let [_, _, unknown, _, padding, ..] = &roles;
             let first = [
                 Some("<s>NOTUSED"),
@@ -84,7 +84,7 @@ impl AddedTokens {
         Ok(Self { by_id, special, roles })
     }
 
-    /// The token in a role of [`SPECIAL_TOKEN_ROLES`].
+    /// Token with a role of [`SPECIAL_TOKEN_ROLES`].
     pub(super) fn role(&self, role: &str) -> Option<&str> {
         let at = SPECIAL_TOKEN_ROLES.iter().position(|other| *other == role)?;
         self.roles.get(at)?.as_deref()

@@ -1,4 +1,4 @@
-//! Byte-level BPE: `vocab.json` with `merges.txt`, else `tokenizer.json` (`RobertaTokenizer` and `BartTokenizer` in Transformers).
+//! Byte-level BPE: `vocab.json` with `merges.txt`, otherwise `tokenizer.json` (`RobertaTokenizer` and `BartTokenizer` in Transformers).
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,11 +7,11 @@ use super::tokenizer_json::{NAME, TokenizerJson, Tokens};
 use super::wordpiece::lines;
 use super::{Base, Reader, TokenizerError};
 
-/// The files of the slow tokenizers.
+/// Files of the slow tokenizers.
 pub(super) const VOCABULARY: &str = "vocab.json";
 pub(super) const MERGES: &str = "merges.txt";
 
-/// Reads `vocab.json` and `merges.txt`, if both are there.
+/// Reads `vocab.json` and `merges.txt`, if both exist.
 pub(super) fn slow(reader: &Reader<'_>) -> Result<Option<Base>, TokenizerError> {
     let files = reader.files;
     if files.find(VOCABULARY)?.is_none() {
@@ -35,8 +35,8 @@ pub(super) fn slow(reader: &Reader<'_>) -> Result<Option<Base>, TokenizerError> 
     Ok(Some(Base { merges: Some(merges), notes, ..Base::of(tokens) }))
 }
 
-/// The lines of `merges.txt` that `RobertaTokenizer` makes merges of, in the order of their ranks: all but the first, which names a
-/// version, and what stands behind the last line break. A merge that is listed twice has its later rank.
+/// Merges that `RobertaTokenizer` reads from `merges.txt`, in the order of their ranks: all lines except the first, which states a
+/// version, and the text after the last line break. A merge that is listed twice has its later rank.
 fn ranked(text: &str) -> (Vec<String>, Vec<String>) {
     let complete = text.ends_with(['\n', '\r']);
     let mut all: Vec<String> = lines(text).collect();
@@ -76,7 +76,7 @@ fn ranked(text: &str) -> (Vec<String>, Vec<String>) {
     (merges, notes)
 }
 
-/// The merges of which a part or the result is not in the vocabulary.
+/// Merges with a part or a result that is not in the vocabulary.
 pub(super) fn unknown(merges: &[String], known: impl Fn(&str) -> bool) -> Vec<String> {
     merges
         .iter()
@@ -88,7 +88,7 @@ pub(super) fn unknown(merges: &[String], known: impl Fn(&str) -> bool) -> Vec<St
         .collect()
 }
 
-/// The vocabulary and merges of `tokenizer.json`.
+/// Vocabulary and merges of `tokenizer.json`.
 pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
     let Tokens::Numbered(tokens) = &json.model.vocab else { return Ok(Base::default()) };
     let broken = |reason: String| TokenizerError::Broken { file: NAME, reason };
@@ -123,7 +123,7 @@ pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
     })
 }
 
-/// Whether a text is read as if it began with a space: as `tokenizer_config.json` says, whatever `tokenizer.json` does.
+/// Whether texts are treated as if they started with a space. `tokenizer_config.json` decides; `tokenizer.json` is ignored.
 pub(super) fn add_prefix_space(reader: &Reader<'_>, warnings: &mut Vec<String>) -> bool {
     let add = reader.config.add_prefix_space.unwrap_or(false);
     if let Some(other) =
@@ -137,7 +137,7 @@ pub(super) fn add_prefix_space(reader: &Reader<'_>, warnings: &mut Vec<String>) 
     add
 }
 
-/// Merges of different tokens to the same one. The server knows a merge by what it makes.
+/// Different merges with the same result, which the server cannot distinguish.
 pub(super) fn ambiguous(merges: &[String]) -> Vec<String> {
     let mut by_result: HashMap<String, &str> = HashMap::with_capacity(merges.len());
     let mut ambiguous = Vec::new();

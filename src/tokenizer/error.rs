@@ -1,21 +1,21 @@
-//! Why a tokenizer cannot be used.
+//! Reason why a tokenizer cannot be used.
 
 use super::class;
 use crate::source::SourceError;
 
-/// Why a tokenizer cannot be used.
+/// Reason why a tokenizer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// A file cannot be had.
+    /// A file could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The server has no tokenizer like it.
+    /// The server has no equivalent tokenizer.
     #[error(
         "the tokenizer {0} has no equivalent in Elasticsearch, so its texts would be tokenized wrongly; supported are {supported}",
         supported = class::SUPPORTED
     )]
     Unsupported(String),
-    /// A file does not hold what it should.
+    /// A file is invalid.
     #[error("{file} cannot be used: {reason}")]
     Broken {
         /// The file's name.
@@ -23,7 +23,7 @@ pub enum TokenizerError {
         /// Why not.
         reason: String,
     },
-    /// The note that git keeps in place of a large file.
+    /// A Git LFS pointer instead of the file.
     #[error(
         "{0} is a Git LFS pointer, not the file itself: run `git lfs pull` in the model's folder"
     )]
@@ -31,14 +31,14 @@ pub enum TokenizerError {
     /// A vocabulary without tokens.
     #[error("{0} holds no tokens; fetch it again")]
     Empty(&'static str),
-    /// An id far beyond the number of tokens.
+    /// An id far above the number of tokens.
     #[error(
         "a token has the id {id} although there are {tokens} tokens; the tokenizer files are broken or do not belong together"
     )]
     Id {
         /// The id.
         id: usize,
-        /// How many tokens there are.
+        /// Number of tokens.
         tokens: usize,
     },
     /// Merges of another vocabulary.
@@ -47,17 +47,17 @@ pub enum TokenizerError {
          together"
     )]
     Merges {
-        /// Merges that name unknown tokens.
+        /// Number of merges with unknown tokens.
         unknown: usize,
-        /// All merges.
+        /// Number of all merges.
         merges: usize,
     },
-    /// The server refuses byte-level BPE without merges.
+    /// The server rejects byte-level BPE without merges.
     #[error(
         "there are no merges, which Elasticsearch's {0} tokenizer demands; is the tokenizer complete?"
     )]
     NoMerges(&'static str),
-    /// Tokens that the server demands.
+    /// Tokens required by the server are missing.
     #[error(
         "the tokenizer's files lack {}, which Elasticsearch's {kind} tokenizer demands; is this the vocabulary of the model?",
         missing.join(", ")
@@ -73,16 +73,16 @@ pub enum TokenizerError {
         "the tokenizer's {role} is {token}, where Elasticsearch's {kind} tokenizer puts {server}: every text would be read wrongly"
     )]
     OtherToken {
-        /// What the token is for.
+        /// Role of the token.
         role: &'static str,
-        /// The tokenizer's.
+        /// Token of the model's tokenizer.
         token: String,
         /// The server's tokenizer.
         kind: &'static str,
-        /// The server's token.
+        /// Token of the server.
         server: &'static str,
     },
-    /// No text can be tokenized with what is uploaded.
+    /// Texts cannot be tokenized with the uploaded vocabulary.
     #[error("texts cannot be tokenized with this vocabulary: {0}; leave out --quantize")]
     Encoder(String),
     /// More tokens than embeddings.

@@ -1,8 +1,8 @@
-//! Japanese text (`BertJapaneseTokenizer` in Transformers): segmented into words, which are then cut into pieces or characters.
+//! Japanese text (`BertJapaneseTokenizer` in Transformers): segmented into words, which are split into pieces or characters.
 
 use super::{Reader, TokenizerError, TokenizerKind};
 
-/// Decides what the server can do for it, with warnings where that is not the same.
+/// Chooses the server's settings, with warnings for differences.
 pub(super) fn kind(
     reader: &Reader<'_>,
     warnings: &mut Vec<String>,

@@ -5,7 +5,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use super::TokenizerError;
 
-/// A piece, as the file has it.
+/// A piece in the file.
 #[derive(Clone, PartialEq, Message)]
 struct RawPiece {
     #[prost(string, optional, tag = "1")]
@@ -14,7 +14,7 @@ struct RawPiece {
     score: Option<f32>,
 }
 
-/// How the model was trained, as far as it matters.
+/// The relevant fields of the training settings.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct TrainerSpec {
     #[prost(int32, optional, tag = "3")]
@@ -25,7 +25,7 @@ pub(super) struct TrainerSpec {
     byte_fallback: Option<bool>,
 }
 
-/// What is done to a text first, as far as it matters.
+/// The relevant fields of the normalizer settings.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct NormalizerSpec {
     #[prost(string, optional, tag = "1")]
@@ -34,14 +34,14 @@ pub(super) struct NormalizerSpec {
     add_dummy_prefix: Option<bool>,
 }
 
-/// A piece of the vocabulary. Its place is its id.
+/// A piece of the vocabulary. Its index is its id.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Piece {
     pub(super) text: String,
     pub(super) score: f64,
 }
 
-/// A model.
+/// A SentencePiece model.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct SentencePieceModel {
     pub(super) pieces: Vec<Piece>,
@@ -49,11 +49,11 @@ pub(super) struct SentencePieceModel {
     normalizer: NormalizerSpec,
 }
 
-/// More pieces than any model has; XLM-V's 901 629 are the most known.
+/// Highest number of pieces. The largest published model, XLM-V, has 901,629.
 const MAX_PIECES: usize = 1 << 20;
 
 impl SentencePieceModel {
-    /// Reads a model. Pieces are decoded one by one and counted, so that a file cannot take many times its size.
+    /// Parses a model. Pieces are decoded one by one and counted, so that a file cannot use many times its size in memory.
     pub(super) fn parse(file: &'static str, bytes: &[u8]) -> Result<Self, TokenizerError> {
         let broken = |reason: String| TokenizerError::Broken { file, reason };
         let undecodable =
@@ -103,7 +103,7 @@ impl SentencePieceModel {
         Ok(model)
     }
 
-    /// The algorithm that it was trained for, by the name in the proto.
+    /// Name of the training algorithm in the proto file.
     pub(super) fn algorithm(&self) -> &'static str {
         match self.trainer.model_type {
             None | Some(1) => "UNIGRAM",
@@ -114,17 +114,17 @@ impl SentencePieceModel {
         }
     }
 
-    /// The score of an id, if it has one.
+    /// Score of an id, if the id exists.
     pub(super) fn score(&self, id: usize) -> Option<f64> {
         self.pieces.get(id).map(|piece| piece.score)
     }
 
-    /// Whether characters that are not in the vocabulary become their bytes.
+    /// Whether unknown characters are split into bytes.
     pub(super) fn byte_fallback(&self) -> bool {
         self.trainer.byte_fallback == Some(true)
     }
 
-    /// What the model asks for and the server does not do, for messages.
+    /// Warnings for settings that the server does not support.
     pub(super) fn peculiarities(&self) -> Vec<String> {
         let mut all = Vec::new();
         let normalizer = self.normalizer.name.as_deref().unwrap_or_default();

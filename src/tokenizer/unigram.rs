@@ -1,4 +1,4 @@
-//! Unigram vocabularies with scores: a SentencePiece model, else `tokenizer.json` (`XLMRobertaTokenizer`, `CamembertTokenizer` and
+//! Unigram vocabularies with scores: a SentencePiece model, otherwise `tokenizer.json` (`XLMRobertaTokenizer`, `CamembertTokenizer` and
 //! `DebertaV2Tokenizer` in Transformers).
 
 use super::class::Class;
@@ -6,21 +6,21 @@ use super::sentencepiece::SentencePieceModel;
 use super::tokenizer_json::{NAME, TokenizerJson, Tokens};
 use super::{Base, Reader, TokenizerError};
 
-/// The names that SentencePiece models have in repositories.
+/// File names of SentencePiece models in repositories.
 const FILES: [&str; 3] = ["sentencepiece.bpe.model", "spm.model", "spiece.model"];
 
-/// The name under which Transformers looks for the model of a class.
+/// File name that Transformers uses for a tokenizer class.
 pub(super) fn own_file(class: Class) -> &'static str {
     let [fairseq, deberta, _] = FILES;
     if class == Class::DebertaV2 { deberta } else { fairseq }
 }
 
-/// Reads the SentencePiece model that Transformers would read, if it is there.
+/// Reads the SentencePiece model that Transformers would read, if the file exists.
 pub(super) fn slow(reader: &Reader<'_>, class: Class) -> Result<Option<Base>, TokenizerError> {
     named(reader, class, own_file(class))
 }
 
-/// Reads the SentencePiece model by whatever name it has.
+/// Reads the SentencePiece model under any of its names.
 pub(super) fn by_any_name(
     reader: &Reader<'_>,
     class: Class,
@@ -47,15 +47,15 @@ fn named(
         )));
     }
     let pieces = model.pieces.iter().map(|piece| piece.text.clone());
-    // What fairseq put before SentencePiece's ids, and how far those have moved.
+    // Tokens that fairseq inserts before SentencePiece's ids, and the offset of these ids.
     let (tokens, offset) = match class {
         Class::XlmRoberta => {
             let first = ["<s>", "<pad>", "</s>", "<unk>"].map(str::to_owned);
-            // SentencePiece's own <unk>, <s> and </s> give way.
+            // SentencePiece's <unk>, <s> and </s> are replaced.
             let all = first.into_iter().chain(pieces.skip(3)).chain(["<mask>".to_owned()]);
             (all.enumerate().collect(), 1)
         }
-        // Its first five tokens are added ones.
+        // The first five tokens are added tokens.
         Class::Camembert => (pieces.enumerate().map(|(id, piece)| (id + 4, piece)).collect(), 4),
         _ => (pieces.enumerate().collect::<Vec<_>>(), 0),
     };
@@ -68,7 +68,7 @@ fn named(
     Ok(Some(Base { scores: Some(scores), notes, ..Base::of(tokens) }))
 }
 
-/// The vocabulary and scores of `tokenizer.json`.
+/// Vocabulary and scores of `tokenizer.json`.
 pub(super) fn fast(json: &TokenizerJson, class: Class) -> Result<Base, TokenizerError> {
     let Tokens::Scored(tokens) = &json.model.vocab else { return Ok(Base::default()) };
     if tokens.iter().any(|(token, _)| token.is_empty()) {
@@ -76,7 +76,7 @@ pub(super) fn fast(json: &TokenizerJson, class: Class) -> Result<Base, Tokenizer
     }
     let mut scores: Vec<f64> = tokens.iter().map(|(_, score)| *score).collect();
     if class == Class::Camembert {
-        // The converted file keeps <unk>NOTUSED from being used; the slow tokenizer has SentencePiece's score of <unk> here.
+        // The converted file has a score that prevents the use of <unk>NOTUSED; the slow tokenizer has SentencePiece's score of <unk>.
         for ((token, _), score) in tokens.iter().zip(&mut scores) {
             if token == "<unk>NOTUSED" {
                 *score = 0.;
@@ -96,7 +96,7 @@ pub(super) fn fast(json: &TokenizerJson, class: Class) -> Result<Base, Tokenizer
     Ok(Base { scores: Some(scores), notes, ..Base::of(tokens) })
 }
 
-/// Where the settings ask for what the server does not do.
+/// Warnings for settings that the server does not support.
 pub(super) fn check_settings(reader: &Reader<'_>, class: Class, warnings: &mut Vec<String>) {
     let config = reader.config;
     if class != Class::DebertaV2 {
@@ -118,7 +118,7 @@ pub(super) fn lower_case_note(class: Class) -> String {
     )
 }
 
-/// Where the server does something else with unknown characters: it takes them apart into bytes for DeBERTa, and for no other.
+/// Warns if the server treats unknown characters differently: it splits them into bytes for DeBERTa only.
 fn bytes_note(class: Class, byte_fallback: bool) -> Option<String> {
     match (class == Class::DebertaV2, byte_fallback) {
         (true, true) | (false, false) => None,

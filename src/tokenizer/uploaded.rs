@@ -1,4 +1,4 @@
-//! A vocabulary in the form that is uploaded, made by somebody else.
+//! Vocabularies in the format of the upload, written by other tools.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::ids::some_of;
 use super::{TokenizerError, TokenizerKind, byte_level};
 use crate::vocabulary::Vocabulary;
 
-/// The body of the request, as strict as the server reads it (contract 5).
+/// Body of the request, parsed as strictly as by the server (contract 5).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -19,10 +19,10 @@ struct Body {
     scores: Option<Vec<f64>>,
 }
 
-/// Reads a vocabulary and checks it for a tokenizer. Returns it with what the user should know.
+/// Parses a vocabulary and validates it for a tokenizer. Returns the vocabulary and warnings.
 ///
 /// # Errors
-/// When the server would refuse it, or the tokenizer could not be made of it.
+/// [`TokenizerError`] if the server would reject the vocabulary, or the tokenizer cannot be created from it.
 pub fn read_vocabulary(
     json: &[u8],
     kind: TokenizerKind,

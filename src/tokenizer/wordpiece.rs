@@ -1,14 +1,14 @@
-//! WordPiece vocabularies: `vocab.txt`, else `tokenizer.json` (`BertTokenizer` in Transformers and the classes like it,
+//! WordPiece vocabularies: `vocab.txt`, otherwise `tokenizer.json` (`BertTokenizer` in Transformers and similar classes,
 //! `MPNetTokenizer`).
 
 use super::Reader;
 use super::tokenizer_json::{TokenizerJson, Tokens};
 use super::{Base, TokenizerError};
 
-/// The file of the slow tokenizers.
+/// File of the slow tokenizers.
 pub(super) const VOCABULARY: &str = "vocab.txt";
 
-/// Reads `vocab.txt`, if it is there.
+/// Reads `vocab.txt`, if the file exists.
 pub(super) fn slow(reader: &Reader<'_>) -> Result<Option<Base>, TokenizerError> {
     let Some(text) = reader.files.text(VOCABULARY)? else { return Ok(None) };
     let tokens: Vec<_> = lines(&text).enumerate().collect();
@@ -18,7 +18,7 @@ pub(super) fn slow(reader: &Reader<'_>) -> Result<Option<Base>, TokenizerError> 
     Ok(Some(Base::of(tokens)))
 }
 
-/// The vocabulary of `tokenizer.json`.
+/// Vocabulary of `tokenizer.json`.
 pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
     if !json.has_bert_s_prefix() {
         return Err(TokenizerError::Unsupported(
@@ -29,8 +29,8 @@ pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
     Ok(Base::of(tokens.iter().map(|(token, id)| (*id, token.clone())).collect()))
 }
 
-/// Whether text is lower-cased, with warnings where the server cannot do as the tokenizer does. A class of Transformers goes by
-/// `tokenizer_config.json` and its own defaults, whatever `tokenizer.json` says; where none is named, `tokenizer.json` alone counts.
+/// Whether text is lower-cased, with warnings for differences from the server. A class of Transformers uses
+/// `tokenizer_config.json` and its defaults and ignores `tokenizer.json`. Without a class, only `tokenizer.json` counts.
 pub(super) fn do_lower_case(
     reader: &Reader<'_>,
     by_content: bool,
@@ -89,7 +89,7 @@ pub(super) fn do_lower_case(
     lower_case
 }
 
-/// The lines of a text file as Python's text mode sees them: ended by \n, \r\n or \r.
+/// Lines of a text file as in Python's text mode, which end with \n, \r\n or \r.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = String> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let text = text.strip_suffix('\n').unwrap_or(&text);

@@ -1,7 +1,7 @@
-//! A module's archive as libtorch writes it, without a copy of its tensors.
+//! Writes a module's archive as libtorch does, without copying its tensors.
 //!
-//! libtorch's zip writer computes checksums without the instructions that processors have for them. So it is told to leave them out, and
-//! they are put in here.
+//! libtorch's zip writer computes checksums without the special instructions of processors. It is configured to omit checksums, and
+//! this module inserts them.
 
 use std::io::Read;
 
@@ -10,17 +10,17 @@ use flate2::read::DeflateDecoder;
 use super::TorchError;
 use crate::segmented_bytes::{Segment, SegmentedBytes};
 
-/// The method of a record that is not compressed.
+/// Compression method of an uncompressed record.
 const STORED: u16 = 0;
 
-/// The flag of a header whose record's checksum and sizes stand behind it.
+/// Flag of a header whose checksum and sizes follow the record.
 const HAS_DESCRIPTOR: u16 = 1 << 3;
 
-/// Bytes that libtorch wrote at once.
+/// Bytes of one write call of libtorch.
 pub(super) enum Written {
-    /// Ours.
+    /// Bytes owned by this program.
     Own(Vec<u8>),
-    /// The memory of a tensor.
+    /// Memory of a tensor.
     Held(Segment),
 }
 
@@ -33,10 +33,10 @@ impl Written {
     }
 }
 
-/// Puts the checksums in: into the descriptor behind each record and into the directory (APPNOTE.TXT 4.3.9 and 4.3.12).
+/// Inserts the checksums into the descriptor after each record and into the central directory (APPNOTE.TXT 4.3.9 and 4.3.12).
 ///
 /// # Errors
-/// When it is not what libtorch 2.7 writes.
+/// If the archive does not have the format of libtorch 2.7.
 pub(super) fn seal(mut written: Vec<Written>) -> Result<SegmentedBytes, TorchError> {
     let unexpected = |what| TorchError::Native(format!("the archive is not as expected: {what}"));
     let mut checksums = Vec::new();
@@ -47,7 +47,7 @@ pub(super) fn seal(mut written: Vec<Written>) -> Result<SegmentedBytes, TorchErr
         at += 1;
         let field = |at| u16_at(header, at).ok_or_else(|| unexpected("a short header"));
         let (flags, method, name, extra) = (field(6)?, field(8)?, field(26)?, field(28)?);
-        // Name and extra field may be written with the header or after it.
+        // Name and extra field may be written with the header or after the header.
         let length = 30 + usize::from(name) + usize::from(extra);
         let mut before = length.checked_sub(header.len());
         while let Some(left @ 1..) = before {
@@ -59,7 +59,7 @@ pub(super) fn seal(mut written: Vec<Written>) -> Result<SegmentedBytes, TorchErr
             return Err(unexpected("a header that runs into its record"));
         }
         if flags & HAS_DESCRIPTOR == 0 {
-            // Empty, and complete as it is.
+            // An empty record is already complete.
             checksums.push([0; 4]);
             continue;
         }
@@ -78,7 +78,7 @@ pub(super) fn seal(mut written: Vec<Written>) -> Result<SegmentedBytes, TorchErr
         at += 1;
     }
 
-    // The directory is written at once, with the end records or without.
+    // The directory is one write call, with or without the end records.
     let Some(Written::Own(directory)) = written.get_mut(at) else {
         return Err(unexpected("no directory"));
     };
@@ -95,7 +95,7 @@ pub(super) fn seal(mut written: Vec<Written>) -> Result<SegmentedBytes, TorchErr
         return Err(unexpected("a directory with too many entries"));
     }
 
-    // What is ours lies together, between one tensor and the next.
+    // Owned bytes between two tensors are adjacent.
     let mut chunks = SegmentedBytes::default();
     let mut own = Vec::new();
     for piece in written {
@@ -111,7 +111,7 @@ pub(super) fn seal(mut written: Vec<Written>) -> Result<SegmentedBytes, TorchErr
     Ok(chunks)
 }
 
-/// The checksum of a record, unpacked if need be: libtorch compresses its code.
+/// Checksum of a record after decompression; libtorch compresses code.
 fn checksum(record: &[Written], method: u16) -> u32 {
     let mut checksum = crc32fast::Hasher::new();
     if method == STORED {
@@ -119,14 +119,14 @@ fn checksum(record: &[Written], method: u16) -> u32 {
     } else {
         let packed: Vec<u8> = record.iter().flat_map(Written::bytes).copied().collect();
         let mut unpacked = Vec::new();
-        // What libtorch has just packed can be unpacked.
+        // Decompression of libtorch's own output cannot fail.
         let _ = DeflateDecoder::new(&packed[..]).read_to_end(&mut unpacked);
         checksum.update(&unpacked);
     }
     checksum.finalize()
 }
 
-/// Whether this stands behind a record of so many bytes: signature, checksum, sizes packed and unpacked, in 32 or in 64 bits each.
+/// Whether the bytes are the descriptor of a record of `size` bytes: signature, checksum, both sizes (32 or 64 bits each).
 fn is_descriptor(bytes: &[u8], size: usize, method: u16) -> bool {
     let of = |width: usize| {
         let size = &(size as u64).to_le_bytes()[..width];

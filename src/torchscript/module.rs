@@ -1,4 +1,4 @@
-//! A TorchScript module.
+//! TorchScript modules.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,12 +17,12 @@ use crate::segmented_bytes::SegmentedBytes;
 pub struct Module(RawModule);
 
 impl Module {
-    /// Records what `forward` does with `inputs`; tensors that it captures become constants of the graph.
+    /// Traces `forward` on `inputs`. Tensors that `forward` captures become constants of the graph.
     ///
-    /// Sizes stay symbolic where `forward` takes them from [`Size`](super::Size); any other integer is baked in.
+    /// Sizes from [`Size`](super::Size) stay symbolic; any other integer becomes a constant.
     ///
     /// # Errors
-    /// What `forward` returns, and libtorch's own.
+    /// Errors of `forward` and of libtorch.
     pub fn trace<E: From<TorchError>>(
         inputs: &[Tensor],
         forward: impl FnOnce(&[Tensor]) -> Result<Tensor, E>,
@@ -33,28 +33,28 @@ impl Module {
     /// Loads an archive.
     ///
     /// # Errors
-    /// When the file is not a TorchScript archive that this libtorch can read.
+    /// If the file is not a TorchScript archive that this libtorch can read.
     pub fn load(path: &Path) -> Result<Self, TorchError> {
         RawModule::load(path).map(Self)
     }
 
-    /// Loads an archive from memory, where its tensors stay: nothing is copied, however large it is. Returns the bytes of all tensors
-    /// in it too.
+    /// Loads an archive from memory without copying its tensors. Also returns the total size of all tensors
+    /// in bytes.
     ///
     /// # Errors
-    /// When the bytes are not a TorchScript archive that this libtorch can read.
+    /// If the bytes are not a TorchScript archive that this libtorch can read.
     pub fn load_mapped(archive: Arc<SegmentedBytes>) -> Result<(Self, u64), TorchError> {
-        // As in `archive`.
+        // One thread, for the same reason as in `archive`.
         let _one = OneThread::begin();
         let (module, stored) = RawModule::load_mapped(archive)?;
         Ok((Self(module), stored))
     }
 
-    /// Makes every linear layer of `forward` one of 8-bit weights, which quantizes its input as it comes: what PyTorch's
-    /// `quantize_dynamic` does by default, with the same numbers. Embeddings and convolutions stay as they are.
+    /// Replaces every linear layer of `forward` by one with 8-bit weights that quantizes its input dynamically. The result equals that of
+    /// PyTorch's `quantize_dynamic` with default settings. Embeddings and convolutions are not changed.
     ///
     /// # Errors
-    /// When a weight is no finite number, or libtorch has no such operation for this processor.
+    /// If a weight is not finite, or libtorch does not support the operation on this processor.
     pub fn quantize(mut self) -> Result<(Self, Quantized), TorchError> {
         let (layers, kept) = self.0.quantize()?;
         Ok((self, Quantized { layers, kept }))
@@ -62,26 +62,26 @@ impl Module {
 
     /// Loads an archive from memory.
     ///
-    /// Loading runs code of the archive: it must have been looked at before (see [`crate::definition`]).
+    /// Loading runs code of the archive, so the archive must have been inspected before (see [`crate::prebuilt`]).
     ///
     /// # Errors
-    /// When the bytes are not a TorchScript archive that this libtorch can read.
+    /// If the bytes are not a TorchScript archive that this libtorch can read.
     pub fn load_bytes(archive: &[u8]) -> Result<Self, TorchError> {
         RawModule::load_bytes(archive).map(Self)
     }
 
-    /// The number of nodes of all methods, functions inlined, or `limit` where there are more. Nothing is inlined for it.
+    /// Number of nodes of all methods with functions inlined, or `limit` if there are more. Counts without inlining.
     ///
     /// # Errors
-    /// When libtorch cannot compile a method.
+    /// If libtorch cannot compile a method.
     pub fn nodes(&self, limit: u64) -> Result<u64, TorchError> {
         self.0.nodes(limit)
     }
 
-    /// What `forward` takes and returns.
+    /// Signature of `forward`.
     ///
     /// # Errors
-    /// When there is no such method.
+    /// If there is no such method.
     pub fn signature(&self) -> Result<Signature, TorchError> {
         let mut signature = Signature::default();
         self.0.signature(|name, kind, tensor, optional| {
@@ -95,93 +95,93 @@ impl Module {
         Ok(signature)
     }
 
-    /// The kinds of all nodes (`aten::linear`, `prim::Constant` …) with their number, over all methods, functions inlined and
+    /// Kinds of all nodes (`aten::linear`, `prim::Constant` …) with their counts, over all methods, with functions inlined and
     /// sub-blocks included, as Elasticsearch's native process collects them.
     ///
     /// # Errors
-    /// When libtorch cannot inline a graph.
+    /// If libtorch cannot inline a graph.
     pub fn operations(&self) -> Result<BTreeMap<String, usize>, TorchError> {
         let mut kinds = BTreeMap::new();
         self.0.operations(|kind| *kinds.entry(kind.to_owned()).or_insert(0) += 1)?;
         Ok(kinds)
     }
 
-    /// The archive: its tensors stay where they are, which it keeps. The same module gives the same bytes.
+    /// Creates the archive, which refers to the tensors without copying them. A module always gives the same bytes.
     ///
     /// # Errors
-    /// When libtorch cannot serialize the module.
+    /// If libtorch cannot serialize the module.
     pub fn archive(&self) -> Result<SegmentedBytes, TorchError> {
-        // libtorch compares all constants of a shape with each other.
+        // One thread, because libtorch compares all constants of a shape with each other.
         let _one = OneThread::begin();
         archive_writer::seal(self.0.save()?)
     }
 
-    /// Writes the archive.
+    /// Writes the archive to a writer.
     ///
     /// # Errors
-    /// When the writer fails or libtorch cannot serialize the module.
+    /// If the writer fails or libtorch cannot serialize the module.
     pub fn save(&self, writer: &mut dyn Write) -> Result<(), TorchError> {
         let archive = self.archive()?;
         archive.iter().try_for_each(|piece| writer.write_all(piece)).map_err(TorchError::Write)
     }
 
-    /// Runs `forward`, without gradients. Of a tuple the first element is taken, as Elasticsearch does. The first two passes optimize
-    /// the graph for those to come, as in the server.
+    /// Runs `forward` without gradients. Returns the first element of a tuple, as Elasticsearch does. The first two passes optimize
+    /// the graph, as in the server.
     ///
     /// # Errors
-    /// libtorch's own, for instance wrong shapes.
+    /// Errors of libtorch, for example wrong shapes.
     pub fn forward(&self, inputs: &[Tensor]) -> Result<Tensor, TorchError> {
         self.0.forward(inputs, true)
     }
 
-    /// The same for a few passes, which optimizing the graph would cost more than it saves.
+    /// Runs `forward` like [`forward`](Self::forward) without optimizing the graph, which is faster for a few passes.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// Same as [`forward`](Self::forward).
     pub fn forward_plainly(&self, inputs: &[Tensor]) -> Result<Tensor, TorchError> {
         self.0.forward(inputs, false)
     }
 
-    /// The peak of bytes that are live, at one moment of `forward`, in tensors that it makes. Linear layers, most of the work, are
-    /// not computed; only their results' memory is taken.
+    /// Peak size in bytes of the live tensors that `forward` creates. Linear layers, which are most of the work, are
+    /// not computed; only the memory of their results is allocated.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// Same as [`forward`](Self::forward).
     pub fn peak(&self, inputs: &[Tensor]) -> Result<u64, TorchError> {
         Ok(u64::try_from(self.0.peak(inputs)?).unwrap_or(0))
     }
 }
 
-/// What [`Module::quantize`] did.
+/// Result of [`Module::quantize`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quantized {
-    /// Linear layers that have 8-bit weights now.
+    /// Number of linear layers with 8-bit weights.
     pub layers: usize,
-    /// Linear layers and convolutions that could not be quantized.
+    /// Number of linear layers and convolutions that could not be quantized.
     pub kept: usize,
 }
 
-/// What a module's `forward` takes and returns.
+/// Signature of a module's `forward`.
 #[derive(Debug, Clone, Default)]
 pub struct Signature {
-    /// Its parameters in their order, without `self`.
+    /// Parameters in order, without `self`.
     pub parameters: Vec<Parameter>,
-    /// The type of what it returns.
+    /// Return type.
     pub returned: String,
-    /// Whether that may be a tensor or a tuple that begins with one.
+    /// Whether the return type is a tensor or a tuple whose first element is a tensor.
     pub returns_tensor: bool,
 }
 
 /// A parameter of `forward`.
 #[derive(Debug, Clone)]
 pub struct Parameter {
-    /// Its name.
+    /// Name of the parameter.
     pub name: String,
-    /// Its type.
+    /// Type of the parameter.
     pub kind: String,
-    /// Whether a tensor can be given for it by position.
+    /// Whether a tensor can be passed by position.
     pub tensor: bool,
-    /// Whether it may be left out.
+    /// Whether the parameter is optional.
     pub optional: bool,
 }
 
@@ -193,7 +193,7 @@ mod tests {
 
     const OF: (Kind, tch::Device) = (Kind::Float, tch::Device::Cpu);
 
-    /// Two layers of one weight, a table of integers, an empty tensor.
+    /// Two layers with the same weight, a table of integers, an empty tensor.
     fn module() -> (Module, [Tensor; 1]) {
         let weight = Tensor::arange(64, OF).view([8, 8]) / 64;
         let bias = Tensor::ones([8], OF);
@@ -218,12 +218,12 @@ mod tests {
     fn loaded_module_computes_the_same_from_mapped_weights() {
         let (float, input) = module();
         let (quantized, _) = module().0.quantize().unwrap();
-        // Packed weights are unpacked to be written, so that of a quantized module only the table stays where it is.
+        // Packed weights are unpacked for the archive, so only the table of a quantized module is not copied.
         for (module, bytes, in_place) in
             [(float, (64 + 8) * 4 + 3 * 8, 3), (quantized, 64 + 8 * 4 + 3 * 8, 1)]
         {
             let archive = Arc::new(module.archive().unwrap());
-            // Each with what libtorch writes before it, and the end.
+            // Each tensor with the bytes that libtorch writes before it, and the end.
             assert_eq!(archive.iter().count(), 2 * in_place + 1);
             let (loaded, stored) = Module::load_mapped(Arc::clone(&archive)).unwrap();
             assert_eq!(stored, bytes);
@@ -253,7 +253,7 @@ mod tests {
         let weight = Tensor::zeros([1000, 10], OF);
         let input = [Tensor::ones([5, 10], OF)];
         let module = Module::trace(&input, |inputs| -> Result<Tensor, TorchError> {
-            // 5,000 numbers, then 5,000 more while those are alive, then 5 of them.
+            // 5,000 numbers, then another 5,000 while the first are live, then 5.
             let wide = inputs[0].f_linear::<Tensor>(&weight, None)?;
             Ok(wide.f_relu()?.f_sum_dim_intlist([-1i64].as_slice(), false, None)?)
         });

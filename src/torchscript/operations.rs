@@ -1,18 +1,18 @@
-//! Which operations Elasticsearch accepts in a graph.
+//! Operations that Elasticsearch accepts in a graph.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use crate::version::Version;
 
-/// The list of Elasticsearch's native process: comments, `[allowed]`, `[forbidden]`, one operation a line.
+/// List of Elasticsearch's native process: comments, `[allowed]`, `[forbidden]`, one operation per line.
 const LIST: &str = include_str!("elasticsearch-operations.txt");
 
-/// Operations of the list that came with a later libtorch than that of [`Version::OLDEST`].
+/// Listed operations that need a later libtorch than that of [`Version::OLDEST`].
 const LATER: &[(&str, Version)] =
     &[("aten::scaled_dot_product_attention", Version::FUSED_ATTENTION)];
 
-/// The most nodes that a graph may have.
+/// Highest number of nodes of a graph.
 pub const MAX_NODES: usize = 1_000_000;
 
 static LISTED: LazyLock<(BTreeSet<&str>, BTreeSet<&str>)> = LazyLock::new(|| {
@@ -27,25 +27,25 @@ static LISTED: LazyLock<(BTreeSet<&str>, BTreeSet<&str>)> = LazyLock::new(|| {
     (section("[allowed]"), section("[forbidden]"))
 });
 
-/// Why Elasticsearch would refuse a graph.
+/// Reason why Elasticsearch would reject a graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It holds operations that are forbidden by name.
+    /// The graph contains forbidden operations.
     #[error("the graph contains forbidden operations: {}", .0.join(", "))]
     Forbidden(Vec<String>),
-    /// It holds operations that are not on the list.
+    /// The graph contains operations that are not on the list.
     #[error("the graph contains operations that Elasticsearch does not know: {}", .0.join(", "))]
     Unrecognised(Vec<String>),
-    /// It is too large.
+    /// The graph is too large.
     #[error("the graph has {0} nodes or more, and Elasticsearch accepts {MAX_NODES}")]
     TooManyNodes(usize),
 }
 
-/// Checks the kinds of a graph's nodes, with their counts, as Elasticsearch 9.4 and later (and 8.19.20 and later) does before it
+/// Checks the kinds and counts of a graph's nodes as Elasticsearch (9.4.0 and later, 8.19.20 and later) does before it
 /// serves a model.
 ///
 /// # Errors
-/// The first reason for which it would be refused.
+/// The first reason for a rejection.
 pub fn check(kinds: &BTreeMap<String, usize>) -> Result<(), Refused> {
     let (allowed, forbidden) = &*LISTED;
     let nodes = kinds.values().sum();
@@ -63,7 +63,7 @@ pub fn check(kinds: &BTreeMap<String, usize>) -> Result<(), Refused> {
     if found.is_empty() { Ok(()) } else { Err(Refused::Unrecognised(found)) }
 }
 
-/// The oldest Elasticsearch whose libtorch has all of the operations, as far as they are on the list.
+/// Oldest Elasticsearch version whose libtorch has all listed operations among these.
 #[must_use]
 pub fn since(kinds: &BTreeMap<String, usize>) -> Version {
     let later = LATER.iter().filter(|(kind, _)| kinds.contains_key(*kind));

@@ -1,7 +1,7 @@
-//! Shapes that stay free in a traced graph.
+//! Shapes that stay symbolic in a traced graph.
 //!
-//! `Tensor::size` gives plain integers, which a trace bakes in. [`Size`] is an integer that a trace computes from a tensor instead,
-//! and the functions here take it where an operation wants a shape. Outside a trace they compute the same with plain integers.
+//! `Tensor::size` returns plain integers, which become constants of a trace. [`Size`] is an integer that a trace computes from a tensor,
+//! and the functions of this module accept it in shapes. Outside of a trace they compute the same with plain integers.
 
 use std::ffi::CStr;
 
@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::{TorchError, ffi};
 
-/// A size of a tensor: an integer now, a value of the graph while tracing.
+/// A size of a tensor: an integer, and a value of the graph while tracing.
 #[derive(Debug)]
 pub struct Size {
     value: i64,
@@ -20,7 +20,7 @@ impl Size {
     /// The size of `axis` of `tensor`.
     ///
     /// # Errors
-    /// When the tensor has no such axis.
+    /// If the tensor has no such axis.
     pub fn of(tensor: &Tensor, axis: usize) -> Result<Self, TorchError> {
         let value = *tensor
             .size()
@@ -34,10 +34,10 @@ impl Size {
     /// This size times `factor` plus `offset`.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn affine(&self, factor: i64, offset: i64) -> Result<Self, TorchError> {
         let recorded = match &self.recorded {
-            // A product with 1 would be recorded too.
+            // A trace would also record a product with 1.
             Some(size) if factor == 1 => Some(size.f_add_scalar(offset)?),
             Some(size) => Some(size.f_mul_scalar(factor)?.f_add_scalar(offset)?),
             None => None,
@@ -49,7 +49,7 @@ impl Size {
 /// One element of a shape.
 #[derive(Debug, Clone, Copy)]
 pub enum Dim<'a> {
-    /// The same number always; -1 is inferred.
+    /// A constant; -1 is inferred.
     Fixed(i64),
     /// A size of the input.
     Of(&'a Size),
@@ -100,16 +100,16 @@ fn stash_scalar<'a>(argument: &CStr, size: impl Into<Dim<'a>>) -> Result<i64, To
 /// `tensor.view(shape)`.
 ///
 /// # Errors
-/// When the shape does not fit.
+/// If the shape does not match.
 pub fn view(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError> {
     let shape = stash(c"size", shape)?;
     Ok(tensor.f_view(shape.as_slice())?)
 }
 
-/// `tensor.reshape(shape)`: a view where the layout allows it, else a copy.
+/// `tensor.reshape(shape)`: a view if the layout allows it, otherwise a copy.
 ///
 /// # Errors
-/// When the shape does not fit.
+/// If the shape does not match.
 pub fn reshape(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError> {
     let shape = stash(c"shape", shape)?;
     Ok(tensor.f_reshape(shape.as_slice())?)
@@ -118,7 +118,7 @@ pub fn reshape(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError>
 /// `tensor.expand(shape)`: a view that repeats axes of size 1.
 ///
 /// # Errors
-/// When the shape does not fit.
+/// If the shape does not match.
 pub fn expand(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError> {
     let shape = stash(c"size", shape)?;
     Ok(tensor.f_expand(shape.as_slice(), false)?)
@@ -127,7 +127,7 @@ pub fn expand(tensor: &Tensor, shape: &[Dim<'_>]) -> Result<Tensor, TorchError> 
 /// `torch.full(shape, value)`, float32.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn full(shape: &[Dim<'_>], value: f64) -> Result<Tensor, TorchError> {
     let shape = stash(c"size", shape)?;
     Ok(Tensor::f_full(shape.as_slice(), value, (Kind::Float, tch::Device::Cpu))?)
@@ -136,15 +136,15 @@ pub fn full(shape: &[Dim<'_>], value: f64) -> Result<Tensor, TorchError> {
 /// The first `end` entries of `tensor` along `axis`.
 ///
 /// # Errors
-/// When the tensor has no such axis.
+/// If the tensor has no such axis.
 pub fn slice(tensor: &Tensor, axis: i64, end: &Size) -> Result<Tensor, TorchError> {
     slice_between(tensor, axis, 0, end)
 }
 
-/// The entries `start` to `end` (exclusive) of `tensor` along `axis`; what is negative counts from the end.
+/// The entries `start` to `end` (exclusive) of `tensor` along `axis`; negative values count from the end.
 ///
 /// # Errors
-/// When the tensor has no such axis.
+/// If the tensor has no such axis.
 pub fn slice_between<'a>(
     tensor: &Tensor,
     axis: i64,
@@ -158,7 +158,7 @@ pub fn slice_between<'a>(
 /// The integers 0 to `end` (exclusive), int64.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn arange(end: &Size) -> Result<Tensor, TorchError> {
     let end = stash_scalar(c"end", end)?;
     Ok(Tensor::f_arange(end, (Kind::Int64, tch::Device::Cpu))?)
