@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
 use super::command_error::CommandError;
+use super::command_line::Secrecy;
 use super::exit_code;
+use super::failed::message;
 use super::import::ImportArguments;
 use super::models_file::{self, Model, ModelsFile, Setting, Value, Wrong};
 use super::report::{Report, ReportArguments, cell, table};
@@ -25,9 +27,6 @@ use crate::workflow::{ImportRequest, Imported, StopSignal, connect};
 
 /// Options that say what a single import prints.
 const NOT_HERE: [&str; 2] = ["output", "dry-run"];
-
-/// What is a secret, or may be one, and so stands in no file.
-const SECRET: [&str; 5] = ["es-password", "es-api-key", "es-token", "hub-access-token", "header"];
 
 #[derive(Debug, Args)]
 #[command(mut_group("cluster", |group| group.required(false)))]
@@ -225,7 +224,7 @@ async fn apply(
             error: None,
         },
         Err(error) => {
-            let text = redact(&error.to_string());
+            let text = redact(&message(&error));
             tracing::error!("line {line}: {source}: {text}");
             Applied {
                 line,
@@ -336,7 +335,8 @@ fn check(setting: &Setting, options: &clap::Command) -> Option<Wrong> {
         };
         return wrong(format!("rust-eland import has no option {name:?}{tip}"));
     };
-    if SECRET.contains(&&**name) {
+    let secrecy = Secrecy::of(option);
+    if secrecy == Some(Secrecy::Always) {
         let instead = match option.get_env() {
             Some(variable) => format!("set the variable {}", variable.display()),
             None => "give it on the command line of apply".to_owned(),
@@ -346,7 +346,7 @@ fn check(setting: &Setting, options: &clap::Command) -> Option<Wrong> {
         ));
     }
     match value {
-        Value::Text(url) if name == "url" && url.contains('@') => wrong(
+        Value::Text(url) if secrecy.is_some_and(|it| it.applies_to(url.as_ref())) => wrong(
             "the url holds a user or a password, which no file should hold: set ES_USERNAME and ES_PASSWORD".into(),
         ),
         Value::Text(text) if is_switch(option) && !["true", "false"].contains(&&**text) => {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::command_error::CommandError;
-use super::command_line::CommandLine;
+use super::command_line::{CommandLine, UrlArgument};
 use super::password;
 use super::quantize::QuantizeArguments;
 use super::source::SourceArguments;
@@ -134,7 +134,7 @@ impl ModelArguments {
 pub(super) struct ConnectionArguments {
     /// The cluster's address; may carry user:password@. Several, separated by commas, are tried in turn
     #[arg(long, value_name = "URL", env = "ES_URL", hide_env_values = true)]
-    url: Option<String>,
+    url: Option<UrlArgument>,
     /// The cluster's cloud id
     #[arg(long, value_name = "ID", env = "CLOUD_ID")]
     cloud_id: Option<String>,
@@ -169,8 +169,14 @@ pub(super) struct ConnectionArguments {
     #[arg(long, conflicts_with_all = ["ca_certs", "ca_fingerprint"])]
     insecure: bool,
     /// A further header for every request; can be repeated
-    #[arg(long, value_name = "NAME: VALUE")]
-    header: Vec<String>,
+    #[arg(
+        long,
+        value_name = "NAME: VALUE",
+        env = "ES_HEADERS",
+        hide_env_values = true,
+        value_delimiter = '\n'
+    )]
+    header: Vec<Secret>,
 }
 
 /// Shows nothing: the address may hold a password.
@@ -185,7 +191,7 @@ impl ConnectionArguments {
     pub(super) fn as_option(&self) -> String {
         let mut line = CommandLine::default();
         match (&self.url, &self.cloud_id) {
-            (Some(url), _) if !url.contains('@') => line.option("--url", Some(url)),
+            (Some(UrlArgument(url)), _) if !url.contains('@') => line.option("--url", Some(url)),
             (None, Some(id)) => line.option("--cloud-id", Some(id)),
             _ => line.option("--url", Some("ADDRESS")),
         }
@@ -200,12 +206,12 @@ impl ConnectionArguments {
     /// What the options say. Asks for a password if a user is named without one.
     pub(super) fn connection(&self) -> Result<Connection, ClientError> {
         let mut connection = match (&self.url, &self.cloud_id) {
-            (Some(url), _) => Connection::to_url(url)?,
+            (Some(UrlArgument(url)), _) => Connection::to_url(url)?,
             (None, Some(cloud_id)) => Connection::to_cloud(cloud_id)?,
             (None, None) => return Err(ClientError::Address("give --url or --cloud-id".into())),
         };
         connection.headers =
-            self.header.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+            self.header.iter().map(|text| text.expose().parse()).collect::<Result<_, _>>()?;
         connection.trust = match (&self.ca_certs, &self.ca_fingerprint) {
             _ if self.insecure => Trust::Anyone,
             (Some(path), _) => Trust::Authorities(path.clone()),

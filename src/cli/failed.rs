@@ -1,4 +1,4 @@
-//! How an error is told: what failed, why, what to do; with `--verbose` what lies beneath it.
+//! How an error is printed: what failed and why, then what to do; with `--verbose` also the causes.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -10,6 +10,7 @@ use super::command_error::CommandError;
 use super::log::{LogFormat, is_coloured, json_time};
 use super::{exit_code, hints, similar};
 use crate::secrets::redact;
+use crate::terminal_text::{escape, escape_json};
 
 /// A run that failed, and how to print the error.
 #[derive(Debug)]
@@ -26,19 +27,14 @@ impl Failed {
         exit_code::of(&self.error)
     }
 
-    /// Writes the message to standard error, without secrets.
+    /// Writes the message to standard error, without secrets and without control characters.
     pub fn print(&self) {
-        let mut message = self.error.to_string();
-        let hint = self.error.hint().map(|hint| hints::rendered(&hint));
-        for tip in [hint, similar::tip(&self.error)].into_iter().flatten() {
-            message += &format!("\n\n  tip: {tip}");
-        }
+        let message = message(&self.error);
         let causes = if self.verbose { causes(&self.error) } else { Vec::new() };
         match self.format {
-            LogFormat::Json => tell_json(&message, &causes, self.exit_code()),
+            LogFormat::Json => print_json(&message, &causes, self.exit_code()),
             LogFormat::Text => {
-                let label = if is_coloured() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
-                let mut text = format!("{label} {message}");
+                let mut text = message;
                 if !causes.is_empty() {
                     text += "\n\ncaused by:";
                 }
@@ -46,13 +42,24 @@ impl Failed {
                     // Writing to a string cannot fail.
                     let _ = write!(text, "\n  {number}. {cause}");
                 }
-                eprintln!("{}", redact(&text));
+                let label = if is_coloured() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+                eprintln!("{label} {}", escape(&redact(&text)));
             }
         }
     }
 }
 
-/// Tells that the command line is not one, or shows the help that it asks for, and ends the process.
+/// What failed and why, and below it what to do.
+pub(super) fn message(error: &CommandError) -> String {
+    let mut message = error.to_string();
+    let hint = error.hint().map(|hint| hints::rendered(&hint));
+    for tip in [hint, similar::tip(error)].into_iter().flatten() {
+        message += &format!("\n\n  tip: {tip}");
+    }
+    message
+}
+
+/// Reports invalid arguments, or prints the help that they ask for, and ends the process.
 pub(super) fn exit(error: &clap::Error, arguments: &[OsString]) -> ! {
     let is_json = |pair: &[OsString]| pair[0] == "--log-format" && pair[1] == "json";
     let wants_json =
@@ -60,13 +67,13 @@ pub(super) fn exit(error: &clap::Error, arguments: &[OsString]) -> ! {
     if wants_json && error.use_stderr() {
         let text = error.to_string();
         let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
-        tell_json(message, &[], u8::try_from(error.exit_code()).unwrap_or(2));
+        print_json(message, &[], u8::try_from(error.exit_code()).unwrap_or(2));
         std::process::exit(error.exit_code());
     }
     error.exit()
 }
 
-/// The causes, outermost first, a line each.
+/// The causes of an error, outermost first, a line each.
 fn causes(error: &CommandError) -> Vec<String> {
     let mut causes = Vec::new();
     let mut next = error.source();
@@ -79,12 +86,12 @@ fn causes(error: &CommandError) -> Vec<String> {
     causes
 }
 
-/// A line like those of the log, with the exit code.
-fn tell_json(message: &str, causes: &[String], exit_code: u8) {
+/// Prints a line like those of the log, with the exit code.
+fn print_json(message: &str, causes: &[String], exit_code: u8) {
     let mut line = json!({"timestamp": json_time(), "level": "ERROR", "message": message});
     if !causes.is_empty() {
         line["causes"] = causes.into();
     }
     line["exit_code"] = exit_code.into();
-    eprintln!("{}", redact(&line.to_string()));
+    eprintln!("{}", escape_json(&redact(&line.to_string())));
 }

@@ -9,16 +9,18 @@ use dialoguer::{Confirm, Input, Password, Select};
 
 use super::command_error::CommandError;
 use super::command_line::CommandLine;
+use super::failed::message;
 use super::import::ImportArguments;
 use super::output::Session;
 use super::plan_report::PlanReport;
-use super::report::{Report, printable};
+use super::report::Report;
 use super::upload::interruption;
 use super::{Cli, Command, NAME};
 use crate::conversion::Plan;
 use crate::elasticsearch::{Client, ClientError};
 use crate::secrets::{Secret, redact};
 use crate::tasks::Task;
+use crate::terminal_text::escape;
 use crate::workflow::{ImportInput, ModelSource, ResolvedSource, StopSignal, ValidatedImport};
 
 /// Whether to ask: nothing is said, and somebody is there to answer.
@@ -131,7 +133,7 @@ pub(super) async fn ask() -> Result<Option<Guided>, CommandError> {
     let import = answers.import()?;
     let planned = resolved(&import, &source).await?.plan(&client).await?;
     let page = PlanReport::of(planned, &client).await;
-    say(&format!("\n{}\n", printable(&page.text())));
+    say(&format!("\n{}\n", escape(&page.text())));
     let problem = page.into_result().err();
     if let Some(error) = &problem {
         tell(error);
@@ -263,7 +265,7 @@ fn task(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
     let names: Vec<String> = tasks
         .iter()
         .map(|task| match &plan.task_reason {
-            Some(reason) if Some(*task) == plan.task => format!("{task} ({reason})"),
+            Some(reason) if Some(*task) == plan.task => escape(&format!("{task} ({reason})")),
             _ => task.to_string(),
         })
         .collect();
@@ -305,5 +307,5 @@ fn say(text: &str) {
 }
 
 fn tell(error: &CommandError) {
-    eprintln!("  {}\n", redact(&printable(&error.to_string())));
+    eprintln!("  {}\n", escape(&redact(&message(error))));
 }

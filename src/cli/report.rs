@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::command_error::CommandError;
+use crate::terminal_text::{escape, escape_json};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -32,8 +33,10 @@ impl ReportArguments {
     /// Prints a result.
     pub(super) fn print(&self, report: &impl Report) -> Result<(), CommandError> {
         let mut text = match self.output {
-            Format::Table => printable(&report.text()),
-            Format::Json => serde_json::to_string_pretty(report).map_err(io::Error::from)?,
+            Format::Table => escape(&report.text()),
+            Format::Json => {
+                escape_json(&serde_json::to_string_pretty(report).map_err(io::Error::from)?)
+            }
         };
         text.push('\n');
         print(text.as_bytes())
@@ -47,11 +50,6 @@ pub(super) fn print(text: &[u8]) -> Result<(), CommandError> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
-}
-
-/// What the cluster says must not steer the terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// Rows under a header, in columns as wide as they must be. Columns in which no row has anything are left out.
@@ -89,10 +87,5 @@ mod tests {
         let text = table(["ID", "NONE", "STATE"], &[row("a-long-one", "x"), row("ü", "y")]);
         assert_eq!(text, "ID          STATE\na-long-one  x\nü           y");
         assert_eq!(table(["ID", "STATE"], &[]), "ID  STATE");
-    }
-
-    #[test]
-    fn terminals_are_not_steered() {
-        assert_eq!(printable("a\x1b[31mb\nc\r"), "a\u{fffd}[31mb\nc\u{fffd}");
     }
 }

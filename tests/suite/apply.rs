@@ -219,7 +219,7 @@ fn a_failure_does_not_keep_the_others_back() {
         lines.iter().map(|line| line[..2].to_vec()).collect::<Vec<_>>(),
         [["MODEL", "RESULT"], ["scorer", "failed"], ["nothing", "failed"], ["tagger", "stored"]]
     );
-    says(&table, &["cannot serve text_similarity", "neither a folder that exists nor a hub id"]);
+    says(&table, &["cannot serve text_similarity", "neither an existing folder nor a hub id"]);
     says(
         &message(&output),
         &["ERROR : line 2: ./tagger: this model cannot serve", "error: 2 of 3 models"],
@@ -251,7 +251,7 @@ fn a_file_that_is_wrong_is_refused_before_anything_is_done() {
             format!("{tagger}    hub-access-token: hf_abcdefgh\n"),
             "set the variable HUB_ACCESS_TOKEN",
         ),
-        (format!("{tagger}    header: ['Authorization: x']\n"), "on the command line of apply"),
+        (format!("{tagger}    header: ['Authorization: x']\n"), "set the variable ES_HEADERS"),
         (
             format!("{tagger}    url: http://me:hunter2hunter2@host\n"),
             "ES_USERNAME and ES_PASSWORD",
