@@ -37,6 +37,7 @@ mod suggestions;
 mod summary;
 mod task_type;
 mod timings;
+mod tokenize;
 mod units;
 mod upload;
 
@@ -72,6 +73,8 @@ enum Command {
     /// Do all the imports that a file lists, but those that are done already
     #[command(after_help = exit_codes())]
     Apply(apply::ApplyArguments),
+    /// Show the tokens that Elasticsearch computes, beside those of the model's own tokenizer
+    Tokenize(Box<tokenize::TokenizeArguments>),
     /// Write the bundle to a folder instead of uploading it
     Export(export::ExportArguments),
     /// Fetch a model from the hub into its cache, or to a folder for a machine without network
@@ -156,6 +159,7 @@ impl Command {
             Self::Import(arguments) => arguments.execute(session).await,
             Self::Inspect(arguments) => arguments.execute().await,
             Self::Apply(arguments) => arguments.execute(progress).await,
+            Self::Tokenize(arguments) => arguments.execute().await,
             Self::Export(arguments) => arguments.execute(progress).await,
             Self::Download(arguments) => arguments.execute(progress).await,
             Self::List(arguments) => arguments.execute().await,

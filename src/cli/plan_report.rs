@@ -14,6 +14,7 @@ use crate::elasticsearch::{Client, ClientError, Room, required_memory};
 use crate::model_id::ModelId;
 use crate::source::Origin;
 use crate::version::Version;
+use crate::workflow::token_comparison::{Text, TextsSummary};
 use crate::workflow::{PlannedContent, PlannedImport};
 
 /// What an import would do, without doing it.
@@ -30,6 +31,9 @@ pub(super) struct PlanReport {
     /// Bytes that a node needs for one allocation.
     required_memory_bytes: Option<u64>,
     cluster: Option<Cluster>,
+    /// How Elasticsearch tokenizes the user's texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) texts: Option<TextsSummary>,
     /// The command that would do it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,
@@ -97,6 +101,7 @@ impl PlanReport {
             content: Content::Plan(Box::new(plan)),
             required_memory_bytes,
             cluster: None,
+            texts: None,
             next: None,
         }
     }
@@ -119,6 +124,7 @@ impl PlanReport {
                 configuration: bundle.configuration.clone(),
             }),
             cluster: None,
+            texts: None,
             next: None,
         }
     }
@@ -194,6 +200,31 @@ impl Sheet {
         let _ = write!(self.0, "\n  {name:<15} {value}");
     }
 
+    fn texts(&mut self, texts: &TextsSummary) {
+        self.heading("Your texts");
+        let TextsSummary { total, equal, different } = texts;
+        self.line(
+            "same tokens",
+            format!("{equal} of {total} texts, compared with the model's own tokenizer"),
+        );
+        for text in different {
+            let causes = match &text.causes[..] {
+                [] => "other differences".to_owned(),
+                causes => causes.join(", "),
+            };
+            let shown = match &text.comparison.text {
+                Text::Single(text) => format!("{text:?}"),
+                Text::Pair(first, second) => format!("{first:?} and {second:?}"),
+            };
+            // Writing to a string cannot fail.
+            let _ = write!(self.0, "\n  - line {}: {causes}: {shown}", text.line);
+        }
+        let more = total - equal - different.len();
+        if more > 0 {
+            let _ = write!(self.0, "\n  - and {more} more");
+        }
+    }
+
     fn some(&mut self, name: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.line(name, value);
@@ -259,6 +290,9 @@ impl Report for PlanReport {
             for warning in warnings {
                 let _ = write!(sheet.0, "\n  - {warning}");
             }
+        }
+        if let Some(texts) = &self.texts {
+            sheet.texts(texts);
         }
         if let Some(body) = configuration {
             sheet.configuration(&self.model_id, body, is_estimated);

@@ -29,9 +29,7 @@ impl Bundle {
     ) -> Result<Self, ConversionError> {
         let files = ModelFiles::open(folder.as_ref())?;
         let conversion = Conversion::read(&files, options, &Progress::to(on_progress))?;
-        for note in conversion.notes() {
-            tracing::warn!("{note}");
-        }
+        conversion.log_notes();
         let title = model_id.to_string();
         conversion.bundle(model_id, &title)
     }

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::configuration::dense_vector_similarity;
 use super::description::{Description, Limit, Loaded, OpenModule, as_wrong_task, refuse_adapter};
-use super::{ConversionError, Options, Quantization};
+use super::{ConversionError, Options, Quantization, tokenization_notes};
 use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::config::SentenceTransformers;
 use crate::mapped_file::MappedFile;
@@ -34,6 +34,8 @@ pub struct Conversion {
     pub(super) similarity: Option<&'static str>,
     pub(super) options: Options,
     pub(super) notes: Vec<String>,
+    /// How many of the last notes are about the server's tokenizer and hold for every model with that tokenizer.
+    pub(super) tokenization_notes: usize,
     /// Mapped files that hold weights.
     pub(super) files: Vec<Arc<MappedFile>>,
     pub(super) progress: Progress,
@@ -122,6 +124,7 @@ impl Conversion {
     ) -> Result<Self, ConversionError> {
         let Description {
             files,
+            folder,
             config,
             dimensions,
             mut tokenizer,
@@ -171,6 +174,9 @@ impl Conversion {
                 );
             }
         }
+        let of_tokenizer = tokenization_notes::notes(&folder, &tokenizer, task.pair())?;
+        let tokenization_notes = of_tokenizer.len();
+        notes.extend(of_tokenizer);
         let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?;
         let vocabulary = i64::try_from(tokenizer.vocabulary.vocabulary.len()).unwrap_or(i64::MAX);
         let output = match embedder {
@@ -198,6 +204,7 @@ impl Conversion {
             tokenizer,
             options,
             notes,
+            tokenization_notes,
             files: Vec::new(),
             progress: Progress::quiet(),
         })
@@ -237,6 +244,14 @@ impl Conversion {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Logs the notes: as warnings, except for those that hold for every model with the same tokenizer.
+    pub fn log_notes(&self) {
+        let (own, of_tokenizer) =
+            self.notes.split_at(self.notes.len().saturating_sub(self.tokenization_notes));
+        own.iter().for_each(|note| tracing::warn!("{note}"));
+        of_tokenizer.iter().for_each(|note| tracing::info!("{note}"));
     }
 
     /// Bytes of the parameters.

@@ -23,6 +23,7 @@ use crate::models::WeightLoader;
 use crate::observer::Progress;
 use crate::source::ModelFiles;
 use crate::tasks::Task;
+use crate::tokenizer::Tokenizer;
 #[cfg(feature = "torch")]
 use crate::torchscript::operations;
 use crate::version::Version;
@@ -51,6 +52,9 @@ pub struct Plan {
     pub parameters: Option<Parameters>,
     /// Its tokenizer.
     pub tokenizer: Option<PlannedTokenizer>,
+    /// What would be uploaded of the tokenizer.
+    #[serde(skip)]
+    pub uploaded: Option<Tokenizer>,
     /// The tasks that it can serve; null if its weights could not be looked at.
     #[serde(serialize_with = "names")]
     pub tasks: Option<Vec<Task>>,
@@ -189,6 +193,7 @@ impl Plan {
             weights: None,
             parameters: None,
             tokenizer: None,
+            uploaded: None,
             tasks: None,
             task: None,
             task_reason: None,
@@ -252,6 +257,7 @@ impl Plan {
             vocabulary_size: tokenizer.vocabulary.vocabulary.len(),
             lower_case: tokenizer.settings.get("do_lower_case").and_then(Value::as_bool),
         });
+        self.uploaded = Some(tokenizer.clone());
         // Nothing is taken for granted of weights that were not looked at.
         self.tasks = survey.as_ref().map(|survey| description.servable(survey));
         let survey = survey.unwrap_or_else(WeightLoader::outline);

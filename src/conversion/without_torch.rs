@@ -32,6 +32,11 @@ impl Conversion {
         match *self {}
     }
 
+    /// Logs the notes.
+    pub fn log_notes(&self) {
+        match *self {}
+    }
+
     /// Size of the parameters in bytes.
     #[must_use]
     pub fn parameter_bytes(&self) -> u64 {

@@ -12,6 +12,7 @@ pub mod import_fingerprint;
 mod prepare;
 mod resolve;
 mod serve;
+pub mod token_comparison;
 
 pub use import::{
     ImportInput, ImportRequest, Imported, PlannedContent, PlannedImport, StopSignal,

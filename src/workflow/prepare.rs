@@ -71,9 +71,7 @@ impl ModelRequest {
         let progress = progress.clone();
         let conversion = tokio::task::spawn_blocking(move || {
             let conversion = Conversion::read(&files, options, &progress)?;
-            for note in conversion.notes() {
-                tracing::warn!("{note}");
-            }
+            conversion.log_notes();
             accept(&conversion)?;
             let bundle = conversion.bundle(model_id, &title)?;
             Ok(Prepared { bundle, parameters: Some(conversion.parameter_bytes() / 4) })

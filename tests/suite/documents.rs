@@ -228,6 +228,7 @@ run! {
     migration_commands_run: "docs/migrating-from-eland.md",
     option_commands_run: "docs/options.md",
     quantization_commands_run: "docs/quantization.md",
+    tokenize_commands_run: "docs/tokenize.md",
 }
 
 #[test]

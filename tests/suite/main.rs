@@ -34,6 +34,7 @@ mod targets;
 mod terminal;
 mod timings;
 mod tls;
+mod tokenize;
 mod trees;
 mod uploads;
 mod verify;

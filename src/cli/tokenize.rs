@@ -1,0 +1,146 @@
+//! `rust-eland tokenize`.
+
+use std::io::{self, BufRead};
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+
+use super::command_error::CommandError;
+use super::report::{Format, print, printable};
+use super::source::SourceArguments;
+use crate::bundle::Bundle;
+use crate::conversion::Options;
+use crate::workflow::token_comparison::{Comparison, Text, TokenComparison};
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("tokenizer").required(true).args(["hub_model_id", "bundle"]))]
+pub(super) struct TokenizeArguments {
+    /// Texts to tokenize; a tab separates the two texts of a pair [default: one text per line of standard input]
+    #[arg(value_name = "TEXT")]
+    texts: Vec<String>,
+    #[command(flatten)]
+    source: SourceArguments,
+    /// The ID.metadata.json of an exported model. Prints only the server's tokens, because a bundle does not contain the model's own
+    /// tokenizer
+    #[arg(long, value_name = "PATH")]
+    bundle: Option<PathBuf>,
+    /// Maximum number of input tokens, instead of the model's own limit
+    #[arg(long, value_name = "N", conflicts_with = "bundle", value_parser = clap::value_parser!(u32).range(1..))]
+    max_model_input_length: Option<u32>,
+    /// Print a table, or one JSON document per text
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl TokenizeArguments {
+    /// Prints the tokens of each text.
+    pub(super) async fn execute(self) -> Result<(), CommandError> {
+        let tokenizers = self.tokenizers().await?;
+        let mut shown = 0;
+        let mut show = |line: &str| {
+            let comparison = tokenizers.compare(Text::of_line(line))?;
+            let text = match self.output {
+                Format::Json => serde_json::to_string(&comparison).map_err(io::Error::from)?,
+                Format::Table => printable(&table(&tokenizers, &comparison)),
+            };
+            let gap = if shown > 0 && self.output == Format::Table { "\n" } else { "" };
+            shown += 1;
+            print(format!("{gap}{text}\n").as_bytes())
+        };
+        if !self.texts.is_empty() {
+            return self.texts.iter().try_for_each(|text| show(text));
+        }
+        io::stdin().lock().lines().try_for_each(|line| show(&line?))
+    }
+
+    async fn tokenizers(&self) -> Result<TokenComparison, CommandError> {
+        if let Some(path) = &self.bundle {
+            let bundle = Bundle::read(path, None)?;
+            let Some(vocabulary) = bundle.vocabulary else {
+                let message = format!("the model of {} reads no text", path.display());
+                return Err(CommandError::Usage(message));
+            };
+            return Ok(TokenComparison::of_upload(&bundle.configuration, vocabulary)?);
+        }
+        let source = self.source.source()?.resolve().await?;
+        let options = Options { max_length: self.max_model_input_length, ..Options::default() };
+        let tokenizers = TokenComparison::of_model(&source, options).await?;
+        if !tokenizers.has_model() {
+            tracing::warn!(
+                "the model has no tokenizer.json, so only the tokens of Elasticsearch are shown"
+            );
+        }
+        Ok(tokenizers)
+    }
+}
+
+/// The tokens of a text for people: the parts that differ stand between arrows.
+fn table(tokenizers: &TokenComparison, comparison: &Comparison) -> String {
+    let mut text = match &comparison.text {
+        Text::Single(text) => format!("{text:?}"),
+        Text::Pair(first, second) => format!("{first:?} {second:?}"),
+    };
+    let server = comparison.server.as_deref().unwrap_or_default();
+    let common = match &comparison.model {
+        Some(model) if comparison.server.is_some() => Some(common(server, model)),
+        _ => None,
+    };
+    let lines = |name: &str, ids: &[u32], token: &dyn Fn(u32) -> String| {
+        let tokens = marked(ids, common, token);
+        let numbers = marked(ids, common, &|id| id.to_string());
+        format!("\n  {name:<7}{tokens}\n         {numbers}")
+    };
+    text += &match &comparison.error {
+        Some(error) => format!("\n  server  error: {error}"),
+        None => lines("server", server, &|id| tokenizers.server_token(id).to_owned()),
+    };
+    if let Some(model) = &comparison.model {
+        text += &lines("model", model, &|id| tokenizers.model_token(id));
+    }
+    text
+}
+
+/// The words of a row, with arrows around those between the common beginning and the common end.
+fn marked(ids: &[u32], common: Option<(usize, usize)>, word: &dyn Fn(u32) -> String) -> String {
+    let (start, end) = match common {
+        Some((before, after)) => (before, ids.len() - after),
+        None => (ids.len(), ids.len()),
+    };
+    let words = ids.iter().enumerate().map(|(at, id)| {
+        let open = if at == start && start < end { "»" } else { "" };
+        let close = if at + 1 == end && start < end { "«" } else { "" };
+        format!(" {open}{}{close}", word(*id))
+    });
+    words.collect()
+}
+
+/// The lengths of the common beginning and of the common end of two rows.
+fn common(first: &[u32], second: &[u32]) -> (usize, usize) {
+    let shorter = first.len().min(second.len());
+    let before = first.iter().zip(second).take_while(|(a, b)| a == b).count();
+    let after = first.iter().rev().zip(second.iter().rev()).take_while(|(a, b)| a == b).count();
+    (before, after.min(shorter - before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differing_words_stand_between_arrows() {
+        let marked = |ids: &[u32], other: &[u32]| {
+            marked(ids, Some(common(ids, other)), &|id| id.to_string())
+        };
+        assert_eq!(marked(&[1, 2, 3, 4], &[1, 9, 4]), " 1 »2 3« 4");
+        assert_eq!(marked(&[1, 9, 4], &[1, 2, 3, 4]), " 1 »9« 4");
+        assert_eq!(marked(&[1, 4], &[1, 4]), " 1 4");
+    }
+
+    #[test]
+    fn common_parts_do_not_overlap() {
+        assert_eq!(common(&[1, 2, 3], &[1, 2, 3]), (3, 0));
+        assert_eq!(common(&[1, 2, 3], &[1, 9, 9, 3]), (1, 1));
+        assert_eq!(common(&[1, 1], &[1, 1, 1]), (2, 0));
+        assert_eq!(common(&[], &[1]), (0, 0));
+    }
+}

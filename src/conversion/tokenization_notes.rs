@@ -1,0 +1,155 @@
+//! Texts that Elasticsearch tokenizes differently from the model's own tokenizer: one note for each kind of difference, with an example.
+
+use super::ConversionError;
+use crate::server_tokenization::{NO_SPAN, Settings, Tokenizer as ServerTokenizer, Truncate};
+use crate::source::ModelFiles;
+use crate::tokenizer::{ModelTokenizer, Tokenizer, TokenizerKind};
+
+/// More tokens than any example has.
+const MAX_LENGTH: usize = 512;
+
+/// An example word for vocabularies without a plain word.
+const WORD: &str = "word";
+
+/// A kind of difference.
+struct Probe {
+    /// What Elasticsearch does.
+    what: &'static str,
+    first: String,
+    /// The second text of a pair.
+    second: Option<String>,
+}
+
+/// Notes on the texts that the server tokenizes differently. `folder` holds the model's own tokenizer.
+///
+/// # Errors
+/// When `tokenizer.json` cannot be read.
+pub(super) fn notes(
+    folder: &ModelFiles,
+    tokenizer: &Tokenizer,
+    reads_pairs: bool,
+) -> Result<Vec<String>, ConversionError> {
+    let settings = serde_json::json!({ tokenizer.kind.name(): tokenizer.settings });
+    let vocabulary = &tokenizer.vocabulary;
+    let merges = vocabulary.merges.as_deref().unwrap_or_default();
+    let scores = vocabulary.scores.as_deref().unwrap_or_default();
+    let tokens = vocabulary.vocabulary.clone();
+    let server = Settings::from_json(&settings)
+        .ok()
+        .and_then(|settings| ServerTokenizer::build(settings, tokens, merges, scores).ok());
+    // What the server cannot build is reported elsewhere.
+    let Some(server) = server else { return Ok(Vec::new()) };
+    let probes = probes(tokenizer, reads_pairs);
+    if probes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let model = ModelTokenizer::read(folder, MAX_LENGTH)?;
+    probes.iter().filter_map(|probe| probe.note(&server, model.as_ref()).transpose()).collect()
+}
+
+/// The kinds of difference of a tokenizer.
+fn probes(tokenizer: &Tokenizer, reads_pairs: bool) -> Vec<Probe> {
+    let word = example_word(&tokenizer.vocabulary.vocabulary);
+    let single = |what, first| Probe { what, first, second: None };
+    let special = tokenizer.kind.tokens().separator;
+    let mut probes = match tokenizer.kind {
+        TokenizerKind::Bert | TokenizerKind::MpNet => vec![
+            single(
+                "Elasticsearch removes characters beyond U+FFFF, such as emoji",
+                format!("{word}😀"),
+            ),
+            single(
+                "Elasticsearch does not split words at no-break spaces (U+00A0, U+2007, U+202F)",
+                format!("{word}\u{A0}{word}"),
+            ),
+            single(
+                "Elasticsearch splits special tokens that occur in a text",
+                format!("{word} {special}"),
+            ),
+        ],
+        TokenizerKind::Roberta => vec![
+            single(
+                "Elasticsearch does not end a run of white space before its last character, unless that is a blank",
+                format!("{word}\n\n{word}"),
+            ),
+            single(
+                "Elasticsearch splits special tokens that occur in a text",
+                format!("{word}{special}"),
+            ),
+        ],
+        // Their differences are rare; reading their large tokenizer.json again is slow.
+        TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2 | TokenizerKind::BertJapanese => {
+            Vec::new()
+        }
+    };
+    if reads_pairs && !probes.is_empty() {
+        probes.push(Probe {
+            what: "Elasticsearch refuses pairs whose first text is empty",
+            first: String::new(),
+            second: Some(word.to_owned()),
+        });
+    }
+    probes
+}
+
+impl Probe {
+    /// The note, if the server's tokens differ from the model's or there is no model to compare with.
+    fn note(
+        &self,
+        server: &ServerTokenizer,
+        model: Option<&ModelTokenizer>,
+    ) -> Result<Option<String>, ConversionError> {
+        let served = match &self.second {
+            None => server.single(&self.first, Truncate::First, NO_SPAN).map(|mut rows| rows.pop()),
+            Some(second) => server.pair(&self.first, second, Truncate::First).map(Some),
+        };
+        let served = served.ok().flatten().map(|row| row.ids);
+        let expected = model.map(|it| it.ids(&self.first, self.second.as_deref())).transpose()?;
+        if expected.is_some() && expected == served {
+            return Ok(None);
+        }
+        let example = match &self.second {
+            None => format!("{:?}", self.first),
+            Some(second) => format!("the pair {:?}, {second:?}", self.first),
+        };
+        let joined = |tokens: Vec<String>| tokens.join(" ");
+        let is = match &served {
+            Some(ids) => {
+                let token = |id: &u32| server.stored(*id as usize).unwrap_or("?").to_owned();
+                format!("becomes {}", joined(ids.iter().map(token).collect()))
+            }
+            None => "is an error".to_owned(),
+        };
+        let instead = match (model, &expected) {
+            (Some(model), Some(ids)) => {
+                let token = |id: &u32| model.token(*id).unwrap_or_else(|| "?".into());
+                format!(" instead of {}", joined(ids.iter().map(token).collect()))
+            }
+            _ => String::new(),
+        };
+        Ok(Some(format!("{}: {example} {is}{instead}", self.what)))
+    }
+}
+
+/// A word that the vocabulary has as one token.
+fn example_word(vocabulary: &[String]) -> &str {
+    let words = vocabulary.iter().map(|token| token.trim_start_matches(['Ġ', '▁']));
+    let is_word = |word: &&str| word.len() >= 4 && word.bytes().all(|b| b.is_ascii_lowercase());
+    words.into_iter().find(is_word).unwrap_or(WORD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn example_word_is_a_plain_word() {
+        let word = |tokens: &[&str]| {
+            let tokens: Vec<String> = tokens.iter().map(|token| (*token).to_owned()).collect();
+            example_word(&tokens).to_owned()
+        };
+        assert_eq!(word(&["[PAD]", "##ing", "the", "café", "night"]), "night");
+        assert_eq!(word(&["<s>", "Ġtoo", "Ġnight"]), "night");
+        assert_eq!(word(&["▁"]), "word");
+    }
+}

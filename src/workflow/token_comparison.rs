@@ -1,0 +1,268 @@
+//! The tokens that Elasticsearch computes, beside the tokens of the model's own tokenizer.
+
+use std::fmt::Display;
+use std::io::{self, BufRead};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::resolve::ResolvedSource;
+use crate::config::SentenceTransformers;
+use crate::conversion::{ConversionError, Options, Plan};
+use crate::error::Error;
+use crate::server_tokenization::{Kind, Settings, Tokenizer as ServerTokenizer};
+use crate::source::ModelFiles;
+use crate::tokenizer::{ModelTokenizer, TokenizerError};
+use crate::vocabulary::Vocabulary;
+
+/// Why a file of texts cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum SummaryError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    /// The model's own tokenizer fails.
+    #[error(transparent)]
+    Model(#[from] ConversionError),
+}
+
+/// One text, or a pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Text {
+    /// One text.
+    Single(String),
+    /// Two texts.
+    Pair(String, String),
+}
+
+impl Text {
+    /// Reads a line: a tab separates the two texts of a pair.
+    #[must_use]
+    pub fn of_line(line: &str) -> Self {
+        match line.split_once('\t') {
+            Some((first, second)) => Self::Pair(first.to_owned(), second.to_owned()),
+            None => Self::Single(line.to_owned()),
+        }
+    }
+}
+
+/// The tokens of one text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// The text.
+    pub text: Text,
+    /// The ids that the server computes; none where it throws an exception.
+    pub server: Option<Vec<u32>>,
+    /// The message of the exception.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The ids of the model's own tokenizer, where the model is available and has a `tokenizer.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<Vec<u32>>,
+}
+
+impl Comparison {
+    /// Whether the server and the model's own tokenizer return the same ids. True without a model to compare with.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.model.is_none() || self.server == self.model
+    }
+}
+
+/// How many texts the server tokenizes as the model's own tokenizer does.
+#[derive(Debug, Serialize)]
+pub struct TextsSummary {
+    /// The number of texts.
+    pub total: usize,
+    /// The number of texts with the same ids.
+    pub equal: usize,
+    /// The first texts with other ids.
+    pub different: Vec<DifferentText>,
+}
+
+/// A text that the server tokenizes differently.
+#[derive(Debug, Serialize)]
+pub struct DifferentText {
+    /// The number of the line, from 1.
+    pub line: usize,
+    /// The tokens.
+    #[serde(flatten)]
+    pub comparison: Comparison,
+    /// What the text contains that Elasticsearch treats differently.
+    pub causes: Vec<String>,
+}
+
+/// The greatest number of different texts in a summary.
+const MAX_DIFFERENT: usize = 10;
+
+/// A tokenizer of the server and the model's own.
+pub struct TokenComparison {
+    server: ServerTokenizer,
+    model: Option<ModelTokenizer>,
+}
+
+impl TokenComparison {
+    /// The tokenizers of a model. No weights are downloaded.
+    ///
+    /// # Errors
+    /// When a file cannot be downloaded or read, or a tokenizer cannot be built.
+    pub async fn of_model(source: &ResolvedSource, options: Options) -> Result<Self, Error> {
+        let (files, weights) = source.small_files().await?;
+        let plan = Plan::read(&files, &weights, options, "")?;
+        Ok(Self::of_plan(&files, plan)?)
+    }
+
+    /// The tokenizers of a model. `plan` describes what an import of `files` would upload.
+    fn of_plan(files: &ModelFiles, plan: Plan) -> Result<Self, ConversionError> {
+        let uploaded = match (plan.uploaded, plan.problem) {
+            (Some(uploaded), _) => uploaded,
+            (None, Some(problem)) => return Err(problem),
+            (None, None) => return Err(TokenizerError::Empty("the tokenizer").into()),
+        };
+        let settings = match plan.configuration.as_ref().and_then(tokenization) {
+            Some(tokenization) => settings(tokenization)?,
+            None => settings(&json!({ uploaded.kind.name(): uploaded.settings }))?,
+        };
+        let folder = SentenceTransformers::read(files)?.map_or(String::new(), |st| st.transformer);
+        let model = ModelTokenizer::read(&files.sub(&folder)?, settings.max_sequence_length)?;
+        Ok(Self { server: server(settings, uploaded.vocabulary)?, model })
+    }
+
+    /// The server's tokenizer of a configuration and vocabulary that are ready to be uploaded. There is no model to compare with.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be built.
+    pub fn of_upload(
+        configuration: &Map<String, Value>,
+        vocabulary: Vocabulary,
+    ) -> Result<Self, ConversionError> {
+        // The server's default.
+        let default = json!({"bert": {}});
+        let settings = settings(tokenization(configuration).unwrap_or(&default))?;
+        Ok(Self { server: server(settings, vocabulary)?, model: None })
+    }
+
+    /// Whether the model's own tokenizer is available.
+    #[must_use]
+    pub fn has_model(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// The tokens of a text.
+    ///
+    /// # Errors
+    /// When the model's own tokenizer fails.
+    pub fn compare(&self, text: Text) -> Result<Comparison, ConversionError> {
+        let (first, second) = match &text {
+            Text::Single(text) => (text.as_str(), None),
+            Text::Pair(first, second) => (first.as_str(), Some(second.as_str())),
+        };
+        let truncate = self.server.settings().truncate;
+        let rows = match second {
+            None => self.server.single(first, truncate, self.server.settings().span),
+            Some(second) => self.server.pair(first, second, truncate).map(|row| vec![row]),
+        };
+        let model = self.model.as_ref().map(|model| model.ids(first, second)).transpose()?;
+        let (server, error) = match rows {
+            // Windows of a long text follow each other.
+            Ok(rows) => (Some(rows.into_iter().flat_map(|row| row.ids).collect()), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Ok(Comparison { text, server, error, model })
+    }
+
+    /// Compares the tokens of all lines of a file. Empty lines are texts, too.
+    ///
+    /// # Errors
+    /// When a line cannot be read or the model's own tokenizer fails.
+    pub fn summary(&self, lines: impl BufRead) -> Result<TextsSummary, SummaryError> {
+        let mut summary = TextsSummary { total: 0, equal: 0, different: Vec::new() };
+        for line in lines.lines() {
+            let comparison = self.compare(Text::of_line(&line?))?;
+            summary.total += 1;
+            if comparison.is_equal() {
+                summary.equal += 1;
+            } else if summary.different.len() < MAX_DIFFERENT {
+                let causes = self.causes(&comparison);
+                summary.different.push(DifferentText { line: summary.total, comparison, causes });
+            }
+        }
+        Ok(summary)
+    }
+
+    /// What a text contains that the server treats differently.
+    fn causes(&self, comparison: &Comparison) -> Vec<String> {
+        let mut causes = Vec::new();
+        if let Some(error) = &comparison.error {
+            causes.push(format!("Elasticsearch throws an exception ({error})"));
+        }
+        let text = match &comparison.text {
+            Text::Single(text) => text.clone(),
+            Text::Pair(first, second) => format!("{first}\t{second}"),
+        };
+        match self.server.settings().kind {
+            Kind::Bert | Kind::Mpnet => {
+                let is_no_break = |c: &char| ['\u{A0}', '\u{2007}', '\u{202F}'].contains(c);
+                if let Some(space) = text.chars().find(is_no_break) {
+                    causes.push(format!("no-break spaces (U+{:04X})", u32::from(space)));
+                }
+                if let Some(c) = text.chars().find(|c| u32::from(*c) > 0xFFFF) {
+                    causes.push(format!("characters beyond U+FFFF ({c})"));
+                }
+            }
+            Kind::Roberta { .. } | Kind::ByteLevelBpe { .. } => {
+                let spaces: Vec<char> = text.chars().collect();
+                let is_run = |pair: &[char]| pair.iter().all(|c| c.is_whitespace());
+                if spaces.windows(2).any(is_run) {
+                    causes.push("runs of white space".into());
+                }
+                if text.contains('\'') {
+                    causes.push("apostrophes".into());
+                }
+            }
+            Kind::DebertaV2 => {
+                let unknown = self.server.unknown_id();
+                let has_unknown = |ids: &Vec<u32>| ids.contains(&unknown);
+                if comparison.server.as_ref().is_some_and(has_unknown) {
+                    causes.push("characters outside the vocabulary".into());
+                }
+            }
+            Kind::BertJa | Kind::XlmRoberta => {}
+        }
+        causes
+    }
+
+    /// The text of a token of the server.
+    #[must_use]
+    pub fn server_token(&self, id: u32) -> &str {
+        self.server.stored(id as usize).unwrap_or("?")
+    }
+
+    /// The text of a token of the model's own tokenizer.
+    #[must_use]
+    pub fn model_token(&self, id: u32) -> String {
+        self.model.as_ref().and_then(|model| model.token(id)).unwrap_or_else(|| "?".into())
+    }
+}
+
+fn server(settings: Settings, vocabulary: Vocabulary) -> Result<ServerTokenizer, TokenizerError> {
+    let Vocabulary { vocabulary, merges, scores } = vocabulary;
+    let (merges, scores) = (merges.unwrap_or_default(), scores.unwrap_or_default());
+    let built = ServerTokenizer::build(settings, vocabulary, &merges, &scores);
+    built.map_err(|error| broken("the vocabulary", &error))
+}
+
+fn settings(tokenization: &Value) -> Result<Settings, TokenizerError> {
+    Settings::from_json(tokenization).map_err(|error| broken("the tokenization settings", &error))
+}
+
+fn broken(file: &'static str, reason: &dyn Display) -> TokenizerError {
+    TokenizerError::Broken { file, reason: reason.to_string() }
+}
+
+/// The settings of the tokenizer in the body of a request that creates a model.
+fn tokenization(configuration: &Map<String, Value>) -> Option<&Value> {
+    let tasks = configuration.get("inference_config")?.as_object()?;
+    tasks.values().find_map(|task| task.get("tokenization"))
+}

@@ -1,0 +1,151 @@
+//! `rust-eland tokenize`: tokens of the server beside the model's own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use flate2::read::GzDecoder;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::fixtures::Fixture;
+use crate::program::{message, program, says};
+
+/// Runs the program on the lines of standard input and returns the JSON documents of its output.
+fn tokenize(arguments: &[&str], input: &str) -> Vec<Value> {
+    let mut child = program()
+        .args(["tokenize", "--output", "json"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A bundle with the vocabulary and settings of a folder of `tests/fixtures/server-tokens`. Its definition is not an archive.
+fn bundle_of(name: &str) -> (TempDir, PathBuf) {
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/server-tokens").join(name);
+    let folder = tempfile::tempdir().unwrap();
+    let mut vocabulary = Vec::new();
+    let file = fs::File::open(source.join("vocabulary.json.gz")).unwrap();
+    GzDecoder::new(file).read_to_end(&mut vocabulary).unwrap();
+    fs::write(folder.path().join("m.vocab.json"), vocabulary).unwrap();
+    fs::write(folder.path().join("m.pt"), b"archive").unwrap();
+    let tokenization: Value =
+        serde_json::from_slice(&fs::read(source.join("tokenization.json")).unwrap()).unwrap();
+    let hash: String = Sha256::digest(b"archive").iter().map(|b| format!("{b:02x}")).collect();
+    let metadata = json!({
+        "packaged_model_id": "m", "minimum_version": "8.16.0", "size": 7, "sha256": hash,
+        "vocabulary_file": "m.vocab.json", "model_type": "pytorch",
+        "inference_config": {"text_embedding": {"tokenization": tokenization}},
+    });
+    let path = folder.path().join("m.metadata.json");
+    fs::write(&path, metadata.to_string()).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn bundle_gives_the_ids_of_the_server() {
+    for name in ["bert-uncased", "roberta", "deberta_v2"] {
+        let (_folder, metadata) = bundle_of(name);
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/server-tokens");
+        let cases = fs::read_to_string(cases.join(name).join("cases.jsonl")).unwrap();
+        // A line cannot hold texts with line breaks, or single texts with tabs.
+        let fits = |text: &Value| match text {
+            Value::String(text) => !text.contains(['\n', '\r', '\t']),
+            pair => pair
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|it| !it.as_str().unwrap().contains(['\n', '\r', '\t'])),
+        };
+        let cases: Vec<Value> =
+            cases.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let cases: Vec<Value> = cases.into_iter().filter(|case| fits(&case["text"])).collect();
+        let line = |text: &Value| match text {
+            Value::String(text) => text.clone(),
+            pair => format!("{}\t{}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+        };
+        let input: String = cases.iter().map(|case| line(&case["text"]) + "\n").collect();
+        let found = tokenize(&["--bundle", metadata.to_str().unwrap()], &input);
+        assert!(cases.len() > 200 && found.len() == cases.len());
+        for (case, found) in cases.iter().zip(&found) {
+            assert_eq!(found["text"], case["text"]);
+            assert_eq!(found["server"], case["server"], "{name}: {}", case["text"]);
+            assert_eq!(found.get("error").is_some(), case["server"].is_null(), "{found}");
+            assert_eq!(found.get("model"), None);
+        }
+    }
+}
+
+#[test]
+fn model_gives_both_ids_and_marks_differences() {
+    let model = Fixture::named("bert/st-mean").model();
+    let model = model.to_str().unwrap();
+    let found = tokenize(&["--hub-model-id", model], "hello\nhello😀\n\tsecond\n");
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0]["server"], found[0]["model"]);
+    assert_ne!(found[1]["server"], found[1]["model"]);
+    assert_eq!(found[2]["text"], json!(["", "second"]));
+    assert_eq!(found[2]["server"], Value::Null);
+    assert!(found[2]["error"].is_string() && found[2]["model"].is_array());
+
+    let output =
+        program().args(["tokenize", "--hub-model-id", model, "hello", "hello😀"]).output().unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    let table = String::from_utf8(output.stdout).unwrap();
+    says(&table, &["\"hello\"\n  server  [CLS] ", "\"hello😀\"", "»", "«"]);
+    assert_eq!(table.matches('»').count(), table.matches('«').count());
+}
+
+#[test]
+fn inspect_warns_with_an_example_of_each_difference() {
+    let inspect = |fixture: &str, more: &[&str]| {
+        let model = Fixture::named(fixture).model();
+        let output = program()
+            .args(["inspect", "--output", "json", "--hub-model-id"])
+            .arg(model)
+            .args(more)
+            .output()
+            .unwrap();
+        let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+        plan["warnings"].to_string()
+    };
+    let bert = inspect("bert/st-mean", &[]);
+    says(&bert, &["beyond U+FFFF", "😀", "no-break spaces", "instead of"]);
+    assert!(!bert.contains("pairs"), "{bert}");
+    says(&inspect("bert/zero-shot", &[]), &["refuses pairs whose first text is empty"]);
+    says(&inspect("roberta/ner", &[]), &["splits special tokens", "</s>"]);
+}
+
+#[test]
+fn inspect_texts_names_the_causes() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = folder.path().join("texts.txt");
+    fs::write(&texts, "hello\nbonjour\u{A0}!\nhello😀\n").unwrap();
+    let model = Fixture::named("bert/st-mean").model();
+    let inspect = |more: &[&str]| {
+        let mut program = program();
+        program.args(["inspect", "--hub-model-id"]).arg(&model).arg("--texts").arg(&texts);
+        String::from_utf8(program.args(more).output().unwrap().stdout).unwrap()
+    };
+    let plan: Value = serde_json::from_str(&inspect(&["--output", "json"])).unwrap();
+    let summary = &plan["texts"];
+    assert_eq!((&summary["total"], &summary["equal"]), (&json!(3), &json!(1)), "{summary}");
+    assert_eq!(summary["different"][0]["line"], 2);
+    says(&summary["different"][0]["causes"].to_string(), &["no-break spaces (U+00A0)"]);
+    says(&summary["different"][1]["causes"].to_string(), &["beyond U+FFFF (😀)"]);
+    says(&inspect(&[]), &["1 of 3 texts", "line 2: no-break spaces (U+00A0)"]);
+}
