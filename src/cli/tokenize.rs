@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::command_error::CommandError;
-use super::report::{Format, print, printable};
+use super::report::{Format, print};
 use super::source::SourceArguments;
 use crate::bundle::Bundle;
 use crate::conversion::Options;
+use crate::terminal_text::{escape, escape_json};
 use crate::workflow::token_comparison::{Comparison, Text, TokenComparison};
 
 #[derive(Debug, Args)]
@@ -40,8 +41,10 @@ impl TokenizeArguments {
         let mut show = |line: &str| {
             let comparison = tokenizers.compare(Text::of_line(line))?;
             let text = match self.output {
-                Format::Json => serde_json::to_string(&comparison).map_err(io::Error::from)?,
-                Format::Table => printable(&table(&tokenizers, &comparison)),
+                Format::Json => {
+                    escape_json(&serde_json::to_string(&comparison).map_err(io::Error::from)?)
+                }
+                Format::Table => escape(&table(&tokenizers, &comparison)),
             };
             let gap = if shown > 0 && self.output == Format::Table { "\n" } else { "" };
             shown += 1;

@@ -187,7 +187,13 @@ fn task_without_endpoint_is_rejected_before_the_import() {
     let of_id = |id: &'static str| ["--create-endpoint", id];
     for task in [&["--task-type", "ner"][..], &[]] {
         let more = [task, &of_id("e")].concat();
-        fails(&standin, &model_of("bert/ner"), &more, 2, &["no inference endpoints for the task ner"]);
+        fails(
+            &standin,
+            &model_of("bert/ner"),
+            &more,
+            2,
+            &["no inference endpoints for the task ner"],
+        );
     }
     let model = model_of("bert/st-mean");
     fails(&standin, &model, &of_id("Not-One"), 2, &["lower-case"]);
