@@ -254,6 +254,19 @@ settings! {
     TargetVersion = "target_version",
 }
 
+impl fmt::Display for Setting {
+    /// Writes the name in words, such as `model id`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiKey => f.write_str("API key"),
+            Self::Url => f.write_str("URL"),
+            Self::CaCertificates => f.write_str("CA certificates"),
+            Self::CaFingerprint => f.write_str("CA fingerprint"),
+            _ => f.write_str(&self.name().replace('_', " ")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,7 +45,8 @@
 //!
 //! let uploaded = Arc::new(AtomicU64::new(0));
 //! let seen = Arc::clone(&uploaded);
-//! let import = Import { on_conflict: OnConflict::Replace, ..Import::default() };
+//! let mut import = Import::default();
+//! import.on_conflict = OnConflict::Replace;
 //! let outcome = client
 //!     .import(&bundle, &import, move |event| {
 //!         if let Event::Advanced { done, .. } = event {

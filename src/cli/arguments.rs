@@ -12,7 +12,7 @@ use super::quantize::QuantizeArguments;
 use super::source::SourceArguments;
 use super::task_type::{TaskChoice, TaskParser};
 use crate::conversion::Options;
-use crate::elasticsearch::{ClientError, Connection, Credentials, Trust};
+use crate::elasticsearch::{Connection, Credentials, Trust};
 use crate::model_id::ModelId;
 use crate::secrets::Secret;
 use crate::tasks::Task;
@@ -204,11 +204,11 @@ impl ConnectionArguments {
     }
 
     /// What the options say. Asks for a password if a user is named without one.
-    pub(super) fn connection(&self) -> Result<Connection, ClientError> {
+    pub(super) fn connection(&self) -> Result<Connection, CommandError> {
         let mut connection = match (&self.url, &self.cloud_id) {
             (Some(UrlArgument(url)), _) => Connection::to_url(url)?,
             (None, Some(cloud_id)) => Connection::to_cloud(cloud_id)?,
-            (None, None) => return Err(ClientError::Address("give --url or --cloud-id".into())),
+            (None, None) => return Err(CommandError::Usage("give --url or --cloud-id".into())),
         };
         connection.headers =
             self.header.iter().map(|text| text.expose().parse()).collect::<Result<_, _>>()?;
@@ -242,7 +242,7 @@ impl ConnectionArguments {
                     connection.credentials = Some(Credentials::Basic { user, password });
                 }
                 None if password.is_some() => {
-                    return Err(ClientError::Option(
+                    return Err(CommandError::Usage(
                         "a password is given, but no user: give --es-username (ES_USERNAME)".into(),
                     ));
                 }

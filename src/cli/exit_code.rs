@@ -68,9 +68,12 @@ fn hub_code(error: &HubError) -> u8 {
 fn client_code(error: &ClientError) -> u8 {
     match error {
         ClientError::Address(_)
-        | ClientError::Option(_)
+        | ClientError::CloudId
+        | ClientError::Setting { .. }
+        | ClientError::Tls(_)
         | ClientError::Signals(_)
         | ClientError::Certificates { .. } => 2,
+        ClientError::FileChanged { .. } => 3,
         ClientError::Unreachable { .. }
         | ClientError::NoneUsable(_)
         | ClientError::NotElasticsearch { .. }
@@ -82,13 +85,13 @@ fn client_code(error: &ClientError) -> u8 {
         | ClientError::Licence(_)
         | ClientError::Refused { .. }
         | ClientError::Incomplete(_)
-        | ClientError::LeftOver(_)
+        | ClientError::Leftover(_)
         | ClientError::TooManyParts { .. }
         | ClientError::InUse { .. }
         | ClientError::Unfinished { .. } => 6,
         ClientError::Exists(_)
         | ClientError::Alias { .. }
-        | ClientError::HalfMade(_)
+        | ClientError::ExistsIncomplete(_)
         | ClientError::Different(_)
         | ClientError::Underway(_)
         | ClientError::Overtaken(_)
@@ -100,14 +103,14 @@ fn client_code(error: &ClientError) -> u8 {
 fn deployment_code(error: &DeploymentError) -> u8 {
     match error {
         DeploymentError::Client(error) => client_code(error),
-        DeploymentError::Settings(_) => 2,
+        DeploymentError::Settings { .. } => 2,
         DeploymentError::Unsupported { .. }
         | DeploymentError::NotFound { .. }
         | DeploymentError::Refused { .. } => 6,
         DeploymentError::NotStarted { .. }
         | DeploymentError::SmokeTest { .. }
         | DeploymentError::NoEndpoint { .. }
-        | DeploymentError::NotServed(_) => 8,
+        | DeploymentError::NotServed { .. } => 8,
         DeploymentError::EndpointTaken { .. } => 7,
         DeploymentError::Interrupted { .. } => 130,
     }

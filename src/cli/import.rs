@@ -14,7 +14,7 @@ use super::start_arguments::StartArguments;
 use super::summary::Summary;
 use super::upload::{UploadArguments, interruption};
 use crate::bundle::Bundle;
-use crate::elasticsearch::{ClientError, Connection, EndpointId};
+use crate::elasticsearch::{Connection, EndpointId};
 use crate::prebuilt::Inspected;
 use crate::workflow::{ImportInput, ImportRequest, Imported, StopSignal, connect};
 
@@ -109,7 +109,7 @@ impl ImportArguments {
     }
 
     /// The connection to the cluster. Asks for a password if only a user is named.
-    pub(super) fn connection(&self) -> Result<Connection, ClientError> {
+    pub(super) fn connection(&self) -> Result<Connection, CommandError> {
         self.connection.connection()
     }
 

@@ -18,8 +18,8 @@ pub(super) struct ListArguments {
     /// Only models whose ids match, such as 'sentence-transformers__*'
     #[arg(value_name = "PATTERN")]
     pattern: Option<String>,
-    /// Show models that are not PyTorch's too
-    #[arg(long)]
+    /// Has no effect: all models are shown
+    #[arg(long, hide = true)]
     all: bool,
 }
 
@@ -34,7 +34,7 @@ const SHORT_COMMIT: usize = 12;
 impl ListArguments {
     pub(super) async fn execute(self) -> Result<(), CommandError> {
         let client = Client::connect(self.connection.connection()?).await?;
-        let models = client.reports(self.pattern.as_deref(), self.all).await?;
+        let models = client.reports(self.pattern.as_deref()).await?;
         self.report.print(&List { models })
     }
 }
@@ -46,6 +46,7 @@ impl Report for List {
             let row = |deployment: String, state: &str, allocations: String| {
                 [
                     model.model_id.clone(),
+                    cell(model.model_type.as_ref()),
                     cell(model.task.as_ref()),
                     cell(model.size_bytes.map(HumanBytes)),
                     deployment,
@@ -61,7 +62,8 @@ impl Report for List {
                 ]
             };
             if model.deployments.is_empty() {
-                rows.push(row(String::new(), "not deployed", String::new()));
+                let state = if model.needs_deployment() { "not deployed" } else { "" };
+                rows.push(row(String::new(), state, String::new()));
             }
             for deployment in &model.deployments {
                 let id = &deployment.deployment_id;
@@ -75,8 +77,17 @@ impl Report for List {
         if rows.is_empty() {
             return "no models".to_owned();
         }
-        let header =
-            ["MODEL", "TASK", "SIZE", "DEPLOYMENT", "STATE", "ALLOCATIONS", "HUB ID", "COMMIT"];
+        let header = [
+            "MODEL",
+            "TYPE",
+            "TASK",
+            "SIZE",
+            "DEPLOYMENT",
+            "STATE",
+            "ALLOCATIONS",
+            "HUB ID",
+            "COMMIT",
+        ];
         table(header, &rows)
     }
 }

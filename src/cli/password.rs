@@ -4,16 +4,16 @@ use std::fs::File;
 use std::io::{IsTerminal, Read, stderr, stdin};
 use std::path::Path;
 
-use crate::elasticsearch::ClientError;
+use super::command_error::CommandError;
 use crate::secrets::Secret;
 
 /// No password is longer: such a file is another one.
 const LONGEST: u64 = 4096;
 
 /// Reads the password in a file, `-` for standard input. A line break at its end is cut.
-pub(super) fn read(path: &Path) -> Result<Secret, ClientError> {
+pub(super) fn read(path: &Path) -> Result<Secret, CommandError> {
     let unusable = |reason: &str| {
-        ClientError::Option(format!(
+        CommandError::Usage(format!(
             "--es-password-file {}: {reason}; name a file that holds the password and nothing else",
             path.display()
         ))
@@ -41,9 +41,9 @@ pub(super) fn read(path: &Path) -> Result<Secret, ClientError> {
 }
 
 /// Asks for the password on the terminal, without showing it.
-pub(super) fn ask(user: &str) -> Result<Secret, ClientError> {
+pub(super) fn ask(user: &str) -> Result<Secret, CommandError> {
     let missing = |reason: &str| {
-        ClientError::Option(format!(
+        CommandError::Usage(format!(
             "the user {user} is given without a password, and {reason}: give --es-password-file, or set ES_PASSWORD"
         ))
     };

@@ -9,6 +9,7 @@ use super::units;
 use crate::elasticsearch::{
     ByteSize, Deployment, DeploymentError, Priority, ServedId, StartOptions, WaitFor,
 };
+use crate::hint::hint;
 use crate::workflow::{StartRequest, Started};
 
 const HEADING: &str = "Starting";
@@ -118,9 +119,12 @@ impl StartArguments {
         };
         options.check()?;
         if self.smoke_test && options.wait_for == WaitFor::Starting {
-            let text =
-                "--smoke-test needs a model that answers: wait for started or fully_allocated";
-            return Err(DeploymentError::Settings(text.into()));
+            return Err(DeploymentError::Settings {
+                reason: "the smoke test needs a deployment that answers".into(),
+                hint: hint!(
+                    "Set --wait-for to started or fully_allocated, or leave out --smoke-test."
+                ),
+            });
         }
         Ok(StartRequest { options, smoke_test: self.smoke_test })
     }

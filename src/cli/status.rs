@@ -8,6 +8,7 @@ use super::arguments::ConnectionArguments;
 use super::command_error::CommandError;
 use super::report::{Report, ReportArguments, cell, table};
 use crate::elasticsearch::{Client, Deployment, DeploymentError, ModelReport, ServedId, State};
+use crate::hint::{Command, Hint, hint};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
@@ -36,35 +37,45 @@ impl StatusArguments {
         let problem = problem(&model);
         self.report.print(&Status { model, served: problem.is_none() })?;
         match problem {
-            Some(problem) => Err(DeploymentError::NotServed(problem).into()),
+            Some((reason, hint)) => Err(DeploymentError::NotServed { reason, hint }.into()),
             None => Ok(()),
         }
     }
 }
 
 /// Why a model is not served, and what to do.
-fn problem(model: &ModelReport) -> Option<String> {
+fn problem(model: &ModelReport) -> Option<(String, Option<Hint>)> {
     let id = &model.model_id;
     if model.definition_complete == Some(false) {
-        return Some(format!("{id} is not complete: its upload was not finished. Import it again"));
+        let hint = hint!("Import the model again.");
+        return Some((format!("the upload of {id} is not complete"), Some(hint)));
+    }
+    if !model.needs_deployment() {
+        return None;
     }
     let failed = |deployment: &&Deployment| deployment.state == State::Failed;
     if let Some(failed) = model.deployments.iter().find(failed) {
         let deployment = &failed.deployment_id;
-        let advice = failed.advice().unwrap_or("Stop it, and start it again");
-        return Some(format!(
-            "the deployment {deployment} has failed\n{advice}; rust-eland stop {deployment} clears it away"
-        ));
+        let stop = Command::Stop(Some(deployment.clone()));
+        let hint = hint!("Stop the failed deployment before the next start: ", stop, ".");
+        let hint = failed.hint().into_iter().chain([hint]).reduce(Hint::and);
+        return Some((format!("the deployment {deployment} has failed"), hint));
     }
     if model.deployments.iter().any(Deployment::answers) {
         return None;
     }
     match model.deployments.first() {
-        None => Some(format!("{id} is not deployed: rust-eland start {id}")),
+        None => {
+            let start = Command::Start(Some(id.clone()));
+            Some((
+                format!("{id} is not deployed"),
+                Some(hint!("Start the model with ", start, ".")),
+            ))
+        }
         Some(deployment) => {
             let (name, state) = (&deployment.deployment_id, deployment.state.name());
-            let advice = deployment.advice().map(|text| format!("\n{text}")).unwrap_or_default();
-            Some(format!("the deployment {name} does not answer yet: it is {state}{advice}"))
+            let reason = format!("the deployment {name} does not answer yet: its state is {state}");
+            Some((reason, deployment.hint()))
         }
     }
 }
@@ -80,6 +91,7 @@ impl Report for Status {
         });
         let facts = [
             ("model", model.model_id.clone()),
+            ("type", cell(model.model_type.as_ref())),
             ("task", cell(model.task.as_ref())),
             ("size", cell(model.size_bytes.map(HumanBytes))),
             ("hub", cell(hub)),
@@ -91,6 +103,9 @@ impl Report for Status {
             .filter(|(_, fact)| !fact.is_empty())
             .map(|(name, fact)| format!("{name:12}{fact}"))
             .collect();
+        if model.deployments.is_empty() && !model.needs_deployment() {
+            return text.join("\n");
+        }
         if model.deployments.is_empty() {
             text.push(format!("{:12}none", "deployments"));
             return text.join("\n");

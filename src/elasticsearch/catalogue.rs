@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::deployment::{is_unknown, refused};
+use super::deployment_error::is_unknown_model;
 use super::stats::StatsEntry;
 use super::{Client, ClientError, Deployment, DeploymentError, ServedId};
 use crate::version::Version;
@@ -21,7 +21,7 @@ const PAGE: usize = 1000;
 pub struct ModelReport {
     /// Its id.
     pub model_id: String,
-    /// `pytorch` for those that this program imports.
+    /// `pytorch`, `tree_ensemble` or `lang_ident`.
     pub model_type: Option<String>,
     /// What it does, by its name in the API.
     pub task: Option<String>,
@@ -58,6 +58,13 @@ impl ModelReport {
         }
     }
 
+    /// Whether the model must be deployed to be used. Models other than PyTorch's, such as `tree_ensemble` and `lang_ident`, run inside
+    /// Elasticsearch.
+    #[must_use]
+    pub fn needs_deployment(&self) -> bool {
+        self.model_type.as_deref().is_none_or(|kind| kind == "pytorch")
+    }
+
     fn add(&mut self, entry: StatsEntry) {
         self.size_bytes = entry.size_bytes.filter(|bytes| *bytes > 0).or(self.size_bytes);
         self.pipelines = entry.pipelines.or(self.pipelines);
@@ -71,14 +78,13 @@ impl ModelReport {
 }
 
 impl Client {
-    /// The models whose ids match a pattern such as `sentence-transformers__*`, by id. `is_any` includes those that are not PyTorch's.
+    /// The models of every type whose ids match a pattern such as `sentence-transformers__*`, in the order of their ids.
     ///
     /// # Errors
     /// When the cluster does not answer.
     pub async fn reports(
         &self,
         pattern: Option<&str>,
-        is_any: bool,
     ) -> Result<Vec<ModelReport>, DeploymentError> {
         let path = match pattern {
             Some(pattern) => format!("{ROOT}/{}", encoded(pattern)),
@@ -93,7 +99,6 @@ impl Client {
         let mut models: BTreeMap<String, ModelReport> = found
             .iter()
             .map(ModelReport::read)
-            .filter(|model| is_any || model.model_type.as_deref() == Some("pytorch"))
             .map(|model| (model.model_id.clone(), model))
             .collect();
         let path = format!("{path}/_stats");
@@ -166,6 +171,23 @@ impl Client {
         found(answer, id, "delete").map(drop)
     }
 
+    /// Stops one deployment.
+    ///
+    /// # Errors
+    /// When the server refuses, for example because a pipeline uses the deployment. `force` stops it nevertheless.
+    pub async fn stop_deployment(
+        &self,
+        deployment_id: &ServedId,
+        force: bool,
+    ) -> Result<(), DeploymentError> {
+        let force = if force { "?force=true" } else { "" };
+        let path = format!("{ROOT}/{}/deployment/_stop{force}", deployment_id.segment());
+        let answer = self.call(Method::POST, &path, None, "stop the deployment").await;
+        answer
+            .map(drop)
+            .map_err(|error| DeploymentError::refused(error, || format!("stop {deployment_id}")))
+    }
+
     /// All entries of a list, page by page.
     async fn pages(&self, path: &str, list: &str, action: &str) -> Result<Vec<Value>, ClientError> {
         let mut all = Vec::new();
@@ -210,7 +232,9 @@ fn found(
     verb: &str,
 ) -> Result<Value, DeploymentError> {
     answer.map_err(|error| match error {
-        ClientError::Refused { status: 404, reason, .. } if is_unknown(&reason) => not_found(id),
-        other => refused(other, || format!("{verb} {id}")),
+        ClientError::Refused { status: 404, reason, .. } if is_unknown_model(&reason) => {
+            not_found(id)
+        }
+        other => DeploymentError::refused(other, || format!("{verb} {id}")),
     })
 }

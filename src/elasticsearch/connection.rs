@@ -1,4 +1,4 @@
-//! Where the cluster is and how to log in.
+//! The addresses of a cluster, and how to log in.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,10 +10,12 @@ use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::{ClientError, Trust};
+use crate::hint::Setting;
 use crate::secrets::Secret;
 
-/// How to log in. Its debug form shows no secret.
+/// How to log in. The debug form shows no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Credentials {
     /// User and password.
     Basic {
@@ -31,11 +33,14 @@ pub enum Credentials {
 impl Credentials {
     /// The value of the `Authorization` header.
     fn header(&self) -> Result<HeaderValue, ClientError> {
-        // Remembered as secrets too, for they are as good as what they encode.
+        // Encoded forms are secrets too.
         let encoded = |text: &str| Secret::new(STANDARD.encode(text));
         let value = match self {
             Self::Basic { user, .. } if user.contains(':') => {
-                return Err(ClientError::Option("a user's name cannot hold a colon".into()));
+                return Err(ClientError::Setting {
+                    setting: Setting::Username,
+                    reason: "a user name cannot contain a colon".into(),
+                });
             }
             Self::Basic { user, password } => {
                 format!("Basic {}", encoded(&format!("{user}:{}", password.expose())).expose())
@@ -49,18 +54,21 @@ impl Credentials {
             }
             Self::Bearer(token) => format!("Bearer {}", token.expose()),
         };
-        let mut value = HeaderValue::try_from(value).map_err(|_| {
-            ClientError::Option(
-                "the API key or token holds characters that no header can carry: was a line break copied with it?"
-                    .into(),
-            )
+        let mut value = HeaderValue::try_from(value).map_err(|_| ClientError::Setting {
+            setting: match self {
+                Self::Basic { .. } => Setting::Password,
+                Self::ApiKey(_) => Setting::ApiKey,
+                Self::Bearer(_) => Setting::Token,
+            },
+            reason: "it contains characters that a header cannot carry, such as a line break"
+                .into(),
         })?;
         value.set_sensitive(true);
         Ok(value)
     }
 }
 
-/// Remembers the key in `base64(id:key)`.
+/// Registers the key in `base64(id:key)` as a secret.
 fn remember_key(encoded: &str) {
     let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     if let Some((_, key)) = decoded.as_deref().and_then(|decoded| decoded.split_once(':')) {
@@ -68,28 +76,31 @@ fn remember_key(encoded: &str) {
     }
 }
 
-/// A header to send with every request. Its value counts as a secret.
+/// A header to send with every request. The value counts as a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
+pub struct RequestHeader {
     name: HeaderName,
     value: Secret,
 }
 
-impl FromStr for Header {
+impl FromStr for RequestHeader {
     type Err = ClientError;
 
     /// Reads `Name: value`.
     fn from_str(text: &str) -> Result<Self, ClientError> {
-        // No message repeats the text, which may be a secret without a name.
-        let invalid = |reason: &str| ClientError::Option(format!("--header: {reason}"));
-        let (name, value) =
-            text.split_once(':').ok_or_else(|| invalid("it is not of the form 'Name: value'"))?;
+        // The text may be a secret, so no message repeats it.
+        let invalid = |reason: &str| invalid_header(reason.to_owned());
+        let (name, value) = text
+            .split_once(':')
+            .ok_or_else(|| invalid("it does not have the form 'Name: value'"))?;
         let value = Secret::new(value.trim());
-        let name: HeaderName =
-            name.trim().parse().map_err(|_| invalid("what is before the colon is not a name"))?;
+        let name: HeaderName = name
+            .trim()
+            .parse()
+            .map_err(|_| invalid("the text before the colon is not a header name"))?;
         if HeaderValue::from_str(value.expose()).is_err() {
             return Err(invalid(&format!(
-                "the value of {name} holds characters that no header can carry"
+                "the value of {name} contains characters that a header cannot carry"
             )));
         }
         let ours = [
@@ -101,36 +112,37 @@ impl FromStr for Header {
             "transfer-encoding",
         ];
         if ours.contains(&name.as_str()) {
-            return Err(invalid(&format!("{name} is set by the program")));
+            return Err(invalid(&format!("rust-eland sets {name} itself")));
         }
         Ok(Self { name, value })
     }
 }
 
-/// A cluster's addresses and the way in.
+/// The addresses of a cluster, and how to connect and log in.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Connection {
-    /// The addresses, without user and password, their paths ending in a slash; at least one.
+    /// The addresses, at least one, without user and password. The paths end in a slash.
     pub(super) addresses: Vec<Url>,
-    /// A user whom the address names without a password.
+    /// A user name in the address, without a password.
     pub user: Option<String>,
     /// How to log in.
     pub credentials: Option<Credentials>,
-    /// Which certificates are believed.
+    /// Which certificates are trusted.
     pub trust: Trust,
-    /// A certificate to show to the cluster and the file of its private key, both in PEM form.
+    /// The client certificate and its private key, both files in PEM form.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Headers to send with every request.
-    pub headers: Vec<Header>,
-    /// Whether to go through the proxies that the environment names.
+    pub headers: Vec<RequestHeader>,
+    /// Whether to use the proxies that the environment names.
     pub proxies: bool,
 }
 
 impl Connection {
-    /// Takes an address, or several separated by commas; user and password in them become the credentials.
+    /// A connection to an address, or to several separated by commas. A user and password in them become the credentials.
     ///
     /// # Errors
-    /// When one is not an http or https address, or when they hold different credentials.
+    /// When one is not an http or https address, or when they contain different credentials.
     pub fn to_url(addresses: &str) -> Result<Self, ClientError> {
         let mut connection = Self {
             addresses: Vec::new(),
@@ -149,12 +161,10 @@ impl Connection {
 
     fn add(&mut self, address: &str) -> Result<(), ClientError> {
         // The address may hold a password, so no message repeats it.
-        let invalid = |reason: &str| {
-            ClientError::Address(format!("{reason}; write http://host:9200 or https://host:9200"))
-        };
+        let invalid = |reason: &str| ClientError::Address(reason.to_owned());
         let mut url = Url::parse(address).map_err(|e| invalid(&e.to_string()))?;
         if !["http", "https"].contains(&url.scheme()) || !url.has_host() {
-            return Err(invalid("it does not begin with http:// or https:// and a host"));
+            return Err(invalid("it does not start with http:// or https:// and a host"));
         }
         let decoded = |text: &str| {
             let decoded = percent_decode_str(text).decode_utf8();
@@ -164,7 +174,7 @@ impl Connection {
         let credentials = match url.password() {
             None => None,
             Some(password) => {
-                // As it is written in the address.
+                // The form in the address.
                 let _ = Secret::new(password);
                 let password = Secret::new(decoded(password)?);
                 Some(Credentials::Basic { user: user.clone(), password })
@@ -176,7 +186,8 @@ impl Connection {
             || (!user.is_empty() && self.user.as_ref().is_some_and(|other| *other != user));
         if differ {
             return Err(ClientError::Address(
-                "two of them hold different credentials, but they are to be one cluster's".into(),
+                "two addresses contain different credentials, and all must belong to one cluster"
+                    .into(),
             ));
         }
         if !user.is_empty() {
@@ -195,24 +206,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes a cloud id: `name:` and the base64 of `host[:port]$elasticsearch-uuid$kibana-uuid`.
+    /// A connection to a cloud id: `name:` and the base64 of `host[:port]$elasticsearch-uuid$kibana-uuid`.
     ///
     /// # Errors
-    /// When it is not one.
+    /// [`ClientError::CloudId`] if the text has another form.
     pub fn to_cloud(cloud_id: &str) -> Result<Self, ClientError> {
-        let invalid = || {
-            ClientError::Address(
-                "the cloud id is not of the form name:base64; copy it from the deployment's page"
-                    .into(),
-            )
-        };
+        let invalid = || ClientError::CloudId;
         let (_, encoded) = cloud_id.trim().rsplit_once(':').ok_or_else(invalid)?;
         let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let decoded = decoded.ok_or_else(invalid)?;
         let mut parts = decoded.split('$');
         let (host, uuid) = parts.next().zip(parts.next()).ok_or_else(invalid)?;
         let (host, port) = host.split_once(':').unwrap_or((host, "443"));
-        // The identifier may bring its own port, which is then the one.
+        // A port in the identifier takes precedence.
         let (uuid, port) = uuid.split_once(':').unwrap_or((uuid, port));
         let is_name = |text: &str| {
             !text.is_empty()
@@ -224,21 +230,20 @@ impl Connection {
         Self::to_url(&format!("https://{uuid}.{host}:{port}"))
     }
 
-    /// What is sent with every request; secrets are marked as such.
+    /// The headers sent with every request. Secret values are marked as sensitive.
     pub(super) fn headers(&self) -> Result<HeaderMap, ClientError> {
         let mut headers = HeaderMap::new();
         if let Some(credentials) = &self.credentials {
             headers.insert(AUTHORIZATION, credentials.header()?);
         }
-        for Header { name, value } in &self.headers {
+        for RequestHeader { name, value } in &self.headers {
             if headers.contains_key(AUTHORIZATION) && name == AUTHORIZATION {
-                return Err(ClientError::Option(
-                    "--header: Authorization is given, and credentials too; give one of them"
-                        .into(),
+                return Err(invalid_header(
+                    "Authorization conflicts with the credentials; set one of them".into(),
                 ));
             }
             let value = HeaderValue::from_str(value.expose());
-            let mut value = value.map_err(|e| ClientError::Option(format!("--header: {e}")))?;
+            let mut value = value.map_err(|e| invalid_header(e.to_string()))?;
             value.set_sensitive(true);
             headers.append(name, value);
         }
@@ -246,7 +251,11 @@ impl Connection {
     }
 }
 
-/// Splits at the commas that another address follows; a password may hold some too.
+fn invalid_header(reason: String) -> ClientError {
+    ClientError::Setting { setting: Setting::Header, reason }
+}
+
+/// Splits at the commas before another address. A password may contain commas too.
 fn separated(addresses: &str) -> impl Iterator<Item = &str> {
     let starts = |rest: &str| {
         let rest = rest.trim_start();
@@ -274,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn user_and_password_leave_the_address() {
+    fn credentials_in_the_address_are_removed_from_it() {
         let connection = Connection::to_url("https://me:p%40ss%3Aw,x@host:9200/es").unwrap();
         assert_eq!(connection.addresses[0].as_str(), "https://host:9200/es/");
         assert_eq!(header(&connection), format!("Basic {}", STANDARD.encode("me:p@ss:w,x")));
@@ -292,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn several_addresses_are_one_cluster() {
+    fn several_addresses_share_credentials() {
         let connection =
             Connection::to_url("http://a:9200, https://me:x@b/p,http://me:x@[::1]:1,").unwrap();
         let addresses: Vec<_> = connection.addresses.iter().map(Url::as_str).collect();
@@ -303,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn cloud_ids_name_a_host() {
+    fn cloud_id_is_decoded_to_an_address() {
         let cloud = |text: &str| Connection::to_cloud(&format!("my:{}", STANDARD.encode(text)));
         let url = |text: &str| cloud(text).unwrap().addresses[0].to_string();
         assert_eq!(url("eu.cloud.io$abc$def"), "https://abc.eu.cloud.io/");
@@ -315,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_credentials_has_its_header() {
+    fn credentials_become_an_authorization_header() {
         let value = |credentials: Credentials| credentials.header().unwrap();
         let key = |text: &str| value(Credentials::ApiKey(Secret::new(text)));
         assert_eq!(key("id:key"), key(&STANDARD.encode("id:key")));
@@ -326,9 +335,9 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_checked_and_not_repeated() {
-        assert!("X-Tenant: blue".parse::<Header>().is_ok());
-        assert!("X-Empty:".parse::<Header>().is_ok());
+    fn invalid_header_is_refused_without_repeating_it() {
+        assert!("X-Tenant: blue".parse::<RequestHeader>().is_ok());
+        assert!("X-Empty:".parse::<RequestHeader>().is_ok());
         for wrong in [
             "hidden-value",
             "a b: hidden-value",
@@ -336,8 +345,8 @@ mod tests {
             "X: hidden\nvalue",
             "Accept: hidden",
         ] {
-            let message = wrong.parse::<Header>().unwrap_err().to_string();
-            assert!(message.starts_with("--header: ") && !message.contains("hidden"), "{message}");
+            let message = wrong.parse::<RequestHeader>().unwrap_err().to_string();
+            assert!(message.contains("header") && !message.contains("hidden"), "{message}");
         }
         let mut connection = Connection::to_url("http://me:x@host").unwrap();
         connection.headers = vec!["authorization: Basic x".parse().unwrap()];

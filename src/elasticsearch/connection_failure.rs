@@ -1,46 +1,48 @@
-//! Why there is no answer, and what to do about it.
+//! [`ConnectionFailure`]: why a server did not answer.
 
 use std::error::Error;
-use std::{fmt, io};
+use std::io;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use super::tls::NotPinned;
+use crate::hint::{Hint, Setting, hint};
 
-/// Why there is no answer. Its display form is what to do about it.
+/// Why a server did not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConnectionFailure {
-    /// The host's name is not known.
+    /// The host name cannot be resolved.
     Resolve,
-    /// Nothing listens at the port.
+    /// Nothing listens on the port.
     Refused,
-    /// Nothing answers in time.
+    /// There was no answer in time.
     TimedOut,
-    /// The connection broke, or the answer was cut.
+    /// The connection broke, or the answer was incomplete.
     Broken,
     /// The certificate is signed by an authority that is not trusted.
     UnknownIssuer,
-    /// The certificate is one of another host.
+    /// The certificate belongs to another host.
     WrongHost,
     /// The certificate has expired, or is not yet valid.
     Expired,
-    /// No certificate that the server presents has the fingerprint that was given.
+    /// No certificate of the server has the expected fingerprint.
     Fingerprint,
-    /// The certificate is its own authority, which `--ca-certs` cannot express.
+    /// The certificate is its own authority, which a list of authorities cannot express.
     SelfSigned,
     /// Something else is wrong with the certificate.
     Certificate,
-    /// No common version or method of TLS, or a broken handshake.
+    /// The TLS handshake failed, for example without a common version.
     Tls,
-    /// The server wants a certificate of ours, or does not trust the one that it got.
+    /// The server demands a client certificate, or does not trust the one it received.
     ClientCertificate,
-    /// TLS was spoken to a port that does not speak it.
+    /// The address says https, and the port does not use TLS.
     PlainServer,
-    /// The first connection was closed without an answer, as Elasticsearch does when TLS is wanted.
+    /// The first connection was closed without an answer, as Elasticsearch does when it expects TLS.
     ClosedUnanswered,
-    /// Plain HTTP was spoken to a port that does not speak it.
+    /// The address says http, and the port uses TLS.
     TlsServer,
-    /// The proxy wants credentials.
+    /// The proxy demands credentials.
     ProxyCredentials,
     /// The proxy does not connect to the cluster.
     Proxy,
@@ -49,7 +51,7 @@ pub enum ConnectionFailure {
 }
 
 impl ConnectionFailure {
-    /// Tells what kind of failure it is.
+    /// The kind of failure that an error of the HTTP client reports.
     pub(super) fn of(error: &reqwest::Error) -> Self {
         if error.is_dns() {
             return Self::Resolve;
@@ -76,7 +78,7 @@ impl ConnectionFailure {
                 "tunnel error: unsuccessful" | "tunnel error: unexpected end of file" => {
                     return Self::Proxy;
                 }
-                // What a TLS server says to a plain request is an alert, which is no line of HTTP.
+                // A TLS server answers a plain request with an alert, which is not HTTP.
                 "invalid HTTP version parsed" => return Self::TlsServer,
                 _ => {}
             }
@@ -114,7 +116,7 @@ impl ConnectionFailure {
         }
     }
 
-    /// Whether it may pass by itself.
+    /// Whether the same request may succeed later.
     #[must_use]
     pub fn is_transient(self) -> bool {
         matches!(
@@ -129,51 +131,77 @@ impl ConnectionFailure {
     }
 }
 
-impl fmt::Display for ConnectionFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Resolve => "Nobody knows a host of this name: is it written right?",
-            Self::Refused => "Nothing listens there: are address and port right, and is the cluster up?",
-            Self::TimedOut => {
-                "Nothing answers there: are address and port right, and does a firewall or a proxy stand in between?"
+impl ConnectionFailure {
+    /// What the user can do about the failure.
+    #[must_use]
+    pub fn hint(self) -> Hint {
+        match self {
+            Self::Resolve => hint!("Check the host name: the name service does not have it."),
+            Self::Refused => {
+                hint!("Check the address and the port, and whether the cluster is running.")
             }
-            Self::Broken => "The connection broke: try again",
-            Self::UnknownIssuer => {
-                "The certificate is not signed by an authority that is trusted here: name the cluster's CA with --ca-certs \
-                 (config/certs/http_ca.crt of the cluster) or give its fingerprint with --ca-fingerprint"
-            }
+            Self::TimedOut => hint!(
+                "Check the address and the port, and whether a firewall or a proxy blocks the connection."
+            ),
+            Self::Broken => hint!("Try again."),
+            Self::UnknownIssuer => hint!(
+                "Set ",
+                Setting::CaCertificates,
+                " to the certificate authority of the cluster (config/certs/http_ca.crt), or set its fingerprint with ",
+                Setting::CaFingerprint,
+                "."
+            ),
             Self::WrongHost => {
-                "The certificate is one for other names: use one of them in the address"
+                hint!("Use one of the host names in the certificate as the address.")
             }
-            Self::Expired => "Renew the cluster's certificate, and see that this machine's clock is right",
-            Self::Fingerprint => {
-                "Compare --ca-fingerprint with what Elasticsearch printed at its first start; if it is right, the \
-                 server does not send its CA (then give --ca-certs), or someone else answers there"
+            Self::Expired => {
+                hint!("Renew the certificate of the cluster, and check the clock of this machine.")
             }
-            Self::SelfSigned => {
-                "The certificate is its own authority: give its fingerprint with --ca-fingerprint"
+            Self::Fingerprint => hint!(
+                "Compare ",
+                Setting::CaFingerprint,
+                " with the fingerprint that Elasticsearch printed at its first start. If both are equal, the server does not send \
+                 its certificate authority: set ",
+                Setting::CaCertificates,
+                " instead. Otherwise another server may have answered."
+            ),
+            Self::SelfSigned => hint!(
+                "The certificate is its own authority: set its fingerprint with ",
+                Setting::CaFingerprint,
+                "."
+            ),
+            Self::Tls => hint!("Enable TLS 1.2 or 1.3 on the server."),
+            Self::Certificate => hint!("Renew the certificate of the cluster."),
+            Self::ClientCertificate => hint!(
+                "Set ",
+                Setting::ClientCertificate,
+                " and ",
+                Setting::ClientKey,
+                " to a certificate that the cluster, or the proxy in front of it, trusts."
+            ),
+            Self::PlainServer => {
+                hint!("The port does not use TLS: write http:// instead of https://.")
             }
-            Self::Tls => "The server's TLS does not fit: versions 1.2 and 1.3 are spoken here",
-            Self::Certificate => "Renew the cluster's certificate",
-            Self::ClientCertificate => {
-                "Give one that the cluster, or the proxy before it, trusts, with --client-cert and --client-key"
+            Self::ClosedUnanswered => {
+                hint!("If the port uses TLS, write https:// instead of http://.")
             }
-            Self::PlainServer => "The port does not speak TLS: write http:// instead of https://",
-            Self::ClosedUnanswered => "If the port speaks TLS, write https:// instead of http://",
-            Self::TlsServer => "The port seems to speak TLS: write https:// instead of http://",
-            Self::ProxyCredentials => {
-                "Put the proxy's user and password into the address in HTTPS_PROXY or HTTP_PROXY (http://user:password@host:port)"
+            Self::TlsServer => {
+                hint!("The port appears to use TLS: write https:// instead of http://.")
             }
-            Self::Proxy => {
-                "The proxy does not connect to the cluster: is it allowed to, are its user and password right, and is the \
-                 cluster up? NO_PROXY names hosts to reach without it"
-            }
-            Self::Other => "Is the address right, and the cluster up?",
-        })
+            Self::ProxyCredentials => hint!(
+                "Put the user name and password of the proxy into the address in HTTPS_PROXY or HTTP_PROXY \
+                 (http://user:password@host:port)."
+            ),
+            Self::Proxy => hint!(
+                "The proxy does not connect to the cluster. Check its rules, its user name and password, and whether the cluster is \
+                 running. NO_PROXY lists hosts that are reached without the proxy."
+            ),
+            Self::Other => hint!("Check the address, and whether the cluster is running."),
+        }
     }
 }
 
-/// An error and its causes, outermost first. What an i/o error wraps is not among its sources, only what that wraps.
+/// An error and its causes, outermost first. The error inside an i/o error is not among its sources, only the causes of the inner error.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {
@@ -186,7 +214,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
-/// What failed, to the innermost cause. That a request failed, the reader knows.
+/// The texts of an error and its causes, down to the innermost one. Texts that only say that a request failed are left out.
 pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
     const EMPTY: [&str; 4] = [
         "error sending request",
@@ -196,7 +224,7 @@ pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
     ];
     let mut texts: Vec<String> = Vec::new();
     for error in chain(error) {
-        // Such an error has a debug form alone.
+        // This error has only a debug form.
         let text = match error.downcast_ref() {
             Some(rustls::Error::InvalidCertificate(CertificateError::Other(error))) => {
                 format!("invalid peer certificate: {}", error.0)
@@ -204,7 +232,7 @@ pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
             _ => error.to_string(),
         };
         if error.is::<rustls::Error>() {
-            // Already said by the i/o error around it.
+            // The i/o error around it has the same text.
             texts.pop();
         }
         if texts.last() != Some(&text) {
@@ -223,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_does_not_answer_in_time() {
+    fn silent_server_is_a_timeout() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", silent.local_addr().unwrap());

@@ -1,58 +1,15 @@
 //! Inference endpoints (`_inference`, contract 9): a model of the cluster under a name by which `semantic_text` fields and retrievers
 //! use it.
 
-use std::fmt;
-use std::str::FromStr;
-
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::deployment::{DeploymentError, ServedId};
 use super::payload::Payload;
-use super::reasons::explained;
-use super::{Client, ClientError};
+use super::{Client, ClientError, DeploymentError, EndpointId, ServedId};
+use crate::hint::{Setting, hint};
 use crate::model_id::ModelId;
 use crate::version::Version;
-
-/// The id of an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct EndpointId(String);
-
-impl EndpointId {
-    /// The id.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for EndpointId {
-    type Err = String;
-
-    /// Reads an id: the rule is that of models, but for the length.
-    fn from_str(id: &str) -> Result<Self, String> {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
-        let outer =
-            |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        let (first, last) = (id.chars().next(), id.chars().next_back());
-        if id == "_all" || !id.chars().all(inner) || !outer(first) || !outer(last) {
-            return Err(
-                "an endpoint's id has lower-case letters, digits, hyphens, underscores and dots, and begins and ends with a letter \
-                 or digit"
-                    .into(),
-            );
-        }
-        Ok(Self(id.to_owned()))
-    }
-}
-
-impl fmt::Display for EndpointId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What an endpoint does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -128,22 +85,25 @@ impl Endpoint {
     /// When it cannot, or the cluster does not answer.
     pub async fn check(&self, client: &Client) -> Result<bool, DeploymentError> {
         if self.id.as_str() == self.model_id.as_str() {
-            return Err(DeploymentError::Settings(format!(
-                "--create-endpoint {} is the model's own id, and an endpoint cannot have it: give another",
-                self.id
-            )));
+            return Err(DeploymentError::settings(
+                format!("the inference endpoint cannot have the id of the model, {}", self.id),
+                hint!("Choose another id with ", Setting::CreateEndpoint, "."),
+            ));
         }
         let needed = match self.deployment_id {
             Some(_) if !client.supports(Version::ENDPOINT_OF_DEPLOYMENT) => {
-                return Err(DeploymentError::Settings(format!(
-                    "before Elasticsearch {} --create-endpoint starts the model by itself: leave out --start",
-                    Version::ENDPOINT_OF_DEPLOYMENT
-                )));
+                return Err(DeploymentError::settings(
+                    format!(
+                        "before Elasticsearch {} an inference endpoint starts the model itself",
+                        Version::ENDPOINT_OF_DEPLOYMENT
+                    ),
+                    hint!("Leave out ", Setting::Start, "."),
+                ));
             }
             _ => self.task.since(),
         };
         if !client.supports(needed) {
-            let (setting, found) = ("--create-endpoint", client.version());
+            let (setting, found) = (Setting::CreateEndpoint, client.version());
             return Err(DeploymentError::Unsupported { setting, found, needed });
         }
         self.is_there(client).await
@@ -172,7 +132,7 @@ impl Endpoint {
         }
         Err(DeploymentError::EndpointTaken {
             id: self.id.clone(),
-            has: match model {
+            task: match model {
                 Some(model) => format!("{task} by {model}"),
                 None => format!("{task} by the service {}", found["service"]),
             },
@@ -224,7 +184,7 @@ impl Endpoint {
             return Ok(EndpointOutcome::Created);
         }
         let reason = match error {
-            ClientError::Refused { reason, .. } => explained(&reason, ""),
+            ClientError::Refused { reason, .. } => reason,
             other => other.to_string(),
         };
         Err(DeploymentError::NoEndpoint {
@@ -232,20 +192,5 @@ impl Endpoint {
             model_id: self.model_id.clone(),
             reason,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_those_of_the_server() {
-        for id in ["my-endpoint", "e5.small_2", "a"] {
-            assert!(id.parse::<EndpointId>().is_ok(), "{id}");
-        }
-        for id in ["", "Mine", "-a", "a-", "_all", "a/b", "ü"] {
-            assert!(id.parse::<EndpointId>().is_err(), "{id}");
-        }
     }
 }

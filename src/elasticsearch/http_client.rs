@@ -51,5 +51,5 @@ pub(super) fn build(
         .redirect(reqwest::redirect::Policy::none())
         .tls_backend_preconfigured(tls)
         .build()
-        .map_err(|error| ClientError::Option(redact(&causes(&error))))
+        .map_err(|error| ClientError::Tls(redact(&causes(&error))))
 }

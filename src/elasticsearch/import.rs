@@ -15,12 +15,11 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::attempts::{Attempts, may_pass};
-use super::error::RemoteState;
 use super::journal::{self, Claim, Journal, JournalHeader, Unclaimed, in_memory};
 use super::payload;
 use super::trained_models::{BUNDLE_SHA256, FINGERPRINT, IMPORT_ID, StoredModel};
 use super::upload::{SMALLEST_PART, Upload, UploadFailure, part_size};
-use super::{Client, ClientError, Interruption};
+use super::{Client, ClientError, Interruption, RemoteState};
 use crate::bundle::Bundle;
 use crate::hexadecimal::hexadecimal;
 use crate::model_id::ModelId;
@@ -77,6 +76,7 @@ pub enum Outcome {
 
 /// How bundles are imported.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Import {
     /// What to do when the cluster has a model of the id.
     pub on_conflict: OnConflict,
@@ -252,18 +252,21 @@ impl Transaction<'_> {
             tracing::info!("parts of {size} bytes, so that 10,000 of them hold the model");
         }
         let compressing = progress.start(Stage::CompressVocabulary);
-        let vocabulary = payload::json_bytes(&bundle.vocabulary);
+        let vocabulary = bundle.vocabulary.as_ref().map(payload::json_bytes);
         let configuration = bundle.configuration_for(self.client.target());
         let header = JournalHeader {
             model_id: self.model_id.to_string(),
             cluster: self.client.identity().to_owned(),
             import_id: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
             definition_sha256: bundle.artifact.sha256.clone(),
-            companions_sha256: companions(&vocabulary, &configuration),
+            companions_sha256: companions(
+                vocabulary.as_deref().unwrap_or_default(),
+                &configuration,
+            ),
             length,
             part_size: size,
         };
-        let compressed = payload::gzip(&vocabulary);
+        let compressed = vocabulary.as_deref().map(payload::gzip);
         compressing.finish();
         self.client.warn_of_memory(bundle).await;
         let action = self.choose(&header).await?;
@@ -298,7 +301,7 @@ impl Transaction<'_> {
     /// What to say of a model that is there and not ours.
     async fn conflict(&self) -> ClientError {
         match self.is_whole().await {
-            Ok(Some(false)) => ClientError::HalfMade(self.model_id.clone()),
+            Ok(Some(false)) => ClientError::ExistsIncomplete(self.model_id.clone()),
             _ => ClientError::Exists(self.model_id.clone()),
         }
     }
@@ -331,7 +334,7 @@ impl Transaction<'_> {
                 if model.definition_sha256.as_ref() != Some(&header.definition_sha256) {
                     Err(ClientError::Different(self.model_id.clone()))
                 } else if self.is_whole().await? == Some(false) {
-                    Err(ClientError::HalfMade(self.model_id.clone()))
+                    Err(ClientError::ExistsIncomplete(self.model_id.clone()))
                 } else {
                     Ok(Action::Leave)
                 }
@@ -345,7 +348,8 @@ struct Delivery<'a> {
     transaction: &'a Transaction<'a>,
     bundle: &'a Bundle,
     configuration: Map<String, Value>,
-    vocabulary: Bytes,
+    /// The request that stores the vocabulary, compressed; none for a model without a vocabulary.
+    vocabulary: Option<Bytes>,
     progress: &'a Progress,
     interruption: &'a Interruption,
     /// Whether an old model has been deleted for it.
@@ -368,7 +372,7 @@ impl Delivery<'_> {
             }
             Action::Resume(journal) => {
                 tracing::info!(
-                    "going on with the upload of {}: {} of {} parts are stored",
+                    "resuming the upload of {}: {} of {} parts are stored",
                     self.id(),
                     journal.stored(),
                     journal.header.parts()
@@ -377,11 +381,9 @@ impl Delivery<'_> {
             }
             Action::Fresh => self.begin(self.known_again(header)),
             Action::Discard(journal) => {
-                tracing::info!("removing the half-made model {} of an earlier import", self.id());
+                tracing::info!("removing the incomplete model {} of an earlier import", self.id());
                 if let Err(error) = self.remove(&journal, 0).await {
-                    return Err(
-                        self.unfinished(error, RemoteState::Resumable(progress_of(&journal)))
-                    );
+                    return Err(self.unfinished(error, resumable(&journal)));
                 }
                 self.begin(header)
             }
@@ -440,7 +442,7 @@ impl Delivery<'_> {
                 client: self.client(),
                 bundle: self.bundle,
                 configuration: &configuration,
-                vocabulary: &self.vocabulary,
+                vocabulary: self.vocabulary.as_ref(),
                 concurrency: self.transaction.import.concurrency,
                 retry: self.transaction.import.retry,
                 refresh_interval: self.transaction.import.refresh_interval,
@@ -464,20 +466,20 @@ impl Delivery<'_> {
                         return Err(self.give_up(&journal, error).await);
                     }
                     tracing::warn!(
-                        "a part of {size} bytes is more than the cluster, or a proxy before it, takes: beginning anew with parts of {smaller} bytes (--part-size)"
+                        "a part of {size} bytes is more than the cluster, or a proxy in front of it, accepts; starting again with parts of {smaller} bytes"
                     );
                     journal = self.begin_anew(journal, smaller, 0).await?;
                 }
-                Err(UploadFailure::LeftOver) if fresh_starts < FRESH_STARTS => {
+                Err(UploadFailure::Leftover) if fresh_starts < FRESH_STARTS => {
                     tracing::warn!(
-                        "something of an earlier model {} is still stored: beginning anew",
+                        "parts of an earlier model {} are still stored; starting again",
                         self.id()
                     );
                     journal = self.begin_anew(journal, size, fresh_starts).await?;
                     fresh_starts += 1;
                 }
-                Err(UploadFailure::LeftOver) => {
-                    let error = ClientError::LeftOver(self.id().clone());
+                Err(UploadFailure::Leftover) => {
+                    let error = ClientError::Leftover(self.id().clone());
                     return Err(self.give_up(&journal, error).await);
                 }
                 Err(UploadFailure::Overtaken) => {
@@ -510,7 +512,7 @@ impl Delivery<'_> {
 
     /// Whether to keep the half-made model or to remove it.
     async fn conclude(&self, journal: &Journal, error: ClientError) -> ClientError {
-        let resumable = may_pass(&error)
+        let can_resume = may_pass(&error)
             || matches!(
                 error,
                 // Without them it could not be removed either.
@@ -519,8 +521,8 @@ impl Delivery<'_> {
                     | ClientError::Privilege { .. }
                     | ClientError::Licence(_)
             );
-        if resumable && journal.is_durable() {
-            return self.unfinished(error, RemoteState::Resumable(progress_of(journal)));
+        if can_resume && journal.is_durable() {
+            return self.unfinished(error, resumable(journal));
         }
         self.give_up(journal, error).await
     }
@@ -557,15 +559,15 @@ impl Delivery<'_> {
     /// What is left when nothing could be removed.
     fn remains(&self, journal: &Journal, error: &ClientError) -> RemoteState {
         if journal.is_durable() {
-            RemoteState::Resumable(progress_of(journal))
+            resumable(journal)
         } else {
-            RemoteState::Behind(error.to_string())
+            RemoteState::Incomplete(error.to_string())
         }
     }
 
-    fn unfinished(&self, cause: ClientError, left: RemoteState) -> ClientError {
+    fn unfinished(&self, cause: ClientError, remote_state: RemoteState) -> ClientError {
         let (cause, model_id) = (Box::new(cause), self.id().clone());
-        ClientError::Unfinished { cause, model_id, left, replaced: self.replaced }
+        ClientError::Unfinished { cause, model_id, remote_state, replaced: self.replaced }
     }
 
     /// The end when nothing of ours is on the cluster.
@@ -610,8 +612,8 @@ impl Delivery<'_> {
                 }
                 error if stopped => {
                     let cause = Box::new(error);
-                    let left = RemoteState::Stopped;
-                    ClientError::Unfinished { cause, model_id, left, replaced: false }
+                    let remote_state = RemoteState::OldModelStopped;
+                    ClientError::Unfinished { cause, model_id, remote_state, replaced: false }
                 }
                 error => error,
             }
@@ -629,9 +631,8 @@ impl Delivery<'_> {
     }
 }
 
-/// How many parts are stored, of how many.
-fn progress_of(journal: &Journal) -> (usize, usize) {
-    (journal.stored(), journal.header.parts())
+fn resumable(journal: &Journal) -> RemoteState {
+    RemoteState::Resumable { stored: journal.stored(), parts: journal.header.parts() }
 }
 
 /// Whether a model is the one that a journal tells of.

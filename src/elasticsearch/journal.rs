@@ -378,7 +378,7 @@ pub(super) fn in_memory(header: JournalHeader) -> Journal {
 /// Tells that an interrupted import will not be resumable.
 pub(super) fn warn_unresumable(path: &Path, error: &io::Error) {
     tracing::warn!(
-        "no journal can be kept in {} ({error}): an interrupted import begins anew. Name a folder that can be written with --state-dir",
+        "cannot write an upload journal in {} ({error}): an interrupted import starts again from the beginning",
         path.display()
     );
 }

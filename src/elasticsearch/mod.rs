@@ -1,14 +1,14 @@
-//! Elasticsearch: the connection, the trained-models API, and the import of a bundle. Knows nothing of PyTorch.
+//! Elasticsearch: the connection, the trained-models API, and the import of a bundle. Nothing here depends on PyTorch.
 
 mod addresses;
 mod attempts;
 mod catalogue;
 mod client;
+mod client_error;
 mod connection;
 mod connection_failure;
-mod deployment;
+mod deployment_error;
 mod endpoint;
-mod error;
 mod http_client;
 mod import;
 mod interruption;
@@ -17,8 +17,11 @@ mod payload;
 mod preflight;
 mod reasons;
 mod refusal;
+mod remote_state;
 mod server_info;
 mod smoke;
+mod start;
+mod start_options;
 mod stats;
 mod tls;
 mod trained_models;
@@ -27,15 +30,17 @@ mod window;
 
 pub use catalogue::ModelReport;
 pub use client::Client;
-pub use connection::{Connection, Credentials, Header};
+pub use client_error::ClientError;
+pub use connection::{Connection, Credentials, RequestHeader};
 pub use connection_failure::ConnectionFailure;
-pub use deployment::{ByteSize, DeploymentError, Priority, ServedId, StartOptions, WaitFor};
-pub use endpoint::{Endpoint, EndpointId, EndpointOutcome, EndpointTask};
-pub use error::{ClientError, RemoteState};
+pub use deployment_error::{DeploymentError, EndpointId, ServedId};
+pub use endpoint::{Endpoint, EndpointOutcome, EndpointTask};
 pub use import::{Import, OnConflict, Outcome, Transaction};
 pub use interruption::{Interrupter, Interruption};
 pub use preflight::{Room, required_memory};
+pub use remote_state::RemoteState;
 pub use smoke::{SmokeTest, example};
+pub use start_options::{ByteSize, Priority, StartOptions, WaitFor};
 pub use stats::{Deployment, Node, State};
 pub use tls::{Fingerprint, Trust};
 pub use upload::{LARGEST_PART, SMALLEST_PART};

@@ -36,10 +36,10 @@ impl Client {
         let licence = &answer["license"];
         match (licence["type"].as_str(), licence["status"].as_str()) {
             (Some(kind), Some(status)) if status != "active" => {
-                Err(ClientError::Licence(format!("the {kind} licence is {status}")))
+                Err(ClientError::Licence(format!("the {kind} license is {status}")))
             }
             (Some(kind), _) if !LICENCES.contains(&kind) => {
-                Err(ClientError::Licence(format!("it is a {kind} licence")))
+                Err(ClientError::Licence(format!("it is a {kind} license")))
             }
             _ => Ok(()),
         }

@@ -4,10 +4,8 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::deployment::{DeploymentError, ServedId};
 use super::payload::Payload;
-use super::reasons::explained;
-use super::{Client, ClientError};
+use super::{Client, ClientError, DeploymentError, ServedId};
 
 /// How long the first answer may take; models are slow at first.
 const TIMEOUT: &str = "30s";
@@ -53,7 +51,7 @@ impl SmokeTest {
         let body = Some(Payload::json(&body));
         let answer = client.call(Method::POST, &path, body, "answer").await;
         let mut answer = answer.map_err(|error| match error {
-            ClientError::Refused { reason, .. } => failed(explained(&reason, "")),
+            ClientError::Refused { reason, .. } => failed(reason),
             other => other.into(),
         })?;
         let result = answer.pointer_mut("/inference_results/0").map(Value::take);

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::reasons::advice;
+use super::reasons;
+use crate::hint::Hint;
 
 /// The state of a deployment, or of its part on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -163,10 +164,10 @@ impl Deployment {
         self.state == State::Started && (self.allocations > 0 || self.target_allocations == 0)
     }
 
-    /// What to do about the reasons, if that is known.
+    /// What the user can do about the server's reasons.
     #[must_use]
-    pub fn advice(&self) -> Option<&'static str> {
-        self.reasons().iter().find_map(|reason| advice(reason))
+    pub fn hint(&self) -> Option<Hint> {
+        self.reasons().iter().find_map(|reason| reasons::hint(reason))
     }
 
     /// Why it is not further: its own reason, then those of the nodes, each once.

@@ -1,4 +1,4 @@
-//! Whom to believe: how the certificates of the cluster are verified, and the one that it may want of us.
+//! TLS: how the certificates of the cluster are verified, and the client certificate.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,18 +18,20 @@ use rustls::{
 use sha2::{Digest, Sha256};
 
 use super::ClientError;
+use crate::hint::Setting;
 
-/// Which certificates of the cluster are believed.
+/// Which certificates of the cluster are trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Trust {
-    /// Those that the system's authorities sign.
+    /// Certificates that an authority of the operating system signed.
     #[default]
     System,
-    /// Those that the authorities in a file sign, in PEM form.
+    /// Certificates that an authority in this file signed. The file is in PEM form.
     Authorities(PathBuf),
-    /// Those that the authority of this fingerprint signs, and itself.
+    /// The certificate with this fingerprint, and those that it signed.
     Pinned(Fingerprint),
-    /// Any.
+    /// Every certificate.
     Anyone,
 }
 
@@ -43,13 +45,10 @@ impl FromStr for Fingerprint {
     /// Reads 64 hexadecimal digits, with colons or without: the forms of Elasticsearch and of openssl.
     fn from_str(text: &str) -> Result<Self, ClientError> {
         let invalid = || {
-            ClientError::Option(
-                "--ca-fingerprint: it is not a SHA-256, which has 64 hexadecimal digits, with colons between the bytes or without: \
-                 copy it from what Elasticsearch printed at its first start, or from openssl x509 -fingerprint -sha256 -in http_ca.crt"
-                    .into(),
-            )
+            let reason = "a SHA-256 has 64 hexadecimal digits, with or without colons".into();
+            ClientError::Setting { setting: Setting::CaFingerprint, reason }
         };
-        // openssl writes a name before it.
+        // openssl prints a name in front.
         let digits = text.rsplit_once('=').map_or(text, |(_, digits)| digits);
         let digits: Vec<u8> = digits.bytes().filter(|byte| !b": \t\r\n".contains(byte)).collect();
         if digits.len() != 64 {
@@ -77,7 +76,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// How TLS is spoken to the cluster. Reads all files, so that a missing one is told before any work.
+/// The TLS configuration. Reads all files, so that a missing one is reported before any work.
 pub(super) fn configuration(
     trust: &Trust,
     client_certificate: Option<&(PathBuf, PathBuf)>,
@@ -86,7 +85,7 @@ pub(super) fn configuration(
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| ClientError::Option(format!("TLS cannot be set up: {error}")))?;
+        .map_err(|error| ClientError::Tls(error.to_string()))?;
     let builder = match trust {
         Trust::Authorities(path) => builder.with_root_certificates(authorities(path)?),
         Trust::Pinned(fingerprint) => {
@@ -97,13 +96,12 @@ pub(super) fn configuration(
             let verifier = Pinned { fingerprint: None, provider };
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
-        // Without an address that needs them, a machine without authorities is as good as any.
+        // No address uses TLS, so a machine without authorities will do.
         Trust::System if !is_used => builder.with_root_certificates(RootCertStore::empty()),
         Trust::System => {
             let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(|error| {
-                ClientError::Option(format!(
-                    "this machine's certificate authorities cannot be read: {error}\nInstall them (Debian's package \
-                     ca-certificates), or give --ca-certs or --ca-fingerprint"
+                ClientError::Tls(format!(
+                    "the certificate authorities of this machine cannot be read: {error}"
                 ))
             })?;
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
@@ -112,68 +110,59 @@ pub(super) fn configuration(
     let Some((certificate, key)) = client_certificate else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates("--client-cert", certificate)?;
+    let chain = certificates(Setting::ClientCertificate, certificate)?;
     builder.with_client_auth_cert(chain, private_key(key)?).map_err(|error| {
         ClientError::Certificates {
-            option: "--client-cert",
+            setting: Setting::ClientCertificate,
             path: certificate.clone(),
-            reason: format!("it cannot be used with the key of --client-key: {error}"),
+            reason: format!("it cannot be used with the private key {}: {error}", key.display()),
         }
     })
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, ClientError> {
     let mut store = RootCertStore::empty();
-    for certificate in certificates("--ca-certs", path)? {
-        store.add(certificate).map_err(|error| unusable("--ca-certs", path, &error.to_string()))?;
+    for certificate in certificates(Setting::CaCertificates, path)? {
+        store
+            .add(certificate)
+            .map_err(|error| unusable(Setting::CaCertificates, path, &error.to_string()))?;
     }
     Ok(store)
 }
 
 fn certificates(
-    option: &'static str,
+    setting: Setting,
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let bytes = fs::read(path).map_err(|error| unusable(option, path, &error.to_string()))?;
+    let bytes = fs::read(path).map_err(|error| unusable(setting, path, &error.to_string()))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<_, _>>()
-        .map_err(|error| unusable(option, path, &format!("it is broken: {error}")))?;
+        .map_err(|error| unusable(setting, path, &format!("it is damaged: {error}")))?;
     if certificates.is_empty() {
-        let reason = if bytes.is_empty() { "it is empty" } else { "it holds no certificate" };
-        return Err(unusable(option, path, reason));
+        let reason = if bytes.is_empty() { "it is empty" } else { "it contains no certificate" };
+        return Err(unusable(setting, path, reason));
     }
     Ok(certificates)
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ClientError> {
-    let option = "--client-key";
-    let told = |reason: &str| ClientError::Certificates {
-        option,
-        path: path.to_owned(),
-        reason: format!("{reason}; name a file with the private key in PEM form, not encrypted"),
-    };
-    let bytes = fs::read(path).map_err(|error| told(&error.to_string()))?;
+    let unusable = |reason: &str| unusable(Setting::ClientKey, path, reason);
+    let bytes = fs::read(path).map_err(|error| unusable(&error.to_string()))?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
         pem::Error::NoItemsFound if bytes.windows(9).any(|window| window == b"ENCRYPTED") => {
-            told("the key in it is encrypted (openssl pkey -in KEY -out FILE decrypts it)")
+            unusable("the private key is encrypted")
         }
-        pem::Error::NoItemsFound => told("it holds no private key"),
-        // Nothing of the file's content is told.
-        _ => told("it is broken"),
+        pem::Error::NoItemsFound => unusable("it contains no private key"),
+        // The error could contain text of the file.
+        _ => unusable("it is damaged"),
     })
 }
 
-fn unusable(option: &'static str, path: &Path, reason: &str) -> ClientError {
-    ClientError::Certificates {
-        option,
-        path: path.to_owned(),
-        reason: format!(
-            "{reason}; name a file of certificates in PEM form (-----BEGIN CERTIFICATE-----)"
-        ),
-    }
+fn unusable(setting: Setting, path: &Path, reason: &str) -> ClientError {
+    ClientError::Certificates { setting, path: path.to_owned(), reason: reason.to_owned() }
 }
 
-/// The certificate was not found.
+/// No certificate of the server has the pinned fingerprint.
 #[derive(Debug, thiserror::Error)]
 #[error("none of the server's certificates has the fingerprint; theirs are {}", .0.join(", "))]
 pub(super) struct NotPinned(Vec<String>);

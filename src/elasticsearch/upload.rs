@@ -39,7 +39,7 @@ pub(super) enum UploadFailure {
     /// A part is larger than the server, or a proxy before it, takes.
     TooLarge(ClientError),
     /// Something is stored that was never sent: it was left over from an earlier model of this id (contract 6.3).
-    LeftOver,
+    Leftover,
     /// A model of this id was made by someone else before ours.
     Overtaken,
     /// The model was not made: every try was refused, or never left.
@@ -55,8 +55,8 @@ pub(super) struct Upload<'a> {
     pub(super) client: &'a Client,
     pub(super) bundle: &'a Bundle,
     pub(super) configuration: &'a Map<String, Value>,
-    /// The vocabulary's request, compressed.
-    pub(super) vocabulary: &'a Bytes,
+    /// The request that stores the vocabulary, compressed; none for a model without a vocabulary.
+    pub(super) vocabulary: Option<&'a Bytes>,
     pub(super) concurrency: usize,
     pub(super) retry: RetryPolicy,
     pub(super) refresh_interval: Duration,
@@ -77,8 +77,10 @@ impl Upload<'_> {
     /// Stores what the journal does not know to be stored. Afterwards the server has said that the definition is whole.
     pub(super) async fn run(&self, journal: &mut Journal) -> Result<(), UploadFailure> {
         self.progress.run_async(Stage::CreateModel, self.create(journal)).await?;
-        let vocabulary = self.store_vocabulary(journal);
-        self.progress.run_async(Stage::StoreVocabulary, vocabulary).await?;
+        if let Some(vocabulary) = self.vocabulary {
+            let storing = self.store_vocabulary(vocabulary, journal);
+            self.progress.run_async(Stage::StoreVocabulary, storing).await?;
+        }
         let length = self.bundle.artifact.bytes.len();
         let uploading = self.progress.start_bytes(Stage::Upload, length as u64);
         let mut missing = journal.missing();
@@ -89,11 +91,14 @@ impl Upload<'_> {
         let last = journal.header.parts().saturating_sub(1);
         let last = missing.pop_if(|part| *part == last);
         self.store_parts(missing, journal, &uploading).await?;
+        self.check_files()?;
         // Parts name the model by its id alone: had it been replaced meanwhile, ours would be in someone else's.
         if !self.is_ours(journal).await.map_err(UploadFailure::Stopped)? {
             return Err(UploadFailure::Lost);
         }
         self.store_parts(last.into_iter().collect(), journal, &uploading).await?;
+        // The last part was read after the check above.
+        self.check_files()?;
         journal.sync();
         uploading.finish();
         self.progress.run_async(Stage::ConfirmUpload, self.confirm()).await
@@ -142,7 +147,11 @@ impl Upload<'_> {
         Ok(())
     }
 
-    async fn store_vocabulary(&self, journal: &mut Journal) -> Result<(), UploadFailure> {
+    async fn store_vocabulary(
+        &self,
+        vocabulary: &Bytes,
+        journal: &mut Journal,
+    ) -> Result<(), UploadFailure> {
         let mark = journal.mark(Item::Vocabulary);
         if mark == Mark::Stored {
             return Ok(());
@@ -152,13 +161,13 @@ impl Upload<'_> {
         loop {
             self.check_interruption()?;
             let id = &self.bundle.model_id;
-            match self.client.put_vocabulary(id, self.vocabulary.clone()).await {
+            match self.client.put_vocabulary(id, vocabulary.clone()).await {
                 Ok(()) => break,
                 Err(error) if already_exists(&error) => {
                     if attempts.may_have_succeeded() {
                         break;
                     }
-                    return Err(UploadFailure::LeftOver);
+                    return Err(UploadFailure::Leftover);
                 }
                 Err(error) if is_gone(&error) => return Err(UploadFailure::Lost),
                 Err(error) => self.wait(&mut attempts, error).await?,
@@ -186,6 +195,10 @@ impl Upload<'_> {
         let mut end: Option<UploadFailure> = None;
         loop {
             while end.is_none() && in_flight.len() < window.width() {
+                if let Err(failure) = self.check_files() {
+                    end = Some(failure);
+                    break;
+                }
                 let now = Instant::now();
                 let due = waiting.iter().position(|(due, ..)| *due <= now);
                 let (part, attempts) = if let Some(due) = due {
@@ -293,6 +306,14 @@ impl Upload<'_> {
         }
     }
 
+    /// Fails if a mapped file has changed since it was hashed. The bytes sent then do not match the definition's SHA-256.
+    fn check_files(&self) -> Result<(), UploadFailure> {
+        let checked = self.bundle.artifact.bytes.check_unchanged();
+        checked.map_err(|changed| {
+            UploadFailure::Stopped(ClientError::FileChanged { path: changed.path })
+        })
+    }
+
     fn check_interruption(&self) -> Result<(), UploadFailure> {
         if self.interruption.is_requested() {
             return Err(UploadFailure::Stopped(ClientError::Interrupted));
@@ -320,7 +341,7 @@ fn classify(response: PartResponse) -> PartResult {
             if attempts.may_have_succeeded() {
                 PartResult::Stored
             } else {
-                PartResult::Failed(UploadFailure::LeftOver)
+                PartResult::Failed(UploadFailure::Leftover)
             }
         }
         Err(error) if is_gone(&error) => PartResult::Failed(UploadFailure::Lost),

@@ -60,7 +60,8 @@ fn cluster_below_8_7_is_rejected() {
     for version in ["8.6.2", "8.0.0"] {
         let version = version.parse().unwrap();
         let options = Options { version, ..Options::default() };
-        let standin = refused(options, &[], 5, &["Elasticsearch 8.", "upgrade it to 8.7.0"]);
+        let standin =
+            refused(options, &[], 5, &["Elasticsearch 8.", "Upgrade the cluster to 8.7.0"]);
         assert!(standin.model_ids().is_empty());
     }
 }
@@ -104,14 +105,14 @@ fn missing_wrong_or_insufficient_credentials_are_rejected() {
 #[test]
 fn licence_without_machine_learning_is_rejected() {
     let options = Options { license: License::Basic, ..Options::default() };
-    let standin = refused(options, &[], 6, &["it is a basic licence", "platinum"]);
+    let standin = refused(options, &[], 6, &["it is a basic license", "platinum"]);
     assert!(standin.model_ids().is_empty());
 }
 
 #[test]
 fn existing_model_id_is_rejected() {
     let options = Options { existing_models: vec!["m".into()], ..Options::default() };
-    let standin = refused(options, &[], 7, &["half-made model m", "--clear-previous"]);
+    let standin = refused(options, &[], 7, &["incomplete model m", "--clear-previous"]);
     assert_eq!(standin.model_ids(), ["m"]);
     assert!(is_untouched(&standin));
     let (code, message) = import(&standin.url(), &["--clear-previous"]);
@@ -148,7 +149,7 @@ fn unreadable_model_keeps_the_existing_one() {
 fn rejected_part_deletes_the_model() {
     let faults = Faults { rules: vec!["part=413".parse().unwrap()], ..Faults::default() };
     let options = Options { faults, ..Options::default() };
-    let parts = ["store a part of the definition (413)", "The half-made model m was removed"];
+    let parts = ["store a part of the definition (413)", "The incomplete model m was removed"];
     let standin = refused(options, &["--part-size", "2KiB"], 6, &parts);
     assert!(standin.model_ids().is_empty());
 }

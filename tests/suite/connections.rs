@@ -61,7 +61,10 @@ fn connect(url: &str) -> (u8, String) {
     });
     match connected.map_err(Error::from) {
         Ok(()) => (0, String::new()),
-        Err(error) => (rust_eland::cli::exit_code(&error), error.to_string()),
+        Err(error) => {
+            let hint = error.hint().map(|hint| format!("\n{hint}")).unwrap_or_default();
+            (rust_eland::cli::exit_code(&error), format!("{error}{hint}"))
+        }
     }
 }
 
@@ -168,9 +171,9 @@ fn credentials_that_do_not_make_sense() {
         assert!(!message.contains("very"), "{message}");
     }
     let twice = ["--url", &url, "--es-token", "one-token", "--header", "Authorization: Bearer two"];
-    refused(&twice, &[], 2, &["Authorization", "give one of them"]);
+    refused(&twice, &[], 2, &["Authorization", "set one of them"]);
     refused(&[], &[], 2, &["--url", "--cloud-id"]);
-    refused(&["--cloud-id", "nonsense"], &[], 2, &["name:base64"]);
+    refused(&["--cloud-id", "nonsense"], &[], 2, &["NAME:BASE64"]);
     assert!(standin.requests().is_empty());
 }
 
@@ -412,8 +415,20 @@ fn what_answers_is_told_apart() {
         ("200 OK", "", &opensearch, 5, &["is not Elasticsearch", "OpenSearch 2.11.0"]),
         ("200 OK", "", "{\"version\": \"1\"}", 5, &["is not Elasticsearch", "X-Elastic-Product"]),
         ("200 OK", elastic, "{}", 5, &["is not Elasticsearch", "not a version"]),
-        ("200 OK", "", &info("7.10.2"), 5, &["Elasticsearch 7.10.2", "upgrade it to 8.7.0"]),
-        ("200 OK", elastic, &info("8.6.2"), 5, &["Elasticsearch 8.6.2", "upgrade it to 8.7.0"]),
+        (
+            "200 OK",
+            "",
+            &info("7.10.2"),
+            5,
+            &["Elasticsearch 7.10.2", "Upgrade the cluster to 8.7.0"],
+        ),
+        (
+            "200 OK",
+            elastic,
+            &info("8.6.2"),
+            5,
+            &["Elasticsearch 8.6.2", "Upgrade the cluster to 8.7.0"],
+        ),
         (
             "301 Moved Permanently",
             "location: https://es.example/\r\n",
@@ -426,21 +441,21 @@ fn what_answers_is_told_apart() {
             page,
             html,
             5,
-            &["credentials", "not an answer of Elasticsearch", "--es-api-key"],
+            &["credentials", "not an answer of Elasticsearch", "`api_key`"],
         ),
         ("403 Forbidden", elastic, &denied, 5, &["cluster privilege monitor", "user [me]"]),
         ("403 Forbidden", elastic, &index, 5, &["index privilege view_index_metadata"]),
         ("403 Forbidden", page, html, 5, &["is not Elasticsearch", "403"]),
-        ("404 Not Found", page, html, 5, &["nothing is served at http", "path of the address"]),
+        ("404 Not Found", page, html, 5, &["does not exist on the server", "path of the address"]),
         ("404 Not Found", elastic, &missing, 5, &["no such index [es]", "path of the address"]),
         ("407 Proxy Authentication Required", page, html, 5, &["407", "HTTPS_PROXY or HTTP_PROXY"]),
-        ("413 Payload Too Large", page, html, 6, &["413", "--part-size"]),
+        ("413 Payload Too Large", page, html, 6, &["413", "`part_size`"]),
         ("429 Too Many Requests", elastic, &busy, 6, &["Data too large", "too busy"]),
         ("429 Too Many Requests", page, html, 6, &["429", "too busy"]),
         ("500 Internal Server Error", page, html, 5, &["is not Elasticsearch", "500"]),
         ("502 Bad Gateway", page, html, 6, &["502", "does not reach the cluster"]),
-        ("503 Service Unavailable", elastic, &blocked, 6, &["not recovered", "its health"]),
-        ("503 Service Unavailable", page, html, 6, &["503", "its health"]),
+        ("503 Service Unavailable", elastic, &blocked, 6, &["not recovered", "Check its health"]),
+        ("503 Service Unavailable", page, html, 6, &["503", "Check its health"]),
         ("504 Gateway Timeout", page, html, 6, &["504", "does not reach the cluster"]),
     ];
     for (status, headers, body, code, parts) in cases {
@@ -454,9 +469,14 @@ fn what_answers_is_told_apart() {
 
 #[test]
 fn what_does_not_answer_is_told_apart() {
-    refused(&["--url", "http://127.0.0.1:1"], &[], 5, &["refused", "Nothing listens there"]);
+    refused(
+        &["--url", "http://127.0.0.1:1"],
+        &[],
+        5,
+        &["refused", "Check the address and the port"],
+    );
     let unknown = ["--url", "http://no-such-host.invalid:9200"];
-    refused(&unknown, &[], 5, &["no-such-host.invalid", "Nobody knows a host of this name"]);
+    refused(&unknown, &[], 5, &["no-such-host.invalid", "Check the host name"]);
     let cut = Canned::answering("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"version\"");
     refused(&["--url", &cut.url()], &[], 5, &["cannot reach http"]);
     let noise = Canned::answering("SSH-2.0-OpenSSH_9.2\r\n");
@@ -486,7 +506,7 @@ fn licences() {
     let expired = licence("200 OK", of("trial", "expired"));
     let (code, message) = connect(&expired.url());
     assert_eq!(code, 6, "{message}");
-    says(&message, &["the trial licence is expired"]);
+    says(&message, &["the trial license is expired"]);
     // Where it cannot be read, the later requests tell.
     let denied = error(
         "security_exception",

@@ -197,7 +197,7 @@ fn task_without_endpoint_is_rejected_before_the_import() {
     }
     let model = model_of("bert/st-mean");
     fails(&standin, &model, &of_id("Not-One"), 2, &["lower-case"]);
-    fails(&standin, &model, &of_id("m"), 2, &["model's own id"]);
+    fails(&standin, &model, &of_id("m"), 2, &["cannot have the id of the model"]);
     assert_eq!(ask(&standin, "GET", "/_ml/trained_models/m", None).0, 404);
 
     let of = |version: &str| {
@@ -209,7 +209,7 @@ fn task_without_endpoint_is_rejected_before_the_import() {
     let more = ["--task-type", "text_similarity", "--create-endpoint", "e"];
     fails(&of("8.13.0"), &reranker, &more, 6, &["8.14.0"]);
     let old = of("8.17.0");
-    fails(&old, &model, &["--start", "--create-endpoint", "e"], 2, &["leave out --start"]);
+    fails(&old, &model, &["--start", "--create-endpoint", "e"], 2, &["Leave out --start"]);
     done(&old, &model, &of_id("e"));
 }
 

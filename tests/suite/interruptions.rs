@@ -186,7 +186,7 @@ fn ctrl_c_finishes_parts_in_progress_and_the_next_run_resumes() {
         let before = standin.requests().len();
         let (code, rest) = import(&standin, state.path(), "m", &[]);
         assert_eq!(code, Some(0), "{rest}");
-        says(&rest, &["going on with the upload of m: 8 of"]);
+        says(&rest, &["resuming the upload of m: 8 of"]);
         let requests = standin.requests().split_off(before);
         assert!(parts(&requests).iter().all(|part| !known.contains(part)));
         assert!(is_whole(&standin, "m") && journals(state.path()).is_empty());
@@ -227,7 +227,7 @@ fn ctrl_c_without_journal_deletes_the_model() {
     standin.release();
     let (code, rest) = end(child, stderr);
     assert_eq!(code, Some(130), "{rest}");
-    says(&rest, &["The half-made model m was removed"]);
+    says(&rest, &["The incomplete model m was removed"]);
     assert!(standin.model_ids().is_empty());
     standin.set_faults(Faults::default());
     let (code, rest) = import(&standin, &file, "m", &[]);
@@ -264,7 +264,10 @@ fn second_import_on_another_machine_is_rejected() {
     for more in [&[][..], &["--on-conflict", "skip"]] {
         let (code, said) = import(&standin, there.path(), "m", more);
         assert_eq!(code, Some(7), "{said}");
-        says(&said, &["half-made model m", "not begun here", "left as it is", "--clear-previous"]);
+        says(
+            &said,
+            &["incomplete model m", "not started on this machine", "was kept", "--clear-previous"],
+        );
     }
     standin.release();
     let (code, said) = end(first, stderr);
@@ -284,7 +287,7 @@ fn one_of_two_simultaneous_imports_fails() {
     standin.release();
     let (code, said) = end(first, stderr);
     assert_eq!(code, Some(7), "{said}");
-    says(&said, &["another import has made the model m meanwhile", "left as it is"]);
+    says(&said, &["another import created the model m in the meantime", "was kept"]);
     assert!(is_whole(&standin, "m"));
     assert!(journals(here.path()).is_empty() && journals(there.path()).is_empty());
 }
@@ -307,7 +310,7 @@ fn model_deleted_during_upload_is_not_touched() {
     standin.release();
     let (code, said) = end(first, stderr);
     assert_eq!(code, Some(7), "{said}");
-    says(&said, &["deleted, or replaced, by someone else", "left as it is"]);
+    says(&said, &["deleted or replaced during the upload", "was kept"]);
     assert_eq!(standin.model_ids(), ["m"], "theirs is still there");
     assert!(journals(here.path()).is_empty());
     drop(there);
@@ -320,7 +323,7 @@ fn unreachable_cluster_keeps_the_journal() {
     standin.set_faults(rules(&["any@14-9999=503"]));
     let (code, said) = import(&standin, state.path(), "m", &["--retries", "2"]);
     assert_eq!(code, Some(6), "{said}");
-    says(&said, &["(503)", "The upload of m can go on", "Run the same command again"]);
+    says(&said, &["(503)", "The upload of m can be resumed", "Run the same command again"]);
     let known = journalled(state.path());
     assert!(!known.is_empty());
     standin.set_faults(Faults::default());
@@ -349,7 +352,7 @@ fn incomplete_model_of_this_machine_is_replaced() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", message(&output));
-    says(&message(&output), &["removing the half-made model m of an earlier import"]);
+    says(&message(&output), &["removing the incomplete model m of an earlier import"]);
     assert!(standin.configuration("m").unwrap()["inference_config"]["ner"].is_object());
     assert!(journals(state.path()).is_empty());
 }
@@ -378,7 +381,7 @@ fn existing_model_in_use_is_kept() {
     assert_eq!(ask(&standin, "POST", path, None).0, 200);
     let (code, said) = import(&standin, state.path(), "m", &["--clear-previous"]);
     assert_eq!(code, Some(6), "{said}");
-    says(&said, &["currently deployed", "still there", "Stop its deployments first"]);
+    says(&said, &["currently deployed", "still exists", "Stop the deployments of the model"]);
     assert!(is_whole(&standin, "m") && journals(state.path()).is_empty());
     assert_eq!(ask(&standin, "POST", "/_ml/trained_models/other/deployment/_stop", None).0, 200);
     let (code, said) = import(&standin, state.path(), "m", &["--clear-previous"]);

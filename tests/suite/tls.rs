@@ -183,15 +183,15 @@ fn client_certificate_is_sent() {
     let (other, its_key) =
         (authority.keep("other.crt", &stranger.pem), authority.keep("other.key", &stranger.key));
     check(&named(&other, &its_key), 5, &["--client-cert"]);
-    check(&named(&certificate, &its_key), 2, &["client.crt", "--client-key"]);
+    check(&named(&certificate, &its_key), 2, &["client.crt", "other.key"]);
     let locked = authority.keep(
         "locked.key",
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n",
     );
     check(&named(&certificate, &locked), 2, &["locked.key", "encrypted"]);
-    check(&named(&certificate, &certificate), 2, &["--client-key", "no private key"]);
-    check(&named(&key, &key), 2, &["--client-cert", "holds no certificate"]);
-    check(&named("none", &key), 2, &["--client-cert none", "No such file"]);
+    check(&named(&certificate, &certificate), 2, &["--client-key", "contains no private key"]);
+    check(&named(&key, &key), 2, &["--client-cert", "contains no certificate"]);
+    check(&named("none", &key), 2, &["cannot use none", "--client-cert", "No such file"]);
     check(&named(&certificate, &key)[2..], 2, &["--client-cert"]);
 
     let both = authority.keep("both.pem", format!("{}{}", client.key, client.pem));
@@ -225,9 +225,9 @@ fn file_without_certificates_is_rejected() {
         (format!("{folder}/absent.crt"), "No such file"),
         (folder.clone(), "directory"),
         (authority.keep("empty.crt", ""), "it is empty"),
-        (authority.keep("other.txt", "hello"), "holds no certificate"),
-        (authority.keep("ca.der", authority.der()), "holds no certificate"),
-        (authority.keep("broken.crt", broken), "broken"),
+        (authority.keep("other.txt", "hello"), "contains no certificate"),
+        (authority.keep("ca.der", authority.der()), "contains no certificate"),
+        (authority.keep("broken.crt", broken), "damaged"),
         (authority.keep("nonsense.crt", nonsense), "invalid peer certificate"),
     ] {
         let parts = &["--ca-certs", &path, reason, "PEM"];
@@ -261,15 +261,15 @@ fn tls_and_plain_http_mix_up_is_reported() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.server().config());
     let plain = format!("http://127.0.0.1:{}", front.port());
-    refused(&standin, &plain, &[], 5, &["speak TLS", "write https:// instead of http://"]);
+    refused(&standin, &plain, &[], 5, &["use TLS", "write https:// instead of http://"]);
     let tls = standin.url().replace("http:", "https:");
-    refused(&standin, &tls, &[], 5, &["does not speak TLS: write http:// instead of https://"]);
+    refused(&standin, &tls, &[], 5, &["does not use TLS: write http:// instead of https://"]);
     // nginx responds with a message, Elasticsearch closes the connection.
     let nginx = "<center>The plain HTTP request was sent to HTTPS port</center>";
     let nginx = Canned::with("400 Bad Request", "content-type: text/html\r\n", nginx);
     refused(&standin, &nginx.url(), &[], 5, &["write https:// instead of http://"]);
     let silent = Canned::answering("");
-    refused(&standin, &silent.url(), &[], 5, &["If the port speaks TLS, write https://"]);
+    refused(&standin, &silent.url(), &[], 5, &["If the port uses TLS, write https://"]);
 }
 
 #[test]
@@ -279,10 +279,10 @@ fn server_without_common_tls_version_is_reported() {
     let url = format!("https://127.0.0.1:{}", alert.port());
     let (code, message) = import(&url, &[]);
     assert_eq!(code, 5, "{message}");
-    says(&message, &["versions 1.2 and 1.3"]);
+    says(&message, &["Enable TLS 1.2 or 1.3"]);
     // A closed port has the same message as with plain HTTP.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (code, message) = import(&format!("https://127.0.0.1:{port}"), &[]);
     assert_eq!(code, 5, "{message}");
-    says(&message, &["refused", "Nothing listens there"]);
+    says(&message, &["refused", "Check the address and the port"]);
 }

@@ -85,13 +85,12 @@ fn import(state: &Path) -> Import {
     retry.timeout = Duration::from_secs(60);
     retry.first_wait = milliseconds(1);
     retry.longest_wait = milliseconds(4);
-    Import {
-        part_size: PART,
-        retry,
-        refresh_interval: milliseconds(12),
-        state_folder: Some(state.to_owned()),
-        ..Import::default()
-    }
+    let mut import = Import::default();
+    import.part_size = PART;
+    import.retry = retry;
+    import.refresh_interval = milliseconds(12);
+    import.state_folder = Some(state.to_owned());
+    import
 }
 
 async fn run(import: &Import, client: &Client, bundle: &Bundle) -> Result<Outcome, ClientError> {
@@ -223,7 +222,7 @@ async fn faulted(seed: u64, standin: &StandIn, tally: &Tally) {
             tally.whole.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        Err(ClientError::Unfinished { left: RemoteState::Resumable(_), .. }) => {
+        Err(ClientError::Unfinished { remote_state: RemoteState::Resumable { .. }, .. }) => {
             assert_eq!(journals(state.path()).len(), 1, "seed {seed}: {outcome:?}");
             tally.resumed.fetch_add(1, Ordering::Relaxed);
         }
@@ -231,7 +230,7 @@ async fn faulted(seed: u64, standin: &StandIn, tally: &Tally) {
             assert!(!is_there(), "seed {seed} leaves an orphan: {error}");
             assert!(journals(state.path()).is_empty(), "seed {seed}: {error}");
             let removed =
-                matches!(error, ClientError::Unfinished { left: RemoteState::Removed, .. });
+                matches!(error, ClientError::Unfinished { remote_state: RemoteState::Removed, .. });
             let count = if removed { &tally.removed } else { &tally.nothing };
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -342,7 +341,8 @@ fn so_many_parts_go_up_at_a_time_and_never_more() {
         let standin = StandIn::start(Options::default());
         standin.set_faults(rules(&["part=hold"]));
         let bundle = bundle("m", 1, 20 * PART);
-        let import = Import { concurrency, state_folder: None, ..import(Path::new("")) };
+        let mut import = import(Path::new(""));
+        (import.concurrency, import.state_folder) = (concurrency, None);
         thread::scope(|scope| {
             let importing = scope.spawn(|| once(&standin, &import, &bundle));
             while !importing.is_finished() {
@@ -361,11 +361,75 @@ fn so_many_parts_go_up_at_a_time_and_never_more() {
 }
 
 #[test]
+fn model_without_vocabulary_is_stored_whole() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    let bundle = Bundle { vocabulary: None, ..bundle("m", 1, 3 * PART) };
+    once(&standin, &import(state.path()), &bundle).unwrap();
+    let requests = standin.requests();
+    assert!(!requests.iter().any(|request| request.path.ends_with("/vocabulary")));
+    assert_eq!(parts(&requests).len(), 3);
+    let metadata = &standin.configuration("m").unwrap()["metadata"];
+    assert_eq!(metadata["definition_sha256"], bundle.artifact.sha256);
+    // And it is up to date the next time.
+    let mut update = import(state.path());
+    update.on_conflict = OnConflict::Update;
+    assert_eq!(once(&standin, &update, &bundle).unwrap(), Outcome::Unchanged);
+}
+
+/// Imports a definition that is mapped from a file, and changes the file while the third part is on its way.
+fn import_while_file_changes(change: impl FnOnce(&fs::File)) {
+    let standin = StandIn::start(Options::default());
+    standin.set_faults(rules(&["part-2=hold"]));
+    let plain = bundle("m", 1, 20 * PART);
+    let bytes = plain.artifact.bytes.get(0..20 * PART).unwrap().into_owned();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &bytes).unwrap();
+    let map = MappedFile::open(file.path()).unwrap();
+    let artifact = Artifact { bytes: Arc::new(map.into()), ..plain.artifact };
+    let mapped = Bundle { artifact, ..plain };
+    let state = tempfile::tempdir().unwrap();
+    let mut import = import(state.path());
+    import.concurrency = 1;
+    let error = thread::scope(|scope| {
+        let importing = scope.spawn(|| once(&standin, &import, &mapped));
+        while standin.held() == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        change(&fs::OpenOptions::new().write(true).open(file.path()).unwrap());
+        standin.set_faults(Faults::default());
+        standin.release();
+        importing.join().unwrap().unwrap_err()
+    });
+    let ClientError::Unfinished { cause, remote_state: RemoteState::Removed, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(matches!(&*cause, ClientError::FileChanged { path } if path == file.path()), "{cause}");
+    assert!(!standin.model_ids().contains(&"m".to_owned()));
+    assert!(parts(&standin.requests()).len() < 20);
+}
+
+#[test]
+fn file_that_shrinks_during_upload_ends_the_import_and_removes_the_model() {
+    import_while_file_changes(|file| file.set_len(PART as u64).unwrap());
+}
+
+#[test]
+fn file_that_changes_during_upload_ends_the_import_and_removes_the_model() {
+    import_while_file_changes(|file| {
+        // Even where the clock of the file system is coarse.
+        let later = std::time::SystemTime::now() + Duration::from_secs(5);
+        file.set_modified(later).unwrap();
+    });
+}
+
+#[test]
 fn a_proxy_with_a_small_limit_gets_smaller_parts() {
     let standin = StandIn::start(Options::default());
     standin.set_faults(Faults { body_limit: Some(6000), ..Faults::default() });
     let state = tempfile::tempdir().unwrap();
-    let import = Import { part_size: 1 << 20, ..import(state.path()) };
+    let mut import = import(state.path());
+    import.part_size = 1 << 20;
     let bundle = bundle("m", 1, 100_000);
     once(&standin, &import, &bundle).unwrap();
     assert!(is_whole(&standin, &bundle));
@@ -387,8 +451,8 @@ fn what_an_earlier_model_left_is_never_taken_for_ours() {
     assert_eq!(ask(&standin, "PUT", &format!("{path}/definition/7"), Some(&part)).0, 200);
     assert_eq!(ask(&standin, "DELETE", path, None).0, 200);
     let bundle = bundle("m", 2, 20 * PART);
-    let import = Import { concurrency: 1, ..import(Path::new("")) };
-    let import = Import { state_folder: None, ..import };
+    let mut import = import(Path::new(""));
+    (import.concurrency, import.state_folder) = (1, None);
     let outcome = once(&standin, &import, &bundle);
     // With nothing refreshed for an hour it may have to give up; it must not succeed with a foreign part.
     match outcome {
@@ -405,7 +469,11 @@ fn conflicts_are_settled_as_asked() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     let (old, new) = (bundle("m", 1, 5 * PART), bundle("m", 2, 6 * PART));
-    let of = |on_conflict| Import { on_conflict, ..import(state.path()) };
+    let of = |on_conflict| {
+        let mut import = import(state.path());
+        import.on_conflict = on_conflict;
+        import
+    };
     assert!(matches!(once(&standin, &of(OnConflict::Skip), &old).unwrap(), Outcome::Stored { .. }));
     let created =
         |standin: &StandIn| standin.configuration("m").unwrap()["metadata"]["import_id"].clone();
@@ -436,11 +504,12 @@ fn a_failure_after_the_old_model_is_gone_says_so() {
     let (old, new) = (bundle("m", 1, 5 * PART), bundle("m", 2, 6 * PART));
     once(&standin, &import(state.path()), &old).unwrap();
     standin.set_faults(rules(&["part-3=400"]));
-    let import = Import { on_conflict: OnConflict::Replace, ..import(state.path()) };
+    let mut import = import(state.path());
+    import.on_conflict = OnConflict::Replace;
     let error = once(&standin, &import, &new).unwrap_err().to_string();
     says(
         &error,
-        &["(400)", "The old model m was deleted before that", "half-made model m was removed"],
+        &["(400)", "The old model m was deleted before that", "incomplete model m was removed"],
     );
     assert!(standin.model_ids().is_empty());
 }
@@ -489,7 +558,7 @@ fn the_cluster_is_looked_at_before_anything_is_made() {
         drop(other);
         standin.release();
         let error = importing.join().unwrap().unwrap_err();
-        assert!(matches!(error, ClientError::HalfMade(_)), "{error}");
+        assert!(matches!(error, ClientError::ExistsIncomplete(_)), "{error}");
     });
 }
 
@@ -549,12 +618,10 @@ fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
     const LENGTH: &str = "RUST_ELAND_TEST_LENGTH";
     const CONCURRENCY: usize = 4;
     const SIZE: usize = 8 << 20;
-    let import = Import {
-        concurrency: CONCURRENCY,
-        part_size: SIZE,
-        state_folder: None,
-        ..import(Path::new(""))
-    };
+    let mut import = import(Path::new(""));
+    import.concurrency = CONCURRENCY;
+    import.part_size = SIZE;
+    import.state_folder = None;
     if let (Ok(url), Ok(length)) = (std::env::var(URL), std::env::var(LENGTH)) {
         let length: u64 = length.parse().unwrap();
         let file = tempfile::tempfile().unwrap();
