@@ -50,7 +50,7 @@ impl Attempts {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The error itself when there is to be none, [`ClientError::Interrupted`] when the user stops the work.
+    /// `error` itself when there must not be another attempt, [`ClientError::Interrupted`] when the user stops the work.
     pub(super) async fn wait(
         &mut self,
         error: ClientError,
@@ -63,7 +63,7 @@ impl Attempts {
         }
     }
 
-    /// The same for what is to be finished even when the user stops the work.
+    /// Waits before the next attempt of work that must be finished even when the user stops.
     pub(super) async fn wait_out(&mut self, error: ClientError) -> Result<(), ClientError> {
         let wait = self.next(error)?;
         tokio::time::sleep(wait).await;
@@ -71,8 +71,22 @@ impl Attempts {
     }
 }
 
-/// Whether the same request may succeed later. Beside what [`ClientError::is_transient`] names, a store that failed (500) and a proxy
-/// that waited too long for us (408): with half a model stored, trying again costs little.
+/// Sends a request that may be carried out twice, until it succeeds or fails for good.
+pub(super) async fn with_retries<T, F: Future<Output = Result<T, ClientError>>>(
+    policy: RetryPolicy,
+    mut request: impl FnMut() -> F,
+) -> Result<T, ClientError> {
+    let mut attempts = Attempts::new(policy);
+    loop {
+        match request().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => attempts.wait_out(error).await?,
+        }
+    }
+}
+
+/// Whether the same request may succeed later: transient errors, and also a failed store (500) and a proxy that waited too long (408).
+/// With a part of the model stored, another attempt costs little.
 pub(super) fn may_pass(error: &ClientError) -> bool {
     error.is_transient() || matches!(error, ClientError::Refused { status: 408 | 500, .. })
 }
@@ -86,7 +100,7 @@ pub(super) fn is_pushback(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { status: 429 | 503, .. }) && may_pass(error)
 }
 
-/// Whether what was to be created is there already (contract 0.1: 400, not 409).
+/// Whether the thing to be created exists (contract 0.1: 400, not 409).
 pub(super) fn already_exists(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { status: 400, kind: Some(kind), .. }
         if kind == "resource_already_exists_exception")

@@ -1,4 +1,4 @@
-//! The upload of a bundle: configuration, vocabulary, parts, the last part alone at the end (contract 4.2).
+//! [`Upload`]: sends configuration, vocabulary and parts; the last part goes alone, after all others (contract 4.2).
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,40 +17,24 @@ use crate::bundle::Bundle;
 use crate::observer::{Progress, RunningStage, Stage};
 use crate::retry::RetryPolicy;
 
-/// The most parts that the server takes (contract 4.1).
-pub(super) const MOST_PARTS: usize = 10_000;
-
-/// The smallest part, in bytes: below, requests are mostly headers.
-pub const SMALLEST_PART: usize = 1 << 10;
-
-/// The largest part, in bytes: its base64 stays below the 50 million characters that the server's parser takes in one string, and the
-/// request far below `http.max_content_length` (contract 4.1).
-pub const LARGEST_PART: usize = 35 << 20;
-
-/// Bytes of a part: what is wanted, or more where so many parts could not hold the definition. None when no part is large enough.
-pub(super) fn part_size(length: usize, wanted: usize) -> Option<usize> {
-    let size = wanted.max(length.div_ceil(MOST_PARTS));
-    (size <= LARGEST_PART).then_some(size)
-}
-
-/// Why an upload ends before its end.
+/// Why an upload ended early.
 #[derive(Debug)]
 pub(super) enum UploadFailure {
-    /// A part is larger than the server, or a proxy before it, takes.
+    /// A part is larger than the server, or a proxy in front of it, accepts.
     TooLarge(ClientError),
-    /// Something is stored that was never sent: it was left over from an earlier model of this id (contract 6.3).
+    /// Something is stored that this import never sent: it belongs to an earlier model with this id (contract 6.3).
     Leftover,
-    /// A model of this id was made by someone else before ours.
+    /// Another import created a model with this id first.
     Overtaken,
-    /// The model was not made: every try was refused, or never left.
-    NotMade(ClientError),
-    /// Our model was deleted, perhaps replaced, by someone else.
+    /// The model was not created: every attempt was refused, or was not sent.
+    NotCreated(ClientError),
+    /// Somebody deleted or replaced the model of this import.
     Lost,
     /// Anything else.
     Stopped(ClientError),
 }
 
-/// What goes up, and how.
+/// What to send, and how.
 pub(super) struct Upload<'a> {
     pub(super) client: &'a Client,
     pub(super) bundle: &'a Bundle,
@@ -64,17 +48,17 @@ pub(super) struct Upload<'a> {
     pub(super) progress: &'a Progress,
 }
 
-/// A part's request that has been answered.
+/// The response to a request that stores a part.
 struct PartResponse {
     part: usize,
-    /// The how manieth request it was.
+    /// Index of the request, from 0.
     request: u64,
     attempts: Attempts,
     answer: Result<(), ClientError>,
 }
 
 impl Upload<'_> {
-    /// Stores what the journal does not know to be stored. Afterwards the server has said that the definition is whole.
+    /// Stores everything that the journal does not record as stored. Then the server confirms that the definition is complete.
     pub(super) async fn run(&self, journal: &mut Journal) -> Result<(), UploadFailure> {
         self.progress.run_async(Stage::CreateModel, self.create(journal)).await?;
         if let Some(vocabulary) = self.vocabulary {
@@ -92,7 +76,7 @@ impl Upload<'_> {
         let last = missing.pop_if(|part| *part == last);
         self.store_parts(missing, journal, &uploading).await?;
         self.check_files()?;
-        // Parts name the model by its id alone: had it been replaced meanwhile, ours would be in someone else's.
+        // Requests name the model only by its id. If somebody replaced it, our parts would end up in that model.
         if !self.is_ours(journal).await.map_err(UploadFailure::Stopped)? {
             return Err(UploadFailure::Lost);
         }
@@ -124,7 +108,7 @@ impl Upload<'_> {
             } else {
                 match self.client.create(&self.bundle.model_id, self.configuration).await {
                     Ok(()) => break,
-                    // An earlier try may have made it; whose it is, its metadata say.
+                    // An earlier attempt may have created it. The metadata name the import.
                     Err(error) if already_exists(&error) => {
                         if self.is_ours(journal).await.map_err(UploadFailure::Stopped)? {
                             break;
@@ -138,7 +122,7 @@ impl Upload<'_> {
                 let failure = if attempts.may_have_succeeded() {
                     UploadFailure::Stopped
                 } else {
-                    UploadFailure::NotMade
+                    UploadFailure::NotCreated
                 };
                 return Err(failure(error));
             }
@@ -177,7 +161,7 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Sends parts, several at a time. After a failure, or when the user stops the work, those under way are finished.
+    /// Sends parts, several at a time. After a failure, or when the user stops the work, requests in flight are finished.
     async fn store_parts(
         &self,
         parts: Vec<usize>,
@@ -187,8 +171,8 @@ impl Upload<'_> {
         let mut window = Window::new(self.concurrency);
         let mut interruption = self.interruption.clone();
         let mut fresh = VecDeque::from(parts);
-        // Parts whose request failed, and when they are sent again. Each keeps its place in the window, so that a cluster that is away
-        // is not asked by one part after the other.
+        // Parts whose request failed, and when to send them again. They count for the window, so that an unreachable cluster is not
+        // asked by one part after another.
         let mut waiting: Vec<(Instant, usize, Attempts)> = Vec::new();
         let mut in_flight = JoinSet::new();
         let mut requests = 0;
@@ -241,7 +225,7 @@ impl Upload<'_> {
                         }
                     }
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    // Nobody cancels them.
+                    // No task is cancelled.
                     Err(_) => {}
                 },
                 () = sleep_until(due), if due.is_some() => {}
@@ -252,7 +236,7 @@ impl Upload<'_> {
         }
     }
 
-    /// One try of one part.
+    /// One attempt at one part.
     fn send_part(
         &self,
         journal: &Journal,
@@ -269,7 +253,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Whether the cluster's model is the one that this import has made.
+    /// Whether this import created the model on the cluster.
     async fn is_ours(&self, journal: &Journal) -> Result<bool, ClientError> {
         let mut attempts = Attempts::new(self.retry);
         loop {
@@ -283,18 +267,17 @@ impl Upload<'_> {
         }
     }
 
-    /// Asks whether the definition is whole. Were the refresh that the last part causes to fail, the parts would be visible a little
-    /// later.
+    /// Asks whether the definition is complete. If the refresh after the last part fails, the parts become visible a little later.
     async fn confirm(&self) -> Result<(), UploadFailure> {
-        const LOOKS: u32 = 3;
+        const POLLS: u32 = 3;
         let id = &self.bundle.model_id;
         let mut attempts = Attempts::new(self.retry);
-        let mut looks = 0;
+        let mut polls = 0;
         loop {
             match self.client.is_whole(id).await {
                 Ok(Some(false)) => {
-                    looks += 1;
-                    if looks == LOOKS {
+                    polls += 1;
+                    if polls == POLLS {
                         return Err(UploadFailure::Stopped(ClientError::Incomplete(id.clone())));
                     }
                     tokio::time::sleep(self.refresh_interval).await;
@@ -326,7 +309,7 @@ impl Upload<'_> {
     }
 }
 
-/// What an answered request comes to.
+/// The meaning of a response.
 enum PartResult {
     Stored,
     Retry(Instant, Attempts),
@@ -355,7 +338,7 @@ fn classify(response: PartResponse) -> PartResult {
     }
 }
 
-/// Whether Elasticsearch itself says that there is no such model.
+/// Whether Elasticsearch itself answers that there is no such model.
 fn is_gone(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { status: 404, kind: Some(_), .. })
 }
@@ -364,28 +347,5 @@ async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_grow_where_ten_thousand_of_them_would_not_do() {
-        const MIB: usize = 1 << 20;
-        let fits = |length: usize, size: usize| length.div_ceil(size) <= MOST_PARTS;
-        assert_eq!(part_size(1, MIB), Some(MIB));
-        assert_eq!(part_size(10_000 * MIB, MIB), Some(MIB));
-        for length in [10_000 * MIB + 1, 20_000 * MIB, 50 << 30, 10_000 * LARGEST_PART] {
-            let size = part_size(length, MIB).unwrap();
-            assert!(size > MIB && fits(length, size) && !fits(length, size - 1), "{length}");
-        }
-        assert_eq!(part_size(10_000 * LARGEST_PART + 1, MIB), None);
-    }
-
-    #[test]
-    fn the_largest_part_is_a_string_that_the_server_parses() {
-        assert!(LARGEST_PART.div_ceil(3) * 4 < 50_000_000);
     }
 }

@@ -280,7 +280,7 @@ impl ValidatedImport {
             transaction.set_fingerprint(fingerprint);
         }
         let is_settled = endpoint.is_none() || endpoint_exists;
-        let prepared = if is_settled && transaction.is_made().await? {
+        let prepared = if is_settled && transaction.is_up_to_date().await? {
             None
         } else {
             let preparing = input.prepare(&model_id, client, progress);
@@ -301,7 +301,7 @@ impl ValidatedImport {
             StopSignal::WhileStoring(begin) => begin()?,
         };
         let (outcome, definition_sha256) = match &prepared {
-            None => transaction.leave(),
+            None => transaction.keep(),
             Some(Prepared { bundle, .. }) => {
                 let outcome = transaction.run(bundle, progress, &interruption).await?;
                 (outcome, Some(bundle.artifact.sha256.clone()))

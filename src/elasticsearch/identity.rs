@@ -1,0 +1,48 @@
+//! The identities of a stored model, which its metadata hold.
+//!
+//! Four keys are stored, because Elasticsearch returns neither the vocabulary nor the configuration byte by byte, so that none of them
+//! can be computed from a stored model:
+//!
+//! - `import_id`, random: which import created the model. Two imports of one bundle differ only here.
+//! - `definition_sha256`: the definition. [`OnConflict::Skip`](super::OnConflict::Skip) compares it.
+//! - `bundle_sha256`: definition, vocabulary and configuration. [`OnConflict::Update`](super::OnConflict::Update) compares it.
+//! - `recipe_sha256`: the fingerprint of the input, which is known before the bundle is made.
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::journal::{Journal, JournalHeader};
+use super::trained_models::{BUNDLE_SHA256, FINGERPRINT, IMPORT_ID, StoredModel};
+use crate::hexadecimal::hexadecimal;
+
+/// Whether the import of a journal created a model.
+pub(super) fn is_of(model: &StoredModel, journal: &Journal) -> bool {
+    model.import_id.as_ref() == Some(&journal.header.import_id)
+}
+
+/// Adds the identities of an import to the metadata of a configuration.
+pub(super) fn add_identities(
+    configuration: &mut Map<String, Value>,
+    header: &JournalHeader,
+    fingerprint: Option<&str>,
+) {
+    let metadata = configuration.entry("metadata").or_insert_with(|| Map::new().into());
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.insert(IMPORT_ID.to_owned(), header.import_id.as_str().into());
+        metadata.insert(BUNDLE_SHA256.to_owned(), header.bundle_sha256().into());
+        if let Some(fingerprint) = fingerprint {
+            metadata.insert(FINGERPRINT.to_owned(), fingerprint.into());
+        }
+    }
+}
+
+/// SHA-256 of vocabulary and configuration. The metadata contain measurements, which differ between imports of the same model, and do
+/// not count.
+pub(super) fn companions_sha256(vocabulary: &[u8], configuration: &Map<String, Value>) -> String {
+    let mut hash = Sha256::new();
+    for (name, value) in configuration.iter().filter(|(name, _)| *name != "metadata") {
+        hash.update(format!("{name}:{value}\n"));
+    }
+    hash.update(vocabulary);
+    hexadecimal(&hash.finalize())
+}
