@@ -25,32 +25,32 @@ use crate::observer::Progress;
 use crate::secrets::redact;
 use crate::workflow::{ImportRequest, Imported, StopSignal, connect};
 
-/// Options that say what a single import prints.
+/// Options of the output of a single import, which a file cannot set.
 const NOT_HERE: [&str; 2] = ["output", "dry-run"];
 
 #[derive(Debug, Args)]
 #[command(mut_group("cluster", |group| group.required(false)))]
 pub(super) struct ApplyArguments {
-    /// A YAML file with the imports, - for standard input
+    /// YAML file that lists the imports, or - for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
     report: ReportArguments,
     #[command(flatten)]
-    given: Given,
+    overrides: Overrides,
 }
 
-/// The options of the connection that are given here or in the environment, as arguments for every import. They win over the file's.
-struct Given(Vec<(String, Vec<OsString>)>);
+/// The connection options on the command line and in the environment, as arguments for every import. They override the file.
+struct Overrides(Vec<(String, Vec<OsString>)>);
 
-/// Shows nothing: some are secret.
-impl fmt::Debug for Given {
+/// Shows nothing, because some values are secret.
+impl fmt::Debug for Overrides {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Given").finish_non_exhaustive()
+        f.debug_struct("Overrides").finish_non_exhaustive()
     }
 }
 
-impl Args for Given {
+impl Args for Overrides {
     fn augment_args(command: clap::Command) -> clap::Command {
         ConnectionArguments::augment_args(command)
     }
@@ -60,9 +60,9 @@ impl Args for Given {
     }
 }
 
-impl FromArgMatches for Given {
+impl FromArgMatches for Overrides {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut given = Vec::new();
+        let mut overrides = Vec::new();
         for option in options_of::<ConnectionArguments>().get_arguments() {
             let id = option.get_id().as_str();
             let Some(name) = option.get_long() else { continue };
@@ -78,9 +78,9 @@ impl FromArgMatches for Given {
             } else {
                 values.map(|value| argument(name, Some(value))).collect()
             };
-            given.push((name.to_owned(), arguments));
+            overrides.push((name.to_owned(), arguments));
         }
-        Ok(Self(given))
+        Ok(Self(overrides))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -89,7 +89,7 @@ impl FromArgMatches for Given {
     }
 }
 
-/// A command that takes nothing but these options.
+/// A command that has only these options.
 fn options_of<A: Args>() -> clap::Command {
     A::augment_args(clap::Command::new("import").no_binary_name(true).disable_help_flag(true))
 }
@@ -107,17 +107,17 @@ fn argument(name: &str, value: Option<&OsStr>) -> OsString {
     argument
 }
 
-/// An import that the file asks for.
+/// An import that the file lists.
 struct Planned {
     line: usize,
-    /// What is imported, in the file's words.
+    /// The model as the file names it.
     source: String,
     import: ImportArguments,
-    /// The arguments of its connection; imports in which they are the same share it.
+    /// The arguments of the connection. Imports with the same arguments share a connection.
     connection: Vec<OsString>,
 }
 
-/// What became of an import.
+/// The result of an import.
 #[derive(Debug, Default, Serialize)]
 struct Applied {
     line: usize,
@@ -125,7 +125,7 @@ struct Applied {
     model_id: Option<String>,
     /// `stored`, `unchanged`, `failed`, or `skipped` after an interruption.
     result: &'static str,
-    /// Of its deployment, if it was to be started.
+    /// The state of the deployment, if one was requested.
     state: Option<&'static str>,
     definition_sha256: Option<String>,
     seconds: f64,
@@ -133,7 +133,7 @@ struct Applied {
     error: Option<String>,
 }
 
-/// What became of all.
+/// The results of all imports.
 #[derive(Debug, Serialize)]
 struct AllApplied {
     models: Vec<Applied>,
@@ -146,13 +146,13 @@ impl ApplyArguments {
         let text = models_file::text(&self.file).map_err(|error| {
             let advice = super::similar::file_tip(&self.file);
             CommandError::Usage(format!(
-                "cannot read {name}: {error}; name a YAML file of imports{advice}"
+                "cannot read {name}: {error}; choose a YAML file of imports{advice}"
             ))
         })?;
-        let planned = plan(&text, &self.given).map_err(|wrongs| {
+        let planned = plan(&text, &self.overrides).map_err(|wrongs| {
             let lines: Vec<_> = wrongs.iter().map(Wrong::to_string).collect();
             CommandError::Usage(format!(
-                "{name} cannot be used, nothing was done:\n{}",
+                "{name} is invalid, so nothing was imported:\n{}",
                 lines.join("\n")
             ))
         })?;
@@ -180,7 +180,7 @@ impl ApplyArguments {
     }
 }
 
-/// Carries out one import.
+/// Runs one import.
 async fn apply(
     planned: Planned,
     clients: &mut HashMap<Vec<OsString>, Client>,
@@ -277,7 +277,7 @@ impl Report for AllApplied {
 }
 
 /// Reads the file and checks every import of it.
-fn plan(text: &str, given: &Given) -> Result<Vec<Planned>, Vec<Wrong>> {
+fn plan(text: &str, overrides: &Overrides) -> Result<Vec<Planned>, Vec<Wrong>> {
     let file = ModelsFile::read(text).map_err(|wrong| vec![wrong])?;
     let options = options_of::<ImportArguments>();
     let of_connection = options_of::<ConnectionArguments>();
@@ -289,7 +289,7 @@ fn plan(text: &str, given: &Given) -> Result<Vec<Planned>, Vec<Wrong>> {
     }
     let mut planned: Vec<Planned> = Vec::new();
     for model in &file.models {
-        let arguments = arguments(model, &file.defaults, given, &options);
+        let arguments = arguments(model, &file.defaults, overrides, &options);
         let connection = arguments.iter().filter(|(name, _)| {
             of_connection.get_arguments().any(|it| it.get_long() == Some(name))
         });
@@ -311,7 +311,7 @@ fn plan(text: &str, given: &Given) -> Result<Vec<Planned>, Vec<Wrong>> {
             |other: &&Planned| other.connection == connection && other.import.model_id() == id;
         if let Some((other, id)) = planned.iter().find(same).zip(id.as_ref()) {
             let problem = format!(
-                "it makes the model {id}, as line {} does: give one of them another es-model-id",
+                "the model id {id} is already used in line {}; set another es-model-id for one of them",
                 other.line
             );
             wrongs.push(Wrong::new(model.line, problem));
@@ -321,7 +321,7 @@ fn plan(text: &str, given: &Given) -> Result<Vec<Planned>, Vec<Wrong>> {
     if wrongs.is_empty() { Ok(planned) } else { Err(wrongs) }
 }
 
-/// What is wrong with an option by itself.
+/// Checks one option.
 fn check(setting: &Setting, options: &clap::Command) -> Option<Wrong> {
     let Setting { line, name, value } = setting;
     let wrong = |problem: String| Some(Wrong::new(*line, problem));
@@ -331,29 +331,29 @@ fn check(setting: &Setting, options: &clap::Command) -> Option<Wrong> {
     let Some(option) = find(options, name).filter(|_| !NOT_HERE.contains(&&**name)) else {
         let tip = match similar(name, names()).first() {
             Some(meant) => format!(": did you mean {meant}?"),
-            None => "; rust-eland import --help shows all".to_owned(),
+            None => "; `rust-eland import --help` lists all options".to_owned(),
         };
-        return wrong(format!("rust-eland import has no option {name:?}{tip}"));
+        return wrong(format!("unknown option {name:?}{tip}"));
     };
     let secrecy = Secrecy::of(option);
     if secrecy == Some(Secrecy::Always) {
         let instead = match option.get_env() {
-            Some(variable) => format!("set the variable {}", variable.display()),
-            None => "give it on the command line of apply".to_owned(),
+            Some(variable) => {
+                format!("set the environment variable {}", variable.display())
+            }
+            None => "set it on the command line of apply".to_owned(),
         };
-        return wrong(format!(
-            "{name} is, or may be, a secret, which no file should hold: {instead}"
-        ));
+        return wrong(format!("{name} is a secret and cannot be stored in the file; {instead}"));
     }
     match value {
         Value::Text(url) if secrecy.is_some_and(|it| it.applies_to(url.as_ref())) => wrong(
-            "the url holds a user or a password, which no file should hold: set ES_USERNAME and ES_PASSWORD".into(),
+            "the url contains a user name or a password, which cannot be stored in the file; set ES_USERNAME and ES_PASSWORD".into(),
         ),
         Value::Text(text) if is_switch(option) && !["true", "false"].contains(&&**text) => {
-            wrong(format!("{name} is true or false, not {text:?}"))
+            wrong(format!("{name} must be true or false, not {text:?}"))
         }
         Value::List(_) if !matches!(option.get_action(), ArgAction::Append) => {
-            wrong(format!("{name} takes one value, not a list"))
+            wrong(format!("{name} must be one value, not a list"))
         }
         _ => None,
     }
@@ -363,24 +363,24 @@ fn find<'a>(options: &'a clap::Command, name: &str) -> Option<&'a Arg> {
     options.get_arguments().find(|option| option.get_long() == Some(name))
 }
 
-/// The arguments of an import, by the names of their options: what is given here before the model's own, these before the defaults.
+/// The arguments of an import, by option. The overrides come first, then the options of the model, then the defaults.
 fn arguments(
     model: &Model,
     defaults: &[Setting],
-    given: &Given,
+    overrides: &Overrides,
     options: &clap::Command,
 ) -> Vec<(String, Vec<OsString>)> {
     const CLUSTER: [&str; 2] = ["url", "cloud-id"];
     let is_cluster = |name: &str| CLUSTER.contains(&name);
     let has_cluster = |settings: &[Setting]| settings.iter().any(|it| is_cluster(&it.name));
-    let elsewhere = given.0.iter().any(|(name, _)| is_cluster(name));
+    let elsewhere = overrides.0.iter().any(|(name, _)| is_cluster(name));
     let own = |name: &str| model.settings.iter().any(|setting| setting.name == name);
     let inherited = defaults.iter().filter(|setting| {
         !(own(&setting.name) || is_cluster(&setting.name) && has_cluster(&model.settings))
     });
-    let mut all = given.0.clone();
+    let mut all = overrides.0.clone();
     for Setting { name, value, .. } in model.settings.iter().chain(inherited) {
-        if given.0.iter().any(|(other, _)| other == name) || elsewhere && is_cluster(name) {
+        if overrides.0.iter().any(|(other, _)| other == name) || elsewhere && is_cluster(name) {
             continue;
         }
         let is_switch = find(options, name).is_some_and(is_switch);
@@ -406,7 +406,7 @@ fn arguments(
     all
 }
 
-/// What is imported, in the file's words.
+/// The model as the file names it.
 fn source(arguments: &[(String, Vec<OsString>)]) -> String {
     let named = |wanted: &str| arguments.iter().find(|(name, _)| name == wanted);
     let found = ["hub-model-id", "bundle", "definition"].into_iter().find_map(named);
@@ -417,7 +417,7 @@ fn source(arguments: &[(String, Vec<OsString>)]) -> String {
     value.unwrap_or_default()
 }
 
-/// clap's message in one line, in the words of the file.
+/// clap's message in one line.
 fn brief(error: &clap::Error) -> String {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);

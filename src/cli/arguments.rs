@@ -18,41 +18,39 @@ use crate::secrets::Secret;
 use crate::tasks::Task;
 use crate::workflow::{ImportInput, ModelRequest, ModelSource, ResolvedSource};
 
-/// Which model, and as what.
+/// Which model to convert, and how.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct ModelArguments {
     #[command(flatten)]
     source: SourceArguments,
-    /// The model's id in Elasticsearch [default: derived from --hub-model-id]
+    /// Id of the model in Elasticsearch [default: derived from --hub-model-id]
     #[arg(long, value_name = "ID")]
     pub(super) es_model_id: Option<ModelId>,
-    /// What the model is to do; auto goes by the model's files
+    /// Task of the model; auto chooses it from the model's files
     #[arg(long, value_name = "TASK", default_value = "auto", value_parser = TaskParser)]
     task_type: TaskChoice,
-    /// Put before every text when documents are ingested (Elasticsearch 8.12 and later)
+    /// Text to prepend to each document at ingest time (Elasticsearch 8.12 and later)
     #[arg(long, value_name = "TEXT")]
     ingest_prefix: Option<String>,
-    /// Put before every text when searching (Elasticsearch 8.12 and later)
+    /// Text to prepend to each query at search time (Elasticsearch 8.12 and later)
     #[arg(long, value_name = "TEXT")]
     search_prefix: Option<String>,
-    /// Take for the prefixes that are not given the prompts that the model's own files declare for documents and queries
-    /// (config_sentence_transformers.json)
+    /// Use the prompts declared by the model (config_sentence_transformers.json) for any prefix you do not set
     #[arg(long)]
     prompts: bool,
-    /// The longest input in tokens, instead of what the model's files say
+    /// Maximum input length in tokens [default: from the model's files]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
     #[command(flatten)]
     quantize: QuantizeArguments,
-    /// Do not load the definition again to compare it with the model
+    /// Skip the check that the converted model computes the same as the original
     #[arg(long)]
     no_verify: bool,
 }
 
 impl ModelArguments {
-    /// What the model is called in its description: its hub id. A folder's path says nothing to those who read it on the cluster, so
-    /// for a folder it is the id that the model gets.
+    /// The name of the model in its description: the hub id, or for a folder the id in Elasticsearch.
     pub(super) fn title(&self) -> Result<String, CommandError> {
         match self.source.hub_id()? {
             Some(id) => Ok(id.to_string()),
@@ -112,7 +110,7 @@ impl ModelArguments {
         }
     }
 
-    /// The options as they could be typed, each after a space, without secrets.
+    /// The options as text, each after a space, without secrets.
     pub(super) fn as_options(&self) -> String {
         let mut line = CommandLine::default();
         self.source.write(&mut line);
@@ -127,48 +125,48 @@ impl ModelArguments {
     }
 }
 
-/// Where the cluster is and how to log in.
+/// The address of the cluster and the credentials.
 #[derive(Args)]
 #[command(next_help_heading = "Cluster")]
 #[command(group = ArgGroup::new("cluster").required(true).args(["url", "cloud_id"]))]
 pub(super) struct ConnectionArguments {
-    /// The cluster's address; may carry user:password@. Several, separated by commas, are tried in turn
+    /// Address of the cluster, which may contain user:password@. Separate several addresses with commas; they are tried in order
     #[arg(long, value_name = "URL", env = "ES_URL", hide_env_values = true)]
     url: Option<UrlArgument>,
-    /// The cluster's cloud id
+    /// Cloud ID of an Elastic Cloud deployment
     #[arg(long, value_name = "ID", env = "CLOUD_ID")]
     cloud_id: Option<String>,
-    /// User; without a password it is asked for
+    /// User name. You are asked for the password if you do not set it
     #[arg(short = 'u', long, value_name = "USER", env = "ES_USERNAME")]
     es_username: Option<String>,
-    /// Password. Others on this machine can see it for a moment: rather use the variable, the file or the prompt
+    /// Password. Other users of this machine can see it for a moment: prefer the environment variable, a file or the prompt
     #[arg(short = 'p', long, value_name = "PASSWORD", env = "ES_PASSWORD", hide_env_values = true)]
     es_password: Option<Secret>,
-    /// A file with the password, - for standard input; wins over --es-password
+    /// File that contains the password, or - for standard input; overrides --es-password
     #[arg(long, value_name = "PATH")]
     es_password_file: Option<PathBuf>,
-    /// API key, encoded or as id:key; wins over a token
+    /// API key, encoded or as id:key; overrides --es-token
     #[arg(long, value_name = "KEY", env = "ES_API_KEY", hide_env_values = true)]
     es_api_key: Option<Secret>,
-    /// Bearer token, of a service account or a JWT; wins over user and password
+    /// Bearer token of a service account, or a JWT; overrides user name and password
     #[arg(long, value_name = "TOKEN", env = "ES_TOKEN", hide_env_values = true)]
     es_token: Option<Secret>,
-    /// Certificates of the authorities to trust instead of the system's, in PEM form
+    /// PEM file of certificate authorities to trust instead of those of the system
     #[arg(long, value_name = "PATH")]
     ca_certs: Option<PathBuf>,
-    /// SHA-256 of the authority to trust, as Elasticsearch prints it at its first start
+    /// SHA-256 fingerprint of the certificate authority to trust, as printed by Elasticsearch on its first start
     #[arg(long, value_name = "HEX", conflicts_with = "ca_certs")]
     ca_fingerprint: Option<String>,
-    /// Certificate to show to the cluster, with its chain, in PEM form
+    /// PEM file of the client certificate and its chain
     #[arg(long, value_name = "PATH")]
     client_cert: Option<PathBuf>,
-    /// The private key of --client-cert, in PEM form [default: the file of --client-cert]
+    /// PEM file of the private key of --client-cert [default: the file of --client-cert]
     #[arg(long, value_name = "PATH", requires = "client_cert")]
     client_key: Option<PathBuf>,
-    /// Do not verify the cluster's certificate
+    /// Do not verify the certificate of the cluster
     #[arg(long, conflicts_with_all = ["ca_certs", "ca_fingerprint"])]
     insecure: bool,
-    /// A further header for every request; can be repeated
+    /// Additional header for every request; can be repeated. The environment variable holds one header per line
     #[arg(
         long,
         value_name = "NAME: VALUE",
@@ -179,7 +177,7 @@ pub(super) struct ConnectionArguments {
     header: Vec<Secret>,
 }
 
-/// Shows nothing: the address may hold a password.
+/// Shows nothing, because the address may contain a password.
 impl fmt::Debug for ConnectionArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionArguments").finish_non_exhaustive()
@@ -187,7 +185,7 @@ impl fmt::Debug for ConnectionArguments {
 }
 
 impl ConnectionArguments {
-    /// Where the cluster is, as it could be typed, after a space; without secrets, and in words where it is not known.
+    /// The address of the cluster as an option, after a space. A placeholder stands for an address that is secret or not set.
     pub(super) fn as_option(&self) -> String {
         let mut line = CommandLine::default();
         match (&self.url, &self.cloud_id) {
@@ -198,17 +196,21 @@ impl ConnectionArguments {
         line.0
     }
 
-    /// Whether they say where a cluster is.
+    /// Whether an address is set.
     pub(super) fn is_given(&self) -> bool {
         self.url.is_some() || self.cloud_id.is_some()
     }
 
-    /// What the options say. Asks for a password if a user is named without one.
+    /// The connection that the options describe. Asks for the password if only a user name is set.
     pub(super) fn connection(&self) -> Result<Connection, CommandError> {
         let mut connection = match (&self.url, &self.cloud_id) {
             (Some(UrlArgument(url)), _) => Connection::to_url(url)?,
             (None, Some(cloud_id)) => Connection::to_cloud(cloud_id)?,
-            (None, None) => return Err(CommandError::Usage("give --url or --cloud-id".into())),
+            (None, None) => {
+                return Err(CommandError::Usage(
+                    "no cluster address is set: set --url or --cloud-id".into(),
+                ));
+            }
         };
         connection.headers =
             self.header.iter().map(|text| text.expose().parse()).collect::<Result<_, _>>()?;
@@ -221,7 +223,7 @@ impl ConnectionArguments {
         connection.client_certificate = self.client_cert.as_ref().map(|certificate| {
             (certificate.clone(), self.client_key.as_ref().unwrap_or(certificate).clone())
         });
-        // What is empty, as a variable may be, was not given.
+        // An empty environment variable counts as unset.
         let given = |secret: &Option<Secret>| secret.clone().filter(|it| !it.expose().is_empty());
         if let Some(key) = given(&self.es_api_key) {
             connection.credentials = Some(Credentials::ApiKey(key));
@@ -243,7 +245,8 @@ impl ConnectionArguments {
                 }
                 None if password.is_some() => {
                     return Err(CommandError::Usage(
-                        "a password is given, but no user: give --es-username (ES_USERNAME)".into(),
+                        "a password is set without a user name: set --es-username or ES_USERNAME"
+                            .into(),
                     ));
                 }
                 None => {}

@@ -1,4 +1,4 @@
-//! What programs are told of a bundle that was made.
+//! A bundle in the JSON output.
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::bundle::Bundle;
 use crate::model_id::ModelId;
 
-/// The bundle, in the words of its `ID.metadata.json`.
+/// A bundle, with the field names of its `ID.metadata.json`.
 #[derive(Debug, Serialize)]
 pub(super) struct BundleReport {
     #[serde(serialize_with = "as_text")]
@@ -15,7 +15,7 @@ pub(super) struct BundleReport {
     pub(super) sha256: String,
     /// Bytes of the definition.
     pub(super) size: u64,
-    /// What the cluster stores about it: the memory that it needs, what quantizing did, where it comes from.
+    /// Memory needs, quantization and origin, as stored in the cluster.
     metadata: Option<Value>,
 }
 

@@ -8,7 +8,7 @@ use super::report;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArguments {
-    /// The shell. For bash, for example: source <(rust-eland completions bash)
+    /// Shell to print the script for. In bash, run: source <(rust-eland completions bash)
     #[arg(value_name = "SHELL", value_enum)]
     shell: Shell,
 }

@@ -1,4 +1,4 @@
-//! Options for a definition that somebody else made.
+//! Options for a TorchScript file built by another tool.
 
 use std::path::PathBuf;
 
@@ -8,24 +8,24 @@ use super::command_error::CommandError;
 use crate::model_id::ModelId;
 use crate::prebuilt::{PrebuiltDefinition, PrebuiltFiles};
 
-/// A definition with what goes with it.
+/// A TorchScript file, its vocabulary and its configuration.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct DefinitionArguments {
-    /// A TorchScript file made by anyone, instead of a model: it is looked at before it is loaded, and loaded before it is uploaded
+    /// TorchScript file built by another tool, to import instead of a model. It is inspected before it is loaded, and tested before it is uploaded
     #[arg(long, value_name = "PATH", requires_all = ["vocabulary", "config"], conflicts_with_all = [
         "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize", "prompts"])]
     definition: Option<PathBuf>,
-    /// The definition's vocabulary: {"vocabulary": [...], "merges": [...], "scores": [...]}
+    /// Vocabulary of the TorchScript file: {"vocabulary": [...], "merges": [...], "scores": [...]}
     #[arg(long, value_name = "PATH", requires = "definition")]
     vocabulary: Option<PathBuf>,
-    /// The definition's configuration: the body of PUT _ml/trained_models/ID
+    /// Configuration of the TorchScript file: the body of PUT _ml/trained_models/ID
     #[arg(long, value_name = "PATH", requires = "definition")]
     config: Option<PathBuf>,
 }
 
 impl DefinitionArguments {
-    /// Reads and checks the files, if they are given.
+    /// Reads and checks the files, if the options name them.
     pub(super) fn read(
         &self,
         model_id: Option<&ModelId>,

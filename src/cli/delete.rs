@@ -14,10 +14,10 @@ pub(super) struct DeleteArguments {
     connection: ConnectionArguments,
     #[command(flatten)]
     report: ReportArguments,
-    /// The model
+    /// Id of the model
     #[arg(value_name = "ID")]
     model_id: ServedId,
-    /// Delete it even if it is deployed, or used by ingest pipelines or inference endpoints; they will fail
+    /// Delete the model even if it is deployed, or ingest pipelines or inference endpoints use it. Those will fail
     #[arg(long)]
     force: bool,
 }

@@ -21,18 +21,18 @@ pub(super) struct ExportArguments {
     model: ModelArguments,
     #[command(flatten)]
     definition: DefinitionArguments,
-    /// The folder to write ID.pt, ID.vocab.json and ID.metadata.json to
+    /// Folder for ID.pt, ID.vocab.json and ID.metadata.json
     #[arg(long = "output", value_name = "FOLDER")]
     folder: PathBuf,
     // The name --output is taken by the folder.
     #[command(flatten)]
     report: ReportArguments,
-    /// The Elasticsearch that the model is for: a version such as 8.17.0, or serverless [default: any from 8.7.0 on]
+    /// Elasticsearch version to convert the model for, such as 8.17.0, or serverless [default: all versions from 8.7.0]
     #[arg(long, value_name = "VERSION")]
     target_version: Option<Target>,
 }
 
-/// A bundle that has been written.
+/// A bundle that was written.
 #[derive(Debug, Serialize)]
 struct Exported<'a> {
     #[serde(flatten)]
@@ -67,11 +67,13 @@ impl ExportArguments {
         let oldest = bundle.minimum_version;
         match bundle.target {
             Target::Any => tracing::info!(
-                "made in the form that runs on every Elasticsearch from {oldest} on; --target-version makes it for one release"
+                "the model runs on Elasticsearch {oldest} and later; set --target-version to convert it for one version"
             ),
-            target => tracing::info!("made for Elasticsearch {target}; it runs from {oldest} on"),
+            target => tracing::info!(
+                "converted for Elasticsearch {target}; the model runs on {oldest} and later"
+            ),
         }
-        tracing::info!("definition sha256 {}", bundle.artifact.sha256);
+        tracing::info!("SHA-256 of the definition: {}", bundle.artifact.sha256);
         self.report.print(&Exported { made: BundleReport::of(&bundle), bundle: &metadata })
     }
 }

@@ -1,5 +1,5 @@
-//! `rust-eland import` without a single argument, on a terminal: asks for all that an import needs, shows the plan and the command line
-//! that says the same, and goes on if told to.
+//! `rust-eland import` without arguments on a terminal: asks for everything that an import needs, shows the plan and the equivalent
+//! command, and imports the model after a confirmation.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr, stdin};
@@ -23,14 +23,14 @@ use crate::tasks::Task;
 use crate::terminal_text::escape;
 use crate::workflow::{ImportInput, ModelSource, ResolvedSource, StopSignal, ValidatedImport};
 
-/// Whether to ask: nothing is said, and somebody is there to answer.
+/// Whether to ask questions: there are no arguments, and a terminal to answer on.
 pub(super) fn is_wanted(arguments: &[OsString]) -> bool {
     matches!(arguments, [_, command] if command == "import")
         && stdin().is_terminal()
         && stderr().is_terminal()
 }
 
-/// An import that was agreed on.
+/// An import that the user confirmed.
 pub(super) struct Guided {
     import: ImportArguments,
     client: Client,
@@ -46,11 +46,11 @@ impl Guided {
     }
 }
 
-/// What has been answered: options with their values.
+/// The answers: options with their values.
 #[derive(Debug, Clone, Default)]
 struct Answers {
     open: Vec<(&'static str, Option<String>)>,
-    /// Not to be shown, in any form.
+    /// Options that are not shown.
     secret: Vec<(&'static str, Secret)>,
 }
 
@@ -77,7 +77,7 @@ impl Answers {
         };
         match Cli::try_parse_from(words).map_err(|error| usage(&error))?.command {
             Command::Import(import) => Ok(*import),
-            _ => Err(CommandError::Usage("that is no import".into())),
+            _ => Err(CommandError::Usage("the answers do not form an import".into())),
         }
     }
 
@@ -93,40 +93,43 @@ impl Answers {
         line.0
     }
 
-    /// What goes before the command line, for the secrets that it does not hold.
+    /// A note about the secrets that the command line does not contain.
     fn note(&self) -> Option<String> {
         let (option, _) = self.secret.first()?;
         Some(match *option {
-            "--es-api-key" => "with the API key in the variable ES_API_KEY".to_owned(),
-            _ => "it asks for the password, or takes it from the variable ES_PASSWORD".to_owned(),
+            "--es-api-key" => "set the API key in the environment variable ES_API_KEY".to_owned(),
+            _ => "set the password in the environment variable ES_PASSWORD, or enter it when asked"
+                .to_owned(),
         })
     }
 }
 
-/// Asks, and shows what would be done. Nothing if the user does not want it.
+/// Asks the questions and shows the plan. `None` if the user declines.
 ///
 /// # Errors
-/// When the terminal goes away.
+/// When the terminal is closed.
 pub(super) async fn ask() -> Result<Option<Guided>, CommandError> {
     say(
-        "Import a model into Elasticsearch. Ctrl-C ends it; nothing is stored before you say so.\n",
+        "Import a model into Elasticsearch. Press Ctrl-C to quit. Nothing is stored until you confirm.\n",
     );
     let (mut answers, client) = cluster().await?;
     let (source, plan) = model(&mut answers, &client).await?;
     task(&mut answers, &plan)?;
     let derived = answers.import()?.model_id().unwrap_or_default();
     loop {
-        answers.set("--es-model-id", text("Its id in Elasticsearch", &derived)?);
+        answers.set("--es-model-id", text("Id of the model in Elasticsearch", &derived)?);
         match answers.import() {
             Ok(_) => break,
-            Err(error) => tell(&error),
+            Err(error) => report(&error),
         }
     }
-    if confirm("Store its linear layers as 8-bit integers (smaller, a little less exact)?", false)?
-    {
+    if confirm(
+        "Quantize the model to 8-bit integers (smaller and faster, slightly less exact)?",
+        false,
+    )? {
         answers.open.push(("--quantize", None));
     }
-    if confirm("Start it after the upload?", true)? {
+    if confirm("Start the model after the upload?", true)? {
         answers.open.push(("--start", None));
     }
 
@@ -136,25 +139,28 @@ pub(super) async fn ask() -> Result<Option<Guided>, CommandError> {
     say(&format!("\n{}\n", escape(&page.text())));
     let problem = page.into_result().err();
     if let Some(error) = &problem {
-        tell(error);
+        report(error);
     }
     let note = answers.note().map(|note| format!("\n({note})")).unwrap_or_default();
-    say(&format!("The same without questions:\n\n  {}\n{note}", redact(&answers.shown())));
-    let question = if problem.is_some() { "Try it all the same?" } else { "Go on?" };
+    say(&format!(
+        "To run this import without questions:\n\n  {}\n{note}",
+        redact(&answers.shown())
+    ));
+    let question = if problem.is_some() { "Import anyway?" } else { "Import the model?" };
     if confirm(question, problem.is_none())? {
         let resolved = resolved(&import, &source).await?;
         return Ok(Some(Guided { import, client, resolved }));
     }
-    say("Nothing has been stored.");
+    say("Nothing was stored.");
     Ok(None)
 }
 
-/// Where the cluster is, and how to log in. Tried at once, and asked again until it works.
+/// Asks for the address of the cluster and the credentials, until the connection works.
 async fn cluster() -> Result<(Answers, Client), CommandError> {
     let known = std::env::var("ES_URL").ok().filter(|url| !url.contains('@') && !url.is_empty());
     let mut url = known.unwrap_or_else(|| "http://localhost:9200".to_owned());
     loop {
-        url = text("Where is the cluster? Its address, or its cloud id", &url)?;
+        url = text("Address or cloud ID of the cluster", &url)?;
         let mut answers = Answers::default();
         // A cloud id is a name, a colon and Base64.
         let is_address = url.contains("://") || !url.contains(':');
@@ -163,7 +169,7 @@ async fn cluster() -> Result<(Answers, Client), CommandError> {
             authority(&mut answers)?;
         }
         log_in(&mut answers)?;
-        // What is asked about the model needs one to be named.
+        // The parser requires a model.
         let mut trial = answers.clone();
         trial.set("--hub-model-id", "model");
         let connected = match trial.import().and_then(|import| Ok(import.connection()?)) {
@@ -175,14 +181,15 @@ async fn cluster() -> Result<(Answers, Client), CommandError> {
                 say(&format!("  connected to Elasticsearch {}", client.target()));
                 return Ok((answers, client));
             }
-            Err(error) => tell(&error),
+            Err(error) => report(&error),
         }
     }
 }
 
-/// Whom to trust.
+/// Asks for the certificate authority.
 fn authority(answers: &mut Answers) -> Result<(), CommandError> {
-    let prompt = "Its certificate authority: a PEM file, or the fingerprint that Elasticsearch printed (empty: the system's)";
+    let prompt =
+        "Certificate authority: a PEM file or a SHA-256 fingerprint (empty: trust the system)";
     let given = Input::<String>::new().with_prompt(prompt).allow_empty(true).interact_text();
     let given = given.map_err(gone)?;
     let is_fingerprint =
@@ -198,14 +205,15 @@ fn authority(answers: &mut Answers) -> Result<(), CommandError> {
 fn log_in(answers: &mut Answers) -> Result<(), CommandError> {
     let is_set = |name: &&str| std::env::var(name).is_ok_and(|value| !value.is_empty());
     let variables = ["ES_API_KEY", "ES_TOKEN", "ES_USERNAME"].into_iter().find(is_set);
-    let mut ways = vec!["user and password".to_owned(), "API key".into(), "not at all".into()];
+    let mut ways =
+        vec!["user name and password".to_owned(), "API key".into(), "no authentication".into()];
     if let Some(name) = variables {
-        ways.insert(0, format!("as the variable {name} says"));
+        ways.insert(0, format!("environment variable {name}"));
     }
-    let chosen = select("How to log in?", &ways, 0)?;
+    let chosen = select("How do you log in?", &ways, 0)?;
     match chosen + usize::from(variables.is_none()) {
         1 => {
-            answers.set("--es-username", text("User", "elastic")?);
+            answers.set("--es-username", text("User name", "elastic")?);
             answers.secret.push(("--es-password", hidden("Password")?));
         }
         2 => answers.secret.push(("--es-api-key", hidden("API key")?)),
@@ -214,26 +222,26 @@ fn log_in(answers: &mut Answers) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Which model: looked at at once, and asked again until it is one.
+/// Asks for the model, until it can be read.
 async fn model(
     answers: &mut Answers,
     client: &Client,
 ) -> Result<(ResolvedSource, Plan), CommandError> {
     loop {
-        let prompt = "Which model? Its id on the hub, or a folder";
+        let prompt = "Model: its hub id or a folder";
         let name: String = Input::new().with_prompt(prompt).interact_text().map_err(gone)?;
         answers.set("--hub-model-id", name.trim());
         match plan(answers, client).await {
-            // What is in the way of a task need not be in the way of another.
+            // Another task may work.
             Ok((source, plan))
                 if plan.problem.is_none()
                     || plan.tasks.as_ref().is_some_and(|it| !it.is_empty()) =>
             {
                 return Ok((source, plan));
             }
-            Ok((_, Plan { problem: Some(problem), .. })) => tell(&problem.into()),
+            Ok((_, Plan { problem: Some(problem), .. })) => report(&problem.into()),
             Ok(resolved) => return Ok(resolved),
-            Err(error) => tell(&error),
+            Err(error) => report(&error),
         }
     }
 }
@@ -258,7 +266,7 @@ async fn resolved(
     Ok(request.validate().await?)
 }
 
-/// Which task, the guess first.
+/// Asks for the task, the guessed one first.
 fn task(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
     let mut tasks = plan.tasks.clone().unwrap_or_else(|| Task::ALL.to_vec());
     tasks.sort_by_key(|task| Some(*task) != plan.task);
@@ -269,7 +277,7 @@ fn task(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
             _ => task.to_string(),
         })
         .collect();
-    let chosen = select("What is it to do?", &names, 0)?;
+    let chosen = select("Task", &names, 0)?;
     if let Some(task) = tasks.get(chosen) {
         answers.set("--task-type", task.name());
     }
@@ -293,12 +301,12 @@ fn confirm(prompt: &str, default: bool) -> Result<bool, CommandError> {
     Confirm::new().with_prompt(prompt).default(default).interact().map_err(gone)
 }
 
-/// The terminal does not answer any more, or Ctrl-C was typed.
+/// The error for a closed terminal or Ctrl-C.
 fn gone(error: dialoguer::Error) -> CommandError {
     let dialoguer::Error::IO(error) = error;
     match error.kind() {
         std::io::ErrorKind::Interrupted => ClientError::Interrupted.into(),
-        _ => CommandError::Usage(format!("the terminal does not answer: {error}")),
+        _ => CommandError::Usage(format!("cannot read from the terminal: {error}")),
     }
 }
 
@@ -306,6 +314,6 @@ fn say(text: &str) {
     eprintln!("{text}");
 }
 
-fn tell(error: &CommandError) {
+fn report(error: &CommandError) {
     eprintln!("  {}\n", escape(&redact(&message(error))));
 }

@@ -26,7 +26,7 @@ pub(super) struct ImportArguments {
     connection: ConnectionArguments,
     #[command(flatten)]
     model: ModelArguments,
-    /// Import what `rust-eland export` wrote: the path of its ID.metadata.json
+    /// Bundle to import: the ID.metadata.json that `rust-eland export` wrote
     #[arg(long, value_name = "PATH", help_heading = "Model", conflicts_with_all = [
         "revision", "task_type", "ingest_prefix", "search_prefix", "max_model_input_length", "quantize",
         "no_verify", "prompts"])]
@@ -35,12 +35,11 @@ pub(super) struct ImportArguments {
     definition: DefinitionArguments,
     #[command(flatten)]
     upload: UploadArguments,
-    /// Look at model and cluster, check all that can be checked, and tell what would be done; fetch no weights, store nothing
+    /// Check the model and the cluster and show what an import would do, without downloading weights or storing anything
     #[arg(long)]
     dry_run: bool,
-    /// Then create an inference endpoint of this id for the model, so that a semantic_text field can use it: for text_embedding,
-    /// text_expansion and text_similarity (Elasticsearch 8.13 and later). It starts the model by itself, or uses the deployment of
-    /// --start (8.18 and later)
+    /// Create an inference endpoint with this id, so that semantic_text fields can use the model: for text_embedding, text_expansion and
+    /// text_similarity (Elasticsearch 8.13 and later). It starts the model, or uses the deployment of --start (8.18 and later)
     #[arg(long, value_name = "ID")]
     create_endpoint: Option<EndpointId>,
     #[command(flatten)]

@@ -15,10 +15,10 @@ pub(super) struct ListArguments {
     connection: ConnectionArguments,
     #[command(flatten)]
     report: ReportArguments,
-    /// Only models whose ids match, such as 'sentence-transformers__*'
+    /// Show only models with a matching id, such as 'sentence-transformers__*'
     #[arg(value_name = "PATTERN")]
     pattern: Option<String>,
-    /// Has no effect: all models are shown
+    /// Has no effect: all models are listed
     #[arg(long, hide = true)]
     all: bool,
 }
@@ -28,7 +28,7 @@ struct List {
     models: Vec<ModelReport>,
 }
 
-/// Characters of a commit that tell it from others.
+/// The length of an abbreviated commit.
 const SHORT_COMMIT: usize = 12;
 
 impl ListArguments {

@@ -1,4 +1,4 @@
-//! The form of the log: lines such as eland's (`2026-11-21 12:18:03,123 INFO : …`, in local time), or JSON.
+//! The format of the log: lines such as those of eland (`2026-11-21 12:18:03,123 INFO : …`, in local time), or JSON.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write, stderr};
@@ -14,29 +14,29 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::secrets::redact;
 use crate::terminal_text::{escape, escape_json};
 
-/// What a line of the log looks like.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// Lines for people
+    /// Readable lines
     #[default]
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
-/// Whether standard error is a terminal that is to show colours.
+/// Whether standard error is a terminal that shows colours.
 pub(super) fn is_coloured() -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     stderr().is_terminal() && !is_dumb && !is_set("NO_COLOR")
 }
 
-/// The present time as the log's JSON has it.
+/// The current time in the format of the JSON log.
 pub(super) fn json_time() -> String {
     Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// Lines as eland's (Python's `%(asctime)s %(levelname)s : %(message)s`).
+/// Lines in the format of eland (Python's `%(asctime)s %(levelname)s : %(message)s`).
 pub(super) struct Lines;
 
 impl<S, N> FormatEvent<S, N> for Lines

@@ -12,22 +12,22 @@ use super::similar::similar;
 
 #[derive(Debug, Args)]
 pub(super) struct ManArguments {
-    /// Print the page of this command [default: of the program]
+    /// Command whose page to print [default: the page of rust-eland]
     #[arg(value_name = "COMMAND", conflicts_with = "output")]
     command: Option<String>,
-    /// Write all pages to this folder, such as /usr/local/share/man/man1
+    /// Write all pages to a folder, such as /usr/local/share/man/man1
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
 }
 
 impl ManArguments {
     pub(super) fn execute(self) -> Result<(), CommandError> {
-        // The commands get their full names and the options that all have.
+        // Building gives commands their full names and the global options.
         let mut program = super::definition().disable_help_subcommand(true);
         program.build();
         if let Some(folder) = self.output {
             let usage = |error| {
-                let advice = "name a folder that can be written to";
+                let advice = "choose a writable folder";
                 CommandError::Usage(format!(
                     "cannot write to {}: {error}; {advice}",
                     folder.display()
@@ -45,10 +45,7 @@ impl ManArguments {
                     program.get_subcommands().map(clap::Command::get_name).collect();
                 let meant = similar(name, names.iter().copied());
                 let meant = if meant.is_empty() { names } else { meant };
-                CommandError::Usage(format!(
-                    "there is no command {name:?}: try {}",
-                    meant.join(", ")
-                ))
+                CommandError::Usage(format!("unknown command {name:?}; try {}", meant.join(", ")))
             })?,
         };
         let mut page = Vec::new();

@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand.
+//! The command line: one file for each subcommand.
 
 mod apply;
 mod arguments;
@@ -53,7 +53,7 @@ pub use self::exit_code::{EXIT_CODES, INTERRUPTED, of_library as exit_code};
 pub use self::failed::Failed;
 use self::output::{OutputArguments, Session};
 
-/// Imports Hugging Face transformers into Elasticsearch as served models.
+/// Import Hugging Face models into Elasticsearch and serve them
 #[derive(Debug, Parser)]
 #[command(name = NAME, version = VERSION, long_version = LONG_VERSION.as_str(), about, arg_required_else_help = true, after_help = exit_codes())]
 struct Cli {
@@ -65,33 +65,33 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a served model of a Hugging Face model, or of an exported bundle
+    /// Import a Hugging Face model, or an exported bundle, into Elasticsearch
     #[command(after_help = exit_codes())]
     Import(Box<import::ImportArguments>),
-    /// Tell what a model is, what it can do, what it will need and what would be sent, and fetch no weights for it
+    /// Show a model's architecture, tasks and memory needs without downloading its weights
     Inspect(Box<inspect::InspectArguments>),
-    /// Do all the imports that a file lists, but those that are done already
+    /// Import every model listed in a file, skipping those that are already up to date
     #[command(after_help = exit_codes())]
     Apply(apply::ApplyArguments),
     /// Show the tokens that Elasticsearch computes, beside those of the model's own tokenizer
     Tokenize(Box<tokenize::TokenizeArguments>),
-    /// Write the bundle to a folder instead of uploading it
+    /// Convert a model and write the bundle to a folder instead of uploading it
     Export(export::ExportArguments),
-    /// Fetch a model from the hub into its cache, or to a folder for a machine without network
+    /// Download a model from the hub into the cache or to a folder
     Download(download::DownloadArguments),
-    /// Show the cluster's models and how they are served
+    /// List the models in the cluster and their deployments
     List(list::ListArguments),
-    /// Start a model that is in the cluster
+    /// Start a model that is stored in the cluster
     Start(start::StartModelArguments),
-    /// Stop a model's deployments; the model stays
+    /// Stop the deployments of a model and keep the model
     Stop(stop::StopArguments),
     /// Delete a model from the cluster
     Delete(delete::DeleteArguments),
-    /// Show whether a model is complete, where it runs, and why not
+    /// Show whether a model is complete and where it is deployed
     Status(status::StatusArguments),
-    /// Print a script that lets a shell complete commands, options and tasks
+    /// Print a completion script for a shell
     Completions(completions::CompletionsArguments),
-    /// Print a page of the manual, or write all of them
+    /// Print a manual page, or write all manual pages to a folder
     Man(man::ManArguments),
 }
 
@@ -100,17 +100,17 @@ const NAME: &str = "rust-eland";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// With what it was built from.
+/// The version and the build.
 static LONG_VERSION: LazyLock<String> =
     LazyLock::new(|| format!("{VERSION}\ncommit {COMMIT}\nlibtorch {LIBTORCH}\ntarget {TARGET}"));
 
 /// The name under which the program takes eland's options without a subcommand.
 const ELAND: &str = "eland_import_hub_model";
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the command.
 ///
 /// # Errors
-/// Whatever goes wrong; usage errors of clap and `--help` end the process themselves.
+/// The error of the command. Invalid arguments and `--help` end the process.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failed> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let name = arguments.first().and_then(|path| Path::new(path).file_stem());
@@ -129,7 +129,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     done.map_err(|error| output.failed(error))
 }
 
-/// Asks for what is to be imported, and imports it.
+/// Asks what to import, and imports it.
 async fn guided(output: OutputArguments) -> Result<(), Failed> {
     let session = output.start();
     let work = async {
@@ -141,7 +141,7 @@ async fn guided(output: OutputArguments) -> Result<(), Failed> {
     work.await.map_err(|error| output.failed(error))
 }
 
-/// Reads eland's options.
+/// Parses eland's options.
 fn as_eland(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let command = clap::Command::new(ELAND).version(VERSION).long_version(LONG_VERSION.as_str());
     let command = import::ImportArguments::augment_args(command).after_help(exit_codes());
@@ -179,7 +179,7 @@ fn exit_codes() -> String {
     format!("Exit codes:{}", lines.collect::<String>())
 }
 
-/// The command line's definition, for checks and documentation.
+/// The definition of the command line, for tests and documentation.
 #[must_use]
 pub fn definition() -> clap::Command {
     Cli::command()

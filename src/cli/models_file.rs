@@ -1,4 +1,4 @@
-//! A file of imports, in YAML: `defaults` and a list of `models`, whose names are the options of `rust-eland import`.
+//! A YAML file of imports: `defaults` and a list of `models`, with the options of `rust-eland import` as keys.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,13 +8,13 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
 use super::similar::similar;
 
-/// No list of models is longer.
+/// The largest file that is read.
 const MAX_BYTES: u64 = 4 << 20;
 
 const DEFAULTS: &str = "defaults";
 const MODELS: &str = "models";
 
-/// What is wrong with the file, and in which line.
+/// A problem in the file, and its line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub(super) struct Wrong {
@@ -46,7 +46,7 @@ pub(super) struct Model {
     pub(super) settings: Vec<Setting>,
 }
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ModelsFile {
     pub(super) defaults: Vec<Setting>,
@@ -68,9 +68,9 @@ pub(super) fn text(path: &Path) -> io::Result<String> {
         File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     }
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("it has more than {MAX_BYTES} bytes")));
+        return Err(io::Error::other(format!("the file is larger than {MAX_BYTES} bytes")));
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
+    String::from_utf8(bytes).map_err(|_| io::Error::other("the file is not UTF-8 text"))
 }
 
 impl ModelsFile {
@@ -84,12 +84,15 @@ impl ModelsFile {
                 (Event::StreamStart | Event::DocumentStart(_), _) => {}
                 (Event::MappingStart(..), line) => break line,
                 (Event::StreamEnd | Event::DocumentEnd, line) => {
-                    return Err(Wrong::new(line, "it names no models; give a list under `models`"));
+                    return Err(Wrong::new(
+                        line,
+                        "the file lists no models; add a list under `models`",
+                    ));
                 }
                 (_, line) => {
                     return Err(Wrong::new(
                         line,
-                        "the file is a mapping with `models`, and `defaults` if you like",
+                        "the file must be a mapping with the key `models` and optionally `defaults`",
                     ));
                 }
             }
@@ -100,12 +103,10 @@ impl ModelsFile {
                 MODELS => file.models = events.models()?,
                 name => {
                     let meant = similar(name, [DEFAULTS, MODELS]);
-                    let meant = meant
-                        .first()
-                        .unwrap_or(&"`models` and `defaults`, and options belong under these");
+                    let meant = meant.first().unwrap_or(&"`models` or `defaults`");
                     return Err(Wrong::new(
                         line,
-                        format!("there is no `{name}` here: did you mean {meant}?"),
+                        format!("unknown key `{name}`: did you mean {meant}?"),
                     ));
                 }
             }
@@ -117,13 +118,13 @@ impl ModelsFile {
                 (_, line) => {
                     return Err(Wrong::new(
                         line,
-                        "the file holds more than one document; give one",
+                        "the file contains more than one document; write only one",
                     ));
                 }
             }
         }
         if file.models.is_empty() {
-            return Err(Wrong::new(line, "it names no models; give a list under `models`"));
+            return Err(Wrong::new(line, "the file lists no models; add a list under `models`"));
         }
         Ok(file)
     }
@@ -147,9 +148,11 @@ impl<'a> Events<'a> {
             _ => false,
         };
         match event {
-            _ if has_tag => Err(Wrong::new(line, "tags (`!name`) mean nothing here; leave it out")),
+            _ if has_tag => {
+                Err(Wrong::new(line, "tags (`!name`) are not supported; remove the tag"))
+            }
             Event::Alias(_) => {
-                Err(Wrong::new(line, "aliases (`*name`) mean nothing here; use `defaults`"))
+                Err(Wrong::new(line, "aliases (`*name`) are not supported; use `defaults`"))
             }
             event => Ok((event, line)),
         }
@@ -164,13 +167,15 @@ impl<'a> Events<'a> {
                 if seen.contains(&name) {
                     return Err(Wrong::new(
                         line,
-                        format!("`{name}` is given twice; leave one out"),
+                        format!("`{name}` is set twice; remove one of them"),
                     ));
                 }
                 seen.push(name.clone());
                 Ok(Some((name, line)))
             }
-            (_, line) => Err(Wrong::new(line, "a name is expected here, as in `task-type: ner`")),
+            (_, line) => {
+                Err(Wrong::new(line, "expected a key and a value, such as `task-type: ner`"))
+            }
         }
     }
 
@@ -189,7 +194,7 @@ impl<'a> Events<'a> {
             (Event::Scalar(text, style, ..), _) if is_null(&text, style) => Ok(Vec::new()),
             (_, line) => Err(Wrong::new(
                 line,
-                "`defaults` holds options with their values, as in `start: true`",
+                "`defaults` must contain options and their values, such as `start: true`",
             )),
         }
     }
@@ -198,7 +203,7 @@ impl<'a> Events<'a> {
         let wrong = |line| {
             Wrong::new(
                 line,
-                "`models` is a list of options, each model beginning with `- hub-model-id: …`",
+                "`models` must be a list in which each model starts with `- hub-model-id: …`",
             )
         };
         match self.next()? {
@@ -219,7 +224,7 @@ impl<'a> Events<'a> {
     }
 
     fn value(&mut self) -> Result<Value, Wrong> {
-        let wrong = |line| Wrong::new(line, "an option has a value, or a list of values");
+        let wrong = |line| Wrong::new(line, "an option must have one value or a list of values");
         match self.next()? {
             (Event::Scalar(text, style, ..), _) if is_null(&text, style) => Ok(Value::Absent),
             (Event::Scalar(text, ..), _) => Ok(Value::Text(text.into_owned())),
@@ -270,16 +275,16 @@ mod tests {
     #[test]
     fn models_file_errors_have_line_numbers() {
         for (text, line, problem) in [
-            ("", 1, "names no models"),
-            ("models:\n", 1, "names no models"),
-            ("- a\n", 1, "is a mapping"),
+            ("", 1, "lists no models"),
+            ("models:\n", 1, "lists no models"),
+            ("- a\n", 1, "must be a mapping"),
             ("models:\n  - a: 1\nmodel:\n  - b\n", 3, "did you mean models?"),
-            ("models:\n  hub-model-id: x\n", 2, "`models` is a list"),
-            ("models:\n  - x\n", 2, "`models` is a list"),
-            ("defaults: 3\n", 1, "`defaults` holds options"),
-            ("models:\n  - a: 1\n    a: 2\n", 3, "`a` is given twice"),
-            ("models:\n  - a: {b: c}\n", 2, "a value, or a list"),
-            ("models:\n  - a: [[b]]\n", 2, "a value, or a list"),
+            ("models:\n  hub-model-id: x\n", 2, "`models` must be a list"),
+            ("models:\n  - x\n", 2, "`models` must be a list"),
+            ("defaults: 3\n", 1, "`defaults` must contain options"),
+            ("models:\n  - a: 1\n    a: 2\n", 3, "`a` is set twice"),
+            ("models:\n  - a: {b: c}\n", 2, "one value or a list"),
+            ("models:\n  - a: [[b]]\n", 2, "one value or a list"),
             ("models:\n  - a: &x 1\n  - a: *x\n", 3, "aliases"),
             ("models:\n  - a: !env B\n", 2, "tags"),
             ("models:\n  - a: 1\n---\nmodels: []\n", 3, "more than one document"),

@@ -1,4 +1,4 @@
-//! What is shown of the work.
+//! Options of the output.
 
 use std::io::{IsTerminal, stderr};
 
@@ -19,29 +19,29 @@ use crate::observer::{Event, Observer, Progress};
 use crate::source::hub::progress_bars_are_disabled;
 use crate::terminal_text::{escape, escape_json};
 
-/// Failures of TLS are told by the error; the verifier's own line would say them twice.
+/// The error reports TLS failures; a log line of the verifier would repeat them.
 const DEFAULT: &str = "warn,rust_eland=info,rustls_platform_verifier=off";
 const QUIET: &str = "warn,rustls_platform_verifier=off";
-/// Libraries too. What HTTP/1 connections do bit by bit says nothing about a request.
+/// Includes the libraries.
 const VERY_VERBOSE: &str = "debug,rust_eland=trace";
 
-/// What every command takes.
+/// The options of every command.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputArguments {
-    /// Show no progress, and say nothing but warnings and errors
+    /// Show only warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Trace every request, and tell what lies beneath an error; -vv: also what the libraries have to say
+    /// Log every request and show the causes of an error; -vv also logs messages of libraries
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// Trace every request to the cluster on standard error, without secrets
+    /// Log every request to the cluster, without secrets
     #[arg(long, global = true)]
     debug: bool,
-    /// What a line on standard error looks like
+    /// Format of the lines on standard error
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
-    /// At the end tell on standard error how long each stage took; --timings=json as one line of JSON
+    /// Print the duration of each stage to standard error at the end; --timings=json prints one line of JSON
     #[arg(long, global = true, value_name = "FORMAT", value_enum, num_args = 0..=1, require_equals = true,
         default_missing_value = "table")]
     timings: Option<Format>,

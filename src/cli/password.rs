@@ -1,4 +1,4 @@
-//! Where a password comes from that neither the command line nor the environment holds.
+//! Passwords from a file or from the terminal.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, stderr, stdin};
@@ -7,14 +7,14 @@ use std::path::Path;
 use super::command_error::CommandError;
 use crate::secrets::Secret;
 
-/// No password is longer: such a file is another one.
+/// A longer file cannot be a password file.
 const LONGEST: u64 = 4096;
 
-/// Reads the password in a file, `-` for standard input. A line break at its end is cut.
+/// Reads the password from a file, or from standard input for `-`. A line break at the end is removed.
 pub(super) fn read(path: &Path) -> Result<Secret, CommandError> {
     let unusable = |reason: &str| {
         CommandError::Usage(format!(
-            "--es-password-file {}: {reason}; name a file that holds the password and nothing else",
+            "cannot use the password file {}: {reason}; set --es-password-file to a file that contains only the password",
             path.display()
         ))
     };
@@ -26,33 +26,38 @@ pub(super) fn read(path: &Path) -> Result<Secret, CommandError> {
     };
     read.map_err(|error| unusable(&error.to_string()))?;
     if bytes.len() as u64 > LONGEST {
-        return Err(unusable(&format!("it is longer than {LONGEST} bytes")));
+        return Err(unusable(&format!("the file is longer than {LONGEST} bytes")));
     }
-    let text = String::from_utf8(bytes).map_err(|_| unusable("it is not UTF-8"))?;
+    let text = String::from_utf8(bytes).map_err(|_| unusable("the file is not UTF-8 text"))?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     if password.is_empty() {
-        return Err(unusable("it is empty"));
+        return Err(unusable("the file is empty"));
     }
     if password.contains(char::is_control) {
-        return Err(unusable("it holds more than one line"));
+        return Err(unusable("the file contains more than one line"));
     }
     Ok(Secret::new(password))
 }
 
-/// Asks for the password on the terminal, without showing it.
+/// Asks for the password on the terminal without showing it.
 pub(super) fn ask(user: &str) -> Result<Secret, CommandError> {
     let missing = |reason: &str| {
         CommandError::Usage(format!(
-            "the user {user} is given without a password, and {reason}: give --es-password-file, or set ES_PASSWORD"
+            "the password of user {user} is not set, and {reason}; set --es-password-file or ES_PASSWORD"
         ))
     };
     if !stdin().is_terminal() || !stderr().is_terminal() {
-        return Err(missing("there is no terminal to ask for it"));
+        return Err(missing("there is no terminal to ask for the password"));
     }
     let answer = rpassword::prompt_password(format!("Password of {user}: "));
-    let password = answer.map_err(|error| missing(&format!("it cannot be read: {error}")))?;
-    if password.is_empty() { Err(missing("none was typed")) } else { Ok(Secret::new(password)) }
+    let password =
+        answer.map_err(|error| missing(&format!("the terminal cannot be read: {error}")))?;
+    if password.is_empty() {
+        Err(missing("the password entered was empty"))
+    } else {
+        Ok(Secret::new(password))
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A plan as people read it, and as programs do.
+//! What an import would do, as text and as JSON.
 
 use std::fmt::{Display, Write as _};
 
@@ -17,12 +17,12 @@ use crate::version::Version;
 use crate::workflow::token_comparison::{Text, TextsSummary};
 use crate::workflow::{PlannedContent, PlannedImport};
 
-/// What an import would do, without doing it.
+/// What an import would do.
 #[derive(Debug, Serialize)]
 pub(super) struct PlanReport {
-    /// The id that the model would get.
+    /// The id of the model in the cluster.
     model_id: String,
-    /// The model's own name.
+    /// The name of the model.
     title: String,
     hub_model_id: Option<String>,
     hub_commit: Option<String>,
@@ -34,7 +34,7 @@ pub(super) struct PlanReport {
     /// How Elasticsearch tokenizes the user's texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) texts: Option<TextsSummary>,
-    /// The command that would do it.
+    /// The command that runs the import.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,
 }
@@ -46,7 +46,7 @@ enum Content {
     Bundle(Finished),
 }
 
-/// A bundle that need not be made.
+/// A bundle that is ready.
 #[derive(Debug, Serialize)]
 struct Finished {
     definition_bytes: u64,
@@ -61,13 +61,13 @@ fn as_text<S: serde::Serializer>(what: &impl Display, to: S) -> Result<S::Ok, S:
     to.collect_str(what)
 }
 
-/// What the cluster says.
+/// The checks against the cluster.
 #[derive(Debug, Serialize)]
 struct Cluster {
     version: String,
     #[serde(flatten)]
     room: Option<Room>,
-    /// Why the import would fail there.
+    /// Why the import would fail.
     #[serde(serialize_with = "as_problem")]
     problem: Option<CommandError>,
 }
@@ -142,7 +142,7 @@ impl PlanReport {
         report
     }
 
-    /// Adds what the cluster says. `problem` is what was found there already.
+    /// Adds the checks against the cluster. `problem` is the result of earlier checks.
     pub(super) async fn look_at(&mut self, client: &Client, problem: Option<CommandError>) {
         let (definition, needed, configuration) = match &self.content {
             Content::Plan(plan) => (
@@ -175,7 +175,7 @@ impl PlanReport {
         });
     }
 
-    /// Fails if the import would.
+    /// Fails if the import would fail.
     pub(super) fn into_result(self) -> Result<(), CommandError> {
         if let Content::Plan(plan) = self.content
             && let Some(problem) = plan.problem
@@ -186,7 +186,7 @@ impl PlanReport {
     }
 }
 
-/// Lines of a name and what there is to say, under headings.
+/// Lines of a name and a value, under headings.
 #[derive(Default)]
 struct Sheet(String);
 
@@ -259,8 +259,8 @@ impl Report for PlanReport {
                 );
             }
             Content::Bundle(bundle) => {
-                sheet.heading("What it is");
-                sheet.line("bundle", "finished, with nothing left to be made");
+                sheet.heading("Model");
+                sheet.line("bundle", "ready to import");
                 sheet.line("sha256", &bundle.sha256);
                 sheet.line(
                     "vocabulary",
@@ -277,16 +277,16 @@ impl Report for PlanReport {
         if let Some(cluster) = &self.cluster {
             sheet.heading("Cluster");
             sheet.line("version", &cluster.version);
-            sheet.some("room", cluster.room.as_ref());
-            let would = if cluster.problem.is_some() { "no (see below)" } else { "yes" };
-            sheet.line("would be taken", would);
+            sheet.some("memory", cluster.room.as_ref());
+            let accepted = if cluster.problem.is_some() { "no (see below)" } else { "yes" };
+            sheet.line("accepts it", accepted);
         }
         let (configuration, warnings, is_estimated) = match &self.content {
             Content::Plan(plan) => (plan.configuration.as_ref(), &plan.warnings[..], true),
             Content::Bundle(bundle) => (Some(&bundle.configuration), &[][..], false),
         };
         if !warnings.is_empty() {
-            sheet.heading("Mind");
+            sheet.heading("Warnings");
             for warning in warnings {
                 let _ = write!(sheet.0, "\n  - {warning}");
             }
@@ -314,8 +314,8 @@ impl PlanReport {
         sheet: &mut Sheet,
     ) {
         let Some(oldest) = oldest else { return };
-        let note = if is_estimated { " (estimated; the import measures it)" } else { "" };
-        sheet.heading(&format!("What it will need{note}"));
+        let note = if is_estimated { " (estimated; the import measures them)" } else { "" };
+        sheet.heading(&format!("Requirements{note}"));
         sheet.line("Elasticsearch", format!("{oldest} or later"));
         sheet.some("definition", definition.map(HumanBytes));
         if let Content::Plan(plan) = &self.content
@@ -324,30 +324,30 @@ impl PlanReport {
             let per_allocation = HumanBytes(memory.per_allocation_bytes);
             sheet.line(
                 "per allocation",
-                format!("{per_allocation} beside the model, at the longest input"),
+                format!("{per_allocation} in addition to the model, at the maximum input length"),
             );
         }
         if let Some(required) = self.required_memory_bytes {
             sheet.line(
                 "memory",
-                format!("{} on a node, for the first allocation", HumanBytes(required)),
+                format!("{} on one node for the first allocation", HumanBytes(required)),
             );
         }
     }
 }
 
 fn describe(plan: &Plan, sheet: &mut Sheet) {
-    sheet.heading("What it is");
+    sheet.heading("Model");
     let classes = match &plan.classes[..] {
         [] => String::new(),
         classes => format!(" ({})", classes.join(", ")),
     };
-    let model_type = plan.model_type.as_deref().unwrap_or("not named in config.json");
+    let model_type = plan.model_type.as_deref().unwrap_or("not set in config.json");
     sheet.line("architecture", format!("{model_type}{classes}"));
     let by = |name: &str| format!(" ({name} in config_sentence_transformers.json)");
     if let Some(parameters) = plan.parameters {
         let text = match parameters.stored {
-            None => format!("{}, by config.json", million(parameters.used)),
+            None => format!("{} (from config.json)", million(parameters.used)),
             Some(stored) if stored > parameters.used && plan.task.is_some() => {
                 format!("{}, of which the task uses {}", million(stored), million(parameters.used))
             }
@@ -362,30 +362,27 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
         };
         let kind = weights.number_type.map(|kind| format!("{kind}, ")).unwrap_or_default();
         let size = HumanBytes(weights.bytes);
-        let note = if weights.looked_at {
-            ""
-        } else {
-            "; only the whole file tells its tensors, so none was read"
-        };
+        let note =
+            if weights.looked_at { "" } else { " (not read, because the format has no header)" };
         sheet.line("weights", format!("{}, {kind}{size}{files}{note}", weights.format));
     }
     if let Some(tokenizer) = &plan.tokenizer {
         let case = match tokenizer.lower_case {
-            Some(true) => ", lower-cases",
-            Some(false) => ", keeps case",
+            Some(true) => ", lower case",
+            Some(false) => ", case-sensitive",
             None => "",
         };
         let size = HumanCount(tokenizer.vocabulary_size as u64);
         sheet.line("tokenizer", format!("{}, {size} tokens{case}", tokenizer.kind));
     }
     if let (Some(tokens), Some(reason)) = (plan.max_length, plan.max_length_reason) {
-        sheet.line("longest input", format!("{} tokens, by {reason}", HumanCount(tokens.into())));
+        sheet.line("maximum input", format!("{} tokens ({reason})", HumanCount(tokens.into())));
     }
     if !plan.languages.is_empty() {
         sheet.line("languages", shortened(&plan.languages));
     }
 
-    sheet.heading("What it can do");
+    sheet.heading("Tasks");
     let names = |tasks: &[crate::tasks::Task]| {
         let names: Vec<_> = tasks.iter().map(|task| task.name()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
@@ -393,7 +390,7 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
     match &plan.tasks {
         Some(tasks) => sheet.line("tasks", names(tasks)),
         None if plan.weights.is_some() && plan.tokenizer.is_some() => {
-            sheet.line("tasks", "not known before the weights are fetched");
+            sheet.line("tasks", "unknown until the weights are downloaded");
         }
         None => {}
     }
@@ -403,18 +400,18 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
     }
     if let Some(embedding) = &plan.embedding {
         let steps = match &embedding.pooling[..] {
-            [] => "as the model makes it".to_owned(),
+            [] => "output of the model".to_owned(),
             steps => steps.join(", then "),
         };
-        sheet.line("embedding", format!("{} numbers: {steps}", embedding.size));
+        sheet.line("embedding", format!("{} dimensions: {steps}", embedding.size));
         let similarity = match (embedding.similarity, &plan.usage.similarity) {
             (Some(similarity), Some(named)) if similarity == named => {
                 similarity.to_owned() + &by("similarity_fn_name")
             }
             (Some(similarity), Some(named)) => {
-                format!("{similarity}, the model's {named}{}", by("similarity_fn_name"))
+                format!("{similarity} for {named}{}", by("similarity_fn_name"))
             }
-            _ => "cosine (the model's files name none)".to_owned(),
+            _ => "cosine (not set in the model's files)".to_owned(),
         };
         sheet.line(SIMILARITY, similarity);
     }
@@ -424,13 +421,12 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
         sheet.some("query prompt", quoted(&usage.query_prompt));
         sheet.some("document prompt", quoted(&usage.document_prompt));
         let sent = plan.configuration.as_ref().is_some_and(|it| it.contains_key("prefix_strings"));
-        let note =
-            if sent { "sent as prefix_strings" } else { "not sent unless --prompts is given" };
+        let note = if sent { "sent as prefix_strings" } else { "not sent without --prompts" };
         sheet.line("prompts", note);
     }
 }
 
-/// A number of parameters, as people say it.
+/// A number of parameters, rounded to millions from one million.
 pub(super) fn million(count: u64) -> String {
     if count < 1_000_000 {
         return HumanCount(count).to_string();
@@ -438,7 +434,7 @@ pub(super) fn million(count: u64) -> String {
     format!("{:.1} million", count as f64 / 1e6)
 }
 
-/// The first few of many.
+/// The first names of a long list.
 fn shortened(names: &[String]) -> String {
     const SHOWN: usize = 12;
     let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");

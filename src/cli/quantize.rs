@@ -1,4 +1,4 @@
-//! Options of quantizing.
+//! Options of quantization.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,17 +10,17 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use crate::conversion::Quantize;
 
-/// Whether to quantize, and what must come out of it.
+/// Whether to quantize, and how much the model may change.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct QuantizeArguments {
-    /// Store the weights of linear layers as 8-bit integers, and tell how far the model's answers move
+    /// Store the weights of linear layers as 8-bit integers, and report how much the model's answers change
     #[arg(long)]
     quantize: bool,
-    /// Refuse the quantized model where it agrees less with the float one: by the first figure of the report, of which 1 is the best
+    /// Reject the quantized model if it agrees less than this with the original, from 0 to 1: the first number of the report
     #[arg(long, value_name = "X", requires = "quantize", value_parser = agreement)]
     quantize_min_agreement: Option<f64>,
-    /// What the quantized model and the float one are run on, a text a line, instead of 64 built-in sentences
+    /// File of texts, one per line, on which to compare the quantized model with the original [default: 64 built-in sentences]
     #[arg(long, value_name = "FILE", requires = "quantize",
         value_parser = PathBufValueParser::new().try_map(|path| texts(&path)))]
     calibration_texts: Option<Arc<[String]>>,
@@ -39,7 +39,7 @@ impl QuantizeArguments {
 fn agreement(value: &str) -> Result<f64, String> {
     match value.parse() {
         Ok(least) if (0. ..=1.).contains(&least) => Ok(least),
-        _ => Err("give a number from 0 to 1".into()),
+        _ => Err("the value must be a number from 0 to 1".into()),
     }
 }
 
@@ -52,14 +52,19 @@ fn texts(path: &Path) -> Result<Arc<[String]>, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MOST_BYTES {
-        return Err(format!("it has more than {MOST_BYTES} bytes; give fewer or shorter texts"));
+        return Err(format!(
+            "the file is larger than {MOST_BYTES} bytes; use fewer or shorter texts"
+        ));
     }
-    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text; convert it")?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text; convert it to UTF-8")?;
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     let lines: Vec<_> = lines.filter(|line| !line.is_empty()).map(str::to_owned).collect();
     match lines.len() {
-        0 => Err("it holds no text; give one a line".into()),
-        count if count > MOST => Err(format!("{count} texts are too many: give {MOST} at most")),
+        0 => Err("the file contains no text; write one text per line".into()),
+        count if count > MOST => {
+            Err(format!("the file contains {count} texts; use at most {MOST}"))
+        }
         _ => Ok(lines.into()),
     }
 }

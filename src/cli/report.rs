@@ -1,4 +1,4 @@
-//! Results on standard output: a table for people, or JSON for programs. Nothing else is ever printed there.
+//! Results on standard output: a table or JSON. Nothing else is printed there.
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write as _};
@@ -15,15 +15,15 @@ pub(super) enum Format {
     Json,
 }
 
-/// How results are printed.
+/// The format of results.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ReportArguments {
-    /// Print a table, or one JSON document
+    /// Format of the result: a table or one JSON document
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: Format,
 }
 
-/// What can be shown to people; programs get it as serde writes it.
+/// A result that can be printed as text, and as JSON through serde.
 pub(super) trait Report: Serialize {
     /// The text, without a line break at the end.
     fn text(&self) -> String;
@@ -43,16 +43,16 @@ impl ReportArguments {
     }
 }
 
-/// Prints a text as it is.
+/// Prints bytes unchanged.
 pub(super) fn print(text: &[u8]) -> Result<(), CommandError> {
     match io::stdout().lock().write_all(text) {
-        // Who reads has read enough, as `head` does.
+        // The reader has closed the pipe, as `head` does.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// Rows under a header, in columns as wide as they must be. Columns in which no row has anything are left out.
+/// Rows under a header, in columns as wide as their longest cell. Empty columns are omitted.
 pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let widest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -72,7 +72,7 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> 
     lines.join("\n")
 }
 
-/// What is there, or nothing.
+/// The value as text; empty if absent.
 pub(super) fn cell(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What was meant by a name that is not known.
+//! Suggestions for a misspelled name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use crate::error::Error;
 use crate::source::SourceError;
 use crate::source::hub::HubError;
 
-/// From which likeness on a name is worth telling; clap's for options.
+/// The similarity from which a name is suggested; the threshold that clap uses for options.
 const LIKE: f64 = 0.7;
 
-/// The most names that are told.
+/// The most names that are suggested.
 const SHOWN: usize = 3;
 
-/// Of a folder with more, not all are looked at.
+/// The most entries of a folder that are compared.
 const ENTRIES: usize = 10_000;
 
-/// The candidates that are like a name, the likest first.
+/// The candidates that resemble a name, most similar first.
 pub(super) fn similar<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -33,7 +33,7 @@ pub(super) fn similar<'a>(
     found.into_iter().map(|(_, name)| name).take(SHOWN).collect()
 }
 
-/// What to try instead of the path that an error is about, if something there has a similar name.
+/// A suggestion for the path that an error names, if a file with a similar name exists.
 pub(super) fn tip(error: &CommandError) -> Option<String> {
     let CommandError::Work(error) = error else { return None };
     let found = match error {
@@ -48,12 +48,12 @@ pub(super) fn tip(error: &CommandError) -> Option<String> {
     let names: Vec<_> = found.iter().map(|path| format!("'{}'", path.display())).collect();
     match &*names {
         [] => None,
-        [name] => Some(format!("a similar name is there: {name}")),
-        names => Some(format!("similar names are there: {}", names.join(", "))),
+        [name] => Some(format!("a file with a similar name exists: {name}")),
+        names => Some(format!("files with similar names exist: {}", names.join(", "))),
     }
 }
 
-/// The same for a file that is not there, for the end of a message.
+/// A suggestion for a missing file, to append to a message.
 pub(super) fn file_tip(path: &Path) -> String {
     let found = if path.exists() { Vec::new() } else { beside(path) };
     let names: Vec<_> = found.iter().map(|path| format!("'{}'", path.display())).collect();
@@ -64,11 +64,11 @@ pub(super) fn file_tip(path: &Path) -> String {
     }
 }
 
-/// The path that is not there.
+/// The missing path that an error names.
 fn missing(error: &Error) -> Option<&Path> {
     let path = match error {
         Error::Hub(HubError::Id { name, .. }) => Path::new(name),
-        // The name of a folder that is spelt wrong is an id, too.
+        // A misspelled folder name is a valid hub id.
         Error::Hub(
             HubError::NotFound { id, .. }
             | HubError::NotCached { id, .. }
@@ -83,7 +83,7 @@ fn missing(error: &Error) -> Option<&Path> {
     (!path.exists()).then_some(path)
 }
 
-/// What has a similar name in the folder where it should be; in a folder that is given for a bundle, the bundles.
+/// Files with a similar name in the same folder. For a folder in place of a bundle, the bundles in the folder.
 fn beside(path: &Path) -> Vec<PathBuf> {
     if path.is_dir() {
         let bundles = names(path).into_iter().filter(|name| name.ends_with(".metadata.json"));

@@ -1,4 +1,4 @@
-//! Which model, and how to get it.
+//! Options that select a model.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -14,32 +14,32 @@ use crate::workflow::ModelSource;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct SourceArguments {
-    /// The model: its hub id, also as ID@REVISION, or a folder laid out like a clone of its repository; a folder that exists wins
+    /// Hub id of the model, also as ID@REVISION, or a folder with the files of its repository. An existing folder takes precedence
     #[arg(long, value_name = "ID|FOLDER")]
     hub_model_id: Option<String>,
-    /// Branch, tag or commit of the hub's repository [default: main]
+    /// Branch, tag or commit of the hub repository [default: main]
     #[arg(long, value_name = "REVISION")]
     revision: Option<Revision>,
-    /// Token for private and gated repositories [default: HF_TOKEN, else what `hf auth login` stored]
+    /// Access token for private and gated repositories [default: HF_TOKEN, or the token stored by `hf auth login`]
     #[arg(long, value_name = "TOKEN", env = "HUB_ACCESS_TOKEN", hide_env_values = true, value_parser = access_token)]
     hub_access_token: Option<Token>,
-    /// Certificates to trust for the hub beside the system's, in PEM: for a proxy that re-signs connections
+    /// PEM file of certificate authorities to trust for the hub in addition to those of the system, for example of a TLS-inspecting proxy
     #[arg(long, value_name = "PATH")]
     hub_ca_certs: Option<PathBuf>,
-    /// Take the model from the hub's cache and connect to no hub, as HF_HUB_OFFLINE=1 does
+    /// Use only the hub's cache and do not connect to the hub, like HF_HUB_OFFLINE=1
     #[arg(long)]
     offline: bool,
 }
 
 impl SourceArguments {
-    /// What `--hub-model-id` says.
+    /// The value of `--hub-model-id`.
     pub(super) fn name(&self) -> Result<&str, CommandError> {
         self.hub_model_id
             .as_deref()
-            .ok_or_else(|| CommandError::Usage("give --hub-model-id".into()))
+            .ok_or_else(|| CommandError::Usage("no model is set: set --hub-model-id".into()))
     }
 
-    /// The hub id without a revision, unless it is a folder that is meant.
+    /// The hub id without a revision; `None` for a folder.
     pub(super) fn hub_id(&self) -> Result<Option<RepositoryId>, CommandError> {
         let name = self.name()?;
         if Path::new(name).exists() {
@@ -48,7 +48,7 @@ impl SourceArguments {
         Ok(Some(name.parse::<HubName>()?.id))
     }
 
-    /// Writes what is no secret.
+    /// Writes the options that are not secret.
     pub(super) fn write(&self, line: &mut CommandLine) {
         line.option("--hub-model-id", self.hub_model_id.as_ref());
         line.option("--revision", self.revision.as_ref());

@@ -15,7 +15,7 @@ pub(super) struct StartModelArguments {
     connection: ConnectionArguments,
     #[command(flatten)]
     report: ReportArguments,
-    /// The model
+    /// Id of the model
     #[arg(value_name = "ID")]
     model_id: ServedId,
     #[command(flatten)]

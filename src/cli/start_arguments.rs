@@ -1,4 +1,4 @@
-//! How a model is started, for `import --start` and `start`.
+//! Options of a deployment, for `import --start` and `start`.
 
 use std::time::Duration;
 
@@ -14,28 +14,28 @@ use crate::workflow::{StartRequest, Started};
 
 const HEADING: &str = "Starting";
 
-/// The most that can be waited, so that no sum of times overflows.
+/// The longest wait.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Wait {
-    /// Until the cluster has accepted the start
+    /// Until the cluster has accepted the request
     Starting,
-    /// Until one allocation answers
+    /// Until one allocation is running
     Started,
-    /// Until all allocations answer
+    /// Until all allocations are running
     FullyAllocated,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PriorityName {
     Normal,
-    /// Gives way to others: one allocation of one thread
+    /// One allocation with one thread, which is stopped first if memory is short
     Low,
 }
 
-/// The options of a start.
+/// The options of a deployment.
 #[derive(Debug, Args)]
 #[command(next_help_heading = HEADING)]
 pub(super) struct StartArguments {
@@ -45,31 +45,31 @@ pub(super) struct StartArguments {
     /// How long to wait, such as 90s, 5m or 1h
     #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "60s")]
     start_timeout: Duration,
-    /// The deployment's id, if not the model's (Elasticsearch 8.8 and later)
+    /// Id of the deployment (Elasticsearch 8.8 and later) [default: the id of the model]
     #[arg(long, value_name = "ID")]
     deployment_id: Option<ServedId>,
-    /// Copies of the model that work beside each other
+    /// Number of allocations: copies of the model that work in parallel
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
     number_of_allocations: Option<u32>,
-    /// Threads of each copy: 1, 2, 4, 8, 16 or 32. More answer one text sooner; more allocations answer more texts
+    /// Threads per allocation: 1, 2, 4, 8, 16 or 32. More threads lower the latency; more allocations raise the throughput
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
     threads_per_allocation: Option<u32>,
-    /// What goes first where memory is short
+    /// Priority of the deployment when memory is short
     #[arg(long, value_name = "PRIORITY", value_enum)]
     priority: Option<PriorityName>,
-    /// How many requests may wait
+    /// Number of requests that can wait in the queue
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
     queue_capacity: Option<u32>,
-    /// Memory on each node for answers to texts that come again, such as 100mb; 0b for none [default: the model's size]
+    /// Memory per node for caching answers, such as 100mb; 0b disables the cache [default: the size of the model]
     #[arg(long, value_name = "SIZE")]
     cache_size: Option<ByteSize>,
-    /// Let the number of allocations follow the load, with at least so many (Elasticsearch 8.16 and later)
+    /// Scale the number of allocations with the load, with at least this many (Elasticsearch 8.16 and later)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2_147_483_647))]
     min_allocations: Option<u32>,
-    /// Let the number of allocations follow the load, with at most so many (Elasticsearch 8.16 and later)
+    /// Scale the number of allocations with the load, with at most this many (Elasticsearch 8.16 and later)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
     max_allocations: Option<u32>,
-    /// Then send one text that suits the task, and print the answer
+    /// Send one example text to the started model and print the answer
     #[arg(long)]
     smoke_test: bool,
 }
@@ -86,7 +86,7 @@ impl Report for Started {
 }
 
 impl StartArguments {
-    /// Makes an option of a start useless without `--start`.
+    /// Makes an option of a deployment require `--start`.
     pub(super) fn requiring_start(argument: Arg) -> Arg {
         if argument.get_help_heading() == Some(HEADING) {
             argument.requires("start")
@@ -95,7 +95,7 @@ impl StartArguments {
         }
     }
 
-    /// The settings, checked as far as that can be done without a cluster.
+    /// The settings, checked as far as possible without a cluster.
     pub(super) fn request(&self) -> Result<StartRequest, DeploymentError> {
         let options = StartOptions {
             deployment_id: self.deployment_id.clone(),
@@ -130,11 +130,11 @@ impl StartArguments {
     }
 }
 
-/// Reads a time that can be waited for.
+/// Parses a timeout.
 fn timeout(text: &str) -> Result<Duration, String> {
     match units::duration(text)? {
-        Duration::ZERO => Err("it must not be 0".into()),
-        time if time > LONGEST => Err("it must not be longer than 7 days".into()),
+        Duration::ZERO => Err("the time must not be 0".into()),
+        time if time > LONGEST => Err("the time must not be longer than 7 days".into()),
         time => Ok(time),
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct StatusArguments {
     connection: ConnectionArguments,
     #[command(flatten)]
     report: ReportArguments,
-    /// The model, or one of its deployments
+    /// Id of the model or of a deployment
     #[arg(value_name = "ID")]
     id: ServedId,
 }
@@ -25,12 +25,12 @@ pub(super) struct StatusArguments {
 struct Status {
     #[serde(flatten)]
     model: ModelReport,
-    /// Whether a deployment answers and none has failed.
+    /// Whether at least one deployment is running and none has failed.
     served: bool,
 }
 
 impl StatusArguments {
-    /// Succeeds only for a model that is served.
+    /// Fails for a model that is not served.
     pub(super) async fn execute(self) -> Result<(), CommandError> {
         let client = Client::connect(self.connection.connection()?).await?;
         let model = client.report(&self.id).await?;

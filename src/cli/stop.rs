@@ -14,13 +14,13 @@ pub(super) struct StopArguments {
     connection: ConnectionArguments,
     #[command(flatten)]
     report: ReportArguments,
-    /// The model, all of whose deployments are stopped, or one deployment
+    /// Id of the model, to stop all its deployments, or of one deployment
     #[arg(value_name = "ID")]
     id: ServedId,
     /// Stop only this deployment of the model
     #[arg(long, value_name = "ID")]
     deployment_id: Option<ServedId>,
-    /// Stop it even if ingest pipelines or inference endpoints use it; they will fail
+    /// Stop the deployments even if ingest pipelines or inference endpoints use them. Those will fail
     #[arg(long)]
     force: bool,
 }
@@ -46,10 +46,13 @@ impl StopArguments {
         }
         let mut stopped = Vec::new();
         for id in ids {
-            let served =
-                id.parse().map_err(|_| CommandError::Usage(format!("{id:?} cannot be an id")))?;
+            let served = id.parse().map_err(|_| {
+                CommandError::Usage(format!(
+                    "the cluster returned an invalid deployment id: {id:?}"
+                ))
+            })?;
             client.stop_deployment(&served, self.force).await?;
-            tracing::info!("{id} is stopped");
+            tracing::info!("stopped {id}");
             stopped.push(id);
         }
         self.report.print(&Stopped { model_id: model.model_id, stopped })

@@ -1,4 +1,4 @@
-//! What one can do with a model that has been imported, ready to be typed.
+//! Suggested next steps after an import, as commands and requests to copy.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::conversion::SIMILARITY;
 use crate::elasticsearch::{Endpoint, EndpointTask, ServedId, example};
 use crate::model_id::ModelId;
 
-/// A request as Kibana's console takes it.
+/// A request for Kibana's console.
 #[derive(Debug, Serialize)]
 pub(super) struct Request {
     method: &'static str,
@@ -23,31 +23,31 @@ impl fmt::Display for Request {
     }
 }
 
-/// What to try next. What makes no sense for the model is absent.
+/// Suggested next steps. Steps that do not apply to the model are absent.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Suggestions {
-    /// Starts it, where it is not started.
+    /// The command that starts the model, if it is not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<String>,
-    /// Asks it.
+    /// A request that runs an inference.
     #[serde(skip_serializing_if = "Option::is_none")]
     infer: Option<Request>,
-    /// The field that takes its embeddings.
+    /// A field that stores the model's embeddings.
     #[serde(skip_serializing_if = "Option::is_none")]
     dense_vector: Option<Value>,
-    /// Creates an inference endpoint, where there is none.
+    /// A request that creates an inference endpoint, if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     create_endpoint: Option<Request>,
-    /// Asks the endpoint.
+    /// A request to the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<Request>,
-    /// The field that uses the endpoint.
+    /// A field that uses the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     semantic_text: Option<Value>,
 }
 
 impl Suggestions {
-    /// For a model with its deployment, if it is started, and its endpoint, if it has one.
+    /// Suggestions for a model, its deployment and its endpoint.
     pub(super) fn of(
         id: &ModelId,
         configuration: Option<&Map<String, Value>>,
@@ -115,7 +115,7 @@ impl Suggestions {
         next
     }
 
-    /// A paragraph for each.
+    /// One paragraph per suggestion.
     pub(super) fn paragraphs(&self) -> Vec<String> {
         let request = |what: &str, request: &Option<Request>| {
             request.as_ref().map(|request| format!("{what}:\n  {request}"))
@@ -124,12 +124,12 @@ impl Suggestions {
             field.as_ref().map(|field| format!("{what}:\n  {field}"))
         };
         [
-            self.start.as_ref().map(|command| format!("Start it:\n  {command}")),
-            request("Ask it", &self.infer),
-            field("A field for its embeddings", &self.dense_vector),
-            request("An inference endpoint for it", &self.create_endpoint),
-            request("Ask the endpoint", &self.endpoint),
-            field("A field that uses the endpoint", &self.semantic_text),
+            self.start.as_ref().map(|command| format!("Start the model:\n  {command}")),
+            request("Run an inference", &self.infer),
+            field("Map a field for the embeddings", &self.dense_vector),
+            request("Create an inference endpoint", &self.create_endpoint),
+            request("Use the endpoint", &self.endpoint),
+            field("Map a field that uses the endpoint", &self.semantic_text),
         ]
         .into_iter()
         .flatten()

@@ -1,4 +1,4 @@
-//! What an import has done.
+//! The result of an import.
 
 use indicatif::HumanBytes;
 use serde::Serialize;
@@ -12,22 +12,22 @@ use crate::elasticsearch::{EndpointId, EndpointOutcome, Outcome};
 use crate::model_id::ModelId;
 use crate::workflow::{Imported, Started};
 
-/// An import, at its end.
+/// The result of an import.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary<'a> {
     #[serde(flatten)]
     bundle: Option<BundleReport>,
-    /// Whether it was stored, or was there already.
+    /// `stored`, or `unchanged` if the cluster already had the model.
     state: &'static str,
-    /// Numbers that it has learned; not known of bundles.
+    /// The number of parameters; unknown for bundles.
     parameters: Option<u64>,
-    /// Parts in which the definition was stored now.
+    /// The number of parts that were uploaded.
     parts: Option<usize>,
-    /// How it was started, if it was asked to.
+    /// The deployment, if one was requested.
     deployment: Option<&'a Started>,
-    /// Its inference endpoint, if one was asked for.
+    /// The inference endpoint, if one was requested.
     endpoint: Option<Named<'a>>,
-    /// What to try now.
+    /// What to try next.
     next: Suggestions,
     /// How long each stage took.
     timings: TimingReport,
@@ -83,11 +83,11 @@ impl<'a> Summary<'a> {
         }
     }
 
-    /// What a person wants to know beside the one line.
+    /// The summary for the log.
     pub(super) fn for_people(&self) -> String {
         let model_id = self.model_id;
         let mut lines = vec![match self.state {
-            "unchanged" => format!("{model_id} was there already"),
+            "unchanged" => format!("{model_id} is already up to date"),
             _ => format!("{model_id} is imported"),
         }];
         let mut line = |name: &str, value: String| lines.push(format!("  {name:<11} {value}"));
@@ -110,14 +110,14 @@ impl<'a> Summary<'a> {
                 deployment.allocations,
                 deployment.target_allocations
             ),
-            None if self.endpoint.is_some() => "of the endpoint".to_owned(),
+            None if self.endpoint.is_some() => "managed by the endpoint".to_owned(),
             None => "not started".to_owned(),
         };
         line("deployment", deployment);
         if let Some(Named { inference_id, task_type, state }) = &self.endpoint {
             let state = match state {
                 EndpointOutcome::Created => "created",
-                EndpointOutcome::Unchanged => "was there already",
+                EndpointOutcome::Unchanged => "already exists",
             };
             line("endpoint", format!("{inference_id} ({task_type}) {state}"));
         }
@@ -126,11 +126,11 @@ impl<'a> Summary<'a> {
         for paragraph in self.next.paragraphs() {
             text = format!("{text}\n{paragraph}");
         }
-        text + "\nKibana lists the model (Machine Learning, Trained Models) once its saved objects are synchronized: it offers to on that page"
+        text + "\nKibana lists the model (Machine Learning, Trained Models) after you synchronize saved objects on that page"
     }
 }
 
-/// The time of the stages that one notices, in their order; those that go on within others are part of them.
+/// The total time, and the stages that took at least a tenth of a second. A stage that ended during another is omitted.
 fn took(timings: &TimingReport) -> String {
     const NOTICED: f64 = 0.1;
     let mut stages = Vec::new();

@@ -1,4 +1,4 @@
-//! Sizes and times as they are written on the command line.
+//! Sizes and durations on the command line.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         ("mb", 1_000_000),
         ("gb", 1_000_000_000),
     ];
-    parse(text, &units).ok_or_else(|| "a size is written like 512KiB or 4MiB".into())
+    parse(text, &units).ok_or_else(|| "expected a size such as 512KiB or 4MiB".into())
 }
 
 /// Reads `500ms`, `90s`, `15m`, `2h` or a number of seconds.
@@ -22,10 +22,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let units = [("", 1000), ("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
     parse(text, &units)
         .map(Duration::from_millis)
-        .ok_or_else(|| "a time is written like 90s or 15m".into())
+        .ok_or_else(|| "expected a duration such as 90s or 15m".into())
 }
 
-/// A whole number times its unit, in whatever case.
+/// An integer with a unit in any case.
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! How the upload goes about it.
+//! Options of the upload.
 
 use std::env;
 use std::path::PathBuf;
@@ -13,16 +13,16 @@ use crate::elasticsearch::{
 };
 use crate::retry::RetryPolicy;
 
-/// Takes over Ctrl-C and SIGTERM for uploads, and tells at the first how to stop at once.
+/// Handles Ctrl-C and SIGTERM from here on. The first one prints how to stop at once.
 pub(super) fn interruption() -> Result<Interruption, ClientError> {
-    Interruption::of_signals(|| tracing::warn!("stopping; once more (Ctrl-C) to stop at once"))
+    Interruption::of_signals(|| tracing::warn!("stopping; press Ctrl-C once more to stop at once"))
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Upload")]
 pub(super) struct UploadArguments {
-    /// What to do when the cluster has a model of this id: fail; replace it once the new one is ready; skip, which succeeds when the
-    /// same definition is there; or update, which replaces it unless the very same is there
+    /// What to do if the cluster already has a model with this id. fail: report an error. replace: replace it when the new model is ready.
+    /// skip: keep it, and fail if its definition differs. update: replace it if anything differs
     #[arg(
         long,
         value_name = "WHAT",
@@ -30,23 +30,23 @@ pub(super) struct UploadArguments {
         value_parser = PossibleValuesParser::new(OnConflict::NAMES).try_map(|name| name.parse::<OnConflict>())
     )]
     on_conflict: OnConflict,
-    /// The same as --on-conflict replace
+    /// Same as --on-conflict replace
     #[arg(long, conflicts_with = "on_conflict")]
     clear_previous: bool,
-    /// How many parts go up at a time
+    /// Number of parts to upload in parallel
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     upload_concurrency: usize,
-    /// Bytes of a part, such as 512KiB or 4MiB; raised by itself when 10,000 parts would not hold the model
+    /// Size of a part, such as 512KiB or 4MiB. It is increased automatically if the model would need more than 10,000 parts
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = part_size)]
     part_size: usize,
-    /// How often a request is sent again when the cluster is busy or away
+    /// Number of times to retry a request when the cluster is busy or unreachable
     #[arg(long, value_name = "N", default_value_t = RetryPolicy::default().retries)]
     retries: u32,
-    /// How long a request is sent again after it first failed, such as 90s or 15m
+    /// How long to retry a request after its first failure, such as 90s or 15m
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::duration)]
     timeout: Duration,
-    /// Where the journals of uploads are kept, from which the same command goes on after an interruption [default: rust-eland in
-    /// $XDG_STATE_HOME or ~/.local/state]
+    /// Folder for upload journals, from which the same command resumes after an interruption [default: rust-eland in $XDG_STATE_HOME or
+    /// ~/.local/state]
     #[arg(long, value_name = "FOLDER", env = "RUST_ELAND_STATE_DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ impl UploadArguments {
             retry,
             state_folder: self.state_dir.clone().or_else(state_folder).or_else(|| {
                 tracing::warn!(
-                    "neither --state-dir nor HOME is set: an interrupted import begins anew"
+                    "an interrupted import cannot be resumed, because neither --state-dir nor HOME is set"
                 );
                 None
             }),
@@ -71,7 +71,7 @@ impl UploadArguments {
     }
 }
 
-/// The XDG base directory for state. A relative path in the variable is to be passed over.
+/// The XDG base directory for state. The specification ignores relative paths in the variable.
 fn state_folder() -> Option<PathBuf> {
     let absolute =
         |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -84,6 +84,6 @@ fn part_size(text: &str) -> Result<usize, String> {
     let size = units::bytes(text)?;
     match usize::try_from(size) {
         Ok(size) if (SMALLEST_PART..=LARGEST_PART).contains(&size) => Ok(size),
-        _ => Err("a part has 1 KiB to 35 MiB".into()),
+        _ => Err("the size of a part must be from 1 KiB to 35 MiB".into()),
     }
 }

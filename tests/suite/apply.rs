@@ -234,24 +234,27 @@ fn a_file_that_is_wrong_is_refused_before_anything_is_done() {
     let cases = [
         (
             "models:\n  - hub-model: ./tagger\n".to_owned(),
-            "line 2: rust-eland import has no option \"hub-model\": did you mean hub-model-id?",
+            "line 2: unknown option \"hub-model\": did you mean hub-model-id?",
         ),
         (
             format!("{tagger}    task_type: ner\n"),
-            "line 3: rust-eland import has no option \"task_type\": did you mean task-type?",
+            "line 3: unknown option \"task_type\": did you mean task-type?",
         ),
         (format!("{tagger}    task-type: embedding\n"), "did you mean 'text_embedding'?"),
-        (format!("{tagger}    start: yes\n"), "line 3: start is true or false, not \"yes\""),
-        (format!("{tagger}    es-model-id: [a, b]\n"), "line 3: es-model-id takes one value"),
+        (format!("{tagger}    start: yes\n"), "line 3: start must be true or false, not \"yes\""),
+        (format!("{tagger}    es-model-id: [a, b]\n"), "line 3: es-model-id must be one value"),
         (
             format!("{tagger}    es-password: hunter2hunter2\n"),
-            "line 3: es-password is, or may be, a secret, which no file should hold: set the variable ES_PASSWORD",
+            "line 3: es-password is a secret and cannot be stored in the file; set the environment variable ES_PASSWORD",
         ),
         (
             format!("{tagger}    hub-access-token: hf_abcdefgh\n"),
-            "set the variable HUB_ACCESS_TOKEN",
+            "set the environment variable HUB_ACCESS_TOKEN",
         ),
-        (format!("{tagger}    header: ['Authorization: x']\n"), "set the variable ES_HEADERS"),
+        (
+            format!("{tagger}    header: ['Authorization: x']\n"),
+            "set the environment variable ES_HEADERS",
+        ),
         (
             format!("{tagger}    url: http://me:hunter2hunter2@host\n"),
             "ES_USERNAME and ES_PASSWORD",
@@ -268,7 +271,7 @@ fn a_file_that_is_wrong_is_refused_before_anything_is_done() {
             "defaults:\n  task-type: ner\nmodels:\n  - bundle: x.metadata.json\n".to_owned(),
             "line 4: the argument '--bundle <PATH>' cannot be used with",
         ),
-        (format!("{tagger}  - hub-model-id: ./tagger\n"), "line 3: it makes the model"),
+        (format!("{tagger}  - hub-model-id: ./tagger\n"), "line 3: the model id"),
         (format!("{tagger}    es-model-id: 'A B'\n"), "cannot be a model id"),
         ("models:\n  - hub-model-id: 'x\n".to_owned(), "line 2: "),
     ];
@@ -277,7 +280,7 @@ fn a_file_that_is_wrong_is_refused_before_anything_is_done() {
         let output = folder.apply(&["--url", &standin.url()]);
         let message = message(&output);
         assert_eq!(output.status.code(), Some(2), "{file}: {message}");
-        says(&message, &["error: models.yaml cannot be used, nothing was done:", part]);
+        says(&message, &["error: models.yaml is invalid, so nothing was imported:", part]);
         assert!(!message.contains("hunter2") && output.stdout.is_empty(), "{message}");
     }
     // Every wrong name at once.

@@ -173,7 +173,7 @@ fn invalid_start_options_are_rejected_before_any_request() {
         (&["--max-allocations", "0"], "0 is not in"),
         (&["--queue-capacity", "0"], "0 is not in"),
         (&["--cache-size", "10"], "with a unit"),
-        (&["--start-timeout", "0s"], "it must not be 0"),
+        (&["--start-timeout", "0s"], "must not be 0"),
         (&["--start-timeout", "soon"], "written like 90s"),
         (&["--wait-for", "ready"], "starting, started, fully_allocated"),
         (&["--deployment-id", "a/b"], "not the id of one"),

@@ -251,7 +251,7 @@ fn import_prints_summary_and_suggestions() {
         says(&text, &["deployment  m started, 1 of 1 allocations", "Kibana lists the model"]);
         says(&text, &["POST _ml/trained_models/m/_infer"]);
         says(&text, &words);
-        assert!(definition > 0 && !text.contains("Start it"), "{text}");
+        assert!(definition > 0 && !text.contains("Start the model:"), "{text}");
     }
     // The suggested request works unchanged.
     let printed = done(&standin, &model_of("bert/zero-shot"), &["--start", FRESH]);

@@ -15,28 +15,28 @@ fn model() -> String {
 
 /// Answers the questions up to the plan, and returns the output including the plan.
 fn answer(terminal: &mut Terminal, url: &str) -> String {
-    terminal.wait_for("Where is the cluster?");
+    terminal.wait_for("Address or cloud ID of the cluster");
     terminal.type_line(url);
-    terminal.wait_for("How to log in?");
+    terminal.wait_for("How do you log in?");
     // Two lines down: "no".
     terminal.type_text("\x1b[B\x1b[B\r");
     terminal.wait_for("connected to Elasticsearch 9.5.0");
-    terminal.wait_for("Which model?");
+    terminal.wait_for("Model: its hub id");
     terminal.type_line("/no/such/folder");
-    terminal.wait_for("Which model?");
+    terminal.wait_for("Model: its hub id");
     terminal.type_line(&model());
-    terminal.wait_for("What is it to do?");
+    terminal.wait_for("Task");
     terminal.wait_for("text_embedding (modules.json");
     terminal.type_text("\r");
-    terminal.wait_for("Its id in Elasticsearch");
+    terminal.wait_for("Id of the model in Elasticsearch");
     terminal.type_line("Not An Id");
-    terminal.wait_for("Its id in Elasticsearch");
+    terminal.wait_for("Id of the model in Elasticsearch");
     terminal.type_line("mine");
     terminal.wait_for("8-bit integers");
     terminal.type_text("n");
-    terminal.wait_for("Start it after the upload?");
+    terminal.wait_for("Start the model after the upload?");
     terminal.type_text("y");
-    terminal.wait_for("Go on?")
+    terminal.wait_for("Import the model?")
 }
 
 #[test]
@@ -47,11 +47,11 @@ fn import_without_options_asks_on_a_terminal() {
     says(
         &plan,
         &[
-            "What it is",
-            "What it can do",
-            "would be taken  yes",
+            "Model\n",
+            "Tasks\n",
+            "accepts it      yes",
             "PUT _ml/trained_models/mine",
-            "The same without questions",
+            "To run this import without questions",
         ],
     );
     let line = plan.lines().find(|line| line.contains("rust-eland import --url")).unwrap().trim();
@@ -75,7 +75,7 @@ fn guided_import_without_confirmation_stores_nothing() {
     terminal.type_text("n");
     let (rest, code) = terminal.end();
     assert_eq!(code, Some(0), "{rest}");
-    says(&rest, &["Nothing has been stored"]);
+    says(&rest, &["Nothing was stored"]);
     assert_eq!(ask(&standin, "GET", "/_ml/trained_models/mine", None).0, 404);
 }
 
@@ -87,11 +87,11 @@ fn guided_import_reports_a_wrong_password_and_hides_it() {
     let mut terminal = Terminal::start(&["import"], &[("ES_URL", &url)]);
     let mut shown = String::new();
     for password in ["wrong-secret", "right-secret"] {
-        shown += &terminal.wait_for("Where is the cluster?");
+        shown += &terminal.wait_for("Address or cloud ID of the cluster");
         terminal.type_line("");
-        shown += &terminal.wait_for("How to log in?");
+        shown += &terminal.wait_for("How do you log in?");
         terminal.type_text("\r");
-        shown += &terminal.wait_for("User");
+        shown += &terminal.wait_for("User name");
         terminal.type_line("");
         shown += &terminal.wait_for("Password");
         terminal.wait_until_hidden();
@@ -99,17 +99,17 @@ fn guided_import_reports_a_wrong_password_and_hides_it() {
     }
     shown += &terminal.wait_for("connected to Elasticsearch");
     says(&shown, &["does not accept the credentials"]);
-    terminal.wait_for("Which model?");
+    terminal.wait_for("Model: its hub id");
     terminal.type_line(&model());
-    terminal.wait_for("What is it to do?");
+    terminal.wait_for("Task");
     terminal.type_text("\r");
-    terminal.wait_for("Its id");
+    terminal.wait_for("Id of the model");
     terminal.type_line("mine");
     terminal.wait_for("8-bit");
     terminal.type_text("y");
-    terminal.wait_for("Start it");
+    terminal.wait_for("Start the model");
     terminal.type_text("n");
-    let plan = terminal.wait_for("Go on?");
+    let plan = terminal.wait_for("Import the model?");
     says(&plan, &["--es-username elastic", "--quantize", "ES_PASSWORD"]);
     terminal.type_text("y");
     let (rest, code) = terminal.end();

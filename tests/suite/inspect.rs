@@ -141,16 +141,16 @@ fn plan_shows_declarations_of_the_files() {
         &[
             "architecture    bert (BertModel)",
             "weights         safetensors, float32",
-            "tokenizer       bert, 166 tokens, lower-cases",
-            "longest input   64 tokens, by max_position_embeddings in config.json",
+            "tokenizer       bert, 166 tokens, lower case",
+            "maximum input   64 tokens (max_position_embeddings in config.json)",
             "languages       en, de, pt-br",
             "chosen          text_embedding: modules.json makes it a model of sentence-transformers",
-            "embedding       32 numbers: mean over tokens",
-            "max_inner_product, the model's dot (similarity_fn_name in config_sentence_transformers.json)",
+            "embedding       32 dimensions: mean over tokens",
+            "max_inner_product for dot (similarity_fn_name in config_sentence_transformers.json)",
             "query prompt    \"query: \"",
             "document prompt \"passage: \"",
-            "not sent unless --prompts is given",
-            "the import measures it",
+            "not sent without --prompts",
+            "the import measures them",
             "an adapter too (adapter_config.json), which is not applied",
             "code of the repository (own.Model, auto_map), which is never run",
             "PUT _ml/trained_models/mine, memory estimated",
@@ -316,9 +316,9 @@ fn weights_without_header_are_not_downloaded() {
     says(
         &page,
         &[
-            "by config.json",
-            "only the whole file tells its tensors",
-            "not known before the weights are fetched",
+            "from config.json",
+            "not read, because the format has no header",
+            "unknown until the weights are downloaded",
         ],
     );
 }
@@ -340,7 +340,7 @@ fn dry_run_checks_the_cluster_without_changes() {
         &[
             "Cluster",
             "version         9.5.0",
-            "would be taken  yes",
+            "accepts it      yes",
             "chosen          text_embedding",
         ],
     );
@@ -349,7 +349,7 @@ fn dry_run_checks_the_cluster_without_changes() {
     assert!(import(&[]).status.success());
     let output = import(&["--dry-run"]);
     assert_eq!(output.status.code(), Some(7));
-    says(&String::from_utf8(output.stdout.clone()).unwrap(), &["would be taken  no (see below)"]);
+    says(&String::from_utf8(output.stdout.clone()).unwrap(), &["accepts it      no (see below)"]);
     says(&message(&output), &["already has a model m"]);
     assert!(import(&["--dry-run", "--clear-previous"]).status.success());
 
@@ -385,7 +385,7 @@ fn plan_reports_old_or_small_cluster() {
     assert!(!output.status.success());
     says(
         &page,
-        &["Elasticsearch   8.16.0 or later", "version         8.15.0", "would be taken  no"],
+        &["Elasticsearch   8.16.0 or later", "version         8.15.0", "accepts it      no"],
     );
     says(&message(&output), &["8.16.0"]);
 }

@@ -350,3 +350,50 @@ fn the_manual_has_a_page_for_every_command() {
     assert_eq!(unknown.status.code(), Some(2));
     says(&message(&unknown), &["no command \"imprt\": try import"]);
 }
+
+/// A model whose `config.json` tries to control the terminal: ESC, C1 and a change of direction.
+#[test]
+fn control_characters_of_a_model_do_not_reach_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("config.json"),
+        r#"{"model_type": "ev\u001b[2J\u009b31mil\u202e"}"#,
+    )
+    .unwrap();
+    let standin = StandIn::start(Options::default());
+    let url = standin.url();
+    let model = folder.path().display().to_string();
+    let import = ["import", "--url", &url, "--hub-model-id", &model, "--es-model-id", "m"];
+    let inspect = ["inspect", "--hub-model-id", &model, "--output", "json"];
+    for arguments in [&import[..], &[&import[..], &["--log-format", "json"]].concat(), &inspect] {
+        let output = program().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", message(&output));
+        for stream in [&output.stdout, &output.stderr] {
+            let text = String::from_utf8_lossy(stream);
+            assert!(!text.contains(['\x1b', '\u{9b}', '\u{202e}']), "{text:?}");
+        }
+        assert!(message(&output).contains("ev"), "{}", message(&output));
+    }
+    let (shown, code) = Terminal::start(&import, &[("NO_COLOR", "1")]).end();
+    assert_eq!(code, Some(3), "{shown}");
+    says(&shown, &[r"ev\u{1b}[2J\u{9b}31mil\u{202e}"]);
+}
+
+#[test]
+fn invalid_log_levels_are_reported() {
+    let standin = StandIn::start(Options::default());
+    let list = |levels: &str| {
+        let mut command = program();
+        message(
+            &command
+                .args(["list", "--url", &standin.url()])
+                .env("RUST_LOG", levels)
+                .output()
+                .unwrap(),
+        )
+    };
+    says(&list("rust_eland=lots"), &["WARNING : ignored the environment variable RUST_LOG: "]);
+    for valid in ["rust_eland=debug", "warn", ""] {
+        assert!(!list(valid).contains("RUST_LOG"), "{valid}");
+    }
+}

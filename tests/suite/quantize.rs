@@ -486,8 +486,8 @@ fn calibration_texts_are_validated_before_the_import() {
     for (content, parts) in [
         (&b""[..], ["it holds no text", "--calibration-texts"]),
         (b"\n \n", ["it holds no text", "one a line"]),
-        (b"\xff\xfe", ["it is not UTF-8 text", "convert it"]),
-        (&b"x\n".repeat(10_001), ["10001 texts are too many", "10000"]),
+        (b"\xff\xfe", ["the file is not UTF-8 text", "convert it"]),
+        (&b"x\n".repeat(10_001), ["10001 texts", "at most 10000"]),
         (&vec![b'x'; (16 << 20) + 1], ["more than 16777216 bytes", "shorter"]),
     ] {
         let output = with(content, &["--quantize"]);
@@ -506,7 +506,7 @@ fn calibration_texts_are_validated_before_the_import() {
         let least = format!("--quantize-min-agreement={least}");
         let output = import(&standin, &model, Task::TextEmbedding, &["--quantize", &least]);
         assert_eq!(output.status.code(), Some(2));
-        says(&message(&output), &["a number from 0 to 1"]);
+        says(&message(&output), &["must be a number from 0 to 1"]);
     }
     assert_eq!(standin.requests().len(), requests);
 }

@@ -54,7 +54,10 @@ fn attention_form_depends_on_the_target_version() {
         assert!(target.starts_with(made_for.trim_end_matches(".0")), "{target} {made_for}");
         says(
             &said,
-            &[&format!("made for Elasticsearch {made_for}"), &format!("from {minimum} on")],
+            &[
+                &format!("converted for Elasticsearch {made_for}"),
+                &format!("runs on {minimum} and later"),
+            ],
         );
     }
 }
