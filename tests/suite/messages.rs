@@ -348,7 +348,7 @@ fn the_manual_has_a_page_for_every_command() {
     }
     let unknown = run(folder.path(), &["man", "imprt"]);
     assert_eq!(unknown.status.code(), Some(2));
-    says(&message(&unknown), &["no command \"imprt\": try import"]);
+    says(&message(&unknown), &["unknown command \"imprt\"; try import"]);
 }
 
 /// A model whose `config.json` tries to control the terminal: ESC, C1 and a change of direction.
