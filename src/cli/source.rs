@@ -96,10 +96,11 @@ impl SourceArguments {
 
     /// A client of the hub.
     pub(super) fn hub(&self) -> Result<Hub, CommandError> {
-        let mut options = HubOptions::default();
-        options.access_token = self.hub_access_token.clone();
-        options.ca_certs = self.hub_ca_certs.clone();
-        options.offline = self.offline;
+        let options = HubOptions {
+            access_token: self.hub_access_token.clone(),
+            ca_certs: self.hub_ca_certs.clone(),
+            offline: self.offline,
+        };
         Ok(Hub::new(HubSettings::from_environment(options)?)?)
     }
 }

@@ -343,7 +343,7 @@ impl HubClient {
         } else {
             causes(&error)
         };
-        // reqwest does not tell the kinds of failure apart.
+        // reqwest does not distinguish the kinds of failure.
         if ["certificate", "UnknownIssuer", "CaUsedAsEndEntity"].iter().any(|s| reason.contains(s))
         {
             return HubError::Untrusted { host: host(url), reason }.into();

@@ -251,7 +251,7 @@ pub(super) async fn download_files(
 ) -> Result<(), HubError> {
     let permits = Arc::new(Semaphore::new(FILES_AT_A_TIME));
     let mut tasks = JoinSet::new();
-    for (path, file) in missing.to_vec() {
+    for (path, file) in missing.iter().cloned() {
         let (client, repository, progress) = (client.clone(), repository.clone(), progress.clone());
         let permits = Arc::clone(&permits);
         tasks.spawn(async move {

@@ -105,7 +105,7 @@ pub enum HubError {
         /// What is wrong with the answer.
         reason: String,
     },
-    /// 401 without a token, or 404 with a valid one. The hub does not tell whether the repository exists.
+    /// 401 without a token, or 404 with a valid one. The hub does not reveal whether the repository exists.
     #[error("the repository {id} was not found on the hub{}",
         if *.token { ": it does not exist, or your token may not read it" } else { ": it does not exist, or it is private" })]
     NotFound {

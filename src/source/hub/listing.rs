@@ -72,7 +72,7 @@ pub(super) async fn resolve(
         host: host(&settings.endpoint),
         reason: "the commit in its answer is not a commit hash".into(),
     };
-    Commit::parse(&info.sha).ok_or_else(|| hostile())
+    Commit::parse(&info.sha).ok_or_else(hostile)
 }
 
 /// The files of a commit.

@@ -34,7 +34,7 @@ impl BlobLock {
         loop {
             let file = open(&path).map_err(HubError::io("write", &path))?;
             match FileExt::try_lock(&file) {
-                // Some programs release a lock by removing its file. This lock would then be on a file that nobody else opens.
+                // Some programs release a lock by removing its file. This lock would then be on a file that no other process opens.
                 Ok(()) if !is_at(&file, &path) => {}
                 Ok(()) => {
                     let is_reliable = refuses_second_lock(&path);

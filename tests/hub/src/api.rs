@@ -64,7 +64,7 @@ pub(crate) fn find(state: &State, asked: &Asked, id: &str) -> Found {
         {
             Found::Repository(Arc::clone(repository))
         }
-        // The hub does not tell whether the repository exists.
+        // The hub does not reveal whether the repository exists.
         (_, Caller::Nobody | Caller::Revoked) => {
             Found::Refused(Answer::error(401, None, "Invalid username or password."))
         }

@@ -148,7 +148,7 @@ fn complete_cache_costs_an_unresponsive_hub_one_request() {
         assert_eq!(snapshot.origin.commit, repository().commit());
         assert_eq!(asked(&hub, path).len(), 1);
     }
-    // The variable sets the timeout, and the user is told.
+    // The variable sets the timeout, and the user is warned.
     let hub = serving([repository()]);
     hub.inject(::hub::Fault::hub("", usize::MAX, ::hub::Break::Silence));
     let output = cache

@@ -233,7 +233,7 @@ fn wrong_bytes_are_downloaded_again_and_never_kept() {
     let etag = repository().files[WEIGHTS].etag();
     assert!(!cache.blob(&etag).exists() && !cache.blob(&format!("{etag}.incomplete")).exists());
 
-    // A page of any length, when none is told.
+    // A page of unknown length.
     let hub = serving([repository()]);
     hub.inject(Fault::hub("resolve-cache", 1, Break::NoLength));
     hub.inject(Fault::cdn("", 1, Break::NoLength));

@@ -35,9 +35,9 @@ fn model_is_imported_from_the_hub_and_offline_from_the_cache() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{id} started\n"));
     let commit = tiny().commit();
     // The log announces the download, and then reports each file.
-    let told = message(&output);
-    says(&told, &["downloading", "model.safetensors (90", ST, &commit, "model.safetensors: 90"]);
-    assert!(told.find("downloading").unwrap() < told.find("model.safetensors: 90").unwrap());
+    let log = message(&output);
+    says(&log, &["downloading", "model.safetensors (90", ST, &commit, "model.safetensors: 90"]);
+    assert!(log.find("downloading").unwrap() < log.find("model.safetensors: 90").unwrap());
     let described = |standin: &StandIn, id: &str| {
         let config = standin.configuration(id).unwrap();
         assert_eq!(config["metadata"]["hub_model_id"], ST);
@@ -308,11 +308,11 @@ fn quiet_download_prints_only_the_folder() {
 fn each_file_has_a_log_line_without_a_terminal() {
     let hub = serving([repository()]);
     let output = Cache::new().download(&hub, &[]);
-    let told = message(&output);
+    let log = message(&output);
     for line in ["vocab.txt: 29.30 KiB in ", "model.safetensors: 292.97 KiB in "] {
-        assert_eq!(told.matches(line).count(), 1, "{told}");
+        assert_eq!(log.matches(line).count(), 1, "{log}");
     }
-    assert!(!told.contains('\r') && !told.contains("README"), "{told}");
+    assert!(!log.contains('\r') && !log.contains("README"), "{log}");
 }
 
 #[test]

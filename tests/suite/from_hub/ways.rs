@@ -43,9 +43,9 @@ fn token_is_read_from_every_setting_and_never_shown() {
         // The logs of all crates.
         let output =
             program.envs(variables.iter().copied()).env("RUST_LOG", "trace").output().unwrap();
-        let told = message(&output);
-        assert!(output.status.success(), "{arguments:?} {variables:?}: {told}");
-        assert!(!told.contains(TOKEN) && !told.contains(other));
+        let log = message(&output);
+        assert!(output.status.success(), "{arguments:?} {variables:?}: {log}");
+        assert!(!log.contains(TOKEN) && !log.contains(other));
     };
     for (arguments, variables) in ways {
         run(&Cache::new(), arguments, variables);
