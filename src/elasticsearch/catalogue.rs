@@ -1,4 +1,4 @@
-//! What a cluster has: models, how they are served, and where they came from (contract 6).
+//! [`ModelReport`]: the models of a cluster, their deployments and their origin (contract 6).
 
 use std::collections::BTreeMap;
 
@@ -13,30 +13,30 @@ use crate::version::Version;
 
 const ROOT: &str = "_ml/trained_models";
 
-/// Models of one request. The server gives 100 unless asked for more.
+/// Models per request. The server returns 100 by default.
 const PAGE: usize = 1000;
 
-/// A model as the cluster has it. Fields that are not known are null.
+/// A model of the cluster. Unknown fields are null.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelReport {
-    /// Its id.
+    /// The id of the model.
     pub model_id: String,
     /// `pytorch`, `tree_ensemble` or `lang_ident`.
     pub model_type: Option<String>,
-    /// What it does, by its name in the API.
+    /// The task, as named in the API.
     pub task: Option<String>,
     /// Bytes of the definition.
     pub size_bytes: Option<u64>,
-    /// The hub repository that it was imported from.
+    /// The hub repository of the model.
     pub hub_model_id: Option<String>,
-    /// The commit of that repository.
+    /// The commit of the hub repository.
     pub hub_commit: Option<String>,
-    /// Ingest pipelines that use it.
+    /// Ingest pipelines that use the model.
     pub pipelines: Option<u64>,
-    /// Whether the server has every part of the definition. Not told in lists, nor by releases before 8.8.
+    /// Whether the server has every part of the definition. Absent in lists, and before 8.8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub definition_complete: Option<bool>,
-    /// How it is served, by deployment id.
+    /// The deployments, in the order of their ids.
     pub deployments: Vec<Deployment>,
 }
 
@@ -92,7 +92,7 @@ impl Client {
         };
         let found = self.pages(&path, "trained_model_configs", "list the models").await;
         let found = match found {
-            // An id without a wildcard that is not there.
+            // An id without a wildcard that does not exist.
             Err(ClientError::Refused { status: 404, kind: Some(_), .. }) => return Ok(Vec::new()),
             other => other?,
         };
@@ -102,7 +102,9 @@ impl Client {
             .map(|model| (model.model_id.clone(), model))
             .collect();
         let path = format!("{path}/_stats");
-        for entry in self.pages(&path, "trained_model_stats", "tell of the models").await? {
+        for entry in
+            self.pages(&path, "trained_model_stats", "show the state of the models").await?
+        {
             let entry = StatsEntry::read(&entry);
             if let Some(model) = models.get_mut(&entry.model_id) {
                 model.add(entry);
@@ -111,7 +113,7 @@ impl Client {
         Ok(models.into_values().collect())
     }
 
-    /// A model, by its id or that of a deployment; of the latter only that deployment.
+    /// The model with an id, or the model of the deployment with that id and only this deployment.
     ///
     /// # Errors
     /// [`DeploymentError::NotFound`], or when the cluster does not answer.
@@ -125,13 +127,13 @@ impl Client {
         Ok(model)
     }
 
-    /// The configuration of a model, with `fully_defined` where the release tells it.
+    /// The configuration of a model, with `fully_defined` if the version of the cluster supports it.
     pub(super) async fn configuration(&self, id: &ServedId) -> Result<Value, DeploymentError> {
         let path = format!("{ROOT}/{}", id.segment());
         let status = format!("{path}?include=definition_status");
         let answer = if self.supports(Version::DEFINITION_STATUS) {
             match self.call(Method::GET, &status, None, "show the model").await {
-                // Models that are not PyTorch's have no such status.
+                // Models of other types have no such status.
                 Err(ClientError::Refused { status: 400, .. }) => {
                     self.call(Method::GET, &path, None, "show the model").await
                 }
@@ -145,7 +147,7 @@ impl Client {
         configuration.ok_or_else(|| not_found(id))
     }
 
-    /// The deployments of a model, or the one of that id.
+    /// The deployments of a model, or the one with this id.
     pub(super) async fn deployments(
         &self,
         id: &ServedId,
@@ -156,14 +158,14 @@ impl Client {
 
     async fn stats(&self, id: &ServedId) -> Result<Vec<StatsEntry>, DeploymentError> {
         let path = format!("{ROOT}/{}/_stats", id.segment());
-        let answer = self.call(Method::GET, &path, None, "tell the model's state").await;
-        found(answer, id, "tell the state of").map(|answer| entries(&answer))
+        let answer = self.call(Method::GET, &path, None, "show the state of the model").await;
+        found(answer, id, "show the state of").map(|answer| entries(&answer))
     }
 
-    /// Deletes a model that must be there.
+    /// Deletes a model.
     ///
     /// # Errors
-    /// When there is none, or the server refuses, as for one that is deployed or used, unless it is forced to.
+    /// When the model does not exist, or the server refuses because the model is in use. `force` deletes it nevertheless.
     pub async fn delete_model(&self, id: &ServedId, force: bool) -> Result<(), DeploymentError> {
         let force = if force { "?force=true" } else { "" };
         let path = format!("{ROOT}/{}{force}", id.segment());
@@ -188,14 +190,14 @@ impl Client {
             .map_err(|error| DeploymentError::refused(error, || format!("stop {deployment_id}")))
     }
 
-    /// All entries of a list, page by page.
+    /// All entries of a list, requested page by page.
     async fn pages(&self, path: &str, list: &str, action: &str) -> Result<Vec<Value>, ClientError> {
         let mut all = Vec::new();
         for from in (0..).step_by(PAGE) {
             let page = format!("{path}?from={from}&size={PAGE}");
             let mut answer = self.call(Method::GET, &page, None, action).await?;
             let Some(Value::Array(entries)) = answer.get_mut(list).map(Value::take) else { break };
-            // A model has one entry or, in the stats, one for each deployment: fewer than asked for are the last.
+            // A model has one entry or, in the stats, one per deployment, so only the last page is short.
             let is_last = entries.len() < PAGE;
             all.extend(entries);
             if is_last {
@@ -210,7 +212,7 @@ fn entries(answer: &Value) -> Vec<StatsEntry> {
     answer["trained_model_stats"].as_array().into_iter().flatten().map(StatsEntry::read).collect()
 }
 
-/// A pattern as a segment of a path, its stars and commas kept.
+/// A pattern as a segment of a path. Stars and commas are kept.
 fn encoded(pattern: &str) -> String {
     const KEPT: percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC
         .remove(b'-')
@@ -225,7 +227,7 @@ fn not_found(id: &ServedId) -> DeploymentError {
     DeploymentError::NotFound { what: "model or deployment", id: id.clone() }
 }
 
-/// Takes the server's word that a model is not there, and adds to other refusals the way out.
+/// Converts an error for a model that the server does not have, and other refusals.
 fn found(
     answer: Result<Value, ClientError>,
     id: &ServedId,

@@ -1,5 +1,4 @@
-//! Inference endpoints (`_inference`, contract 9): a model of the cluster under a name by which `semantic_text` fields and retrievers
-//! use it.
+//! [`Endpoint`]: an inference endpoint (`_inference`, contract 9), through which `semantic_text` fields and retrievers use a model.
 
 use reqwest::Method;
 use serde::Serialize;
@@ -11,20 +10,20 @@ use crate::hint::{Setting, hint};
 use crate::model_id::ModelId;
 use crate::version::Version;
 
-/// What an endpoint does.
+/// The task of an inference endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndpointTask {
-    /// Dense vectors.
+    /// Computes dense vectors.
     TextEmbedding,
-    /// Sparse vectors.
+    /// Computes sparse vectors.
     SparseEmbedding,
-    /// Texts in the order in which they answer a query.
+    /// Sorts texts by how well they answer a query.
     Rerank,
 }
 
 impl EndpointTask {
-    /// The endpoint's task for a model's, by their names in the API. Most tasks have none.
+    /// The task of an endpoint for a model with this task. Both are names of the API. Most tasks have no endpoint.
     #[must_use]
     pub fn of(task: &str) -> Option<Self> {
         match task {
@@ -53,36 +52,37 @@ impl EndpointTask {
     }
 }
 
-/// An endpoint that is wanted.
+/// An inference endpoint to create.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// Its id.
+    /// The id of the endpoint.
     pub id: EndpointId,
-    /// What it does.
+    /// The task of the endpoint.
     pub task: EndpointTask,
     /// The model.
     pub model_id: ModelId,
-    /// A deployment of the model that it is to use; without, it starts one of its own.
+    /// The deployment that the endpoint uses. Without one, the endpoint starts its own.
     pub deployment_id: Option<ServedId>,
-    /// How embeddings are compared, in the words of `dense_vector` fields; cosine where absent.
+    /// The similarity of embeddings, as named by `dense_vector` fields; cosine by default.
     pub similarity: Option<String>,
 }
 
-/// What became of it.
+/// The result of creating an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum EndpointOutcome {
-    /// It is made.
+    /// The endpoint was created.
     Created,
-    /// It was there, with this model.
+    /// The endpoint existed, with this model.
     Unchanged,
 }
 
 impl Endpoint {
-    /// Checks that a cluster can have it: its release, and that no other model has the name. Tells whether it is there already.
+    /// Checks that a cluster supports the endpoint, and that no other endpoint has the id. Returns whether the endpoint exists.
     ///
     /// # Errors
-    /// When it cannot, or the cluster does not answer.
+    /// When the cluster does not support the endpoint, the id is taken, or the cluster does not answer.
     pub async fn check(&self, client: &Client) -> Result<bool, DeploymentError> {
         if self.id.as_str() == self.model_id.as_str() {
             return Err(DeploymentError::settings(
@@ -106,13 +106,13 @@ impl Endpoint {
             let (setting, found) = (Setting::CreateEndpoint, client.version());
             return Err(DeploymentError::Unsupported { setting, found, needed });
         }
-        self.is_there(client).await
+        self.exists(client).await
     }
 
-    /// Whether the endpoint is there, with this model.
-    async fn is_there(&self, client: &Client) -> Result<bool, DeploymentError> {
+    /// Whether the endpoint exists, with this model.
+    async fn exists(&self, client: &Client) -> Result<bool, DeploymentError> {
         let path = format!("_inference/{}", self.id);
-        let answer = match client.call(Method::GET, &path, None, "look for the endpoint").await {
+        let answer = match client.call(Method::GET, &path, None, "show the endpoint").await {
             Ok(answer) => answer,
             Err(ClientError::Refused { status: 404, kind: Some(_), .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -139,7 +139,7 @@ impl Endpoint {
         })
     }
 
-    /// The request that creates it.
+    /// The body of the request that creates the endpoint.
     #[must_use]
     pub fn body(&self) -> Value {
         let mut settings = Map::new();
@@ -152,7 +152,7 @@ impl Endpoint {
         if self.task == EndpointTask::TextEmbedding
             && let Some(similarity) = &self.similarity
         {
-            // The endpoint knows one name for both kinds of dot product.
+            // Endpoints have one name for both kinds of dot product.
             let similarity =
                 if similarity == "max_inner_product" { "dot_product" } else { similarity.as_str() };
             settings.insert("similarity".into(), similarity.into());
@@ -160,18 +160,18 @@ impl Endpoint {
         json!({"service": "elasticsearch", "service_settings": settings})
     }
 
-    /// Where the request goes.
+    /// The path of the request that creates the endpoint.
     #[must_use]
     pub fn path(&self) -> String {
         format!("_inference/{}/{}", self.task.name(), self.id)
     }
 
-    /// Creates it, unless it is there. Without a deployment of its own the cluster starts one for it, and answers when that runs.
+    /// Creates the endpoint unless it exists. Without a deployment, the cluster starts one and answers when it runs.
     ///
     /// # Errors
-    /// When another model has the name, or the cluster refuses or does not answer.
+    /// When another endpoint has the id, or the cluster refuses or does not answer.
     pub async fn create(&self, client: &Client) -> Result<EndpointOutcome, DeploymentError> {
-        if self.is_there(client).await? {
+        if self.exists(client).await? {
             return Ok(EndpointOutcome::Unchanged);
         }
         let body = Some(Payload::json(&self.body()));
@@ -179,8 +179,8 @@ impl Endpoint {
         else {
             return Ok(EndpointOutcome::Created);
         };
-        // A request that was cut off may have been carried out.
-        if let Ok(true) = self.is_there(client).await {
+        // A request whose answer was lost may have been carried out.
+        if let Ok(true) = self.exists(client).await {
             return Ok(EndpointOutcome::Created);
         }
         let reason = match error {

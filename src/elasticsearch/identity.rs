@@ -46,3 +46,35 @@ pub(super) fn companions_sha256(vocabulary: &[u8], configuration: &Map<String, V
     hash.update(vocabulary);
     hexadecimal(&hash.finalize())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The identity that version 0.1.0 stored for a bundle. A change would count every model of that version as out of date.
+    #[test]
+    fn bundle_sha256_is_that_of_0_1_0() {
+        let configuration = json!({"model_type": "pytorch", "metadata": {"measured": 1}});
+        let companions_sha256 =
+            companions_sha256(br#"{"vocabulary":["a"]}"#, configuration.as_object().unwrap());
+        let header = JournalHeader {
+            model_id: "m".into(),
+            cluster: "c".into(),
+            import_id: "i".into(),
+            definition_sha256: "d".into(),
+            companions_sha256,
+            length: 1,
+            part_size: 1,
+        };
+        assert_eq!(
+            header.bundle_sha256(),
+            "83aa3a1913cdec5021e76570db9052e81c4b9057bfa3b596fbe9db7ad53e2b9e"
+        );
+        let mut stored = configuration.as_object().unwrap().clone();
+        add_identities(&mut stored, &header, Some("f"));
+        let expected = json!({"measured": 1, "import_id": "i", "bundle_sha256": header.bundle_sha256(), "recipe_sha256": "f"});
+        assert_eq!(stored["metadata"], expected);
+    }
+}

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM while something is in the making on the cluster: once to stop in good order, twice to stop now.
+//! [`Interruption`]: Ctrl-C and SIGTERM during an upload. The first one finishes requests in flight, the second stops immediately.
 
 use std::io;
 
@@ -6,41 +6,41 @@ use tokio::sync::watch;
 
 use super::ClientError;
 
-/// Tells whether the user wants the work to stop. Clones tell the same.
+/// Whether the user wants the work to stop. Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Interruption(watch::Receiver<u8>);
 
-/// Asks for the stop.
+/// The side that asks for the stop.
 #[derive(Debug)]
 pub struct Interrupter(watch::Sender<u8>);
 
 impl Interrupter {
-    /// Asks to stop in good order; the second time, to stop now.
+    /// Asks to stop after the requests in flight; the second call asks to stop immediately.
     pub fn interrupt(&self) {
         self.0.send_modify(|times| *times = times.saturating_add(1));
     }
 }
 
 impl Interruption {
-    /// One that nobody asks for until [`Interrupter::interrupt`] is called.
+    /// An interruption that [`Interrupter::interrupt`] triggers.
     #[must_use]
     pub fn new() -> (Interrupter, Self) {
         let (sender, receiver) = watch::channel(0);
         (Interrupter(sender), Self(receiver))
     }
 
-    /// Takes over Ctrl-C and SIGTERM from here on. `told` is called at the first of them.
+    /// Handles Ctrl-C and SIGTERM from now on. `on_first` runs at the first of them.
     ///
     /// # Errors
-    /// [`ClientError::Signals`] when the system does not let signals be listened to.
-    pub fn of_signals(told: impl FnOnce() + Send + 'static) -> Result<Self, ClientError> {
+    /// [`ClientError::Signals`] if the operating system refuses to deliver signals.
+    pub fn of_signals(on_first: impl FnOnce() + Send + 'static) -> Result<Self, ClientError> {
         let mut signals =
             Signals::new().map_err(|error| ClientError::Signals(error.to_string()))?;
         let (interrupter, interruption) = Self::new();
         tokio::spawn(async move {
             signals.next().await;
             interrupter.interrupt();
-            told();
+            on_first();
             loop {
                 signals.next().await;
                 interrupter.interrupt();
@@ -49,25 +49,25 @@ impl Interruption {
         Ok(interruption)
     }
 
-    /// Whether a stop is asked for.
+    /// Whether a stop was asked for.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         *self.0.borrow() > 0
     }
 
-    /// Waits until a stop is asked for.
+    /// Waits until a stop was asked for.
     pub async fn requested(&mut self) {
         self.times(1).await;
     }
 
-    /// Waits until a stop is asked for twice.
+    /// Waits until a stop was asked for twice.
     pub async fn repeated(&mut self) {
         self.times(2).await;
     }
 
     async fn times(&mut self, times: u8) {
         if self.0.wait_for(|asked| *asked >= times).await.is_err() {
-            // Nobody is left who could ask.
+            // The interrupter is gone, so no stop can be asked for.
             std::future::pending::<()>().await;
         }
     }

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_says_after_a_crash_what_was_written() {
+    fn resumed_journal_has_every_written_line() {
         let folder = tempfile::tempdir().unwrap();
         {
             let claim = claim(folder.path());
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_is_cut_or_altered_anywhere_is_true_up_to_there() {
+    fn damaged_journal_resumes_up_to_the_damage() {
         let folder = tempfile::tempdir().unwrap();
         let claim = claim(folder.path());
         let mut journal = claim.begin(header(45));
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn one_claim_a_cluster_and_model() {
+    fn claim_is_exclusive_per_cluster_and_model() {
         let folder = tempfile::tempdir().unwrap();
         let first = claim(folder.path());
         let take =
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_told() {
+    fn unwritable_directory_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();

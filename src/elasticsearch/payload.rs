@@ -1,4 +1,4 @@
-//! What a request carries: JSON in memory, JSON compressed, or a part of a definition, encoded while it goes out.
+//! [`Payload`]: the body of a request. JSON, compressed JSON, or a part of a definition that is encoded while it is sent.
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -17,10 +17,10 @@ use serde::Serialize;
 
 use crate::segmented_bytes::SegmentedBytes;
 
-/// Bytes of the definition that are encoded at a time: a multiple of three, so that only the last piece of a part is padded.
+/// Bytes of the definition that are encoded at a time. A multiple of three, so that only the last piece of a part is padded.
 const PIECE: usize = 48 << 10;
 
-/// A body with its headers.
+/// A body and its headers.
 pub(super) struct Payload {
     body: reqwest::Body,
     compressed: bool,
@@ -42,12 +42,12 @@ impl Payload {
         Self { body: reqwest::Body::wrap(part), compressed: false }
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(super) fn length(&self) -> u64 {
         self.body.size_hint().lower()
     }
 
-    /// Adds the headers that say what it is.
+    /// Adds the headers for the content.
     pub(super) fn describe(&self, headers: &mut HeaderMap) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.compressed {
@@ -68,25 +68,25 @@ pub(super) fn json_bytes(value: &impl Serialize) -> Vec<u8> {
 
 /// Compresses bytes with gzip.
 pub(super) fn gzip(bytes: &[u8]) -> Bytes {
-    // A fifth larger than by default, in a fifth of the time: 0.4 s less for 250,000 tokens.
+    // The result is a fifth larger than at the default level, and takes a fifth of the time: 0.4 s less for 250,000 tokens.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
     written.expect("writing to memory cannot fail").into()
 }
 
-/// The body of one part's request. It reads the definition when the connection takes more bytes, so that of a part of any size
-/// no more than a few pieces are in memory; and its length is known, so that the request says it.
+/// The body of the request that stores a part. The definition is read when the connection accepts more bytes, so that only a few pieces
+/// of a part are in memory. The length is known in advance.
 #[derive(Debug)]
 pub(super) struct Part {
     definition: Arc<SegmentedBytes>,
-    /// What of the definition is still to be sent.
+    /// The range of the definition that is still to be sent.
     rest: Range<usize>,
     head: Option<Bytes>,
     tail: Option<Bytes>,
 }
 
 impl Part {
-    /// The part `range` of a definition that goes up in `parts` parts.
+    /// The part `range` of a definition that has `parts` parts.
     pub(super) fn new(definition: &Arc<SegmentedBytes>, range: Range<usize>, parts: usize) -> Self {
         let total = definition.len();
         let head =

@@ -1,5 +1,5 @@
-//! What is asked of the cluster before anything is made on it. A question that it does not answer is no reason not to go on: the
-//! request that needs the answer will say what is wrong.
+//! Checks before anything is stored on the cluster: license, privilege and memory. A check that the cluster does not answer passes,
+//! because a later request fails with the reason.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use super::{Client, ClientError};
 use crate::bundle::Bundle;
 use crate::version::Version;
 
-/// What a process that serves a model takes beside the model (contract 7.5).
+/// Bytes that a process takes beside the model that it runs (contract 7.5).
 const NATIVE_PROCESS: u64 = 240 << 20;
 
 /// The licences that allow machine learning.
@@ -45,53 +45,56 @@ impl Client {
         }
     }
 
-    /// Refuses when the credentials do not allow to manage models.
+    /// Checks that the credentials allow to manage models.
     pub(super) async fn check_privilege(&self) -> Result<(), ClientError> {
         const PATH: &str = "_security/user/_has_privileges";
         let body = Some(Payload::json(&json!({"cluster": ["manage_ml"]})));
-        match self.call(Method::POST, PATH, body, "tell what the credentials allow").await {
+        match self.call(Method::POST, PATH, body, "show what the credentials allow").await {
             Ok(answer) if answer["cluster"]["manage_ml"] == false => Err(ClientError::Privilege {
                 reason: match answer["username"].as_str() {
-                    Some(user) => format!("the user {user} may not manage machine learning"),
-                    None => "they may not manage machine learning".into(),
+                    Some(user) => {
+                        format!("the user {user} is not allowed to manage machine learning")
+                    }
+                    None => "they do not include machine learning".into(),
                 },
                 kind: "cluster",
                 privilege: "manage_ml".into(),
             }),
             Err(error @ ClientError::Credentials(_)) => Err(error),
             Ok(_) => Ok(()),
-            // Without security there is nobody to ask.
+            // A cluster without security does not answer.
             Err(error) => {
-                tracing::debug!("the privileges are not known: {error}");
+                tracing::debug!("the privileges are not available: {error}");
                 Ok(())
             }
         }
     }
 
-    /// Warns when no machine-learning node could ever hold the model.
+    /// Warns if no machine learning node has enough memory for the model.
     pub(super) async fn warn_of_memory(&self, bundle: &Bundle) {
         let length = bundle.artifact.bytes.len() as u64;
         let metadata = bundle.configuration.get("metadata").and_then(Value::as_object);
         match self.room(length, metadata).await {
             Some(room) if !room.has_room => tracing::warn!(
-                "{room}: the model can be stored, but {}",
+                "{room}. The model can be stored, but {}",
                 if room.largest_node_bytes == 0 { "not started" } else { "will not start there" }
             ),
-            _ => tracing::debug!("a node has enough memory, or it is not known"),
+            _ => tracing::debug!("a node has enough memory, or its memory is not available"),
         }
     }
 
-    /// Whether a machine-learning node could hold a model, going by its definition's length and its configuration's metadata. Nothing
-    /// where the cluster does not tell, as serverless, where there are no nodes.
+    /// Whether a machine learning node has enough memory for a model with a definition of `length` bytes and this metadata. `None` if the
+    /// cluster does not say, such as serverless, which has no nodes.
     pub async fn room(&self, length: u64, metadata: Option<&Map<String, Value>>) -> Option<Room> {
         if self.is_serverless() {
             return None;
         }
         const PATH: &str = "_ml/memory/_stats";
-        let answer = match self.call(Method::GET, PATH, None, "tell its nodes' memory").await {
+        let answer = match self.call(Method::GET, PATH, None, "show the memory of its nodes").await
+        {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::debug!("the nodes' memory is not known: {error}");
+                tracing::debug!("the memory of the nodes is not available: {error}");
                 return None;
             }
         };
@@ -100,14 +103,14 @@ impl Client {
     }
 }
 
-/// The room that a cluster's nodes have for one allocation of a model, by what each may use for machine learning at all.
+/// The memory of a cluster's nodes, compared with what one allocation of a model needs. Memory that is in use counts as free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Room {
-    /// What a node needs.
+    /// Bytes that one allocation needs.
     pub required_bytes: u64,
-    /// What the largest has; 0 without a machine-learning node.
+    /// Bytes that the largest machine learning node has; 0 without such a node.
     pub largest_node_bytes: u64,
-    /// Whether that is enough.
+    /// Whether the largest node has enough.
     pub has_room: bool,
 }
 
@@ -125,11 +128,11 @@ impl fmt::Display for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         if self.largest_node_bytes == 0 {
-            return f.write_str("the cluster has no machine-learning node (role ml)");
+            return f.write_str("the cluster has no machine learning node (role ml)");
         }
         write!(
             f,
-            "one allocation of the model needs {} MiB, and the largest machine-learning node has {} MiB for it",
+            "one allocation of the model needs {} MiB, and the largest machine learning node has {} MiB",
             mib(self.required_bytes),
             mib(self.largest_node_bytes)
         )
@@ -175,7 +178,7 @@ mod tests {
         let text = small.to_string();
         assert!(!small.has_room && text.contains("502 MiB") && text.contains("400 MiB"), "{text}");
         let none = room(&nodes(&[0])).unwrap();
-        assert!(!none.has_room && none.to_string().contains("no machine-learning node"));
+        assert!(!none.has_room && none.to_string().contains("no machine learning node"));
         assert!(room(&json!({})).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The smoke test: one text goes through a deployment, and the answer must be one (contract 8).
+//! [`SmokeTest`]: sends one text through a deployment and checks the answer (contract 8).
 
 use reqwest::Method;
 use serde::Serialize;
@@ -7,29 +7,29 @@ use serde_json::{Map, Value, json};
 use super::payload::Payload;
 use super::{Client, ClientError, DeploymentError, ServedId};
 
-/// How long the first answer may take; models are slow at first.
+/// The longest wait for the first answer, which is slower than later ones.
 const TIMEOUT: &str = "30s";
 
-/// A question that was asked and its answer.
+/// The text of a smoke test and the answer of the deployment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SmokeTest {
-    /// The model's task.
+    /// The task of the model.
     pub task: String,
     /// The text that was sent.
     pub text: String,
-    /// What went with it: the question, the labels, the text to compare with.
+    /// Settings of the request: the question, the labels, or the text to compare with.
     pub settings: Map<String, Value>,
-    /// The server's result, whole.
+    /// The complete result of the server.
     pub result: Value,
-    /// The same in a line.
+    /// The result in one line.
     pub summary: String,
 }
 
 impl SmokeTest {
-    /// Sends a text that suits the model's task.
+    /// Sends a text that fits the task of the model.
     ///
     /// # Errors
-    /// [`DeploymentError::SmokeTest`] when there is no answer, or one without sense.
+    /// [`DeploymentError::SmokeTest`] if there is no answer, or not one of the task.
     pub async fn run(
         client: &Client,
         model_id: &ServedId,
@@ -43,7 +43,7 @@ impl SmokeTest {
         let inference = configuration["inference_config"].as_object();
         let (task, config) = inference
             .and_then(|tasks| tasks.iter().next())
-            .ok_or_else(|| failed("its configuration names no task".into()))?;
+            .ok_or_else(|| failed("the configuration of the model names no task".into()))?;
         let (text, settings) = question(task, config);
         let body = body(&configuration, task, &text, &settings);
         let id = deployment_id.segment();
@@ -55,13 +55,13 @@ impl SmokeTest {
             other => other.into(),
         })?;
         let result = answer.pointer_mut("/inference_results/0").map(Value::take);
-        let result = result.ok_or_else(|| failed("the answer holds no result".into()))?;
+        let result = result.ok_or_else(|| failed("the answer contains no result".into()))?;
         let summary = summary(task, config, &result).map_err(failed)?;
         Ok(Self { task: task.clone(), text, settings, result, summary })
     }
 }
 
-/// The body of a request to `_infer` that suits a model, by its configuration; nothing for one without a task.
+/// The body of a request to `_infer` that fits the configuration of a model. `None` for a model without a task.
 #[must_use]
 pub fn example(configuration: &Map<String, Value>) -> Option<Value> {
     let (task, config) = configuration.get("inference_config")?.as_object()?.iter().next()?;
@@ -78,7 +78,7 @@ fn body(configuration: &Value, task: &str, text: &str, settings: &Map<String, Va
     body
 }
 
-/// A text for a task, and the settings that go with it.
+/// A text for a task, and the settings of the request.
 fn question(task: &str, config: &Value) -> (String, Map<String, Value>) {
     let (text, settings) = match task {
         "fill_mask" => {
@@ -102,7 +102,7 @@ fn question(task: &str, config: &Value) -> (String, Map<String, Value>) {
     (text.to_owned(), settings.as_object().cloned().unwrap_or_default())
 }
 
-/// The token that stands for the missing word: what the server says it is, or else what its tokenizer has.
+/// The token for the missing word: the one in the configuration, or else the one of the tokenizer.
 fn mask(config: &Value) -> &str {
     let tokenizer = config["tokenization"].as_object().and_then(|kinds| kinds.keys().next());
     config["mask_token"].as_str().unwrap_or(match tokenizer.map(String::as_str) {
@@ -111,7 +111,7 @@ fn mask(config: &Value) -> &str {
     })
 }
 
-/// The result in a line; an error if it is none.
+/// The result in one line, or the reason why it is not a result of the task.
 fn summary(task: &str, config: &Value, result: &Value) -> Result<String, String> {
     for problem in ["error", "warning"] {
         if let Some(text) = result[problem].as_str() {
@@ -121,7 +121,8 @@ fn summary(task: &str, config: &Value, result: &Value) -> Result<String, String>
     let field = config["results_field"].as_str().unwrap_or("predicted_value");
     let predicted = &result[field];
     let probability = result["prediction_probability"].as_f64();
-    let odd = || format!("the result is not that of {task}: {}", shortened(&result.to_string()));
+    let odd =
+        || format!("the result does not fit the task {task}: {}", shortened(&result.to_string()));
     match task {
         "text_embedding" => {
             let numbers: Vec<f64> =
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_is_the_tokenizer_s() {
+    fn mask_token_depends_on_the_tokenizer() {
         for (config, token) in [
             (json!({"tokenization": {"bert": {}}}), "[MASK]"),
             (json!({"tokenization": {"deberta_v2": {}}}), "[MASK]"),
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_without_sense_is_no_answer() {
+    fn result_that_does_not_fit_the_task_is_an_error() {
         let check = |task: &str, result: Value| summary(task, &Value::Null, &result);
         let embedding = check("text_embedding", json!({"predicted_value": [0.5, 1, 2, 3, 4]}));
         assert_eq!(embedding.unwrap(), "5 dimensions: 0.5000, 1.0000, 2.0000, 3.0000, …");

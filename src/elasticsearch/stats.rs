@@ -1,4 +1,4 @@
-//! What the server tells of deployments (contract 6.2), and which fields of it are worth showing.
+//! [`Deployment`]: the state of a deployment, as reported by the server (contract 6.2).
 
 use serde::Serialize;
 use serde_json::Value;
@@ -12,15 +12,15 @@ use crate::hint::Hint;
 pub enum State {
     /// The model is being loaded.
     Starting,
-    /// It answers.
+    /// The deployment answers.
     Started,
-    /// It is being stopped.
+    /// The deployment is being stopped.
     Stopping,
-    /// It no longer runs.
+    /// The deployment has stopped.
     Stopped,
-    /// It could not be loaded; the reason says why.
+    /// The model could not be loaded.
     Failed,
-    /// A state that this program does not know.
+    /// A state of a newer version of the server.
     Unknown,
 }
 
@@ -36,7 +36,7 @@ impl State {
         }
     }
 
-    /// Its name in the API.
+    /// The name in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -50,51 +50,51 @@ impl State {
     }
 }
 
-/// One deployment of a model. Fields that the cluster's release does not tell are absent.
+/// A deployment of a model. Fields that the version of the cluster does not report are absent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Deployment {
-    /// Its id; the model's where the release knows no others.
+    /// The id of the deployment. Old versions use the id of the model.
     pub deployment_id: String,
-    /// The model.
+    /// The id of the model.
     pub model_id: String,
-    /// What it does.
+    /// The state of the deployment.
     pub state: State,
-    /// Why it is not further, in the server's words.
+    /// The server's reason for the state.
     pub reason: Option<String>,
-    /// How many allocations answer.
+    /// Allocations that answer.
     pub allocations: u64,
-    /// How many are wanted.
+    /// Allocations that the deployment should have.
     pub target_allocations: u64,
-    /// Threads of each.
+    /// Threads of each allocation.
     pub threads_per_allocation: Option<u64>,
     /// The limits between which the cluster chooses the number of allocations.
     pub adaptive_allocations: Option<Value>,
     /// `normal` or `low`.
     pub priority: Option<String>,
-    /// How many requests may wait.
+    /// Requests that can wait.
     pub queue_capacity: Option<u64>,
-    /// The cache on each node.
+    /// Size of the cache on each node.
     pub cache_size: Option<String>,
     /// Texts answered.
     pub inference_count: u64,
     /// Requests that failed.
     pub error_count: u64,
-    /// Where it runs.
+    /// The nodes that run the deployment.
     pub nodes: Vec<Node>,
 }
 
-/// A deployment's part on one node.
+/// The part of a deployment on one node.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Node {
-    /// The node's id.
+    /// The id of the node.
     pub id: String,
-    /// Its name.
+    /// The name of the node.
     pub name: Option<String>,
-    /// What the part does.
+    /// The state of the deployment on this node.
     pub state: State,
-    /// Why it failed.
+    /// The server's reason for the state.
     pub reason: Option<String>,
-    /// How many allocations it bears.
+    /// Allocations on this node.
     pub allocations: Option<u64>,
     /// Texts answered.
     pub inference_count: u64,
@@ -116,7 +116,7 @@ fn text(value: &Value) -> Option<String> {
 }
 
 impl StatsEntry {
-    /// Reads what is there; releases differ in what they tell.
+    /// Reads an entry. Versions of the server differ in their fields.
     pub(super) fn read(entry: &Value) -> Self {
         let model_id = text(&entry["model_id"]).unwrap_or_default();
         let stats = entry.get("deployment_stats").filter(|stats| stats.is_object());
@@ -158,7 +158,7 @@ impl Deployment {
         }
     }
 
-    /// Whether it answers: some allocation is up, or the cluster has scaled it down to none for want of requests.
+    /// Whether the deployment answers: it has an allocation, or the cluster scaled it down to none because there are no requests.
     #[must_use]
     pub fn answers(&self) -> bool {
         self.state == State::Started && (self.allocations > 0 || self.target_allocations == 0)
@@ -170,7 +170,7 @@ impl Deployment {
         self.reasons().iter().find_map(|reason| reasons::hint(reason))
     }
 
-    /// Why it is not further: its own reason, then those of the nodes, each once.
+    /// The server's reasons: the one of the deployment, then those of the nodes, without repetition.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.reason.iter().cloned().collect();
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deployment_of_any_release_is_read() {
+    fn deployment_of_every_version_is_read() {
         let newest = json!({"model_id": "m", "model_size_stats": {"model_size_bytes": 7},
             "pipeline_count": 1, "deployment_stats": {"deployment_id": "d", "state": "started",
             "reason": "", "allocation_status": {"allocation_count": 1, "target_allocation_count": 3},

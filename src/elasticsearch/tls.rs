@@ -167,10 +167,9 @@ fn unusable(setting: Setting, path: &Path, reason: &str) -> ClientError {
 #[error("none of the server's certificates has the fingerprint; theirs are {}", .0.join(", "))]
 pub(super) struct NotPinned(Vec<String>);
 
-/// Believes a chain that holds the certificate of a fingerprint, as Elastic's own clients do, and asks more of it than they: if it is
-/// not the server's own certificate, it must have signed that one. The host's name is not compared: the authority that Elasticsearch
-/// makes at its first start signs for its own cluster alone, for the names that the machine had then. Without a fingerprint every
-/// chain is believed.
+/// Trusts a chain that contains the certificate with a fingerprint. Unlike Elastic's own clients it also checks that this certificate,
+/// if it is not the server's own, signed the server's. The host name is not compared, because the authority that Elasticsearch creates
+/// at its first start signs only for its own cluster, with the host names of that time. Without a fingerprint, every chain is trusted.
 #[derive(Debug)]
 struct Pinned {
     fingerprint: Option<Fingerprint>,
@@ -239,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fingerprints_are_read_in_the_forms_in_which_they_are_printed() {
+    fn fingerprint_is_read_in_every_printed_form() {
         let plain = "00112233445566778899aabbccddeeff".repeat(2);
         let read = |text: &str| text.parse::<Fingerprint>();
         let colons: Vec<_> = (0..32).map(|i| plain[2 * i..2 * i + 2].to_uppercase()).collect();

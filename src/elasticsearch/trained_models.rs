@@ -12,39 +12,39 @@ use crate::version::Version;
 
 const ROOT: &str = "_ml/trained_models";
 
-/// The key of a model's metadata under which an import knows its own model again.
+/// The key of a model's metadata for the random id of the import that created the model.
 pub(super) const IMPORT_ID: &str = "import_id";
 
-/// The key under which a model's metadata hold the SHA-256 of all that was stored of it.
+/// The key of a model's metadata for the SHA-256 of definition, vocabulary and configuration.
 pub(super) const BUNDLE_SHA256: &str = "bundle_sha256";
 
-/// The key under which a model's metadata hold the SHA-256 of what it was made from.
+/// The key of a model's metadata for the fingerprint of the import. The name is that of version 0.1.0.
 pub(super) const FINGERPRINT: &str = "recipe_sha256";
 
-/// A model as the cluster has it.
+/// A model stored in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StoredModel {
-    /// Its id, which an alias does not share.
+    /// The id. An alias has another one.
     pub(super) model_id: String,
-    /// Milliseconds since 1970; another number is another model.
+    /// Milliseconds since 1970. A model with another creation time is another model.
     pub(super) create_time: Option<u64>,
-    /// Which import made it, if one of ours.
+    /// The import that created the model, if rust-eland did.
     pub(super) import_id: Option<String>,
-    /// SHA-256 of its definition, if the import said so.
+    /// SHA-256 of the definition, if recorded.
     pub(super) definition_sha256: Option<String>,
-    /// SHA-256 of definition, vocabulary and configuration, if the import said so.
+    /// SHA-256 of definition, vocabulary and configuration, if recorded.
     pub(super) bundle_sha256: Option<String>,
-    /// SHA-256 of what it was made from, if the import said so.
+    /// The fingerprint of the import, if recorded.
     pub(super) fingerprint: Option<String>,
 }
 
 impl Client {
-    /// The model of this id, if there is one.
+    /// The model with this id, if there is one.
     pub(super) async fn model(&self, id: &ModelId) -> Result<Option<StoredModel>, ClientError> {
         let path = format!("{ROOT}/{id}");
-        let answer = match self.call(Method::GET, &path, None, "look for the model").await {
+        let answer = match self.call(Method::GET, &path, None, "show the model").await {
             Ok(answer) => answer,
-            // Only Elasticsearch's own answer says so; a proxy's 404 says nothing.
+            // A 404 of a proxy says nothing about the model.
             Err(ClientError::Refused { status: 404, kind: Some(_), .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -60,13 +60,14 @@ impl Client {
         }))
     }
 
-    /// Whether the server has the whole definition, which releases before 8.8 cannot say.
+    /// Whether the server has the complete definition. `None` before 8.8, which cannot say.
     pub(super) async fn is_whole(&self, id: &ModelId) -> Result<Option<bool>, ClientError> {
         if !self.supports(Version::DEFINITION_STATUS) {
             return Ok(None);
         }
         let path = format!("{ROOT}/{id}?include=definition_status");
-        let answer = self.call(Method::GET, &path, None, "tell whether the model is whole").await?;
+        let answer =
+            self.call(Method::GET, &path, None, "show the status of the definition").await?;
         Ok(Some(answer["trained_model_configs"][0]["fully_defined"] == true))
     }
 
@@ -101,20 +102,20 @@ impl Client {
         self.call(Method::PUT, &path, body, "store the vocabulary").await.map(drop)
     }
 
-    /// Stops a model; one that does not run, or is not there, is stopped already.
+    /// Stops a model. A model that does not run, or does not exist, counts as stopped.
     pub(super) async fn stop(&self, id: &ModelId) -> Result<(), ClientError> {
         let path = format!("{ROOT}/{id}/deployment/_stop");
         or_absent(self.call(Method::POST, &path, None, "stop the model").await)
     }
 
-    /// Deletes a model; one that is not there is deleted already.
+    /// Deletes a model. A model that does not exist counts as deleted.
     pub(super) async fn delete(&self, id: &ModelId) -> Result<(), ClientError> {
         let path = format!("{ROOT}/{id}");
         or_absent(self.call(Method::DELETE, &path, None, "delete the model").await)
     }
 }
 
-/// Takes "there is none" for success.
+/// Treats 404 as success.
 fn or_absent(answer: Result<Value, ClientError>) -> Result<(), ClientError> {
     match answer {
         Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),

@@ -1,12 +1,12 @@
 //! How many parts of an upload are sent at a time.
 
-/// How many requests may be under way at once: one more for each round without push-back, half as many after one (additive increase,
+/// The number of requests in flight: one more after each round without push-back, half as many after a push-back (additive increase,
 /// multiplicative decrease).
 #[derive(Debug)]
 pub(super) struct Window {
     most: usize,
     width: f64,
-    /// Requests that were sent before this one tell nothing about the present width.
+    /// Push-backs of requests before this one do not count, because they were sent at another width.
     narrowed_at: u64,
 }
 
@@ -16,7 +16,7 @@ impl Window {
         Self { most, width: most as f64, narrowed_at: 0 }
     }
 
-    /// How many there may be.
+    /// The most requests that may be in flight.
     pub(super) fn width(&self) -> usize {
         (self.width as usize).clamp(1, self.most)
     }
@@ -25,7 +25,7 @@ impl Window {
         self.width = (self.width + 1. / self.width).min(self.most as f64);
     }
 
-    /// The `request`th request was pushed back when `sent` had been sent.
+    /// Narrows the window after a push-back of request number `request`, when `sent` requests had been sent.
     pub(super) fn pushed_back(&mut self, request: u64, sent: u64) {
         if request >= self.narrowed_at {
             self.width = (self.width / 2.).max(1.);

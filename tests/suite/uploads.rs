@@ -535,7 +535,10 @@ fn the_cluster_is_looked_at_before_anything_is_made() {
         let import = import(state.path());
         import.begin(&client, &small.model_id).await.unwrap_err()
     });
-    says(&error.to_string(), &["the user me may not manage machine learning", "manage_ml"]);
+    says(
+        &error.to_string(),
+        &["the user me is not allowed to manage machine learning", "manage_ml"],
+    );
     assert!(is_untouched(&standin));
     // A version that lacks something, found at the second look.
     let standin =
@@ -565,8 +568,8 @@ fn the_cluster_is_looked_at_before_anything_is_made() {
 #[test]
 fn a_model_that_no_node_can_hold_is_stored_with_a_warning() {
     for (ml_memory, said) in [
-        (100 << 20, &["needs", "largest machine-learning node has 100 MiB"][..]),
-        (0, &["no machine-learning node"]),
+        (100 << 20, &["needs", "largest machine learning node has 100 MiB"][..]),
+        (0, &["no machine learning node"]),
     ] {
         let standin = StandIn::start(Options { ml_memory, ..Options::default() });
         let output = program()
