@@ -20,7 +20,7 @@ const MAX_STRING: usize = 1 << 10;
 pub enum PickleError {
     /// The pickle names something that is not part of weights.
     #[error(
-        "this file wants to call {name} (byte {position} of its pickle), which no weights need; refusing"
+        "the pickle wants to call {name} (byte {position}), which weights do not need; refusing to read it"
     )]
     Global {
         /// Position of the opcode in bytes.
@@ -29,7 +29,7 @@ pub enum PickleError {
         name: String,
     },
     /// Any other defect.
-    #[error("its pickle is damaged or holds more than weights: at byte {position}, {reason}")]
+    #[error("the pickle is damaged or contains more than weights: at byte {position}, {reason}")]
     Opcode {
         /// Position of the opcode in bytes.
         position: usize,
@@ -257,7 +257,7 @@ impl<'a> Machine<'a> {
             0x80 => {
                 let [protocol] = self.array()?;
                 if !(2..=5).contains(&protocol) {
-                    return Err(self.error(format!("protocol {protocol} is none of 2 to 5")));
+                    return Err(self.error(format!("unsupported protocol {protocol}")));
                 }
             }
             0x95 => {
@@ -381,7 +381,7 @@ impl<'a> Machine<'a> {
                 let name = self.line()?;
                 self.global(module, name)?;
                 if opcode == b'i' {
-                    return Err(self.error("INST is no opcode of a state dict".into()));
+                    return Err(self.error("INST is not an opcode of a state dict".into()));
                 }
             }
             0x93 => {
@@ -399,12 +399,14 @@ impl<'a> Machine<'a> {
                 self.pop()?;
                 let object = self.top()?;
                 if !matches!(self.value(object), Value::Dict(_) | Value::Other) {
-                    return Err(self.error("attributes are set of what has none".into()));
+                    return Err(self.error("BUILD on a value without attributes".into()));
                 }
             }
             b'Q' => self.storage()?,
             other => {
-                return Err(self.error(format!("opcode {other:#04x} is none of a state dict's")));
+                return Err(
+                    self.error(format!("opcode {other:#04x} is not an opcode of a state dict"))
+                );
             }
         }
         Ok(())
@@ -419,23 +421,23 @@ impl<'a> Machine<'a> {
             _ => return Err(self.error("arguments are not a short tuple".into())),
         };
         let Value::Global(callee) = *self.value(callee) else {
-            return Err(self.error("what is called is not a name".into()));
+            return Err(self.error("the callee is not a name".into()));
         };
         let made = match (callee, &*arguments) {
             (Global::OrderedDict, []) => Value::Dict(Vec::new()),
             (Global::OrderedDict, [pairs]) => {
                 let entries = self.pairs(*pairs);
-                Value::Dict(entries.ok_or_else(|| self.error("no list of pairs".into()))?)
+                Value::Dict(entries.ok_or_else(|| self.error("malformed list of pairs".into()))?)
             }
             (Global::RebuildTensor, [storage, offset, shape, strides, ..]) => {
                 let tensor = self.strided(*storage, *offset, *shape, *strides);
                 Value::Tensor(Box::new(
-                    tensor.ok_or_else(|| self.error("a tensor is not as tensors are".into()))?,
+                    tensor.ok_or_else(|| self.error("malformed tensor record".into()))?,
                 ))
             }
             (Global::RebuildParameter, &[same, ..]) | (Global::Size, &[same]) => {
                 if !matches!(self.value(same), Value::Tensor(_) | Value::Tuple(_)) {
-                    return Err(self.error(format!("{callee:?} of something else")));
+                    return Err(self.error(format!("invalid arguments of {callee:?}")));
                 }
                 self.stack.push(same);
                 return Ok(());
@@ -447,14 +449,14 @@ impl<'a> Machine<'a> {
                 );
                 if !inner {
                     return Err(
-                        self.error(format!("{:?} of something else", Global::RebuildFromType))
+                        self.error(format!("invalid arguments of {:?}", Global::RebuildFromType))
                     );
                 }
                 self.stack.extend([callee, arguments]);
                 return self.apply();
             }
             (Global::Leftover, _) => Value::Other,
-            _ => return Err(self.error(format!("{callee:?} has other arguments"))),
+            _ => return Err(self.error(format!("invalid arguments of {callee:?}"))),
         };
         self.push(made);
         Ok(())
@@ -499,12 +501,11 @@ impl<'a> Machine<'a> {
     fn storage(&mut self) -> Result<(), PickleError> {
         let id = self.pop()?;
         let storage = self.storage_of(id);
-        let storage =
-            storage.ok_or_else(|| self.error("a storage is not as storages are".into()))?;
+        let storage = storage.ok_or_else(|| self.error("malformed storage record".into()))?;
         let whole = Storage { skipped: 0, ..storage };
         if *self.storages.entry(storage.key).or_insert(whole) != whole {
             return Err(
-                self.error(format!("storage {} is described twice, otherwise", storage.key))
+                self.error(format!("two different descriptions of storage {}", storage.key))
             );
         }
         self.push(Value::Storage(Box::new(storage)));
@@ -559,7 +560,7 @@ impl<'a> Machine<'a> {
         let rest = &self.bytes[self.at..];
         let end = rest.iter().position(|&byte| byte == b'\n');
         let line = end.and_then(|end| std::str::from_utf8(&rest[..end]).ok());
-        let line = line.ok_or_else(|| self.error("a name does not end".into()))?;
+        let line = line.ok_or_else(|| self.error("a name has no end".into()))?;
         self.at += line.len() + 1;
         Ok(line)
     }
@@ -580,7 +581,8 @@ impl<'a> Machine<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], PickleError> {
         let taken = self.bytes[self.at..].get(..length);
         self.at += if taken.is_some() { length } else { 0 };
-        taken.ok_or_else(|| self.error(format!("{length} bytes are wanted of a file that ends")))
+        taken
+            .ok_or_else(|| self.error(format!("{length} bytes are missing at the end of the file")))
     }
 
     fn push(&mut self, value: Value<'a>) {
@@ -601,7 +603,7 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Id>, PickleError> {
-        let mark = self.marks.pop().ok_or_else(|| self.error("there is no mark".into()))?;
+        let mark = self.marks.pop().ok_or_else(|| self.error("the mark is missing".into()))?;
         // Not split_off, which may return a vector with the capacity of the whole stack.
         Ok(self.stack.drain(mark.min(self.stack.len())..).collect())
     }
@@ -613,7 +615,7 @@ impl<'a> Machine<'a> {
 
     fn get(&mut self, slot: u32) -> Result<(), PickleError> {
         let id = self.memo.get(&slot).copied();
-        self.stack.push(id.ok_or_else(|| self.error(format!("the memo has no {slot}")))?);
+        self.stack.push(id.ok_or_else(|| self.error(format!("the memo has no entry {slot}")))?);
         Ok(())
     }
 
@@ -621,7 +623,7 @@ impl<'a> Machine<'a> {
         let list = self.top()?;
         match self.values.get_mut(list as usize) {
             Some(Value::List(list)) => list.extend(items),
-            _ => return Err(self.error("items are put into what is no list".into())),
+            _ => return Err(self.error("items are added to a value that is not a list".into())),
         }
         Ok(())
     }
@@ -633,7 +635,7 @@ impl<'a> Machine<'a> {
             Some(Value::Dict(dict)) if odd.is_empty() => {
                 dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
             }
-            _ => return Err(self.error("entries are put into what is no dict".into())),
+            _ => return Err(self.error("entries are added to a value that is not a dict".into())),
         }
         Ok(())
     }
@@ -708,7 +710,7 @@ mod tests {
             b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7fa.",
             b"\x8a\xff\x01.",
         ] {
-            assert!(refused(pickle).contains("of a file that ends"), "{pickle:?}");
+            assert!(refused(pickle).contains("at the end of the file"), "{pickle:?}");
         }
         assert!(refused(b"\x80\x02}").contains("the file ends"));
         assert!(refused(b"").contains("the file ends"));

@@ -56,7 +56,7 @@ pub(super) fn read(file: &[u8]) -> Result<BTreeMap<String, View>, PytorchError> 
         if file.starts_with(b"\x80") {
             Pickle::read(file)?;
         }
-        Err(invalid("it is no file that torch.save wrote; fetch it again"))
+        Err(invalid("torch.save did not write this file; download it again"))
     }
 }
 
@@ -71,14 +71,16 @@ fn archive(file: &[u8]) -> Result<BTreeMap<String, View>, PytorchError> {
         .filter_map(|name| name.strip_suffix("/data.pkl"))
         .filter(|root| !root.contains('/'));
     let (Some(root), None) = (roots.next(), roots.next()) else {
-        return Err(invalid("the archive has no data.pkl; it is no file that torch.save wrote"));
+        return Err(invalid("data.pkl is missing, so torch.save did not write this file"));
     };
     let find = |name: &str| entries.get(format!("{root}/{name}").as_str()).cloned();
     if find("constants.pkl").is_some() {
-        return Err(invalid("it is a TorchScript archive, not a state dict"));
+        return Err(invalid("the file is a TorchScript archive, not a state dict"));
     }
     if find("byteorder").and_then(|range| file.get(range)).is_some_and(|order| order == b"big") {
-        return Err(invalid("it was written on a big-endian machine; save the model again"));
+        return Err(invalid(
+            "the file was written on a big-endian machine; save the model again on a little-endian one",
+        ));
     }
     let pickle = find("data.pkl").and_then(|range| file.get(range)).unwrap_or_default();
     views(&Pickle::read(pickle)?, |key| find(&format!("data/{key}")))
@@ -94,25 +96,32 @@ fn legacy(file: &[u8]) -> Result<BTreeMap<String, View>, PytorchError> {
     };
     let protocol = next()?.int();
     if protocol != Some(PROTOCOL) {
-        return Err(invalid(format!("its format is not {PROTOCOL}, the only one of its kind")));
+        return Err(invalid(format!(
+            "the format version is not {PROTOCOL}, the only supported one"
+        )));
     }
     if next()?.flag("little_endian") == Some(false) {
-        return Err(invalid("it was written on a big-endian machine; save the model again"));
+        return Err(invalid(
+            "the file was written on a big-endian machine; save the model again on a little-endian one",
+        ));
     }
     let state = next()?;
     let keys = next()?;
-    let keys = keys.strings().ok_or_else(|| invalid("its list of storages is damaged"))?;
+    let keys = keys.strings().ok_or_else(|| invalid("the list of storages is damaged"))?;
 
     let mut storages = BTreeMap::new();
     for key in keys {
         let storage = state
             .storages
             .get(key)
-            .ok_or_else(|| invalid(format!("its storage {key:?} belongs to no tensor")))?;
-        let truncated = || invalid(format!("it ends within storage {key:?}; fetch it again"));
+            .ok_or_else(|| invalid(format!("the storage {key:?} belongs to no tensor")))?;
+        let truncated =
+            || invalid(format!("the file ends within the storage {key:?}; download it again"));
         let length = file.get(at..).and_then(|rest| rest.first_chunk()).ok_or_else(truncated)?;
         if usize::try_from(u64::from_le_bytes(*length)) != Ok(storage.elements) {
-            return Err(invalid(format!("its storage {key:?} has another length than is said")));
+            return Err(invalid(format!(
+                "the length of the storage {key:?} differs from the declared one"
+            )));
         }
         let start = at + length.len();
         let end = storage
@@ -131,7 +140,7 @@ fn views(
     pickle: &Pickle<'_>,
     storage: impl Fn(&str) -> Option<Range<usize>>,
 ) -> Result<BTreeMap<String, View>, PytorchError> {
-    let tensors = pickle.state_dict().ok_or_else(|| invalid("it holds no state dict"))?;
+    let tensors = pickle.state_dict().ok_or_else(|| invalid("the file contains no state dict"))?;
     tensors
         .into_iter()
         .map(|(name, tensor)| {
@@ -148,7 +157,7 @@ fn views(
 
 /// The part of a storage's bytes that a tensor spans.
 fn view(tensor: &Strided<'_>, bytes: Range<usize>) -> Result<View, &'static str> {
-    const BEYOND: &str = "it lies beyond the end of its storage";
+    const BEYOND: &str = "the tensor extends beyond the end of its storage";
     let (shape, strides) = (&tensor.shape, &tensor.strides);
     let span = span(shape, strides).ok_or("its shape is too large")?;
     let size = tensor.storage.dtype.size();

@@ -39,10 +39,10 @@ pub enum SafetensorsError {
         length: usize,
     },
     /// The header length is impossible.
-    #[error("it says that its header has {0} bytes; at most {MAX_SAFETENSORS_HEADER} are possible")]
+    #[error("the header length is {0} bytes; at most {MAX_SAFETENSORS_HEADER} are allowed")]
     HeaderLength(u64),
     /// The header is not valid JSON or has the wrong structure.
-    #[error("its header is not valid: {0}")]
+    #[error("the header is not valid: {0}")]
     Header(#[from] serde_json::Error),
     /// A tensor entry is invalid.
     #[error("tensor {name}: {reason}")]
@@ -54,7 +54,7 @@ pub enum SafetensorsError {
     },
     /// The tensors do not fill the file.
     #[error(
-        "its tensors end at byte {expected}, the file at byte {length}; it is truncated or damaged"
+        "the tensors end at byte {expected} and the file at byte {length}; it is truncated or damaged"
     )]
     Length {
         /// Where the last tensor ends.
@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for Header {
                         continue;
                     }
                     if tensors.len() == MAX_TENSORS {
-                        let reason = format!("it has more than {MAX_TENSORS} tensors");
+                        let reason = format!("the file has more than {MAX_TENSORS} tensors");
                         return Err(A::Error::custom(reason));
                     }
                     match tensors.entry(name) {
@@ -103,7 +103,7 @@ impl<'de> Deserialize<'de> for Header {
                             slot.insert(map.next_value()?);
                         }
                         Slot::Occupied(slot) => {
-                            let reason = format!("it has two tensors {:?}", slot.key());
+                            let reason = format!("the file has two tensors {:?}", slot.key());
                             return Err(A::Error::custom(reason));
                         }
                     }
@@ -186,7 +186,7 @@ pub fn read_header(
             return Err(SafetensorsError::Tensor {
                 name: name.clone(),
                 reason: format!(
-                    "starts at byte {}, not at {end} where the one before ends",
+                    "starts at byte {}, but the previous one ends at {end}",
                     slice.offset
                 ),
             });
@@ -201,19 +201,20 @@ pub fn read_header(
 
 fn slice(entry: &Entry, start: usize) -> Result<Slice, String> {
     let dtype = Dtype::from_safetensors(&entry.dtype)
-        .ok_or_else(|| format!("its element type {} is not one that can be read", entry.dtype))?;
+        .ok_or_else(|| format!("the element type {} is not supported", entry.dtype))?;
     let size = dtype.size() as u64;
     let (begin, end) = entry.data_offsets;
     let length = end.checked_sub(begin).ok_or("it ends before it begins")?;
     let wanted = entry.shape.0.iter().try_fold(size, |all: u64, &n| all.checked_mul(n));
     if wanted != Some(length) {
         return Err(format!(
-            "it has {length} bytes, which is not what {:?} of {} needs",
+            "{length} bytes do not match the shape {:?} of type {}",
             entry.shape.0, entry.dtype
         ));
     }
-    let as_size =
-        |n: u64| usize::try_from(n).map_err(|_| "it lies beyond this machine's memory".to_owned());
+    let as_size = |n: u64| {
+        usize::try_from(n).map_err(|_| "the offset exceeds the memory of this machine".to_owned())
+    };
     let shape = entry
         .shape
         .0
@@ -222,7 +223,9 @@ fn slice(entry: &Entry, start: usize) -> Result<Slice, String> {
     Ok(Slice {
         dtype,
         shape: shape.collect::<Result<_, _>>()?,
-        offset: start.checked_add(as_size(begin)?).ok_or("it lies beyond this machine's memory")?,
+        offset: start
+            .checked_add(as_size(begin)?)
+            .ok_or("the offset exceeds the memory of this machine")?,
         length: as_size(length)?,
     })
 }

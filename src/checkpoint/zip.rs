@@ -27,7 +27,7 @@ pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, Strin
     let records = records(file)?.into_iter().map(|(name, record)| {
         if record.deflated {
             return Err(format!(
-                "its entry {name:?} is compressed, which PyTorch never does; save the model again"
+                "the entry {name:?} is compressed, which PyTorch never does; save the model again"
             ));
         }
         Ok((name, record.data))
@@ -40,39 +40,44 @@ pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, Strin
 /// # Errors
 /// When the directory is damaged, or an entry is encrypted, beyond the end, or compressed in another way than by deflate.
 pub fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, String> {
-    let (mut at, count) = directory(file).ok_or("its directory is missing; it is truncated")?;
+    let (mut at, count) =
+        directory(file).ok_or("the central directory is missing; the file is truncated")?;
     if count > MAX_ENTRIES {
-        return Err(format!("it says that it has {count} entries"));
+        return Err(format!("the file declares {count} entries"));
     }
     let mut records = BTreeMap::new();
     for _ in 0..count {
-        let entry = Entry::read(file, at).ok_or("its directory is damaged")?;
+        let entry = Entry::read(file, at).ok_or("the central directory is damaged")?;
         at = entry.next;
         let name = std::str::from_utf8(entry.name).map_err(|_| "an entry's name is not UTF-8")?;
         // Nothing is extracted; whoever writes such a name hopes that somebody does.
         if name.starts_with('/') || name.contains('\\') || name.split('/').any(|part| part == "..")
         {
-            return Err(format!("its entry {name:?} leads out of the archive; refusing"));
+            return Err(format!(
+                "the entry {name:?} leads out of the archive; refusing to read it"
+            ));
         }
         if name.ends_with('/') {
             continue;
         }
         if entry.flags & 1 != 0 {
-            return Err(format!("its entry {name:?} is encrypted"));
+            return Err(format!("the entry {name:?} is encrypted"));
         }
         let deflated = match entry.method {
             0 => false,
             8 => true,
             other => {
-                return Err(format!("its entry {name:?} is compressed by method {other}"));
+                return Err(format!(
+                    "the entry {name:?} has the unsupported compression method {other}"
+                ));
             }
         };
         let data = entry
             .data(file)
             .filter(|data| deflated || data.len() == entry.size)
-            .ok_or_else(|| format!("its entry {name:?} is damaged"))?;
+            .ok_or_else(|| format!("the entry {name:?} is damaged"))?;
         if records.insert(name, Record { data, size: entry.size, deflated }).is_some() {
-            return Err(format!("it has two entries {name:?}"));
+            return Err(format!("the file has two entries {name:?}"));
         }
     }
     Ok(records)

@@ -51,13 +51,14 @@ pub(super) fn check(file: &[u8]) -> Result<Contents, DefinitionError> {
         .filter_map(|(name, record)| Some((name.strip_prefix(root)?.strip_prefix('/')?, record)))
         .collect();
     if inner.len() != records.len() {
-        return Err(format(format!("it holds records outside of its folder {root}")));
+        return Err(format(format!("the archive has records outside of its folder {root}")));
     }
     check_names(&records)?;
     let unpacked = unpack(file, &inner)?;
     check_hooks(file, &inner, &unpacked)?;
     let places = inner.iter().map(|(name, record)| {
-        let name = CString::new(*name).map_err(|_| format("a record's name holds a NUL"))?;
+        let name =
+            CString::new(*name).map_err(|_| format("the name of a record contains a NUL"))?;
         Ok((name, record.data.start, record.size))
     });
     let places: Vec<_> = places.collect::<Result<_, DefinitionError>>()?;
@@ -72,12 +73,15 @@ pub(super) fn check(file: &[u8]) -> Result<Contents, DefinitionError> {
         let text = bytes(name).unwrap_or_default();
         length += text.len();
         if length > MAX_CODE {
-            return Err(format(format!("it holds more than {} MB of code", MAX_CODE >> 20)));
+            return Err(format(format!("the archive has more than {} MB of code", MAX_CODE >> 20)));
         }
         let unsafe_code = |reason| DefinitionError::Code { record: (*name).to_owned(), reason };
         functions += code::check(text).map_err(|reason| unsafe_code(reason.to_owned()))?;
         if functions > code::MAX_FUNCTIONS {
-            return Err(format(format!("it holds more than {} functions", code::MAX_FUNCTIONS)));
+            return Err(format(format!(
+                "the code has more than {} functions",
+                code::MAX_FUNCTIONS
+            )));
         }
         check_code(text).map_err(|reason| unsafe_code(reason.cause()))?;
     }
@@ -105,11 +109,14 @@ fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, DefinitionError> {
         return Err(state_dict());
     }
     if !file.starts_with(b"PK\x03\x04") {
-        return Err(format("it is no zip archive, which torch.jit.save writes"));
+        return Err(format("the file is not a zip archive as written by torch.jit.save"));
     }
     let records = zip::records(file).map_err(format)?;
     if records.len() > MAX_RECORDS {
-        return Err(format(format!("it holds {} records, more than any model", records.len())));
+        return Err(format(format!(
+            "the archive has {} records, which is more than any model needs",
+            records.len()
+        )));
     }
     Ok(records)
 }
@@ -128,25 +135,27 @@ fn root<'a>(records: &BTreeMap<&'a str, Record>) -> Result<&'a str, DefinitionEr
     let Some(&root) = roots.iter().find(|root| holds(root, "data.pkl")) else {
         let old = roots.iter().any(|root| holds(root, "model.json"));
         return Err(format(if old {
-            "it was written by a PyTorch before 1.3: load it and save it again"
+            "the file was written by a PyTorch before 1.3; load it in PyTorch and save it again"
         } else {
-            "it has no data.pkl, so that it is none that torch.jit.save wrote"
+            "data.pkl is missing, so torch.jit.save did not write this file"
         }));
     };
     if !holds(root, "constants.pkl") {
         let code = format!("{root}/code/");
         return Err(if records.keys().any(|name| name.starts_with(&code)) {
-            format("it has no constants.pkl, so that it is none that torch.jit.save wrote")
+            format("constants.pkl is missing, so torch.jit.save did not write this file")
         } else {
             state_dict()
         });
     }
     if holds(root, "model.json") {
-        return Err(format("it was written by a PyTorch before 1.3: load it and save it again"));
+        return Err(format(
+            "the file was written by a PyTorch before 1.3; load it in PyTorch and save it again",
+        ));
     }
     let code = format!("{root}/code/");
     if !records.keys().any(|name| name.starts_with(&code)) {
-        return Err(format("it has no code"));
+        return Err(format("the archive contains no code"));
     }
     Ok(root)
 }
@@ -158,11 +167,11 @@ fn check_names(records: &BTreeMap<&str, Record>) -> Result<(), DefinitionError> 
             return Err(DefinitionError::LongName { length: name.len() });
         }
         if name.contains(char::is_control) {
-            return Err(format("a record's name holds control characters"));
+            return Err(format("the name of a record contains control characters"));
         }
         // libtorch's reader ignores the case of record names.
         if !seen.insert(name.to_ascii_lowercase()) {
-            return Err(format(format!("it holds two records {name}, but for the case")));
+            return Err(format(format!("two records named {name} differ only in case")));
         }
     }
     Ok(())
@@ -177,7 +186,7 @@ fn unpack<'a>(
     let total = compressed().try_fold(0usize, |all, (_, record)| all.checked_add(record.size));
     if total.is_none_or(|total| total > MAX_UNPACKED) {
         return Err(format(format!(
-            "its compressed records would fill more than {} MB",
+            "the compressed records have more than {} MB when uncompressed",
             MAX_UNPACKED >> 20
         )));
     }
@@ -196,7 +205,7 @@ fn unpack<'a>(
     compressed()
         .map(|(name, record)| {
             let bytes = inflate(record)
-                .ok_or_else(|| format(format!("its record {name} cannot be unpacked")))?;
+                .ok_or_else(|| format(format!("the record {name} cannot be uncompressed")))?;
             Ok((*name, bytes))
         })
         .collect()

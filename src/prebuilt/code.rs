@@ -21,7 +21,7 @@ pub(super) fn check(text: &[u8]) -> Result<usize, &'static str> {
     for row in text.split_inclusive(|&byte| byte == b'\n') {
         let indent = row.iter().take_while(|&&byte| byte == b' ' || byte == b'\t').count();
         if depth == 0 && indent > MAX_INDENT {
-            return Err("its blocks nest too deep");
+            return Err("blocks nest too deep");
         }
         functions += usize::from(row.get(indent..).is_some_and(|row| row.starts_with(b"def ")));
         for byte in outside_strings(row)? {
@@ -31,12 +31,12 @@ pub(super) fn check(text: &[u8]) -> Result<usize, &'static str> {
                 _ => (),
             }
             if depth > MAX_DEPTH {
-                return Err("its expressions nest too deep");
+                return Err("expressions nest too deep");
             }
         }
         line += row.len();
         if line > MAX_LINE {
-            return Err("it has a line that is too long");
+            return Err("a line is too long");
         }
         if depth == 0 && !row.ends_with(b"\\\n") {
             line = 0;
@@ -47,7 +47,7 @@ pub(super) fn check(text: &[u8]) -> Result<usize, &'static str> {
 
 /// The bytes of a line without strings and comments. torch.jit.save writes no multi-line strings.
 fn outside_strings(row: &[u8]) -> Result<Vec<u8>, &'static str> {
-    const OPEN: &str = "a string of it has no end";
+    const OPEN: &str = "a string has no end";
     let mut kept = Vec::with_capacity(row.len());
     let mut bytes = row.iter();
     while let Some(&byte) = bytes.next() {
@@ -55,7 +55,7 @@ fn outside_strings(row: &[u8]) -> Result<Vec<u8>, &'static str> {
             b'#' => break,
             b'"' | b'\'' => {
                 if bytes.as_slice().starts_with(&[byte, byte]) {
-                    return Err("it has a string in three quotes");
+                    return Err("a string has triple quotes");
                 }
                 loop {
                     match bytes.next() {

@@ -119,7 +119,7 @@ type Checked<T = ()> = Result<T, String>;
 impl<'a> Machine<'a> {
     fn run(&mut self, root: Root) -> Checked {
         if self.array()? != [0x80, 2] {
-            return Err("it is no pickle of protocol 2".into());
+            return Err("the pickle does not have protocol 2".into());
         }
         for _ in 0..MAX_OPCODES {
             self.opcode_at = self.at;
@@ -128,12 +128,12 @@ impl<'a> Machine<'a> {
                 return match (self.stack.as_slice(), root) {
                     (&[id], Root::Tuple) if matches!(self.value(id), Value::Tuple(_)) => Ok(()),
                     (&[id], Root::Object) if matches!(self.value(id), Value::Object) => Ok(()),
-                    _ => Err(format!("it does not hold the {root:?} that it should")),
+                    _ => Err(format!("the pickle does not contain the {root:?} that it should")),
                 };
             }
             self.step(opcode)?;
         }
-        Err(format!("it has more than {MAX_OPCODES} opcodes"))
+        Err(format!("the pickle has more than {MAX_OPCODES} opcodes"))
     }
 
     fn step(&mut self, opcode: u8) -> Checked {
@@ -155,7 +155,7 @@ impl<'a> Machine<'a> {
             }
             0x8a => {
                 if self.array()? != [8] {
-                    return Err("a long number has not eight bytes".into());
+                    return Err("a long integer does not have eight bytes".into());
                 }
                 let n = i64::from_le_bytes(self.array()?);
                 self.push(Value::Int(n), &[])
@@ -239,7 +239,7 @@ impl<'a> Machine<'a> {
                 } else {
                     u32::from_le_bytes(self.array()?)
                 };
-                let id = self.memo.get(slot as usize).ok_or("the memo has no such place")?;
+                let id = self.memo.get(slot as usize).ok_or("the memo has no such entry")?;
                 self.stack.push(*id);
                 Ok(())
             }
@@ -258,13 +258,13 @@ impl<'a> Machine<'a> {
                     {
                         Ok(())
                     }
-                    _ => Err("an object is made of what is no class".into()),
+                    _ => Err("an object is created from a value that is not a class".into()),
                 }
             }
             // BUILD and REDUCE, which libtorch treats alike
             b'b' | b'R' => self.apply(),
             b'Q' => self.refer(),
-            other => Err(format!("there is an opcode {other:#04x}, which libtorch does not know")),
+            other => Err(format!("libtorch does not support opcode {other:#04x}")),
         }
     }
 
@@ -272,7 +272,7 @@ impl<'a> Machine<'a> {
         let argument = self.pop()?;
         let callee = self.pop()?;
         let &Value::Callee(callee) = self.value(callee) else {
-            return Err("what is called is not a name".into());
+            return Err("the callee is not a name".into());
         };
         let arguments = match self.value(argument) {
             Value::Tuple(items) => items.clone(),
@@ -287,7 +287,7 @@ impl<'a> Machine<'a> {
             (Callee::List, &[list]) if matches!(self.value(list), Value::List) => Value::List,
             (Callee::TypeTag, &[tagged, kind]) => {
                 if !matches!(self.value(kind), Value::Str(kind) if kind.len() <= MAX_NAME) {
-                    return Err("a type is not a short text".into());
+                    return Err("a type is not a short string".into());
                 }
                 self.stack.push(tagged);
                 return Ok(());
@@ -312,7 +312,7 @@ impl<'a> Machine<'a> {
             {
                 Value::Object
             }
-            _ => return Err(format!("{callee:?} is given what it does not take")),
+            _ => return Err(format!("invalid arguments of {callee:?}")),
         };
         self.push(made, &[argument])
     }
@@ -321,7 +321,7 @@ impl<'a> Machine<'a> {
     fn refer(&mut self) -> Checked {
         let id = self.pop()?;
         let Value::Tuple(parts) = self.value(id) else {
-            return Err("a storage is not as storages are".into());
+            return Err("malformed storage record".into());
         };
         let parts: Vec<_> = parts.iter().map(|&id| self.value(id)).collect();
         let (key, size, elements) = match parts[..] {
@@ -340,20 +340,20 @@ impl<'a> Machine<'a> {
                 Value::Int(_),
             ] => {
                 return Err(format!(
-                    "there is a tensor on the device {}; move the model to the CPU before it is saved",
+                    "a tensor is on the device {}; move the model to the CPU before you save it",
                     String::from_utf8_lossy(device)
                 ));
             }
-            _ => return Err("a storage is not as storages are".into()),
+            _ => return Err("malformed storage record".into()),
         };
         let key = std::str::from_utf8(key).map_err(|_| "the key of a storage is not UTF-8")?;
         let wanted = usize::try_from(elements).ok().and_then(|n| n.checked_mul(size));
         let length = (self.storage)(key);
         if wanted != Some(0) {
-            let length = length
-                .ok_or_else(|| format!("there is no storage {key:?} that is not compressed"))?;
+            let length =
+                length.ok_or_else(|| format!("the uncompressed storage {key:?} is missing"))?;
             if wanted.is_none_or(|wanted| wanted > length) {
-                return Err(format!("the storage {key:?} is shorter than is said"));
+                return Err(format!("the storage {key:?} is shorter than declared"));
             }
             self.storages.insert(key, length);
         }
@@ -362,7 +362,7 @@ impl<'a> Machine<'a> {
 
     /// Sizes of a tensor, after checking that its storage contains it.
     fn view(&self, storage: Id, offset: Id, sizes: Id, strides: Id) -> Checked<Box<[i64]>> {
-        const ODD: &str = "a tensor is not as tensors are";
+        const ODD: &str = "malformed tensor record";
         let (&Value::Storage(elements), &Value::Int(offset)) =
             (self.value(storage), self.value(offset))
         else {
@@ -387,7 +387,7 @@ impl<'a> Machine<'a> {
         match (last, count) {
             (Some(_), Some(0)) => Ok(sizes),
             (Some(last), Some(_)) if last < elements => Ok(sizes),
-            _ => Err("a tensor lies beyond the end of its storage".into()),
+            _ => Err("a tensor extends beyond the end of its storage".into()),
         }
     }
 
@@ -410,11 +410,7 @@ impl<'a> Machine<'a> {
             }
             _ => false,
         };
-        if fits {
-            Ok(())
-        } else {
-            Err("a quantized tensor has a scheme that does not fit it".into())
-        }
+        if fits { Ok(()) } else { Err("a quantized tensor has an unsuitable scheme".into()) }
     }
 
     fn tuple(&mut self, items: Vec<Id>) -> Checked {
@@ -426,7 +422,7 @@ impl<'a> Machine<'a> {
     fn extend(&mut self, items: &[Id], of: &Value<'_>) -> Checked {
         let id = self.top()?;
         if std::mem::discriminant(self.value(id)) != std::mem::discriminant(of) {
-            return Err("something is put into what does not hold it".into());
+            return Err("an item is added to a value that cannot contain it".into());
         }
         let depth = self.depth_over(items)?;
         if let Some(own) = self.depths.get_mut(id as usize) {
@@ -437,7 +433,7 @@ impl<'a> Machine<'a> {
 
     fn push(&mut self, value: Value<'a>, over: &[Id]) -> Checked {
         let depth = self.depth_over(over)?;
-        let id = Id::try_from(self.values.len()).map_err(|_| "it holds too much")?;
+        let id = Id::try_from(self.values.len()).map_err(|_| "the pickle has too many values")?;
         self.values.push(value);
         self.depths.push(depth);
         self.stack.push(id);
@@ -463,7 +459,7 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_mark(&mut self) -> Checked<Vec<Id>> {
-        let mark = self.marks.pop().ok_or("there is no mark")?;
+        let mark = self.marks.pop().ok_or("the mark is missing")?;
         Ok(self.stack.drain(mark.min(self.stack.len())..).collect())
     }
 
@@ -473,12 +469,12 @@ impl<'a> Machine<'a> {
 
     fn array<const N: usize>(&mut self) -> Checked<[u8; N]> {
         let bytes = self.take(N)?;
-        bytes.try_into().map_err(|_| "it ends too early".into())
+        bytes.try_into().map_err(|_| "the pickle ends too early".into())
     }
 
     fn take(&mut self, length: usize) -> Checked<&'a [u8]> {
-        let end = self.at.checked_add(length).ok_or("it ends too early")?;
-        let bytes = self.bytes.get(self.at..end).ok_or("it ends too early")?;
+        let end = self.at.checked_add(length).ok_or("the pickle ends too early")?;
+        let bytes = self.bytes.get(self.at..end).ok_or("the pickle ends too early")?;
         self.at = end;
         Ok(bytes)
     }
@@ -490,9 +486,9 @@ impl<'a> Machine<'a> {
         self.at += 1;
         let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
         if !line.iter().all(valid) {
-            return Err("a name is none".into());
+            return Err("malformed name".into());
         }
-        std::str::from_utf8(line).map_err(|_| "a name is none".into())
+        std::str::from_utf8(line).map_err(|_| "malformed name".into())
     }
 }
 
@@ -512,7 +508,7 @@ fn named<'a>(module: &str, name: &str) -> Checked<Value<'a>> {
             let size = storage.strip_suffix("Storage").and_then(element_size);
             return size
                 .map(Value::Element)
-                .ok_or_else(|| format!("it names torch.{name}, which no model needs"));
+                .ok_or_else(|| format!("it refers to torch.{name}, which no model needs"));
         }
         (
             "torch.jit._pickle",
@@ -527,7 +523,7 @@ fn named<'a>(module: &str, name: &str) -> Checked<Value<'a>> {
             {
                 Callee::Class
             } else {
-                return Err(format!("it names {full}, which no model needs"));
+                return Err(format!("it refers to {full}, which no model needs"));
             }
         }
     };

@@ -287,11 +287,11 @@ fn other_file_formats_are_rejected_by_name() {
         (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.".to_vec(), vec!["state dict"]),
         (
             edited(&whole, |name, bytes| (name != "data.pkl").then(|| (name.into(), bytes))),
-            vec!["no data.pkl"],
+            vec!["data.pkl is missing"],
         ),
         (
             edited(&whole, |name, bytes| (name != "constants.pkl").then(|| (name.into(), bytes))),
-            vec!["no constants.pkl"],
+            vec!["constants.pkl is missing"],
         ),
         (
             edited(&whole, |name, bytes| (!name.starts_with("code")).then(|| (name.into(), bytes))),
@@ -321,7 +321,7 @@ fn ambiguous_archives_are_rejected() {
         let name = if name == "byteorder" { "DATA.PKL" } else { name };
         Some((name.to_owned(), bytes))
     });
-    unloadable(&double, "but for the case");
+    unloadable(&double, "differ only in case");
     // A second central directory: readers differ in which one they use.
     let other = fs::read(fixture("hostile-writes.pt")).unwrap();
     let joined = [&whole[..], &other].concat();
@@ -338,7 +338,7 @@ fn decompression_bombs_are_rejected() {
     let zeros = vec![0; 300 << 20];
     let bomb = with_record("code/__torch__.py", |_| zeros.clone());
     assert!(bomb.len() < 1 << 20);
-    unloadable(&bomb, "would fill more than 256 MB");
+    unloadable(&bomb, "more than 256 MB when uncompressed");
     // A wrong length.
     let code = with_record("code/__torch__.py", |code| code);
     let mut lie = code.clone();
@@ -347,7 +347,7 @@ fn decompression_bombs_are_rejected() {
     let entry = code[..name].windows(4).rposition(|window| window == b"PK\x01\x02").unwrap();
     assert!(entry <= at);
     lie[entry + 24..entry + 28].copy_from_slice(&(200u32 << 20).to_le_bytes());
-    unloadable(&lie, "cannot be unpacked");
+    unloadable(&lie, "cannot be uncompressed");
     // The number of calls doubles with each level.
     unloadable(&fs::read(fixture("hostile-doubling.pt")).unwrap(), "2000000 nodes");
 }
@@ -395,12 +395,12 @@ fn unsafe_pickles_are_rejected() {
     };
     // Shape (12, 4) of the embedding, 48 elements in a storage of 48.
     unloadable(&data(b"K\x0cK\x04t", b"K\x0dK\x04t"), "beyond the end of its storage");
-    unloadable(&data(b"K\x0cK\x04t", b"K\x0cNt"), "not as tensors are");
+    unloadable(&data(b"K\x0cK\x04t", b"K\x0cNt"), "malformed tensor record");
     // The declared storage is longer than its record.
     unloadable(&data(b"X\x03\x00\x00\x00cpuq", b"X\x04\x00\x00\x00cudaq"), "device cuda");
     unloadable(
         &with_record("data/0", |bytes| bytes[..bytes.len() - 4].to_vec()),
-        "shorter than is said",
+        "shorter than declared",
     );
     unloadable(
         &data(b"c__torch__\nScripted\n", b"c__torch__.torch.classes.xnnpack\nLinearOpContext\n"),
@@ -416,7 +416,7 @@ fn unsafe_pickles_are_rejected() {
     );
     unloadable(
         &with_record("constants.pkl", |_| b"\x80\x02}.".to_vec()),
-        "does not hold the Tuple",
+        "does not contain the Tuple",
     );
 }
 

@@ -278,7 +278,7 @@ fn opcodes_that_call_functions_are_rejected() {
         (b"cfunctools\npartial\n.".into(), named("functools.partial")),
         // INST, OBJ, NEWOBJ_EX, EXT1 and similar, text persistent ids, old protocols
         (b"(X\x02\0\0\0idios\nsystem\n.".into(), named("os.system")),
-        (b"(icollections\nOrderedDict\n.".into(), opcode("INST is no opcode")),
+        (b"(icollections\nOrderedDict\n.".into(), opcode("INST is not an opcode")),
         (b"(ccollections\nOrderedDict\no.".into(), opcode("opcode 0x6f")),
         (b"ccollections\nOrderedDict\n)}\x92.".into(), opcode("opcode 0x92")),
         (b"\x82\x01.".into(), opcode("opcode 0x82")),
@@ -287,22 +287,22 @@ fn opcodes_that_call_functions_are_rejected() {
         (b"Pos.system\n.".into(), opcode("opcode 0x50")),
         (b"S'a'\n.".into(), opcode("opcode 0x53")),
         // REDUCE and NEWOBJ of a value that is not a name, or with wrong arguments
-        (b"K\x01)R.".into(), opcode("what is called is not a name")),
-        (b"}K\x01\x85\x81.".into(), opcode("what is called is not a name")),
+        (b"K\x01)R.".into(), opcode("the callee is not a name")),
+        (b"}K\x01\x85\x81.".into(), opcode("the callee is not a name")),
         (b"ccollections\nOrderedDict\nK\x01R.".into(), opcode("not a short tuple")),
-        ([tensor.as_bytes(), b")R."].concat(), opcode("RebuildTensor has other arguments")),
-        ([tensor.as_bytes(), b"(K\x01K\0))tR."].concat(), opcode("a tensor is not as tensors")),
+        ([tensor.as_bytes(), b")R."].concat(), opcode("invalid arguments of RebuildTensor")),
+        ([tensor.as_bytes(), b"(K\x01K\0))tR."].concat(), opcode("malformed tensor record")),
         // Functions that call other functions; only those that create tensors are accepted.
         (
             b"ctorch._tensor\n_rebuild_from_type_v2\n(ccollections\nOrderedDict\nctorch\nTensor\n)NtR.".into(),
-            opcode("RebuildFromType of something else"),
+            opcode("invalid arguments of RebuildFromType"),
         ),
         // BUILD of a value without attributes
-        (b"K\x01}b.".into(), opcode("attributes are set of what has none")),
+        (b"K\x01}b.".into(), opcode("BUILD on a value without attributes")),
         // Persistent ids: nested, of another kind, of a module with its source
-        (b"X\x07\0\0\0storage\x85Q\x85Q.".into(), opcode("a storage is not as storages are")),
-        (b"(X\x06\0\0\0moduleK\x01K\x01K\x01K\x01tQ.".into(), opcode("a storage is not as")),
-        (b"NQ.".into(), opcode("a storage is not as storages are")),
+        (b"X\x07\0\0\0storage\x85Q\x85Q.".into(), opcode("malformed storage record")),
+        (b"(X\x06\0\0\0moduleK\x01K\x01K\x01K\x01tQ.".into(), opcode("malformed storage record")),
+        (b"NQ.".into(), opcode("malformed storage record")),
     ];
     for (pickle, parts) in cases {
         let bare = [b"\x80\x02", &pickle[..]].concat();
