@@ -1,29 +1,27 @@
-//! What lies beneath an error, for errors that cannot keep what caused them.
+//! Texts of errors and their causes.
 
 use std::error::Error;
 use std::{fmt, io};
 
 use crate::secrets::redact;
 
-/// What to do about a failure of the system, for the end of a message.
+/// Advice about an operating system error, for the end of a message.
 #[must_use]
 pub fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => "; is the path written right?",
-        io::ErrorKind::PermissionDenied => {
-            "; let this user read and write there, or name another place"
-        }
+        io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::PermissionDenied => "; check the permissions, or choose another location",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room there, or name another place (TMPDIR for temporary files)"
+            "; free disk space, or choose another location (TMPDIR for temporary files)"
         }
         io::ErrorKind::ReadOnlyFilesystem => {
-            "; name a place that can be written to (TMPDIR for temporary files)"
+            "; choose a writable location (TMPDIR for temporary files)"
         }
         _ => "",
     }
 }
 
-/// The text of a cause, and of what caused that. No text holds a secret.
+/// Text of a cause and of its own causes, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorChain {
     text: String,
@@ -31,7 +29,7 @@ pub struct ErrorChain {
 }
 
 impl ErrorChain {
-    /// The texts of an error and its causes. What repeats the text before it is left out.
+    /// Texts of an error and its causes. Repeated texts are omitted.
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Self {
         let text = redact(&error.to_string());

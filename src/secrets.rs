@@ -1,7 +1,7 @@
-//! Secrets: what is one is known in one place, so that no log and no message shows it, whoever writes it.
+//! Secrets, which are registered in one place so that no log line or message contains them.
 //!
-//! A [`Secret`] remembers its text, and the forms in which it travels, for the life of the process. [`redact`] replaces each of them by
-//! `…`; everything that the program writes to standard error goes through it, the traces of other crates too.
+//! A [`Secret`] registers its text and its encoded forms for the life of the process. [`redact`] replaces each of them by
+//! `…`. Everything that the program writes to standard error is redacted, including the log lines of other crates.
 
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
@@ -10,21 +10,21 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What stands for a secret.
+/// Replacement of a secret.
 const HIDDEN: &str = "…";
 
-/// Shorter secrets are hidden only where they stand alone: a password `a` would make every message unreadable.
+/// Secrets shorter than this are replaced only as whole words, because a password `a` would make every message unreadable.
 const ALONE: usize = 8;
 
-/// All forms of all secrets, the longest first, so that no secret is half hidden by another that is a part of it.
+/// All forms of all secrets, the longest first, so that a secret that contains another one is replaced completely.
 static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
-/// A text that nobody may see: a password, a key, a token. Its debug form does not show it.
+/// A secret text, such as a password, key or token. Its debug form is `…`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a secret and remembers it.
+    /// Creates a secret and registers its forms.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
@@ -49,7 +49,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text, for the one place that sends it.
+    /// The text, for sending it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -68,7 +68,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The text without the secrets that are known so far.
+/// Replaces all registered secrets in a text.
 #[must_use]
 pub fn redact(text: &str) -> String {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,17 +1,17 @@
 //! Text from files, servers and users, made safe to print.
 //!
-//! A terminal obeys control characters: a model's name that contains an escape sequence can hide text, rename the window or worse. Text
-//! in which the direction of writing changes can show something else than it says. Everything that the program prints goes through
+//! Terminals interpret control characters. A model name with an escape sequence can hide text, rename the window or worse. Text
+//! with changes of writing direction can look different from its content. Everything that the program prints is escaped by
 //! [`escape`], or through [`escape_json`] if it is JSON.
 
-/// Replaces each character that a terminal would obey by its escape, such as `\u{1b}`. Line breaks and tabs stay.
+/// Replaces each control character by its escape, such as `\u{1b}`. Line breaks and tabs are kept.
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
             '\n' | '\t' => safe.push(character),
-            // A line break of Windows.
+            // Windows line break.
             '\r' => safe.push_str("\\r"),
             _ if is_obeyed(character) => safe.extend(character.escape_unicode()),
             _ => safe.push(character),
@@ -20,12 +20,12 @@ pub fn escape(text: &str) -> String {
     safe
 }
 
-/// The same for a JSON document: what a terminal would obey stands in it as `\u001b`, so that it still reads as the same value.
+/// Escapes a JSON document: control characters become `\u001b`, so that the document has the same value.
 #[must_use]
 pub fn escape_json(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for character in json.chars() {
-        // Below 0x20 JSON has only the white space between its values; strings have escapes already.
+        // Below 0x20, JSON only contains white space between values; strings are already escaped.
         if is_obeyed(character) && !matches!(character, '\n' | '\r' | '\t') {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
@@ -38,7 +38,7 @@ pub fn escape_json(json: &str) -> String {
     safe
 }
 
-/// Whether a terminal takes the character for a command (C0, DEL, C1) or lets it change the direction or the breaks of lines.
+/// Whether a terminal interprets the character as a command (C0, DEL, C1), a change of direction or a line break.
 fn is_obeyed(character: char) -> bool {
     character.is_control()
         || matches!(

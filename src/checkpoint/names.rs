@@ -1,15 +1,15 @@
-//! Old spellings of parameter names: those that any file may have, and those of an architecture.
+//! Older parameter names, both general ones and those of an architecture.
 
 use std::collections::BTreeMap;
 
-/// What the files of an architecture call its tensors, beside the names that Transformers has today.
+/// Parameter names in the files of an architecture that differ from the current names in Transformers.
 #[derive(Debug)]
 pub struct Spellings {
-    /// The base model's name, or names one within the other. Files that were saved from the base model alone lack it.
+    /// Prefix of the base model, or nested prefixes. Files of the base model alone do not have the prefix.
     pub base: &'static [&'static str],
-    /// Names of one and the same tensor, today's first.
+    /// Names of the same tensor, the current name first.
     pub same: &'static [&'static [&'static str]],
-    /// What files hold for other purposes than the task's: any whole parts of names. It is not reported when nothing uses it.
+    /// Segments of names of tensors for other purposes. Such tensors are not reported if they are unused.
     pub leftover: &'static [&'static str],
 }
 
@@ -25,9 +25,9 @@ impl Spellings {
         self.same.iter().find_map(of).unwrap_or_default()
     }
 
-    /// Whether a tensor that nothing uses need not be reported.
+    /// Whether an unused tensor is not reported.
     pub fn is_leftover(&self, name: &str) -> bool {
-        /// Of every architecture's embeddings: constants that old releases saved with the parameters.
+        /// Constants of the embeddings that old versions saved with the parameters, in every architecture.
         const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
         let name = format!(".{name}.");
         let mut known = self.leftover.iter().chain(&BUFFERS);
@@ -35,8 +35,8 @@ impl Spellings {
     }
 }
 
-/// Ends of names, and what Transformers calls them today. Checkpoints converted from TensorFlow call LayerNorm's weight gamma and its
-/// bias beta; a weight that is kept as its length and its direction has other names since PyTorch 2.0.
+/// Suffixes of names and their current names in Transformers. Checkpoints converted from TensorFlow name LayerNorm's weight gamma and its
+/// bias beta. The parts of weight normalization have other names since PyTorch 2.0.
 const ENDS: [(&str, &str); 4] = [
     ("gamma", "weight"),
     ("beta", "bias"),
@@ -44,12 +44,12 @@ const ENDS: [(&str, &str); 4] = [
     ("parametrizations.weight.original1", DIRECTION),
 ];
 
-/// The two parts of a weight under weight normalization (Salimans and Kingma 2016, arXiv:1602.07868), g and v there.
+/// Magnitude g and direction v of weight normalization (Salimans and Kingma 2016, arXiv:1602.07868).
 pub const LENGTH: &str = "weight_g";
-/// The direction of a weight under weight normalization.
+/// Direction v of weight normalization.
 pub const DIRECTION: &str = "weight_v";
 
-/// The name that Transformers gives a parameter today.
+/// Current name of a parameter in Transformers.
 pub(super) fn canonical(name: &str) -> String {
     let today = ENDS.iter().find_map(|(old, new)| {
         let stem = name.strip_suffix(old)?;
@@ -58,13 +58,13 @@ pub(super) fn canonical(name: &str) -> String {
     today.unwrap_or_else(|| name.to_owned())
 }
 
-/// Begins every name where the whole file was saved from within a wrapper: data-parallel training, sentence-transformers, a compiled
+/// Prefixes of all names in files saved from a wrapper: data-parallel training, sentence-transformers, a compiled
 /// model, Lightning.
 const WRAPPERS: [&str; 4] = ["module.", "0.auto_model.", "_orig_mod.", "model."];
 
-/// Takes wrappers' prefixes off the names where all of them have them.
+/// Removes the prefix of a wrapper if all names have it.
 pub(super) fn unwrap<T>(mut tensors: BTreeMap<String, T>) -> BTreeMap<String, T> {
-    // Each wrapper within the other; a hostile name may have thousands.
+    // Wrappers may be nested; a hostile name may have thousands.
     const NESTED: usize = 4;
     for _ in 0..NESTED {
         let common = |wrapper: &&&str| tensors.keys().all(|name| name.starts_with(**wrapper));

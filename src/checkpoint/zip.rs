@@ -1,28 +1,28 @@
-//! The directory of a zip archive: where each entry's bytes lie. Nothing is ever extracted.
+//! Reads the central directory of a zip archive: the byte range of each entry. Never extracts anything.
 //!
 //! Source: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3 (Zip64).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A state dict has one entry for each storage.
+/// Highest number of entries. A state dict has one entry per storage.
 const MAX_ENTRIES: u64 = 1 << 18;
 
-/// An entry.
+/// An entry of a zip archive.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Where its bytes lie.
+    /// Byte range of the data.
     pub data: Range<usize>,
-    /// How many they are when unpacked.
+    /// Uncompressed size in bytes.
     pub size: usize,
-    /// Whether they are deflated; else they lie there as they are.
+    /// Whether the data is compressed with deflate; otherwise it is stored.
     pub deflated: bool,
 }
 
-/// Where each entry's bytes lie, by name.
+/// Byte ranges of the entries, by name.
 ///
 /// # Errors
-/// When the directory is damaged, or an entry is compressed, encrypted, beyond the end or named as if it were elsewhere.
+/// If the directory is damaged, or an entry is compressed, encrypted, beyond the end of the file, or has a path outside of the archive.
 pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, String> {
     let records = records(file)?.into_iter().map(|(name, record)| {
         if record.deflated {
@@ -35,10 +35,10 @@ pub(super) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, Strin
     records.collect()
 }
 
-/// The entries, by name.
+/// Entries by name.
 ///
 /// # Errors
-/// When the directory is damaged, or an entry is encrypted, beyond the end, or compressed in another way than by deflate.
+/// If the directory is damaged, or an entry is encrypted, beyond the end of the file, or compressed with another method than deflate.
 pub fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, String> {
     let (mut at, count) =
         directory(file).ok_or("the central directory is missing; the file is truncated")?;
@@ -50,7 +50,7 @@ pub fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, String> {
         let entry = Entry::read(file, at).ok_or("the central directory is damaged")?;
         at = entry.next;
         let name = std::str::from_utf8(entry.name).map_err(|_| "an entry's name is not UTF-8")?;
-        // Nothing is extracted; whoever writes such a name hopes that somebody does.
+        // Nothing is extracted here, but such a name is an attack on programs that extract.
         if name.starts_with('/') || name.contains('\\') || name.split('/').any(|part| part == "..")
         {
             return Err(format!(
@@ -97,7 +97,7 @@ fn u64_at(file: &[u8], at: usize) -> Option<u64> {
 
 /// Start of the central directory and number of its entries.
 fn directory(file: &[u8]) -> Option<(usize, u64)> {
-    /// The end record is 22 bytes and a comment.
+    /// The end record has 22 bytes and a comment.
     const END: usize = 22;
     const LONGEST_COMMENT: usize = 0xffff;
     let last = file.len().checked_sub(END)?;
@@ -106,7 +106,7 @@ fn directory(file: &[u8]) -> Option<(usize, u64)> {
         .find(|&at| file.get(at..at + 4) == Some(b"PK\x05\x06"))?;
     let count = u16_at(file, end + 10)?;
     let start = u32_at(file, end + 16)?;
-    // A Zip64 locator stands before the end record; PyTorch writes it always.
+    // A Zip64 locator may precede the end record; PyTorch always writes one.
     let locator = end.checked_sub(20).filter(|&at| file.get(at..at + 4) == Some(b"PK\x06\x07"));
     if let Some(locator) = locator.filter(|_| count == u16::MAX || start == u32::MAX) {
         let record = usize::try_from(u64_at(file, locator + 8)?).ok()?;
@@ -142,7 +142,7 @@ impl<'a> Entry<'a> {
         let mut size = u64::from(u32_at(record, 24)?);
         let mut header = u64::from(u32_at(record, 42)?);
         let mut compressed = u64::from(u32_at(record, 20)?);
-        // What does not fit in 32 bits stands in an extra field, in this order.
+        // Values above 32 bits are in an extra field, in this order.
         let extra = file.get(name_end..extra_end)?;
         let mut long = zip64(extra).unwrap_or_default();
         let mut next = || {
@@ -170,7 +170,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// Its bytes stand behind a second header, with a name and extra field of its own lengths.
+    /// Byte range of the data, which follows a local header with its own lengths of name and extra field.
     fn data(&self, file: &[u8]) -> Option<Range<usize>> {
         const LENGTH: usize = 30;
         let header = file.get(self.header..self.header.checked_add(LENGTH)?)?;
@@ -184,7 +184,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The Zip64 field among extra fields.
+/// Finds the Zip64 field among the extra fields.
 fn zip64(mut extra: &[u8]) -> Option<&[u8]> {
     loop {
         let (id, length) = (u16_at(extra, 0)?, usize::from(u16_at(extra, 2)?));

@@ -6,8 +6,8 @@ use super::quantization_report::platform_architecture;
 use super::{Conversion, SIMILARITY, Saved};
 use crate::tasks::{Embedder, Facts};
 
-/// The similarity of a `dense_vector` field that does what sentence-transformers calls by a name. `dot_product` takes vectors of
-/// length 1 only.
+/// Similarity of a `dense_vector` field for a similarity name of sentence-transformers. `dot_product` requires vectors of
+/// length 1.
 pub(super) fn dense_vector_similarity(name: &str, is_normalized: bool) -> Option<&'static str> {
     match name {
         "cosine" => Some("cosine"),
@@ -19,7 +19,7 @@ pub(super) fn dense_vector_similarity(name: &str, is_normalized: bool) -> Option
 }
 
 impl Conversion {
-    /// The body of the request that creates the model. `title` names it in the description.
+    /// Body of the request that creates the model. `title` is the name of the model in the description.
     #[must_use]
     pub fn configuration(
         &self,

@@ -1,4 +1,4 @@
-//! What the user chooses about a conversion.
+//! Options of a conversion.
 
 use std::sync::Arc;
 
@@ -10,32 +10,32 @@ use crate::source::Origin;
 use crate::tasks::Task;
 use crate::version::Target;
 
-/// What the user chooses.
+/// Options of a conversion.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The task; guessed from the files where absent.
+    /// Task; guessed from the files by default.
     pub task: Option<Task>,
-    /// The longest input in tokens, instead of what the files say.
+    /// Longest input in tokens; read from the files by default.
     pub max_length: Option<u32>,
-    /// Put before every text at ingest.
+    /// Text to prepend to each document at ingest time.
     pub ingest_prefix: Option<String>,
-    /// Put before every text at search.
+    /// Text to prepend to each query at search time.
     pub search_prefix: Option<String>,
-    /// Put before texts what the model's own files declare, where no other prefix is given.
+    /// Use the prompts declared by the model for any prefix that is not set.
     pub prompts: bool,
-    /// The Elasticsearch that it is for.
+    /// Elasticsearch version that the model is converted for.
     pub target: Target,
-    /// Where the files come from, if that is known.
+    /// Origin of the files, if it is known.
     pub origin: Option<Origin>,
-    /// Whether and how linear layers get 8-bit weights.
+    /// Quantization of linear layers; none by default.
     pub quantize: Option<Quantize>,
-    /// Do not compare the saved archive with the model.
+    /// Skip the comparison of the saved archive with the model.
     pub no_verify: bool,
 }
 
 #[cfg(feature = "torch")]
 impl Options {
-    /// Fills in the prefixes that are not given.
+    /// Sets prefixes that are not set to the declared prompts.
     pub(super) fn take_prompts(&mut self, usage: &Usage) -> Result<(), ConversionError> {
         let (query, document) = (usage.query(), usage.document());
         if query.is_none() && document.is_none() {
@@ -53,11 +53,11 @@ impl Options {
     }
 }
 
-/// What the user chooses of quantizing.
+/// Options of quantization.
 #[derive(Debug, Clone, Default)]
 pub struct Quantize {
-    /// What both forms of the model are run on, instead of the built-in texts.
+    /// Texts for the comparison of both models; the built-in texts by default.
     pub texts: Option<Arc<[String]>>,
-    /// The least agreement, from 0 to 1: below it the model is refused.
+    /// Lowest accepted agreement, from 0 to 1.
     pub min_agreement: Option<f64>,
 }

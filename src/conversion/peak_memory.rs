@@ -24,7 +24,7 @@ impl PeakMemory {
         let [first, second, third] = peaks[..] else {
             return Ok(peaks.first().map_or(0, |(_, bytes)| *bytes));
         };
-        // The parabola through three equidistant points.
+        // Extrapolate the parabola through three equidistant points.
         let at = [first.1 as f64, second.1 as f64, third.1 as f64];
         let steps = (self.longest - first.0) as f64 / (second.0 - first.0) as f64;
         let curvature = at[2] - 2. * at[1] + at[0];

@@ -1,4 +1,4 @@
-//! What quantizing does to a model's answers.
+//! Measures how quantization changes the outputs of a model.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::tasks::agreement::{Figure, Sample};
 use crate::tokenizer::Encoder;
 use crate::torchscript::{Module, Quantized, TorchError};
 
-/// Ordinary sentences in many languages; each two belong together.
+/// Ordinary sentences in many languages; adjacent sentences form pairs.
 const TEXTS: &str = include_str!("texts.txt");
 
 impl Quantize {
@@ -22,16 +22,16 @@ impl Quantize {
     }
 }
 
-/// What was done to a model, and how far its answers moved.
+/// Report of a quantization and its effect on the outputs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Quantization {
-    /// Linear layers that have 8-bit weights.
+    /// Number of linear layers with 8-bit weights.
     pub layers: usize,
-    /// Linear layers and convolutions that have not.
+    /// Number of linear layers and convolutions without 8-bit weights.
     pub layers_kept: usize,
-    /// How many texts the figures are of.
+    /// Number of compared texts.
     pub texts: usize,
-    /// How far the quantized model and the float one agree; the first figure tells it in one number, of which 1 is the best.
+    /// Agreement of the quantized and the float model. The first figure is the overall agreement, with 1 as the best value.
     #[serde(serialize_with = "figures")]
     pub agreement: [Figure; 2],
 }
@@ -47,22 +47,22 @@ impl fmt::Display for Quantization {
     }
 }
 
-/// An object, with as many digits as mean something.
+/// Formats the figures as an object with significant digits only.
 fn figures<S: Serializer>(figures: &[Figure; 2], to: S) -> Result<S::Ok, S::Error> {
     to.collect_map(figures.map(|figure| (figure.name, (figure.value * 1e6).round() / 1e6)))
 }
 
-/// The processors whose 8-bit kernels the figures are of, as Elasticsearch names them. Clusters run on Linux.
+/// Platform of the 8-bit kernels, with Elasticsearch's name. Clusters run on Linux.
 #[must_use]
 pub fn platform_architecture() -> String {
     format!("linux-{}", std::env::consts::ARCH)
 }
 
 impl Conversion {
-    /// Runs the quantized module and the float model on texts, and tells how far they agree.
+    /// Runs the quantized module and the float model on texts, and returns their agreement.
     ///
     /// # Errors
-    /// When they agree too little, a text cannot be tokenized, or libtorch fails.
+    /// If the agreement is too low, a text cannot be tokenized, or libtorch fails.
     pub fn compare(
         &self,
         quantize: &Quantize,
@@ -102,7 +102,7 @@ impl Conversion {
             platform_architecture()
         );
         if let Some(least) = quantize.min_agreement
-            // Nor is NaN enough.
+            // NaN is not sufficient either.
             && !report.agreement.first().is_some_and(|figure| figure.value >= least)
         {
             return Err(ConversionError::Agreement { report, least });

@@ -1,4 +1,4 @@
-//! Definitions that others made: looked at first, loaded and run only then.
+//! TorchScript definitions built by other tools, which are inspected before they are loaded and run.
 
 #[cfg(feature = "torch")]
 mod archive;
@@ -80,19 +80,19 @@ pub enum PrebuiltError {
     ModelId(#[from] ModelIdError),
 }
 
-/// Why a definition, or what was given with it, cannot be used.
+/// Reason why a definition, its vocabulary or its configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DefinitionError {
-    /// It is no archive of TorchScript.
+    /// The file is not a TorchScript archive.
     #[error("it is no TorchScript archive that can be used: {0}")]
     Format(String),
-    /// A record holds text that Elasticsearch accepts in none: its methods would run while the archive is loaded.
+    /// A record contains a method name that Elasticsearch forbids, because such methods run while the archive is loaded.
     #[error(
         "its record {record} holds {hook}, a method that would run when it is loaded, which Elasticsearch refuses; it was not loaded. \
          Trace the model (torch.jit.trace, torch.jit.freeze), so that it has no such methods"
     )]
     Hook {
-        /// The method's name.
+        /// Name of the method.
         hook: &'static str,
         /// The record.
         record: String,
@@ -102,10 +102,10 @@ pub enum DefinitionError {
         "it holds a record whose name has {length} bytes; Elasticsearch accepts fewer than 256"
     )]
     LongName {
-        /// Bytes of the name.
+        /// Length of the name in bytes.
         length: usize,
     },
-    /// Its code is not safe to load.
+    /// The code is not safe to load.
     #[error("its code in {record} is not safe to load, and was not loaded: {reason}")]
     Code {
         /// The record.
@@ -113,7 +113,7 @@ pub enum DefinitionError {
         /// Why.
         reason: String,
     },
-    /// Its pickles are not safe to load.
+    /// The pickles are not safe to load.
     #[error("its record {record} is not safe to load, and was not loaded: {reason}")]
     Pickle {
         /// The record.
@@ -121,31 +121,31 @@ pub enum DefinitionError {
         /// Why.
         reason: String,
     },
-    /// libtorch cannot read it.
+    /// libtorch cannot load the archive.
     #[cfg(feature = "torch")]
     #[error("libtorch cannot read it, and Elasticsearch could not either: {}", .0.cause())]
     Unreadable(#[source] TorchError),
-    /// No thread for it.
+    /// The thread for loading could not be started.
     #[error("no thread to load it in: {0}")]
     Thread(#[source] std::io::Error),
-    /// Elasticsearch would refuse its graph.
+    /// Elasticsearch would reject the graph.
     #[error("Elasticsearch would refuse it: {0}")]
     Refused(#[from] Refused),
-    /// `forward` is not what the server calls.
+    /// `forward` does not have the signature that the server needs.
     #[error("{0}")]
     Signature(String),
-    /// It fails on what the server sends.
+    /// The definition fails on the server's input.
     #[error("it fails on an input of {tokens} tokens: {reason}")]
     Fails {
-        /// The length.
+        /// Length of the input in tokens.
         tokens: usize,
-        /// What is wrong.
+        /// Description of the failure.
         reason: String,
     },
-    /// The configuration is not one that the server takes.
+    /// The server would not accept the configuration.
     #[error("{0}")]
     Configuration(String),
-    /// The vocabulary does not go with the configuration.
+    /// The vocabulary does not match the configuration.
     #[error(transparent)]
     Vocabulary(#[from] TokenizerError),
 }

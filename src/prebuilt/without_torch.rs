@@ -12,7 +12,7 @@ use crate::version::{Target, Version};
 /// The files of a definition.
 #[derive(Debug, Clone)]
 pub struct PrebuiltFiles {
-    /// The TorchScript archive.
+    /// TorchScript archive.
     pub definition: PathBuf,
     /// The vocabulary.
     pub vocabulary: PathBuf,
@@ -41,7 +41,7 @@ impl PrebuiltDefinition {
         Err(PrebuiltError::NoLibtorch)
     }
 
-    /// The body of the request that creates the model.
+    /// Body of the request that creates the model.
     #[must_use]
     pub fn configuration(&self) -> &Map<String, Value> {
         match self.never {}

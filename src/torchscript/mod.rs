@@ -27,14 +27,14 @@ pub use trace::{Dim, Size, arange, expand, full, reshape, slice, slice_between, 
 #[doc(hidden)]
 pub use tch;
 
-/// What can go wrong in libtorch.
+/// An error of libtorch.
 #[cfg(feature = "torch")]
 #[derive(Debug, thiserror::Error)]
 pub enum TorchError {
     /// A C++ exception of libtorch, with its message.
     #[error("libtorch: {}", first_lines(.0))]
     Native(String),
-    /// An operation that tch refused.
+    /// An operation that tch rejected.
     #[error("libtorch: {}", first_lines(&.0.to_string()))]
     Tch(#[from] tch::TchError),
     /// The archive could not be written.
@@ -44,7 +44,7 @@ pub enum TorchError {
 
 #[cfg(feature = "torch")]
 impl TorchError {
-    /// The line of the message that says what is wrong: the last one of a traceback through TorchScript, else the first.
+    /// Line of the message with the cause: the last line of a TorchScript traceback, otherwise the first line.
     #[must_use]
     pub fn cause(&self) -> String {
         let whole = self.to_string();
@@ -59,7 +59,7 @@ impl TorchError {
     }
 }
 
-/// libtorch appends its C++ call stack to messages; nobody reads it.
+/// Removes the C++ call stack that libtorch appends to messages.
 #[cfg(feature = "torch")]
 fn first_lines(message: &str) -> &str {
     message.split("\nException raised from").next().unwrap_or(message).trim_end()
