@@ -695,7 +695,7 @@ mod tests {
             (b"ctorch._utils\n_rebuild_tensor_v2\x00\n.", "_rebuild_tensor_v2\\0", 0),
         ] {
             let message = refused(pickle);
-            assert!(message.contains(&format!("{name} (byte {position} ")), "{message}");
+            assert!(message.contains(&format!("{name} (byte {position})")), "{message}");
         }
         let long = [b"c", &[b'a'; 10_000][..], b"\nb\n."].concat();
         assert!(refused(long).len() < 300);
