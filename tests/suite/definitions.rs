@@ -265,7 +265,7 @@ fn hostile_files_run_code_when_loaded_by_libtorch() {
     for name in ["hostile-state-hook.pt", "hostile-default.pt", "hostile-constant.pt"] {
         let folder = tempfile::tempdir().unwrap();
         let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "definitions::the_files_that_write_when_they_are_run_do_write"])
+            .args(["--exact", "definitions::hostile_files_run_code_when_loaded_by_libtorch"])
             .env("RUST_ELAND_RUNS", fixture(name))
             .current_dir(folder.path())
             .output()
@@ -279,7 +279,7 @@ fn hostile_files_run_code_when_loaded_by_libtorch() {
 fn other_file_formats_are_rejected_by_name() {
     let whole = fs::read(fixture("four-inputs.pt")).unwrap();
     for (bytes, parts) in [
-        (b"not a zip".to_vec(), vec!["no zip archive"]),
+        (b"not a zip".to_vec(), vec!["not a zip archive"]),
         (Vec::new(), vec!["model.pt"]),
         (whole[..whole.len() - 30].to_vec(), vec!["truncated"]),
         (whole[..whole.len() / 2].to_vec(), vec!["truncated"]),
