@@ -19,6 +19,8 @@ mod plan;
 #[cfg(feature = "torch")]
 mod quantization_report;
 #[cfg(feature = "torch")]
+mod task_modules;
+#[cfg(feature = "torch")]
 mod tokenization_notes;
 #[cfg(feature = "torch")]
 mod verify;

@@ -23,6 +23,14 @@ pub enum Dtype {
     U8,
     /// A byte that is 0 or 1.
     Bool,
+    /// 16-bit unsigned integer.
+    U16,
+    /// 32-bit unsigned integer.
+    U32,
+    /// 64-bit unsigned integer.
+    U64,
+    /// 8-bit floating point, in one of several formats. Only quantized checkpoints hold it, with scales beside it.
+    F8,
 }
 
 impl Dtype {
@@ -30,14 +38,35 @@ impl Dtype {
     #[must_use]
     pub const fn size(self) -> usize {
         match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::Bf16 | Self::I16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
+            Self::F64 | Self::I64 | Self::U64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
+            Self::I8 | Self::U8 | Self::Bool | Self::F8 => 1,
         }
     }
 
-    /// Whether elements are floating-point numbers.
+    /// The name of the type, for messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F64 => "float64",
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+            Self::I64 => "int64",
+            Self::I32 => "int32",
+            Self::I16 => "int16",
+            Self::I8 => "int8",
+            Self::U8 => "uint8",
+            Self::Bool => "bool",
+            Self::U16 => "uint16",
+            Self::U32 => "uint32",
+            Self::U64 => "uint64",
+            Self::F8 => "float8",
+        }
+    }
+
+    /// Whether elements are floating-point numbers that can be used as weights as they are.
     #[must_use]
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
@@ -56,6 +85,10 @@ impl Dtype {
             "I8" => Self::I8,
             "U8" => Self::U8,
             "BOOL" => Self::Bool,
+            "U16" => Self::U16,
+            "U32" => Self::U32,
+            "U64" => Self::U64,
+            "F8_E4M3" | "F8_E5M2" | "F8_E8M0" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ" => Self::F8,
             _ => return None,
         })
     }

@@ -294,6 +294,14 @@ impl Report for PlanReport {
         if let Some(texts) = &self.texts {
             sheet.texts(texts);
         }
+        if let Content::Plan(plan) = &self.content
+            && !plan.not_understood.is_empty()
+        {
+            sheet.heading("Not understood");
+            for key in &plan.not_understood {
+                let _ = write!(sheet.0, "\n  - {key}");
+            }
+        }
         if let Some(body) = configuration {
             sheet.configuration(&self.model_id, body, is_estimated);
         }

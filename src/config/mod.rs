@@ -1,14 +1,15 @@
 //! The JSON files of a repository that describe the model, as typed structs.
 
 mod head;
+pub mod keys;
 mod model;
 mod sentence_transformers;
 mod tokenizer;
 
 pub use head::Head;
-pub use model::ModelConfig;
+pub use model::{Labels, ModelConfig, Quantization};
 pub use sentence_transformers::{
-    DenseConfig, Module, PoolingConfig, PoolingMode, SentenceBertConfig, SentenceTransformers,
-    Usage,
+    DenseConfig, Module, ModulesError, PoolingConfig, PoolingMode, SentenceBertConfig,
+    SentenceTransformers, SpladeConfig, Usage,
 };
 pub use tokenizer::{SPECIAL_TOKEN_ROLES, SpecialTokenNames, TokenizerConfig};

@@ -2,107 +2,182 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::source::{ModelFiles, SourceError};
 
-/// What every model's `config.json` says, whatever its architecture.
+/// The parts of `config.json` that every architecture shares.
+///
+/// A field of an unexpected type counts as missing, because a field that a task does not need must not stop an import. `null` counts as
+/// missing everywhere.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
-    /// All of it, for the architecture to read its own fields.
+    /// The whole file without its nulls, from which an architecture reads its own fields.
     pub json: Value,
-    /// Names the architecture.
+    /// The name of the architecture.
     pub model_type: Option<String>,
-    /// The Transformers classes that the file was saved from.
+    /// The Transformers classes that the model was saved from.
     pub architectures: Vec<String>,
-    /// The tokenizer's class, in some old repositories.
+    /// The class of the tokenizer, in some old repositories.
     pub tokenizer_class: Option<String>,
-    /// The names of the labels, in the order of their ids.
-    pub labels: Vec<String>,
+    /// The labels of a classifier.
+    pub labels: Labels,
 }
 
-#[derive(Deserialize)]
-struct Fields {
-    model_type: Option<String>,
-    #[serde(default)]
-    architectures: Option<Vec<String>>,
-    tokenizer_class: Option<String>,
-    id2label: Option<BTreeMap<String, Value>>,
-    num_labels: Option<usize>,
+/// The labels of a classifier, in the order of its logits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    names: Vec<String>,
+    problem: Option<String>,
+}
+
+impl Labels {
+    /// Labels with these names.
+    #[must_use]
+    pub fn new(names: Vec<String>) -> Self {
+        Self { names, problem: None }
+    }
+
+    /// The names.
+    ///
+    /// # Errors
+    /// The reason why `config.json` does not name a label for each logit.
+    pub fn names(&self) -> Result<&[String], String> {
+        match &self.problem {
+            Some(problem) => Err(problem.clone()),
+            None => Ok(&self.names),
+        }
+    }
+
+    /// Number of logits.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.names.len()
+    }
 }
 
 /// More labels than any model has, few enough to make default names for.
-const MAX_LABELS: usize = 1 << 20;
+const MAX_LABELS: u64 = 1 << 20;
 
 impl ModelConfig {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// When it is not there or not valid.
+    /// When the file is missing or is not a JSON object.
     pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
-        let json: Value = files.required_json(
+        let json: Map<String, Value> = files.required_json(
             "config.json",
             "a Transformers model needs it to say what it is; is this the folder of the model itself?",
         )?;
-        Self::parse(json).map_err(|source| SourceError::Json {
-            path: files.folder().join("config.json"),
-            source,
-        })
+        Ok(Self::parse(json))
     }
 
-    /// Takes what `config.json` holds.
-    ///
-    /// # Errors
-    /// When it is not valid.
-    pub fn parse(json: Value) -> Result<Self, serde_json::Error> {
-        let fields = Fields::deserialize(&json)?;
-        let labels =
-            labels(fields.id2label, fields.num_labels).map_err(serde::de::Error::custom)?;
-        Ok(Self {
-            model_type: fields.model_type,
-            architectures: fields.architectures.unwrap_or_default(),
-            tokenizer_class: fields.tokenizer_class,
-            labels,
-            json,
-        })
+    /// Reads the content of `config.json`.
+    #[must_use]
+    pub fn parse(mut json: Map<String, Value>) -> Self {
+        json.retain(|_, value| !value.is_null());
+        let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
+        let architectures = match json.get("architectures") {
+            Some(Value::Array(names)) => {
+                names.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+            }
+            Some(Value::String(name)) => vec![name.clone()],
+            _ => Vec::new(),
+        };
+        Self {
+            model_type: text("model_type").filter(|name| !name.is_empty()),
+            architectures,
+            tokenizer_class: text("tokenizer_class"),
+            labels: labels(json.get("id2label"), json.get("num_labels")),
+            json: Value::Object(json),
+        }
     }
 
     /// The class of the repository's own code that is to be run for this model (`auto_map`), if there is any.
     #[must_use]
     pub fn own_code(&self) -> Option<&str> {
         let map = self.json.get("auto_map")?.as_object()?;
-        // A configuration class alone says nothing of how the model computes.
+        // A configuration class alone says nothing about how the model computes.
         let models = map.iter().filter(|(auto, _)| auto.starts_with("AutoModel"));
         models.filter_map(|(_, class)| class.as_str()).next()
     }
+
+    /// How the weights were quantized when the checkpoint was saved (`quantization_config`), in words; none if they were not.
+    #[must_use]
+    pub fn quantization(&self) -> Option<Quantization> {
+        let fields = self.json.get("quantization_config")?.as_object()?;
+        let is = |name: &str| fields.get(name) == Some(&Value::Bool(true));
+        let method = fields.get("quant_method").and_then(Value::as_str);
+        Some(match method {
+            Some("bitsandbytes") | None if is("load_in_8bit") || is("_load_in_8bit") => {
+                Quantization::BitsAndBytes8
+            }
+            Some("bitsandbytes") | None if is("load_in_4bit") || is("_load_in_4bit") => {
+                Quantization::Other("bitsandbytes, 4 bits".to_owned())
+            }
+            Some(method) => {
+                let bits = ["bits", "num_bits"].iter().find_map(|key| fields.get(*key)?.as_u64());
+                let bits = bits.map(|bits| format!(", {bits} bits")).unwrap_or_default();
+                Quantization::Other(format!("{method}{bits}"))
+            }
+            None => Quantization::Other("quantization_config names no quant_method".to_owned()),
+        })
+    }
 }
 
-/// Labels in the order of their ids. As in Transformers, `num_labels` wins over an `id2label` of another length, and where neither is
-/// given there are two.
-fn labels(
-    id2label: Option<BTreeMap<String, Value>>,
-    num_labels: Option<usize>,
-) -> Result<Vec<String>, String> {
-    let defaults = |n: usize| (0..n).map(|i| format!("LABEL_{i}")).collect();
-    match (id2label, num_labels) {
-        (_, Some(n)) if n > MAX_LABELS => Err(format!("num_labels is {n}, which no model has")),
-        (Some(named), n) if n.is_none_or(|n| n == named.len()) => {
-            let mut by_id = BTreeMap::new();
-            for (id, label) in named {
-                let id: usize = id.parse().map_err(|_| format!("id2label: {id:?} is not an id"))?;
-                let label = match label {
-                    Value::String(label) => label,
-                    other => other.to_string(),
-                };
-                by_id.insert(id, label);
-            }
-            match by_id.keys().enumerate().find(|(i, id)| i != *id) {
-                Some((i, _)) => Err(format!("id2label names no label for id {i}")),
-                None => Ok(by_id.into_values().collect()),
-            }
+/// How a checkpoint was quantized when it was saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Quantization {
+    /// bitsandbytes with 8 bits: rows of int8 with one scale (`SCB`) each, which can be widened without loss.
+    BitsAndBytes8,
+    /// Another scheme, by its name.
+    Other(String),
+}
+
+/// The labels in the order of their ids. As in Transformers, `id2label` takes precedence over `num_labels`, and where neither is given
+/// there are two.
+fn labels(id2label: Option<&Value>, num_labels: Option<&Value>) -> Labels {
+    let defaults = |n: u64| {
+        if n > MAX_LABELS {
+            let problem = Some(format!("num_labels is {n}, which no model has"));
+            return Labels { names: Vec::new(), problem };
         }
-        (_, n) => Ok(defaults(n.unwrap_or(2))),
+        Labels::new((0..n).map(|i| format!("LABEL_{i}")).collect())
+    };
+    let named = match id2label {
+        Some(Value::Object(named)) => named,
+        Some(Value::Array(names)) => {
+            return Labels::new(names.iter().map(label).collect());
+        }
+        _ => return defaults(num_labels.and_then(Value::as_u64).unwrap_or(2)),
+    };
+    let mut by_id = BTreeMap::new();
+    let mut problem = None;
+    for (id, name) in named {
+        match id.trim().parse::<usize>() {
+            Ok(number) => drop(by_id.insert(number, label(name))),
+            Err(_) => problem = Some(format!("id2label: {id:?} is not an id")),
+        }
+    }
+    if let (None, Some((i, _))) = (&problem, by_id.keys().enumerate().find(|(i, id)| i != *id)) {
+        problem = Some(format!(
+            "id2label in config.json names {} labels, and none of them has id {i}: number the labels from 0 without a gap, in the order \
+             of the model's logits",
+            by_id.len()
+        ));
+    }
+    if by_id.is_empty() && problem.is_none() {
+        return defaults(num_labels.and_then(Value::as_u64).unwrap_or(2));
+    }
+    Labels { names: by_id.into_values().collect(), problem }
+}
+
+/// The name of a label as Python prints it.
+fn label(name: &Value) -> String {
+    match name {
+        Value::String(name) => name.clone(),
+        Value::Null => "None".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -112,19 +187,61 @@ mod tests {
 
     use super::*;
 
-    fn read(id2label: Value, num_labels: Option<usize>) -> Result<Vec<String>, String> {
-        labels(serde_json::from_value(id2label).unwrap(), num_labels)
+    fn read(id2label: Value, num_labels: Value) -> Result<Vec<String>, String> {
+        let json = json!({"id2label": id2label, "num_labels": num_labels});
+        let Value::Object(json) = json else { unreachable!() };
+        ModelConfig::parse(json).labels.names().map(<[String]>::to_vec)
     }
 
     #[test]
-    fn labels_come_in_the_order_of_their_ids() {
-        let many: serde_json::Map<_, _> =
-            (0..12).map(|i| (i.to_string(), json!(format!("L{i}")))).collect();
-        assert_eq!(read(many.into(), None).unwrap()[9..], ["L9", "L10", "L11"]);
-        assert_eq!(read(json!(null), Some(3)).unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
-        assert_eq!(read(json!({"0": "a"}), Some(2)).unwrap(), ["LABEL_0", "LABEL_1"]);
-        assert_eq!(read(json!(null), None).unwrap().len(), 2);
-        assert!(read(json!({"0": "a", "2": "b"}), None).is_err());
-        assert!(read(json!({"x": "a"}), None).is_err());
+    fn labels_are_ordered_by_id() {
+        let many: Map<_, _> = (0..12).map(|i| (i.to_string(), json!(format!("L{i}")))).collect();
+        assert_eq!(read(many.into(), json!(null)).unwrap()[9..], ["L9", "L10", "L11"]);
+        assert_eq!(read(json!(null), json!(3)).unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+        assert_eq!(read(json!(null), json!(null)).unwrap().len(), 2);
+        assert_eq!(read(json!({"0": 1, "1": null}), json!(null)).unwrap(), ["1", "None"]);
+    }
+
+    #[test]
+    fn id2label_takes_precedence_over_num_labels() {
+        assert_eq!(read(json!({"0": "a"}), json!(2)).unwrap(), ["a"]);
+        assert_eq!(read(json!({"0": "a", "1": "b"}), json!("x")).unwrap(), ["a", "b"]);
+    }
+
+    #[test]
+    fn labels_with_a_gap_report_the_missing_id() {
+        let problem = read(json!({"1": "a", "2": "b"}), json!(null)).unwrap_err();
+        assert!(problem.contains("none of them has id 0"), "{problem}");
+        assert!(read(json!({"x": "a"}), json!(null)).is_err());
+        assert!(read(json!(null), json!(1u64 << 40)).is_err());
+    }
+
+    #[test]
+    fn fields_of_an_unexpected_type_count_as_missing() {
+        let json = json!({"model_type": 3, "architectures": "BertModel", "tokenizer_class": null, "x": null});
+        let Value::Object(json) = json else { unreachable!() };
+        let config = ModelConfig::parse(json);
+        assert_eq!((config.model_type, config.tokenizer_class), (None, None));
+        assert_eq!(config.architectures, ["BertModel"]);
+        assert!(config.json.get("x").is_none());
+    }
+
+    #[test]
+    fn quantization_config_names_its_scheme() {
+        let scheme = |fields: Value| {
+            let Value::Object(json) = json!({ "quantization_config": fields }) else {
+                unreachable!()
+            };
+            ModelConfig::parse(json).quantization().unwrap()
+        };
+        let eight = json!({"load_in_8bit": true, "quant_method": "bitsandbytes"});
+        assert_eq!(scheme(eight), Quantization::BitsAndBytes8);
+        for (fields, name) in [
+            (json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "bitsandbytes, 4 bits"),
+            (json!({"quant_method": "gptq", "bits": 4}), "gptq, 4 bits"),
+            (json!({"quant_method": "fp8"}), "fp8"),
+        ] {
+            assert_eq!(scheme(fields), Quantization::Other(name.to_owned()));
+        }
     }
 }

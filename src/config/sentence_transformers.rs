@@ -3,42 +3,128 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::source::{ModelFiles, SENTENCE_TRANSFORMERS_CONFIG, SourceError};
 
-/// How a model turns tokens into one embedding.
+/// The modules of a sentence-transformers model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SentenceTransformers {
-    /// Folder of the transformer, empty for the model's own.
+    /// Folder of the transformer; empty for the folder of the model.
     pub transformer: String,
-    /// What comes after it, in order.
-    pub modules: Vec<Module>,
-    /// `sentence_bert_config.json`.
+    /// The settings of the transformer.
     pub settings: SentenceBertConfig,
+    /// The modules after the transformer, with their folders.
+    after: Vec<(ModuleClass, String)>,
+    /// The class of the first module.
+    first: ModuleClass,
 }
 
-/// One module behind the transformer.
+/// One module after the transformer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Module {
-    /// Tokens to one vector.
+    /// From token embeddings to one vector.
     Pooling(PoolingConfig),
-    /// A linear layer with an activation; its weights lie in the folder.
+    /// A linear layer with an activation. Its weights are in the folder.
     Dense {
         /// The module's folder.
         folder: String,
         /// Its settings.
         config: DenseConfig,
     },
-    /// Scales to length 1.
+    /// Scales the vector to length 1.
     Normalize,
-    /// A norm; its weights lie in the folder.
+    /// A norm. Its weights are in the folder.
     LayerNorm {
         /// The module's folder.
         folder: String,
         /// Width of the vector.
         dimension: i64,
     },
+    /// From logits over the vocabulary to one weight per token of the vocabulary.
+    SpladePooling(SpladeConfig),
+}
+
+/// The class of a module, recognized by its full path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ModuleClass {
+    Transformer,
+    MlmTransformer,
+    Dropout,
+    Normalize,
+    Pooling,
+    Dense,
+    LayerNorm,
+    SpladePooling,
+    /// Any other class, with its path.
+    Other(String),
+}
+
+impl ModuleClass {
+    /// Recognizes the paths that releases 2 to 5.7 of the library write. Each release accepts those of the earlier ones.
+    fn of_path(path: &str) -> Self {
+        const LIBRARY: &str = "sentence_transformers.";
+        /// The class, the file that has defined it since 5.4, and the package that holds that file.
+        const CLASSES: [(ModuleClass, &str, &str, &str); 8] = [
+            (ModuleClass::Transformer, "Transformer", "transformer", "base.modules"),
+            (
+                ModuleClass::MlmTransformer,
+                "MLMTransformer",
+                "mlm_transformer",
+                "sparse_encoder.modules",
+            ),
+            (ModuleClass::Dropout, "Dropout", "dropout", "sentence_transformer.modules"),
+            (ModuleClass::Normalize, "Normalize", "normalize", "sentence_transformer.modules"),
+            (ModuleClass::Pooling, "Pooling", "pooling", "sentence_transformer.modules"),
+            (ModuleClass::Dense, "Dense", "dense", "base.modules"),
+            (ModuleClass::LayerNorm, "LayerNorm", "layer_norm", "sentence_transformer.modules"),
+            (
+                ModuleClass::SpladePooling,
+                "SpladePooling",
+                "splade_pooling",
+                "sparse_encoder.modules",
+            ),
+        ];
+        /// Packages that hold, or held, classes under their own names.
+        const PACKAGES: [&str; 6] = [
+            "models",
+            "sparse_encoder.models",
+            "base.modules",
+            "sentence_transformer.modules",
+            "sparse_encoder.modules",
+            "cross_encoder.modules",
+        ];
+        let found = path.strip_prefix(LIBRARY).and_then(|path| {
+            CLASSES.into_iter().find_map(|(class, name, file, package)| {
+                let place = path.strip_suffix(name)?.strip_suffix('.')?;
+                let place =
+                    place.strip_suffix(name).and_then(|p| p.strip_suffix('.')).unwrap_or(place);
+                (PACKAGES.contains(&place) || place == format!("{package}.{file}")).then_some(class)
+            })
+        });
+        found.unwrap_or_else(|| Self::Other(path.to_owned()))
+    }
+}
+
+/// Why the modules of `modules.json` cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ModulesError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A module, or an order of modules, that cannot be built.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// `config.json` of a SpladePooling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SpladeConfig {
+    /// Whether the weights of all tokens are summed; otherwise the greatest one counts.
+    pub sum: bool,
+    /// Whether the logarithm is applied twice (`log1p_relu`).
+    pub log_twice: bool,
 }
 
 /// A way to pool.
@@ -63,8 +149,8 @@ pub enum PoolingMode {
 /// `1_Pooling/config.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolingConfig {
-    /// Width of the token embeddings.
-    pub dimension: i64,
+    /// Width of the token embeddings, if the file states it.
+    pub dimension: Option<i64>,
     /// The modes whose results are put in a row.
     pub modes: Vec<PoolingMode>,
     /// Whether a prompt's tokens take part.
@@ -92,25 +178,38 @@ pub struct DenseConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct SentenceBertConfig {
-    /// The length, in tokens, at which texts are cut.
+    /// The length, in tokens, at which texts are truncated.
     pub max_seq_length: Option<u32>,
-    /// Whether text is lower-cased, whatever the tokenizer says.
+    /// Whether text is lower-cased before it reaches the tokenizer. Accents stay.
     pub do_lower_case: bool,
+    /// The Transformers class by its task, such as `fill-mask` (since 5.4).
+    pub transformer_task: Option<String>,
+    /// The output of the transformer that the next module reads (since 5.4).
+    pub module_output_name: Option<String>,
+    /// How each kind of input is read (since 5.4).
+    pub modality_config: Option<Value>,
 }
 
-/// `config_sentence_transformers.json`: how the model wants to be used.
+/// `config_sentence_transformers.json`: how the model is meant to be used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
+    /// The class of the library that the model was saved from: `SentenceTransformer`, `SparseEncoder` or `CrossEncoder`.
+    pub model_type: Option<String>,
     /// What goes before a text, by what the text is.
     pub prompts: BTreeMap<String, String>,
     /// The prompt that is used where none is named.
     pub default_prompt: Option<String>,
     /// How embeddings are compared: `cosine`, `dot`, `euclidean`, `manhattan`.
     pub similarity: Option<String>,
+    /// The number of leading components of each embedding that the library keeps.
+    pub truncate_dim: Option<i64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct RawUsage {
+    model_type: Option<String>,
+    truncate_dim: Option<i64>,
     prompts: Option<BTreeMap<String, Option<String>>>,
     default_prompt_name: Option<String>,
     similarity_fn_name: Option<String>,
@@ -132,6 +231,8 @@ impl Usage {
         };
         let prompts = raw.prompts.unwrap_or_default();
         Ok(Self {
+            model_type: raw.model_type,
+            truncate_dim: raw.truncate_dim,
             prompts: prompts.into_iter().filter_map(|(name, text)| Some((name, text?))).collect(),
             default_prompt: raw.default_prompt_name,
             similarity: raw.similarity_fn_name,
@@ -148,6 +249,14 @@ impl Usage {
     #[must_use]
     pub fn document(&self) -> Option<&str> {
         self.prompt(&DOCUMENT)
+    }
+
+    /// The name and the text of the prompt that the library prepends to every text, unless another is asked for. None if it is empty.
+    #[must_use]
+    pub fn default_prompt(&self) -> Option<(&str, &str)> {
+        let name = self.default_prompt.as_deref()?;
+        let text = self.prompts.get(name).filter(|text| !text.is_empty())?;
+        Some((name, text))
     }
 
     fn prompt(&self, names: &[&str]) -> Option<&str> {
@@ -186,8 +295,9 @@ struct Entry {
 
 #[derive(Deserialize)]
 struct RawPooling {
-    #[serde(alias = "word_embedding_dimension")]
-    embedding_dimension: i64,
+    embedding_dimension: Option<i64>,
+    /// Before 5.4.
+    word_embedding_dimension: Option<i64>,
     pooling_mode: Option<Modes>,
     #[serde(default)]
     pooling_mode_cls_token: bool,
@@ -231,7 +341,7 @@ impl From<RawPooling> for PoolingConfig {
             if modes.is_empty() { vec![PoolingMode::Mean] } else { modes }
         };
         Self {
-            dimension: raw.embedding_dimension,
+            dimension: raw.embedding_dimension.or(raw.word_embedding_dimension),
             modes: match raw.pooling_mode {
                 Some(Modes::One(mode)) => vec![mode],
                 Some(Modes::Many(modes)) => modes,
@@ -243,73 +353,222 @@ impl From<RawPooling> for PoolingConfig {
 }
 
 impl SentenceTransformers {
-    /// Whether the tokens of prompts take part in pooling.
-    #[must_use]
-    pub fn pools_prompts(&self) -> bool {
-        let leaves_out = |module: &Module| {
-            matches!(module, Module::Pooling(PoolingConfig { include_prompt: false, .. }))
-        };
-        !self.modules.iter().any(leaves_out)
-    }
-
-    /// Reads `modules.json` and what it names. Nothing for a folder without one.
+    /// Reads `modules.json` and the settings of the transformer. None for a folder without `modules.json`.
     ///
     /// # Errors
-    /// When a file is missing or not valid, a path leads outside, or a module is one that cannot be built.
+    /// When a file is not valid, or a path leads out of the folder.
     pub fn read(files: &ModelFiles) -> Result<Option<Self>, SourceError> {
         let Some(entries) = files.json::<Vec<Entry>>("modules.json")? else { return Ok(None) };
-        let invalid = |name: &str, reason: String| SourceError::Json {
-            path: files.folder().join(name),
-            source: serde::de::Error::custom(reason),
-        };
-        let mut transformer = None;
-        let mut modules = Vec::new();
-        for (i, entry) in entries.into_iter().enumerate() {
-            let class = entry.class.rsplit('.').next().unwrap_or_default();
-            let folder = files.sub(&entry.path)?;
-            let config = |advice| folder.required_json::<Value>("config.json", advice);
-            let config_error =
-                |source| SourceError::Json { path: folder.folder().join("config.json"), source };
-            const NEEDED: &str = "modules.json names this module; fetch its folder too";
-            match class {
-                "Transformer" if i == 0 => transformer = Some(entry.path),
-                "Dropout" => {} // Does nothing once training is over.
-                "Normalize" => modules.push(Module::Normalize),
-                "Pooling" => {
-                    let raw = RawPooling::deserialize(config(NEEDED)?).map_err(config_error)?;
-                    modules.push(Module::Pooling(raw.into()));
-                }
-                "Dense" => {
-                    let config = DenseConfig::deserialize(config(NEEDED)?).map_err(config_error)?;
-                    modules.push(Module::Dense { folder: entry.path, config });
-                }
-                "LayerNorm" => {
-                    let dimension = config(NEEDED)?["dimension"].as_i64();
-                    let dimension = dimension.ok_or_else(|| {
-                        config_error(serde::de::Error::missing_field("dimension"))
-                    })?;
-                    modules.push(Module::LayerNorm { folder: entry.path, dimension });
-                }
-                _ => {
-                    return Err(invalid(
-                        "modules.json",
-                        format!(
-                            "the sentence-transformers module {} cannot be served; a Transformer \
-                             followed by Pooling, Dense, LayerNorm, Dropout and Normalize can",
-                            entry.class
-                        ),
-                    ));
-                }
-            }
-        }
-        let transformer = transformer.ok_or_else(|| {
-            invalid("modules.json", "its first module is not a Transformer".into())
-        })?;
+        let mut entries =
+            entries.into_iter().map(|entry| (ModuleClass::of_path(&entry.class), entry.path));
+        let (first, transformer) =
+            entries.next().unwrap_or((ModuleClass::Other("no class".into()), String::new()));
+        let after = entries.collect();
         let folder = files.sub(&transformer)?;
         let mut settings = None;
         for name in SETTINGS {
             settings = settings.or(folder.json(name)?);
         }
-        Ok(Some(Self { transformer, modules, settings: settings.unwrap_or_default() }))
+        Ok(Some(Self { transformer, settings: settings.unwrap_or_default(), after, first }))
+    }
+
+    /// The class and the folder of each module with a `config.json` of its own.
+    pub(super) fn classes(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.after.iter().filter_map(|(class, path)| {
+            let name = match class {
+                ModuleClass::Pooling => "Pooling",
+                ModuleClass::Dense => "Dense",
+                ModuleClass::LayerNorm => "LayerNorm",
+                ModuleClass::SpladePooling => "SpladePooling",
+                _ => return None,
+            };
+            Some((name, path.as_str()))
+        })
+    }
+
+    /// Whether the model makes sparse vectors: SPLADE.
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        self.first == ModuleClass::MlmTransformer
+            || self.after.iter().any(|(class, _)| *class == ModuleClass::SpladePooling)
+    }
+
+    /// Whether the transformer is a classifier, as in a CrossEncoder.
+    #[must_use]
+    pub fn is_classifier(&self) -> bool {
+        self.settings.transformer_task.as_deref() == Some("sequence-classification")
+    }
+
+    /// The modules after the transformer, in their order. Dropout is left out, because it does nothing once training is over.
+    ///
+    /// # Errors
+    /// When a module cannot be built, is of a class outside the library, or lacks its files.
+    pub fn modules(&self, files: &ModelFiles) -> Result<Vec<Module>, ModulesError> {
+        let unsupported = |class: &str| {
+            let own = if class.starts_with("sentence_transformers.") {
+                "a module of sentence-transformers that cannot be served"
+            } else {
+                "code of the repository or of another library, which is never run"
+            };
+            ModulesError::Unsupported(format!(
+                "modules.json names the class {class}: {own}. Supported are the library's own Transformer followed by Pooling, Dense, \
+                 LayerNorm, Dropout and Normalize, and MLMTransformer or Transformer followed by SpladePooling"
+            ))
+        };
+        match &self.first {
+            ModuleClass::Transformer | ModuleClass::MlmTransformer => (),
+            ModuleClass::Other(class) => return Err(unsupported(class)),
+            other => {
+                return Err(ModulesError::Unsupported(format!(
+                    "the first module in modules.json is a {other:?}; it must be a Transformer"
+                )));
+            }
+        }
+        let mut modules = Vec::new();
+        for (class, path) in &self.after {
+            let folder = files.sub(path)?;
+            match class {
+                ModuleClass::Dropout => (),
+                ModuleClass::Normalize => modules.push(Module::Normalize),
+                ModuleClass::Pooling => {
+                    modules.push(Module::Pooling(module_config::<RawPooling>(&folder)?.into()));
+                }
+                ModuleClass::Dense => {
+                    let config = module_config(&folder)?;
+                    modules.push(Module::Dense { folder: path.clone(), config });
+                }
+                ModuleClass::LayerNorm => {
+                    #[derive(Deserialize)]
+                    struct Norm {
+                        dimension: i64,
+                    }
+                    let Norm { dimension } = module_config(&folder)?;
+                    modules.push(Module::LayerNorm { folder: path.clone(), dimension });
+                }
+                ModuleClass::SpladePooling => {
+                    let raw: RawSplade = module_config(&folder)?;
+                    modules.push(Module::SpladePooling(raw.read()?));
+                }
+                ModuleClass::Transformer | ModuleClass::MlmTransformer => {
+                    return Err(ModulesError::Unsupported(
+                        "modules.json names a second transformer, which cannot be served".into(),
+                    ));
+                }
+                ModuleClass::Other(class) => return Err(unsupported(class)),
+            }
+        }
+        self.check_output(&modules)?;
+        Ok(modules)
+    }
+
+    /// Checks that the transformer hands on what the first module after it expects.
+    fn check_output(&self, modules: &[Module]) -> Result<(), ModulesError> {
+        let settings = &self.settings;
+        let sparse = matches!(modules.first(), Some(Module::SpladePooling(_)));
+        let task = settings.transformer_task.as_deref();
+        let task = if self.first == ModuleClass::MlmTransformer { Some("fill-mask") } else { task };
+        let (wanted, output) = if sparse {
+            ("fill-mask", "logits")
+        } else {
+            ("feature-extraction", "last_hidden_state")
+        };
+        let found = task.unwrap_or("feature-extraction");
+        let unsupported = |reason: String| Err(ModulesError::Unsupported(reason));
+        if found != wanted && !modules.is_empty() {
+            return unsupported(format!(
+                "the transformer is loaded for {found} (transformer_task in sentence_bert_config.json), and the module after it needs \
+                 {wanted}"
+            ));
+        }
+        let text = settings.modality_config.as_ref().and_then(|config| config.get("text"));
+        if let Some(text) = text.filter(|_| !modules.is_empty()) {
+            let says = |key: &str, value: &str| {
+                text.get(key).is_none_or(|found| found.as_str() == Some(value))
+            };
+            if !says("method", "forward") || !says("method_output_name", output) {
+                return unsupported(format!(
+                    "modality_config in sentence_bert_config.json reads text as {text}; only forward with {output} can be served"
+                ));
+            }
+        }
+        match settings.module_output_name.as_deref() {
+            None | Some("token_embeddings") => Ok(()),
+            Some(_) if modules.is_empty() => Ok(()),
+            Some(other) => unsupported(format!(
+                "the transformer hands on {other} (module_output_name in sentence_bert_config.json); only token_embeddings can be served"
+            )),
+        }
+    }
+}
+
+/// `config.json` of a module.
+fn module_config<T: DeserializeOwned>(folder: &ModelFiles) -> Result<T, SourceError> {
+    folder.required_json("config.json", "modules.json names this module; fetch its folder too")
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawSplade {
+    pooling_strategy: Option<String>,
+    activation_function: Option<String>,
+}
+
+impl RawSplade {
+    fn read(self) -> Result<SpladeConfig, ModulesError> {
+        let unknown = |key: &str, value: &str| {
+            Err(ModulesError::Unsupported(format!(
+                "SpladePooling has the {key} {value}, which sentence-transformers does not know"
+            )))
+        };
+        Ok(SpladeConfig {
+            sum: match self.pooling_strategy.as_deref() {
+                None | Some("max") => false,
+                Some("sum") => true,
+                Some(other) => return unknown("pooling_strategy", other),
+            },
+            log_twice: match self.activation_function.as_deref() {
+                None | Some("relu") => false,
+                Some("log1p_relu") => true,
+                Some(other) => return unknown("activation_function", other),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_paths_of_all_releases_are_recognized() {
+        for path in [
+            "sentence_transformers.models.Pooling",
+            "sentence_transformers.models.Pooling.Pooling",
+            "sentence_transformers.sentence_transformer.modules.Pooling",
+            "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+        ] {
+            assert_eq!(ModuleClass::of_path(path), ModuleClass::Pooling, "{path}");
+        }
+        for path in [
+            "sentence_transformers.sparse_encoder.models.SpladePooling",
+            "sentence_transformers.sparse_encoder.models.SpladePooling.SpladePooling",
+            "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling",
+        ] {
+            assert_eq!(ModuleClass::of_path(path), ModuleClass::SpladePooling, "{path}");
+        }
+    }
+
+    #[test]
+    fn class_outside_the_library_is_not_recognized() {
+        for path in [
+            "custom_st.Pooling",
+            "Pooling",
+            "sentence_transformers.Pooling",
+            "sentence_transformers.models.BoW",
+            "sentence_transformers.evil.models.Pooling",
+            "sentence_transformers_fork.models.Pooling",
+        ] {
+            assert_eq!(ModuleClass::of_path(path), ModuleClass::Other(path.to_owned()));
+        }
     }
 }

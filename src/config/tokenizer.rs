@@ -33,6 +33,10 @@ pub struct TokenizerConfig {
     pub word_tokenizer_type: Option<String>,
     /// What cuts Japanese words.
     pub subword_tokenizer_type: Option<String>,
+    /// The inputs that the tokenizer makes, such as `token_type_ids`.
+    pub model_input_names: Option<Vec<String>>,
+    /// The side at which a long text loses tokens: `left` or `right`.
+    pub truncation_side: Option<String>,
     model_max_length: Option<Value>,
     max_len: Option<Value>,
     /// Tokens added to the vocabulary, by id. Where it is given, no other file's added tokens count.

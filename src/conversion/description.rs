@@ -1,15 +1,16 @@
 //! What a model's small files say of it: all that can be known without its weights.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{ConversionError, Options};
 use crate::checkpoint::{CheckpointError, WeightFiles};
-use crate::config::{ModelConfig, SentenceTransformers, Usage};
+use crate::config::keys::{IgnoredKey, ignored_keys};
+use crate::config::{ModelConfig, Quantization, SentenceTransformers, Usage};
 use crate::models::{
     Architecture, Blueprint, ConfigError, Dimensions, Model, WeightError, WeightLoader,
 };
 use crate::observer::{Progress, Stage};
-use crate::source::{ModelFiles, SourceError};
+use crate::source::ModelFiles;
 use crate::tasks::{Task, guess};
 use crate::tokenizer::Tokenizer;
 
@@ -25,6 +26,10 @@ pub(super) struct Description {
     pub(super) tokenizer: Tokenizer,
     pub(super) sentence_transformers: Option<SentenceTransformers>,
     pub(super) usage: Usage,
+    /// What named the architecture, where `config.json` has no `model_type`.
+    pub(super) inferred: Option<String>,
+    /// Keys of the files that are not applied.
+    pub(super) ignored: Vec<IgnoredKey>,
 }
 
 /// Opens the weights of a sentence-transformers module.
@@ -47,17 +52,25 @@ pub(super) struct Limit {
 }
 
 impl Description {
-    pub(super) fn read(files: &ModelFiles, progress: &Progress) -> Result<Self, ConversionError> {
+    /// Reads the small files. `checkpoint` returns the weights, if they are at hand; they name the architecture where `config.json`
+    /// does not.
+    pub(super) fn read(
+        files: &ModelFiles,
+        progress: &Progress,
+        checkpoint: &dyn Fn(&ModelFiles) -> Option<&'static str>,
+    ) -> Result<Self, ConversionError> {
         let sentence_transformers = SentenceTransformers::read(files)?;
         let root = sentence_transformers.as_ref().map_or("", |st| st.transformer.as_str());
         let folder = files.sub(root)?;
-        let config = ModelConfig::read(&folder)?;
+        let mut config = ModelConfig::read(&folder)?;
+        let inferred = infer_model_type(&mut config, || checkpoint(&folder));
         let architecture = architecture(&config)?;
         let dimensions = (architecture.dimensions)(&config.json)?;
         let mut tokenizer =
             progress.run(Stage::ReadTokenizer, || Tokenizer::read(&folder, &config))?;
         tokenizer.check_embeddings(dimensions.vocabulary)?;
         let usage = Usage::read(files)?;
+        let ignored = ignored_keys(files, &folder, sentence_transformers.as_ref());
         let files = files.clone();
         Ok(Self {
             files,
@@ -68,6 +81,8 @@ impl Description {
             tokenizer,
             sentence_transformers,
             usage,
+            inferred,
+            ignored,
         })
     }
 
@@ -78,7 +93,7 @@ impl Description {
             .origin
             .as_ref()
             .is_some_and(|origin| origin.model_id.starts_with("sentence-transformers/"));
-        match guess(&self.config, self.sentence_transformers.is_some()) {
+        match guess(&self.config, self.sentence_transformers.as_ref(), &self.usage) {
             Some((Task::FillMask, _)) | None if of_library => {
                 Some((Task::TextEmbedding, "it is a repository of sentence-transformers".into()))
             }
@@ -99,18 +114,41 @@ impl Description {
         checkpoint: &WeightLoader,
     ) -> Result<Loaded, ConversionError> {
         let Self { config, architecture, .. } = self;
-        task.check_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
+        task.served_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
             task,
             reason,
             can: Vec::new(),
         })?;
-        let labels = i64::try_from(config.labels.len()).unwrap_or(i64::MAX);
+        let declared = match config.quantization() {
+            Some(Quantization::Other(scheme)) => Some(scheme),
+            _ => None,
+        };
+        if let Some(scheme) = declared.or_else(|| checkpoint.quantization().map(str::to_owned)) {
+            return Err(ConversionError::QuantizedCheckpoint(scheme));
+        }
+        check_pruned_heads(config)?;
+        let labels = i64::try_from(config.labels.count()).unwrap_or(i64::MAX);
         let blueprint = Blueprint { config: &config.json, head: task.head(), labels, quantize };
         let weights = checkpoint.weights().spelled(architecture.spellings);
         let model = (architecture.load)(&weights, blueprint)?;
         let (unused, bytes) = checkpoint.finish()?;
         Ok(Loaded { model, file: checkpoint.file_name(), unused, bytes })
     }
+}
+
+/// Refuses heads that were cut out of a model whose architecture has no such form.
+fn check_pruned_heads(config: &ModelConfig) -> Result<(), ConfigError> {
+    const BUILT: [&str; 6] =
+        ["bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"];
+    let pruned = config.json.get("pruned_heads").and_then(Value::as_object);
+    let is_built = config.model_type.as_deref().is_some_and(|name| BUILT.contains(&name));
+    if is_built || pruned.is_none_or(Map::is_empty) {
+        return Ok(());
+    }
+    Err(ConfigError::Unsupported(
+        "pruned_heads".into(),
+        "attention heads were cut out of the model, which is built for BERT, RoBERTa, ELECTRA and DistilBERT only",
+    ))
 }
 
 /// Says which tasks a model can serve instead of the one that it cannot.
@@ -147,9 +185,44 @@ fn architecture(config: &ModelConfig) -> Result<&'static Architecture, Conversio
 /// # Errors
 /// When it cannot.
 pub fn check_architecture(config: &Value) -> Result<(), ConversionError> {
-    let config = ModelConfig::parse(config.clone())
-        .map_err(|source| SourceError::Json { path: "config.json".into(), source })?;
+    let mut config = ModelConfig::parse(config.as_object().cloned().unwrap_or_default());
+    infer_model_type(&mut config, || None);
+    if config.model_type.is_none() {
+        // The weights may show it.
+        return Ok(());
+    }
     architecture(&config).map(drop)
+}
+
+/// Fills in the `model_type` that `config.json` lacks: by the classes that it names, else by the weights. Returns what named it.
+fn infer_model_type(
+    config: &mut ModelConfig,
+    weights: impl FnOnce() -> Option<&'static str>,
+) -> Option<String> {
+    if config.model_type.is_some() {
+        return None;
+    }
+    let by_class = config.architectures.iter().find_map(|class| {
+        Some((Architecture::type_of_class(class)?, format!("{class} in architectures")))
+    });
+    let (model_type, by) = match by_class {
+        Some(found) => found,
+        None => (weights()?, "the names of the weights".to_owned()),
+    };
+    config.model_type = Some(model_type.to_owned());
+    Some(by)
+}
+
+/// Names an adapter beside a whole model.
+pub(super) fn adapter_note(files: &ModelFiles) -> Option<String> {
+    let adapter: Value = files.json("adapter_config.json").ok()??;
+    let text = |name: &str| adapter.get(name).and_then(Value::as_str);
+    let kind = text("peft_type").unwrap_or("adapter");
+    let base =
+        text("base_model_name_or_path").map(|base| format!(" of {base}")).unwrap_or_default();
+    Some(format!(
+        "there is an adapter too (adapter_config.json), which is not applied: {kind}{base}. The weights are imported as they are"
+    ))
 }
 
 /// Refuses a folder with nothing but an adapter, which has no weights of its own.

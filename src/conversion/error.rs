@@ -139,6 +139,20 @@ pub enum ConversionError {
     /// Elasticsearch would not serve the graph.
     #[error("Elasticsearch would refuse this model: {0}")]
     Refused(#[from] Refused),
+    /// The checkpoint was saved quantized.
+    #[error(
+        "the checkpoint was saved quantized ({0}), and its numbers are not weights as they are: import the unquantized checkpoint that \
+         it was made from"
+    )]
+    QuantizedCheckpoint(String),
+    /// The server's rows of two texts cannot be turned into the model's.
+    #[error("this model cannot serve {task}, which puts two texts in a row: {reason}")]
+    PairLayout {
+        /// The task.
+        task: Task,
+        /// What differs.
+        reason: String,
+    },
     /// There is nothing to quantize.
     #[error("the model has no linear layer that could be quantized; leave out --quantize")]
     NothingToQuantize,

@@ -4,15 +4,18 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::configuration::dense_vector_similarity;
-use super::description::{Description, Limit, Loaded, OpenModule, as_wrong_task, refuse_adapter};
+use super::description::{
+    Description, Limit, Loaded, OpenModule, adapter_note, as_wrong_task, refuse_adapter,
+};
+use super::task_modules::{TaskModules, row_form};
 use super::{ConversionError, Options, Quantization, tokenization_notes};
 use crate::checkpoint::{Checkpoint, WeightFiles};
-use crate::config::SentenceTransformers;
 use crate::mapped_file::MappedFile;
-use crate::models::{AttentionForm, Inputs, Model, WeightLoader};
+use crate::models::{Architecture, AttentionForm, Inputs, Model, RowForm, WeightLoader};
 use crate::observer::{Progress, Stage};
 use crate::segmented_bytes::SegmentedBytes;
 use crate::source::ModelFiles;
@@ -36,6 +39,7 @@ pub struct Conversion {
     pub(super) notes: Vec<String>,
     /// How many of the last notes are about the server's tokenizer and hold for every model with that tokenizer.
     pub(super) tokenization_notes: usize,
+    pub(super) not_understood: Vec<String>,
     /// Mapped files that hold weights.
     pub(super) files: Vec<Arc<MappedFile>>,
     pub(super) progress: Progress,
@@ -43,7 +47,7 @@ pub struct Conversion {
 
 /// A model with what its task makes of the head's output.
 pub(super) struct Network {
-    pub(super) task: Task,
+    pub(super) form: RowForm,
     pub(super) model: Box<dyn Model>,
     pub(super) output: GraphOutput,
     pub(super) special: SpecialTokens,
@@ -53,7 +57,7 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
-        let inputs = Inputs::of_server(tensors, self.special, self.task.pair(), self.attention)?;
+        let inputs = Inputs::of_server(tensors, self.special, self.form, self.attention)?;
         self.output.forward(&self.model.forward(&inputs)?, &inputs)
     }
 }
@@ -87,7 +91,11 @@ impl Conversion {
         progress: &Progress,
     ) -> Result<Self, ConversionError> {
         refuse_adapter(files)?;
-        let description = Description::read(files, progress)?;
+        let by_weights = |folder: &ModelFiles| {
+            let checkpoint = Checkpoint::open(&WeightFiles::find(folder).ok()?).ok()?;
+            Architecture::type_of_tensors(&checkpoint)
+        };
+        let description = Description::read(files, progress, &by_weights)?;
         let weights = WeightFiles::find(&description.folder)?;
         let checkpoint = WeightLoader::open(&weights)?;
         checkpoint.show(progress);
@@ -111,6 +119,9 @@ impl Conversion {
         conversion.progress = progress.clone();
         let Limit { tokens, by } = conversion.limit;
         tracing::info!("max_sequence_length is {tokens}, by {by}");
+        for key in &conversion.not_understood {
+            tracing::debug!("{key}");
+        }
         Ok(conversion)
     }
 
@@ -130,24 +141,63 @@ impl Conversion {
             mut tokenizer,
             sentence_transformers,
             usage,
+            inferred,
+            ignored,
             ..
         } = description;
+        let labels = task
+            .served_labels(&config.labels)
+            .map_err(|reason| ConversionError::WrongTask { task, reason, can: Vec::new() })?;
+        let modules = TaskModules::of(sentence_transformers, &usage, task, &files)?;
         let embedding = task == Task::TextEmbedding;
-        let modules = sentence_transformers.filter(|_| embedding);
-        let embedder = match &modules {
-            Some(st) => Some(Embedder::load(&files, &st.modules, dimensions, open)?),
-            None => embedding.then(|| Embedder::of_base(dimensions)),
+        let embedder = match &modules.list {
+            Some(list) if embedding => {
+                let mut embedder = Embedder::load(&files, list, dimensions, open)?;
+                if let Some(dimension) = usage.truncate_dim {
+                    embedder.truncate(dimension)?;
+                }
+                Some(embedder)
+            }
+            _ => embedding.then(|| Embedder::of_base(dimensions)),
         };
         let parameter_bytes = loaded.bytes + embedder.as_ref().map_or(0, Embedder::parameter_bytes);
-        let pools_prompts = modules.as_ref().is_none_or(SentenceTransformers::pools_prompts);
-        let settings = modules.map(|st| st.settings).unwrap_or_default();
+        let settings = &modules.settings;
         if settings.do_lower_case {
             tokenizer.lower_case();
         }
+        let form = row_form(task, &tokenizer)?;
         let mut notes = std::mem::take(&mut tokenizer.warnings);
+        if let (Some(by), Some(model_type)) = (inferred, &config.model_type) {
+            notes.push(format!(
+                "config.json has no model_type; the model is built as {model_type}, by {by}"
+            ));
+        }
         if let (Some(class), Some(found)) = (config.own_code(), &config.model_type) {
             notes.push(format!(
                 "config.json names code of the repository ({class}, auto_map), which is never run: the model is built as {found}"
+            ));
+        }
+        notes.extend(adapter_note(&files));
+        let (effects, not_understood): (Vec<_>, Vec<_>) =
+            ignored.into_iter().partition(|key| key.effect.is_some());
+        notes.extend(effects.iter().map(ToString::to_string));
+        let not_understood = not_understood.iter().map(ToString::to_string).collect();
+        if config.quantization().is_some() {
+            notes.push(
+                "the checkpoint was saved with 8-bit weights (bitsandbytes); they are widened to float32, which restores none of the lost precision"
+                    .into(),
+            );
+        }
+        notes.extend(labels.note.clone());
+        let problem_type = config.json.get("problem_type").and_then(Value::as_str);
+        if let (
+            Task::TextClassification,
+            Some(kind @ ("multi_label_classification" | "regression")),
+        ) = (task, problem_type)
+        {
+            notes.push(format!(
+                "the model was trained for {kind} (problem_type in config.json), where each label has a score of its own; Elasticsearch \
+                 makes probabilities of all labels that sum to 1, so they are not the model's"
             ));
         }
         if !loaded.unused.is_empty() {
@@ -165,9 +215,21 @@ impl Conversion {
             }
             _ => None,
         };
+        if let (Some((name, text)), true, false) = (
+            usage.default_prompt(),
+            matches!(task, Task::TextEmbedding | Task::TextExpansion),
+            options.prompts,
+        ) && options.search_prefix.is_none()
+            && options.ingest_prefix.is_none()
+        {
+            notes.push(format!(
+                "sentence-transformers prepends the model's default prompt {name:?} ({text:?}) to every text; Elasticsearch does so only \
+                 if you import with --prompts"
+            ));
+        }
         if options.prompts {
             options.take_prompts(&usage)?;
-            if !pools_prompts {
+            if !modules.pools_prompts() {
                 notes.push(
                     "the model leaves prompts out of its pooling (include_prompt); Elasticsearch cannot, so embeddings differ slightly from the library's"
                         .into(),
@@ -179,14 +241,21 @@ impl Conversion {
         notes.extend(of_tokenizer);
         let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?;
         let vocabulary = i64::try_from(tokenizer.vocabulary.vocabulary.len()).unwrap_or(i64::MAX);
-        let output = match embedder {
-            Some(embedder) => GraphOutput::Embedding(embedder),
-            None => GraphOutput::of_task(task, vocabulary),
+        let output = if let Some(embedder) = embedder {
+            GraphOutput::Embedding(embedder)
+        } else if let Some(splade) = modules.splade() {
+            GraphOutput::TokenWeights { vocabulary, splade }
+        } else if let Some(entailment) = labels.entailment_of_two {
+            GraphOutput::InferenceOfTwo { entailment }
+        } else if let Some(merged) = labels.merged {
+            GraphOutput::MergedLabels(merged)
+        } else {
+            GraphOutput::of_task(task, vocabulary)
         };
         Ok(Self {
             task,
             network: Network {
-                task,
+                form,
                 model: loaded.model,
                 output,
                 special: tokenizer.special,
@@ -197,7 +266,7 @@ impl Conversion {
                     AttentionForm::Plain
                 },
             },
-            labels: config.labels,
+            labels: labels.names,
             limit,
             parameter_bytes,
             similarity,
@@ -205,6 +274,7 @@ impl Conversion {
             options,
             notes,
             tokenization_notes,
+            not_understood,
             files: Vec::new(),
             progress: Progress::quiet(),
         })
@@ -252,6 +322,12 @@ impl Conversion {
             self.notes.split_at(self.notes.len().saturating_sub(self.tokenization_notes));
         own.iter().for_each(|note| tracing::warn!("{note}"));
         of_tokenizer.iter().for_each(|note| tracing::info!("{note}"));
+    }
+
+    /// The keys of the model's files that are not understood, with the names of the files.
+    #[must_use]
+    pub fn not_understood(&self) -> &[String] {
+        &self.not_understood
     }
 
     /// Bytes of the parameters.

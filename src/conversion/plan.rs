@@ -18,7 +18,7 @@ use crate::checkpoint::{Checkpoint, Dtype, Format, WeightFiles};
 use crate::config::Usage;
 use crate::config::{ModelConfig, SentenceTransformers};
 #[cfg(feature = "torch")]
-use crate::models::WeightLoader;
+use crate::models::{Architecture, WeightLoader};
 #[cfg(feature = "torch")]
 use crate::observer::Progress;
 use crate::source::ModelFiles;
@@ -80,6 +80,8 @@ pub struct Plan {
     pub configuration: Option<Map<String, Value>>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// Keys of the model's files that are not understood.
+    pub not_understood: Vec<String>,
     /// Why it cannot be imported.
     #[serde(serialize_with = "shown")]
     pub problem: Option<ConversionError>,
@@ -205,6 +207,7 @@ impl Plan {
             minimum_version: None,
             configuration: None,
             warnings: Vec::new(),
+            not_understood: Vec::new(),
             problem: None,
         };
         plan.problem = plan.fill(files, seen, options, title).err();
@@ -235,12 +238,6 @@ impl Plan {
         options: Options,
         title: &str,
     ) -> Result<(), ConversionError> {
-        if files.find("adapter_config.json")?.is_some() {
-            self.warnings.push(
-                "there is an adapter too (adapter_config.json), which is not applied: what is imported are the weights as they are"
-                    .into(),
-            );
-        }
         let usage = Usage::read(files)?;
         self.usage = PlannedUsage {
             query_prompt: usage.query().map(str::to_owned),
@@ -250,7 +247,9 @@ impl Plan {
         let root = SentenceTransformers::read(files)?.map_or(String::new(), |st| st.transformer);
         let survey = self.survey(&files.sub(&root)?, seen)?;
 
-        let mut description = Description::read(files, &Progress::quiet())?;
+        let by_weights =
+            |_: &ModelFiles| Architecture::type_of_tensors(survey.as_ref()?.checkpoint());
+        let mut description = Description::read(files, &Progress::quiet(), &by_weights)?;
         let tokenizer = &description.tokenizer;
         self.tokenizer = Some(PlannedTokenizer {
             kind: tokenizer.kind.name(),
@@ -289,6 +288,7 @@ impl Plan {
         self.max_length_reason = Some(conversion.limit.by);
         self.minimum_version = Some(conversion.minimum_version());
         self.warnings.extend(conversion.notes().iter().cloned());
+        self.not_understood = conversion.not_understood().to_vec();
         if let Some(embedder) = conversion.network.output.embedder() {
             self.embedding = Some(PlannedEmbedding {
                 size: embedder.size().try_into().unwrap_or_default(),

@@ -11,7 +11,7 @@ use super::layers::{CrossAttention, LayerNorm, Linear, attention_bias, causal_bi
 use super::weights::Weights;
 use super::{
     Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_heads, check_sizes,
-    read_config,
+    read_config_by,
 };
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, arange, slice};
@@ -67,9 +67,13 @@ impl Default for BartConfig {
     }
 }
 
+/// `attribute_map` of `BartConfig`.
+const ALIASES: [(&str, &str); 2] =
+    [("num_attention_heads", "encoder_attention_heads"), ("hidden_size", "d_model")];
+
 impl BartConfig {
     fn read(config: &Value) -> Result<Self, ConfigError> {
-        let config: Self = read_config(config)?;
+        let config: Self = read_config_by(&ALIASES, config)?;
         check_sizes(&[
             ("vocab_size", config.vocab_size),
             ("max_position_embeddings", config.max_position_embeddings),

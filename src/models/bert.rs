@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::activation::{Activation, ActivationLayer};
 use super::distance::PositionEmbedding;
-use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
+use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names, PrunedHeads};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
@@ -34,6 +34,7 @@ pub(super) struct BertConfig {
     layer_norm_eps: f64,
     position_embedding_type: PositionEmbedding,
     pub(super) tie_word_embeddings: bool,
+    pruned_heads: PrunedHeads,
 }
 
 impl Default for BertConfig {
@@ -50,6 +51,7 @@ impl Default for BertConfig {
             layer_norm_eps: 1e-12,
             position_embedding_type: PositionEmbedding::Absolute,
             tie_word_embeddings: true,
+            pruned_heads: PrunedHeads::new(),
         }
     }
 }
@@ -78,6 +80,7 @@ impl BertConfig {
             counting: Counting::FromZero,
             type_vocab_size: self.type_vocab_size,
             layer_norm_eps: self.layer_norm_eps,
+            pruned_heads: self.pruned_heads.clone(),
         }
     }
 }

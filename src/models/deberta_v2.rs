@@ -479,6 +479,7 @@ impl Layer {
         let names = Names::BERT;
         let sizes = FeedForward {
             hidden: config.hidden_size,
+            attention: config.hidden_size,
             intermediate: config.intermediate_size,
             activation: config.hidden_act,
             epsilon: config.layer_norm_eps,

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::activation::{Activation, ActivationLayer};
 use super::distance::PositionEmbedding;
-use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
+use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names, PrunedHeads};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config};
+use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_by};
 use crate::checkpoint::Spellings;
 
 /// What its files call things. Nearly every DistilBERT began as a masked language model.
@@ -28,16 +28,18 @@ pub(super) static SPELLINGS: Spellings = Spellings {
 struct DistilBertConfig {
     vocab_size: i64,
     max_position_embeddings: i64,
-    #[serde(alias = "num_hidden_layers")]
     n_layers: i64,
-    #[serde(alias = "num_attention_heads")]
     n_heads: i64,
-    #[serde(alias = "hidden_size")]
     dim: i64,
     hidden_dim: i64,
     activation: Activation,
     tie_word_embeddings: bool,
+    pruned_heads: PrunedHeads,
 }
+
+/// `attribute_map` of `DistilBertConfig`.
+const ALIASES: [(&str, &str); 3] =
+    [("num_hidden_layers", "n_layers"), ("num_attention_heads", "n_heads"), ("hidden_size", "dim")];
 
 impl Default for DistilBertConfig {
     fn default() -> Self {
@@ -50,6 +52,7 @@ impl Default for DistilBertConfig {
             hidden_dim: 3072,
             activation: Activation::Gelu,
             tie_word_embeddings: true,
+            pruned_heads: PrunedHeads::new(),
         }
     }
 }
@@ -69,7 +72,7 @@ const NAMES: Names = Names {
 /// Reads and checks `config.json`.
 fn read(config: &Value) -> Result<(DistilBertConfig, EncoderConfig), ConfigError> {
     check_encoder(config)?;
-    let config: DistilBertConfig = read_config(config)?;
+    let config: DistilBertConfig = read_config_by(&ALIASES, config)?;
     let sizes = EncoderConfig {
         vocab_size: config.vocab_size,
         embedding_size: config.dim,
@@ -84,6 +87,7 @@ fn read(config: &Value) -> Result<(DistilBertConfig, EncoderConfig), ConfigError
         type_vocab_size: 0,
         // Of the class, not of the configuration.
         layer_norm_eps: 1e-12,
+        pruned_heads: config.pruned_heads.clone(),
     };
     sizes.check()?;
     Ok((config, sizes))

@@ -1,20 +1,22 @@
 //! The encoder of the BERT family: embeddings, and layers of attention and feed-forward, each followed by a residual connection and
 //! a LayerNorm. The architectures differ in the names of their weights and in the numbering of positions.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tch::{Kind, Tensor};
 
 use super::activation::{Activation, ActivationLayer};
 use super::distance::PositionEmbedding;
 use super::heads::TaskHead;
 use super::layers::{
-    LayerNorm, Linear, SelfAttention, attention_bias, embedding, token_type_embedding,
+    Heads, LayerNorm, Linear, SelfAttention, attention_bias, embedding, token_type_embedding,
 };
 use super::weights::Weights;
 use super::{ConfigError, Dimensions, Inputs, Model, Output, check_heads, check_sizes};
 use crate::torchscript::{TorchError, slice};
 
 /// Sizes of an encoder, with the names of BERT's `config.json`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct EncoderConfig {
     /// Rows of the word embeddings.
     pub vocab_size: i64,
@@ -40,7 +42,12 @@ pub struct EncoderConfig {
     pub type_vocab_size: i64,
     /// Epsilon of every LayerNorm.
     pub layer_norm_eps: f64,
+    /// Attention heads that were cut out of each layer.
+    pub pruned_heads: PrunedHeads,
 }
+
+/// `pruned_heads` in `config.json`: the attention heads that were cut out, by the number of their layer.
+pub type PrunedHeads = BTreeMap<String, BTreeSet<i64>>;
 
 /// Numbering of positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +81,16 @@ impl EncoderConfig {
             ("hidden_size", self.hidden_size),
             ("num_attention_heads", self.num_attention_heads),
         )?;
+        for (layer, heads) in &self.pruned_heads {
+            if heads.iter().any(|head| !(0..self.num_attention_heads).contains(head))
+                || heads.len() as i64 >= self.num_attention_heads
+            {
+                return Err(ConfigError::Value(format!(
+                    "pruned_heads cuts {heads:?} out of the {} heads of layer {layer}",
+                    self.num_attention_heads
+                )));
+            }
+        }
         match self.counting {
             Counting::AfterPadding(padding)
                 if !(0..self.max_position_embeddings - 1).contains(&padding) =>
@@ -87,9 +104,17 @@ impl EncoderConfig {
         }
     }
 
-    fn feed_forward(&self) -> FeedForward {
+    /// The attention heads of a layer.
+    fn heads(&self, layer: i64) -> Heads {
+        let heads = Heads::of(self.hidden_size, self.num_attention_heads);
+        let pruned = self.pruned_heads.get(&layer.to_string()).map_or(0, BTreeSet::len) as i64;
+        Heads { count: heads.count - pruned, ..heads }
+    }
+
+    fn feed_forward(&self, heads: Heads) -> FeedForward {
         FeedForward {
             hidden: self.hidden_size,
+            attention: heads.width(),
             intermediate: self.intermediate_size,
             activation: self.hidden_act,
             epsilon: self.layer_norm_eps,
@@ -167,7 +192,7 @@ impl Encoder {
         let embeddings = Embeddings::load(weights, config);
         let layers = weights.sub(layers);
         let layers = (0..config.num_hidden_layers)
-            .map(|i| EncoderLayer::load(&layers.sub(i), names, config))
+            .map(|i| EncoderLayer::load(&layers.sub(i), names, config, config.heads(i)))
             .collect();
         Self { embeddings, layers }
     }
@@ -285,18 +310,13 @@ struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    fn load(weights: &Weights<'_>, names: &Names, config: &EncoderConfig) -> Self {
+    fn load(weights: &Weights<'_>, names: &Names, config: &EncoderConfig, heads: Heads) -> Self {
         let (hidden, positions) = (config.hidden_size, config.max_position_embeddings);
         let attention = weights.sub(names.attention);
         Self {
-            attention: SelfAttention::load(
-                &attention,
-                names.query_key_value,
-                hidden,
-                config.num_attention_heads,
-            )
-            .with_distances(&attention, config.position_embedding, positions),
-            rest: PostAttention::load(weights, names, config.feed_forward()),
+            attention: SelfAttention::load(&attention, names.query_key_value, hidden, heads)
+                .with_distances(&attention, config.position_embedding, positions),
+            rest: PostAttention::load(weights, names, config.feed_forward(heads)),
         }
     }
 
@@ -315,6 +335,8 @@ impl EncoderLayer {
 pub(super) struct FeedForward {
     /// Width of the hidden states.
     pub(super) hidden: i64,
+    /// Width of the output of the attention.
+    pub(super) attention: i64,
     /// Width of the inner layer.
     pub(super) intermediate: i64,
     /// Activation between the two linear layers.
@@ -336,11 +358,11 @@ pub(super) struct PostAttention {
 
 impl PostAttention {
     pub(super) fn load(weights: &Weights<'_>, names: &Names, sizes: FeedForward) -> Self {
-        let FeedForward { hidden, intermediate, activation, epsilon } = sizes;
+        let FeedForward { hidden, attention, intermediate, activation, epsilon } = sizes;
         let linear = |name, inputs, outputs| Linear::load(&weights.sub(name), inputs, outputs);
         let norm = |name| LayerNorm::load(&weights.sub(name), hidden, epsilon);
         Self {
-            attention_output: linear(names.attention_output, hidden, hidden),
+            attention_output: linear(names.attention_output, attention, hidden),
             attention_norm: norm(names.attention_norm),
             intermediate: linear(names.intermediate, hidden, intermediate),
             activation: ActivationLayer::load(activation, &weights.sub(names.activation)),

@@ -1,9 +1,9 @@
-//! What the server feeds a graph, turned back into what the model was trained on.
+//! The tensors that Elasticsearch passes to a graph, turned back into the model's own inputs.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::special_tokens::SpecialTokens;
-use crate::torchscript::{Size, TorchError};
+use crate::torchscript::{Size, TorchError, arange, slice};
 
 /// How attention is written in the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,37 +15,95 @@ pub enum AttentionForm {
     Fused,
 }
 
+/// How the rows of a task are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowForm {
+    /// One text per row.
+    Single,
+    /// Two texts per row.
+    Pair {
+        /// Elasticsearch puts two separators between the texts where the model was trained with one: the second is removed.
+        drops_separator: bool,
+        /// Whether the tokens of the second text are of type 1. Otherwise all are of type 0.
+        typed: bool,
+    },
+}
+
+impl RowForm {
+    /// Two texts per row as BERT reads them: one separator, and token types that tell the texts apart.
+    pub const BERT_PAIR: Self = Self::Pair { drops_separator: false, typed: true };
+}
+
 /// The inputs of a model.
 #[derive(Debug)]
 pub struct Inputs {
     /// Token ids, int64 `[batch, tokens]`.
     pub input_ids: Tensor,
-    /// 1 where a token is, 0 at padding, int64 `[batch, tokens]`.
+    /// 1 at tokens, 0 at padding, int64 `[batch, tokens]`.
     pub attention_mask: Tensor,
     /// Number of rows.
     pub batch: Size,
     /// Number of tokens in each row.
     pub tokens: Size,
-    /// How attention is to be written.
+    /// How attention is written.
     pub attention: AttentionForm,
-    given_token_types: Option<Tensor>,
-    pair: bool,
+    server_token_types: Option<Tensor>,
+    form: RowForm,
     special: SpecialTokens,
+    removed: Option<RemovedToken>,
+}
+
+/// Where a token of each row was removed.
+#[derive(Debug)]
+struct RemovedToken {
+    /// Position before the removed one, int64 `[batch, 1]`.
+    before: Tensor,
+    /// Number of tokens in each row before one was removed.
+    tokens: Size,
+}
+
+impl RemovedToken {
+    /// Finds the second of two separators in a row: the position after the first.
+    fn find(separators: &Tensor, tokens: Size) -> Result<Self, TorchError> {
+        // The number of tokens before the first separator is its position. Two tokens follow it at least.
+        let separators = slice(separators, 1, &tokens.affine(1, -2)?)?;
+        let ahead = separators.f_cumsum(1, Kind::Int64)?.f_eq(0)?.f_to_kind(Kind::Int64)?;
+        let before = ahead.f_sum_dim_intlist([1i64].as_slice(), true, Kind::Int64)?;
+        Ok(Self { before, tokens })
+    }
+
+    /// `[batch, tokens]` without the token.
+    fn remove(&self, from: &Tensor) -> Result<Tensor, TorchError> {
+        let places = arange(&self.tokens.affine(1, -1)?)?;
+        let after = places.f_unsqueeze(0)?.f_gt_tensor(&self.before)?.f_to_kind(Kind::Int64)?;
+        Ok(from.f_gather(1, &places.f_add(&after)?, false)?)
+    }
+
+    /// `[.., batch, tokens - 1]` with a number at the removed token that no answer has.
+    fn restore(&self, to: &Tensor) -> Result<Tensor, TorchError> {
+        const NOWHERE: f64 = -1e9;
+        let places = arange(&self.tokens)?.f_unsqueeze(0)?;
+        let after = places.f_gt_tensor(&self.before)?;
+        let index = places.f_sub(&after.f_to_kind(Kind::Int64)?)?;
+        let removed = places.f_eq_tensor(&self.before.f_add_scalar(1)?)?;
+        let index = index.f_unsqueeze(0)?.f_expand([2, -1, -1], false)?;
+        Ok(to.f_gather(-1, &index, false)?.f_masked_fill(&removed, NOWHERE)?)
+    }
 }
 
 impl Inputs {
-    /// Reads the tensors that Elasticsearch passes, in its order: input_ids, attention_mask, then for some tokenizers token_type_ids
-    /// and position_ids, each int64 `[batch, tokens]`. `pair` says that the task puts two texts in a row.
+    /// Reads the tensors that Elasticsearch passes, in its order: `input_ids`, `attention_mask`, and for some tokenizers
+    /// `token_type_ids` and `position_ids`, each int64 `[batch, tokens]`.
     ///
-    /// The server pads the attention mask with the id of the padding token, which is 1 for RoBERTa's relatives; here the mask is 0
+    /// Elasticsearch pads the attention mask with the id of the padding token, which is 1 for RoBERTa's relatives. Here the mask is 0
     /// wherever the padding token stands.
     ///
     /// # Errors
-    /// libtorch's own, or fewer than two tensors.
+    /// Errors of libtorch, or fewer than two tensors.
     pub fn of_server(
         tensors: &[Tensor],
         special: SpecialTokens,
-        pair: bool,
+        form: RowForm,
         attention: AttentionForm,
     ) -> Result<Self, TorchError> {
         let [input_ids, mask, rest @ ..] = tensors else {
@@ -53,37 +111,125 @@ impl Inputs {
                 "fewer inputs than input_ids and attention_mask".into(),
             ));
         };
+        let mut input_ids = input_ids.shallow_clone();
+        let mut attention_mask = mask.f_mul(&input_ids.f_ne(special.padding)?)?;
+        let mut server_token_types = rest.first().map(Tensor::shallow_clone);
+        let mut removed = None;
+        if let RowForm::Pair { drops_separator: true, .. } = form {
+            let separators = input_ids.f_eq(special.separator)?.f_to_kind(Kind::Int64)?;
+            let token = RemovedToken::find(&separators, Size::of(&input_ids, 1)?)?;
+            input_ids = token.remove(&input_ids)?;
+            attention_mask = token.remove(&attention_mask)?;
+            server_token_types =
+                server_token_types.map(|types| token.remove(&types)).transpose()?;
+            removed = Some(token);
+        }
         Ok(Self {
-            batch: Size::of(input_ids, 0)?,
-            tokens: Size::of(input_ids, 1)?,
-            attention_mask: mask.f_mul(&input_ids.f_ne(special.padding)?)?,
-            input_ids: input_ids.shallow_clone(),
-            given_token_types: rest.first().map(Tensor::shallow_clone),
+            batch: Size::of(&input_ids, 0)?,
+            tokens: Size::of(&input_ids, 1)?,
+            input_ids,
+            attention_mask,
+            server_token_types,
             attention,
-            pair,
+            form,
             special,
+            removed,
         })
     }
 
-    /// Which of `types` kinds each token belongs to, int64 `[batch, tokens]`; nothing where all are of kind 0.
+    /// The type of each token, int64 `[batch, tokens]`, for a model with `types` of them; none where all are of type 0.
     ///
-    /// The server sends 0 for pairs too. For them the kinds are restored: what stands behind the first separator is the second text,
-    /// up to the padding.
+    /// Elasticsearch sends type 0 for pairs too. For a model whose tokenizer tells the texts of a pair apart, every token after the
+    /// first separator is of type 1, up to the padding.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn token_type_ids(&self, types: i64) -> Result<Option<Tensor>, TorchError> {
-        let Some(given) = &self.given_token_types else { return Ok(None) };
         if types < 2 {
             return Ok(None);
         }
-        if !self.pair {
-            return Ok(Some(given.shallow_clone()));
+        match self.form {
+            RowForm::Single | RowForm::Pair { typed: false, .. } => {
+                Ok(self.server_token_types.as_ref().map(Tensor::shallow_clone))
+            }
+            RowForm::Pair { typed: true, .. } => {
+                let separators =
+                    self.input_ids.f_eq(self.special.separator)?.f_to_kind(Kind::Int64)?;
+                let before = separators.f_cumsum(1, Kind::Int64)?.f_sub(&separators)?;
+                let second = before.f_clamp(0, 1)?.f_mul(&self.attention_mask)?;
+                Ok(Some(match &self.server_token_types {
+                    Some(server) => second.f_max_other(server)?,
+                    None => second,
+                }))
+            }
         }
-        let separators =
-            self.input_ids.f_eq(self.special.separator)?.f_to_kind(tch::Kind::Int64)?;
-        let before = separators.f_cumsum(1, tch::Kind::Int64)?.f_sub(&separators)?;
-        let second = before.f_clamp(0, 1)?.f_mul(&self.attention_mask)?;
-        Ok(Some(second.f_max_other(given)?))
+    }
+
+    /// Logits per token, `[2, batch, tokens]`, in the places that the tokens have in Elasticsearch's rows.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn restore_tokens(&self, logits: &Tensor) -> Result<Tensor, TorchError> {
+        match &self.removed {
+            Some(removed) => removed.restore(logits),
+            None => Ok(logits.shallow_clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    /// Rows as Elasticsearch lays pairs out for RoBERTa: 0 begins, 2 separates, 1 pads.
+    fn inputs(typed: bool) -> Inputs {
+        let ids = Tensor::from_slice2(&[
+            [0i64, 5, 2, 2, 6, 7, 2],
+            [0, 5, 8, 2, 2, 6, 2],
+            [0, 2, 2, 6, 2, 1, 1],
+        ]);
+        let special = SpecialTokens { padding: 1, separator: 2 };
+        let form = RowForm::Pair { drops_separator: true, typed };
+        Inputs::of_server(
+            &[ids.shallow_clone(), ids.ones_like()],
+            special,
+            form,
+            AttentionForm::Plain,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn second_separator_is_removed() {
+        let inputs = inputs(true);
+        let expected =
+            Tensor::from_slice2(&[[0i64, 5, 2, 6, 7, 2], [0, 5, 8, 2, 6, 2], [0, 2, 6, 2, 1, 1]]);
+        assert_eq!(inputs.input_ids, expected);
+        let mask =
+            Tensor::from_slice2(&[[1i64, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]]);
+        assert_eq!(inputs.attention_mask, mask);
+        let types =
+            Tensor::from_slice2(&[[0i64, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 0, 0]]);
+        assert_eq!(inputs.token_type_ids(2).unwrap().unwrap(), types);
+    }
+
+    #[test]
+    fn pair_without_types_has_none() {
+        assert!(inputs(false).token_type_ids(2).unwrap().is_none());
+    }
+
+    #[test]
+    fn logits_return_to_the_places_of_the_server() {
+        let logits = Tensor::arange(6, (Kind::Float, Device::Cpu)).expand([2, 3, 6], false);
+        let restored = inputs(true).restore_tokens(&logits).unwrap();
+        let expected = Tensor::from_slice2(&[
+            [0f32, 1., 2., -1e9, 3., 4., 5.],
+            [0., 1., 2., 3., -1e9, 4., 5.],
+            [0., 1., -1e9, 2., 3., 4., 5.],
+        ]);
+        assert_eq!(restored.get(0), expected);
+        assert_eq!(restored.get(1), expected);
     }
 }

@@ -114,10 +114,10 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// Reads the projections `names` (query, key, value), each `[hidden, hidden]` with bias.
+    /// Reads the projections `names` (query, key, value), each from `hidden` to the width of all `heads`, with bias.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, names: [&str; 3], hidden: i64, heads: i64) -> Self {
-        let attention = CrossAttention::load(weights, names, [hidden; 3], hidden, heads);
+    pub fn load(weights: &Weights<'_>, names: [&str; 3], hidden: i64, heads: Heads) -> Self {
+        let attention = CrossAttention::with_heads(weights, names, [hidden; 3], heads);
         Self { attention, distances: None }
     }
 
@@ -174,6 +174,12 @@ impl Heads {
         Self { count, size: hidden / count }
     }
 
+    /// Width of all heads.
+    #[must_use]
+    pub fn width(self) -> i64 {
+        self.count * self.size
+    }
+
     /// Factor of the scores: 1 / sqrt(head_size).
     #[must_use]
     pub fn scale(self) -> f64 {
@@ -197,7 +203,7 @@ impl Heads {
     pub fn join(self, context: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
         // A view is impossible, because the memory layout of the fused operation differs between versions of libtorch.
-        reshape(&context.f_transpose(1, 2)?, &[batch, tokens, (self.count * self.size).into()])
+        reshape(&context.f_transpose(1, 2)?, &[batch, tokens, self.width().into()])
     }
 }
 
@@ -249,10 +255,21 @@ impl CrossAttention {
         hidden: i64,
         heads: i64,
     ) -> Self {
+        Self::with_heads(weights, names, from, Heads::of(hidden, heads))
+    }
+
+    /// Reads the projections `names` (query, key, value) of states of the widths `from`, each to the width of all `heads`, with bias.
+    #[must_use]
+    pub fn with_heads(
+        weights: &Weights<'_>,
+        names: [&str; 3],
+        from: [i64; 3],
+        heads: Heads,
+    ) -> Self {
         let [query, key, value] = names;
-        let load = |name: &str, from| Linear::load(&weights.sub(name), from, hidden);
+        let load = |name: &str, from| Linear::load(&weights.sub(name), from, heads.width());
         let [query, key, value] = [load(query, from[0]), load(key, from[1]), load(value, from[2])];
-        Self { query, key, value, heads: Heads::of(hidden, heads) }
+        Self { query, key, value, heads }
     }
 
     /// Returns the attended values `[batch, tokens, hidden]` before the output projection. `bias` is added to the scores.

@@ -23,10 +23,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::Tensor;
 
-use crate::checkpoint::Spellings;
+use crate::checkpoint::{Checkpoint, Spellings};
 use crate::config::Head;
 use crate::torchscript::TorchError;
-pub use inputs::{AttentionForm, Inputs};
+pub use inputs::{AttentionForm, Inputs, RowForm};
 pub use weights::{WeightError, WeightLoader, Weights};
 
 /// What a base model returns.
@@ -222,6 +222,66 @@ impl Architecture {
         ARCHITECTURES.iter().find(|known| known.model_type == model_type)
     }
 
+    /// The `model_type` that goes with a Transformers class, such as `BertForMaskedLM`.
+    #[must_use]
+    pub fn type_of_class(class: &str) -> Option<&'static str> {
+        const CLASSES: [(&str, &str); 13] = [
+            ("XLMRoberta", "xlm-roberta"),
+            ("DistilBert", "distilbert"),
+            ("MobileBert", "mobilebert"),
+            ("SqueezeBert", "squeezebert"),
+            ("RetriBert", "retribert"),
+            ("DebertaV2", "deberta-v2"),
+            ("Camembert", "camembert"),
+            ("Roberta", "roberta"),
+            ("Electra", "electra"),
+            ("MPNet", "mpnet"),
+            ("Bart", "bart"),
+            ("DPR", "dpr"),
+            ("Bert", "bert"),
+        ];
+        let follows = |rest: &str| {
+            ["For", "Model", "Context", "Question", "Pre", "LM"]
+                .iter()
+                .any(|part| rest.starts_with(part))
+        };
+        let known = |(name, _): &&(&str, &str)| class.strip_prefix(name).is_some_and(follows);
+        CLASSES.iter().find(known).map(|&(_, model_type)| model_type)
+    }
+
+    /// The `model_type` that the names of a checkpoint's tensors point to.
+    #[must_use]
+    pub fn type_of_tensors(checkpoint: &Checkpoint) -> Option<&'static str> {
+        let tensors = checkpoint.tensors();
+        let has = |part: &str| tensors.keys().any(|name| format!(".{name}").contains(part));
+        const PARTS: [(&str, &str); 12] = [
+            (".ctx_encoder.", "dpr"),
+            (".question_encoder.", "dpr"),
+            (".bert_query.", "retribert"),
+            (".electra.", "electra"),
+            (".discriminator_predictions.", "electra"),
+            (".embeddings_project.", "electra"),
+            (".q_lin.", "distilbert"),
+            (".attention.attn.q.", "mpnet"),
+            (".rel_embeddings.", "deberta-v2"),
+            (".self_attn.q_proj.", "bart"),
+            (".embedding_transformation.", "mobilebert"),
+            (".transformer.encoder.layers.", "squeezebert"),
+        ];
+        if let Some((_, model_type)) = PARTS.iter().find(|(part, _)| has(part)) {
+            return Some(model_type);
+        }
+        if !has(".attention.self.query.") {
+            return None;
+        }
+        // RoBERTa's relatives have one token type, BERT has two.
+        let types = tensors
+            .iter()
+            .find(|(name, _)| name.ends_with("token_type_embeddings.weight"))
+            .and_then(|(_, stored)| stored.slice.shape.first());
+        Some(if has(".roberta.") || types == Some(&1) { "roberta" } else { "bert" })
+    }
+
     /// Why a `model_type` cannot be served, for those that are known not to.
     #[must_use]
     pub fn why_not(model_type: &str) -> Option<&'static str> {
@@ -234,6 +294,23 @@ impl Architecture {
     pub fn model_types() -> Vec<&'static str> {
         ARCHITECTURES.iter().map(|known| known.model_type).collect()
     }
+}
+
+/// Reads the fields of an architecture under their own names from a `config.json` that may hold some under other names, as
+/// `attribute_map` in Transformers allows. Where both names are there the other one counts, as in Transformers.
+fn read_config_by<T: DeserializeOwned>(
+    aliases: &[(&str, &str)],
+    config: &Value,
+) -> Result<T, ConfigError> {
+    let mut config = config.clone();
+    if let Some(fields) = config.as_object_mut() {
+        for (alias, name) in aliases {
+            if let Some(value) = fields.remove(*alias) {
+                fields.insert((*name).to_owned(), value);
+            }
+        }
+    }
+    read_config(&config)
 }
 
 /// Reads the fields of an architecture from `config.json`.

@@ -9,7 +9,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::activation::Activation;
 use super::distance::PositionEmbedding;
 use super::distance::{near, skew};
-use super::encoder::{Counting, Encoder, EncoderConfig, Names};
+use super::encoder::{Counting, Encoder, EncoderConfig, Names, PrunedHeads};
 use super::heads::{SequenceHead, TaskHead};
 use super::layers::attention_bias;
 use super::roberta::lm_head;
@@ -94,6 +94,7 @@ fn read(config: &Value) -> Result<(MPNetConfig, EncoderConfig), ConfigError> {
         counting: Counting::AfterPadding(PADDING),
         type_vocab_size: 0,
         layer_norm_eps: config.layer_norm_eps,
+        pruned_heads: PrunedHeads::new(),
     };
     sizes.check()?;
     if config.relative_attention_num_buckets < BUCKETS {

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, DIRECTION, LENGTH, Spellings, StoredTensor, WeightFiles, elements,
+    Checkpoint, CheckpointError, DIRECTION, Dtype, LENGTH, Spellings, StoredTensor, WeightFiles,
+    elements,
 };
 use crate::observer::{Progress, RunningStage, Stage};
 use crate::torchscript::{TorchError, constant};
@@ -134,6 +135,27 @@ impl WeightLoader {
         self.checkpoint.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// The scheme by which the checkpoint was quantized when it was saved, as its tensors show it; none if they are plain weights.
+    #[must_use]
+    pub fn quantization(&self) -> Option<&'static str> {
+        /// Ends of names beside quantized weights, and the scheme that writes them.
+        const SCHEMES: [(&str, &str); 9] = [
+            (".quant_state.bitsandbytes__nf4", "bitsandbytes, 4 bits"),
+            (".quant_state.bitsandbytes__fp4", "bitsandbytes, 4 bits"),
+            (".g_idx", "GPTQ"),
+            (".qzeros", "AWQ or GPTQ"),
+            (".qweight", "AWQ or GPTQ"),
+            (".weight_packed", "compressed-tensors"),
+            (".weight_scale_inv", "fp8"),
+            (".weight_scale", "compressed-tensors or fp8"),
+            (".weight._data", "quanto"),
+        ];
+        let tensors = self.checkpoint.tensors();
+        let named = SCHEMES.iter().find(|(end, _)| tensors.keys().any(|name| name.ends_with(end)));
+        let float8 = || tensors.values().any(|stored| stored.slice.dtype == Dtype::F8);
+        named.map(|(_, scheme)| *scheme).or_else(|| float8().then_some("float8"))
+    }
+
     /// All tensors, by their names in the file.
     #[must_use]
     pub fn weights(&self) -> Weights<'_> {
@@ -233,6 +255,9 @@ impl Weights<'_> {
         let mut name = self.name(name);
         let tensors = self.loader.checkpoint.tensors();
         let others = self.spellings.map(|spellings| spellings.others(&name)).unwrap_or_default();
+        if let Some(weight) = self.widened(&name, shape) {
+            return weight;
+        }
         if !tensors.contains_key(&name) {
             if let Some(weight) = self.normalized(&name, shape) {
                 return weight;
@@ -260,6 +285,13 @@ impl Weights<'_> {
                 ));
                 None
             }
+            Some(stored) if !stored.slice.dtype.is_float() => {
+                ledger.problems.push(format!(
+                    "{name} is stored as {}, and a weight is a floating-point number",
+                    stored.slice.dtype.name()
+                ));
+                None
+            }
             Some(_) if self.loader.mode == Mode::Survey => None,
             Some(stored) => {
                 ledger.memory = ledger.memory.saturating_add(memory(stored));
@@ -280,6 +312,29 @@ impl Weights<'_> {
             ledger.bytes = ledger.bytes.saturating_add(elements(shape).saturating_mul(4));
         }
         tensor.unwrap_or_else(Tensor::new)
+    }
+
+    /// The weight `name` if the file holds it as bitsandbytes saves a matrix in 8 bits: int8 with one scale per row, `SCB`, of which 127
+    /// steps make the largest number of the row.
+    fn widened(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
+        let stem = name.strip_suffix("weight").filter(|stem| stem.ends_with('.'))?;
+        let tensors = self.loader.checkpoint.tensors();
+        let (scale_name, format) = (format!("{stem}SCB"), format!("{stem}weight_format"));
+        let stored = tensors.get(name).filter(|stored| {
+            stored.slice.dtype == Dtype::I8 && stored.slice.shape == shape && shape.len() == 2
+        })?;
+        let scale = tensors.get(&scale_name).filter(|scale| {
+            scale.slice.dtype.is_float() && scale.slice.shape.first() == shape.first()
+        })?;
+        {
+            let mut ledger = self.loader.ledger.borrow_mut();
+            let names = [name.to_owned(), scale_name, format];
+            ledger.used.extend(names);
+        }
+        Some(self.derived(|| {
+            let scale = constant(scale)?.f_reshape([-1, 1])?.f_div_scalar(127.)?;
+            Ok(constant(stored)?.f_mul(&scale)?)
+        }))
     }
 
     /// The weight `name` if the file holds its length and its direction instead (weight normalization).
@@ -345,7 +400,7 @@ impl Display for Weights<'_> {
 
 /// Memory that [`constant`] allocates for a tensor, in bytes.
 fn memory(stored: &StoredTensor) -> usize {
-    if stored.slice.dtype == crate::checkpoint::Dtype::F32 && stored.strides.is_none() {
+    if stored.slice.dtype == Dtype::F32 && stored.strides.is_none() {
         return 0;
     }
     let sizes = stored.slice.shape.iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX));
@@ -357,7 +412,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::checkpoint::{Dtype, Format};
+    use crate::checkpoint::Format;
 
     fn open(name: &str, format: Format) -> WeightLoader {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints");

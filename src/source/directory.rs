@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::cache_layout::{SnapshotFolder, blob_of_link, file_of_blob};
+use super::python_json;
 use crate::error_chain::advice;
 
 /// Maximum bytes of a text file. The largest tokenizer.json on the hub has about 60 MB.
@@ -168,8 +169,7 @@ impl ModelFiles {
     /// If the file cannot be read, is larger than 16 MiB or does not have the form of `T`.
     pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, SourceError> {
         let Some(text) = self.text_up_to(MAX_JSON, name)? else { return Ok(None) };
-        // Some editors write a byte order mark, which is not part of JSON.
-        serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        python_json::parse(&text)
             .map(Some)
             .map_err(|source| SourceError::Json { path: self.folder.join(name), source })
     }

@@ -5,6 +5,7 @@ mod directory;
 mod file_formats;
 pub mod hub;
 mod origin;
+pub mod python_json;
 
 pub use directory::{ModelFiles, SourceError};
 pub(crate) use file_formats::{

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::pooling::pool;
-use crate::config::{Module, PoolingConfig, PoolingMode};
+use crate::config::{Module, ModulesError, PoolingConfig, PoolingMode};
 use crate::models::activation::Activation;
 use crate::models::layers::{LayerNorm, Linear};
 use crate::models::{Dimensions, Inputs, Output, WeightError, WeightLoader};
@@ -16,6 +16,9 @@ pub enum EmbedderError {
     /// A module that cannot be served.
     #[error("{0}")]
     Module(String),
+    /// The list of modules cannot be read.
+    #[error(transparent)]
+    Modules(#[from] ModulesError),
     /// A file cannot be had.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -38,6 +41,8 @@ enum Step {
     Dense(Linear, Activation),
     LayerNorm(LayerNorm),
     Normalize,
+    /// Keeps this many leading components.
+    Truncate(i64),
 }
 
 /// What `torch.nn.functional.normalize` and `torch.nn.LayerNorm` keep the denominator from being zero with.
@@ -84,14 +89,15 @@ impl Embedder {
         };
         for module in modules {
             let pooled = steps.iter().any(|step| matches!(step, Step::Pool(_)));
-            if matches!(module, Module::Pooling(_)) == pooled {
+            let sparse = matches!(module, Module::SpladePooling(_));
+            if matches!(module, Module::Pooling(_)) == pooled && !sparse {
                 return Err(EmbedderError::Module(
                     "modules.json must have one Pooling, and it must come first after the Transformer".into(),
                 ));
             }
             match module {
                 Module::Pooling(PoolingConfig { dimension, modes, .. }) => {
-                    fits("Pooling", *dimension, size)?;
+                    fits("Pooling", dimension.unwrap_or(size), size)?;
                     size *= modes.len() as i64;
                     steps.push(Step::Pool(modes.clone()));
                 }
@@ -124,12 +130,35 @@ impl Embedder {
                     steps.push(Step::LayerNorm(norm));
                 }
                 Module::Normalize => steps.push(Step::Normalize),
+                Module::SpladePooling(_) => {
+                    return Err(EmbedderError::Module(
+                        "modules.json makes sparse vectors (SpladePooling): import it for text_expansion"
+                            .into(),
+                    ));
+                }
             }
         }
         if steps.is_empty() {
             return Err(EmbedderError::Module("modules.json has no Pooling".into()));
         }
         Ok(Self { steps, size, parameter_bytes })
+    }
+
+    /// Keeps the leading `dimension` components of each vector, after all modules, as the library does (`truncate_dim`).
+    ///
+    /// # Errors
+    /// When the number is not positive.
+    pub fn truncate(&mut self, dimension: i64) -> Result<(), EmbedderError> {
+        if dimension < 1 {
+            return Err(EmbedderError::Module(format!(
+                "truncate_dim in config_sentence_transformers.json is {dimension}, which leaves no vector"
+            )));
+        }
+        if dimension < self.size {
+            self.steps.push(Step::Truncate(dimension));
+            self.size = dimension;
+        }
+        Ok(())
     }
 
     /// Width of the vector.
@@ -160,6 +189,7 @@ impl Embedder {
             Step::Dense(..) => "dense layer".to_owned(),
             Step::LayerNorm(_) => "layer norm".to_owned(),
             Step::Normalize => "length 1".to_owned(),
+            Step::Truncate(dimension) => format!("first {dimension} components"),
         };
         self.steps.iter().map(step).collect()
     }
@@ -189,6 +219,7 @@ impl Embedder {
                     let length = vector.f_norm_scalaropt_dim(2, [-1i64], true)?;
                     vector.f_div(&length.f_clamp_min(NORMALIZE_EPSILON)?)?
                 }
+                Step::Truncate(dimension) => vector.f_slice(1, 0, *dimension, 1)?,
             };
         }
         Ok(vector)

@@ -4,6 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::agreement::{ANSWER, COSINES, FILLING, HEAVIEST, LABEL, LABELS, Measure, RANKING};
 use super::{Embedder, Task};
+use crate::config::SpladeConfig;
 use crate::models::Inputs;
 use crate::torchscript::TorchError;
 
@@ -20,8 +21,22 @@ pub enum GraphOutput {
     TokenWeights {
         /// Number of uploaded tokens.
         vocabulary: i64,
+        /// How the weights of tokens are made and joined.
+        splade: SpladeConfig,
+    },
+    /// Logits of labels that stand for several of the model's, `[batch, tokens, labels]`: the greatest of theirs, so that the best label
+    /// is that of the model.
+    MergedLabels(Vec<Vec<i64>>),
+    /// Logits of entailment, neutral and contradiction, `[batch, 3]`, made of two logits of which the one at `entailment` is that of
+    /// entailment.
+    InferenceOfTwo {
+        /// Index of the entailment logit.
+        entailment: i64,
     },
 }
+
+/// The logit of a label that never counts: its probability is 0 in float32 beside any real logit.
+const NEVER: f64 = -10_000.;
 
 impl GraphOutput {
     /// The output of a task that makes no embedding. `vocabulary` is the number of uploaded tokens.
@@ -29,7 +44,9 @@ impl GraphOutput {
     pub fn of_task(task: Task, vocabulary: i64) -> Self {
         match task {
             Task::QuestionAnswering => Self::StartAndEnd,
-            Task::TextExpansion => Self::TokenWeights { vocabulary },
+            Task::TextExpansion => {
+                Self::TokenWeights { vocabulary, splade: SpladeConfig::default() }
+            }
             _ => Self::Head,
         }
     }
@@ -50,21 +67,54 @@ impl GraphOutput {
     pub fn forward(&self, head_output: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
         match self {
             Self::Head => Ok(head_output.shallow_clone()),
-            Self::StartAndEnd => Ok(head_output.f_permute([2, 0, 1])?),
+            Self::StartAndEnd => inputs.restore_tokens(&head_output.f_permute([2, 0, 1])?),
             Self::Embedding(embedder) => embedder.forward(head_output, inputs),
-            Self::TokenWeights { vocabulary } => token_weights(head_output, inputs, *vocabulary),
+            Self::TokenWeights { vocabulary, splade } => {
+                token_weights(head_output, inputs, *vocabulary, *splade)
+            }
+            Self::MergedLabels(labels) => {
+                let column = |index: &i64| head_output.f_slice(2, *index, index + 1, 1);
+                let greatest = |indexes: &Vec<i64>| -> Result<Tensor, TorchError> {
+                    let mut columns = indexes.iter().map(column);
+                    let first = columns.next().transpose()?.unwrap_or_else(Tensor::new);
+                    columns.try_fold(first, |most, column| Ok(most.f_max_other(&column?)?))
+                };
+                let columns = labels.iter().map(greatest).collect::<Result<Vec<_>, _>>()?;
+                Ok(Tensor::f_cat(&columns, 2)?)
+            }
+            Self::InferenceOfTwo { entailment } => {
+                let column = |index: i64| head_output.f_slice(1, index, index + 1, 1);
+                let entailed = column(*entailment)?;
+                let neutral = entailed.f_full_like(NEVER)?;
+                Ok(Tensor::f_cat(&[entailed, neutral, column(1 - *entailment)?], 1)?)
+            }
         }
     }
 }
 
-/// Max over tokens of log(1 + relu(logits)), for the first `vocabulary` tokens (SPLADE, Formal et al. 2021, arXiv:2109.10086).
+/// Max or sum over tokens of log(1 + relu(logits)), for the first `vocabulary` tokens (SPLADE, Formal et al. 2021, arXiv:2109.10086).
+/// `log1p_relu` takes the logarithm twice.
 ///
 /// Elasticsearch takes one row as finished weights, so the pooling is part of the graph.
-fn token_weights(logits: &Tensor, inputs: &Inputs, vocabulary: i64) -> Result<Tensor, TorchError> {
-    // log(1 + relu(x)) never falls, so it can wait until one row is left. Padding becomes 0, the least that relu gives.
+fn token_weights(
+    logits: &Tensor,
+    inputs: &Inputs,
+    vocabulary: i64,
+    splade: SpladeConfig,
+) -> Result<Tensor, TorchError> {
     let mask = inputs.attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?;
-    let (most, _) = logits.f_mul(&mask)?.f_max_dim(1, false)?;
-    let weights = most.f_relu()?.f_add_scalar(1.)?.f_log()?;
+    // Padding becomes 0, the least that relu gives.
+    let logits = logits.f_mul(&mask)?;
+    let activate = |logits: &Tensor| -> Result<Tensor, TorchError> {
+        let once = logits.f_relu()?.f_add_scalar(1.)?.f_log()?;
+        if splade.log_twice { Ok(once.f_add_scalar(1.)?.f_log()?) } else { Ok(once) }
+    };
+    let weights = if splade.sum {
+        activate(&logits)?.f_sum_dim_intlist([1i64].as_slice(), false, None)?
+    } else {
+        // The activation never falls, so it can wait until one row is left.
+        activate(&logits.f_max_dim(1, false)?.0)?
+    };
     // Many tables have more rows than there are tokens, and the server fails on a weight that has no token.
     match weights.size().last() {
         Some(&rows) if rows > vocabulary => Ok(weights.f_slice(1, 0, vocabulary, 1)?),

@@ -1,13 +1,25 @@
 //! Which task a model was made for.
 
 use super::Task;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, SentenceTransformers, Usage};
 
-/// The task that `architectures` in `config.json` points to, and why. A sentence-transformers folder is an embedding model whatever
-/// its config says, for the library itself writes the class of the checkpoint that training began with.
+/// The task that a model was saved for, and why. The files of sentence-transformers take precedence over `architectures` in
+/// `config.json`, because the library writes the class of the checkpoint that training began with.
 #[must_use]
-pub fn guess(config: &ModelConfig, sentence_transformers: bool) -> Option<(Task, String)> {
-    if sentence_transformers {
+pub fn guess(
+    config: &ModelConfig,
+    modules: Option<&SentenceTransformers>,
+    usage: &Usage,
+) -> Option<(Task, String)> {
+    let kind = usage.model_type.as_deref();
+    if kind == Some("CrossEncoder") || modules.is_some_and(SentenceTransformers::is_classifier) {
+        return Some(by_labels(config, "it is a CrossEncoder of sentence-transformers"));
+    }
+    if kind == Some("SparseEncoder") || modules.is_some_and(SentenceTransformers::is_sparse) {
+        let reason = "it is a SparseEncoder of sentence-transformers".to_owned();
+        return Some((Task::TextExpansion, reason));
+    }
+    if modules.is_some() {
         let reason = "modules.json makes it a model of sentence-transformers".to_owned();
         return Some((Task::TextEmbedding, reason));
     }
@@ -16,20 +28,26 @@ pub fn guess(config: &ModelConfig, sentence_transformers: bool) -> Option<(Task,
         Some((class, known.1))
     })?;
     let reason = format!("config.json names {class}");
-    if task != Task::TextClassification {
-        return Some((task, reason));
+    if task == Task::TextClassification {
+        return Some(by_labels(config, &reason));
     }
-    // One score is a reranker's, the three labels of natural language inference are zero-shot's.
-    let fits = |task: &Task| task.check_labels(&config.labels).is_ok();
+    Some((task, reason))
+}
+
+/// The task of a sequence classifier. A single score belongs to a reranker, the labels of natural language inference to zero-shot
+/// classification.
+fn by_labels(config: &ModelConfig, reason: &str) -> (Task, String) {
+    let fits = |task: &Task| task.served_labels(&config.labels).is_ok();
     let special = [Task::TextSimilarity, Task::ZeroShotClassification];
-    let task = special.into_iter().find(fits).unwrap_or(task);
-    Some(match task {
-        Task::TextSimilarity => (task, format!("{reason} with a single score")),
-        Task::ZeroShotClassification => {
-            (task, format!("{reason} with the labels of natural language inference"))
+    match special.into_iter().find(fits) {
+        Some(Task::TextSimilarity) => {
+            (Task::TextSimilarity, format!("{reason} with a single score"))
         }
-        other => (other, format!("{reason} with {} labels", config.labels.len())),
-    })
+        Some(task) => (task, format!("{reason} with the labels of natural language inference")),
+        None => {
+            (Task::TextClassification, format!("{reason} with {} labels", config.labels.count()))
+        }
+    }
 }
 
 /// What a Transformers class is for, by a part of its name.
@@ -47,34 +65,51 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::config::Labels;
 
     #[test]
-    fn the_task_is_told_by_class_and_labels() {
-        let guessed = |class: &str, labels: &[&str], sentence_transformers: bool| {
+    fn task_follows_class_and_labels() {
+        let guessed = |class: &str, labels: &[&str]| {
             let config = ModelConfig {
                 json: Value::Null,
                 model_type: None,
                 architectures: vec![class.to_owned()],
                 tokenizer_class: None,
-                labels: labels.iter().map(|&label| label.to_owned()).collect(),
+                labels: Labels::new(labels.iter().map(|&label| label.to_owned()).collect()),
             };
-            guess(&config, sentence_transformers).map(|(task, _)| task)
+            guess(&config, None, &Usage::default()).map(|(task, _)| task)
         };
-        assert_eq!(guessed("BertForMaskedLM", &[], false), Some(Task::FillMask));
-        assert_eq!(guessed("MPNetForMaskedLM", &[], true), Some(Task::TextEmbedding));
-        assert_eq!(guessed("BertForTokenClassification", &[], false), Some(Task::Ner));
-        assert_eq!(
-            guessed("ElectraForQuestionAnswering", &[], false),
-            Some(Task::QuestionAnswering)
-        );
-        assert_eq!(guessed("DPRContextEncoder", &[], false), Some(Task::TextEmbedding));
-        assert_eq!(guessed("BertModel", &[], false), None);
-        let by_labels = |labels: &[&str]| guessed("BertForSequenceClassification", labels, false);
+        assert_eq!(guessed("BertForMaskedLM", &[]), Some(Task::FillMask));
+        assert_eq!(guessed("BertForTokenClassification", &[]), Some(Task::Ner));
+        assert_eq!(guessed("ElectraForQuestionAnswering", &[]), Some(Task::QuestionAnswering));
+        assert_eq!(guessed("DPRContextEncoder", &[]), Some(Task::TextEmbedding));
+        assert_eq!(guessed("BertModel", &[]), None);
+        let by_labels = |labels: &[&str]| guessed("BertForSequenceClassification", labels);
         assert_eq!(by_labels(&["LABEL_0"]), Some(Task::TextSimilarity));
         assert_eq!(by_labels(&["POSITIVE", "NEGATIVE"]), Some(Task::TextClassification));
         let inference = ["ENTAILMENT", "neutral", "contradiction"];
         assert_eq!(by_labels(&inference), Some(Task::ZeroShotClassification));
-        // Two of the three are not what the server's zero-shot task takes.
+        let two = ["not_entailment", "entailment"];
+        assert_eq!(by_labels(&two), Some(Task::ZeroShotClassification));
+        // Entailment and neutral alone do not say what contradicts.
         assert_eq!(by_labels(&inference[..2]), Some(Task::TextClassification));
+    }
+
+    #[test]
+    fn sentence_transformers_class_takes_precedence() {
+        let config = |labels: usize| ModelConfig {
+            json: Value::Null,
+            model_type: None,
+            architectures: vec!["BertForMaskedLM".to_owned()],
+            tokenizer_class: None,
+            labels: Labels::new(vec!["x".to_owned(); labels]),
+        };
+        let guessed = |class: &str, labels| {
+            let usage = Usage { model_type: Some(class.to_owned()), ..Usage::default() };
+            guess(&config(labels), None, &usage).map(|(task, _)| task)
+        };
+        assert_eq!(guessed("CrossEncoder", 1), Some(Task::TextSimilarity));
+        assert_eq!(guessed("CrossEncoder", 2), Some(Task::TextClassification));
+        assert_eq!(guessed("SparseEncoder", 2), Some(Task::TextExpansion));
     }
 }

@@ -9,6 +9,7 @@ mod fill_mask;
 #[cfg(feature = "torch")]
 mod graph_output;
 mod guess;
+mod labels;
 mod ner;
 mod pass_through;
 #[cfg(feature = "torch")]
@@ -25,13 +26,14 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::Head;
+use crate::config::{Head, Labels};
 use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
 #[cfg(feature = "torch")]
 pub use embedder::{Embedder, EmbedderError};
 #[cfg(feature = "torch")]
 pub use graph_output::GraphOutput;
 pub use guess::guess;
+pub use labels::ServedLabels;
 
 /// A task, by its name in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,12 +104,33 @@ impl Task {
         self.definition().pair()
     }
 
-    /// Checks the model's labels.
+    /// The model's labels in the form that Elasticsearch takes for this task.
     ///
     /// # Errors
-    /// The reason why the server would refuse them.
+    /// The reason why Elasticsearch would refuse the labels, for a task that needs them.
+    pub fn served_labels(self, labels: &Labels) -> Result<ServedLabels, String> {
+        match self.head() {
+            Head::SequenceClassification | Head::TokenClassification => {
+                self.definition().served_labels(labels.names()?)
+            }
+            _ => Ok(ServedLabels::default()),
+        }
+    }
+
+    /// Checks that Elasticsearch takes labels as they are.
+    ///
+    /// # Errors
+    /// The reason why it would refuse them.
     pub fn check_labels(self, labels: &[String]) -> Result<(), String> {
-        self.definition().check_labels(labels)
+        let served = self.served_labels(&Labels::new(labels.to_vec()))?;
+        if served.names.is_empty() || served.names == labels {
+            return Ok(());
+        }
+        Err(format!(
+            "Elasticsearch takes the labels {} for such a model, not {}",
+            served.names.join(", "),
+            labels.join(", ")
+        ))
     }
 
     /// The `inference_config` to send.
@@ -171,7 +194,7 @@ pub struct Facts<'a> {
     pub tokenization: &'a Map<String, Value>,
     /// The longest input in tokens.
     pub max_sequence_length: u32,
-    /// The model's labels, in the order of its logits.
+    /// The labels that are sent, in the order of the graph's logits.
     pub labels: &'a [String],
     /// Width of the embedding, for the task that has one.
     pub embedding_size: Option<i64>,
@@ -191,8 +214,8 @@ trait Definition: Sync {
         None
     }
 
-    fn check_labels(&self, _labels: &[String]) -> Result<(), String> {
-        Ok(())
+    fn served_labels(&self, labels: &[String]) -> Result<ServedLabels, String> {
+        Ok(ServedLabels::unchanged(labels))
     }
 
     /// The rows that texts make.

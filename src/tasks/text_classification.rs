@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Definition, Facts, classification_labels};
+use super::{Definition, Facts, ServedLabels, classification_labels};
 use crate::config::Head;
 
 /// Logits `[batch, labels]`; the server takes the softmax.
@@ -17,9 +17,9 @@ impl Definition for TextClassification {
         Head::SequenceClassification
     }
 
-    fn check_labels(&self, labels: &[String]) -> Result<(), String> {
+    fn served_labels(&self, labels: &[String]) -> Result<ServedLabels, String> {
         if labels.len() >= 2 {
-            Ok(())
+            Ok(ServedLabels::unchanged(labels))
         } else {
             Err(format!(
                 "Elasticsearch demands at least two labels, the model has {}",

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Definition, neighbours};
+use super::{Definition, ServedLabels, neighbours};
 use crate::config::Head;
 use crate::tokenizer::{Encoder, Row, TokenizerError};
 
@@ -22,9 +22,9 @@ impl Definition for TextSimilarity {
         true
     }
 
-    fn check_labels(&self, labels: &[String]) -> Result<(), String> {
+    fn served_labels(&self, labels: &[String]) -> Result<ServedLabels, String> {
         if labels.len() == 1 {
-            Ok(())
+            Ok(ServedLabels::default())
         } else {
             Err(format!(
                 "Elasticsearch demands a model with one score, this one has {} labels",

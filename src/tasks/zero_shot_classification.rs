@@ -1,10 +1,8 @@
 //! zero_shot_classification: whether a text entails a hypothesis made of a label that comes with the request.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value};
 
-use super::{Definition, Facts, classification_labels};
+use super::{Definition, Facts, ServedLabels, classification_labels};
 use crate::config::Head;
 use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
 
@@ -14,9 +12,6 @@ pub(super) struct ZeroShotClassification;
 /// What texts may be about, for hypotheses.
 const TOPICS: [&str; 8] =
     ["politics", "sport", "business", "health", "travel", "technology", "food", "art"];
-
-/// The labels of natural language inference, lower case.
-const ENTAILMENT: [&str; 3] = ["contradiction", "entailment", "neutral"];
 
 impl Definition for ZeroShotClassification {
     fn name(&self) -> &'static str {
@@ -31,16 +26,8 @@ impl Definition for ZeroShotClassification {
         true
     }
 
-    fn check_labels(&self, labels: &[String]) -> Result<(), String> {
-        let named: BTreeSet<_> = labels.iter().map(|label| label.to_lowercase()).collect();
-        if labels.len() == 3 && named.iter().map(String::as_str).eq(ENTAILMENT) {
-            Ok(())
-        } else {
-            Err(format!(
-                "Elasticsearch demands the three labels contradiction, entailment and neutral, the model has {}",
-                labels.join(", ")
-            ))
-        }
+    fn served_labels(&self, labels: &[String]) -> Result<ServedLabels, String> {
+        ServedLabels::of_inference(labels)
     }
 
     fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {

@@ -99,7 +99,11 @@ impl Class {
         match json.algorithm() {
             Algorithm::WordPiece if begins_with("[CLS]") => Some(Self::Bert),
             Algorithm::WordPiece if begins_with("<s>") => Some(Self::MpNet),
-            Algorithm::Bpe if json.is_byte_level() && begins_with("<s>") => Some(Self::Roberta),
+            Algorithm::Bpe
+                if json.is_byte_level() && (begins_with("<s>") || begins_with("[CLS]")) =>
+            {
+                Some(Self::Roberta)
+            }
             Algorithm::Unigram if begins_with("[CLS]") && json.has("[UNK]") => {
                 Some(Self::DebertaV2)
             }
@@ -134,9 +138,24 @@ fn named(name: &str) -> Option<Named> {
     }))
 }
 
+/// Whether a tokenizer makes token types, by `model_input_names` of its class in Transformers.
+fn class_makes_token_types(name: &str) -> bool {
+    match name.strip_suffix("Fast").unwrap_or(name) {
+        "DistilBertTokenizer" | "RetriBertTokenizer" => false,
+        name => !matches!(
+            named(name),
+            Some(Named::Class(
+                Class::MpNet | Class::Roberta | Class::XlmRoberta | Class::Camembert
+            ))
+        ),
+    }
+}
+
 /// Which tokenizer it is, and by what.
 pub(super) struct Choice {
     pub(super) class: Class,
+    /// Whether the class makes token types; none where `tokenizer.json` alone decides.
+    pub(super) makes_token_types: Option<bool>,
     /// No class of Transformers is named, so that tokenizer.json alone counts, whatever other files there are.
     pub(super) by_content: bool,
     pub(super) warnings: Vec<String>,
@@ -177,9 +196,13 @@ pub(super) fn choose(
     // What each source says, the one that counts first.
     let mut said: Vec<(String, Class)> = Vec::new();
     let mut generic = None;
+    let mut makes_token_types = None;
     for (file, name) in names.into_iter().filter_map(|(file, name)| Some((file, name?))) {
         match named(name) {
             Some(Named::Class(class)) => {
+                if said.is_empty() {
+                    makes_token_types = Some(class_makes_token_types(name));
+                }
                 said.push((format!("{file}'s tokenizer_class {name}"), class))
             }
             Some(Named::Generic) if said.is_empty() => generic = Some(name),
@@ -188,6 +211,12 @@ pub(super) fn choose(
     }
     let model_type = model.model_type.as_deref().unwrap_or_default();
     if let Some(class) = Class::of_model_type(model_type) {
+        if said.is_empty() {
+            // AutoTokenizer takes the class that goes with the model_type.
+            let untyped = matches!(model_type, "distilbert" | "retribert");
+            let one_type = class.special_tokens()[0] == Some("<s>");
+            makes_token_types = Some(!untyped && !one_type);
+        }
         said.push((format!("config.json's model_type {model_type}"), class));
     }
 
@@ -211,7 +240,8 @@ pub(super) fn choose(
             )
         })
         .collect();
-    Ok(Choice { class, by_content: by_content.is_some(), warnings })
+    let makes_token_types = makes_token_types.filter(|_| by_content.is_none());
+    Ok(Choice { class, makes_token_types, by_content: by_content.is_some(), warnings })
 }
 
 /// Whether two sources say the same. What segments words is not to be seen from a model_type or a vocabulary.

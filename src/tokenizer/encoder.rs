@@ -124,7 +124,7 @@ impl Encoder {
     /// When the tokenizer fails.
     pub fn pair(&self, first: &str, second: &str, cut: Cut) -> Result<Row, TokenizerError> {
         let (mut first, mut second) = (self.tokens(first)?, self.tokens(second)?);
-        let room = self.max_sequence_length.saturating_sub(2 + self.separators());
+        let room = self.max_sequence_length.saturating_sub(2 + self.kind.separators());
         let (cut, other) = match cut {
             Cut::First => (&mut first, &mut second),
             Cut::Second => (&mut second, &mut first),
@@ -135,19 +135,11 @@ impl Encoder {
         Ok(self.row(Some(&first), &second))
     }
 
-    /// How many separators stand between the texts of a pair (contract 3.3).
-    fn separators(&self) -> usize {
-        match self.kind {
-            TokenizerKind::Bert | TokenizerKind::BertJapanese | TokenizerKind::DebertaV2 => 1,
-            TokenizerKind::MpNet | TokenizerKind::Roberta | TokenizerKind::XlmRoberta => 2,
-        }
-    }
-
     fn row(&self, first: Option<&[i64]>, text: &[i64]) -> Row {
         let mut ids = vec![self.class];
         if let Some(first) = first {
             ids.extend(first);
-            ids.extend(std::iter::repeat_n(self.separator, self.separators()));
+            ids.extend(std::iter::repeat_n(self.separator, self.kind.separators()));
         }
         let start = ids.len();
         ids.extend(text);

@@ -26,6 +26,26 @@ pub(super) struct Ids {
     pub(super) warnings: Vec<String>,
 }
 
+impl Ids {
+    /// The id of a token that the files hold: its last place, as in Elasticsearch.
+    pub(super) fn place(&self, token: &str) -> Option<usize> {
+        let place = self.tokens.iter().rposition(|other| other == token)?;
+        (!self.appended.iter().any(|other| other == token)).then_some(place)
+    }
+
+    /// Gives tokens new names. Other tokens that have one of these names lose it.
+    pub(super) fn rename(&mut self, names: &[(usize, &str)]) {
+        for (id, token) in self.tokens.iter_mut().enumerate() {
+            let new = names.iter().find(|(place, _)| *place == id);
+            match new {
+                Some((_, name)) => (*name).clone_into(token),
+                None if names.iter().any(|(_, name)| name == token) => *token = filler(id),
+                None => (),
+            }
+        }
+    }
+}
+
 /// Numbers tokens as `PreTrainedTokenizer` does. `vocabulary` is the tokens of the vocabulary files with their ids; of those with the
 /// same text the last one counts.
 pub(super) fn slow(
@@ -174,7 +194,7 @@ fn lay_out<'a>(
 }
 
 /// A token that no text contains: the server takes words apart at spaces.
-fn filler(id: usize) -> String {
+pub(super) fn filler(id: usize) -> String {
     format!("[unused id {id}]")
 }
 

@@ -68,6 +68,15 @@ impl TokenizerKind {
         }
     }
 
+    /// Number of separators that Elasticsearch puts between the texts of a pair (contract 3.3).
+    #[must_use]
+    pub fn separators(self) -> usize {
+        match self {
+            Self::Bert | Self::BertJapanese | Self::DebertaV2 => 1,
+            Self::MpNet | Self::Roberta | Self::XlmRoberta => 2,
+        }
+    }
+
     /// The first Elasticsearch that has it.
     #[must_use]
     pub fn since(self) -> Version {

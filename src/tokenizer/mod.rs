@@ -12,14 +12,13 @@ mod ids;
 mod japanese;
 mod kind;
 mod model_tokenizer;
+mod pairs;
 mod reader;
 mod sentencepiece;
 mod tokenizer_json;
 mod unigram;
 mod uploaded;
 mod wordpiece;
-
-use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
@@ -29,6 +28,7 @@ pub use self::encoder::{Cut, Encoder, Row};
 pub use self::error::TokenizerError;
 pub use self::kind::{ServerTokens, TokenizerKind};
 pub use self::model_tokenizer::ModelTokenizer;
+pub use self::pairs::PairLayout;
 use self::reader::{Base, Draft, Reader, slow_files};
 use self::tokenizer_json::TokenizerJson;
 pub use self::uploaded::read_vocabulary;
@@ -48,6 +48,8 @@ pub struct Tokenizer {
     pub settings: Map<String, Value>,
     /// Ids that the graph needs.
     pub special: SpecialTokens,
+    /// How the model's own tokenizer lays out two texts in a row, or why that cannot be served.
+    pub pair: Result<PairLayout, String>,
     /// The longest input, in tokens, that the tokenizer was made for.
     pub max_length: Option<u32>,
     /// What the server will do differently, if anything.
@@ -74,7 +76,7 @@ impl Tokenizer {
             Err(error) => (None, Some(error)),
         };
         let json = json.as_ref();
-        let Choice { mut class, mut by_content, mut warnings } =
+        let Choice { mut class, makes_token_types, mut by_content, mut warnings } =
             class::choose(&config, &map, model, json)?;
 
         let reader = Reader { files, config: &config, json };
@@ -116,23 +118,21 @@ impl Tokenizer {
                 }
             },
         };
-        reader.finish(Draft { class, by_content, from_json, base, ids, added }, warnings)
+        let draft = Draft { class, by_content, from_json, makes_token_types, base, ids, added };
+        reader.finish(draft, warnings)
     }
 
-    /// Makes the server lower-case text, where its tokenizer can; else the user is warned.
+    /// Notes that text is lower-cased before it reaches the tokenizer (`do_lower_case` in `sentence_bert_config.json`). Accents stay,
+    /// which Elasticsearch would strip with the capitals, so nothing changes in what is sent unless the tokenizer lower-cases anyway.
     pub fn lower_case(&mut self) {
-        match self.settings.get_mut(DO_LOWER_CASE) {
-            Some(set) if *set == Value::Bool(true) => (),
-            Some(set) => {
-                *set = true.into();
-                self.warnings.extend(case_warning(&self.vocabulary.vocabulary));
-            }
-            None => self.warnings.push(format!(
-                "the model is to read lower-cased text (sentence_bert_config.json), which Elasticsearch's {} tokenizer cannot do: \
-                 lower-case texts before you send them",
-                self.kind.name()
-            )),
+        if self.settings.get(DO_LOWER_CASE) == Some(&Value::Bool(true)) {
+            return;
         }
+        self.warnings.push(
+            "the model reads lower-cased text with its accents (do_lower_case in sentence_bert_config.json), and Elasticsearch strips the \
+             accents of a text that it lower-cases: do_lower_case is not sent. Lower-case texts before you send them"
+                .to_owned(),
+        );
     }
 
     /// Checks that every token has a row in the embedding table. Special tokens that no file holds and that have no row are left out:
@@ -163,25 +163,20 @@ impl Tokenizer {
     }
 }
 
-/// A warning where lower-casing makes the server take one token for another: it then compares texts with the vocabulary regardless of
-/// case, and of tokens that differ in nothing else the last one counts.
-fn case_warning(tokens: &[String]) -> Option<String> {
-    let lower: Vec<String> = tokens.iter().map(|token| token.to_lowercase()).collect();
-    let last: HashMap<&str, usize> =
-        lower.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect();
-    let hidden: Vec<String> = lower
-        .iter()
-        .zip(tokens)
-        .enumerate()
-        .filter(|(_, (lower, token))| lower == token)
-        .filter_map(|(id, (lower, _))| {
-            let other = tokens.get(*last.get(lower.as_str())?)?;
-            (other != lower).then(|| format!("{lower:?} ({id}) is taken for {other:?}"))
-        })
-        .collect();
-    ids::some_of(&hidden).map(|some| {
-        format!("with do_lower_case Elasticsearch does not tell tokens apart that differ in case only: {some}")
-    })
+/// Renames tokens with capitals, which lower-cased text never contains. Elasticsearch compares lower-cased texts with the vocabulary
+/// regardless of case, and of tokens that differ in nothing else the last one counts: without the new names it would take `a` for `A`.
+/// Special tokens keep their names.
+fn hide_capitals(tokens: &mut [String], kind: TokenizerKind) {
+    let ServerTokens { padding, separator, class, unknown, mask } = kind.tokens();
+    let special = [padding, separator, class, unknown, mask];
+    for (id, token) in tokens.iter_mut().enumerate() {
+        // Elasticsearch splits words at everything else.
+        let is_word = token.trim_start_matches("##").chars().all(char::is_alphanumeric);
+        if is_word && token.to_lowercase() != *token && !special.contains(&token.as_str()) {
+            // Elasticsearch splits texts at spaces.
+            token.push_str(&format!(" [id {id}]"));
+        }
+    }
 }
 
 /// The bytes of a file that git may have left behind.

@@ -1,5 +1,7 @@
 //! From the files of one tokenizer to the form that is uploaded.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::added::AddedTokens;
@@ -7,8 +9,8 @@ use super::class::Class;
 use super::ids::{self, Ids, Precedence};
 use super::tokenizer_json::{self, Algorithm, TokenizerJson};
 use super::{
-    DO_LOWER_CASE, Tokenizer, TokenizerError, TokenizerKind, byte_level, case_warning, japanese,
-    unigram, wordpiece,
+    DO_LOWER_CASE, PairLayout, Tokenizer, TokenizerError, TokenizerKind, byte_level, hide_capitals,
+    japanese, pairs, unigram, wordpiece,
 };
 use crate::config::TokenizerConfig;
 use crate::source::ModelFiles;
@@ -56,6 +58,8 @@ pub(super) struct Draft {
     pub(super) by_content: bool,
     /// The vocabulary is from tokenizer.json.
     pub(super) from_json: bool,
+    /// Whether the class makes token types, if a class is named.
+    pub(super) makes_token_types: Option<bool>,
     pub(super) base: Base,
     pub(super) ids: Ids,
     pub(super) added: AddedTokens,
@@ -119,8 +123,9 @@ impl Reader<'_> {
             class,
             by_content,
             from_json,
+            makes_token_types,
             base: Base { merges, scores, notes, .. },
-            ids,
+            mut ids,
             added,
         } = draft;
         warnings.extend(notes);
@@ -145,9 +150,6 @@ impl Reader<'_> {
                 unigram::check_settings(self, class, &mut warnings);
             }
         }
-        if settings.get(DO_LOWER_CASE) == Some(&Value::Bool(true)) {
-            warnings.extend(case_warning(&ids.tokens));
-        }
         if let Some(merges) = &merges {
             if merges.is_empty() {
                 return Err(TokenizerError::NoMerges(kind.name()));
@@ -160,40 +162,36 @@ impl Reader<'_> {
             scores.resize(ids.tokens.len(), 0.);
             scores
         });
-        let special = self.special_tokens(kind, from_json, &ids, &added, &mut warnings)?;
+        let special = self.special_tokens(kind, from_json, &mut ids, &added, &mut warnings)?;
+        self.warn_of_added(kind, &added, &mut warnings);
+        self.warn_of_truncation(&mut warnings);
+        if settings.get(DO_LOWER_CASE) == Some(&Value::Bool(true)) {
+            hide_capitals(&mut ids.tokens, kind);
+        }
         Ok(Tokenizer {
             kind,
             vocabulary: Vocabulary { vocabulary: ids.tokens, merges, scores },
             settings,
             special,
+            pair: self.pair(class, makes_token_types),
             max_length: self.config.max_length(),
             warnings,
             appended: ids.appended,
         })
     }
 
-    /// The ids of the special tokens, once it is sure that the server's are the tokenizer's.
+    /// The ids of the special tokens. Those with other names than Elasticsearch looks for are renamed in `ids`: a name is all that
+    /// Elasticsearch knows of a token, and the graph knows ids only.
     fn special_tokens(
         &self,
         kind: TokenizerKind,
         from_json: bool,
-        Ids { tokens, appended, .. }: &Ids,
+        ids: &mut Ids,
         added: &AddedTokens,
         warnings: &mut Vec<String>,
     ) -> Result<SpecialTokens, TokenizerError> {
-        // The last place counts, as in the server.
-        let find = |token: &str| tokens.iter().rposition(|other| other == token);
-        let id = |token: &str| find(token).and_then(|id| i64::try_from(id).ok()).unwrap_or(-1);
         let server = kind.tokens();
-        let missing: Vec<_> = [server.padding, server.separator, server.class, server.unknown]
-            .into_iter()
-            .filter(|token| find(token).is_none() || appended.iter().any(|other| other == token))
-            .collect();
-        if !missing.is_empty() {
-            return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
-        }
-
-        // A fast tokenizer goes by its file's template, a slow one by the roles.
+        // A fast tokenizer follows the template of its file, a slow one the roles.
         let template = self.json.filter(|_| from_json).map(TokenizerJson::template);
         let (first, last) = match template {
             Some(Some(template)) => {
@@ -208,28 +206,113 @@ impl Reader<'_> {
             }
             None => (added.role("cls_token"), added.role("sep_token")),
         };
-        for (role, token, server) in
-            [("first token", first, server.class), ("last token", last, server.separator)]
-        {
-            if let Some(token) = token.filter(|token| *token != server) {
-                let kind = kind.name();
-                return Err(TokenizerError::OtherToken {
-                    role,
-                    token: token.to_owned(),
-                    kind,
-                    server,
-                });
-            }
-        }
-        for (role, server) in [("unk_token", server.unknown), ("mask_token", server.mask)] {
-            if let Some(token) = added.role(role).filter(|token| *token != server) {
-                warnings.push(format!(
-                    "the tokenizer's {role} is {token}; Elasticsearch's {} tokenizer takes {server}",
+        let wanted = [
+            ("first token", first, server.class),
+            ("last token", last, server.separator),
+            ("pad_token", added.role("pad_token"), server.padding),
+            ("unk_token", added.role("unk_token"), server.unknown),
+            ("mask_token", added.role("mask_token"), server.mask),
+        ];
+        let mut renamed: Vec<(usize, &str)> = Vec::new();
+        let mut names = Vec::new();
+        for (role, token, server) in wanted {
+            let Some(token) = token else { continue };
+            let other = || TokenizerError::OtherToken {
+                role,
+                token: token.to_owned(),
+                kind: kind.name(),
+                server,
+            };
+            let required = matches!(role, "first token" | "last token");
+            match ids.place(token) {
+                Some(id) => {
+                    match renamed.iter().find(|(place, _)| *place == id) {
+                        Some((_, name)) if *name != server => return Err(other()),
+                        _ => renamed.push((id, server)),
+                    }
+                    if token != server {
+                        names.push(format!("{token} → {server}"));
+                    }
+                }
+                None if token == server => (),
+                None if required => return Err(other()),
+                None => warnings.push(format!(
+                    "the tokenizer's {role} is {token}, which is not in the vocabulary; Elasticsearch's {} tokenizer takes {server}",
                     kind.name()
-                ));
+                )),
             }
         }
+        if !names.is_empty() {
+            ids.rename(&renamed);
+            warnings.push(format!(
+                "special tokens are renamed in the upload to the names that Elasticsearch's {} tokenizer looks for: {}",
+                kind.name(),
+                names.join(", ")
+            ));
+        }
+        let missing: Vec<_> = [server.padding, server.separator, server.class, server.unknown]
+            .into_iter()
+            .filter(|token| ids.place(token).is_none())
+            .collect();
+        if !missing.is_empty() {
+            return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
+        }
+        let id = |token: &str| ids.place(token).and_then(|id| i64::try_from(id).ok()).unwrap_or(-1);
         Ok(SpecialTokens { padding: id(server.padding), separator: id(server.separator) })
+    }
+
+    /// The layout of two texts in a row.
+    fn pair(&self, class: Class, class_makes_types: Option<bool>) -> Result<PairLayout, String> {
+        let names = self.config.model_input_names.as_deref();
+        let types = pairs::makes_token_types(names, class_makes_types);
+        let json = self.json.filter(|json| json.algorithm() == class.algorithm());
+        json.and_then(|json| pairs::of_json(json, types))
+            .unwrap_or_else(|| Ok(pairs::of_class(class, types)))
+    }
+
+    /// Warns about what the tokenizer recognizes in a text and Elasticsearch does not.
+    fn warn_of_added(&self, kind: TokenizerKind, added: &AddedTokens, warnings: &mut Vec<String>) {
+        let word_piece = matches!(
+            kind,
+            TokenizerKind::Bert | TokenizerKind::BertJapanese | TokenizerKind::MpNet
+        );
+        let in_json = self.json.iter().flat_map(|json| &json.added_tokens);
+        let all: BTreeSet<&str> = in_json
+            .map(|token| token.content.as_str())
+            .chain(added.by_id.values().map(String::as_str))
+            .chain(added.special.iter().map(String::as_str))
+            .collect();
+        let is_special = |token: &&str| {
+            added.roles.iter().flatten().any(|role| role == token) || token.ends_with("NOTUSED")
+        };
+        // A plain word is found in the vocabulary as any other.
+        let is_split = |token: &&str| !word_piece || !token.chars().all(char::is_alphanumeric);
+        let split: Vec<String> = all
+            .into_iter()
+            .filter(|token| !is_special(token) && is_split(token))
+            .map(str::to_owned)
+            .collect();
+        warnings.extend(ids::some_of(&split).map(|some| {
+            format!(
+                "Elasticsearch splits {} added tokens that the tokenizer keeps whole: {some}. Texts that contain them are tokenized \
+                 differently",
+                split.len()
+            )
+        }));
+    }
+
+    /// Warns if long texts lose their beginning.
+    fn warn_of_truncation(&self, warnings: &mut Vec<String>) {
+        let left = match self.config.truncation_side.as_deref() {
+            Some(side) => side == "left",
+            None => self.json.is_some_and(TokenizerJson::truncates_left),
+        };
+        if left {
+            warnings.push(
+                "the tokenizer truncates long texts at their beginning (truncation_side left); Elasticsearch truncates them at their end"
+                    .to_owned(),
+            );
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct TokenizerJson {
     pre_tokenizer: Value,
     #[serde(default)]
     post_processor: Value,
+    #[serde(default)]
+    truncation: Value,
     pub(super) model: Model,
 }
 
@@ -266,6 +268,16 @@ impl TokenizerJson {
             .collect()
     }
 
+    /// What puts special tokens around texts.
+    pub(super) fn post_processor(&self) -> &Value {
+        &self.post_processor
+    }
+
+    /// Whether the file truncates long texts at their beginning.
+    pub(super) fn truncates_left(&self) -> bool {
+        self.truncation.get("direction").and_then(Value::as_str) == Some("Left")
+    }
+
     /// The tokens that are put around a single text; nothing where nobody puts any.
     pub(super) fn template(&self) -> Option<Template<'_>> {
         parts(&self.post_processor, "processors").into_iter().find_map(|part| {
@@ -286,12 +298,12 @@ fn special_token(piece: &Value) -> Option<&str> {
     piece.get("SpecialToken")?.get("id")?.as_str()
 }
 
-fn is(part: &Value, name: &str) -> bool {
+pub(super) fn is(part: &Value, name: &str) -> bool {
     part.get("type").and_then(Value::as_str) == Some(name)
 }
 
 /// What a `Sequence` is made of, or the thing itself. `within` is the name of the list.
-fn parts<'a>(value: &'a Value, within: &str) -> Vec<&'a Value> {
+pub(super) fn parts<'a>(value: &'a Value, within: &str) -> Vec<&'a Value> {
     let mut parts = Vec::new();
     // The parser has bounded the depth.
     let mut rest = vec![value];

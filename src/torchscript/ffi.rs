@@ -172,6 +172,11 @@ impl From<Dtype> for Kind {
             Dtype::I8 => Self::Int8,
             Dtype::U8 => Self::Uint8,
             Dtype::Bool => Self::Bool,
+            // Never weights. libtorch 2.7 has these types, and tch has no names for them: only their size counts here.
+            Dtype::U16 => Self::Int16,
+            Dtype::U32 => Self::Int,
+            Dtype::U64 => Self::Int64,
+            Dtype::F8 => Self::Uint8,
         }
     }
 }

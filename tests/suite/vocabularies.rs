@@ -291,7 +291,7 @@ fn unsupported_tokenizer_json_is_rejected() {
         json!({"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}});
     let around = json!({"type": "BertProcessing", "cls": ["[CLS]", 2], "sep": ["[PAD]", 0]});
     let error = generic(word_piece.clone(), json!({"post_processor": around})).unwrap_err();
-    assert!(matches!(error, TokenizerError::OtherToken { role: "last token", .. }), "{error}");
+    assert!(matches!(error, TokenizerError::OtherToken { role: "pad_token", .. }), "{error}");
     warns(generic(word_piece, json!({})), "puts no tokens around a text");
     let around = json!({"type": "RobertaProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]});
     let error = generic(json!({"type": "Unigram", "vocab": ids}), json!({})).unwrap_err();
@@ -320,7 +320,8 @@ fn differences_of_the_server_tokenizer_are_reported() {
     warns(bert(json!({"tokenize_chinese_chars": false})), "Chinese");
     warns(bert(json!({"do_basic_tokenize": false})), "punctuation");
     warns(bert(json!({"never_split": ["x"]})), "never_split");
-    warns(bert(json!({"unk_token": "a"})), "unk_token");
+    warns(bert(json!({"truncation_side": "left"})), "truncation_side left");
+    warns(bert(json!({"unk_token": "<gone>"})), "unk_token");
     let japanese = |word: &str, subword: &str| {
         bert(json!({
             "tokenizer_class": "BertJapaneseTokenizer",
@@ -410,9 +411,8 @@ fn tokenizer_class_comes_from_name_model_type_or_content() {
     ] {
         assert!(all.warnings.iter().any(|warning| warning.contains(part)), "{:?}", all.warnings);
     }
-    // If tokenizer.json is the only vocabulary, an unsupported template is an error, not a warning.
-    let error = read(Some("BertTokenizer"), Some("bert"), s).unwrap_err();
-    assert!(matches!(error, TokenizerError::OtherToken { role: "first token", .. }), "{error}");
+    // Where nothing else holds a vocabulary, the tokens of the template are renamed.
+    warns(read(Some("BertTokenizer"), Some("bert"), s), "<s> → [CLS], </s> → [SEP]");
 }
 
 #[test]
@@ -428,8 +428,8 @@ fn sentencepiece_model_is_found_under_every_name() {
 }
 
 #[test]
-fn renamed_special_tokens_are_reported() {
-    // The server searches for its own names.
+fn special_tokens_with_other_names_are_renamed_in_the_upload() {
+    // Elasticsearch looks for its own names.
     let named = json!({"pad_token": "<blank>", "cls_token": "[CLS]"});
     let vocabulary = |padding: &str| format!("{padding}\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n");
     let with = |padding: &str, config: &Value| {
@@ -439,7 +439,11 @@ fn renamed_special_tokens_are_reported() {
             "vocab.txt": vocabulary(padding),
         }))
     };
-    let error = with("<blank>", &named).unwrap_err();
+    let renamed = with("<blank>", &named).unwrap();
+    assert_eq!((renamed.special.padding, renamed.vocabulary.vocabulary[0].as_str()), (0, "[PAD]"));
+    warns(Ok(renamed), "<blank> → [PAD]");
+    // A role whose token no file holds cannot be renamed.
+    let error = with("<blank>", &json!({})).unwrap_err();
     assert!(error.to_string().contains("lack [PAD]"), "{error}");
     assert_eq!(with("[PAD]", &json!({})).unwrap().special.padding, 0);
     for (role, token) in [("cls_token", "[MASK]"), ("sep_token", "[MASK]")] {
@@ -448,12 +452,15 @@ fn renamed_special_tokens_are_reported() {
         assert!(error.to_string().contains("every text would be read wrongly"), "{error}");
     }
     for role in ["unk_token", "mask_token"] {
-        warns(with("[PAD]", &json!({ role: "a" })), role);
+        let renamed = with("[PAD]", &json!({ role: "a" })).unwrap();
+        let server = if role == "unk_token" { "[UNK]" } else { "[MASK]" };
+        assert_eq!(renamed.vocabulary.vocabulary[5], server);
+        assert!(!renamed.vocabulary.vocabulary[..5].contains(&server.to_owned()));
     }
 }
 
 #[test]
-fn sentence_transformers_lower_case_is_applied() {
+fn lower_casing_before_the_tokenizer_is_not_sent() {
     let folder = tempfile::tempdir().unwrap();
     let model = crate::fixtures::Fixture::named("bert/st-mean").model();
     crate::weights::copy(&model, folder.path());
@@ -475,7 +482,8 @@ fn sentence_transformers_lower_case_is_applied() {
             .clone()
     };
     assert_eq!(settings(false, true), false);
-    assert_eq!(settings(true, true), true);
+    // Elasticsearch would strip the accents too.
+    assert_eq!(settings(true, true), false);
     assert_eq!(settings(false, false), true);
 }
 
@@ -504,8 +512,7 @@ fn contradictory_tokenizer_files_are_reported() {
         "tokenizer.json": "{",
     }));
     warns(broken, "vocab.txt is used without it");
-    let error = bert(json!({"cls_token": "a"})).unwrap_err();
-    assert!(matches!(error, TokenizerError::OtherToken { role: "first token", .. }), "{error}");
+    warns(bert(json!({"cls_token": "a"})), "a → [CLS]");
 }
 
 fn mpnet_in_bert() -> Result<Tokenizer, TokenizerError> {

@@ -1,0 +1,91 @@
+//! What a task makes of a model's files: the sentence-transformers modules and the layout of two texts.
+
+use super::ConversionError;
+use crate::config::{
+    Module, PoolingConfig, SentenceBertConfig, SentenceTransformers, SpladeConfig, Usage,
+};
+use crate::models::RowForm;
+use crate::source::ModelFiles;
+use crate::tasks::{EmbedderError, Task};
+use crate::tokenizer::Tokenizer;
+
+/// The modules of sentence-transformers that a task uses.
+#[derive(Default)]
+pub(super) struct TaskModules {
+    /// The modules after the transformer; none where the task uses the transformer alone.
+    pub(super) list: Option<Vec<Module>>,
+    pub(super) settings: SentenceBertConfig,
+}
+
+impl TaskModules {
+    /// Reads the modules in the context of a task: an embedding model under another head keeps none of them.
+    pub(super) fn of(
+        declared: Option<SentenceTransformers>,
+        usage: &Usage,
+        task: Task,
+        files: &ModelFiles,
+    ) -> Result<Self, ConversionError> {
+        let Some(declared) = declared else { return Ok(Self::default()) };
+        let kind = usage.model_type.as_deref();
+        let read = || declared.modules(files).map_err(EmbedderError::from);
+        let refused = |reason: &str| EmbedderError::Module(reason.to_owned()).into();
+        let list = match task {
+            Task::TextEmbedding => read()?,
+            Task::TextExpansion if declared.is_sparse() || kind == Some("SparseEncoder") => {
+                match read()? {
+                    list if matches!(list[..], [Module::SpladePooling(_)]) => list,
+                    _ => {
+                        return Err(refused(
+                            "of SparseEncoders, a transformer followed by one SpladePooling can be served; modules.json has others",
+                        ));
+                    }
+                }
+            }
+            _ if declared.is_classifier() || kind == Some("CrossEncoder") => {
+                let list = read()?;
+                if !list.is_empty() {
+                    return Err(refused(
+                        "of CrossEncoders, a transformer with a classification head can be served; modules.json has modules after it",
+                    ));
+                }
+                list
+            }
+            _ => return Ok(Self::default()),
+        };
+        Ok(Self { list: Some(list), settings: declared.settings })
+    }
+
+    /// Whether the tokens of prompts take part in pooling.
+    pub(super) fn pools_prompts(&self) -> bool {
+        let leaves_out = |module: &Module| {
+            matches!(module, Module::Pooling(PoolingConfig { include_prompt: false, .. }))
+        };
+        !self.list.iter().flatten().any(leaves_out)
+    }
+
+    /// How the weights of tokens are made, if these modules make any.
+    pub(super) fn splade(&self) -> Option<SpladeConfig> {
+        self.list.iter().flatten().find_map(|module| match module {
+            Module::SpladePooling(config) => Some(*config),
+            _ => None,
+        })
+    }
+}
+
+/// How the rows of a task are turned into the model's.
+pub(super) fn row_form(task: Task, tokenizer: &Tokenizer) -> Result<RowForm, ConversionError> {
+    if !task.pair() {
+        return Ok(RowForm::Single);
+    }
+    let refused = |reason: String| ConversionError::PairLayout { task, reason };
+    let layout = tokenizer.pair.clone().map_err(refused)?;
+    let server = tokenizer.kind.separators();
+    if layout.separators > server {
+        return Err(refused(format!(
+            "the tokenizer puts {} separators between the texts, and Elasticsearch's {} tokenizer puts {server}",
+            layout.separators,
+            tokenizer.kind.name()
+        )));
+    }
+    Ok(RowForm::Pair { drops_separator: layout.separators < server, typed: layout.typed })
+}

@@ -1,0 +1,178 @@
+//! The labels of a classifier in the form that Elasticsearch takes.
+
+use std::collections::BTreeSet;
+
+/// The labels that are sent, and what the graph does to the logits so that they match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServedLabels {
+    /// The labels, in the order of the graph's logits.
+    pub names: Vec<String>,
+    /// For a model of two labels that is served with the three of natural language inference: the index of its entailment logit.
+    pub entailment_of_two: Option<i64>,
+    /// For labels that got the same name: the indexes of the model's logits that each label stands for. Elasticsearch refuses a name
+    /// that appears twice.
+    pub merged: Option<Vec<Vec<i64>>>,
+    /// How the labels differ from the model's own, if they do.
+    pub note: Option<String>,
+}
+
+impl ServedLabels {
+    /// The model's own labels, unchanged.
+    pub(super) fn unchanged(labels: &[String]) -> Self {
+        Self { names: labels.to_vec(), ..Self::default() }
+    }
+
+    /// The labels of natural language inference. A model with the two labels entailment and not_entailment is served with three, of
+    /// which neutral never counts.
+    pub(super) fn of_inference(labels: &[String]) -> Result<Self, String> {
+        const ENTAILMENT: &str = "entailment";
+        const SERVED: [&str; 3] = [ENTAILMENT, "neutral", "contradiction"];
+        const NOT_ENTAILMENT: [&str; 4] =
+            ["notentailment", "nonentailment", "noentailment", "contradiction"];
+        let letters = |label: &String| {
+            label.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase()
+        };
+        let plain: Vec<String> = labels.iter().map(letters).collect();
+        let named: BTreeSet<&str> = plain.iter().map(String::as_str).collect();
+        if labels.len() == 3 && named == BTreeSet::from(SERVED) {
+            return Ok(Self::unchanged(labels));
+        }
+        let index = plain.iter().position(|label| label == ENTAILMENT);
+        match (plain.as_slice(), index) {
+            ([first, second], Some(entailment))
+                if NOT_ENTAILMENT
+                    .contains(&if entailment == 0 { second } else { first }.as_str()) =>
+            {
+                let other = if entailment == 0 { labels.last() } else { labels.first() };
+                Ok(Self {
+                    names: SERVED.map(str::to_owned).to_vec(),
+                    entailment_of_two: i64::try_from(entailment).ok(),
+                    merged: None,
+                    note: Some(format!(
+                        "the model has two labels and Elasticsearch requires three: {} is served as contradiction, and neutral never \
+                         counts, so that probabilities equal the model's",
+                        other.map_or("", String::as_str)
+                    )),
+                })
+            }
+            _ => Err(format!(
+                "Elasticsearch requires the labels contradiction, entailment and neutral (or entailment and not_entailment), the model \
+                 has {}",
+                labels.join(", ")
+            )),
+        }
+    }
+
+    /// Labels of the IOB form (B-PER, I-PER, O), the only one that Elasticsearch takes (contract 2.4). BIOES, BILOU and BMES labels are
+    /// renamed, labels without a prefix get I-.
+    pub(super) fn of_entities(labels: &[String]) -> Result<Self, String> {
+        let outside = |label: &str| label.eq_ignore_ascii_case("O");
+        if !labels.iter().any(|label| outside(label)) {
+            return Err(format!(
+                "Elasticsearch requires a label O for tokens outside of entities, the model has {}",
+                labels.join(", ")
+            ));
+        }
+        let inner = || labels.iter().filter(|label| !outside(label));
+        let prefixed = inner().any(|label| prefix(label).is_some());
+        let suffixed = !prefixed && inner().all(|label| suffix(label).is_some());
+        let served = |label: &String| {
+            let parts = if suffixed { suffix(label) } else { prefix(label) };
+            match parts {
+                _ if outside(label) => label.clone(),
+                Some(('B' | 'I', _)) if prefixed => label.clone(),
+                Some(('B' | 'S' | 'U', entity)) => format!("B-{entity}"),
+                Some((_, entity)) => format!("I-{entity}"),
+                None => format!("I-{label}"),
+            }
+        };
+        let all: Vec<String> = labels.iter().map(served).collect();
+        let renamed: Vec<String> = labels
+            .iter()
+            .zip(&all)
+            .filter(|(label, name)| label != name)
+            .map(|(label, name)| format!("{label} → {name}"))
+            .collect();
+        let note = (!renamed.is_empty()).then(|| {
+            format!(
+                "labels are renamed to the IOB form, the only one that Elasticsearch takes: {}",
+                renamed.join(", ")
+            )
+        });
+        let mut names: Vec<String> = Vec::new();
+        let mut merged: Vec<Vec<i64>> = Vec::new();
+        for (name, index) in all.into_iter().zip(0..) {
+            // As sent, where hyphens become underscores.
+            let same = |other: &String| other.replace('-', "_") == name.replace('-', "_");
+            match names.iter().position(same).and_then(|place| merged.get_mut(place)) {
+                Some(indexes) => indexes.push(index),
+                None => {
+                    names.push(name);
+                    merged.push(vec![index]);
+                }
+            }
+        }
+        let merged = merged.iter().any(|indexes| indexes.len() > 1).then_some(merged);
+        Ok(Self { names, note, merged, ..Self::default() })
+    }
+}
+
+/// The tag at the beginning of a label, such as `B` in `B-PER`, and the entity.
+fn prefix(label: &str) -> Option<(char, &str)> {
+    let (tag, entity) = label.split_once(['-', '_'])?;
+    Some((tag_of(tag)?, entity)).filter(|_| !entity.is_empty())
+}
+
+/// The entity and the tag at the end of a label, such as `B` in `PER-B`.
+fn suffix(label: &str) -> Option<(char, &str)> {
+    let (entity, tag) = label.rsplit_once(['-', '_'])?;
+    Some((tag_of(tag)?, entity)).filter(|_| !entity.is_empty())
+}
+
+/// A tag of IOB, BIOES, BILOU or BMES.
+fn tag_of(tag: &str) -> Option<char> {
+    let mut letters = tag.chars();
+    let tag = letters.next().filter(|_| letters.next().is_none())?.to_ascii_uppercase();
+    "BIESLUM".contains(tag).then_some(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entities(labels: &[&str]) -> Result<Vec<String>, String> {
+        let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+        ServedLabels::of_entities(&labels).map(|served| served.names)
+    }
+
+    #[test]
+    fn entity_labels_become_iob() {
+        for (labels, served) in [
+            (&["O", "B-PER", "I-PER"][..], &["O", "B-PER", "I-PER"][..]),
+            (&["O", "PER", "ORG"], &["O", "I-PER", "I-ORG"]),
+            (&["O", "B-A", "I-A", "E-A", "S-A"], &["O", "B-A", "I-A"]),
+            (&["O", "B-A", "M-A", "E-A", "L-A", "U-A"], &["O", "B-A", "I-A"]),
+            (&["o", "B_A", "I_A"], &["o", "B_A", "I_A"]),
+            (&["O", "A-B", "A-I"], &["O", "B-A", "I-A"]),
+            (&["O", "work-of-art"], &["O", "I-work-of-art"]),
+        ] {
+            assert_eq!(entities(labels).unwrap(), served);
+        }
+        assert!(entities(&["PER", "ORG"]).unwrap_err().contains("label O"));
+    }
+
+    #[test]
+    fn two_inference_labels_become_three() {
+        let read = |labels: &[&str]| {
+            let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+            ServedLabels::of_inference(&labels)
+        };
+        let served = read(&["not_entailment", "ENTAILMENT"]).unwrap();
+        assert_eq!(served.names, ["entailment", "neutral", "contradiction"]);
+        assert_eq!(served.entailment_of_two, Some(1));
+        assert_eq!(read(&["entailment", "not entailment"]).unwrap().entailment_of_two, Some(0));
+        let three = read(&["Neutral", "contradiction", "entailment"]).unwrap();
+        assert_eq!((three.entailment_of_two, three.names[0].as_str()), (None, "Neutral"));
+        assert!(read(&["entailment", "neutral"]).is_err() && read(&["a", "b"]).is_err());
+    }
+}
