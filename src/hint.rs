@@ -260,6 +260,7 @@ impl fmt::Display for Setting {
         match self {
             Self::ApiKey => f.write_str("API key"),
             Self::Url => f.write_str("URL"),
+            Self::CreateEndpoint => f.write_str("inference endpoint"),
             Self::CaCertificates => f.write_str("CA certificates"),
             Self::CaFingerprint => f.write_str("CA fingerprint"),
             _ => f.write_str(&self.name().replace('_', " ")),

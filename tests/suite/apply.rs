@@ -370,6 +370,6 @@ fn ctrl_c_keeps_the_others_back_and_the_next_run_goes_on() {
     standin.set_faults(standin::Faults::default());
     let output = apply().output().unwrap();
     assert!(output.status.success(), "{}", message(&output));
-    says(&message(&output), &["going on with the upload of embedder: 8 of"]);
+    says(&message(&output), &["resuming the upload of embedder: 8 of"]);
     assert_eq!(standin.model_ids(), ["embedder", "tagger"]);
 }

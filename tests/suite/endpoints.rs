@@ -203,7 +203,7 @@ fn task_without_endpoint_is_rejected_before_the_import() {
     let of = |version: &str| {
         StandIn::start(Options { version: version.parse().unwrap(), ..Options::default() })
     };
-    let needs = &["--create-endpoint needs Elasticsearch 8.13.0"];
+    let needs = &["the inference endpoint needs Elasticsearch 8.13.0 or later"];
     fails(&of("8.12.0"), &model, &of_id("e"), 6, needs);
     let reranker = model_of("bert/cross-encoder");
     let more = ["--task-type", "text_similarity", "--create-endpoint", "e"];

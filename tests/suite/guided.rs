@@ -47,8 +47,8 @@ fn import_without_options_asks_on_a_terminal() {
     says(
         &plan,
         &[
-            "Model\n",
-            "Tasks\n",
+            "architecture    bert",
+            "chosen          text_embedding",
             "accepts it      yes",
             "PUT _ml/trained_models/mine",
             "To run this import without questions",
