@@ -15,6 +15,7 @@ mod failed;
 mod guided;
 mod hints;
 mod import;
+mod infer;
 mod inspect;
 mod list;
 mod log;
@@ -83,6 +84,8 @@ enum Command {
     List(list::ListArguments),
     /// Start a model that is stored in the cluster
     Start(start::StartModelArguments),
+    /// Send texts to a deployed model and show its results
+    Infer(Box<infer::InferArguments>),
     /// Stop the deployments of a model and keep the model
     Stop(stop::StopArguments),
     /// Delete a model from the cluster
@@ -164,6 +167,7 @@ impl Command {
             Self::Download(arguments) => arguments.execute(progress).await,
             Self::List(arguments) => arguments.execute().await,
             Self::Start(arguments) => arguments.execute(progress).await,
+            Self::Infer(arguments) => arguments.execute().await,
             Self::Stop(arguments) => arguments.execute().await,
             Self::Delete(arguments) => arguments.execute().await,
             Self::Status(arguments) => arguments.execute().await,

@@ -223,6 +223,7 @@ run! {
     endpoint_commands_run: "docs/endpoints.md",
     exit_code_commands_run: "docs/exit-codes.md",
     hub_commands_run: "docs/hub.md",
+    infer_commands_run: "docs/infer.md",
     inspect_commands_run: "docs/inspect.md",
     many_models_commands_run: "docs/many-models.md",
     migration_commands_run: "docs/migrating-from-eland.md",

@@ -18,6 +18,7 @@ mod fronts;
 mod graphs;
 mod guided;
 mod import;
+mod infer;
 mod inspect;
 mod interruptions;
 mod keys;
