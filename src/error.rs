@@ -7,6 +7,7 @@ use crate::hint::{Hint, Setting, hint};
 use crate::model_id::ModelIdError;
 use crate::prebuilt::PrebuiltError;
 use crate::source::hub::HubError;
+use crate::trees::TreeError;
 
 /// Why a step of an import failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,9 @@ pub enum Error {
     /// A model in the cluster.
     #[error(transparent)]
     Deployment(#[from] DeploymentError),
+    /// A tree model cannot be used.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// The model's task has no inference endpoints.
     #[error(
         "Elasticsearch has no inference endpoints for the task {task}, only for text_embedding, text_expansion and text_similarity"

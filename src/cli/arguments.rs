@@ -15,6 +15,7 @@ use crate::conversion::Options;
 use crate::elasticsearch::{Connection, Credentials, Trust};
 use crate::model_id::ModelId;
 use crate::secrets::Secret;
+use crate::source::hub::Hub;
 use crate::tasks::Task;
 use crate::workflow::{ImportInput, ModelRequest, ModelSource, ResolvedSource};
 
@@ -24,7 +25,7 @@ use crate::workflow::{ImportInput, ModelRequest, ModelSource, ResolvedSource};
 pub(super) struct ModelArguments {
     #[command(flatten)]
     source: SourceArguments,
-    /// Id of the model in Elasticsearch [default: derived from --hub-model-id]
+    /// Id of the model in Elasticsearch [default: derived from the name of the model]
     #[arg(long, value_name = "ID")]
     pub(super) es_model_id: Option<ModelId>,
     /// Task of the model; auto chooses it from the model's files
@@ -50,6 +51,16 @@ pub(super) struct ModelArguments {
 }
 
 impl ModelArguments {
+    /// Whether the definition is compared with the model before it is used.
+    pub(super) fn is_verified(&self) -> bool {
+        !self.no_verify
+    }
+
+    /// The hub with the settings of the options.
+    pub(super) fn hub(&self) -> Result<Hub, CommandError> {
+        self.source.hub()
+    }
+
     /// The name of the model in its description: the hub id, or for a folder the id in Elasticsearch.
     pub(super) fn title(&self) -> Result<String, CommandError> {
         match self.source.hub_id()? {

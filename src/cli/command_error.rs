@@ -10,6 +10,7 @@ use crate::hint::Hint;
 use crate::model_id::ModelIdError;
 use crate::prebuilt::PrebuiltError;
 use crate::source::hub::HubError;
+use crate::trees::TreeError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,4 +64,5 @@ from_errors_of_the_library!(
     HubError,
     ModelIdError,
     PrebuiltError,
+    TreeError,
 );

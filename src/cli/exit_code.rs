@@ -5,6 +5,7 @@ use crate::elasticsearch::{ClientError, DeploymentError};
 use crate::error::Error;
 use crate::prebuilt::PrebuiltError;
 use crate::source::hub::HubError;
+use crate::trees::TreeError;
 
 /// The exit code of a run that the user interrupted.
 pub const INTERRUPTED: u8 = 130;
@@ -40,6 +41,12 @@ pub fn of_library(error: &Error) -> u8 {
         Error::ModelId(_) | Error::NoEndpointForTask { .. } => 2,
         Error::Prebuilt(PrebuiltError::NoModelId) => 2,
         Error::Conversion(_) | Error::Bundle(_) | Error::Prebuilt(_) => 3,
+        Error::Tree(error) => match error {
+            TreeError::Options(_) => 2,
+            TreeError::Io { .. } => 4,
+            TreeError::Different { .. } => 8,
+            _ => 3,
+        },
         Error::Hub(error) => hub_code(error),
         Error::Client(error) => match error {
             ClientError::Unfinished { cause, .. } => client_code(cause),

@@ -10,18 +10,23 @@ use super::bundle_report::BundleReport;
 use super::command_error::CommandError;
 use super::definition::DefinitionArguments;
 use super::report::{Report, ReportArguments};
+use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
 use crate::observer::{Progress, Stage};
+use crate::trees::TreeError;
 use crate::version::Target;
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "definition"]))]
+#[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "definition", "tree_model"]))]
 #[command(mut_arg("output", |argument| argument.long("format")))]
+#[command(mut_arg("tree_model", |argument| argument.conflicts_with_all(TREE_MODEL_CONFLICTS)))]
 pub(super) struct ExportArguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
     definition: DefinitionArguments,
-    /// Folder for ID.pt, ID.vocab.json and ID.metadata.json
+    #[command(flatten)]
+    tree: TreeModelArguments,
+    /// Folder for the files: ID.pt, ID.vocab.json and ID.metadata.json, or ID.tree_model.json
     #[arg(long = "output", value_name = "FOLDER")]
     folder: PathBuf,
     // The name --output is taken by the folder.
@@ -50,6 +55,9 @@ impl Report for Exported<'_> {
 impl ExportArguments {
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
         let target = self.target_version.unwrap_or_default();
+        if self.tree.is_set() {
+            return self.export_tree_model(target, progress).await;
+        }
         let (bundle, metadata) = match self.definition.read(self.model.es_model_id.as_ref())? {
             Some(given) => {
                 let bundle = given.bundle(target)?;
@@ -75,5 +83,28 @@ impl ExportArguments {
         }
         tracing::info!("SHA-256 of the definition: {}", bundle.artifact.sha256);
         self.report.print(&Exported { made: BundleReport::of(&bundle), bundle: &metadata })
+    }
+
+    /// Writes the body of the request that creates a tree model.
+    async fn export_tree_model(
+        self,
+        target: Target,
+        progress: &Progress,
+    ) -> Result<(), CommandError> {
+        let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
+        let read = self.tree.read(|| self.model.hub(), progress).await?;
+        let model = read.model(model_id, self.model.is_verified())?;
+        let path = self.folder.join(format!("{}.tree_model.json", model.model_id));
+        let body = serde_json::to_vec(&model.body(target)).map_err(std::io::Error::from)?;
+        std::fs::create_dir_all(&self.folder)
+            .and_then(|()| std::fs::write(&path, body))
+            .map_err(|source| TreeError::Io { path: path.clone(), source })?;
+        tracing::info!(
+            "create the model with PUT _ml/trained_models/{} and this file as the body",
+            model.model_id
+        );
+        let mut report = TreeModelReport::of(&read, &model);
+        report.file = Some(path);
+        self.report.print(&report)
     }
 }

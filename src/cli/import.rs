@@ -12,15 +12,17 @@ use super::plan_report::PlanReport;
 use super::report::ReportArguments;
 use super::start_arguments::StartArguments;
 use super::summary::Summary;
+use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
 use super::upload::{UploadArguments, interruption};
 use crate::bundle::Bundle;
-use crate::elasticsearch::{Connection, EndpointId};
+use crate::elasticsearch::{Connection, EndpointId, Outcome};
 use crate::prebuilt::Inspected;
 use crate::workflow::{ImportInput, ImportRequest, Imported, StopSignal, connect};
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle", "definition"]))]
+#[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle", "definition", "tree_model"]))]
 #[command(mut_args(StartArguments::requiring_start))]
+#[command(mut_arg("tree_model", |argument| argument.conflicts_with_all(TREE_MODEL_CONFLICTS)))]
 pub(super) struct ImportArguments {
     #[command(flatten)]
     connection: ConnectionArguments,
@@ -33,6 +35,11 @@ pub(super) struct ImportArguments {
     bundle: Option<PathBuf>,
     #[command(flatten)]
     definition: DefinitionArguments,
+    #[command(flatten)]
+    tree: TreeModelArguments,
+    /// Replace a tree model even if an ingest pipeline uses it
+    #[arg(long, requires = "tree_model")]
+    force: bool,
     #[command(flatten)]
     upload: UploadArguments,
     /// Check the model and the cluster and show what an import would do, without downloading weights or storing anything
@@ -53,6 +60,9 @@ pub(super) struct ImportArguments {
 
 impl ImportArguments {
     pub(super) async fn execute(self, session: &Session) -> Result<(), CommandError> {
+        if self.tree.is_set() {
+            return self.import_tree_model(session).await;
+        }
         let request = self.request()?;
         let is_dry_run = self.dry_run;
         let progress = &session.progress;
@@ -79,6 +89,31 @@ impl ImportArguments {
         self.report.print(&summary)?;
         tracing::info!("{}", summary.for_people());
         Ok(())
+    }
+
+    /// Imports a tree model.
+    async fn import_tree_model(self, session: &Session) -> Result<(), CommandError> {
+        if self.start || self.create_endpoint.is_some() {
+            return Err(CommandError::Usage(
+                "a tree model needs no deployment and has no inference endpoint; remove --start and --create-endpoint"
+                    .to_owned(),
+            ));
+        }
+        let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
+        let read = self.tree.read(|| self.model.hub(), &session.progress).await?;
+        let model = read.model(model_id, self.model.is_verified())?;
+        let import = self.upload.import();
+        let client = connect(self.connection()?, &session.progress).await?;
+        let mut report = TreeModelReport::of(&read, &model);
+        if self.dry_run {
+            let unchanged = client.check_tree_model(&model, &import).await?;
+            report.state = Some(if unchanged { "would stay unchanged" } else { "would be stored" });
+        } else {
+            let outcome =
+                client.import_tree_model(&model, &import, self.force, &interruption()?).await?;
+            report.state = Some(if outcome == Outcome::Unchanged { "unchanged" } else { "stored" });
+        }
+        self.report.print(&report)
     }
 
     /// The import that the options describe. Options and files are checked here, before the network is used.

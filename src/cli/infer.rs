@@ -1,6 +1,7 @@
 //! `rust-eland infer`.
 
 use std::io::{self, BufRead};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,10 +10,14 @@ use serde_json::{Map, Value, json};
 use super::arguments::ConnectionArguments;
 use super::command_error::CommandError;
 use super::report::{Format, print};
+use super::tree_model::TreeModelArguments;
+use super::tree_predictions;
 use crate::elasticsearch::{Client, DeployedModel, ServedId};
+use crate::observer::Progress;
 use crate::terminal_text::{escape, escape_json};
 
 #[derive(Debug, Args)]
+#[command(mut_group("cluster", |group| group.required(false)))]
 pub(super) struct InferArguments {
     /// Texts to send [default: one text per line of standard input]
     #[arg(value_name = "TEXT")]
@@ -20,8 +25,13 @@ pub(super) struct InferArguments {
     #[command(flatten)]
     connection: ConnectionArguments,
     /// The model in Elasticsearch, one of its deployments, or an alias
-    #[arg(long, value_name = "ID")]
-    es_model_id: ServedId,
+    #[arg(long, value_name = "ID", required_unless_present = "tree_model", requires = "cluster", conflicts_with = "tree_model")]
+    es_model_id: Option<ServedId>,
+    #[command(flatten)]
+    tree: TreeModelArguments,
+    /// Documents for a tree model: JSON lines, or a CSV file with a header (.csv); - for JSON lines on standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "texts", required_unless_present = "es_model_id")]
+    data: Option<PathBuf>,
     /// Labels to choose from, separated by commas (zero_shot_classification)
     #[arg(long, value_name = "LABELS", value_delimiter = ',')]
     labels: Vec<String>,
@@ -50,9 +60,16 @@ pub(super) struct InferArguments {
 
 impl InferArguments {
     /// Prints the result of each text, batch by batch.
-    pub(super) async fn execute(self) -> Result<(), CommandError> {
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
+        let id = self.es_model_id.as_ref();
+        if let Some(data) = &self.data {
+            return tree_predictions::infer(&self.connection, &self.tree, id, data, progress).await;
+        }
+        let Some(id) = id else {
+            return Err(CommandError::Usage("set --es-model-id, or --tree-model and --data".to_owned()));
+        };
         let client = Client::connect(self.connection.connection()?).await?;
-        let model = DeployedModel::find(&client, self.es_model_id.clone()).await?;
+        let model = DeployedModel::find(&client, id.clone()).await?;
         let settings = self.settings();
         let texts = match self.texts.is_empty() {
             true => io::stdin().lock().lines().collect::<Result<_, _>>()?,

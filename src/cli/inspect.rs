@@ -4,19 +4,22 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::arguments::{ConnectionArguments, ModelArguments};
 use super::command_error::CommandError;
 use super::plan_report::PlanReport;
 use super::report::ReportArguments;
+use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
 use crate::elasticsearch::Client;
+use crate::observer::Progress;
 use crate::version::Target;
 use crate::workflow::ModelRequest;
 use crate::workflow::token_comparison::{SummaryError, TextsSummary, TokenComparison};
 
 #[derive(Debug, Args)]
-#[command(mut_arg("hub_model_id", |argument| argument.required(true)))]
+#[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "tree_model"]))]
+#[command(mut_arg("tree_model", |argument| argument.conflicts_with_all(TREE_MODEL_CONFLICTS)))]
 #[command(mut_group("cluster", |group| group.required(false)))]
 pub(super) struct InspectArguments {
     #[command(flatten)]
@@ -28,12 +31,20 @@ pub(super) struct InspectArguments {
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     #[command(flatten)]
+    tree: TreeModelArguments,
+    #[command(flatten)]
     report: ReportArguments,
 }
 
 impl InspectArguments {
     /// Prints what an import would do. Fails, after that, if it would.
-    pub(super) async fn execute(self) -> Result<(), CommandError> {
+    pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
+        if self.tree.is_set() {
+            let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
+            let read = self.tree.read(|| self.model.hub(), progress).await?;
+            let model = read.model(model_id, self.model.is_verified())?;
+            return self.report.print(&TreeModelReport::of(&read, &model));
+        }
         let source = self.model.source()?;
         let model_id = self.model.model_id()?;
         let client = match self.connection.is_given() {

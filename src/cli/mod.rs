@@ -39,6 +39,8 @@ mod summary;
 mod task_type;
 mod timings;
 mod tokenize;
+mod tree_model;
+mod tree_predictions;
 mod units;
 mod upload;
 
@@ -88,6 +90,9 @@ enum Command {
     Infer(Box<infer::InferArguments>),
     /// Stop the deployments of a model and keep the model
     Stop(stop::StopArguments),
+    /// Compare the cluster's predictions of a tree model with those of its file
+    #[command(after_help = exit_codes())]
+    Verify(Box<tree_predictions::VerifyArguments>),
     /// Delete a model from the cluster
     Delete(delete::DeleteArguments),
     /// Show whether a model is complete and where it is deployed
@@ -160,14 +165,15 @@ impl Command {
         let Session { progress, .. } = session;
         match self {
             Self::Import(arguments) => arguments.execute(session).await,
-            Self::Inspect(arguments) => arguments.execute().await,
+            Self::Inspect(arguments) => arguments.execute(progress).await,
+            Self::Infer(arguments) => arguments.execute(progress).await,
+            Self::Verify(arguments) => arguments.execute(progress).await,
             Self::Apply(arguments) => arguments.execute(progress).await,
             Self::Tokenize(arguments) => arguments.execute().await,
             Self::Export(arguments) => arguments.execute(progress).await,
             Self::Download(arguments) => arguments.execute(progress).await,
             Self::List(arguments) => arguments.execute().await,
             Self::Start(arguments) => arguments.execute(progress).await,
-            Self::Infer(arguments) => arguments.execute().await,
             Self::Stop(arguments) => arguments.execute().await,
             Self::Delete(arguments) => arguments.execute().await,
             Self::Status(arguments) => arguments.execute().await,

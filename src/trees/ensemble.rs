@@ -85,6 +85,22 @@ pub enum Label {
     Boolean(bool),
 }
 
+impl Label {
+    /// The label as JSON; a whole number without a point.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Boolean(truth) => (*truth).into(),
+            #[allow(clippy::cast_possible_truncation)]
+            Self::Number(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
+                (*number as i64).into()
+            }
+            Self::Number(number) => (*number).into(),
+        }
+    }
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -52,6 +52,14 @@ pub enum TreeError {
     /// The options do not fit the model.
     #[error("{0}")]
     Options(String),
+    /// The cluster's predictions differ from those of the file.
+    #[error("{different} of {documents} predictions differ from those of the file")]
+    Different {
+        /// Documents with another prediction.
+        different: usize,
+        /// All documents.
+        documents: usize,
+    },
     /// The written definition does not predict what the model file predicts.
     #[error("self-check failed: {0}; please report this with the model file")]
     SelfCheck(String),

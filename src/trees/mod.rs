@@ -5,6 +5,7 @@
 
 pub mod check;
 mod comparison;
+pub mod configuration;
 pub mod definition;
 pub mod ensemble;
 mod error;
@@ -14,6 +15,7 @@ pub mod scikit_learn;
 mod ubjson;
 pub mod xgboost;
 
+pub use configuration::{ConfigurationOptions, RankingConfiguration, TreeModel};
 pub use definition::{Definition, DefinitionOptions, LabelType, Target};
 pub use ensemble::{Ensemble, Feature, FeatureKind, Label, Prediction, Totals};
 pub use error::TreeError;

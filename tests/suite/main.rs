@@ -38,6 +38,7 @@ mod terminal;
 mod timings;
 mod tls;
 mod tokenize;
+mod tree_commands;
 mod trees;
 mod uploads;
 mod verify;

@@ -20,11 +20,11 @@ const TOLERANCE: f64 = 1e-6;
 
 /// What a library predicted.
 #[derive(Deserialize)]
-struct Expected {
-    rows: Vec<Vec<Value>>,
-    columns: Option<Vec<String>>,
-    values: Option<Vec<f64>>,
-    labels: Option<Vec<Value>>,
+pub struct Expected {
+    pub rows: Vec<Vec<Value>>,
+    pub columns: Option<Vec<String>>,
+    pub values: Option<Vec<f64>>,
+    pub labels: Option<Vec<Value>>,
     probabilities: Option<Vec<Vec<f64>>>,
     all_values: Option<Vec<f64>>,
 }
@@ -37,7 +37,7 @@ fn model(name: &str) -> Vec<u8> {
     fs::read(folder().join(name)).unwrap()
 }
 
-fn expected(name: &str) -> Expected {
+pub fn expected(name: &str) -> Expected {
     let bytes = fs::read(folder().join(format!("{name}.expected.gz"))).unwrap();
     let mut text = String::new();
     GzDecoder::new(bytes.as_slice()).read_to_string(&mut text).unwrap();
@@ -66,11 +66,11 @@ fn near(a: f64, b: f64) -> bool {
 }
 
 /// `scale` is the size of the numbers that were added up: XGBoost adds them as float32, so that a sum near zero has few exact digits.
-fn close(a: f64, b: f64, scale: f64) -> bool {
+pub fn close(a: f64, b: f64, scale: f64) -> bool {
     a == b || (a - b).abs() <= (TOLERANCE * a.abs().max(b.abs())).max(1e-7 * scale)
 }
 
-fn label_text(value: &Value) -> String {
+pub fn label_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Number(number) if number.is_f64() => number.as_f64().unwrap().to_string(),

@@ -1,0 +1,310 @@
+//! The body of the request that creates a tree model: configuration and definition.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map as JsonMap, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::definition::{Definition, Target};
+use super::ensemble::Ensemble;
+use super::{DefinitionOptions, TreeError};
+use crate::hexadecimal::hexadecimal;
+use crate::model_id::ModelId;
+use crate::version::{Target as Release, Version};
+
+/// The first release with learning to rank, as a preview.
+pub const LEARNING_TO_RANK: Version = Version::new(8, 12, 0);
+
+/// The release from which on learning to rank is generally available, and the field names of such a model must be empty.
+pub const LEARNING_TO_RANK_GENERAL: Version = Version::new(8, 15, 0);
+
+/// Key of the metadata for the SHA-256 of the definition's JSON.
+const DEFINITION_SHA256: &str = "definition_sha256";
+
+/// Key of the metadata for the SHA-256 of definition and configuration.
+const BUNDLE_SHA256: &str = "bundle_sha256";
+
+/// What the configuration says beside the definition.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigurationOptions {
+    /// A description. Default: the library, the objective and the size of the model.
+    pub description: Option<String>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// The field of the answer that holds the prediction. Default: `predicted_value`.
+    pub results_field: Option<String>,
+    /// Classes in the answer, best first; -1 for all.
+    pub num_top_classes: Option<i32>,
+    /// Features in the answer, with their influence. Needs sample counts in the definition.
+    pub feature_importance: Option<u32>,
+    /// Document field to feature name.
+    pub default_field_map: BTreeMap<String, String>,
+    /// Feature extractors, for learning to rank.
+    pub ranking: Option<RankingConfiguration>,
+}
+
+/// The configuration of learning to rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RankingConfiguration {
+    /// The object that Elasticsearch stores.
+    object: JsonMap<String, Value>,
+    /// The features that the extractors compute, in their order.
+    pub features: Vec<String>,
+}
+
+impl RankingConfiguration {
+    /// Reads a configuration file: an object with `feature_extractors`, or one within `learning_to_rank`.
+    ///
+    /// # Errors
+    /// When it is not what Elasticsearch accepts.
+    pub fn read(path: &Path) -> Result<Self, TreeError> {
+        let text = std::fs::read(path)
+            .map_err(|source| TreeError::Io { path: path.to_owned(), source })?;
+        let value = serde_json::from_slice(&text)
+            .map_err(|error| TreeError::Options(format!("{}: {error}", path.display())))?;
+        Self::parse(value)
+            .map_err(|reason| TreeError::Options(format!("{}: {reason}", path.display())))
+    }
+
+    /// Checks a configuration.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn parse(value: Value) -> Result<Self, String> {
+        let Value::Object(mut object) = value else {
+            return Err("expected a JSON object".to_owned());
+        };
+        for wrapper in ["inference_config", "learning_to_rank"] {
+            if let Some(Value::Object(inner)) = object.get(wrapper).cloned() {
+                object = inner;
+            }
+        }
+        for key in object.keys() {
+            if !["feature_extractors", "default_params", "num_top_feature_importance_values"]
+                .contains(&key.as_str())
+            {
+                return Err(format!("unknown key {key:?}"));
+            }
+        }
+        let extractors = object.get("feature_extractors").and_then(Value::as_array);
+        let extractors = extractors.ok_or("feature_extractors is missing or not a list")?;
+        let mut features = Vec::new();
+        for extractor in extractors {
+            let settings = extractor.get("query_extractor").and_then(Value::as_object);
+            let settings = settings.ok_or("a feature extractor is not a query_extractor")?;
+            if let Some(key) = settings
+                .keys()
+                .find(|key| !["feature_name", "query", "default_score"].contains(&key.as_str()))
+            {
+                return Err(format!("a query_extractor has the unknown key {key:?}"));
+            }
+            let name = settings.get("feature_name").and_then(Value::as_str);
+            let name = name.ok_or("a query_extractor has no feature_name")?;
+            if features.iter().any(|other| other == name) {
+                return Err(format!("two extractors have the feature_name {name:?}"));
+            }
+            let query = settings.get("query").filter(|query| query.is_object());
+            let query = query.ok_or_else(|| format!("the extractor of {name:?} has no query"))?;
+            check_templates(query).map_err(|reason| format!("the query of {name:?}: {reason}"))?;
+            if let Some(score) = settings.get("default_score")
+                && !score.as_f64().is_some_and(|score| score >= 0.0)
+            {
+                return Err(format!("the default_score of {name:?} is not a number of at least 0"));
+            }
+            features.push(name.to_owned());
+        }
+        Ok(Self { object, features })
+    }
+}
+
+/// Checks that each `{{` has its `}}`, with a name between.
+fn check_templates(query: &Value) -> Result<(), String> {
+    let mut pending = vec![query];
+    while let Some(value) = pending.pop() {
+        match value {
+            Value::String(text) => {
+                let mut rest = text.as_str();
+                while let Some((_, after)) = rest.split_once("{{") {
+                    let (name, after) = after
+                        .split_once("}}")
+                        .ok_or_else(|| format!("{text:?} has {{{{ without }}}}"))?;
+                    if name.trim().is_empty() {
+                        return Err(format!("{text:?} has a parameter without a name"));
+                    }
+                    rest = after;
+                }
+            }
+            Value::Array(items) => pending.extend(items),
+            Value::Object(fields) => pending.extend(fields.values()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A tree model, ready for Elasticsearch.
+#[derive(Debug, Clone)]
+pub struct TreeModel {
+    /// Its id.
+    pub model_id: ModelId,
+    /// The definition.
+    pub definition: Definition,
+    /// The oldest Elasticsearch that can serve it.
+    pub minimum_version: Version,
+    /// The configuration without the definition and without what depends on the release.
+    configuration: JsonMap<String, Value>,
+}
+
+impl Ensemble {
+    /// Gives features without names in the file the names of the extractors, which have the same order.
+    #[must_use]
+    pub fn named_by_extractors(&self, ranking: &RankingConfiguration) -> Option<Vec<String>> {
+        let unnamed = self
+            .features
+            .iter()
+            .enumerate()
+            .all(|(index, feature)| feature.name == format!("f{index}"));
+        (unnamed && ranking.features.len() == self.features.len()).then(|| ranking.features.clone())
+    }
+}
+
+impl TreeModel {
+    /// Puts definition and configuration together.
+    ///
+    /// # Errors
+    /// When the options do not fit the model.
+    pub fn new(
+        model_id: ModelId,
+        ensemble: &Ensemble,
+        definition: Definition,
+        options: &DefinitionOptions,
+        settings: &ConfigurationOptions,
+    ) -> Result<Self, TreeError> {
+        let ranks = definition.target == Target::Ranking;
+        let refuse = |reason: String| Err(TreeError::Options(reason));
+        match (&settings.ranking, ranks) {
+            (None, true) => {
+                return refuse(
+                    "a model for learning to rank needs a configuration of its feature extractors"
+                        .to_owned(),
+                );
+            }
+            (Some(_), false) => {
+                return refuse(
+                    "feature extractors belong to learning to rank; set the target to ranking"
+                        .to_owned(),
+                );
+            }
+            (Some(ranking), true) => {
+                for feature in &definition.fields {
+                    if !ranking.features.contains(feature) {
+                        return refuse(format!("no extractor computes the feature {feature:?}"));
+                    }
+                }
+                let known: Vec<_> = match &options.feature_names {
+                    Some(names) => names.iter().map(String::as_str).collect(),
+                    None => ensemble.features.iter().map(|feature| feature.name.as_str()).collect(),
+                };
+                if let Some(name) =
+                    ranking.features.iter().find(|name| !known.contains(&name.as_str()))
+                {
+                    return refuse(format!(
+                        "the model has no feature {name:?}, which an extractor computes"
+                    ));
+                }
+            }
+            (None, false) => {}
+        }
+        if settings.feature_importance.is_some() && !options.sample_counts {
+            return refuse(
+                "feature importance needs the sample counts of the nodes in the definition"
+                    .to_owned(),
+            );
+        }
+        if settings.num_top_classes.is_some() && definition.target != Target::Classification {
+            return refuse("only a classification has top classes".to_owned());
+        }
+        let mut inference = match &settings.ranking {
+            Some(ranking) => ranking.object.clone(),
+            None => JsonMap::new(),
+        };
+        if let Some(count) = settings.feature_importance {
+            inference.insert("num_top_feature_importance_values".to_owned(), count.into());
+        }
+        if let Some(field) = &settings.results_field {
+            if ranks {
+                return refuse("a model for learning to rank has no results field".to_owned());
+            }
+            inference.insert("results_field".to_owned(), field.as_str().into());
+        }
+        if definition.target == Target::Classification {
+            inference
+                .insert("prediction_field_type".to_owned(), definition.label_type.name().into());
+            if let Some(count) = settings.num_top_classes {
+                inference.insert("num_top_classes".to_owned(), count.into());
+            }
+        }
+        let description = settings.description.clone().unwrap_or_else(|| {
+            let origin = &ensemble.origin;
+            let version =
+                origin.version.as_ref().map(|version| format!(" ({version})")).unwrap_or_default();
+            format!(
+                "{} of {}{version}, {} trees",
+                origin.objective,
+                origin.format,
+                ensemble.trees.len()
+            )
+        });
+        let mut configuration = JsonMap::new();
+        configuration.insert("description".to_owned(), description.into());
+        if !settings.tags.is_empty() {
+            configuration.insert("tags".to_owned(), settings.tags.clone().into());
+        }
+        if !settings.default_field_map.is_empty() {
+            configuration.insert("default_field_map".to_owned(), json!(settings.default_field_map));
+        }
+        configuration
+            .insert("inference_config".to_owned(), json!({definition.target.name(): inference}));
+        let mut hash = Sha256::new();
+        hash.update(&definition.sha256);
+        hash.update(json!([configuration, definition.fields]).to_string());
+        configuration.insert(
+            "metadata".to_owned(),
+            json!({DEFINITION_SHA256: definition.sha256, BUNDLE_SHA256: hexadecimal(&hash.finalize())}),
+        );
+        let minimum_version = if ranks { LEARNING_TO_RANK } else { Version::OLDEST };
+        Ok(Self { model_id, definition, minimum_version, configuration })
+    }
+
+    /// SHA-256 of definition and configuration.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        self.configuration["metadata"][BUNDLE_SHA256].as_str().unwrap_or_default()
+    }
+
+    /// The body of the request that creates the model on a release.
+    #[must_use]
+    pub fn body(&self, release: Release) -> JsonMap<String, Value> {
+        let mut body = self.configuration.clone();
+        if self.definition.target != Target::Ranking || !release.has(LEARNING_TO_RANK_GENERAL) {
+            body.insert("input".to_owned(), json!({"field_names": self.definition.fields}));
+        }
+        let encoded = STANDARD.encode(&self.definition.compressed);
+        body.insert("compressed_definition".to_owned(), encoded.into());
+        body
+    }
+
+    /// A pipeline that adds the model's prediction to each document. `None` for learning to rank, which needs a search.
+    #[must_use]
+    pub fn pipeline(&self) -> Option<Value> {
+        (self.definition.target != Target::Ranking).then(|| {
+            json!({"processors": [{"inference": {
+                "model_id": self.model_id.to_string(),
+                "target_field": format!("ml.{}", self.model_id.to_string().replace('.', "_"))
+            }}]})
+        })
+    }
+}
