@@ -113,6 +113,14 @@ const MODELS: [(&str, &str); 3] = [
     ("cross-encoder/ms-marco-MiniLM-L6-v2", "bert/cross-encoder"),
 ];
 
+/// Tree models named in the documents, and the fixtures that replace them.
+const TREE_MODELS: [(&str, &str); 4] = [
+    ("churn.ubj", "xgboost-3.2.0-binary.ubj"),
+    ("price.txt", "lightgbm-4.7.0-regression.txt"),
+    ("segment.joblib", "sklearn-1.9.1-tree-labels.joblib"),
+    ("rank.ubj", "xgboost-3.2.0-ranking.ubj"),
+];
+
 fn session(document: &str) -> Session {
     let model = |fixture: &str| root().join("tests/fixtures").join(fixture).join("model");
     let hub =
@@ -138,6 +146,11 @@ fn session(document: &str) -> Session {
     fs::copy(root().join("tests/fixtures/definitions/scripted.pt"), path.join("model.pt")).unwrap();
     fs::write(path.join("vocab.json"), crate::definitions::vocabulary().to_string()).unwrap();
     fs::write(path.join("config.json"), crate::definitions::configuration().to_string()).unwrap();
+    for (name, fixture) in TREE_MODELS {
+        let file = root().join("tests/fixtures/trees").join(fixture);
+        fs::copy(file, path.join(name)).unwrap();
+    }
+    fs::write(path.join("rows.csv"), "price,count,delta,change,flag\n19.99,3,0.001,0,1\n").unwrap();
     // The models file that the document shows.
     let text = read_or_nothing(document);
     if let Some(file) = blocks(&text, "yaml").iter().find(|it| it.starts_with("# models.yaml")) {
@@ -230,6 +243,7 @@ run! {
     option_commands_run: "docs/options.md",
     quantization_commands_run: "docs/quantization.md",
     tokenize_commands_run: "docs/tokenize.md",
+    tree_commands_run: "docs/trees.md",
 }
 
 #[test]
