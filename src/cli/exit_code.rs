@@ -88,7 +88,8 @@ fn client_code(error: &ClientError) -> u8 {
         | ClientError::TooOld(_)
         | ClientError::Credentials(_)
         | ClientError::Privilege { .. } => 5,
-        ClientError::Unsupported { .. }
+        ClientError::DefinitionTooLarge { .. }
+        | ClientError::Unsupported { .. }
         | ClientError::Licence(_)
         | ClientError::Refused { .. }
         | ClientError::Incomplete(_)

@@ -19,6 +19,16 @@ pub enum ClientError {
     /// The cloud id is not valid.
     #[error("the cloud id is not valid")]
     CloudId,
+    /// The definition of a tree model inflates to more than a node accepts.
+    #[error(
+        "the definition has {bytes} bytes of JSON, but the smallest node accepts {limit} (a tenth of its heap)"
+    )]
+    DefinitionTooLarge {
+        /// Bytes of the definition's JSON.
+        bytes: u64,
+        /// The most that a node accepts.
+        limit: u64,
+    },
     /// Another setting of the connection is not valid.
     #[error("the {setting} is not valid: {reason}")]
     Setting {
@@ -316,6 +326,9 @@ impl ClientError {
             Self::Unfinished { cause, model_id, remote_state, .. } => {
                 let state = remote_state.hint(model_id);
                 return cause.hint().into_iter().chain(state).reduce(Hint::and);
+            }
+            Self::DefinitionTooLarge { .. } => {
+                hint!("Train fewer or shallower trees, or give the nodes a larger heap.")
             }
             Self::TooManyParts { .. } | Self::Signals(_) | Self::Interrupted => return None,
         })

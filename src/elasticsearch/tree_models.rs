@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::import::{Import, OnConflict, Outcome};
 use super::payload::{Payload, json_bytes};
 use super::trained_models::StoredModel;
 use super::{Client, ClientError, Interruption, ServedId};
+use super::{Import, OnConflict, Outcome};
 use crate::model_id::ModelId;
 use crate::trees::configuration::LEARNING_TO_RANK_GENERAL;
 use crate::trees::{Target, TreeModel};
@@ -64,10 +64,10 @@ impl Client {
         if let Some(heap) = self.smallest_heap().await {
             let most = heap / 10;
             if model.definition.json_bytes > most {
-                return Err(ClientError::Option(format!(
-                    "the definition has {} bytes of JSON, but the smallest node accepts {most} (a tenth of its heap)",
-                    model.definition.json_bytes
-                )));
+                return Err(ClientError::DefinitionTooLarge {
+                    bytes: model.definition.json_bytes,
+                    limit: most,
+                });
             }
         }
         match self.stored(&model.model_id).await? {

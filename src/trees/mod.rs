@@ -11,6 +11,7 @@ pub mod ensemble;
 mod error;
 pub mod evaluate;
 pub mod lightgbm;
+pub mod onnx;
 pub mod scikit_learn;
 mod ubjson;
 pub mod xgboost;
@@ -53,6 +54,10 @@ pub fn read(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> 
     }
     if bytes.starts_with(b"PK\x03\x04") {
         return scikit_learn::read_skops(bytes, options);
+    }
+    // The version of the format, which is the first field.
+    if matches!(bytes, [0x08, 1..=30, ..]) {
+        return onnx::read(bytes);
     }
     let start = bytes.trim_ascii_start();
     if bytes.starts_with(b"{L") {

@@ -9,7 +9,8 @@ use prost::Message;
 
 use super::TreeError;
 use super::ensemble::{
-    Ensemble, Label, MAX_CLASSES, MAX_FEATURES, Node, Origin, Prediction, Side, Test, Tree, features_named,
+    Ensemble, Label, MAX_CLASSES, MAX_FEATURES, Node, Origin, Prediction, Side, Test, Tree,
+    features_named,
 };
 
 const FORMAT: &str = "ONNX";
@@ -112,14 +113,18 @@ impl Attributes<'_> {
     }
 
     fn text(&self, name: &str) -> String {
-        self.0.get(name).map_or_else(String::new, |attribute| String::from_utf8_lossy(&attribute.s).into_owned())
+        self.0.get(name).map_or_else(String::new, |attribute| {
+            String::from_utf8_lossy(&attribute.s).into_owned()
+        })
     }
 
     /// Numbers, as float32 or, under another name, as a tensor of doubles. The flag says which.
     fn numbers(&self, name: &str) -> Result<(Vec<f64>, bool), TreeError> {
         /// `TensorProto.DOUBLE`
         const DOUBLE: i32 = 11;
-        if let Some(tensor) = self.0.get(format!("{name}_as_tensor").as_str()).and_then(|it| it.t.as_ref()) {
+        if let Some(tensor) =
+            self.0.get(format!("{name}_as_tensor").as_str()).and_then(|it| it.t.as_ref())
+        {
             if tensor.data_type != DOUBLE {
                 return Err(malformed(format!("{name}_as_tensor does not hold doubles")));
             }
@@ -169,8 +174,12 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, TreeError> {
     let classifies = node.op_type == "TreeEnsembleClassifier";
     let (trees, leaves) = nodes_of(&attributes, if classifies { "class" } else { "target" })?;
 
-    let shape = graph.input.first().and_then(|input| input.kind.as_ref()?.tensor_type.as_ref()?.shape.as_ref());
-    let stated = shape.and_then(|shape| usize::try_from(shape.dim.get(1)?.dim_value).ok()).unwrap_or(0);
+    let shape = graph
+        .input
+        .first()
+        .and_then(|input| input.kind.as_ref()?.tensor_type.as_ref()?.shape.as_ref());
+    let stated =
+        shape.and_then(|shape| usize::try_from(shape.dim.get(1)?.dim_value).ok()).unwrap_or(0);
     let used = trees.iter().flat_map(|tree| &tree.nodes).filter_map(|node| match node {
         Node::Split { feature, .. } => Some(*feature as usize + 1),
         _ => None,
@@ -182,8 +191,10 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, TreeError> {
     let ensemble = Ensemble {
         origin: Origin {
             format: FORMAT.to_owned(),
-            version: Some(format!("{} {}", model.producer_name, model.producer_version).trim().to_owned())
-                .filter(|version| !version.is_empty()),
+            version: Some(
+                format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
+            )
+            .filter(|version| !version.is_empty()),
             objective: node.op_type.clone(),
         },
         features: features_named(Vec::new(), features),
@@ -195,8 +206,11 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, TreeError> {
         labels: None,
         notes: Vec::new(),
     };
-    let ensemble =
-        if classifies { classifier(ensemble, &attributes, leaves)? } else { regressor(ensemble, &attributes, leaves)? };
+    let ensemble = if classifies {
+        classifier(ensemble, &attributes, leaves)?
+    } else {
+        regressor(ensemble, &attributes, leaves)?
+    };
     ensemble.check(FORMAT)?;
     Ok(ensemble)
 }
@@ -210,7 +224,10 @@ struct LeafWeight {
 }
 
 /// The trees with empty leaves, and what the leaves add.
-fn nodes_of(attributes: &Attributes<'_>, leaf_prefix: &str) -> Result<(Vec<Tree>, Vec<LeafWeight>), TreeError> {
+fn nodes_of(
+    attributes: &Attributes<'_>,
+    leaf_prefix: &str,
+) -> Result<(Vec<Tree>, Vec<LeafWeight>), TreeError> {
     let tree_ids = attributes.ints("nodes_treeids");
     let node_ids = attributes.ints("nodes_nodeids");
     let features = attributes.ints("nodes_featureids");
@@ -221,7 +238,9 @@ fn nodes_of(attributes: &Attributes<'_>, leaf_prefix: &str) -> Result<(Vec<Tree>
     let modes = attributes.0.get("nodes_modes").map_or(&[][..], |modes| &modes.strings);
     let count = tree_ids.len();
     let complete = [node_ids.len(), features.len(), yes.len(), no.len(), values.len(), modes.len()];
-    if complete.iter().any(|&length| length != count) || !(missing.is_empty() || missing.len() == count) {
+    if complete.iter().any(|&length| length != count)
+        || !(missing.is_empty() || missing.len() == count)
+    {
         return Err(malformed("the lists of node attributes differ in length"));
     }
     let mut positions: HashMap<(i64, i64), (usize, usize)> = HashMap::new();
@@ -249,15 +268,18 @@ fn nodes_of(attributes: &Attributes<'_>, leaf_prefix: &str) -> Result<(Vec<Tree>
         if mode == b"LEAF" {
             continue;
         }
-        let feature = u32::try_from(features[position]).map_err(|_| malformed("a feature is negative"))?;
-        let (pass, fail) = (index(tree_ids[position], yes[position])?, index(tree_ids[position], no[position])?);
+        let feature =
+            u32::try_from(features[position]).map_err(|_| malformed("a feature is negative"))?;
+        let (pass, fail) =
+            (index(tree_ids[position], yes[position])?, index(tree_ids[position], no[position])?);
         let missing_passes = missing.get(position).is_some_and(|&flag| flag != 0);
         let value = values[position];
         #[allow(clippy::cast_possible_truncation)]
         let below = |value: f64| {
             if doubles { Test::AtMost(value.next_down()) } else { Test::RoundedBelow(value as f32) }
         };
-        let at_most = |value: f64| if doubles { Test::AtMost(value) } else { Test::RoundedAtMost(value) };
+        let at_most =
+            |value: f64| if doubles { Test::AtMost(value) } else { Test::RoundedAtMost(value) };
         let (test, swapped) = match mode {
             b"BRANCH_LEQ" => (at_most(value), false),
             b"BRANCH_LT" => (below(value), false),
@@ -265,7 +287,10 @@ fn nodes_of(attributes: &Attributes<'_>, leaf_prefix: &str) -> Result<(Vec<Tree>
             b"BRANCH_GT" => (at_most(value), true),
             other => {
                 return Err(TreeError::unsupported(
-                    format!("the node mode {:?}", String::from_utf8_lossy(&other[..other.len().min(40)])),
+                    format!(
+                        "the node mode {:?}",
+                        String::from_utf8_lossy(&other[..other.len().min(40)])
+                    ),
                     "Elasticsearch compares numbers only by their order",
                 ));
             }
@@ -277,15 +302,20 @@ fn nodes_of(attributes: &Attributes<'_>, leaf_prefix: &str) -> Result<(Vec<Tree>
     let list = |name: &str| attributes.ints(&format!("{leaf_prefix}_{name}"));
     let (leaf_trees, leaf_nodes, outputs) = (list("treeids"), list("nodeids"), list("ids"));
     let (weights, _) = attributes.numbers(&format!("{leaf_prefix}_weights"))?;
-    if [leaf_nodes.len(), outputs.len(), weights.len()].iter().any(|&length| length != leaf_trees.len()) {
+    if [leaf_nodes.len(), outputs.len(), weights.len()]
+        .iter()
+        .any(|&length| length != leaf_trees.len())
+    {
         return Err(malformed("the lists of leaf attributes differ in length"));
     }
     let mut leaves = Vec::with_capacity(weights.len());
     for (position, &weight) in weights.iter().enumerate() {
         let key = (leaf_trees[position], leaf_nodes[position]);
-        let &(tree, node) =
-            positions.get(&key).ok_or_else(|| malformed(format!("tree {} has no node {}", key.0, key.1)))?;
-        let output = usize::try_from(outputs[position]).map_err(|_| malformed("a class is negative"))?;
+        let &(tree, node) = positions
+            .get(&key)
+            .ok_or_else(|| malformed(format!("tree {} has no node {}", key.0, key.1)))?;
+        let output =
+            usize::try_from(outputs[position]).map_err(|_| malformed("a class is negative"))?;
         leaves.push(LeafWeight { tree, node, output, weight });
     }
     Ok((trees, leaves))
@@ -330,9 +360,16 @@ impl Ensemble {
     }
 }
 
-fn regressor(mut ensemble: Ensemble, attributes: &Attributes<'_>, leaves: Vec<LeafWeight>) -> Result<Ensemble, TreeError> {
+fn regressor(
+    mut ensemble: Ensemble,
+    attributes: &Attributes<'_>,
+    leaves: Vec<LeafWeight>,
+) -> Result<Ensemble, TreeError> {
     if leaves.iter().any(|leaf| leaf.output != 0) {
-        return Err(TreeError::unsupported("an ONNX model with several targets", "Elasticsearch serves one output"));
+        return Err(TreeError::unsupported(
+            "an ONNX model with several targets",
+            "Elasticsearch serves one output",
+        ));
     }
     let (base, _) = attributes.numbers("base_values")?;
     ensemble.base = vec![base.first().copied().unwrap_or(0.0)];
@@ -357,14 +394,25 @@ fn regressor(mut ensemble: Ensemble, attributes: &Attributes<'_>, leaves: Vec<Le
 }
 
 fn transform(name: &str) -> TreeError {
-    TreeError::unsupported(format!("the post transform {name:?}"), "Elasticsearch cannot compute it")
+    TreeError::unsupported(
+        format!("the post transform {name:?}"),
+        "Elasticsearch cannot compute it",
+    )
 }
 
-fn classifier(mut ensemble: Ensemble, attributes: &Attributes<'_>, leaves: Vec<LeafWeight>) -> Result<Ensemble, TreeError> {
+fn classifier(
+    mut ensemble: Ensemble,
+    attributes: &Attributes<'_>,
+    leaves: Vec<LeafWeight>,
+) -> Result<Ensemble, TreeError> {
     let texts = attributes.0.get("classlabels_strings").map_or(&[][..], |labels| &labels.strings);
     #[allow(clippy::cast_precision_loss)]
     let labels: Vec<_> = if texts.is_empty() {
-        attributes.ints("classlabels_int64s").iter().map(|&label| Label::Number(label as f64)).collect()
+        attributes
+            .ints("classlabels_int64s")
+            .iter()
+            .map(|&label| Label::Number(label as f64))
+            .collect()
     } else {
         texts.iter().map(|label| Label::Text(String::from_utf8_lossy(label).into_owned())).collect()
     };
@@ -421,6 +469,8 @@ fn classifier(mut ensemble: Ensemble, attributes: &Attributes<'_>, leaves: Vec<L
         length => return Err(malformed(format!("{length} base values for {classes} classes"))),
     };
     let start = vec![0.0; classes];
-    ensemble.fill_vectors(classes, &leaves, &start, |vector, leaf| vector[leaf.output] += leaf.weight)?;
+    ensemble.fill_vectors(classes, &leaves, &start, |vector, leaf| {
+        vector[leaf.output] += leaf.weight
+    })?;
     Ok(ensemble)
 }

@@ -224,7 +224,7 @@ fn previous_model_is_restored_if_the_new_one_is_refused() {
 fn definition_above_a_tenth_of_the_heap_is_refused_before_it_is_sent() {
     let standin = StandIn::start(Options { heap: 20_000, ..Options::default() });
     let output = import(&standin, "xgboost-3.2.0-regression.json", &[]);
-    failed(&output, 2, &["a tenth of its heap"]);
+    failed(&output, 6, &["a tenth of its heap"]);
     assert!(!standin.requests().iter().any(|request| request.method == "PUT"));
 }
 

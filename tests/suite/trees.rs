@@ -93,7 +93,11 @@ fn compare(name: &str, ensemble: &Ensemble, options: &DefinitionOptions) -> usiz
         assert_eq!(&names, columns, "{name}");
     }
     let sizes = expected.values.iter().flatten().map(|value| value.abs());
-    let scale = if name.starts_with("xgboost-") { sizes.fold(0.0, f64::max) } else { 0.0 };
+    let scale = if name.starts_with("xgboost-") || name.starts_with("onnx-") {
+        sizes.fold(0.0, f64::max)
+    } else {
+        0.0
+    };
     for (index, row) in expected.rows.iter().enumerate() {
         let mut document = Map::new();
         let mut values = Vec::new();
@@ -183,6 +187,11 @@ fn lightgbm_files_predict_as_the_library_on_every_row() {
 fn scikit_learn_files_predict_as_the_library_on_every_row() {
     compare_all("sklearn-", &[]);
     compare_all("skops-", &[]);
+}
+
+#[test]
+fn onnx_files_predict_as_onnxruntime_on_every_row() {
+    compare_all("onnx-", &[]);
 }
 
 #[test]
