@@ -25,12 +25,23 @@ pub(super) struct InferArguments {
     #[command(flatten)]
     connection: ConnectionArguments,
     /// The model in Elasticsearch, one of its deployments, or an alias
-    #[arg(long, value_name = "ID", required_unless_present = "tree_model", requires = "cluster", conflicts_with = "tree_model")]
+    #[arg(
+        long,
+        value_name = "ID",
+        required_unless_present = "tree_model",
+        requires = "cluster",
+        conflicts_with = "tree_model"
+    )]
     es_model_id: Option<ServedId>,
     #[command(flatten)]
     tree: TreeModelArguments,
     /// Documents for a tree model: JSON lines, or a CSV file with a header (.csv); - for JSON lines on standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "texts", required_unless_present = "es_model_id")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "texts",
+        required_unless_present = "es_model_id"
+    )]
     data: Option<PathBuf>,
     /// Labels to choose from, separated by commas (zero_shot_classification)
     #[arg(long, value_name = "LABELS", value_delimiter = ',')]
@@ -66,7 +77,9 @@ impl InferArguments {
             return tree_predictions::infer(&self.connection, &self.tree, id, data, progress).await;
         }
         let Some(id) = id else {
-            return Err(CommandError::Usage("set --es-model-id, or --tree-model and --data".to_owned()));
+            return Err(CommandError::Usage(
+                "set --es-model-id, or --tree-model and --data".to_owned(),
+            ));
         };
         let client = Client::connect(self.connection.connection()?).await?;
         let model = DeployedModel::find(&client, id.clone()).await?;

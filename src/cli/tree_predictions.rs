@@ -50,7 +50,9 @@ pub(super) async fn infer(
 ) -> Result<(), CommandError> {
     let documents = read_documents(data)?;
     let answers = match id {
-        Some(id) => remote(&Client::connect(connection.connection()?).await?, id, &documents).await?,
+        Some(id) => {
+            remote(&Client::connect(connection.connection()?).await?, id, &documents).await?
+        }
         None => {
             let read = tree.read(hub, progress).await?;
             documents.iter().map(|document| local(&read, document)).collect::<Result<_, _>>()?
