@@ -220,7 +220,7 @@ fn ctrl_c_without_journal_deletes_the_model() {
     fs::write(&file, "").unwrap();
     standin.set_faults(rules(&["part@5-8=hold"]));
     let (mut child, mut stderr) = spawn(command(&standin, &file, "m", &[]));
-    wait_for(&mut stderr, "no journal can be kept");
+    wait_for(&mut stderr, "cannot write an upload journal");
     assert!(held(&standin, 4, &mut child));
     signal(&child, "-INT");
     wait_for(&mut stderr, "once more");
