@@ -13,7 +13,7 @@ CARGO_DENY ?= 0.20.2
 OLDEST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm build demo test compat bench fuzz fmt lint doc cargo-deny deny advisories oldest-rust image image-test dist dist-test clean
+.PHONY: help prerequisites libtorch minilm build demo test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories oldest-rust image image-test dist dist-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,12 @@ demo: libtorch minilm ## Import MiniLM into a stand-in for Elasticsearch and com
 
 test: libtorch minilm ## Run all tests
 	$(CARGO) test --workspace --locked
+
+test-without-torch: ## Run the tests that need no libtorch, which need not be installed
+	$(CARGO) test --locked --no-default-features --features cli
+
+check-library: ## Check the library without the program and without libtorch
+	$(CARGO) check --locked --no-default-features
 
 # Not in CI: it downloads 7 GB and needs 10 GB of temporary disk space.
 compat: libtorch ## Load the fixtures' archives in the five PyTorch versions used by Elasticsearch

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use rust_eland::checkpoint::{Format, WeightFiles};
+use rust_eland::checkpoint::{Checkpoint, Format, WeightFiles};
 use rust_eland::conversion::{Conversion, Options};
+#[cfg(feature = "torch")]
 use rust_eland::models::WeightLoader;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
@@ -98,17 +99,26 @@ pub fn sentencepiece(input: &[u8]) {
     }
 }
 
-/// Opens weights and reads every tensor.
+/// Opens weights, and with libtorch loads every tensor.
 fn weights(format: Format, input: &[u8]) {
     let folder = scratch();
     let path = folder.path().join("weights");
     fs::write(&path, input).unwrap();
-    let Ok(checkpoint) = WeightLoader::open(&WeightFiles::one(format, path)) else { return };
-    let weights = checkpoint.weights();
-    for (name, stored) in checkpoint.checkpoint().tensors() {
+    let files = WeightFiles::one(format, path);
+    let Ok(checkpoint) = Checkpoint::open(&files) else { return };
+    drop(checkpoint);
+    #[cfg(feature = "torch")]
+    load(&files);
+}
+
+#[cfg(feature = "torch")]
+fn load(files: &WeightFiles) {
+    let loader = WeightLoader::open(files).unwrap();
+    let weights = loader.weights();
+    for (name, stored) in loader.checkpoint().tensors() {
         drop(weights.tensor(name, &stored.slice.shape));
     }
-    drop(checkpoint.finish());
+    drop(loader.finish());
 }
 
 /// Creates a temporary folder, in memory if possible.

@@ -6,6 +6,8 @@ use super::prepare::{ModelRequest, Prepared};
 use super::resolve::ModelSource;
 use super::serve::{ServeRequest, Served, StartRequest, Started};
 use crate::bundle::Bundle;
+#[cfg(not(feature = "torch"))]
+use crate::conversion::ConversionError;
 use crate::conversion::{Options, Plan, SIMILARITY};
 use crate::elasticsearch::{
     Client, ClientError, Connection, Endpoint, EndpointId, EndpointOutcome, EndpointTask, Import,
@@ -73,6 +75,7 @@ pub enum StopSignal {
 enum ResolvedInput {
     Bundle(Box<Bundle>, Box<Inspected>),
     Prebuilt(Box<PrebuiltDefinition>),
+    #[cfg_attr(not(feature = "torch"), expect(dead_code, reason = "needs libtorch"))]
     Model(Box<ModelRequest>),
 }
 
@@ -183,6 +186,10 @@ impl ImportInput {
         Ok(match self {
             Self::Bundle { bundle, inspected } => ResolvedInput::Bundle(bundle, inspected),
             Self::Prebuilt(definition) => ResolvedInput::Prebuilt(definition),
+            // Nothing is downloaded for a model that cannot be converted.
+            #[cfg(not(feature = "torch"))]
+            Self::Model { .. } => return Err(ConversionError::NoLibtorch.into()),
+            #[cfg(feature = "torch")]
             Self::Model { source, options, title } => {
                 let source = source.resolve().await?;
                 ResolvedInput::Model(Box::new(ModelRequest { source, options, title }))

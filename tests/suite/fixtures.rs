@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "torch")]
 use rust_eland::checkpoint::safetensors;
+#[cfg(feature = "torch")]
 use rust_eland::mapped_file::MappedFile;
 use rust_eland::tasks::Task;
 use serde::Deserialize;
+#[cfg(feature = "torch")]
 use tch::Tensor;
 
 /// A fixture: a checkpoint with references.
@@ -34,6 +37,7 @@ struct NamedCase {
 }
 
 /// A batch of texts with the reference output.
+#[cfg(feature = "torch")]
 pub struct Case {
     /// Name of the case.
     pub name: String,
@@ -88,6 +92,7 @@ impl Fixture {
     }
 
     /// References of a task.
+    #[cfg(feature = "torch")]
     pub fn cases(&self, task: Task) -> Vec<Case> {
         let map = MappedFile::open(&self.folder.join("reference.safetensors")).unwrap();
         let slices = safetensors::read(map.bytes()).unwrap();

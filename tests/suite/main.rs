@@ -1,48 +1,83 @@
 //! Integration tests of the program and the library in a single binary, because linking libtorch takes longer than most tests.
+//!
+//! Modules that need the feature `torch` convert models or run them. In the other modules, tests that do so are ignored without it.
 
+#![cfg_attr(
+    not(feature = "torch"),
+    allow(dead_code, unused_imports, reason = "used by modules that need the feature")
+)]
+
+#[cfg(feature = "torch")]
 mod apply;
+#[cfg(feature = "torch")]
 mod bad_clusters;
+#[cfg(feature = "torch")]
 mod bad_models;
+#[cfg(feature = "torch")]
 mod bundle;
 mod certificates;
 mod connections;
 mod corpus;
+#[cfg(feature = "torch")]
 mod declared;
+#[cfg(feature = "torch")]
 mod definitions;
+#[cfg(feature = "torch")]
 mod deployments;
+#[cfg(feature = "torch")]
 mod documents;
+#[cfg(feature = "torch")]
 mod endpoints;
 mod fixtures;
 mod from_hub;
 mod fronts;
+#[cfg(feature = "torch")]
 mod graphs;
+#[cfg(feature = "torch")]
 mod guided;
+#[cfg(feature = "torch")]
 mod import;
+#[cfg(feature = "torch")]
 mod infer;
+#[cfg(feature = "torch")]
 mod inspect;
+#[cfg(feature = "torch")]
 mod interruptions;
+#[cfg(feature = "torch")]
 mod keys;
+#[cfg(feature = "torch")]
 mod messages;
+#[cfg(feature = "torch")]
 mod numbers;
 mod program;
+#[cfg(feature = "torch")]
 mod progress;
 // Needs Debian's programs, and loopback addresses that only Linux provides by default.
+#[cfg(feature = "torch")]
 #[cfg(target_os = "linux")]
 mod proxies;
+#[cfg(feature = "torch")]
 mod quantize;
+#[cfg(feature = "torch")]
 mod real_model;
 mod server_tokens;
 mod snapshots;
+#[cfg(feature = "torch")]
 mod targets;
 mod terminal;
+#[cfg(feature = "torch")]
 mod timings;
 mod tls;
+#[cfg(feature = "torch")]
 mod tokenize;
 mod tree_commands;
 mod trees;
 mod uploads;
+#[cfg(feature = "torch")]
 mod verify;
 mod vocabularies;
 mod walls;
+#[cfg(feature = "torch")]
 mod weights;
+#[cfg(feature = "torch")]
 mod wire;

@@ -55,6 +55,7 @@ fn cluster() -> StandIn {
     StandIn::start(Options { existing_models: vec!["m".into()], ..Options::default() })
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn private_authority_is_rejected_without_ca_certs() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
@@ -75,6 +76,7 @@ fn private_authority_is_rejected_without_ca_certs() {
     reaches(&https(&front), &["--ca-certs", &bundle]);
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn system_authorities_are_trusted() {
     let (standin, authority) = (cluster(), Authority::new("Company CA"));
@@ -98,6 +100,7 @@ fn system_authorities_are_trusted() {
     assert_eq!(code, 7, "{message}");
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn certificate_of_another_host_is_rejected() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
@@ -122,6 +125,7 @@ fn expired_certificate_is_rejected() {
     }
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn fingerprint_of_the_authority_is_accepted() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));

@@ -514,6 +514,7 @@ fn a_failure_after_the_old_model_is_gone_says_so() {
     assert!(standin.model_ids().is_empty());
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn the_cluster_is_looked_at_before_anything_is_made() {
     use standin::{Credential, Privilege};
@@ -565,6 +566,7 @@ fn the_cluster_is_looked_at_before_anything_is_made() {
     });
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn a_model_that_no_node_can_hold_is_stored_with_a_warning() {
     for (ml_memory, said) in [
@@ -667,6 +669,7 @@ fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
     );
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn a_stand_in_that_forgets_parts_has_every_import_succeed() {
     let standin = StandIn::start(Options { discard_parts: true, ..Options::default() });

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rust_eland::config::ModelConfig;
+#[cfg(feature = "torch")]
 use rust_eland::conversion::{Conversion, Options};
 use rust_eland::source::ModelFiles;
+#[cfg(feature = "torch")]
 use rust_eland::tasks::Task;
 use rust_eland::tokenizer::{Tokenizer, TokenizerError, TokenizerKind};
 use serde::Deserialize;
@@ -459,6 +461,7 @@ fn special_tokens_with_other_names_are_renamed_in_the_upload() {
     }
 }
 
+#[cfg(feature = "torch")]
 #[test]
 fn lower_casing_before_the_tokenizer_is_not_sent() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,9 @@
 //! Tokenization as the server does it (contract, 3): the program's own module, which `tests/suite/server_tokens.rs` compares with what
 //! Elasticsearch's classes returned.
 
-pub(crate) use rust_eland::server_tokenization::{Inputs, Row, Tokenizer};
+#[cfg(torch)]
+pub(crate) use rust_eland::server_tokenization::Inputs;
+pub(crate) use rust_eland::server_tokenization::{Row, Tokenizer};
 
 use axum::http::StatusCode;
 use rust_eland::server_tokenization::TokenizationError;

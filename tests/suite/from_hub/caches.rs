@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "torch")]
 use ::hub::{Hub, Options, Repository};
 use rust_eland::source::hub::HubError;
 
@@ -133,6 +134,7 @@ fn complete_cache_replaces_a_hub_that_fails() {
     says(&explained(&error), &["127.0.0.1:9", "git clone", "LFS", "`output`", "HTTPS_PROXY"]);
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn complete_cache_costs_an_unresponsive_hub_one_request() {
     let cache = filled();
@@ -175,6 +177,7 @@ fn damaged_cache_does_not_replace_a_hub_that_fails_once() {
     cache.holds(&repository());
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn disabled_links_give_a_snapshot_of_files() {
     let hub = serving([repository()]);
@@ -299,6 +302,7 @@ fn cache_that_cannot_be_written_is_named() {
     says(&message(&output), &["cannot create the folder", "HF_HOME"]);
 }
 
+#[cfg(feature = "torch")]
 #[test]
 fn fixture_from_the_hub_equals_its_folder() {
     use crate::fixtures::Fixture;

@@ -332,6 +332,7 @@ fn full_disk_is_reported_before_the_download() {
     assert!(asked(&hub, "vocab.txt").is_empty() && asked(&hub, WEIGHTS).is_empty());
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn download_killed_twenty_times_requests_no_byte_twice() {
     const RUNS: u64 = 20;
@@ -414,6 +415,7 @@ fn resumed_from(hub: &Hub, repository: &::hub::Repository, before: &[(String, u6
     }
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn download_continues_after_ctrl_c() {
     let hub = serving([repository()]);

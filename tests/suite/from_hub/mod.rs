@@ -1,13 +1,17 @@
 //! Models from the hub: downloads, caches, errors and hostile answers, against a stand-in for the hub and its CDN.
 
 mod caches;
+#[cfg(feature = "torch")]
 mod folders;
 mod hostile;
 mod interruptions;
 mod layout;
+#[cfg(feature = "torch")]
 mod programs;
 mod protocol;
+#[cfg(feature = "torch")]
 mod refusals;
+#[cfg(feature = "torch")]
 mod ways;
 
 use std::fs;

@@ -4,6 +4,7 @@ use crate::version::Version;
 
 /// How the native process of one release evaluates requests.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(torch), expect(dead_code, reason = "read by the inference only"))]
 pub(crate) struct Evaluation {
     /// All rows in one call, or one call for each.
     pub(crate) batched: bool,
