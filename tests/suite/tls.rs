@@ -105,7 +105,7 @@ fn system_authorities_are_trusted() {
 fn certificate_of_another_host_is_rejected() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
     let front = Front::tls(&standin, authority.sign(&["es.example"], |_| {}).config());
-    let parts = &["127.0.0.1", "es.example", "use one of them in the address"];
+    let parts = &["127.0.0.1", "es.example", "Use one of the host names in the certificate"];
     refused(&standin, &https(&front), &["--ca-certs", &authority.file], 5, parts);
 }
 
