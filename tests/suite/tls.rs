@@ -94,7 +94,7 @@ fn system_authorities_are_trusted() {
     assert_eq!(code, 7, "{message}");
     let (code, message) = import_trusting(&none, &https(&front), &[]);
     assert_eq!(code, 2, "{message}");
-    says(&message, &["certificate authorities cannot be read", "ca-certificates"]);
+    says(&message, &["certificate authorities of this machine cannot be read", "ca-certificates"]);
     let pinned = ["--ca-fingerprint", &fingerprint(&authority.der())];
     let (code, message) = import_trusting(&none, &https(&front), &pinned);
     assert_eq!(code, 7, "{message}");
@@ -136,7 +136,7 @@ fn fingerprint_of_the_authority_is_accepted() {
     let told = &["none of the server's certificates", &plain, "Compare --ca-fingerprint"];
     refused(&standin, &https(&front), &["--ca-fingerprint", &wrong], 5, told);
     for malformed in ["", "abc", &plain[1..], "sha1:00"] {
-        let told = &["--ca-fingerprint", "64 hexadecimal digits"];
+        let told = &["CA fingerprint", "64 hexadecimal digits"];
         refused(&standin, &https(&front), &["--ca-fingerprint", malformed], 2, told);
     }
     reaches(&https(&front), &["--ca-fingerprint", &plain]);
