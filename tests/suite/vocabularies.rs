@@ -352,13 +352,14 @@ fn differences_of_the_server_tokenizer_are_reported() {
     warns(Ok(tokenizer), "sentence_bert_config.json");
     let mut tokenizer = bert(json!({"do_lower_case": false})).unwrap();
     tokenizer.lower_case();
-    assert_eq!(tokenizer.settings["do_lower_case"], true);
+    assert_eq!(tokenizer.settings["do_lower_case"], false);
+    warns(Ok(tokenizer), "do_lower_case is not sent");
 
     let cased = json!({
         "config.json": {"model_type": "bert"},
         "vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nThe\n",
     });
-    warns(of(cased), r#""the" (5) is taken for "The""#);
+    assert_eq!(of(cased).unwrap().vocabulary.vocabulary[5..], ["the", "The [id 6]"]);
     warns(
         of(json!({
             "config.json": {"model_type": "roberta"},
