@@ -172,7 +172,7 @@ async fn cluster() -> Result<(Answers, Client), CommandError> {
         // The parser requires a model.
         let mut trial = answers.clone();
         trial.set("--hub-model-id", "model");
-        let connected = match trial.import().and_then(|import| Ok(import.connection()?)) {
+        let connected = match trial.import().and_then(|import| import.connection()) {
             Ok(connection) => Client::connect(connection).await.map_err(CommandError::from),
             Err(error) => Err(error),
         };

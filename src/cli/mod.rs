@@ -75,11 +75,11 @@ enum Command {
     Inspect(Box<inspect::InspectArguments>),
     /// Import every model listed in a file, skipping those that are already up to date
     #[command(after_help = exit_codes())]
-    Apply(apply::ApplyArguments),
+    Apply(Box<apply::ApplyArguments>),
     /// Show the tokens that Elasticsearch computes, beside those of the model's own tokenizer
     Tokenize(Box<tokenize::TokenizeArguments>),
     /// Convert a model and write the bundle to a folder instead of uploading it
-    Export(export::ExportArguments),
+    Export(Box<export::ExportArguments>),
     /// Download a model from the hub into the cache or to a folder
     Download(download::DownloadArguments),
     /// List the models in the cluster and their deployments

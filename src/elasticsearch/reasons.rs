@@ -2,8 +2,11 @@
 
 use crate::hint::{Command, Hint, Setting, hint};
 
-/// Words of the server, and the hint. The first row whose words all occur in a reason wins, so special rows come before general ones.
-const HINTS: &[(&[&str], fn() -> Hint)] = &[
+/// Words of the server, and the hint for a reason that contains all of them.
+type ReasonHint = (&'static [&'static str], fn() -> Hint);
+
+/// The first row whose words all occur in a reason wins, so special rows come before general ones.
+const HINTS: &[ReasonHint] = &[
     (&["ot match any supported architecture"], || {
         hint!(
             "Elasticsearch runs only graphs made of operations on its list. Import the model again with rust-eland, which checks that \

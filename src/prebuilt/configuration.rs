@@ -546,7 +546,10 @@ mod tests {
             (task(json!({"translation": {}})), "translation"),
             (task(json!({"ner": {"vocabulary": {}}})), "only Elasticsearch sets vocabulary"),
             (task(json!({"ner": {"num_top_classes": 1}})), "num_top_classes"),
-            (task(json!({"ner": {"classification_labels": ["O", "X"]}})), "IOB"),
+            (
+                task(json!({"ner": {"classification_labels": ["O", "X"]}})),
+                "takes the labels O, I-X",
+            ),
             (task(json!({"text_classification": {}})), "two labels"),
             (
                 task(json!({"zero_shot_classification": {"classification_labels": ["a"]}})),

@@ -116,7 +116,7 @@ impl Checker<'_> {
             let Node::Split { feature, test, missing, left, right, .. } =
                 tree.nodes[visit.node as usize]
             else {
-                if index % 7 == 0 && rows.len() < ROWS {
+                if index.is_multiple_of(7) && rows.len() < ROWS {
                     rows.push(row.clone());
                 }
                 continue;

@@ -489,7 +489,7 @@ fn assemble(
     if matches!(name.as_str(), "custom" | "none" | "null" | "") {
         notes.push("The file names no objective: the predictions are the raw scores.".to_owned());
     }
-    if trees.len() % outputs != 0 {
+    if !trees.len().is_multiple_of(outputs) {
         return Err(malformed(format!("{} trees for {outputs} classes", trees.len())));
     }
     #[allow(clippy::cast_precision_loss)]

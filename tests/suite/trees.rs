@@ -109,7 +109,8 @@ fn compare(name: &str, ensemble: &Ensemble, options: &DefinitionOptions) -> usiz
         let own = ensemble.predict(&values);
         // A fraction is no category. XGBoost and LightGBM cut fractions off, each in its own way.
         let categories_are_whole = ensemble.features.iter().zip(&values).all(|(feature, value)| {
-            !matches!(feature.kind, FeatureKind::Category(_)) || !(value.fract().abs() > 0.0)
+            let is_fraction = value.fract().abs() > 0.0;
+            !matches!(feature.kind, FeatureKind::Category(_)) || !is_fraction
         });
         if !categories_are_whole {
             continue;

@@ -398,7 +398,10 @@ fn invalid_weight_index_is_rejected() {
             says(&with(outside), &["out of the model's folder"]);
         }
         if cfg!(unix) {
-            says(&with("link.bin"), &["link.bin is a symbolic link to /etc/passwd", "not followed"]);
+            says(
+                &with("link.bin"),
+                &["link.bin is a symbolic link to /etc/passwd", "not followed"],
+            );
         }
         says(
             &with("gone-00001-of-00002.bin"),

@@ -251,7 +251,8 @@ pub(super) async fn download_files(
 ) -> Result<(), HubError> {
     let permits = Arc::new(Semaphore::new(FILES_AT_A_TIME));
     let mut tasks = JoinSet::new();
-    for (path, file) in missing.iter().cloned() {
+    for (path, file) in missing {
+        let (path, file) = (path.clone(), file.clone());
         let (client, repository, progress) = (client.clone(), repository.clone(), progress.clone());
         let permits = Arc::clone(&permits);
         tasks.spawn(async move {

@@ -409,9 +409,9 @@ impl Reader<'_> {
         let missing = nodes.optional_column("missing_go_to_left")?;
         let values = graph.array_of(tree, "values")?;
         let width = classes.unwrap_or(1);
-        match values.shape.as_slice() {
-            &[count, 1, columns] if count == nodes.len() && columns == width => {}
-            &[_, outputs, _] if outputs > 1 => {
+        match *values.shape.as_slice() {
+            [count, 1, columns] if count == nodes.len() && columns == width => {}
+            [_, outputs, _] if outputs > 1 => {
                 return Err(TreeError::unsupported(
                     "a scikit-learn model with several outputs",
                     "Elasticsearch serves one output; train a model for each output",
