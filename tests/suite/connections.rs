@@ -162,7 +162,12 @@ fn credentials_that_do_not_make_sense() {
         &["the password of user me is not set", "no terminal", "--es-password-file", "ES_PASSWORD"];
     refused(&["--url", &url, "-u", "me"], &[], 2, missing);
     refused(&["--url", &url.replace("//", "//me@")], &[], 2, missing);
-    refused(&["--url", &url], &[("ES_PASSWORD", "secret-one")], 2, &["no user", "--es-username"]);
+    refused(
+        &["--url", &url],
+        &[("ES_PASSWORD", "secret-one")],
+        2,
+        &["without a user name", "--es-username"],
+    );
     let absent = ["--url", &url, "-u", "me", "--es-password-file", "/no/such/file"];
     refused(&absent, &[], 2, &["the password file /no/such/file", "No such file"]);
     refused(&["--url", &url, "--es-api-key", "a\nb"], &[], 2, &["line break"]);

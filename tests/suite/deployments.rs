@@ -174,7 +174,7 @@ fn invalid_start_options_are_rejected_before_any_request() {
         (&["--queue-capacity", "0"], "0 is not in"),
         (&["--cache-size", "10"], "with a unit"),
         (&["--start-timeout", "0s"], "must not be 0"),
-        (&["--start-timeout", "soon"], "written like 90s"),
+        (&["--start-timeout", "soon"], "a duration such as 90s"),
         (&["--wait-for", "ready"], "starting, started, fully_allocated"),
         (&["--deployment-id", "a/b"], "not the id of one"),
         (&["--smoke-test", "--wait-for", "starting"], "needs a deployment that answers"),
@@ -369,7 +369,7 @@ fn too_few_processors_and_existing_deployment_ids_are_reported() {
     for (options, parts) in [
         (
             ["--number-of-allocations", "5"],
-            ["not enough resources to provide all requested", "fewer --number-of-allocations"],
+            ["not enough resources to provide all requested", "Lower --number-of-allocations"],
         ),
         (
             ["--threads-per-allocation", "8"],

@@ -484,11 +484,11 @@ fn calibration_texts_are_validated_before_the_import() {
     says(&message(&output), &["over 4 texts"]);
     let requests = standin.requests().len();
     for (content, parts) in [
-        (&b""[..], ["it holds no text", "--calibration-texts"]),
-        (b"\n \n", ["it holds no text", "one a line"]),
+        (&b""[..], ["the file contains no text", "--calibration-texts"]),
+        (b"\n \n", ["the file contains no text", "one text per line"]),
         (b"\xff\xfe", ["the file is not UTF-8 text", "convert it"]),
-        (&b"x\n".repeat(10_001), ["10001 texts", "at most 10000"]),
-        (&vec![b'x'; (16 << 20) + 1], ["more than 16777216 bytes", "shorter"]),
+        (&b"x\n".repeat(10_001), ["10001 texts", "use at most 10000"]),
+        (&vec![b'x'; (16 << 20) + 1], ["larger than 16777216 bytes", "shorter"]),
     ] {
         let output = with(content, &["--quantize"]);
         assert_eq!(output.status.code(), Some(2), "{}", message(&output));

@@ -67,10 +67,10 @@ fn export_without_target_runs_on_every_version() {
     let (metadata, fused, said) = exported("bert/st-mean", "text_embedding", &[]);
     assert!(!fused && metadata.get("target_version").is_none());
     assert_eq!(metadata["minimum_version"], "8.7.0");
-    says(&said, &["every Elasticsearch from 8.7.0 on", "--target-version"]);
+    says(&said, &["Elasticsearch 8.7.0 and later", "--target-version"]);
     // The hash of the definition is in the output, in the metadata file and in the uploaded metadata.
     let sha256 = metadata["sha256"].as_str().unwrap();
-    says(&said, &[&format!("sha256 {sha256}")]);
+    says(&said, &[&format!("SHA-256 of the definition: {sha256}")]);
     assert_eq!(metadata["metadata"]["definition_sha256"], sha256);
     // The requirements of the tokenizer and the prefixes still apply.
     let (metadata, ..) = exported("xlm-roberta/masked-lm", "fill_mask", &[]);

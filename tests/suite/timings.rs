@@ -29,6 +29,7 @@ fn timings_json_lists_the_stages() {
     names.sort_unstable();
     let mut expected = [
         "checking the cluster",
+        "connecting",
         "reading the tokenizer",
         "reading the weights",
         "tracing",

@@ -536,10 +536,8 @@ fn the_cluster_is_looked_at_before_anything_is_made() {
         let import = import(state.path());
         import.begin(&client, &small.model_id).await.unwrap_err()
     });
-    says(
-        &error.to_string(),
-        &["the user me is not allowed to manage machine learning", "manage_ml"],
-    );
+    says(&error.to_string(), &["the user me is not allowed to manage machine learning"]);
+    says(&error.hint().unwrap().to_string(), &["manage_ml"]);
     assert!(is_untouched(&standin));
     // A version that lacks something, found at the second look.
     let standin =

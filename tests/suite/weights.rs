@@ -71,12 +71,14 @@ fn of(name: &str) -> Tensor {
     output(model(Some(name)).path())
 }
 
-/// All tensors of a folder's weights: name, shape, values as float32.
+/// The tensors of a folder's weights that can be weights, which integers cannot: name, shape, values as float32.
 fn tensors(folder: &Path) -> Vec<(String, Vec<i64>, Vec<f32>)> {
     let files = WeightFiles::find(&ModelFiles::open(folder).unwrap()).unwrap();
     let checkpoint = WeightLoader::open(&files).unwrap();
     let weights = checkpoint.weights();
-    let read = checkpoint.checkpoint().tensors().iter().map(|(name, stored)| {
+    let all = checkpoint.checkpoint().tensors().iter();
+    let floats = all.filter(|(_, stored)| stored.slice.dtype.is_float());
+    let read = floats.map(|(name, stored)| {
         let shape = &stored.slice.shape;
         let tensor = weights.tensor(name, shape);
         assert_eq!((tensor.kind(), tensor.size()), (Kind::Float, shape.clone()), "{name}");
@@ -105,7 +107,8 @@ fn tensors_of_every_type_and_layout_have_the_saved_values() {
         "values-model_state_dict",
     ] {
         let read = tensors(&checkpoint(name));
-        assert_eq!(read.len(), wanted.len(), "{name}");
+        let is_float = |tensor: &&String| !tensor.contains("int") && *tensor != "bool";
+        assert_eq!(read.len(), wanted.keys().filter(is_float).count(), "{name}");
         for (tensor, shape, values) in read {
             let wanted = &wanted[&tensor];
             assert_eq!(json!(shape), wanted["shape"], "{name} {tensor}");
