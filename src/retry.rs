@@ -1,6 +1,6 @@
 //! When a failed request is sent again, and how long to wait before. The hub and the cluster share this module.
 //!
-//! The caller decides which failures can pass; a [`RetryState`] counts them and computes the waits of exponential backoff:
+//! The caller decides which failures can pass; a `RetryState` counts them and computes the waits of exponential backoff:
 //!
 //! ```ignore
 //! let mut state = RetryState::new(policy);

@@ -1,7 +1,7 @@
 //! Weight files, read as data: parameter names with the bytes, element type and shape of each tensor.
 //!
 //! Files are memory-mapped and nothing in them is ever executed. This module does not depend on libtorch;
-//! [`models::weights`](crate::models::weights) turns stored tensors into tensors of libtorch.
+//! `models/weights.rs` turns stored tensors into tensors of libtorch.
 
 mod dtype;
 mod error;
