@@ -76,6 +76,8 @@ impl Observer for ProgressBars {
             }
             Event::Finished { stage, .. } => {
                 if let Some(bar) = bars.remove(stage) {
+                    // Stops the ticker first: a late tick would draw over the next log line.
+                    bar.disable_steady_tick();
                     bar.finish_and_clear();
                     self.screen.remove(&bar);
                 }
