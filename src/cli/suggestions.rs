@@ -35,7 +35,7 @@ pub(super) struct Suggestions {
     /// A field that stores the model's embeddings.
     #[serde(skip_serializing_if = "Option::is_none")]
     dense_vector: Option<Value>,
-    /// A request that creates an inference endpoint, if there is none.
+    /// A request that creates the missing inference endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     create_endpoint: Option<Request>,
     /// A request to the endpoint.

@@ -19,7 +19,7 @@ use crate::version::{Target, Version};
 /// Why a model cannot be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConversionError {
-    /// A file cannot be had.
+    /// A file could not be found or downloaded.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The tokenizer cannot be used.

@@ -19,7 +19,7 @@ pub enum EmbedderError {
     /// The list of modules cannot be read.
     #[error(transparent)]
     Modules(#[from] ModulesError),
-    /// A file cannot be had.
+    /// A file could not be found or downloaded.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Its weights cannot be read.

@@ -28,7 +28,7 @@ struct StoredFile {
     lfs_size: Option<u64>,
 }
 
-/// Reads a stored listing. Returns `None` if there is none, or if it is not a valid listing in the known format.
+/// Reads a stored listing. Returns `None` if the listing is missing or malformed.
 pub(super) fn read(path: &Path) -> Option<Listing> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
