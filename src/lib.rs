@@ -12,7 +12,8 @@
 //!
 //! [`Bundle::from_model`] needs no cluster and no network. What it writes, `rust-eland import --bundle` and [`Bundle::read`] read.
 //!
-//! ```
+#![cfg_attr(feature = "torch", doc = "```")]
+#![cfg_attr(not(feature = "torch"), doc = "```ignore")]
 //! use rust_eland::{Bundle, ModelId, Options, Task};
 //!
 //! # let output = tempfile::tempdir()?;
@@ -29,7 +30,8 @@
 //!
 //! The connection takes what the command line takes: addresses, credentials, certificates. [`StartOptions`] starts the model.
 //!
-//! ```
+#![cfg_attr(feature = "torch", doc = "```")]
+#![cfg_attr(not(feature = "torch"), doc = "```ignore")]
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicU64, Ordering};
 //!
@@ -65,7 +67,8 @@
 //!
 //! Errors say what failed and why; [`Error::hint`] says what to do.
 //!
-//! ```
+#![cfg_attr(feature = "torch", doc = "```")]
+#![cfg_attr(not(feature = "torch"), doc = "```ignore")]
 //! use rust_eland::{Bundle, Error, ModelId, Options, Task};
 //!
 //! let options = Options { task: Some(Task::QuestionAnswering), ..Options::default() };
