@@ -10,7 +10,9 @@ use super::TreeError;
 use super::comparison::steps;
 use super::definition::{Definition, DefinitionOptions, Target};
 use super::ensemble::{CategorySet, Ensemble, FeatureKind, Node, Prediction, Side, Test, Tree};
-use super::evaluate::{Predicted, Served, category_keys};
+use super::evaluate::Predicted;
+use super::java_values::category_keys;
+use super::served::Served;
 
 /// What a check compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

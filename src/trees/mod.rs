@@ -10,9 +10,11 @@ pub mod definition;
 pub mod ensemble;
 mod error;
 pub mod evaluate;
+mod java_values;
 pub mod lightgbm;
 pub mod onnx;
 pub mod scikit_learn;
+pub mod served;
 mod ubjson;
 pub mod xgboost;
 
@@ -20,7 +22,8 @@ pub use configuration::{ConfigurationOptions, RankingConfiguration, TreeModel};
 pub use definition::{Definition, DefinitionOptions, LabelType, Target};
 pub use ensemble::{Ensemble, Feature, FeatureKind, Label, Prediction, Totals};
 pub use error::TreeError;
-pub use evaluate::{Predicted, Served};
+pub use evaluate::Predicted;
+pub use served::Served;
 
 /// How to read a model file.
 #[derive(Debug, Clone)]
