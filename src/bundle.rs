@@ -1,8 +1,8 @@
 //! A bundle: what Elasticsearch stores for one model.
 //!
-//! A bundle consists of a configuration, an artifact (the model itself) and, for models that read text, a vocabulary. On disk it has
-//! the layout of Elasticsearch's file-based model repository: `ID.pt`, `ID.vocab.json`, and `ID.metadata.json`, which names the other
-//! files.
+//! A bundle consists of a configuration, an artifact (the model itself) and, for models that read text, a vocabulary. On disk it
+//! has the layout of Elasticsearch's file-based model repository: `ID.pt`, `ID.vocab.json`, and `ID.metadata.json`, which names the
+//! other files.
 
 use std::fs;
 use std::io::{self, Write};
@@ -59,7 +59,7 @@ pub enum BundleError {
     ModelId(#[from] ModelIdError),
 }
 
-/// The key of a configuration's metadata that holds the SHA-256 of the artifact, to compare a model in a cluster with a bundle.
+/// The key in a configuration's metadata with the SHA-256 of the artifact. It identifies the artifact of a model in a cluster.
 pub const DEFINITION_SHA256: &str = "definition_sha256";
 
 /// What Elasticsearch stores for one model.
@@ -73,9 +73,9 @@ pub struct Bundle {
     pub vocabulary: Option<Vocabulary>,
     /// The model itself.
     pub artifact: Artifact,
-    /// The oldest Elasticsearch that can serve the model.
+    /// Oldest Elasticsearch version that can serve the model.
     pub minimum_version: Version,
-    /// The Elasticsearch that the bundle was created for.
+    /// Elasticsearch version that the bundle was created for.
     pub target: Target,
 }
 
@@ -143,7 +143,7 @@ struct Metadata {
     sha256: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     vocabulary_file: Option<String>,
-    /// The Elasticsearch that the bundle was created for; absent if it is for any.
+    /// Elasticsearch version that the bundle was created for; absent if the bundle is for every version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     target_version: Option<String>,
     #[serde(flatten)]
@@ -158,8 +158,8 @@ impl Bundle {
     /// `ID.metadata.json`; it never leaves one that names a file of another bundle.
     ///
     /// # Errors
-    /// [`BundleError`] if a file cannot be written, or a file that the artifact refers to changed. None of the new files is left then.
-    /// The previous bundle is left unless its artifact had already been replaced.
+    /// [`BundleError`] if a file cannot be written, or a file that the artifact refers to changed. In this case, no new file
+    /// remains. The previous bundle remains unless its artifact was already replaced.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, BundleError> {
         let id = &self.model_id;
         let Artifact { format, bytes, sha256 } = &self.artifact;
@@ -260,7 +260,7 @@ impl Bundle {
     }
 }
 
-/// A configuration without optional settings that Elasticsearch `target` does not support yet.
+/// The configuration without the optional settings that Elasticsearch `target` does not support.
 pub(crate) fn fitted(
     mut configuration: JsonMap<String, Value>,
     target: Target,
@@ -277,7 +277,7 @@ pub(crate) fn fitted(
     configuration
 }
 
-/// A configuration whose metadata holds the SHA-256 of the artifact.
+/// The configuration with the SHA-256 of the artifact in its metadata.
 pub(crate) fn with_artifact_sha256(
     mut configuration: JsonMap<String, Value>,
     sha256: &str,
@@ -294,7 +294,7 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Bundle
     move |source| BundleError::Io { what, path, source }
 }
 
-/// Gives complete files their names, `metadata` last. Returns the path of `metadata`.
+/// Renames complete files to their final names, `metadata` last. Returns the path of `metadata`.
 fn publish(files: Vec<Unfinished>, metadata: Unfinished) -> Result<PathBuf, BundleError> {
     for file in files.iter().chain([&metadata]) {
         file.file.as_file().sync_all().map_err(io_error("cannot write", &file.path))?;
@@ -310,7 +310,7 @@ fn publish(files: Vec<Unfinished>, metadata: Unfinished) -> Result<PathBuf, Bund
             } else {
                 previous.remove();
             }
-            // The error is more important than a file that cannot be removed.
+            // The original error is more important than an error while removing files.
             published.iter().for_each(|path| drop(fs::remove_file(path)));
             return Err(error);
         }
@@ -439,13 +439,13 @@ mod tests {
         assert!(error.contains("vocabulary_file"), "{error}");
     }
 
-    /// A folder in the place of a file makes its renaming fail.
+    /// A folder at the path of a file makes the renaming of that file fail.
     #[test]
     fn failed_write_keeps_the_previous_bundle_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
 
-        // The artifact cannot be replaced: the previous metadata stays.
+        // The artifact cannot be replaced, so the previous metadata remains.
         fs::write(path("m.metadata.json"), "previous").unwrap();
         fs::create_dir(path("m.pt")).unwrap();
         assert!(bundle("new", true).write(folder.path()).is_err());
@@ -453,7 +453,7 @@ mod tests {
         assert_eq!(fs::read(path("m.metadata.json")).unwrap(), b"previous");
         fs::remove_dir(path("m.pt")).unwrap();
 
-        // The artifact was replaced when the vocabulary failed: nothing that names it stays.
+        // The artifact was replaced before the vocabulary failed, so no file that names the old artifact remains.
         fs::create_dir(path("m.vocab.json")).unwrap();
         assert!(bundle("new", true).write(folder.path()).is_err());
         assert_eq!(names(folder.path()), ["m.vocab.json"]);

@@ -1,7 +1,7 @@
-//! From a model's files to a bundle.
+//! Conversion of a model's files to a bundle.
 //!
-//! Without the feature `torch` nothing can be converted: [`Conversion::read`] and [`Plan::read`] then report that the build has no
-//! libtorch.
+//! Without the feature `torch` no model can be converted: [`Conversion::read`] and [`Plan::read`] then return an error that says
+//! so.
 
 #[cfg(feature = "torch")]
 mod bundle_creation;

@@ -16,22 +16,22 @@ pub enum Error {
     /// The model cannot be used.
     #[error(transparent)]
     Conversion(#[from] ConversionError),
-    /// The bundle cannot be made or read.
+    /// The bundle cannot be created or read.
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// A definition built by another tool cannot be used.
     #[error(transparent)]
     Prebuilt(#[from] PrebuiltError),
-    /// The id is not one.
+    /// The model id is not valid.
     #[error(transparent)]
     ModelId(#[from] ModelIdError),
-    /// The hub or its cache.
+    /// The hub or its cache failed.
     #[error(transparent)]
     Hub(#[from] HubError),
-    /// The cluster.
+    /// The cluster failed or rejected a request.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A model in the cluster.
+    /// A model in the cluster cannot be started, stopped, deleted or used.
     #[error(transparent)]
     Deployment(#[from] DeploymentError),
     /// A tree model cannot be used.

@@ -1,6 +1,6 @@
-//! Bytes as hexadecimal digits, for checksums that people and files show.
+//! Hexadecimal digits of bytes, for checksums.
 
-/// Two lower-case digits for each byte.
+/// The bytes as hexadecimal digits, two lower-case digits per byte.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -166,7 +166,7 @@ settings! {
     Username = "username",
     /// The password for the cluster.
     Password = "password",
-    /// A file that holds the password for the cluster.
+    /// A file that contains the password for the cluster.
     PasswordFile = "password_file",
     /// The API key for the cluster.
     ApiKey = "api_key",
@@ -192,7 +192,7 @@ settings! {
     ClearPrevious = "clear_previous",
     /// Bytes of one part of an upload.
     PartSize = "part_size",
-    /// How many parts are sent at a time.
+    /// The number of parts that are uploaded at a time.
     Concurrency = "concurrency",
     /// The directory of the upload journals.
     StateDirectory = "state_directory",
@@ -200,13 +200,13 @@ settings! {
     Start = "start",
     /// The id of the deployment.
     DeploymentId = "deployment_id",
-    /// How long to wait for a deployment.
+    /// The time to wait for a deployment.
     StartTimeout = "timeout",
-    /// How many allocations a deployment has.
+    /// The number of allocations of a deployment.
     NumberOfAllocations = "number_of_allocations",
-    /// How many threads an allocation has.
+    /// The number of threads of an allocation.
     ThreadsPerAllocation = "threads_per_allocation",
-    /// How many requests can wait on a node.
+    /// The number of requests that can wait on a node.
     QueueCapacity = "queue_capacity",
     /// The fewest allocations of an adaptive deployment.
     MinAllocations = "min_allocations",
@@ -238,11 +238,11 @@ settings! {
     MaxInputLength = "max_model_input_length",
     /// Quantize the model.
     Quantize = "quantize",
-    /// The least agreement between the quantized model and the original one.
+    /// The lowest accepted agreement between the quantized model and the original one.
     QuantizeMinAgreement = "quantize_min_agreement",
     /// A file of texts that are used to calibrate and compare a quantized model.
     CalibrationTexts = "calibration_texts",
-    /// Use the prompts that the model declares.
+    /// Use the prompts declared by the model.
     Prompts = "prompts",
     /// Text to prepend to each document at ingest time.
     IngestPrefix = "ingest_prefix",
@@ -250,7 +250,7 @@ settings! {
     SearchPrefix = "search_prefix",
     /// Skip the verification of the traced graph.
     NoVerify = "no_verify",
-    /// The Elasticsearch version to make the model for.
+    /// The Elasticsearch version to convert the model for.
     TargetVersion = "target_version",
 }
 

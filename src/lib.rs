@@ -1,4 +1,4 @@
-//! Makes Hugging Face transformers into served models of Elasticsearch.
+//! Converts Hugging Face models and imports them into Elasticsearch.
 //!
 //! A model becomes a bundle ([`Bundle`]): the TorchScript definition, the vocabulary and the configuration. A bundle becomes a served
 //! model through the trained-models API ([`Client`]).
@@ -8,9 +8,10 @@
 //!                                   └──────► tokenizer ──────────────────────────────────► bundle ─► elasticsearch
 //! ```
 //!
-//! # A folder becomes files
+//! # From a folder to files
 //!
-//! [`Bundle::from_model`] needs no cluster and no network. What it writes, `rust-eland import --bundle` and [`Bundle::read`] read.
+//! [`Bundle::from_model`] needs neither a cluster nor a network. [`Bundle::read`] and `rust-eland import --bundle` read the files
+//! that it writes.
 //!
 #![cfg_attr(feature = "torch", doc = "```")]
 #![cfg_attr(not(feature = "torch"), doc = "```ignore")]
@@ -26,9 +27,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # A bundle becomes a model in a cluster
+//! # From a bundle to a model in a cluster
 //!
-//! The connection takes what the command line takes: addresses, credentials, certificates. [`StartOptions`] starts the model.
+//! A [`Connection`] has the settings of the command line: addresses, credentials and certificates. [`StartOptions`] starts the
+//! model.
 //!
 #![cfg_attr(feature = "torch", doc = "```")]
 #![cfg_attr(not(feature = "torch"), doc = "```ignore")]
@@ -63,7 +65,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What cannot be served
+//! # Unsupported models
 //!
 //! Errors say what failed and why; [`Error::hint`] says what to do.
 //!
@@ -78,9 +80,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is public
+//! # Stability
 //!
-//! What these pages show, and nothing else, keeps to semantic versioning: modules that are hidden here belong to the program and its tests.
+//! Only the items in this documentation follow semantic versioning. Hidden modules belong to the program and its tests.
 #![deny(missing_docs)]
 
 pub mod bundle;

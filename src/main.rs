@@ -21,7 +21,8 @@ fn main() -> ExitCode {
     };
     runtime.shutdown_background();
     if code == cli::INTERRUPTED {
-        // A conversion may still run on another thread. The usual exit would destroy what libtorch uses there.
+        // A conversion may still run on another thread. A usual exit would run destructors of libtorch that this thread still
+        // needs.
         signal_hook::low_level::exit(code.into());
     }
     ExitCode::from(code)

@@ -1,4 +1,4 @@
-//! Read-only memory maps of files, the only ones of the program.
+//! Read-only memory maps of files. Only this module maps files.
 
 use std::fs::File;
 use std::io;
@@ -26,7 +26,7 @@ struct Source {
     modified: Option<SystemTime>,
 }
 
-/// A mapped file was written to, or shortened, after it was mapped.
+/// A mapped file was changed or shortened after it was mapped.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{path} changed while it was being read. Run the command again when no other program writes to the file"
@@ -45,7 +45,7 @@ impl MappedFile {
         Self::from_file(File::open(path)?, path)
     }
 
-    /// Maps an open file. `path` names it in errors.
+    /// Maps an open file. Errors name the file by `path`.
     ///
     /// # Errors
     /// The operating system's error if the file cannot be mapped.
@@ -207,7 +207,7 @@ mod truncation {
                 return;
             }
         }
-        // Not ours: the access faults again under the handler that was installed before.
+        // The fault is outside the maps of this module: restore the previous handler, under which the access faults again.
         let previous = PREVIOUS.load(Ordering::Acquire);
         // SAFETY: `previous` is null or was filled by sigaction and is never freed; `zeroed` is SIG_DFL.
         unsafe {

@@ -1,9 +1,10 @@
 //! Ids of models in Elasticsearch (contract 2.2).
 //!
-//! The id of a model from the hub is derived from its hub id: `org/Name` becomes `org__name`. A repository can hold several models, such
-//! as the query half and the document half of a router, a sparse head beside a dense one, or one LoRA adapter per task. Each further
-//! model has a *part*, which is appended to the derived id: `org__name__query`. The parts of a repository are distinct, so the ids are
-//! distinct too. An id is at most 64 characters long; the beginning of the derived id is cut off if necessary, and never the part.
+//! The id of a model from the hub is derived from its hub id: `org/Name` becomes `org__name`. A repository can contain several
+//! models, such as the query half and the document half of a router, a sparse head beside a dense one, or one LoRA adapter per
+//! task. Each further model has a *part*, which is appended to the derived id: `org__name__query`. The parts of a repository are
+//! distinct, so the ids are distinct too. An id has at most 64 characters. If it would be longer, the beginning of the derived id
+//! is cut off; the part is never cut.
 
 use std::fmt;
 use std::str::FromStr;
@@ -94,7 +95,7 @@ impl ModelId {
     }
 }
 
-/// A name in the characters of an id.
+/// The name with all characters replaced that an id must not contain.
 fn replaced(name: &str) -> String {
     let separated = |c: char| {
         let is_separator = c.is_whitespace() || c == '/' || c == '\\';

@@ -1,6 +1,7 @@
 //! Proxies from the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, with the rules of curl.
 //!
-//! The HTTP library uses them on its own. This module registers their secrets and tells errors which proxy an address uses.
+//! The HTTP library uses these proxies on its own. This module registers their secrets, and finds the proxy of an address for
+//! errors.
 
 use std::env;
 
@@ -10,11 +11,11 @@ use reqwest::Url;
 
 use crate::secrets::Secret;
 
-/// The environment variables. The first variable of a row that is set counts.
+/// Environment variables. In each row, the first variable that is set counts.
 const VARIABLES: [[&str; 2]; 3] =
     [["HTTPS_PROXY", "https_proxy"], ["HTTP_PROXY", "http_proxy"], ["ALL_PROXY", "all_proxy"]];
 
-/// The proxies of the environment. The default has none.
+/// Proxies from the environment. The default is none.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies(Option<Matcher>);
 

@@ -1,6 +1,6 @@
-//! When a failed request is sent again, and how long to wait before. The hub and the cluster share this module.
+//! When a failed request is repeated, and how long to wait before it. The hub and the cluster share this module.
 //!
-//! The caller decides which failures can pass; a `RetryState` counts them and computes the waits of exponential backoff:
+//! The caller decides which failures are temporary. A `RetryState` counts them and computes the waits of exponential backoff:
 //!
 //! ```ignore
 //! let mut state = RetryState::new(policy);
@@ -24,13 +24,13 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// The most retries. The first attempt does not count.
+    /// Maximum number of retries. The first attempt does not count.
     pub retries: u32,
-    /// The time after the first failure during which a request is retried.
+    /// Time after the first failure during which a request is retried.
     pub timeout: Duration,
-    /// The longest first wait. Each further wait can be twice as long.
+    /// Upper limit of the first wait. The limit doubles for each further wait.
     pub first_wait: Duration,
-    /// The longest wait, unless the server asks for more with `Retry-After`.
+    /// Upper limit of all waits, unless the server requests a longer one with `Retry-After`.
     pub longest_wait: Duration,
 }
 
@@ -60,30 +60,30 @@ impl RetryState {
         Self { policy, failures: 0, first_failure: None }
     }
 
-    /// Counts a failure and returns how long to wait before the next attempt, or `None` if there must not be one. `retry_after` is the
-    /// wait that the server asks for; shorter ones than the backoff have no effect.
+    /// Counts a failure. Returns how long to wait before the next attempt, or `None` if there must not be one. `retry_after` is the
+    /// wait that the server requests; it has no effect if it is shorter than the backoff.
     pub(crate) fn next_wait(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
         let first_failure = *self.first_failure.get_or_insert_with(Instant::now);
         if self.failures >= self.policy.retries {
             return None;
         }
         let longest = self.policy.first_wait.saturating_mul(1 << self.failures.min(20));
-        // Between half of the backoff and all of it, at random, so that clients that failed together do not return together.
+        // The wait is random, from half of the backoff to all of it, so that clients that failed together do not retry together.
         let backoff = longest.min(self.policy.longest_wait).mul_f64(0.5 + fastrand::f64() / 2.);
         let wait = retry_after.unwrap_or_default().max(backoff);
         self.failures += 1;
         (first_failure.elapsed().saturating_add(wait) <= self.policy.timeout).then_some(wait)
     }
 
-    /// Starts again after a success, such as received bytes of a download.
+    /// Resets the count after a success, such as received bytes of a download.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
         self.first_failure = None;
     }
 }
 
-/// Reads the header `Retry-After`: seconds, or a date. A date is compared with the header `Date`, or else with this machine's clock,
-/// and counts as zero if it has passed.
+/// Parses the header `Retry-After`: seconds, or a date. A date is compared with the header `Date`, or else with this machine's
+/// clock, and counts as zero if it has passed.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;

@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 /// Replacement of a secret.
 const HIDDEN: &str = "…";
 
-/// Secrets shorter than this are replaced only as whole words, because a password `a` would make every message unreadable.
+/// Secrets shorter than this are replaced only as whole words. Otherwise a password `a` would make every message unreadable.
 const ALONE: usize = 8;
 
 /// All forms of all secrets, the longest first, so that a secret that contains another one is replaced completely.
@@ -49,7 +49,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text, for sending it.
+    /// The text, for requests.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

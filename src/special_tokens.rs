@@ -1,4 +1,4 @@
-//! The ids of the tokens that mark structure.
+//! Ids of the tokens that mark the structure of a text.
 
 /// Ids of the tokens that mark structure, as positions in the uploaded vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

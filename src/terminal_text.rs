@@ -1,4 +1,4 @@
-//! Text from files, servers and users, made safe to print.
+//! Text from files, servers and users, escaped for safe printing.
 //!
 //! Terminals interpret control characters. A model name with an escape sequence can hide text, rename the window or worse. Text
 //! with changes of writing direction can look different from its content. Everything that the program prints is escaped by

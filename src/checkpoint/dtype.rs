@@ -29,7 +29,7 @@ pub enum Dtype {
     U32,
     /// 64-bit unsigned integer.
     U64,
-    /// 8-bit floating point, in one of several formats. Only quantized checkpoints hold it, with scales beside it.
+    /// 8-bit floating point, in one of several formats. Only quantized checkpoints contain this type, together with scales.
     F8,
 }
 
@@ -66,7 +66,7 @@ impl Dtype {
         }
     }
 
-    /// Whether elements are floating-point numbers that can be used as weights as they are.
+    /// Whether elements are floating-point numbers that can be used as weights directly.
     #[must_use]
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)

@@ -22,7 +22,7 @@ pub enum CheckpointError {
     /// A file is a Git LFS pointer: the repository was cloned without Git LFS.
     #[error("{0} is a Git LFS pointer, not the weights: run `git lfs pull` in the clone")]
     LfsPointer(PathBuf),
-    /// The folder holds no weights in a readable format.
+    /// The folder contains no weights in a readable format.
     #[error(
         "{folder} holds no model.safetensors, pytorch_model.bin or index of several: {}",
         others(.unreadable)
@@ -62,7 +62,7 @@ pub enum CheckpointError {
     },
 }
 
-/// The weights in other formats, with advice.
+/// Names of weights in other formats, with advice.
 fn others(names: &[String]) -> String {
     if names.is_empty() {
         return "fetch the weights too".into();

@@ -1,4 +1,4 @@
-//! Which files of a folder hold its weights.
+//! Finds the files of a folder that contain its weights.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -8,51 +8,51 @@ use serde::Deserialize;
 use super::CheckpointError;
 use crate::source::{ModelFiles, SourceError};
 
-/// What the files are.
+/// Format of weight files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// safetensors.
+    /// The safetensors format.
     Safetensors,
-    /// `torch.save`, zip or legacy.
+    /// The format of `torch.save`, zip or legacy.
     Pytorch,
 }
 
-/// The names that Transformers and sentence-transformers give, in the order in which they look for them: one file, and the index
-/// of several.
+/// File names that Transformers and sentence-transformers use, in the order in which they look for them: a single file, and the
+/// index of several files.
 const NAMES: [(Format, &str, &str); 2] = [
     (Format::Safetensors, "model.safetensors", "model.safetensors.index.json"),
     (Format::Pytorch, "pytorch_model.bin", "pytorch_model.bin.index.json"),
 ];
 
-/// The files with a model's weights.
+/// Files with the weights of a model.
 #[derive(Debug, Clone)]
 pub struct WeightFiles {
-    /// What all of them are.
+    /// Format of all files.
     pub format: Format,
-    /// The file, or the index of several: what messages name.
+    /// The single file, or the index of several files, for messages.
     pub path: PathBuf,
-    /// The files.
+    /// All files, without the index.
     pub shards: Vec<PathBuf>,
 }
 
-/// The index of weights in several files.
+/// Index of weights in several files.
 #[derive(Deserialize)]
 struct Index {
-    /// The file of each tensor.
+    /// File of each tensor.
     weight_map: BTreeMap<String, String>,
 }
 
 impl WeightFiles {
-    /// One file.
+    /// A single file.
     #[must_use]
     pub fn one(format: Format, path: PathBuf) -> Self {
         Self { format, shards: vec![path.clone()], path }
     }
 
-    /// Finds the weights of a folder: safetensors where there are both.
+    /// Finds the weights of a folder. If there are both formats, safetensors takes precedence.
     ///
     /// # Errors
-    /// When there are none that can be read, or an index names a file that is missing or outside the folder.
+    /// [`CheckpointError`] if there are no readable weights, or an index names a file that is missing or outside the folder.
     pub fn find(files: &ModelFiles) -> Result<Self, CheckpointError> {
         for (format, one, index) in NAMES {
             if let Some(path) = files.find(one)? {
@@ -74,7 +74,7 @@ impl WeightFiles {
         index: &str,
         path: PathBuf,
     ) -> Result<Self, CheckpointError> {
-        // A clone without LFS may hold pointers here too, which are no JSON.
+        // In a clone without Git LFS, the index may be a pointer, which is not JSON.
         super::refuse_lfs_pointer(&super::open(&path)?, &path)?;
         let Some(Index { weight_map }) = files.json(index)? else {
             return Err(files.missing(index, "it was there just now").into());
@@ -94,7 +94,7 @@ impl WeightFiles {
     }
 }
 
-/// Whether a file is weights that only others can read.
+/// Whether a file contains weights in a format that this program does not support.
 fn unreadable(name: &str) -> bool {
     const EXTENSIONS: [&str; 9] =
         ["bin", "ckpt", "gguf", "h5", "msgpack", "onnx", "ot", "pt", "safetensors"];

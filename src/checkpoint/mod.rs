@@ -29,7 +29,7 @@ use safetensors::Slice;
 /// A tensor in a mapped file. Its bytes are not read yet.
 #[derive(Debug, Clone)]
 pub struct StoredTensor {
-    /// The file that holds the bytes.
+    /// File that contains the bytes.
     pub file: Arc<MappedFile>,
     /// Element type, shape, and the byte range from the first element to the last.
     pub slice: Slice,
@@ -37,7 +37,7 @@ pub struct StoredTensor {
     pub strides: Option<Vec<i64>>,
 }
 
-/// The tensors of a model's weight files, by the parameter names that Transformers uses today.
+/// Tensors of a model's weight files, by their current parameter names in Transformers.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -81,8 +81,7 @@ impl Checkpoint {
 
     /// Reads names, types and shapes from the headers of safetensors files. The bytes of the tensors are not available.
     ///
-    /// Each header comes with the path of its file and the length of the whole file in bytes. `path` is the file that
-    /// messages name.
+    /// Each header comes with the path of its file and the length of the whole file in bytes. Messages name the file `path`.
     ///
     /// # Errors
     /// [`CheckpointError::Safetensors`] if a header is not valid.
@@ -134,7 +133,7 @@ impl Checkpoint {
         &self.tensors
     }
 
-    /// The element type that most bytes of floating-point tensors have, and the number of elements of all of them.
+    /// Element type of most bytes in floating-point tensors, and the number of elements of all these tensors.
     #[must_use]
     pub fn parameters(&self) -> (Option<Dtype>, u64) {
         let mut bytes: Vec<(Dtype, u64)> = Vec::new();

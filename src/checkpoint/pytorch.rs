@@ -1,8 +1,8 @@
-//! `pytorch_model.bin`: what `torch.save` makes of a state dict, in both of its formats.
+//! `pytorch_model.bin`: a state dict in the zip or the legacy format of `torch.save`.
 //!
-//! Source: `torch/serialization.py` (PyTorch 2.7). Since 1.6 it is a zip archive of a pickle and one uncompressed entry for each
-//! storage; before that five pickles (magic number, protocol, the writer's system, the object, the storages' keys), then the
-//! storages.
+//! Source: `torch/serialization.py` (PyTorch 2.7). Since PyTorch 1.6, the file is a zip archive with a pickle and one uncompressed
+//! entry for each storage. Older files consist of five pickles (magic number, protocol, the writer's system, the object, the keys
+//! of the storages), followed by the storages.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,19 +11,19 @@ use super::pickle::{Pickle, PickleError, Strided};
 use super::safetensors::Slice;
 use super::zip;
 
-/// The first pickle of the legacy format: protocol 2, the number 0x1950a86a20f9469cfc6c.
+/// First pickle of the legacy format: protocol 2, the number 0x1950a86a20f9469cfc6c.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
-/// Why a file holds no weights that can be read.
+/// Reason why a file contains no readable weights.
 #[derive(Debug, thiserror::Error)]
 pub enum PytorchError {
-    /// Its pickle.
+    /// The pickle is not valid.
     #[error(transparent)]
     Pickle(#[from] PickleError),
-    /// The archive or the storages behind the pickle.
+    /// The archive, or the storages after the pickle, are not valid.
     #[error("{0}")]
     Archive(String),
-    /// A tensor that its storage does not hold.
+    /// A tensor exceeds its storage.
     #[error("tensor {name}: {reason}")]
     Tensor {
         /// Name of the tensor in the file.
@@ -36,23 +36,23 @@ pub enum PytorchError {
 /// Location of a tensor in its file.
 #[derive(Debug)]
 pub(super) struct View {
-    /// The bytes from its first element to its last, and its shape.
+    /// Byte range from the first element to the last, and the shape.
     pub slice: Slice,
-    /// In elements, where it is not contiguous.
+    /// Strides in elements; `None` if the tensor is contiguous.
     pub strides: Option<Vec<i64>>,
 }
 
-/// Reads a whole file and returns where each tensor lies.
+/// Parses a whole file and returns the location of each tensor.
 ///
 /// # Errors
-/// When it is none of the formats, is damaged, or wants anything but data.
+/// [`PytorchError`] if the file has another format, is damaged, or contains anything other than data.
 pub(super) fn read(file: &[u8]) -> Result<BTreeMap<String, View>, PytorchError> {
     if file.starts_with(b"PK\x03\x04") {
         archive(file)
     } else if file.starts_with(LEGACY) {
         legacy(file)
     } else {
-        // Whoever wants to hide a call in a bare pickle is to be named too.
+        // A bare pickle is also parsed, so that the error names a call that is hidden in it.
         if file.starts_with(b"\x80") {
             Pickle::read(file)?;
         }
@@ -155,7 +155,7 @@ fn views(
         .collect()
 }
 
-/// The part of a storage's bytes that a tensor spans.
+/// Part of a storage's bytes that a tensor covers.
 fn view(tensor: &Strided<'_>, bytes: Range<usize>) -> Result<View, &'static str> {
     const BEYOND: &str = "the tensor extends beyond the end of its storage";
     let (shape, strides) = (&tensor.shape, &tensor.strides);
@@ -172,7 +172,7 @@ fn view(tensor: &Strided<'_>, bytes: Range<usize>) -> Result<View, &'static str>
     Ok(View { slice, strides })
 }
 
-/// Elements from the first to the last.
+/// Number of elements from the first to the last, including gaps.
 fn span(shape: &[i64], strides: &[i64]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);

@@ -12,8 +12,9 @@ use serde::{Deserialize, Deserializer};
 use super::Dtype;
 use crate::source::{HeaderLengthError, MAX_SAFETENSORS_HEADER, safetensors_header_length};
 
-/// Highest number of tensors, and of axes.
+/// Highest number of tensors.
 const MAX_TENSORS: usize = 1 << 18;
+/// Highest number of axes of a tensor.
 const MAX_RANK: usize = 8;
 
 /// Location of a tensor in its file.
@@ -57,14 +58,14 @@ pub enum SafetensorsError {
         "the tensors end at byte {expected} and the file at byte {length}; it is truncated or damaged"
     )]
     Length {
-        /// Where the last tensor ends.
+        /// End of the last tensor.
         expected: usize,
         /// Bytes in the file.
         length: usize,
     },
 }
 
-/// The tensors of a header. Read without a detour, so that one that is full of something else takes no memory.
+/// Tensors of a header. Parsed directly into this struct, so that a header with other content uses no memory.
 struct Header(BTreeMap<String, Entry>);
 
 #[derive(Deserialize)]
@@ -145,18 +146,18 @@ impl<'de> Deserialize<'de> for Shape {
     }
 }
 
-/// Reads the header of a whole file and returns where each tensor lies.
+/// Parses the header of a whole file and returns the location of each tensor.
 ///
 /// # Errors
-/// When any length, offset or shape is not what the format demands.
+/// [`SafetensorsError`] if a length, offset or shape violates the format.
 pub fn read(file: &[u8]) -> Result<BTreeMap<String, Slice>, SafetensorsError> {
     read_header(file, file.len())
 }
 
-/// Reads the header from the first bytes of a file, which has `file_length` bytes in total.
+/// Parses the header from the first bytes of a file, which has `file_length` bytes in total.
 ///
 /// # Errors
-/// As [`read`].
+/// The same as [`read`].
 pub fn read_header(
     file: &[u8],
     file_length: usize,
@@ -177,7 +178,7 @@ pub fn read_header(
         tensors.insert(name, slice);
     }
 
-    // The tensors tile the rest of the file: no gap, no overlap, nothing behind the last.
+    // The tensors fill the rest of the file, without gaps and overlaps.
     let mut in_order: Vec<(&String, &Slice)> = tensors.iter().collect();
     in_order.sort_by_key(|(_, slice)| (slice.offset, slice.length));
     let mut end = start;

@@ -1,6 +1,6 @@
-//! The keys of a repository's configuration files: which are read, which change nothing, and which are not understood.
+//! Keys of a repository's configuration files: applied, without effect, or not understood.
 //!
-//! The table is `keys.tsv`. `tests/fixtures/keys.py` lists the keys that the pinned libraries know, and `tests/suite/keys.rs` compares
+//! The table is `keys.tsv`. `tests/fixtures/keys.py` lists the keys of the pinned libraries, and `tests/suite/keys.rs` compares
 //! that list with the table. A key without a row is not understood.
 
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ impl fmt::Display for IgnoredKey {
 /// A row of the table.
 struct Row {
     handling: &'static str,
-    /// JSON of a value that has no effect, beside null.
+    /// A value (as JSON) that has no effect, in addition to null.
     no_effect: &'static str,
     reason: &'static str,
 }
@@ -82,7 +82,7 @@ fn ignored(kind: &str, file: &str, object: &Map<String, Value>) -> Vec<IgnoredKe
     object.iter().filter_map(ignored).collect()
 }
 
-/// The keys of a model's files that are not applied. `folder` holds the transformer. Files that are missing or not valid have none:
+/// Keys of a model's files that are not applied. `folder` contains the transformer. Missing or invalid files are skipped, because
 /// their readers report them.
 #[must_use]
 pub fn ignored_keys(
@@ -112,7 +112,7 @@ pub fn ignored_keys(
         }
     }
     if let Ok(Some(text)) = folder.text(TOKENIZER) {
-        // Only the keys, because the values can take hundreds of megabytes.
+        // Only the keys are parsed, because the values can take hundreds of megabytes.
         let keys: BTreeMap<String, IgnoredAny> = serde_json::from_str(&text).unwrap_or_default();
         let object = keys.into_keys().map(|key| (key, Value::Bool(true))).collect();
         all.extend(ignored(TOKENIZER, TOKENIZER, &object));

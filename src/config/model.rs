@@ -12,19 +12,19 @@ use crate::source::{ModelFiles, SourceError};
 /// missing everywhere.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
-    /// The whole file without its nulls, from which an architecture reads its own fields.
+    /// The whole file without nulls. Architectures read their own fields from it.
     pub json: Value,
-    /// The name of the architecture.
+    /// Name of the architecture.
     pub model_type: Option<String>,
-    /// The Transformers classes that the model was saved from.
+    /// Transformers classes that the model was saved from.
     pub architectures: Vec<String>,
-    /// The class of the tokenizer, in some old repositories.
+    /// Class of the tokenizer, in some old repositories.
     pub tokenizer_class: Option<String>,
-    /// The labels of a classifier.
+    /// Labels of a classifier.
     pub labels: Labels,
 }
 
-/// The labels of a classifier, in the order of its logits.
+/// Labels of a classifier, in the order of its logits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels {
     names: Vec<String>,
@@ -56,14 +56,14 @@ impl Labels {
     }
 }
 
-/// More labels than any model has, few enough to make default names for.
+/// Maximum number of labels. It is above every real model, and default names for all of them need little memory.
 const MAX_LABELS: u64 = 1 << 20;
 
 impl ModelConfig {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// When the file is missing or is not a JSON object.
+    /// [`SourceError`] if the file is missing or is not a JSON object.
     pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
         let json: Map<String, Value> = files.required_json(
             "config.json",
@@ -72,7 +72,7 @@ impl ModelConfig {
         Ok(Self::parse(json))
     }
 
-    /// Reads the content of `config.json`.
+    /// Interprets the content of `config.json`.
     #[must_use]
     pub fn parse(mut json: Map<String, Value>) -> Self {
         json.retain(|_, value| !value.is_null());
@@ -93,16 +93,16 @@ impl ModelConfig {
         }
     }
 
-    /// The class of the repository's own code that is to be run for this model (`auto_map`), if there is any.
+    /// Python class in the repository that the model needs (`auto_map`), if there is one.
     #[must_use]
     pub fn own_code(&self) -> Option<&str> {
         let map = self.json.get("auto_map")?.as_object()?;
-        // A configuration class alone says nothing about how the model computes.
+        // A configuration class alone does not change how the model computes.
         let models = map.iter().filter(|(auto, _)| auto.starts_with("AutoModel"));
         models.filter_map(|(_, class)| class.as_str()).next()
     }
 
-    /// How the weights were quantized when the checkpoint was saved (`quantization_config`), in words; none if they were not.
+    /// Quantization of the checkpoint (`quantization_config`); `None` if it is not quantized.
     #[must_use]
     pub fn quantization(&self) -> Option<Quantization> {
         let fields = self.json.get("quantization_config")?.as_object()?;
@@ -125,17 +125,17 @@ impl ModelConfig {
     }
 }
 
-/// How a checkpoint was quantized when it was saved.
+/// Quantization of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Quantization {
-    /// bitsandbytes with 8 bits: rows of int8 with one scale (`SCB`) each, which can be widened without loss.
+    /// 8-bit weights of bitsandbytes: rows of int8 with one scale (`SCB`) per row, which can be converted to float32 without loss.
     BitsAndBytes8,
-    /// Another scheme, by its name.
+    /// Another scheme, with its name.
     Other(String),
 }
 
-/// The labels in the order of their ids. As in Transformers, `id2label` takes precedence over `num_labels`, and where neither is given
-/// there are two.
+/// Labels in the order of their ids. As in Transformers, `id2label` takes precedence over `num_labels`, and the default is two
+/// labels.
 fn labels(id2label: Option<&Value>, num_labels: Option<&Value>) -> Labels {
     let defaults = |n: u64| {
         if n > MAX_LABELS {
@@ -172,7 +172,7 @@ fn labels(id2label: Option<&Value>, num_labels: Option<&Value>) -> Labels {
     Labels { names: by_id.into_values().collect(), problem }
 }
 
-/// The name of a label as Python prints it.
+/// Name of a label, formatted as Python prints it.
 fn label(name: &Value) -> String {
     match name {
         Value::String(name) => name.clone(),

@@ -13,36 +13,36 @@ use crate::source::{ModelFiles, SENTENCE_TRANSFORMERS_CONFIG, SourceError};
 pub struct SentenceTransformers {
     /// Folder of the transformer; empty for the folder of the model.
     pub transformer: String,
-    /// The settings of the transformer.
+    /// Settings of the transformer.
     pub settings: SentenceBertConfig,
-    /// The modules after the transformer, with their folders.
+    /// Modules after the transformer, with their folders.
     after: Vec<(ModuleClass, String)>,
-    /// The class of the first module.
+    /// Class of the first module.
     first: ModuleClass,
 }
 
-/// One module after the transformer.
+/// A module after the transformer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Module {
-    /// From token embeddings to one vector.
+    /// Pools token embeddings to one vector.
     Pooling(PoolingConfig),
-    /// A linear layer with an activation. Its weights are in the folder.
+    /// A linear layer with an activation. The folder contains its weights.
     Dense {
-        /// The module's folder.
+        /// Folder of the module.
         folder: String,
-        /// Its settings.
+        /// Settings of the module.
         config: DenseConfig,
     },
     /// Scales the vector to length 1.
     Normalize,
-    /// A norm. Its weights are in the folder.
+    /// A LayerNorm. The folder contains its weights.
     LayerNorm {
-        /// The module's folder.
+        /// Folder of the module.
         folder: String,
         /// Width of the vector.
         dimension: i64,
     },
-    /// From logits over the vocabulary to one weight per token of the vocabulary.
+    /// Pools logits over the vocabulary to one weight per token of the vocabulary.
     SpladePooling(SpladeConfig),
 }
 
@@ -62,10 +62,10 @@ enum ModuleClass {
 }
 
 impl ModuleClass {
-    /// Recognizes the paths that releases 2 to 5.7 of the library write. Each release accepts those of the earlier ones.
+    /// Recognizes the paths that releases 2 to 5.7 of the library write. Each release accepts the paths of earlier releases.
     fn of_path(path: &str) -> Self {
         const LIBRARY: &str = "sentence_transformers.";
-        /// The class, the file that has defined it since 5.4, and the package that holds that file.
+        /// Class, path of its file since release 5.4, and package of that file.
         const CLASSES: [(ModuleClass, &str, &str, &str); 8] = [
             (ModuleClass::Transformer, "Transformer", "transformer", "base.modules"),
             (
@@ -86,7 +86,7 @@ impl ModuleClass {
                 "sparse_encoder.modules",
             ),
         ];
-        /// Packages that hold, or held, classes under their own names.
+        /// Packages that export classes under their own names, in some release.
         const PACKAGES: [&str; 6] = [
             "models",
             "sparse_encoder.models",
@@ -107,13 +107,13 @@ impl ModuleClass {
     }
 }
 
-/// Why the modules of `modules.json` cannot be read.
+/// Reason why the modules in `modules.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModulesError {
     /// A file cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A module, or an order of modules, that cannot be built.
+    /// A module, or an order of modules, that is not supported.
     #[error("{0}")]
     Unsupported(String),
 }
@@ -121,28 +121,28 @@ pub enum ModulesError {
 /// `config.json` of a SpladePooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SpladeConfig {
-    /// Whether the weights of all tokens are summed; otherwise the greatest one counts.
+    /// Whether the weights of all tokens are summed. Otherwise the maximum is used.
     pub sum: bool,
     /// Whether the logarithm is applied twice (`log1p_relu`).
     pub log_twice: bool,
 }
 
-/// A way to pool.
+/// A pooling mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolingMode {
-    /// The first token.
+    /// Vector of the first token.
     Cls,
-    /// The maximum over tokens.
+    /// Maximum over tokens.
     Max,
-    /// The mean over tokens.
+    /// Mean over tokens.
     Mean,
-    /// The sum over tokens by the root of their number.
+    /// Sum over tokens, divided by the square root of their number.
     #[serde(rename = "mean_sqrt_len_tokens")]
     MeanSqrtLen,
-    /// The mean weighted by position, counted from 1.
+    /// Mean weighted by position, counted from 1.
     WeightedMean,
-    /// The last token.
+    /// Vector of the last token.
     LastToken,
 }
 
@@ -151,25 +151,25 @@ pub enum PoolingMode {
 pub struct PoolingConfig {
     /// Width of the token embeddings, if the file states it.
     pub dimension: Option<i64>,
-    /// The modes whose results are put in a row.
+    /// Modes whose results are concatenated.
     pub modes: Vec<PoolingMode>,
-    /// Whether a prompt's tokens take part.
+    /// Whether pooling includes the tokens of a prompt.
     pub include_prompt: bool,
 }
 
 /// `2_Dense/config.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct DenseConfig {
-    /// Width of what comes in.
+    /// Width of the input.
     pub in_features: i64,
-    /// Width of what goes out.
+    /// Width of the output.
     pub out_features: i64,
-    /// Whether there is a bias.
+    /// Whether the layer has a bias.
     #[serde(default = "yes")]
     pub bias: bool,
-    /// Path of a `torch.nn` class; tanh where absent.
+    /// Path of a `torch.nn` class; tanh if absent.
     pub activation_function: Option<String>,
-    /// What it reads.
+    /// Name of the module's input.
     #[serde(default = "sentence_embedding")]
     pub module_input_name: String,
 }
@@ -178,30 +178,30 @@ pub struct DenseConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct SentenceBertConfig {
-    /// The length, in tokens, at which texts are truncated.
+    /// Maximum length of a text in tokens.
     pub max_seq_length: Option<u32>,
-    /// Whether text is lower-cased before it reaches the tokenizer. Accents stay.
+    /// Whether text is lower-cased before it reaches the tokenizer. Accents are kept.
     pub do_lower_case: bool,
-    /// The Transformers class by its task, such as `fill-mask` (since 5.4).
+    /// Task that selects the Transformers class, such as `fill-mask` (since 5.4).
     pub transformer_task: Option<String>,
-    /// The output of the transformer that the next module reads (since 5.4).
+    /// Output of the transformer that the next module reads (since 5.4).
     pub module_output_name: Option<String>,
-    /// How each kind of input is read (since 5.4).
+    /// Methods for each kind of input (since 5.4).
     pub modality_config: Option<Value>,
 }
 
-/// `config_sentence_transformers.json`: how the model is meant to be used.
+/// `config_sentence_transformers.json`: intended use of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The class of the library that the model was saved from: `SentenceTransformer`, `SparseEncoder` or `CrossEncoder`.
+    /// Class of the library that the model was saved from: `SentenceTransformer`, `SparseEncoder` or `CrossEncoder`.
     pub model_type: Option<String>,
-    /// What goes before a text, by what the text is.
+    /// Prompts by name. A prompt is prepended to a text.
     pub prompts: BTreeMap<String, String>,
-    /// The prompt that is used where none is named.
+    /// Name of the prompt that is used by default.
     pub default_prompt: Option<String>,
-    /// How embeddings are compared: `cosine`, `dot`, `euclidean`, `manhattan`.
+    /// Similarity function of embeddings: `cosine`, `dot`, `euclidean`, `manhattan`.
     pub similarity: Option<String>,
-    /// The number of leading components of each embedding that the library keeps.
+    /// Number of leading components of each embedding that the library keeps.
     pub truncate_dim: Option<i64>,
 }
 
@@ -215,16 +215,16 @@ struct RawUsage {
     similarity_fn_name: Option<String>,
 }
 
-/// Names of the prompts for queries and for what is searched: the library's own, then others that are in use.
+/// Names of the prompts for queries and for documents: first the library's own names, then other common names.
 const QUERY: [&str; 3] = ["query", "search_query", "retrieval.query"];
 const DOCUMENT: [&str; 5] =
     ["document", "passage", "corpus", "search_document", "retrieval.passage"];
 
 impl Usage {
-    /// Reads the file of a model's folder; one without it says nothing.
+    /// Reads the file in a model's folder. Without the file, all fields are empty.
     ///
     /// # Errors
-    /// When it is not valid.
+    /// [`SourceError`] if the file is not valid.
     pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
         let Some(raw) = files.json::<RawUsage>(SENTENCE_TRANSFORMERS_CONFIG)? else {
             return Ok(Self::default());
@@ -239,19 +239,19 @@ impl Usage {
         })
     }
 
-    /// The prompt for queries, or else the one for all texts. An empty one is none.
+    /// Prompt for queries, or else the prompt for all texts. `None` if it is empty.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.prompt(&QUERY)
     }
 
-    /// The prompt for what is searched, or else the one for all texts. An empty one is none.
+    /// Prompt for documents, or else the prompt for all texts. `None` if it is empty.
     #[must_use]
     pub fn document(&self) -> Option<&str> {
         self.prompt(&DOCUMENT)
     }
 
-    /// The name and the text of the prompt that the library prepends to every text, unless another is asked for. None if it is empty.
+    /// Name and text of the prompt that the library prepends to every text by default. `None` if it is empty.
     #[must_use]
     pub fn default_prompt(&self) -> Option<(&str, &str)> {
         let name = self.default_prompt.as_deref()?;
@@ -274,7 +274,7 @@ fn sentence_embedding() -> String {
     "sentence_embedding".into()
 }
 
-/// The names under which releases of the library have kept [`SentenceBertConfig`].
+/// Names of the file [`SentenceBertConfig`] in releases of the library.
 const SETTINGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -296,7 +296,7 @@ struct Entry {
 #[derive(Deserialize)]
 struct RawPooling {
     embedding_dimension: Option<i64>,
-    /// Before 5.4.
+    /// Name of the field before 5.4.
     word_embedding_dimension: Option<i64>,
     pooling_mode: Option<Modes>,
     #[serde(default)]
@@ -315,7 +315,7 @@ struct RawPooling {
     include_prompt: bool,
 }
 
-/// Releases before 5.4 wrote a flag for each mode, later ones a name or a list of names.
+/// Releases before 5.4 write a flag for each mode, later ones a name or a list of names.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Modes {
@@ -326,7 +326,7 @@ enum Modes {
 impl From<RawPooling> for PoolingConfig {
     fn from(raw: RawPooling) -> Self {
         let flagged = || {
-            // The library's own order.
+            // The order of the library.
             let modes: Vec<_> = [
                 (raw.pooling_mode_cls_token, PoolingMode::Cls),
                 (raw.pooling_mode_max_tokens, PoolingMode::Max),
@@ -353,10 +353,10 @@ impl From<RawPooling> for PoolingConfig {
 }
 
 impl SentenceTransformers {
-    /// Reads `modules.json` and the settings of the transformer. None for a folder without `modules.json`.
+    /// Reads `modules.json` and the settings of the transformer. `None` for a folder without `modules.json`.
     ///
     /// # Errors
-    /// When a file is not valid, or a path leads out of the folder.
+    /// [`SourceError`] if a file is not valid, or a path leads out of the folder.
     pub fn read(files: &ModelFiles) -> Result<Option<Self>, SourceError> {
         let Some(entries) = files.json::<Vec<Entry>>("modules.json")? else { return Ok(None) };
         let mut entries =
@@ -372,7 +372,7 @@ impl SentenceTransformers {
         Ok(Some(Self { transformer, settings: settings.unwrap_or_default(), after, first }))
     }
 
-    /// The class and the folder of each module with a `config.json` of its own.
+    /// Class and folder of each module that has a `config.json`.
     pub(super) fn classes(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.after.iter().filter_map(|(class, path)| {
             let name = match class {
@@ -386,7 +386,7 @@ impl SentenceTransformers {
         })
     }
 
-    /// Whether the model makes sparse vectors: SPLADE.
+    /// Whether the model returns sparse vectors (SPLADE).
     #[must_use]
     pub fn is_sparse(&self) -> bool {
         self.first == ModuleClass::MlmTransformer
@@ -399,10 +399,10 @@ impl SentenceTransformers {
         self.settings.transformer_task.as_deref() == Some("sequence-classification")
     }
 
-    /// The modules after the transformer, in their order. Dropout is left out, because it does nothing once training is over.
+    /// Modules after the transformer, in order. Dropout is omitted, because it has no effect in inference.
     ///
     /// # Errors
-    /// When a module cannot be built, is of a class outside the library, or lacks its files.
+    /// [`ModulesError`] if a module is not supported, has a class outside the library, or lacks files.
     pub fn modules(&self, files: &ModelFiles) -> Result<Vec<Module>, ModulesError> {
         let unsupported = |class: &str| {
             let own = if class.starts_with("sentence_transformers.") {
@@ -461,7 +461,7 @@ impl SentenceTransformers {
         Ok(modules)
     }
 
-    /// Checks that the transformer hands on what the first module after it expects.
+    /// Checks that the first module after the transformer can read the output of the transformer.
     fn check_output(&self, modules: &[Module]) -> Result<(), ModulesError> {
         let settings = &self.settings;
         let sparse = matches!(modules.first(), Some(Module::SpladePooling(_)));

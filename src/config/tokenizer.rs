@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::source::{ModelFiles, SourceError};
 
-/// The settings of a tokenizer that matter here.
+/// Settings of a tokenizer that the import uses.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct TokenizerConfig {
@@ -15,33 +15,33 @@ pub struct TokenizerConfig {
     pub tokenizer_class: Option<String>,
     /// Whether text is lower-cased.
     pub do_lower_case: Option<bool>,
-    /// Whether accents are stripped; follows `do_lower_case` where absent.
+    /// Whether accents are removed; same as `do_lower_case` if absent.
     pub strip_accents: Option<bool>,
-    /// Whether Chinese characters are split off.
+    /// Whether Chinese characters are separated.
     pub tokenize_chinese_chars: Option<bool>,
     /// Whether words are split at punctuation before WordPiece.
     pub do_basic_tokenize: Option<bool>,
-    /// Words that stay whole.
+    /// Words that are never split.
     pub never_split: Option<Vec<String>>,
-    /// Whether a text is read as if it began with a space (byte-level BPE).
+    /// Whether a text is treated as if it started with a space (byte-level BPE).
     pub add_prefix_space: Option<bool>,
     /// Whether words are split at punctuation before SentencePiece (DeBERTa).
     pub split_by_punct: Option<bool>,
-    /// Whether Japanese text is segmented at all.
+    /// Whether Japanese text is segmented into words.
     pub do_word_tokenize: Option<bool>,
-    /// What segments Japanese text.
+    /// Tool that segments Japanese text.
     pub word_tokenizer_type: Option<String>,
-    /// What cuts Japanese words.
+    /// Algorithm that splits Japanese words.
     pub subword_tokenizer_type: Option<String>,
-    /// The inputs that the tokenizer makes, such as `token_type_ids`.
+    /// Inputs that the tokenizer returns, such as `token_type_ids`.
     pub model_input_names: Option<Vec<String>>,
-    /// The side at which a long text loses tokens: `left` or `right`.
+    /// Side at which a long text is truncated: `left` or `right`.
     pub truncation_side: Option<String>,
     model_max_length: Option<Value>,
     max_len: Option<Value>,
-    /// Tokens added to the vocabulary, by id. Where it is given, no other file's added tokens count.
+    /// Tokens added to the vocabulary, by id. If present, added tokens in other files are ignored.
     pub added_tokens_decoder: Option<BTreeMap<String, AddedToken>>,
-    /// All else, the special tokens among it.
+    /// All other settings, including the special tokens.
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -49,11 +49,11 @@ pub struct TokenizerConfig {
 /// A token added to the vocabulary.
 #[derive(Debug, Clone, Deserialize)]
 pub struct AddedToken {
-    /// Its text.
+    /// Text of the token.
     pub content: String,
 }
 
-/// Which tokens have a role, as one file says.
+/// Tokens with roles, from one file.
 #[derive(Debug, Clone, Default)]
 pub struct SpecialTokenNames {
     roles: BTreeMap<&'static str, Option<String>>,
@@ -61,22 +61,22 @@ pub struct SpecialTokenNames {
     pub additional: Vec<String>,
 }
 
-/// The roles, in the order in which Transformers goes through them.
+/// Roles, in the order in which Transformers processes them.
 pub const SPECIAL_TOKEN_ROLES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl SpecialTokenNames {
-    /// Reads `special_tokens_map.json`; a repository without one names no tokens.
+    /// Reads `special_tokens_map.json`. Without the file, no token has a role.
     ///
     /// # Errors
-    /// When it is not valid.
+    /// [`SourceError`] if the file is not valid.
     pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
         let map: Map<String, Value> = files.json("special_tokens_map.json")?.unwrap_or_default();
         Ok(Self::of(&map))
     }
 
-    /// The token in a role of [`SPECIAL_TOKEN_ROLES`]. Nothing where the file does not speak of the role, `Some(None)` where it says
-    /// that no token has it.
+    /// Token with a role of [`SPECIAL_TOKEN_ROLES`]. `None` if the file does not mention the role, and `Some(None)` if it assigns
+    /// no token to the role.
     #[must_use]
     pub fn role(&self, role: &str) -> Option<Option<&str>> {
         self.roles.get(role).map(Option::as_deref)
@@ -87,7 +87,7 @@ impl SpecialTokenNames {
             .into_iter()
             .filter_map(|role| Some((role, content(map.get(role)?))))
             .collect();
-        // Transformers 5 has renamed the list.
+        // Transformers 5 renamed the list.
         let additional = ["additional_special_tokens", "extra_special_tokens"]
             .into_iter()
             .filter_map(|name| map.get(name)?.as_array())
@@ -98,31 +98,31 @@ impl SpecialTokenNames {
     }
 }
 
-/// A token, written as a string or as an object with its ways.
+/// Text of a token, which is a string or an object.
 fn content(token: &Value) -> Option<String> {
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
 }
 
 impl TokenizerConfig {
-    /// Reads `tokenizer_config.json`; a repository without one has all defaults.
+    /// Reads `tokenizer_config.json`. Without the file, all settings have their defaults.
     ///
     /// # Errors
-    /// When it is not valid.
+    /// [`SourceError`] if the file is not valid.
     pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
         Ok(files.json("tokenizer_config.json")?.unwrap_or_default())
     }
 
-    /// The tokens that have a role.
+    /// Tokens with roles.
     #[must_use]
     pub fn special_tokens(&self) -> SpecialTokenNames {
         SpecialTokenNames::of(&self.others)
     }
 
-    /// The longest input in tokens that the tokenizer was made for: `model_max_length`, or `max_len` of old files. Transformers
-    /// writes 10^30 where there is none.
+    /// Maximum input length in tokens: `model_max_length`, or `max_len` in old files. Transformers writes 10^30 if there is no
+    /// maximum.
     #[must_use]
     pub fn max_length(&self) -> Option<u32> {
-        /// What eland takes for a real length, and the largest that any encoder here has.
+        /// Larger values are ignored, as in eland. No supported encoder has a larger maximum.
         const SANE: f64 = 8192.;
         [&self.model_max_length, &self.max_len]
             .into_iter()

@@ -1,4 +1,4 @@
-//! From a model to a bundle: trace, write the archive, hash it, measure its memory.
+//! Creation of a bundle from a model: trace, write the archive, hash it, measure its memory.
 
 use std::panic::resume_unwind;
 use std::path::Path;

@@ -6,8 +6,7 @@ use super::quantization_report::platform_architecture;
 use super::{Conversion, SIMILARITY, Saved};
 use crate::tasks::{Embedder, Facts};
 
-/// Similarity of a `dense_vector` field for a similarity name of sentence-transformers. `dot_product` requires vectors of
-/// length 1.
+/// Similarity of a `dense_vector` field for a similarity name of sentence-transformers. `dot_product` requires vectors of length 1.
 pub(super) fn dense_vector_similarity(name: &str, is_normalized: bool) -> Option<&'static str> {
     match name {
         "cosine" => Some("cosine"),

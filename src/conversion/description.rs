@@ -1,4 +1,4 @@
-//! What a model's small files say of it: all that can be known without its weights.
+//! Description of a model from its small files: configuration, sizes, tokenizer and task, without the weights.
 
 use serde_json::{Map, Value};
 
@@ -14,11 +14,11 @@ use crate::source::ModelFiles;
 use crate::tasks::{Task, guess};
 use crate::tokenizer::Tokenizer;
 
-/// Configuration, sizes and tokenizer.
+/// What the small files of a model declare: configuration, sizes and tokenizer.
 pub(super) struct Description {
-    /// The whole model.
+    /// The files of the whole model.
     pub(super) files: ModelFiles,
-    /// The folder of the transformer in it.
+    /// The folder of the transformer within the model.
     pub(super) folder: ModelFiles,
     pub(super) config: ModelConfig,
     pub(super) architecture: &'static Architecture,
@@ -26,25 +26,25 @@ pub(super) struct Description {
     pub(super) tokenizer: Tokenizer,
     pub(super) sentence_transformers: Option<SentenceTransformers>,
     pub(super) usage: Usage,
-    /// What named the architecture, where `config.json` has no `model_type`.
+    /// The source of the architecture's name if `config.json` has no `model_type`.
     pub(super) inferred: Option<String>,
-    /// Keys of the files that are not applied.
+    /// Keys of the files that the program does not apply.
     pub(super) ignored: Vec<IgnoredKey>,
 }
 
 /// Opens the weights of a sentence-transformers module.
 pub(super) type OpenModule<'a> = dyn Fn(&ModelFiles) -> Result<WeightLoader, WeightError> + 'a;
 
-/// A model, and what was read of a checkpoint for it.
+/// A model built from a checkpoint, with facts about the checkpoint.
 pub(super) struct Loaded {
     pub(super) model: Box<dyn Model>,
-    /// The name of the checkpoint's file.
+    /// Name of the checkpoint's file.
     pub(super) file: String,
     pub(super) unused: Vec<String>,
     pub(super) bytes: u64,
 }
 
-/// The longest input, and what decides it.
+/// Longest input, and the file or option that determines it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     pub(super) tokens: u32,
@@ -52,8 +52,8 @@ pub(super) struct Limit {
 }
 
 impl Description {
-    /// Reads the small files. `checkpoint` returns the weights, if they are at hand; they name the architecture where `config.json`
-    /// does not.
+    /// Reads the small files. `checkpoint` returns the `model_type` that the names of the weights suggest, if the weights are
+    /// available; it is called only if `config.json` does not name the architecture.
     pub(super) fn read(
         files: &ModelFiles,
         progress: &Progress,
@@ -86,9 +86,9 @@ impl Description {
         })
     }
 
-    /// What the model seems to be for, and why.
+    /// Task that the files suggest, and the reason.
     pub(super) fn guess(&self, options: &Options) -> Option<(Task, String)> {
-        // As eland does, for repositories of the library that lack modules.json.
+        // eland does the same for repositories of the sentence-transformers organization that lack modules.json.
         let of_library = options
             .origin
             .as_ref()
@@ -106,7 +106,7 @@ impl Description {
         Task::ALL.into_iter().filter(|task| self.load(*task, false, survey).is_ok()).collect()
     }
 
-    /// Builds the model under a task's head.
+    /// Builds the model with the head of a task.
     pub(super) fn load(
         &self,
         task: Task,
@@ -136,7 +136,7 @@ impl Description {
     }
 }
 
-/// Refuses heads that were cut out of a model whose architecture has no such form.
+/// Rejects pruned attention heads in an architecture that is not built with them.
 fn check_pruned_heads(config: &ModelConfig) -> Result<(), ConfigError> {
     const BUILT: [&str; 6] =
         ["bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"];
@@ -151,7 +151,7 @@ fn check_pruned_heads(config: &ModelConfig) -> Result<(), ConfigError> {
     ))
 }
 
-/// Says which tasks a model can serve instead of the one that it cannot.
+/// Turns an error about missing weights or labels into [`ConversionError::WrongTask`], with the tasks that the model can serve.
 pub(super) fn as_wrong_task(
     error: ConversionError,
     task: Task,
@@ -180,21 +180,21 @@ fn architecture(config: &ModelConfig) -> Result<&'static Architecture, Conversio
     })
 }
 
-/// Checks by `config.json` alone that a model's architecture can be built: before anything large is fetched.
+/// Checks, by `config.json` alone, that the architecture is supported. The check runs before large files are downloaded.
 ///
 /// # Errors
-/// When it cannot.
+/// [`ConversionError`] if the architecture is not supported.
 pub fn check_architecture(config: &Value) -> Result<(), ConversionError> {
     let mut config = ModelConfig::parse(config.as_object().cloned().unwrap_or_default());
     infer_model_type(&mut config, || None);
     if config.model_type.is_none() {
-        // The weights may show it.
+        // The names of the weights may reveal the architecture.
         return Ok(());
     }
     architecture(&config).map(drop)
 }
 
-/// Fills in the `model_type` that `config.json` lacks: by the classes that it names, else by the weights. Returns what named it.
+/// Sets a missing `model_type` from the classes in `architectures`, or else from the names of the weights. Returns the source.
 fn infer_model_type(
     config: &mut ModelConfig,
     weights: impl FnOnce() -> Option<&'static str>,
@@ -213,7 +213,7 @@ fn infer_model_type(
     Some(by)
 }
 
-/// Names an adapter beside a whole model.
+/// Note about an adapter that is stored beside a whole model.
 pub(super) fn adapter_note(files: &ModelFiles) -> Option<String> {
     let adapter: Value = files.json("adapter_config.json").ok()??;
     let text = |name: &str| adapter.get(name).and_then(Value::as_str);
@@ -225,7 +225,7 @@ pub(super) fn adapter_note(files: &ModelFiles) -> Option<String> {
     ))
 }
 
-/// Refuses a folder with nothing but an adapter, which has no weights of its own.
+/// Rejects a folder that contains only an adapter, which has no weights of its own.
 pub(super) fn refuse_adapter(files: &ModelFiles) -> Result<(), ConversionError> {
     #[derive(serde::Deserialize)]
     struct Adapter {
@@ -244,8 +244,8 @@ pub(super) fn refuse_adapter(files: &ModelFiles) -> Result<(), ConversionError> 
 }
 
 impl Limit {
-    /// The smallest of what the tokenizer, sentence-transformers and the position table allow, and what the task sends. The user's own
-    /// number stands for all but the table.
+    /// The smallest limit of the tokenizer, sentence-transformers, the position table and the task. A limit set by the user
+    /// replaces all of them, but it must not exceed the position table.
     pub(super) fn of(
         task: Task,
         options: &Options,

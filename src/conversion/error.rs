@@ -1,4 +1,4 @@
-//! Why a model cannot be converted.
+//! Reasons why a model cannot be converted.
 
 #[cfg(feature = "torch")]
 use super::Quantization;
@@ -29,7 +29,7 @@ pub enum ConversionError {
     #[cfg(not(feature = "torch"))]
     #[error("this build of rust-eland has no libtorch, so it cannot convert models")]
     NoLibtorch,
-    /// `config.json` describes no model that can be built.
+    /// `config.json` describes a model that cannot be built.
     #[cfg(feature = "torch")]
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -39,7 +39,7 @@ pub enum ConversionError {
     /// A file of the model changed while it was read.
     #[error(transparent)]
     Changed(#[from] FileChanged),
-    /// The weights do not fit the model.
+    /// The weights do not match the model.
     #[cfg(feature = "torch")]
     #[error(transparent)]
     Weights(#[from] WeightError),
@@ -54,25 +54,25 @@ pub enum ConversionError {
     /// Nobody knows the architecture.
     #[error("the model_type {found} in config.json is not one that can be served; supported: {}", .known.join(", "))]
     ModelType {
-        /// What config.json says.
+        /// `model_type` in `config.json`.
         found: String,
-        /// What can be built.
+        /// Supported values of `model_type`.
         known: Vec<&'static str>,
     },
-    /// The architecture is code of the repository's own.
+    /// The architecture is defined by Python code in the repository.
     #[error(
         "this model runs code of its repository ({class}, auto_map in config.json), which is never run here: it would need \
          the architecture {found} built in; built in are {}", .known.join(", ")
     )]
     OwnCode {
-        /// `model_type` in config.json.
+        /// `model_type` in `config.json`.
         found: String,
-        /// The repository's class.
+        /// Class in the repository.
         class: String,
-        /// What can be built.
+        /// Supported values of `model_type`.
         known: Vec<&'static str>,
     },
-    /// LoRA and its like.
+    /// The folder contains only an adapter, such as LoRA.
     #[error(
         "{folder} holds an adapter (LoRA or another of PEFT's) and no whole model. Its base model is {}: import that, or merge \
          the two (merge_and_unload in PEFT), save the result and give its folder",
@@ -81,7 +81,7 @@ pub enum ConversionError {
     Adapter {
         /// The folder.
         folder: std::path::PathBuf,
-        /// What it adapts.
+        /// Base model of the adapter.
         base: Option<String>,
     },
     /// The architecture is known, and known not to be servable.
@@ -98,9 +98,9 @@ pub enum ConversionError {
     /// The checkpoint has no weights or labels for the task.
     #[error("this model cannot serve {task}: {reason}\nIt can serve {}", names(.can))]
     WrongTask {
-        /// The task asked for.
+        /// The requested task.
         task: Task,
-        /// Why not.
+        /// What the model lacks.
         reason: String,
         /// The tasks for which the checkpoint has all weights.
         can: Vec<Task>,
@@ -110,18 +110,18 @@ pub enum ConversionError {
         "--max-model-input-length {asked} is more than the {positions} positions that the model has; give at most that"
     )]
     Length {
-        /// The option.
+        /// Requested length in tokens.
         asked: u32,
-        /// What the position table holds.
+        /// Rows of the position table.
         positions: u32,
     },
-    /// There are no prompts to take.
+    /// The model declares no prompts for queries or documents.
     #[error(
         "--prompts: config_sentence_transformers.json declares no prompt for queries or documents{}. Leave it out, or give \
          --search-prefix and --ingest-prefix", others(.has)
     )]
     NoPrompts {
-        /// The names of other prompts.
+        /// Names of the declared prompts with other uses.
         has: Vec<String>,
     },
     /// The release that the model is made for lacks something that it needs.
@@ -129,17 +129,17 @@ pub enum ConversionError {
         "Elasticsearch {target} cannot serve this model, which needs {needed} for {what}: make it for {needed} or later"
     )]
     Target {
-        /// What `--target-version` says.
+        /// Target version of the conversion.
         target: Target,
-        /// What the model needs.
+        /// Oldest version that supports the model.
         needed: Version,
-        /// What came with that version.
+        /// Feature that needs this version.
         what: String,
     },
     /// Elasticsearch would not serve the graph.
     #[error("Elasticsearch would refuse this model: {0}")]
     Refused(#[from] Refused),
-    /// The checkpoint was saved quantized.
+    /// The checkpoint was quantized before it was saved. The field is the name of the scheme.
     #[error(
         "the checkpoint was saved quantized ({0}), and its numbers are not weights as they are: import the unquantized checkpoint that \
          it was made from"
@@ -148,7 +148,7 @@ pub enum ConversionError {
     /// The server's rows of two texts cannot be turned into the model's.
     #[error("this model cannot serve {task}, which puts two texts in a row: {reason}")]
     PairLayout {
-        /// The task.
+        /// The requested task.
         task: Task,
         /// What differs.
         reason: String,
@@ -156,16 +156,16 @@ pub enum ConversionError {
     /// There is nothing to quantize.
     #[error("the model has no linear layer that could be quantized; leave out --quantize")]
     NothingToQuantize,
-    /// The quantized model is too far from the float one.
+    /// The quantized model agrees too little with the original model.
     #[cfg(feature = "torch")]
     #[error(
         "the quantized model agrees too little with the float one: {report}; --quantize-min-agreement asks for {least}. Leave out \
          --quantize, or lower what is asked for"
     )]
     Agreement {
-        /// How far they agree.
+        /// The measured agreement.
         report: Quantization,
-        /// The least that was asked for.
+        /// Lowest accepted agreement.
         least: f64,
     },
     /// The model computes nothing.
@@ -174,20 +174,20 @@ pub enum ConversionError {
          it all the same"
     )]
     NotANumber {
-        /// Length of the input.
+        /// Length of the input in tokens.
         tokens: i64,
     },
-    /// The archive is not what was traced.
+    /// The saved archive computes other values than the model.
     #[error(
         "the saved archive does not compute what the model does: at {tokens} tokens they differ by {difference:e}, and {allowed:e} is \
          allowed. Please report it; --no-verify imports the model all the same"
     )]
     Verification {
-        /// Length of the input.
+        /// Length of the input in tokens.
         tokens: i64,
-        /// The largest difference.
+        /// Largest difference.
         difference: f64,
-        /// What is allowed.
+        /// Largest accepted difference.
         allowed: f64,
     },
 }

@@ -1,4 +1,4 @@
-//! A model and its files, read and joined: the network under its task, and the tokenizer.
+//! A model with the head of a task and its tokenizer, ready to be traced.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use crate::tokenizer::Tokenizer;
 use crate::torchscript::{Module, OneThread, Quantized, TorchError, operations};
 use crate::version::{Target, Version};
 
-/// A model under a task, ready to be traced.
+/// A model with the head of a task, ready to be traced.
 pub struct Conversion {
     pub(super) task: Task,
     pub(super) tokenizer: Tokenizer,
@@ -33,19 +33,19 @@ pub struct Conversion {
     pub(super) labels: Vec<String>,
     pub(super) limit: Limit,
     pub(super) parameter_bytes: u64,
-    /// Similarity of a `dense_vector` field, if the model's files name one.
+    /// Similarity of a `dense_vector` field, if the model's files declare one.
     pub(super) similarity: Option<&'static str>,
     pub(super) options: Options,
     pub(super) notes: Vec<String>,
-    /// How many of the last notes are about the server's tokenizer and hold for every model with that tokenizer.
+    /// Number of notes at the end of `notes` that hold for every model with the same tokenizer.
     pub(super) tokenization_notes: usize,
     pub(super) not_understood: Vec<String>,
-    /// Mapped files that hold weights.
+    /// Memory-mapped files that contain weights.
     pub(super) files: Vec<Arc<MappedFile>>,
     pub(super) progress: Progress,
 }
 
-/// A model with what its task makes of the head's output.
+/// A model, with the function from the output of its head to the output of the graph.
 pub(super) struct Network {
     pub(super) form: RowForm,
     pub(super) model: Box<dyn Model>,
@@ -62,29 +62,29 @@ impl Network {
     }
 }
 
-/// What a traced model is and needs.
+/// A traced model.
 pub struct Traced {
     /// The graph, with the weights as constants.
     pub module: Module,
-    /// The kinds of its nodes with their number.
+    /// Number of nodes of each operation in the graph.
     pub operations: BTreeMap<String, usize>,
-    /// What was quantized.
+    /// The quantized layers; `None` without quantization.
     pub quantized: Option<Quantized>,
 }
 
-/// What is known of a module once it is saved.
+/// Measurements of a saved module.
 pub struct Saved {
-    /// Bytes of parameters and constants, as stored.
+    /// Bytes of parameters and constants in the archive.
     pub per_deployment_memory_bytes: u64,
-    /// What quantizing did.
+    /// Effect of the quantization; `None` without quantization.
     pub quantization: Option<Quantization>,
 }
 
 impl Conversion {
-    /// Reads a model's folder. The conversion reports its later stages to `progress`, too.
+    /// Reads a model's folder. The later stages of the conversion also report to `progress`.
     ///
     /// # Errors
-    /// When anything in it cannot be read, understood or served; see [`ConversionError`].
+    /// [`ConversionError`] if a file cannot be read, or the model is not supported.
     pub fn read(
         files: &ModelFiles,
         options: Options,
@@ -125,7 +125,7 @@ impl Conversion {
         Ok(conversion)
     }
 
-    /// Joins a model with what its files say of it. `open` opens the weights of sentence-transformers' modules.
+    /// Combines a model with the settings in its files. `open` opens the weights of sentence-transformers modules.
     pub(super) fn of(
         description: Description,
         task: Task,
@@ -286,13 +286,13 @@ impl Conversion {
         self.task
     }
 
-    /// The Elasticsearch that it is made for.
+    /// Elasticsearch version that the model is converted for.
     #[must_use]
     pub fn target(&self) -> Target {
         self.options.target
     }
 
-    /// Where the conversion reports its progress.
+    /// Receiver of the conversion's progress.
     #[must_use]
     pub fn progress(&self) -> &Progress {
         &self.progress
@@ -304,19 +304,19 @@ impl Conversion {
         &self.tokenizer
     }
 
-    /// The longest input in tokens.
+    /// Longest input in tokens.
     #[must_use]
     pub fn max_sequence_length(&self) -> u32 {
         self.limit.tokens
     }
 
-    /// What the user should know: what the server will do differently, and tensors of the file that are of no use to the task.
+    /// Notes for the user: differences between the server's results and the model's, and tensors that the task does not use.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Logs the notes: as warnings, except for those that hold for every model with the same tokenizer.
+    /// Logs the notes. Notes that hold for every model with the same tokenizer have the level info, all others are warnings.
     pub fn log_notes(&self) {
         let (own, of_tokenizer) =
             self.notes.split_at(self.notes.len().saturating_sub(self.tokenization_notes));
@@ -324,28 +324,28 @@ impl Conversion {
         of_tokenizer.iter().for_each(|note| tracing::info!("{note}"));
     }
 
-    /// The keys of the model's files that are not understood, with the names of the files.
+    /// Keys of the model's files that are not understood, with the names of the files.
     #[must_use]
     pub fn not_understood(&self) -> &[String] {
         &self.not_understood
     }
 
-    /// Bytes of the parameters.
+    /// Size of the parameters in bytes.
     #[must_use]
     pub fn parameter_bytes(&self) -> u64 {
         self.parameter_bytes
     }
 
-    /// The oldest Elasticsearch that knows the tokenizer and the settings. The graph may need a later one.
+    /// Oldest Elasticsearch version that supports the tokenizer and the settings. The graph may need a newer one.
     #[must_use]
     pub fn minimum_version(&self) -> Version {
         self.needs().map(|(version, _)| version).max().unwrap_or(Version::OLDEST)
     }
 
-    /// Checks that the release that the model is made for has all that it needs.
+    /// Checks that the target version supports the model.
     ///
     /// # Errors
-    /// [`ConversionError::Target`] when it has not.
+    /// [`ConversionError::Target`] if it does not.
     pub fn check_target(&self) -> Result<(), ConversionError> {
         let target = self.options.target;
         let lacks =
@@ -356,7 +356,7 @@ impl Conversion {
         }
     }
 
-    /// What is needed beyond the oldest release, and the version that it came with.
+    /// Features that the oldest supported version lacks, each with the version that introduced it.
     pub(super) fn needs(&self) -> impl Iterator<Item = (Version, String)> {
         let kind = self.tokenizer.kind;
         let prefixed = self.options.ingest_prefix.is_some() || self.options.search_prefix.is_some();
@@ -370,15 +370,15 @@ impl Conversion {
     /// Runs the model on the tensors that the server passes, without a graph.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
         tch::no_grad(|| self.network.forward(tensors))
     }
 
-    /// Traces the model, quantizes it if asked, and checks that Elasticsearch would accept the graph.
+    /// Traces the model, quantizes it if requested, and checks the graph against Elasticsearch's list of operations.
     ///
     /// # Errors
-    /// When it would not, or libtorch fails.
+    /// [`ConversionError`] if Elasticsearch would reject the graph, or libtorch fails.
     pub fn trace(&self) -> Result<Traced, ConversionError> {
         let mut module = self.progress.run(Stage::Trace, || self.trace_float())?;
         let mut quantized = None;
@@ -395,17 +395,17 @@ impl Conversion {
     }
 
     pub(super) fn trace_float(&self) -> Result<Module, TorchError> {
-        /// Any length serves; a short one is traced faster.
+        /// The graph does not depend on the length. A short input is traced faster.
         const TOKENS: i64 = 16;
         let _one = OneThread::begin();
         let example = self.example(TOKENS.min(self.limit.tokens.into()))?;
         Module::trace(&example, |tensors| self.network.forward(tensors))
     }
 
-    /// Loads the archive that a traced module was saved as, as the cluster will, and checks what it computes.
+    /// Loads the saved archive of a traced module as the cluster does, and compares its output with the model's.
     ///
     /// # Errors
-    /// When it is not the traced module, or a quantized one agrees too little with the model.
+    /// [`ConversionError`] if the output differs, or the quantized model agrees too little with the original.
     pub fn check(
         &self,
         traced: &Traced,
@@ -426,13 +426,14 @@ impl Conversion {
         Ok(Saved { per_deployment_memory_bytes, quantization })
     }
 
-    /// Inputs of one row without padding.
+    /// Inputs with one row and no padding.
     pub(super) fn example(&self, tokens: i64) -> Result<Vec<Tensor>, TorchError> {
         let separator = self.tokenizer.special.separator;
         self.inputs(&Tensor::f_full([1, tokens], separator, (Kind::Int64, tch::Device::Cpu))?)
     }
 
-    /// What the server feeds the graph for ids `[batch, tokens]` (contract 3.4): padding has the padding token's id in the mask too.
+    /// Tensors that the server passes for ids `[batch, tokens]` (contract 3.4). The mask also has the padding token's id at
+    /// padding.
     pub(super) fn inputs(&self, ids: &Tensor) -> Result<Vec<Tensor>, TorchError> {
         let padding = self.tokenizer.special.padding;
         let tokens = ids.size().last().copied().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What would be made of a model, told before anything large is read or made.
+//! The plan of an import: what a model is and what would be stored, without reading its weights.
 
 #[cfg(feature = "torch")]
 use std::path::Path;
@@ -28,130 +28,131 @@ use crate::tokenizer::Tokenizer;
 use crate::torchscript::operations;
 use crate::version::Version;
 
-/// Where a model's weights can be looked at.
+/// Where the names and shapes of a model's weights can be read.
 #[derive(Debug)]
 pub enum WeightsSeen {
     /// In the model's folder.
     Folder,
-    /// Elsewhere: the size of each file and, of safetensors, the header.
+    /// Elsewhere: path and size of each file and, for safetensors, its header.
     Elsewhere(Vec<(PathBuf, u64, Option<Vec<u8>>)>),
 }
 
-/// What a model is, and what an import would make of it. What is not known is null.
+/// What a model is, and what an import would create from it. Unknown values are null.
 #[derive(Debug, Serialize)]
 pub struct Plan {
     /// `model_type` in `config.json`.
     pub model_type: Option<String>,
-    /// The Transformers classes that it was saved from.
+    /// Transformers classes in `architectures`.
     pub classes: Vec<String>,
-    /// Languages, as the model card names them.
+    /// Languages listed in the model card.
     pub languages: Vec<String>,
-    /// The files with its weights.
+    /// Files that contain the weights.
     pub weights: Option<PlannedWeights>,
-    /// Numbers that it has learned, those of the task that would be chosen first.
+    /// Number of parameters. The number for the task that would be chosen comes first.
     pub parameters: Option<Parameters>,
-    /// Its tokenizer.
+    /// The tokenizer, for reports.
     pub tokenizer: Option<PlannedTokenizer>,
-    /// What would be uploaded of the tokenizer.
+    /// The tokenizer as it would be uploaded.
     #[serde(skip)]
     pub uploaded: Option<Tokenizer>,
-    /// The tasks that it can serve; null if its weights could not be looked at.
+    /// Tasks that the model can serve; null if the shapes of its weights are unknown.
     #[serde(serialize_with = "names")]
     pub tasks: Option<Vec<Task>>,
-    /// The task that it would get.
+    /// Task that an import would choose.
     #[serde(serialize_with = "name")]
     pub task: Option<Task>,
-    /// Why that one.
+    /// Reason for the choice.
     pub task_reason: Option<String>,
-    /// The longest input in tokens.
+    /// Longest input in tokens.
     pub max_length: Option<u32>,
-    /// What decides it.
+    /// File or option that determines the longest input.
     pub max_length_reason: Option<&'static str>,
-    /// What its files say of queries, documents and similarity.
+    /// Prompts and similarity declared by the model's files.
     pub usage: PlannedUsage,
-    /// How tokens become one vector, and its width.
+    /// Pooling and width of the embedding.
     pub embedding: Option<PlannedEmbedding>,
-    /// What it will need.
+    /// Memory needs.
     pub memory: Option<PlannedMemory>,
-    /// The oldest Elasticsearch that can serve it.
+    /// Oldest Elasticsearch version that can serve the model.
     #[serde(serialize_with = "shown")]
     pub minimum_version: Option<Version>,
-    /// The body of the request that would create it, with estimates of what only the finished model tells.
+    /// Body of the request that would create the model. Values that only a finished conversion can measure are estimates.
     pub configuration: Option<Map<String, Value>>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
     /// Keys of the model's files that are not understood.
     pub not_understood: Vec<String>,
-    /// Why it cannot be imported.
+    /// Why the model cannot be imported.
     #[serde(serialize_with = "shown")]
     pub problem: Option<ConversionError>,
 }
 
-/// The files with the weights.
+/// Files that contain the weights.
 #[derive(Debug, Serialize)]
 pub struct PlannedWeights {
     /// `safetensors` or `pytorch`.
     pub format: &'static str,
-    /// How many files.
+    /// Number of files.
     pub files: usize,
-    /// Bytes of all of them.
+    /// Total size in bytes.
     pub bytes: u64,
-    /// The type of most numbers.
+    /// Element type of most tensors.
     pub number_type: Option<&'static str>,
-    /// Whether they were looked at; if not, they are in a format that must be fetched whole for it.
+    /// Whether names and shapes were read. They are unknown for formats without a header, which would have to be downloaded
+    /// completely.
     pub looked_at: bool,
 }
 
-/// How many numbers a model has learned.
+/// Number of parameters of a model.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Parameters {
-    /// Those that the task uses.
+    /// Parameters that the task uses.
     pub used: u64,
-    /// Those in the files.
+    /// Parameters in the files.
     pub stored: Option<u64>,
 }
 
-/// The tokenizer.
+/// Tokenizer of the model.
 #[derive(Debug, Serialize)]
 pub struct PlannedTokenizer {
-    /// Its name in the API.
+    /// Name of the tokenization in Elasticsearch's API.
     pub kind: &'static str,
-    /// Tokens that are uploaded.
+    /// Number of tokens that are uploaded.
     pub vocabulary_size: usize,
-    /// Whether text is lower-cased, where the server is told.
+    /// Whether text is lower-cased; null for tokenizations without this setting.
     pub lower_case: Option<bool>,
 }
 
 /// What a model's own files declare about its use.
 #[derive(Debug, Default, Serialize)]
 pub struct PlannedUsage {
-    /// Goes before a query.
+    /// Text to prepend to each query.
     pub query_prompt: Option<String>,
-    /// Goes before what is searched.
+    /// Text to prepend to each document.
     pub document_prompt: Option<String>,
-    /// How embeddings are compared, in the model's words.
+    /// Similarity of two embeddings, with the name in the model's files.
     pub similarity: Option<String>,
 }
 
-/// The embedding.
+/// Embedding of a text.
 #[derive(Debug, Serialize)]
 pub struct PlannedEmbedding {
-    /// Its width.
+    /// Number of dimensions.
     pub size: u64,
-    /// How tokens become one vector.
+    /// Steps from token states to one vector.
     pub pooling: Vec<String>,
     /// Similarity in a `dense_vector` field.
     pub similarity: Option<&'static str>,
 }
 
-/// Bytes, all estimated: those of the finished model are measured when it is imported.
+/// Estimated sizes in bytes. An import measures them.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct PlannedMemory {
-    /// The definition.
+    /// Size of the definition.
     pub definition_bytes: u64,
-    /// What a deployment holds once.
+    /// Memory of a deployment that its allocations share.
     pub per_deployment_bytes: u64,
-    /// What each allocation holds beside it, at the longest input.
+    /// Additional memory of each allocation, for the longest input.
     pub per_allocation_bytes: u64,
 }
 
@@ -169,11 +170,11 @@ fn shown<S: Serializer>(what: &Option<impl ToString>, to: S) -> Result<S::Ok, S:
 }
 
 impl Plan {
-    /// Looks at a model's small files, and at the names and shapes of its weights where these are at hand. `title` names it in its
-    /// description. What stands against an import is part of the plan.
+    /// Reads a model's small files, and the names and shapes of its weights if they are available. `title` is the name of the model
+    /// in its description. A reason that prevents an import becomes part of the plan.
     ///
     /// # Errors
-    /// When there is no `config.json` that says what the model is.
+    /// [`ConversionError`] if no `config.json` describes the model.
     pub fn read(
         files: &ModelFiles,
         seen: &WeightsSeen,
@@ -230,7 +231,7 @@ impl Plan {
 
 #[cfg(feature = "torch")]
 impl Plan {
-    /// Fills in as much as can be known.
+    /// Sets as many fields as the available files allow.
     fn fill(
         &mut self,
         files: &ModelFiles,
@@ -257,7 +258,7 @@ impl Plan {
             lower_case: tokenizer.settings.get("do_lower_case").and_then(Value::as_bool),
         });
         self.uploaded = Some(tokenizer.clone());
-        // Nothing is taken for granted of weights that were not looked at.
+        // Without the shapes of the weights, the tasks are unknown.
         self.tasks = survey.as_ref().map(|survey| description.servable(survey));
         let survey = survey.unwrap_or_else(WeightLoader::outline);
         let can = || description.servable(&survey);
@@ -275,7 +276,7 @@ impl Plan {
         let (unused, bytes, file) = (loaded.unused, loaded.bytes, loaded.file);
         let dimensions = description.dimensions;
 
-        // What is live in a pass does not depend on the number of layers, nor on what the weights are.
+        // The peak of live tensors in a pass depends neither on the number of layers nor on the values of the weights.
         if let Some(fields) = description.config.json.as_object_mut() {
             let layers = fields.iter_mut().filter(|(name, _)| name.ends_with("layers"));
             layers.filter(|(_, n)| n.as_i64() > Some(1)).for_each(|(_, n)| *n = 1.into());
@@ -301,7 +302,7 @@ impl Plan {
         self.parameters = Some(Parameters { used: bytes / 4, stored });
         let module = conversion.trace_float()?;
         operations::check(&module.operations()?)?;
-        // Quantizing leaves the table of embeddings as it is, and a quarter of nearly all else.
+        // Quantization keeps the embedding table, and reduces nearly all other weights to a quarter.
         let table = dimensions.vocabulary.saturating_mul(dimensions.hidden).saturating_mul(4);
         let table = bytes.min(table.try_into().unwrap_or_default());
         let held = if quantize { table + (bytes - table) / 4 } else { bytes };
@@ -319,7 +320,7 @@ impl Plan {
         conversion.check_target()
     }
 
-    /// Looks at the weights. Nothing where only the whole files would tell.
+    /// Reads names and shapes of the weights. `None` if the format has no header.
     fn survey(
         &mut self,
         folder: &ModelFiles,
@@ -367,7 +368,7 @@ impl Plan {
     }
 }
 
-/// Bytes of an archive beside its weights, about.
+/// Approximate size of an archive without its weights.
 #[cfg(feature = "torch")]
 const CODE: u64 = 64 << 10;
 
@@ -381,7 +382,7 @@ fn number_type(dtype: Dtype) -> &'static str {
     }
 }
 
-/// The languages that the card's front matter names.
+/// Languages in the front matter of the model card.
 fn languages(files: &ModelFiles) -> Vec<String> {
     let Ok(Some(card)) = files.text("README.md") else { return Vec::new() };
     let mut lines = card.trim_start_matches('\u{feff}').lines();

@@ -1,4 +1,4 @@
-//! What a task makes of a model's files: the sentence-transformers modules and the layout of two texts.
+//! Settings that a task takes from a model's files: the sentence-transformers modules and the layout of two texts.
 
 use super::ConversionError;
 use crate::config::{
@@ -12,13 +12,13 @@ use crate::tokenizer::Tokenizer;
 /// The modules of sentence-transformers that a task uses.
 #[derive(Default)]
 pub(super) struct TaskModules {
-    /// The modules after the transformer; none where the task uses the transformer alone.
+    /// The modules after the transformer; `None` if the task uses only the transformer.
     pub(super) list: Option<Vec<Module>>,
     pub(super) settings: SentenceBertConfig,
 }
 
 impl TaskModules {
-    /// Reads the modules in the context of a task: an embedding model under another head keeps none of them.
+    /// Selects the modules for a task. An embedding model with another head uses none of them.
     pub(super) fn of(
         declared: Option<SentenceTransformers>,
         usage: &Usage,
@@ -55,7 +55,7 @@ impl TaskModules {
         Ok(Self { list: Some(list), settings: declared.settings })
     }
 
-    /// Whether the tokens of prompts take part in pooling.
+    /// Whether pooling includes the tokens of prompts.
     pub(super) fn pools_prompts(&self) -> bool {
         let leaves_out = |module: &Module| {
             matches!(module, Module::Pooling(PoolingConfig { include_prompt: false, .. }))
@@ -63,7 +63,7 @@ impl TaskModules {
         !self.list.iter().flatten().any(leaves_out)
     }
 
-    /// How the weights of tokens are made, if these modules make any.
+    /// Configuration of the SPLADE pooling, if the modules contain one.
     pub(super) fn splade(&self) -> Option<SpladeConfig> {
         self.list.iter().flatten().find_map(|module| match module {
             Module::SpladePooling(config) => Some(*config),
@@ -72,7 +72,7 @@ impl TaskModules {
     }
 }
 
-/// How the rows of a task are turned into the model's.
+/// How the rows that Elasticsearch sends for a task are converted to those of the model.
 pub(super) fn row_form(task: Task, tokenizer: &Tokenizer) -> Result<RowForm, ConversionError> {
     if !task.pair() {
         return Ok(RowForm::Single);

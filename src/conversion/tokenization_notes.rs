@@ -5,10 +5,10 @@ use crate::server_tokenization::{NO_SPAN, Settings, Tokenizer as ServerTokenizer
 use crate::source::ModelFiles;
 use crate::tokenizer::{ModelTokenizer, Tokenizer, TokenizerKind};
 
-/// More tokens than any example has.
+/// Maximum input length for the examples. It is longer than every example.
 const MAX_LENGTH: usize = 512;
 
-/// An example word for vocabularies without a plain word.
+/// Example word for vocabularies without a plain word.
 const WORD: &str = "word";
 
 /// A kind of difference.
@@ -37,7 +37,7 @@ pub(super) fn notes(
     let server = Settings::from_json(&settings)
         .ok()
         .and_then(|settings| ServerTokenizer::build(settings, tokens, merges, scores).ok());
-    // What the server cannot build is reported elsewhere.
+    // Errors of the server's tokenizer are reported elsewhere.
     let Some(server) = server else { return Ok(Vec::new()) };
     let probes = probes(tokenizer, reads_pairs);
     if probes.is_empty() {
@@ -77,7 +77,7 @@ fn probes(tokenizer: &Tokenizer, reads_pairs: bool) -> Vec<Probe> {
                 format!("{word}{special}"),
             ),
         ],
-        // Their differences are rare; reading their large tokenizer.json again is slow.
+        // These differences are rare, and reading the large tokenizer.json a second time is slow.
         TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2 | TokenizerKind::BertJapanese => {
             Vec::new()
         }
@@ -131,7 +131,7 @@ impl Probe {
     }
 }
 
-/// A word that the vocabulary has as one token.
+/// A word that is one token of the vocabulary.
 fn example_word(vocabulary: &[String]) -> &str {
     let words = vocabulary.iter().map(|token| token.trim_start_matches(['Ġ', '▁']));
     let is_word = |word: &&str| word.len() >= 4 && word.bytes().all(|b| b.is_ascii_lowercase());

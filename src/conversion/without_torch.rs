@@ -1,4 +1,4 @@
-//! The conversion in a build without libtorch: it reports that.
+//! Replacement of the conversion in builds without libtorch. All functions return an error that says so.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::observer::Progress;
 use crate::source::ModelFiles;
 use crate::version::Version;
 
-/// A model that is ready to be converted. This build has no libtorch, so there is no such value.
+/// A model that is ready to be converted. In builds without libtorch this type has no values.
 #[derive(Debug)]
 pub enum Conversion {}
 

@@ -1,4 +1,4 @@
-//! Activation functions, made of operations that Elasticsearch accepts.
+//! Activation functions, computed with operations that Elasticsearch accepts.
 
 use std::f64::consts::{E, FRAC_1_SQRT_2};
 
@@ -8,14 +8,15 @@ use tch::Tensor;
 use super::weights::Weights;
 use crate::torchscript::TorchError;
 
-/// An activation function, by its name in `config.json` (`ACT2FN` in Transformers), made of operations that Elasticsearch accepts.
+/// An activation function, with its name in `config.json` (`ACT2FN` in Transformers), computed with operations that Elasticsearch
+/// accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// Gaussian error linear unit.
     #[serde(alias = "gelu_python")]
     Gelu,
-    /// Its approximation by tanh.
+    /// Gaussian error linear unit, approximated with tanh.
     #[serde(alias = "gelu_fast", alias = "gelu_pytorch_tanh", alias = "gelu_python_tanh")]
     #[serde(alias = "gelu_accurate")]
     GeluNew,
@@ -28,7 +29,7 @@ pub enum Activation {
     Laplace,
     /// Rectified linear unit with slope 0.01 below zero.
     LeakyRelu,
-    /// Nothing.
+    /// Identity.
     #[serde(alias = "identity")]
     Linear,
     /// `x * tanh(softplus(x))`.
@@ -68,19 +69,19 @@ impl Activation {
         })
     }
 
-    /// Applies it to every element.
+    /// Applies the activation to every element.
     ///
     /// # Errors
-    /// libtorch's own; prelu, whose slope is among the weights ([`ActivationLayer`]).
+    /// Errors of libtorch, and an error for prelu, whose slope is a weight ([`ActivationLayer`]).
     pub fn forward(self, x: &Tensor) -> Result<Tensor, TorchError> {
         Ok(match self {
             Self::Gelu => x.f_gelu("none")?,
             Self::GeluNew => x.f_gelu("tanh")?,
             Self::Gelu10 => x.f_gelu("none")?.f_clamp(-10., 10.)?,
-            // sigmoid is not an operation that Elasticsearch accepts; silu(y) = y * sigmoid(y) is.
+            // Elasticsearch does not accept sigmoid, but it accepts silu(y) = y * sigmoid(y).
             Self::QuickGelu => x.f_mul_scalar(1.702)?.f_silu()?.f_div_scalar(1.702)?,
             Self::Laplace => {
-                // Nor is erf: gelu(y) / y is the normal distribution that it stands for here, 1/2 at zero.
+                // Elasticsearch does not accept erf. gelu(y) / y is the cumulative normal distribution, which is 1/2 at zero.
                 let y = x.f_sub_scalar(FRAC_1_SQRT_2)?.f_div_scalar(0.282095)?;
                 let phi = y.f_gelu("none")?.f_div(&y)?;
                 phi.f_masked_fill(&y.f_eq(0.)?, 0.5)?
@@ -108,12 +109,12 @@ impl Activation {
     }
 }
 
-/// `x` below zero, without its sign; 0 elsewhere.
+/// The absolute value of negative elements, and 0 for the others.
 fn below_zero(x: &Tensor) -> Result<Tensor, TorchError> {
     Ok(x.f_neg()?.f_relu()?)
 }
 
-/// An activation with what it has learned, which is nothing for all but prelu.
+/// An activation with its parameters. Only prelu has one.
 #[derive(Debug)]
 pub struct ActivationLayer {
     activation: Activation,
@@ -128,7 +129,7 @@ impl ActivationLayer {
         Self { activation, slope }
     }
 
-    /// Applies it to every element.
+    /// Applies the activation to every element.
     ///
     /// # Errors
     /// Errors of libtorch.
@@ -141,7 +142,7 @@ impl ActivationLayer {
 }
 
 impl From<Activation> for ActivationLayer {
-    /// An activation that a class fixes, so that it can learn nothing.
+    /// An activation without parameters, for architectures that fix the activation.
     fn from(activation: Activation) -> Self {
         Self { activation, slope: None }
     }

@@ -1,6 +1,6 @@
 //! BART (Lewis et al. 2019, arXiv:1910.13461; `transformers/models/bart/modeling_bart.py`).
 //!
-//! The text goes through the encoder and, shifted by one, through the decoder, whose states are the output.
+//! The encoder reads the text. The decoder reads the same text, shifted by one token; its hidden states are the output.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,15 +16,15 @@ use super::{
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, arange, slice};
 
-/// What its files call things. There is one table of words under up to three names; fairseq's version and the head for generating text
-/// are in old files.
+/// Parameter names in its files. The word embeddings, which encoder and decoder share, are stored under up to three names. Old
+/// files contain fairseq's version number and the head for generating text.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["model"],
     same: &[&["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]],
     leftover: &["encoder.version", "decoder.version", "final_logits_bias", "lm_head.weight"],
 };
 
-/// `BartConfig`, with its defaults.
+/// `BartConfig` with its defaults.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct BartConfig {
@@ -107,7 +107,7 @@ impl BartConfig {
     }
 }
 
-/// The sizes of a BART.
+/// Sizes of a BART.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     let config = BartConfig::read(config)?;
     Ok(Dimensions {
@@ -118,7 +118,7 @@ pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     })
 }
 
-/// Builds a BART under the head.
+/// Builds a BART with the requested head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
@@ -156,7 +156,7 @@ pub(super) fn load(
     Ok(Box::new(bart))
 }
 
-/// The head of `BartForConditionalGeneration`.
+/// Head of `BartForConditionalGeneration`.
 fn language_model(weights: &Weights<'_>, config: &BartConfig, words: &Tensor) -> Linear {
     let weight = if config.tie_word_embeddings {
         words.shallow_clone()
@@ -173,7 +173,7 @@ fn language_model(weights: &Weights<'_>, config: &BartConfig, words: &Tensor) ->
 
 struct Bart {
     embeddings: Embeddings,
-    /// What the decoder reads before the first token.
+    /// Id of the token that the decoder reads before the first token of the text.
     start: i64,
     encoder: Stack,
     decoder: Stack,
@@ -182,9 +182,9 @@ struct Bart {
 
 enum BartHead {
     None,
-    /// One linear layer over every token.
+    /// A linear layer on every token.
     Tokens(Linear),
-    /// `BartClassificationHead`, over the last end-of-sentence token.
+    /// `BartClassificationHead` on the last end-of-sentence token.
     Sequence {
         end: i64,
         dense: Linear,
@@ -202,10 +202,10 @@ impl Model for Bart {
             encoded = layer.feed_forward.forward(&encoded)?;
         }
 
-        // Shifted to the right by one; the padding of a negative width cuts the last token off.
+        // Shift to the right by one token. The negative padding on the right removes the last token.
         let shifted = ids.f_pad([1i64, -1].as_slice(), "constant", self.start as f64)?;
         let mut decoded = self.decoder.embed(&self.embeddings.forward(&shifted)?, inputs)?;
-        // As in Transformers, the decoder sees padding where it stands before a token; only the encoder's is masked.
+        // As in Transformers, the decoder does not mask padding before a token; only the encoder does.
         let causal = causal_bias(inputs)?;
         for layer in &self.decoder.layers {
             decoded = layer.attention.forward_causal(&decoded, causal.as_ref(), inputs)?;
@@ -226,7 +226,7 @@ impl Model for Bart {
     }
 }
 
-/// The states at the last token `end` of each row: `[batch, tokens, hidden]` to `[batch, hidden]`.
+/// Hidden states at the last token `end` of each row: `[batch, tokens, hidden]` to `[batch, hidden]`.
 fn last_of(end: i64, states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
     let is_end = inputs.input_ids.f_eq(end)?.f_to_kind(Kind::Int64)?;
     let (last, _) = is_end.f_mul(&arange(&inputs.tokens)?)?.f_max_dim(1, true)?;
@@ -264,12 +264,12 @@ struct Stack {
     layers: Vec<Layer>,
 }
 
-/// The epsilon of every norm: `torch.nn.LayerNorm`'s default.
+/// Epsilon of all norms, the default of `torch.nn.LayerNorm`.
 const EPSILON: f64 = 1e-5;
 
 impl Stack {
     fn load(weights: &Weights<'_>, config: &BartConfig, side: Side) -> Self {
-        /// Rows of the position table before that of the first token.
+        /// Number of rows of the position table before the row of the first token.
         const OFFSET: i64 = 2;
         let (hidden, positions) = (config.d_model, config.max_position_embeddings);
         let table = weights.tensor("embed_positions.weight", &[positions + OFFSET, hidden]);
@@ -297,7 +297,7 @@ impl Stack {
         }
     }
 
-    /// Adds positions, which count from 0 in every row, to words.
+    /// Adds position embeddings to word embeddings. Positions count from 0 in every row.
     fn embed(&self, words: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
         self.norm.forward(&words.f_add(&slice(&self.positions, 0, &inputs.tokens)?)?)
     }
@@ -306,12 +306,12 @@ impl Stack {
 /// `BartEncoderLayer` or `BartDecoderLayer`.
 struct Layer {
     attention: Attention,
-    /// The decoder's attention to what the encoder made.
+    /// Attention of the decoder to the encoder's output.
     cross_attention: Option<Attention>,
     feed_forward: FeedForward,
 }
 
-/// `BartAttention` with the residual connection and the norm behind it.
+/// `BartAttention`, followed by a residual connection and a LayerNorm.
 struct Attention {
     attention: CrossAttention,
     output: Linear,

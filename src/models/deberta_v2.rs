@@ -160,7 +160,7 @@ impl DebertaV2Config {
             ));
         }
         if config.relative_attention {
-            /// Upper limit of positions, above every published model, because the table of distances grows with it.
+            /// Maximum number of positions. Every published model has fewer; the table of distances grows with the number.
             const MOST: i64 = 1 << 16;
             let positions = config.max_position_embeddings.max(config.max_relative_positions);
             if positions > MOST {

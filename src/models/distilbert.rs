@@ -1,6 +1,6 @@
 //! DistilBERT (Sanh et al. 2019, arXiv:1910.01108; `transformers/models/distilbert/modeling_distilbert.py`).
 //!
-//! A BERT without token types and pooler, with names of its own for all fields and weights.
+//! A BERT without token types and pooler, with different names for all fields and weights.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,15 +14,15 @@ use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_by};
 use crate::checkpoint::Spellings;
 
-/// What its files call things. Nearly every DistilBERT began as a masked language model.
+/// Parameter names in its files. Most files contain the masked language model head that the training started with.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["distilbert"],
     same: &[],
     leftover: &["vocab_transform", "vocab_layer_norm", "vocab_projector"],
 };
 
-/// `DistilBertConfig`, with its defaults. Transformers takes the names that BERT gives to three of the fields as well
-/// (`attribute_map`). `sinusoidal_pos_embds` tells only how the table of positions was begun; the file holds it in any case.
+/// `DistilBertConfig` with its defaults. Like Transformers (`attribute_map`), it also accepts BERT's names for three of the fields.
+/// `sinusoidal_pos_embds` is not read, because it only describes the initial position table, and files always contain the table.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct DistilBertConfig {
@@ -57,7 +57,7 @@ impl Default for DistilBertConfig {
     }
 }
 
-/// `TransformerBlock`'s.
+/// Names in `TransformerBlock`.
 const NAMES: Names = Names {
     attention: "attention",
     query_key_value: ["q_lin", "k_lin", "v_lin"],
@@ -69,7 +69,7 @@ const NAMES: Names = Names {
     norm: "output_layer_norm",
 };
 
-/// Reads and checks `config.json`.
+/// Parses and validates `config.json`.
 fn read(config: &Value) -> Result<(DistilBertConfig, EncoderConfig), ConfigError> {
     check_encoder(config)?;
     let config: DistilBertConfig = read_config_by(&ALIASES, config)?;
@@ -85,7 +85,7 @@ fn read(config: &Value) -> Result<(DistilBertConfig, EncoderConfig), ConfigError
         position_embedding: PositionEmbedding::Absolute,
         counting: Counting::FromZero,
         type_vocab_size: 0,
-        // Of the class, not of the configuration.
+        // A constant of the class; `config.json` cannot change it.
         layer_norm_eps: 1e-12,
         pruned_heads: config.pruned_heads.clone(),
     };
@@ -93,12 +93,12 @@ fn read(config: &Value) -> Result<(DistilBertConfig, EncoderConfig), ConfigError
     Ok((config, sizes))
 }
 
-/// The sizes of a DistilBERT.
+/// Sizes of a DistilBERT.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
     Ok(read(config)?.1.dimensions())
 }
 
-/// Builds a DistilBERT under the head.
+/// Builds a DistilBERT with the requested head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,

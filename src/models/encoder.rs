@@ -42,11 +42,11 @@ pub struct EncoderConfig {
     pub type_vocab_size: i64,
     /// Epsilon of every LayerNorm.
     pub layer_norm_eps: f64,
-    /// Attention heads that were cut out of each layer.
+    /// Attention heads that were removed from each layer.
     pub pruned_heads: PrunedHeads,
 }
 
-/// `pruned_heads` in `config.json`: the attention heads that were cut out, by the number of their layer.
+/// `pruned_heads` in `config.json`: the attention heads that were removed, by the number of the layer.
 pub type PrunedHeads = BTreeMap<String, BTreeSet<i64>>;
 
 /// Numbering of positions.

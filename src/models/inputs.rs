@@ -1,36 +1,36 @@
-//! The tensors that Elasticsearch passes to a graph, turned back into the model's own inputs.
+//! The model's inputs, computed from the tensors that Elasticsearch passes to a graph.
 
 use tch::{Kind, Tensor};
 
 use crate::special_tokens::SpecialTokens;
 use crate::torchscript::{Size, TorchError, arange, slice};
 
-/// How attention is written in the graph.
+/// How the graph computes attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AttentionForm {
-    /// Products and a softmax: runs in every libtorch since 1.13.
+    /// Matrix products and a softmax, which every libtorch since 1.13 supports.
     #[default]
     Plain,
-    /// `scaled_dot_product_attention`: faster, and needs no memory for the scores; libtorch 2.1 and later.
+    /// `scaled_dot_product_attention`, which is faster and does not store the scores. Requires libtorch 2.1 or later.
     Fused,
 }
 
-/// How the rows of a task are read.
+/// How the rows of a task are interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowForm {
     /// One text per row.
     Single,
     /// Two texts per row.
     Pair {
-        /// Elasticsearch puts two separators between the texts where the model was trained with one: the second is removed.
+        /// Whether the second of two separators is removed, because the model was trained with one. Elasticsearch inserts two.
         drops_separator: bool,
-        /// Whether the tokens of the second text are of type 1. Otherwise all are of type 0.
+        /// Whether the tokens of the second text have type 1. Otherwise all types are 0.
         typed: bool,
     },
 }
 
 impl RowForm {
-    /// Two texts per row as BERT reads them: one separator, and token types that tell the texts apart.
+    /// Two texts per row in BERT's layout: one separator, and different token types for both texts.
     pub const BERT_PAIR: Self = Self::Pair { drops_separator: false, typed: true };
 }
 
@@ -45,7 +45,7 @@ pub struct Inputs {
     pub batch: Size,
     /// Number of tokens in each row.
     pub tokens: Size,
-    /// How attention is written.
+    /// How the graph computes attention.
     pub attention: AttentionForm,
     server_token_types: Option<Tensor>,
     form: RowForm,
@@ -53,33 +53,34 @@ pub struct Inputs {
     removed: Option<RemovedToken>,
 }
 
-/// Where a token of each row was removed.
+/// Position of a token that was removed from each row.
 #[derive(Debug)]
 struct RemovedToken {
-    /// Position before the removed one, int64 `[batch, 1]`.
+    /// Position before the removed token, int64 `[batch, 1]`.
     before: Tensor,
-    /// Number of tokens in each row before one was removed.
+    /// Number of tokens in each row before the removal.
     tokens: Size,
 }
 
 impl RemovedToken {
-    /// Finds the second of two separators in a row: the position after the first.
+    /// Finds the second of two adjacent separators in each row, which directly follows the first.
     fn find(separators: &Tensor, tokens: Size) -> Result<Self, TorchError> {
-        // The number of tokens before the first separator is its position. Two tokens follow it at least.
+        // The position of the first separator equals the number of tokens before it. At least two tokens follow it.
         let separators = slice(separators, 1, &tokens.affine(1, -2)?)?;
         let ahead = separators.f_cumsum(1, Kind::Int64)?.f_eq(0)?.f_to_kind(Kind::Int64)?;
         let before = ahead.f_sum_dim_intlist([1i64].as_slice(), true, Kind::Int64)?;
         Ok(Self { before, tokens })
     }
 
-    /// `[batch, tokens]` without the token.
+    /// Removes the token: `[batch, tokens]` to `[batch, tokens - 1]`.
     fn remove(&self, from: &Tensor) -> Result<Tensor, TorchError> {
         let places = arange(&self.tokens.affine(1, -1)?)?;
         let after = places.f_unsqueeze(0)?.f_gt_tensor(&self.before)?.f_to_kind(Kind::Int64)?;
         Ok(from.f_gather(1, &places.f_add(&after)?, false)?)
     }
 
-    /// `[.., batch, tokens - 1]` with a number at the removed token that no answer has.
+    /// Inserts a value at the removed token: `[.., batch, tokens - 1]` to `[.., batch, tokens]`. The value is too low to be chosen
+    /// as an answer.
     fn restore(&self, to: &Tensor) -> Result<Tensor, TorchError> {
         const NOWHERE: f64 = -1e9;
         let places = arange(&self.tokens)?.f_unsqueeze(0)?;
@@ -92,11 +93,11 @@ impl RemovedToken {
 }
 
 impl Inputs {
-    /// Reads the tensors that Elasticsearch passes, in its order: `input_ids`, `attention_mask`, and for some tokenizers
-    /// `token_type_ids` and `position_ids`, each int64 `[batch, tokens]`.
+    /// Computes the inputs from the tensors that Elasticsearch passes, in its order: `input_ids`, `attention_mask`, and for some
+    /// tokenizers `token_type_ids` and `position_ids`, each int64 `[batch, tokens]`.
     ///
-    /// Elasticsearch pads the attention mask with the id of the padding token, which is 1 for RoBERTa's relatives. Here the mask is 0
-    /// wherever the padding token stands.
+    /// Elasticsearch pads the attention mask with the id of the padding token, which is 1 for the RoBERTa family. The mask of the
+    /// result is 0 at every padding token.
     ///
     /// # Errors
     /// Errors of libtorch, or fewer than two tensors.
@@ -137,10 +138,10 @@ impl Inputs {
         })
     }
 
-    /// The type of each token, int64 `[batch, tokens]`, for a model with `types` of them; none where all are of type 0.
+    /// Type of each token, int64 `[batch, tokens]`, for a model with `types` token types. `None` if all types are 0.
     ///
-    /// Elasticsearch sends type 0 for pairs too. For a model whose tokenizer tells the texts of a pair apart, every token after the
-    /// first separator is of type 1, up to the padding.
+    /// Elasticsearch sends type 0 for pairs, too. For a model with different types for both texts of a pair, every token after the
+    /// first separator gets type 1, up to the padding.
     ///
     /// # Errors
     /// Errors of libtorch.
@@ -165,7 +166,7 @@ impl Inputs {
         }
     }
 
-    /// Logits per token, `[2, batch, tokens]`, in the places that the tokens have in Elasticsearch's rows.
+    /// Moves logits per token, `[2, batch, tokens]`, to the positions of the tokens in Elasticsearch's rows.
     ///
     /// # Errors
     /// Errors of libtorch.
@@ -183,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows as Elasticsearch lays pairs out for RoBERTa: 0 begins, 2 separates, 1 pads.
+    /// Rows in Elasticsearch's layout of pairs for RoBERTa. Id 0 starts a row, 2 separates, 1 pads.
     fn inputs(typed: bool) -> Inputs {
         let ids = Tensor::from_slice2(&[
             [0i64, 5, 2, 2, 6, 7, 2],

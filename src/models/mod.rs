@@ -1,4 +1,4 @@
-//! Architectures, one file each, and the inputs that they take.
+//! The supported architectures, one file each.
 
 pub mod activation;
 mod bart;
@@ -32,32 +32,32 @@ pub use weights::{WeightError, WeightLoader, Weights};
 /// What a base model returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// A vector for each token: `[batch, tokens, hidden]`.
+    /// One vector per token: `[batch, tokens, hidden]`.
     Tokens,
-    /// One vector for the whole row, which is the embedding that the model was trained for: `[batch, hidden]`.
+    /// One vector per row, which is the embedding that the model was trained for: `[batch, hidden]`.
     Row,
 }
 
-/// A loaded model: an architecture under a head.
+/// A loaded model: an architecture with a head.
 pub trait Model {
-    /// The head's output.
+    /// Returns the output of the head.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError>;
 }
 
-/// What a model is made from.
+/// Settings for building a model.
 #[derive(Debug, Clone, Copy)]
 pub struct Blueprint<'a> {
     /// `config.json`.
     pub config: &'a Value,
-    /// The head wanted.
+    /// The requested head.
     pub head: Head,
-    /// Number of labels, for the heads that classify.
+    /// Number of labels, for classification heads.
     pub labels: i64,
-    /// Linear layers will get 8-bit weights. One step must then do for a whole matrix, so that nothing may be multiplied into its rows
-    /// beforehand.
+    /// Whether linear layers will get 8-bit weights. Such a layer has one scale for the whole matrix, so no factor may be
+    /// multiplied into single rows.
     pub quantize: bool,
 }
 
@@ -67,7 +67,7 @@ pub enum ConfigError {
     /// A field of the wrong type, or a value nobody knows.
     #[error("config.json: {0}; use the one that came with the weights")]
     Field(#[from] serde_json::Error),
-    /// A value that makes no model.
+    /// A value is not valid for the model.
     #[error("config.json: {0}")]
     Value(String),
     /// A variant that cannot be built.
@@ -78,35 +78,35 @@ pub enum ConfigError {
     NoHead(&'static str, Head),
 }
 
-/// What sets an architecture's size: the numbers that tasks and checks need, whatever the architecture.
+/// Sizes that tasks and checks need from every architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dimensions {
-    /// Width of the vectors that the base model returns.
+    /// Width of the vectors returned by the base model.
     pub hidden: i64,
-    /// What these vectors stand for.
+    /// Meaning of the vectors returned by the base model.
     pub output: Output,
-    /// Rows of the embedding table.
+    /// Rows of the word embeddings.
     pub vocabulary: i64,
-    /// The longest input, in tokens, that the positions allow.
+    /// Maximum input length in tokens, limited by the position table.
     pub positions: i64,
 }
 
-/// An architecture that can be built.
+/// A supported architecture.
 pub struct Architecture {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
-    /// What its files call things.
+    /// Parameter names in its files.
     pub spellings: &'static Spellings,
-    /// Its sizes.
+    /// Reads the sizes from `config.json`.
     pub dimensions: fn(&Value) -> Result<Dimensions, ConfigError>,
-    /// Builds it over the weights.
+    /// Builds the model.
     pub load: Load,
 }
 
-/// Builds an architecture over its weights.
+/// Builds a model from weights and settings.
 pub type Load = fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, ConfigError>;
 
-/// All architectures. A new one is its own file and one entry here.
+/// All architectures. To add one, add a file and an entry here.
 pub static ARCHITECTURES: &[Architecture] = &[
     Architecture {
         model_type: "bart",
@@ -188,7 +188,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     },
 ];
 
-/// Values of `model_type` that people try, and why they cannot be served.
+/// Known values of `model_type` that Elasticsearch cannot serve, with the reasons.
 const UNSERVABLE: &[(&[&str], &str)] = &[
     (
         &["deberta"],
@@ -213,16 +213,16 @@ const UNSERVABLE: &[(&[&str], &str)] = &[
 ];
 
 impl Architecture {
-    /// The architecture of a `config.json`, by its `model_type` and the Transformers classes that it names.
+    /// The architecture of a `config.json` with this `model_type` and these Transformers classes in `architectures`.
     #[must_use]
     pub fn find(model_type: &str, classes: &[String]) -> Option<&'static Self> {
-        // Some DPR encoders call themselves bert; what their file holds, only DPR's class can read.
+        // Some DPR encoders have the model_type bert, but only DPR's class can read their weights.
         let is_dpr = classes.iter().any(|class| dpr::ENCODERS.contains(&class.as_str()));
         let model_type = if model_type == "bert" && is_dpr { "dpr" } else { model_type };
         ARCHITECTURES.iter().find(|known| known.model_type == model_type)
     }
 
-    /// The `model_type` that goes with a Transformers class, such as `BertForMaskedLM`.
+    /// The `model_type` of a Transformers class, such as `BertForMaskedLM`.
     #[must_use]
     pub fn type_of_class(class: &str) -> Option<&'static str> {
         const CLASSES: [(&str, &str); 13] = [
@@ -249,7 +249,7 @@ impl Architecture {
         CLASSES.iter().find(known).map(|&(_, model_type)| model_type)
     }
 
-    /// The `model_type` that the names of a checkpoint's tensors point to.
+    /// The `model_type` that the names of a checkpoint's tensors suggest.
     #[must_use]
     pub fn type_of_tensors(checkpoint: &Checkpoint) -> Option<&'static str> {
         let tensors = checkpoint.tensors();
@@ -274,7 +274,7 @@ impl Architecture {
         if !has(".attention.self.query.") {
             return None;
         }
-        // RoBERTa's relatives have one token type, BERT has two.
+        // The RoBERTa family has one token type, BERT has two.
         let types = tensors
             .iter()
             .find(|(name, _)| name.ends_with("token_type_embeddings.weight"))
@@ -282,22 +282,22 @@ impl Architecture {
         Some(if has(".roberta.") || types == Some(&1) { "roberta" } else { "bert" })
     }
 
-    /// Why a `model_type` cannot be served, for those that are known not to.
+    /// The reason why Elasticsearch cannot serve a `model_type`, if it is a known one.
     #[must_use]
     pub fn why_not(model_type: &str) -> Option<&'static str> {
         let known = UNSERVABLE.iter().find(|(types, _)| types.contains(&model_type));
         known.map(|&(_, reason)| reason)
     }
 
-    /// The `model_type` of each.
+    /// The supported values of `model_type`.
     #[must_use]
     pub fn model_types() -> Vec<&'static str> {
         ARCHITECTURES.iter().map(|known| known.model_type).collect()
     }
 }
 
-/// Reads the fields of an architecture under their own names from a `config.json` that may hold some under other names, as
-/// `attribute_map` in Transformers allows. Where both names are there the other one counts, as in Transformers.
+/// Reads the fields of an architecture from a `config.json` that may use other names for some of them, as `attribute_map` in
+/// Transformers allows. If both names are present, the other name takes precedence, as in Transformers.
 fn read_config_by<T: DeserializeOwned>(
     aliases: &[(&str, &str)],
     config: &Value,
@@ -318,7 +318,7 @@ fn read_config<T: DeserializeOwned>(config: &Value) -> Result<T, ConfigError> {
     Ok(T::deserialize(config)?)
 }
 
-/// Reads the fields of an architecture that shares its struct with another and has `defaults` of its own.
+/// Reads the fields of an architecture that shares its struct with another but has different `defaults`.
 fn read_config_over<T: DeserializeOwned>(
     mut defaults: Value,
     config: &Value,
@@ -329,15 +329,15 @@ fn read_config_over<T: DeserializeOwned>(
     read_config(&defaults)
 }
 
-/// The largest size that any field may have: beyond every real model, small enough that products of a few do not overflow.
+/// Maximum of every size. It is above every real model, and products of a few sizes do not overflow.
 const MAX_SIZE: i64 = 1 << 24;
 
-/// The most layers and positions: as far beyond every real model, and few enough that what is made of each costs little even where
-/// `config.json` lies about the weights.
+/// Maximum number of layers and positions. It is above every real model, and limits the work for a `config.json` that does not
+/// match the weights.
 const MAX_LAYERS: i64 = 1 << 10;
 const MAX_POSITIONS: i64 = 1 << 20;
 
-/// Checks sizes, named as in `config.json`.
+/// Checks sizes. Their names are those in `config.json`.
 fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), ConfigError> {
     for &(name, value) in sizes {
         let most = match name {
@@ -352,7 +352,7 @@ fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Checks that a width can be split into heads of equal size. Both are named as in `config.json`.
+/// Checks that a width can be divided into heads of equal size. The names are those in `config.json`.
 fn check_heads(
     (name, width): (&str, i64),
     (heads_name, heads): (&str, i64),
@@ -363,7 +363,7 @@ fn check_heads(
     Err(ConfigError::Value(format!("{name} {width} is not a multiple of {heads_name} {heads}")))
 }
 
-/// Refuses a decoder, which every class of BERT's kind can be made into.
+/// Rejects decoders. Every class of the BERT family can be configured as one.
 fn check_encoder(config: &Value) -> Result<(), ConfigError> {
     let flags = ["is_decoder", "add_cross_attention"];
     match flags.into_iter().find(|flag| config.get(flag) == Some(&Value::Bool(true))) {

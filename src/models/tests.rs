@@ -92,7 +92,7 @@ fn bert_reads_expected_tensors_and_reports_missing_ones() {
     }
 }
 
-/// Configurations of architectures outside of the BERT family, and their heads.
+/// Configurations of architectures outside the BERT family, and their heads.
 fn others() -> Vec<(&'static str, Value, &'static [Head])> {
     let deberta = |more: Value| {
         let relative =
@@ -225,8 +225,8 @@ fn bart_reads_embeddings_under_every_name() {
     }
 }
 
-/// Files of old versions: the base model below its prefix, tied weights written twice, buffers, poolers and pre-training heads in every
-/// file, biases under their second name.
+/// Files of old versions: parameters of the base model with its prefix, tied weights stored twice, buffers, poolers, pre-training
+/// heads, and the second name of a bias.
 #[test]
 fn old_parameter_names_are_read_or_ignored() {
     type Old = (&'static str, &'static str, &'static [&'static str], [&'static str; 2]);

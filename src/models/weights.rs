@@ -26,7 +26,7 @@ pub enum WeightError {
         /// One line for each tensor that is missing or has another shape.
         problems: Vec<String>,
     },
-    /// Tensors that repeat the same few bytes of the file many times.
+    /// The file contains tensors that repeat the same few bytes many times.
     #[error(
         "{0} holds tensors that are far larger than the file itself, which no model needs; refusing. Save it again, as safetensors"
     )]
@@ -39,7 +39,7 @@ pub enum WeightError {
     Torch(#[from] TorchError),
 }
 
-/// The first lines of `problems`, and the number of the others.
+/// The first lines of `problems`, and the number of further lines.
 fn list(problems: &[String]) -> String {
     const SHOWN: usize = 12;
     let mut text: String = problems.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect();
@@ -49,7 +49,7 @@ fn list(problems: &[String]) -> String {
     text
 }
 
-/// Loads tensors from a checkpoint, and records which tensors were requested and what is wrong with them.
+/// Loads tensors from a checkpoint, and records the requested tensors and the problems with them.
 #[derive(Debug)]
 pub struct WeightLoader {
     checkpoint: Checkpoint,
@@ -62,15 +62,15 @@ pub struct WeightLoader {
 enum Mode {
     /// The checkpoint's tensor.
     Read,
-    /// A placeholder, if the checkpoint holds the tensor.
+    /// A placeholder, if the checkpoint contains the tensor.
     Survey,
-    /// An uninitialized tensor of the requested shape, whatever the checkpoint holds. Its memory is never touched.
+    /// An uninitialized tensor of the requested shape, whether or not the checkpoint contains it. Its memory is never touched.
     Sketch,
-    /// A placeholder, whatever the checkpoint holds.
+    /// A placeholder, whether or not the checkpoint contains the tensor.
     Outline,
 }
 
-/// The requests to a loader so far.
+/// Requests to a loader so far.
 #[derive(Debug, Default)]
 struct Ledger {
     used: BTreeSet<String>,
@@ -81,7 +81,7 @@ struct Ledger {
     spellings: Option<&'static Spellings>,
     problems: Vec<String>,
     failed: Option<WeightError>,
-    /// Displays how many bytes of the files are loaded.
+    /// Progress stage that displays how many bytes of the files are loaded.
     shown: Option<RunningStage>,
 }
 
@@ -98,14 +98,14 @@ impl WeightLoader {
         Ok(Self::new(Checkpoint::open(files)?, Mode::Read))
     }
 
-    /// A loader that only finds out which models a checkpoint could serve: all its tensors are placeholders.
+    /// A loader that only determines which models a checkpoint could serve. All its tensors are placeholders.
     #[must_use]
     pub fn survey(checkpoint: Checkpoint) -> Self {
         Self::new(checkpoint, Mode::Survey)
     }
 
-    /// A loader without a checkpoint that returns an uninitialized tensor for every request. It serves to measure the memory of a
-    /// model and to build a graph from the configuration alone.
+    /// A loader without a checkpoint that returns an uninitialized tensor for every request. With it, the memory of a model can be
+    /// measured, and a graph can be built from the configuration alone.
     #[must_use]
     pub fn sketch() -> Self {
         Self::new(Checkpoint::empty(), Mode::Sketch)
@@ -135,10 +135,10 @@ impl WeightLoader {
         self.checkpoint.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The scheme by which the checkpoint was quantized when it was saved, as its tensors show it; none if they are plain weights.
+    /// The quantization scheme of the checkpoint, recognized by the names of its tensors. `None` if they are ordinary weights.
     #[must_use]
     pub fn quantization(&self) -> Option<&'static str> {
-        /// Ends of names beside quantized weights, and the scheme that writes them.
+        /// Suffixes of tensors that accompany quantized weights, and the scheme that writes them.
         const SCHEMES: [(&str, &str); 9] = [
             (".quant_state.bitsandbytes__nf4", "bitsandbytes, 4 bits"),
             (".quant_state.bitsandbytes__fp4", "bitsandbytes, 4 bits"),
@@ -201,7 +201,7 @@ pub struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// The same tensors, also found by the alternative names of an architecture.
+    /// The same tensors, which can also be found by the alternative names of an architecture.
     #[must_use]
     pub fn spelled(self, spellings: &'static Spellings) -> Self {
         self.loader.ledger.borrow_mut().spellings = Some(spellings);
@@ -238,12 +238,12 @@ impl Weights<'_> {
         self.loader.checkpoint.tensors().contains_key(&self.name(name))
     }
 
-    /// Marks a tensor as used, so that it is not reported as left over.
+    /// Marks a tensor as used, so that it is not reported as unused.
     pub fn ignore(&self, name: &str) {
         self.loader.ledger.borrow_mut().used.insert(self.name(name));
     }
 
-    /// Marks all tensors below `name` as used, so that they are not reported as left over.
+    /// Marks all tensors below `name` as used, so that they are not reported as unused.
     pub fn ignore_all(&self, name: &str) {
         let prefix = self.sub(name).prefix;
         let below = self.loader.checkpoint.tensors().keys().filter(|key| key.starts_with(&prefix));
@@ -295,7 +295,7 @@ impl Weights<'_> {
             Some(_) if self.loader.mode == Mode::Survey => None,
             Some(stored) => {
                 ledger.memory = ledger.memory.saturating_add(memory(stored));
-                // float32 takes at most four times the file's bytes, and a few tensors share a storage.
+                // float32 needs at most four times the file's bytes, and a few tensors share their storage.
                 let tensor = if ledger.memory > self.loader.checkpoint.size().saturating_mul(8) {
                     let path = self.loader.checkpoint.path().to_owned();
                     Err(WeightError::OutOfProportion(path))
@@ -314,8 +314,8 @@ impl Weights<'_> {
         tensor.unwrap_or_else(Tensor::new)
     }
 
-    /// The weight `name` if the file holds it as bitsandbytes saves a matrix in 8 bits: int8 with one scale per row, `SCB`, of which 127
-    /// steps make the largest number of the row.
+    /// Reads the weight `name` if the file contains a matrix in 8-bit form, as bitsandbytes saves it: int8 values, and one scale
+    /// per row (`SCB`). The value 127 stands for the largest absolute value of a row.
     fn widened(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
         let stem = name.strip_suffix("weight").filter(|stem| stem.ends_with('.'))?;
         let tensors = self.loader.checkpoint.tensors();
@@ -337,13 +337,13 @@ impl Weights<'_> {
         }))
     }
 
-    /// The weight `name` if the file holds its length and its direction instead (weight normalization).
+    /// Computes the weight `name` if the file contains its norm and direction instead (weight normalization).
     fn normalized(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
         let stem = name.strip_suffix("weight").filter(|stem| stem.ends_with('.'))?;
         let [length, direction] = [LENGTH, DIRECTION].map(|part| format!("{stem}{part}"));
         let tensors = self.loader.checkpoint.tensors();
         let held = &tensors.get(&length).filter(|_| tensors.contains_key(&direction))?.slice.shape;
-        // One length for each part of the direction along some axes, mostly the first, or one for all of it.
+        // The norm has one value for each slice along some axes, usually the first, or one value for the whole direction.
         let fits = |(held, whole): (&i64, &i64)| *held == 1 || held == whole;
         let fits = held.is_empty() || held.len() == shape.len() && held.iter().zip(shape).all(fits);
         let by_rows =

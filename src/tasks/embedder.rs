@@ -1,4 +1,4 @@
-//! The sentence-transformers modules after the transformer: from hidden states to one vector.
+//! The sentence-transformers modules after the transformer, which compute one vector from hidden states.
 
 use tch::Tensor;
 
@@ -10,24 +10,24 @@ use crate::models::{Dimensions, Inputs, Output, WeightError, WeightLoader};
 use crate::source::{ModelFiles, SourceError};
 use crate::torchscript::TorchError;
 
-/// Why the modules behind a transformer cannot be built.
+/// Reason why the modules after a transformer cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedderError {
-    /// A module that cannot be served.
+    /// A module that is not supported.
     #[error("{0}")]
     Module(String),
-    /// The list of modules cannot be read.
+    /// `modules.json` cannot be used.
     #[error(transparent)]
     Modules(#[from] ModulesError),
     /// A file could not be found or downloaded.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Its weights cannot be read.
+    /// The weights of a module cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightError),
 }
 
-/// The modules behind the transformer: hidden states to one vector.
+/// The modules after the transformer, which compute one vector from hidden states.
 #[derive(Debug)]
 pub struct Embedder {
     steps: Vec<Step>,
@@ -41,17 +41,17 @@ enum Step {
     Dense(Linear, Activation),
     LayerNorm(LayerNorm),
     Normalize,
-    /// Keeps this many leading components.
+    /// Keeps this number of leading components.
     Truncate(i64),
 }
 
-/// What `torch.nn.functional.normalize` and `torch.nn.LayerNorm` keep the denominator from being zero with.
+/// Lower limit of the denominator in `torch.nn.functional.normalize`, and epsilon of `torch.nn.LayerNorm`.
 const NORMALIZE_EPSILON: f64 = 1e-12;
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 
 impl Embedder {
-    /// What a folder without `modules.json` stands for: the vector of a model that makes one a row, else the mean over tokens, as in
-    /// sentence-transformers.
+    /// The embedder of a folder without `modules.json`: the model's own vector if it has one per row, otherwise the mean over
+    /// tokens, as in sentence-transformers.
     #[must_use]
     pub fn of_base(base: Dimensions) -> Self {
         let steps = match base.output {
@@ -61,10 +61,10 @@ impl Embedder {
         Self { steps, size: base.hidden, parameter_bytes: 0 }
     }
 
-    /// Builds the modules behind a base model. `open` opens the weights in a module's folder.
+    /// Builds the modules after a base model. `open` opens the weights in a module's folder.
     ///
     /// # Errors
-    /// When a module cannot be served, or its weights are missing or of another shape.
+    /// [`EmbedderError`] if a module is not supported, or its weights are missing or have another shape.
     pub fn load(
         files: &ModelFiles,
         modules: &[Module],
@@ -147,7 +147,7 @@ impl Embedder {
     /// Keeps the leading `dimension` components of each vector, after all modules, as the library does (`truncate_dim`).
     ///
     /// # Errors
-    /// When the number is not positive.
+    /// [`EmbedderError`] if the number is not positive.
     pub fn truncate(&mut self, dimension: i64) -> Result<(), EmbedderError> {
         if dimension < 1 {
             return Err(EmbedderError::Module(format!(
@@ -173,7 +173,7 @@ impl Embedder {
         matches!(self.steps.last(), Some(Step::Normalize))
     }
 
-    /// What happens to the base model's output, in words.
+    /// Descriptions of the steps from the output of the base model to the vector.
     #[must_use]
     pub fn steps(&self) -> Vec<String> {
         let pooling = |mode: &PoolingMode| match mode {
@@ -194,16 +194,16 @@ impl Embedder {
         self.steps.iter().map(step).collect()
     }
 
-    /// Bytes of the modules' own parameters.
+    /// Size of the modules' parameters in bytes.
     #[must_use]
     pub fn parameter_bytes(&self) -> u64 {
         self.parameter_bytes
     }
 
-    /// The base model's output to `[batch, size]`.
+    /// Maps the output of the base model to `[batch, size]`.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(&self, hidden_states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let mut vector = hidden_states.shallow_clone();
         for step in &self.steps {
@@ -226,7 +226,7 @@ impl Embedder {
     }
 }
 
-/// Loads a module's own weights, and adds their bytes to `bytes`.
+/// Loads the weights of a module, and adds their size in bytes to `bytes`.
 fn weights<T>(
     folder: &ModelFiles,
     open: &dyn Fn(&ModelFiles) -> Result<WeightLoader, WeightError>,

@@ -1,4 +1,4 @@
-//! What the graph of each task returns, and how two forms of a graph are compared.
+//! Output of the graph of each task, and the comparison of two versions of a graph.
 
 use tch::{Kind, Tensor};
 
@@ -21,25 +21,25 @@ pub enum GraphOutput {
     TokenWeights {
         /// Number of uploaded tokens.
         vocabulary: i64,
-        /// How the weights of tokens are made and joined.
+        /// Pooling of the token weights.
         splade: SpladeConfig,
     },
-    /// Logits of labels that stand for several of the model's, `[batch, tokens, labels]`: the greatest of theirs, so that the best label
-    /// is that of the model.
+    /// Logits of merged labels, `[batch, tokens, labels]`: the maximum of the logits of the model's labels, so that the best label
+    /// is the same as the model's.
     MergedLabels(Vec<Vec<i64>>),
-    /// Logits of entailment, neutral and contradiction, `[batch, 3]`, made of two logits of which the one at `entailment` is that of
-    /// entailment.
+    /// Logits of entailment, neutral and contradiction, `[batch, 3]`, computed from two logits. The logit at `entailment` belongs
+    /// to entailment.
     InferenceOfTwo {
         /// Index of the entailment logit.
         entailment: i64,
     },
 }
 
-/// The logit of a label that never counts: its probability is 0 in float32 beside any real logit.
+/// Logit of a label that must never be chosen. Beside any real logit, its probability is 0 in float32.
 const NEVER: f64 = -10_000.;
 
 impl GraphOutput {
-    /// The output of a task that makes no embedding. `vocabulary` is the number of uploaded tokens.
+    /// Output of a task other than an embedding. `vocabulary` is the number of uploaded tokens.
     #[must_use]
     pub fn of_task(task: Task, vocabulary: i64) -> Self {
         match task {
@@ -51,7 +51,7 @@ impl GraphOutput {
         }
     }
 
-    /// The modules that make an embedding, if this output is one.
+    /// The modules that compute the embedding, if the output is an embedding.
     #[must_use]
     pub fn embedder(&self) -> Option<&Embedder> {
         match self {
@@ -95,7 +95,7 @@ impl GraphOutput {
 /// Max or sum over tokens of log(1 + relu(logits)), for the first `vocabulary` tokens (SPLADE, Formal et al. 2021, arXiv:2109.10086).
 /// `log1p_relu` takes the logarithm twice.
 ///
-/// Elasticsearch takes one row as finished weights, so the pooling is part of the graph.
+/// Elasticsearch uses one row as the result, so the pooling is part of the graph.
 fn token_weights(
     logits: &Tensor,
     inputs: &Inputs,
@@ -103,7 +103,7 @@ fn token_weights(
     splade: SpladeConfig,
 ) -> Result<Tensor, TorchError> {
     let mask = inputs.attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?;
-    // Padding becomes 0, the least that relu gives.
+    // Padding becomes 0, which is the minimum of relu.
     let logits = logits.f_mul(&mask)?;
     let activate = |logits: &Tensor| -> Result<Tensor, TorchError> {
         let once = logits.f_relu()?.f_add_scalar(1.)?.f_log()?;
@@ -112,10 +112,10 @@ fn token_weights(
     let weights = if splade.sum {
         activate(&logits)?.f_sum_dim_intlist([1i64].as_slice(), false, None)?
     } else {
-        // The activation never falls, so it can wait until one row is left.
+        // The activation is monotonic, so it is applied after the maximum, to one row only.
         activate(&logits.f_max_dim(1, false)?.0)?
     };
-    // Many tables have more rows than there are tokens, and the server fails on a weight that has no token.
+    // The table can have more rows than there are tokens, and the server fails on a weight without a token.
     match weights.size().last() {
         Some(&rows) if rows > vocabulary => Ok(weights.f_slice(1, 0, vocabulary, 1)?),
         _ => Ok(weights),
@@ -123,7 +123,7 @@ fn token_weights(
 }
 
 impl Task {
-    /// How two forms of a model are compared in what Elasticsearch makes of their outputs.
+    /// Comparison of two versions of a model, by the result that Elasticsearch computes from their outputs.
     #[must_use]
     pub fn agreement(self) -> &'static Measure {
         match self {

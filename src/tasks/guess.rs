@@ -1,10 +1,10 @@
-//! Which task a model was made for.
+//! Guesses the task of a model from its files.
 
 use super::Task;
 use crate::config::{ModelConfig, SentenceTransformers, Usage};
 
-/// The task that a model was saved for, and why. The files of sentence-transformers take precedence over `architectures` in
-/// `config.json`, because the library writes the class of the checkpoint that training began with.
+/// The task that a model was saved for, and the reason. The files of sentence-transformers take precedence over `architectures` in
+/// `config.json`, because the library writes the class of the checkpoint that the training started with.
 #[must_use]
 pub fn guess(
     config: &ModelConfig,
@@ -34,8 +34,8 @@ pub fn guess(
     Some((task, reason))
 }
 
-/// The task of a sequence classifier. A single score belongs to a reranker, the labels of natural language inference to zero-shot
-/// classification.
+/// Task of a sequence classifier. A model with a single score is a reranker, and a model with the labels of natural language
+/// inference is a zero-shot classifier.
 fn by_labels(config: &ModelConfig, reason: &str) -> (Task, String) {
     let fits = |task: &Task| task.served_labels(&config.labels).is_ok();
     let special = [Task::TextSimilarity, Task::ZeroShotClassification];
@@ -50,7 +50,7 @@ fn by_labels(config: &ModelConfig, reason: &str) -> (Task, String) {
     }
 }
 
-/// What a Transformers class is for, by a part of its name.
+/// Tasks of Transformers classes, by a part of their names.
 const CLASSES: [(&str, Task); 6] = [
     ("MaskedLM", Task::FillMask),
     ("TokenClassification", Task::Ner),
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(by_labels(&inference), Some(Task::ZeroShotClassification));
         let two = ["not_entailment", "entailment"];
         assert_eq!(by_labels(&two), Some(Task::ZeroShotClassification));
-        // Entailment and neutral alone do not say what contradicts.
+        // Without contradiction, the labels are not those of natural language inference.
         assert_eq!(by_labels(&inference[..2]), Some(Task::TextClassification));
     }
 

@@ -1,18 +1,19 @@
-//! The labels of a classifier in the form that Elasticsearch takes.
+//! Labels of a classifier in the form that Elasticsearch accepts.
 
 use std::collections::BTreeSet;
 
-/// The labels that are sent, and what the graph does to the logits so that they match.
+/// Labels that are uploaded, and the matching change of the logits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServedLabels {
-    /// The labels, in the order of the graph's logits.
+    /// Labels, in the order of the graph's logits.
     pub names: Vec<String>,
-    /// For a model of two labels that is served with the three of natural language inference: the index of its entailment logit.
+    /// For a model with two labels that is uploaded with the three labels of natural language inference: the index of its
+    /// entailment logit.
     pub entailment_of_two: Option<i64>,
-    /// For labels that got the same name: the indexes of the model's logits that each label stands for. Elasticsearch refuses a name
-    /// that appears twice.
+    /// For labels that have the same name after renaming: the indexes of the model's logits for each label. Elasticsearch rejects a
+    /// name that appears twice.
     pub merged: Option<Vec<Vec<i64>>>,
-    /// How the labels differ from the model's own, if they do.
+    /// Difference from the model's own labels, if there is one.
     pub note: Option<String>,
 }
 
@@ -22,8 +23,8 @@ impl ServedLabels {
         Self { names: labels.to_vec(), ..Self::default() }
     }
 
-    /// The labels of natural language inference. A model with the two labels entailment and not_entailment is served with three, of
-    /// which neutral never counts.
+    /// Labels of natural language inference. A model with the two labels entailment and not_entailment gets three labels, and the
+    /// probability of neutral is always 0.
     pub(super) fn of_inference(labels: &[String]) -> Result<Self, String> {
         const ENTAILMENT: &str = "entailment";
         const SERVED: [&str; 3] = [ENTAILMENT, "neutral", "contradiction"];
@@ -63,8 +64,8 @@ impl ServedLabels {
         }
     }
 
-    /// Labels of the IOB form (B-PER, I-PER, O), the only one that Elasticsearch takes (contract 2.4). BIOES, BILOU and BMES labels are
-    /// renamed, labels without a prefix get I-.
+    /// Labels in the IOB form (B-PER, I-PER, O), the only form that Elasticsearch accepts (contract 2.4). BIOES, BILOU and BMES
+    /// labels are renamed, and labels without a prefix get I-.
     pub(super) fn of_entities(labels: &[String]) -> Result<Self, String> {
         let outside = |label: &str| label.eq_ignore_ascii_case("O");
         if !labels.iter().any(|label| outside(label)) {
@@ -102,7 +103,7 @@ impl ServedLabels {
         let mut names: Vec<String> = Vec::new();
         let mut merged: Vec<Vec<i64>> = Vec::new();
         for (name, index) in all.into_iter().zip(0..) {
-            // As sent, where hyphens become underscores.
+            // Labels are compared in the uploaded form, in which hyphens become underscores.
             let same = |other: &String| other.replace('-', "_") == name.replace('-', "_");
             match names.iter().position(same).and_then(|place| merged.get_mut(place)) {
                 Some(indexes) => indexes.push(index),
@@ -117,19 +118,19 @@ impl ServedLabels {
     }
 }
 
-/// The tag at the beginning of a label, such as `B` in `B-PER`, and the entity.
+/// Tag at the beginning of a label, such as `B` in `B-PER`, and the entity.
 fn prefix(label: &str) -> Option<(char, &str)> {
     let (tag, entity) = label.split_once(['-', '_'])?;
     Some((tag_of(tag)?, entity)).filter(|_| !entity.is_empty())
 }
 
-/// The entity and the tag at the end of a label, such as `B` in `PER-B`.
+/// Entity, and the tag at the end of a label, such as `B` in `PER-B`.
 fn suffix(label: &str) -> Option<(char, &str)> {
     let (entity, tag) = label.rsplit_once(['-', '_'])?;
     Some((tag_of(tag)?, entity)).filter(|_| !entity.is_empty())
 }
 
-/// A tag of IOB, BIOES, BILOU or BMES.
+/// Tag of IOB, BIOES, BILOU or BMES.
 fn tag_of(tag: &str) -> Option<char> {
     let mut letters = tag.chars();
     let tag = letters.next().filter(|_| letters.next().is_none())?.to_ascii_uppercase();

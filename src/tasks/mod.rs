@@ -1,5 +1,4 @@
-//! Tasks: what a model does for Elasticsearch. Each file says which head it takes, what the graph returns and which
-//! `inference_config` goes with it.
+//! Tasks of Elasticsearch. Each task has a file that defines its head, the output of the graph and the `inference_config`.
 
 #[cfg(feature = "torch")]
 pub mod agreement;
@@ -35,31 +34,31 @@ pub use graph_output::GraphOutput;
 pub use guess::guess;
 pub use labels::ServedLabels;
 
-/// A task, by its name in the API.
+/// A task, with its name in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Task {
-    /// The missing word.
+    /// Predict a masked word.
     FillMask,
-    /// Named entities.
+    /// Find named entities.
     Ner,
-    /// The hidden states as they are.
+    /// Return the hidden states unchanged.
     PassThrough,
-    /// Where in a text the answer to a question stands.
+    /// Find the answer to a question in a text.
     QuestionAnswering,
-    /// The class of a text.
+    /// Classify a text.
     TextClassification,
-    /// A dense vector.
+    /// Compute a dense vector.
     TextEmbedding,
-    /// A sparse vector over the vocabulary.
+    /// Compute a sparse vector over the vocabulary.
     TextExpansion,
-    /// How well a text answers a query.
+    /// Score a text for a query.
     TextSimilarity,
-    /// The class of a text among labels given with the request.
+    /// Classify a text with labels from the request.
     ZeroShotClassification,
 }
 
 impl Task {
-    /// All of them, in the order of their names.
+    /// All tasks, ordered by name.
     pub const ALL: [Self; 9] = [
         Self::FillMask,
         Self::Ner,
@@ -86,28 +85,28 @@ impl Task {
         }
     }
 
-    /// The name in the API.
+    /// Name in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.definition().name()
     }
 
-    /// The head that it takes.
+    /// Head of the model.
     #[must_use]
     pub fn head(self) -> Head {
         self.definition().head()
     }
 
-    /// Whether the server puts two texts in a row.
+    /// Whether a row contains two texts.
     #[must_use]
     pub fn pair(self) -> bool {
         self.definition().pair()
     }
 
-    /// The model's labels in the form that Elasticsearch takes for this task.
+    /// The model's labels in the form that Elasticsearch accepts for this task.
     ///
     /// # Errors
-    /// The reason why Elasticsearch would refuse the labels, for a task that needs them.
+    /// The reason why Elasticsearch would reject the labels, if the task needs labels.
     pub fn served_labels(self, labels: &Labels) -> Result<ServedLabels, String> {
         match self.head() {
             Head::SequenceClassification | Head::TokenClassification => {
@@ -117,10 +116,10 @@ impl Task {
         }
     }
 
-    /// Checks that Elasticsearch takes labels as they are.
+    /// Checks that Elasticsearch accepts labels without changes.
     ///
     /// # Errors
-    /// The reason why it would refuse them.
+    /// The reason why Elasticsearch would reject them.
     pub fn check_labels(self, labels: &[String]) -> Result<(), String> {
         let served = self.served_labels(&Labels::new(labels.to_vec()))?;
         if served.names.is_empty() || served.names == labels {
@@ -133,11 +132,11 @@ impl Task {
         ))
     }
 
-    /// The `inference_config` to send.
+    /// The `inference_config` to upload.
     #[must_use]
     pub fn inference_config(self, facts: &Facts<'_>) -> Value {
         let definition = self.definition();
-        // The order is eland's: what all tokenizers have, then the tokenizer's own.
+        // The order is that of eland: first the settings of all tokenizers, then those of this tokenizer.
         let mut tokenization = Map::new();
         tokenization.insert("max_sequence_length".into(), facts.max_sequence_length.into());
         definition.tokenize(facts.max_sequence_length, &mut tokenization);
@@ -148,16 +147,16 @@ impl Task {
         json!({ self.name(): config })
     }
 
-    /// The longest input, in tokens, that is sent for this task although the model would take more.
+    /// Maximum input length in tokens that the task allows, if it is lower than the model's.
     #[must_use]
     pub fn max_sequence_length(self) -> Option<u32> {
         self.definition().max_sequence_length()
     }
 
-    /// The rows that the server would make of texts: one for each, in pairs with the next where the task takes pairs.
+    /// Rows that the server would create from texts. If the task has two texts per row, each text is paired with the next one.
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// [`TokenizerError`] if the tokenizer fails.
     pub fn rows(self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
         self.definition().rows(texts, encoder)
     }
@@ -172,7 +171,7 @@ impl fmt::Display for Task {
 impl FromStr for Task {
     type Err = String;
 
-    /// Reads a name; hyphens may stand for underscores.
+    /// Parses a name. Hyphens are accepted instead of underscores.
     fn from_str(name: &str) -> Result<Self, String> {
         let wanted = name.replace('-', "_");
         Self::ALL.into_iter().find(|task| task.name() == wanted).ok_or_else(|| {
@@ -185,22 +184,22 @@ impl FromStr for Task {
     }
 }
 
-/// What an `inference_config` is made from.
+/// Facts about a model for its `inference_config`.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// The server's tokenizer.
+    /// Name of the server's tokenizer.
     pub tokenizer: &'static str,
-    /// Its own settings.
+    /// Settings of this tokenizer.
     pub tokenization: &'a Map<String, Value>,
-    /// The longest input in tokens.
+    /// Maximum input length in tokens.
     pub max_sequence_length: u32,
-    /// The labels that are sent, in the order of the graph's logits.
+    /// Uploaded labels, in the order of the graph's logits.
     pub labels: &'a [String],
-    /// Width of the embedding, for the task that has one.
+    /// Width of the embedding; `None` for other tasks.
     pub embedding_size: Option<i64>,
 }
 
-/// What sets a task apart.
+/// Properties of a task.
 trait Definition: Sync {
     fn name(&self) -> &'static str;
 
@@ -218,25 +217,25 @@ trait Definition: Sync {
         Ok(ServedLabels::unchanged(labels))
     }
 
-    /// The rows that texts make.
+    /// Rows that the server would create from texts.
     fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
         texts.iter().map(|text| encoder.single(text)).collect()
     }
 
-    /// Adds to the tokenization settings.
+    /// Adds settings of the task to the tokenization.
     fn tokenize(&self, _max_sequence_length: u32, _tokenization: &mut Map<String, Value>) {}
 
-    /// Adds to the task's own settings.
+    /// Adds settings of the task to the `inference_config`.
     fn configure(&self, _facts: &Facts<'_>, _config: &mut Map<String, Value>) {}
 }
 
-/// The labels as they are sent: the server reads `B_PER`, not `B-PER`.
+/// Uploaded labels. Hyphens become underscores, because the server reads `B_PER`, not `B-PER`.
 fn classification_labels(facts: &Facts<'_>, config: &mut Map<String, Value>) {
     let labels: Vec<_> = facts.labels.iter().map(|label| label.replace('-', "_")).collect();
     config.insert("classification_labels".into(), labels.into());
 }
 
-/// Each text with the next; the second one is cut if both are too long.
+/// Pairs each text with the next one. If both are too long together, the second one is truncated.
 fn neighbours(texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
     let next = texts.iter().cycle().skip(1);
     texts.iter().zip(next).map(|(a, b)| encoder.pair(a, b, Cut::Second)).collect()

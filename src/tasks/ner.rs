@@ -1,11 +1,11 @@
-//! ner: the entities in a text, by labels of the kind B-PER, I-PER, O.
+//! ner: named entities in a text, with labels such as B-PER, I-PER, O.
 
 use serde_json::{Map, Value};
 
 use super::{Definition, Facts, ServedLabels, classification_labels};
 use crate::config::Head;
 
-/// Logits `[batch, tokens, labels]`.
+/// Returns logits `[batch, tokens, labels]`.
 pub(super) struct Ner;
 
 impl Definition for Ner {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Definition, Facts, ServedLabels, classification_labels};
 use crate::config::Head;
 
-/// Logits `[batch, labels]`; the server takes the softmax.
+/// Returns logits `[batch, labels]`, to which the server applies softmax.
 pub(super) struct TextClassification;
 
 impl Definition for TextClassification {

@@ -1,4 +1,4 @@
-//! text_similarity: how well a text fits a query (cross-encoders, rerankers).
+//! text_similarity: score of a text for a query (cross-encoders, rerankers).
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,7 @@ use super::{Definition, ServedLabels, neighbours};
 use crate::config::Head;
 use crate::tokenizer::{Encoder, Row, TokenizerError};
 
-/// One raw score a row, `[batch, 1]`, of the pair query, text.
+/// Returns one raw score per row, `[batch, 1]`, for pairs of query and text.
 pub(super) struct TextSimilarity;
 
 impl Definition for TextSimilarity {
@@ -33,7 +33,7 @@ impl Definition for TextSimilarity {
         }
     }
 
-    /// A long document is cut, never the query.
+    /// A long document is truncated, but never the query.
     fn tokenize(&self, _max_sequence_length: u32, tokenization: &mut Map<String, Value>) {
         tokenization.insert("truncate".into(), "second".into());
     }

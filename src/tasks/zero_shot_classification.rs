@@ -1,4 +1,4 @@
-//! zero_shot_classification: whether a text entails a hypothesis made of a label that comes with the request.
+//! zero_shot_classification: whether a text entails a hypothesis that contains a label from the request.
 
 use serde_json::{Map, Value};
 
@@ -6,10 +6,10 @@ use super::{Definition, Facts, ServedLabels, classification_labels};
 use crate::config::Head;
 use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
 
-/// Logits `[batch, 3]` of the pair text, hypothesis.
+/// Returns logits `[batch, 3]` for pairs of text and hypothesis.
 pub(super) struct ZeroShotClassification;
 
-/// What texts may be about, for hypotheses.
+/// Topics for example hypotheses.
 const TOPICS: [&str; 8] =
     ["politics", "sport", "business", "health", "travel", "technology", "food", "art"];
 
@@ -34,7 +34,7 @@ impl Definition for ZeroShotClassification {
         classification_labels(facts, config);
     }
 
-    /// Each text with a topic in the server's own sentence.
+    /// Pairs each text with a topic in the server's hypothesis template.
     fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
         let hypotheses = TOPICS.iter().cycle().map(|topic| format!("This example is {topic}."));
         texts.iter().zip(hypotheses).map(|(a, b)| encoder.pair(a, &b, Cut::First)).collect()

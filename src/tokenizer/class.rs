@@ -1,10 +1,10 @@
-//! Which of Transformers' tokenizers a repository has, and which of the server's stands in for it.
+//! The tokenizer class of a repository in Transformers, and the tokenizer of Elasticsearch that replaces it.
 
 use super::tokenizer_json::{Algorithm, TokenizerJson};
 use super::{TokenizerError, TokenizerKind};
 use crate::config::{ModelConfig, SpecialTokenNames, TokenizerConfig};
 
-/// The slow tokenizers of Transformers whose vocabularies can be read. Classes that differ in name only are one here.
+/// Slow tokenizers of Transformers whose vocabularies can be read. Classes that differ only in name are one variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Bert,
@@ -16,21 +16,21 @@ pub(super) enum Class {
     DebertaV2,
 }
 
-/// What a name in `tokenizer_class` stands for.
+/// Meaning of a name in `tokenizer_class`.
 enum Named {
     Class(Class),
-    /// Saved from the tokenizers library alone: tokenizer.json decides.
+    /// A tokenizer saved by the tokenizers library, without a class of Transformers. `tokenizer.json` determines the class.
     Generic,
 }
 
-/// What is supported, for messages.
+/// Supported classes, for messages.
 pub(super) const SUPPORTED: &str = "BertTokenizer (also as DistilBertTokenizer, ElectraTokenizer, MobileBertTokenizer, \
      SqueezeBertTokenizer, RetriBertTokenizer, DPRContextEncoderTokenizer, DPRQuestionEncoderTokenizer), \
      BertJapaneseTokenizer with MeCab, MPNetTokenizer, RobertaTokenizer, BartTokenizer, XLMRobertaTokenizer, \
      CamembertTokenizer and DebertaV2Tokenizer, each fast or slow";
 
 impl Class {
-    /// The server's tokenizer.
+    /// The tokenizer of Elasticsearch.
     pub(super) fn kind(self) -> TokenizerKind {
         match self {
             Self::Bert => TokenizerKind::Bert,
@@ -42,7 +42,7 @@ impl Class {
         }
     }
 
-    /// How it cuts words.
+    /// The algorithm that splits words into tokens.
     pub(super) fn algorithm(self) -> Algorithm {
         match self {
             Self::Bert | Self::BertJapanese | Self::MpNet => Algorithm::WordPiece,
@@ -51,8 +51,8 @@ impl Class {
         }
     }
 
-    /// The tokens that the class puts into the roles of [`SPECIAL_TOKEN_ROLES`](crate::config::SPECIAL_TOKEN_ROLES) where no file
-    /// says otherwise.
+    /// Default tokens of the class for the roles of [`SPECIAL_TOKEN_ROLES`](crate::config::SPECIAL_TOKEN_ROLES), in the order of
+    /// the roles.
     pub(super) fn special_tokens(self) -> [Option<&'static str>; 7] {
         match self {
             Self::Bert | Self::BertJapanese => [
@@ -87,8 +87,8 @@ impl Class {
         })
     }
 
-    /// The class whose vocabulary `tokenizer.json` holds, by its algorithm and by the token that it puts before a text; `first` is what
-    /// other files say of that.
+    /// The class that matches the content of `tokenizer.json`: its algorithm, and the token at the start of a text. `first` is the
+    /// start token in other files.
     fn of_content(json: &TokenizerJson, first: Option<&str>) -> Option<Self> {
         let template = json.template();
         let begins_with = |token: &str| match (template, first) {
@@ -132,13 +132,13 @@ fn named(name: &str) -> Option<Named> {
         "XLMRobertaTokenizer" => Class::XlmRoberta,
         "CamembertTokenizer" => Class::Camembert,
         "DebertaV2Tokenizer" => Class::DebertaV2,
-        // The second is what Transformers 5 calls the first.
+        // Transformers 5 uses the second name for the class of the first.
         "PreTrainedTokenizer" | "TokenizersBackend" => return Some(Named::Generic),
         _ => return None,
     }))
 }
 
-/// Whether a tokenizer makes token types, by `model_input_names` of its class in Transformers.
+/// Whether a tokenizer returns token types, according to `model_input_names` of its class in Transformers.
 fn class_makes_token_types(name: &str) -> bool {
     match name.strip_suffix("Fast").unwrap_or(name) {
         "DistilBertTokenizer" | "RetriBertTokenizer" => false,
@@ -151,17 +151,17 @@ fn class_makes_token_types(name: &str) -> bool {
     }
 }
 
-/// Which tokenizer it is, and by what.
+/// The tokenizer class, and how it was determined.
 pub(super) struct Choice {
     pub(super) class: Class,
-    /// Whether the class makes token types; none where `tokenizer.json` alone decides.
+    /// Whether the class returns token types; `None` if `tokenizer.json` alone decides.
     pub(super) makes_token_types: Option<bool>,
-    /// No class of Transformers is named, so that tokenizer.json alone counts, whatever other files there are.
+    /// Whether no class of Transformers is named. In this case, `tokenizer.json` alone is used, even if there are other files.
     pub(super) by_content: bool,
     pub(super) warnings: Vec<String>,
 }
 
-/// Refuses a tokenizer that the server has no equivalent for, by its name alone.
+/// Rejects a tokenizer without an equivalent in Elasticsearch by its name alone.
 pub(super) fn check_name(
     config: &TokenizerConfig,
     model: &ModelConfig,
@@ -172,15 +172,15 @@ pub(super) fn check_name(
     }
 }
 
-/// The token that begins a text, as far as the settings name it.
+/// The token at the start of a text, if the settings name one.
 fn first_token(config: &TokenizerConfig, map: &SpecialTokenNames) -> Option<String> {
     let own = config.special_tokens();
     let role = |role: &str| own.role(role).or(map.role(role)).flatten();
     role("cls_token").or(role("bos_token")).map(str::to_owned)
 }
 
-/// Decides the class: `tokenizer_class` of `tokenizer_config.json`, else of `config.json`, else what goes with the model_type, else
-/// what `tokenizer.json` contains. Reports which of them disagree.
+/// Determines the class from the first source that names one: `tokenizer_class` in `tokenizer_config.json` or `config.json`, the
+/// model_type, and the content of `tokenizer.json`. Warns if the sources contradict each other.
 pub(super) fn choose(
     config: &TokenizerConfig,
     map: &SpecialTokenNames,
@@ -193,7 +193,7 @@ pub(super) fn choose(
         ("tokenizer_config.json", config.tokenizer_class.as_deref()),
         ("config.json", model.tokenizer_class.as_deref()),
     ];
-    // What each source says, the one that counts first.
+    // The class from each source, in the order of precedence.
     let mut said: Vec<(String, Class)> = Vec::new();
     let mut generic = None;
     let mut makes_token_types = None;
@@ -212,7 +212,7 @@ pub(super) fn choose(
     let model_type = model.model_type.as_deref().unwrap_or_default();
     if let Some(class) = Class::of_model_type(model_type) {
         if said.is_empty() {
-            // AutoTokenizer takes the class that goes with the model_type.
+            // AutoTokenizer uses the class of the model_type.
             let untyped = matches!(model_type, "distilbert" | "retribert");
             let one_type = class.special_tokens()[0] == Some("<s>");
             makes_token_types = Some(!untyped && !one_type);
@@ -244,7 +244,8 @@ pub(super) fn choose(
     Ok(Choice { class, makes_token_types, by_content: by_content.is_some(), warnings })
 }
 
-/// Whether two sources say the same. What segments words is not to be seen from a model_type or a vocabulary.
+/// Whether two sources agree. A model_type or a vocabulary does not determine how words are segmented, so this difference is
+/// ignored.
 fn alike(a: Class, b: Class) -> bool {
     let kind = |class: Class| match class {
         Class::BertJapanese => TokenizerKind::Bert,
@@ -253,7 +254,7 @@ fn alike(a: Class, b: Class) -> bool {
     kind(a) == kind(b)
 }
 
-/// The class by what `tokenizer.json` contains, where the class that the files name cannot have written it.
+/// The class that matches the content of `tokenizer.json`, if the named class cannot have written the file.
 pub(super) fn by_content(
     config: &TokenizerConfig,
     map: &SpecialTokenNames,

@@ -1,4 +1,4 @@
-//! Texts to rows of ids, as the server makes them of the vocabulary that is uploaded.
+//! Converts texts to rows of ids as Elasticsearch does with the uploaded vocabulary.
 
 use std::ops::Range;
 
@@ -17,10 +17,11 @@ use tokenizers::{ModelWrapper, Tokenizer as Algorithm};
 
 use super::{DO_LOWER_CASE, Tokenizer, TokenizerError, TokenizerKind};
 
-/// Words of more characters are unknown to the server's WordPiece.
+/// Maximum number of characters of a word. The server's WordPiece replaces longer words by the unknown token.
 const LONGEST_WORD: usize = 100;
 
-/// Tokenizes as the server does. Japanese words, for which the server has an analyser, are found as BERT finds words.
+/// Tokenizes as Elasticsearch does. Japanese words are segmented as in BERT, because the server's Japanese analyser is not
+/// available.
 pub struct Encoder {
     algorithm: Algorithm,
     kind: TokenizerKind,
@@ -31,33 +32,33 @@ pub struct Encoder {
     max_sequence_length: usize,
 }
 
-/// One row that the graph is fed.
+/// One row of input for the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The ids, special tokens included.
+    /// Ids, including special tokens.
     pub ids: Vec<i64>,
-    /// Where the tokens of the text stand, or of a pair's second.
+    /// Positions of the tokens of the text, or of the second text of a pair.
     pub text: Range<usize>,
 }
 
-/// Which text of a pair that is too long loses tokens.
+/// The text of a pair that is truncated if the pair is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// The first.
+    /// The first text.
     First,
-    /// The second.
+    /// The second text.
     Second,
 }
 
 impl Encoder {
-    /// A tokenizer for rows of at most `max_sequence_length` tokens.
+    /// Creates a tokenizer for rows of at most `max_sequence_length` tokens.
     ///
     /// # Errors
-    /// When the vocabulary is not one that text can be tokenized with.
+    /// [`TokenizerError`] if texts cannot be tokenized with the vocabulary.
     pub fn new(tokenizer: &Tokenizer, max_sequence_length: u32) -> Result<Self, TokenizerError> {
         let server = tokenizer.kind.tokens();
         let tokens = &tokenizer.vocabulary.vocabulary;
-        // Of equal tokens the last one counts.
+        // If a token occurs several times, its last id is used.
         let id = |token: &str| {
             let place = tokens.iter().rposition(|other| other == token)?;
             i64::try_from(place).ok()
@@ -77,20 +78,20 @@ impl Encoder {
         })
     }
 
-    /// The row of one text; what is too long loses its end.
+    /// Row of one text. A text that is too long is truncated at the end.
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// [`TokenizerError`] if the tokenizer fails.
     pub fn single(&self, text: &str) -> Result<Row, TokenizerError> {
         let mut tokens = self.tokens(text)?;
         tokens.truncate(self.max_sequence_length.saturating_sub(2));
         Ok(self.row(None, &tokens))
     }
 
-    /// The row of a text in which one token is the mask: the one that the text names, else the one in the middle.
+    /// Row of a text in which one token is the mask: the mask in the text, or else the token in the middle.
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// [`TokenizerError`] if the tokenizer fails.
     pub fn masked(&self, text: &str) -> Result<Row, TokenizerError> {
         let Some(mask) = self.mask else { return self.single(text) };
         let mut tokens;
@@ -110,7 +111,7 @@ impl Encoder {
             }
         }
         let room = self.max_sequence_length.saturating_sub(2);
-        // What does not fit is left out on the side where more is.
+        // Tokens that do not fit are removed on the side of the mask that has more tokens.
         let from = (at + 1).saturating_sub(room);
         let kept = tokens.get(from..(from + room).min(tokens.len())).unwrap_or_default();
         let row = self.row(None, kept);
@@ -118,10 +119,10 @@ impl Encoder {
         Ok(Row { text: at..at + 1, ..row })
     }
 
-    /// The row of two texts.
+    /// Row of two texts.
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// [`TokenizerError`] if the tokenizer fails.
     pub fn pair(&self, first: &str, second: &str, cut: Cut) -> Result<Row, TokenizerError> {
         let (mut first, mut second) = (self.tokens(first)?, self.tokens(second)?);
         let room = self.max_sequence_length.saturating_sub(2 + self.kind.separators());
@@ -129,7 +130,7 @@ impl Encoder {
             Cut::First => (&mut first, &mut second),
             Cut::Second => (&mut second, &mut first),
         };
-        // The server refuses what is too long even so.
+        // The server would reject a pair that is still too long, so the other text is truncated as well.
         other.truncate(room);
         cut.truncate(room - other.len());
         Ok(self.row(Some(&first), &second))
@@ -148,13 +149,13 @@ impl Encoder {
         Row { ids, text: start..end }
     }
 
-    /// The tokens of a text, without special ones.
+    /// Tokens of the text, without special tokens.
     fn tokens(&self, text: &str) -> Result<Vec<i64>, TokenizerError> {
         let word_piece = matches!(
             self.kind,
             TokenizerKind::Bert | TokenizerKind::BertJapanese | TokenizerKind::MpNet
         );
-        // Java writes the other characters as two surrogates, which the server drops as control characters.
+        // Java represents characters beyond U+FFFF by two surrogates, which the server removes as control characters.
         let basic: String;
         let text = if word_piece {
             basic = text.chars().filter(|&c| u32::from(c) <= 0xFFFF).collect();
@@ -180,7 +181,7 @@ impl Encoder {
     }
 }
 
-/// The model with what goes before it, from the vocabulary alone.
+/// Creates the tokenization algorithm and its normalization from the vocabulary.
 fn algorithm(tokenizer: &Tokenizer) -> tokenizers::Result<Algorithm> {
     let uploaded = &tokenizer.vocabulary;
     let flag = |name: &str| tokenizer.settings.get(name) == Some(&Value::Bool(true));
@@ -193,7 +194,7 @@ fn algorithm(tokenizer: &Tokenizer) -> tokenizers::Result<Algorithm> {
             TokenizerKind::Bert | TokenizerKind::BertJapanese | TokenizerKind::MpNet => {
                 let lower = flag(DO_LOWER_CASE);
                 let key = |token: &String| if lower { token.to_lowercase() } else { token.clone() };
-                // Lower case would hide it.
+                // The unknown token is also added in its original case, because lower-casing changes it.
                 let mut vocabulary = numbered(&key);
                 if let Some(id) = uploaded.vocabulary.iter().rposition(|token| token == unknown) {
                     vocabulary.insert(unknown.to_owned(), u32::try_from(id)?);
@@ -226,7 +227,7 @@ fn algorithm(tokenizer: &Tokenizer) -> tokenizers::Result<Algorithm> {
                 let scores = uploaded.scores.iter().flatten().copied();
                 let id = uploaded.vocabulary.iter().rposition(|token| token == unknown);
                 let scored = uploaded.vocabulary.iter().cloned().zip(scores).collect();
-                // What DeBERTa does with unknown characters is not quite the server's way.
+                // DeBERTa treats unknown characters slightly differently from the server.
                 let model = Unigram::from(scored, id, false)?;
                 let normalizer = Sequence::new(vec![Nmt.into(), NFKC.into()]);
                 let words = PreTokenizers::new(vec![

@@ -9,7 +9,7 @@ pub enum TokenizerError {
     /// A file could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The server has no equivalent tokenizer.
+    /// Elasticsearch has no equivalent tokenizer.
     #[error(
         "the tokenizer {0} has no equivalent in Elasticsearch, so its texts would be tokenized wrongly; supported are {supported}",
         supported = class::SUPPORTED
@@ -20,7 +20,7 @@ pub enum TokenizerError {
     Broken {
         /// The file's name.
         file: &'static str,
-        /// Why not.
+        /// The problem.
         reason: String,
     },
     /// A Git LFS pointer instead of the file.

@@ -1,4 +1,4 @@
-//! From tokens with ids to the list that is uploaded, in which a token's place is its id.
+//! Converts tokens with ids to the list that is uploaded, in which the position of a token is its id.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,14 +6,14 @@ use super::TokenizerError;
 use super::added::AddedTokens;
 use super::tokenizer_json::AddedToken;
 
-/// What a slow tokenizer's `get_vocab` makes of an added token whose text or id is in the vocabulary too.
+/// Precedence between the vocabulary and an added token with the same text or id, as in `get_vocab` of a slow tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Precedence {
     /// The text gets the added token's id.
     Added,
     /// The text keeps the vocabulary's id (MPNet).
     Vocabulary,
-    /// The vocabulary's token at the added token's id is no more (SentencePiece tokenizers in the manner of fairseq).
+    /// The added token replaces the vocabulary's token with the same id (SentencePiece tokenizers that follow fairseq).
     Replaced,
 }
 
@@ -21,19 +21,19 @@ pub(super) enum Precedence {
 #[derive(Debug)]
 pub(super) struct Ids {
     pub(super) tokens: Vec<String>,
-    /// Special tokens that the vocabulary lacks and no file numbers.
+    /// Special tokens that the vocabulary does not contain, and that have no id in any file.
     pub(super) appended: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
 impl Ids {
-    /// The id of a token that the files hold: its last place, as in Elasticsearch.
+    /// Id of a token in the files: its last position, as in Elasticsearch.
     pub(super) fn place(&self, token: &str) -> Option<usize> {
         let place = self.tokens.iter().rposition(|other| other == token)?;
         (!self.appended.iter().any(|other| other == token)).then_some(place)
     }
 
-    /// Gives tokens new names. Other tokens that have one of these names lose it.
+    /// Renames tokens. Other tokens with one of the new names are renamed to filler tokens.
     pub(super) fn rename(&mut self, names: &[(usize, &str)]) {
         for (id, token) in self.tokens.iter_mut().enumerate() {
             let new = names.iter().find(|(place, _)| *place == id);
@@ -46,8 +46,8 @@ impl Ids {
     }
 }
 
-/// Numbers tokens as `PreTrainedTokenizer` does. `vocabulary` is the tokens of the vocabulary files with their ids; of those with the
-/// same text the last one counts.
+/// Assigns ids as `PreTrainedTokenizer` does. `vocabulary` contains the tokens of the vocabulary files with their ids; if a token
+/// occurs several times, its last id is used.
 pub(super) fn slow(
     vocabulary: Vec<(usize, String)>,
     added: &AddedTokens,
@@ -64,7 +64,7 @@ pub(super) fn slow(
             appended.push(token.clone());
             next + appended.len() - 1
         });
-        // It takes the place of an added token that was given its id.
+        // The token replaces an added token with the same id.
         if let Some(old) = by_id.insert(id, token).filter(|old| old != token) {
             lost.push(format!("{old:?} to {token:?} at {id}"));
         }
@@ -78,7 +78,7 @@ pub(super) fn slow(
     lay_out(&vocabulary, by_id.values().copied(), &ids, appended, warnings.into_iter().collect())
 }
 
-/// The ids of a vocabulary with added tokens.
+/// Ids of a vocabulary, including added tokens.
 fn with_added<'a>(
     vocabulary: &'a [(usize, String)],
     added: &BTreeMap<usize, &'a str>,
@@ -98,8 +98,8 @@ fn with_added<'a>(
     ids
 }
 
-/// Numbers tokens as `PreTrainedTokenizerFast` does. `in_file` are the added tokens of `tokenizer.json`; what the other files add comes
-/// behind.
+/// Assigns ids as `PreTrainedTokenizerFast` does. `in_file` contains the added tokens of `tokenizer.json`; added tokens of other
+/// files follow them.
 pub(super) fn fast(
     vocabulary: &[(usize, String)],
     in_file: &[AddedToken],
@@ -137,8 +137,8 @@ pub(super) fn fast(
     lay_out(vocabulary, others.map(String::as_str), &ids, appended, warnings.into_iter().collect())
 }
 
-/// Puts each token where `ids` says: those of the vocabulary, then the others, of which a later one takes an earlier one's place. A place that stays empty gets a token that no text contains, so that those behind it keep their
-/// ids.
+/// Places each token at the position of its id: first those of the vocabulary, then the others, which replace earlier tokens at the
+/// same position. An empty position gets a filler token, so that the ids of later tokens do not change.
 fn lay_out<'a>(
     vocabulary: &'a [(usize, String)],
     others: impl Iterator<Item = &'a str>,
@@ -147,7 +147,7 @@ fn lay_out<'a>(
     mut warnings: Vec<String>,
 ) -> Result<Ids, TokenizerError> {
     let length = ids.values().max().map_or(0, |id| id.saturating_add(1));
-    // Real vocabularies have few holes. Many would cost memory that no file has paid for.
+    // Real vocabularies have few gaps. Many gaps would cost memory out of proportion to the file.
     if length > 2 * ids.len() + 1024 {
         return Err(TokenizerError::Id { id: length - 1, tokens: ids.len() });
     }
@@ -178,7 +178,7 @@ fn lay_out<'a>(
             Some(token) => {
                 let counts = ids.get(token).copied().unwrap_or_default();
                 twice.push(format!("{token:?} at {id} and {counts}"));
-                // The server too lets the last of them count.
+                // The server also uses the last position of a repeated token.
                 if counts > id { token.to_owned() } else { filler(id) }
             }
             None => filler(id),
@@ -193,12 +193,12 @@ fn lay_out<'a>(
     Ok(Ids { tokens, appended, warnings })
 }
 
-/// A token that no text contains: the server takes words apart at spaces.
+/// A token that no text contains, because the server splits words at spaces.
 pub(super) fn filler(id: usize) -> String {
     format!("[unused id {id}]")
 }
 
-/// The first of a list and how many there are more, for a message; nothing where there are none.
+/// The first items of a list and the number of further items, for a message. `None` for an empty list.
 pub(super) fn some_of(list: &[String]) -> Option<String> {
     const SHOWN: usize = 3;
     let shown = list.get(..SHOWN).unwrap_or(list).join(", ");
@@ -209,7 +209,7 @@ pub(super) fn some_of(list: &[String]) -> Option<String> {
     }
 }
 
-/// The tokens that two lists number differently, for a message.
+/// Tokens with different ids in two lists, for a message.
 pub(super) fn differences(a: &[String], b: &[String]) -> Vec<String> {
     fn ids(tokens: &[String]) -> HashMap<&str, usize> {
         tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect()
@@ -218,7 +218,7 @@ pub(super) fn differences(a: &[String], b: &[String]) -> Vec<String> {
     let name = |id: Option<&usize>| id.map_or("none".into(), usize::to_string);
     let other = |(id, token): (usize, &String)| {
         let (here, there) = (a_ids.get(token.as_str()), b_ids.get(token.as_str()));
-        // Where a list holds it twice, the last place counts.
+        // If a list contains a token twice, its last position is used.
         let counts = here.or(there) == Some(&id);
         (counts && here != there)
             .then(|| format!("{token:?} has {} and {}", name(here), name(there)))
@@ -259,7 +259,7 @@ mod tests {
     fn an_added_token_moves() {
         let moved = added(&[(0, "b"), (4, "c")], &[]);
         let ids = slow(vocabulary(&["a", "b", "c"]), &moved, Precedence::Added).unwrap();
-        // `b` is 0, so that the later one must not be found.
+        // `b` has the id 0, so the later `b` must not be found.
         assert_eq!(ids.tokens, ["b", "[unused id 1]", "c", "[unused id 3]", "c"]);
         let ids = slow(vocabulary(&["a", "b", "c"]), &moved, Precedence::Vocabulary).unwrap();
         assert_eq!(ids.tokens, ["a", "b", "c"]);
@@ -271,7 +271,7 @@ mod tests {
         let ids = slow(vocabulary(&["a", "b", "c"]), &special, Precedence::Added).unwrap();
         assert_eq!(ids.tokens, ["a", "b", "c", "x", "[A]", "[B]"]);
         assert_eq!(ids.appended, ["[A]", "[B]"]);
-        // Tokens count, not ids, as in Transformers: the first special token meets `x`.
+        // As in Transformers, the number of tokens determines the next id, so the first special token gets the id of `x`.
         let special = added(&[(4, "x")], &["[A]", "[B]"]);
         let ids = slow(vocabulary(&["a", "b", "c"]), &special, Precedence::Added).unwrap();
         assert_eq!(ids.tokens, ["a", "b", "c", "[unused id 3]", "[A]", "[B]"]);

@@ -1,4 +1,4 @@
-//! Japanese text (`BertJapaneseTokenizer` in Transformers): segmented into words, which are split into pieces or characters.
+//! Japanese text (`BertJapaneseTokenizer` in Transformers): it is segmented into words, which are split into pieces or characters.
 
 use super::{Reader, TokenizerError, TokenizerKind};
 

@@ -2,12 +2,12 @@
 
 use crate::version::Version;
 
-/// A tokenizer of the server, under its name in `inference_config.*.tokenization`.
+/// A tokenizer of Elasticsearch. Its name is a key of `inference_config.*.tokenization`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenizerKind {
     /// WordPiece.
     Bert,
-    /// WordPiece on words that a Japanese analyser finds.
+    /// WordPiece on words from a Japanese analyser.
     BertJapanese,
     /// WordPiece with RoBERTa's special tokens.
     MpNet,
@@ -19,23 +19,23 @@ pub enum TokenizerKind {
     DebertaV2,
 }
 
-/// The tokens that a tokenizer of the server looks for in a vocabulary. All but the mask must be there.
+/// Tokens that a tokenizer of Elasticsearch requires in the vocabulary. Only the mask is optional.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerTokens {
-    /// Fills short rows.
+    /// Fills rows that are shorter than the longest row.
     pub padding: &'static str,
     /// Ends a text.
     pub separator: &'static str,
-    /// Begins a row.
+    /// Starts a row.
     pub class: &'static str,
-    /// Stands for what the vocabulary does not have.
+    /// Replaces text that the vocabulary does not contain.
     pub unknown: &'static str,
-    /// Stands for a missing word.
+    /// Marks a missing word.
     pub mask: &'static str,
 }
 
 impl TokenizerKind {
-    /// All of them.
+    /// All tokenizers.
     pub const ALL: [Self; 6] = [
         Self::Bert,
         Self::BertJapanese,
@@ -45,7 +45,7 @@ impl TokenizerKind {
         Self::DebertaV2,
     ];
 
-    /// The name in the API.
+    /// Name in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -58,7 +58,8 @@ impl TokenizerKind {
         }
     }
 
-    /// How many tensors the server passes to the graph: input_ids, attention_mask, token_type_ids, position_ids, in this order.
+    /// Number of tensors that the server passes to the graph: input_ids, attention_mask, token_type_ids, position_ids, in this
+    /// order.
     #[must_use]
     pub fn inputs(self) -> usize {
         match self {
@@ -68,7 +69,7 @@ impl TokenizerKind {
         }
     }
 
-    /// Number of separators that Elasticsearch puts between the texts of a pair (contract 3.3).
+    /// Number of separators that Elasticsearch inserts between the texts of a pair (contract 3.3).
     #[must_use]
     pub fn separators(self) -> usize {
         match self {
@@ -77,7 +78,7 @@ impl TokenizerKind {
         }
     }
 
-    /// The first Elasticsearch that has it.
+    /// First Elasticsearch version with this tokenizer.
     #[must_use]
     pub fn since(self) -> Version {
         match self {
@@ -88,7 +89,7 @@ impl TokenizerKind {
         }
     }
 
-    /// The tokens that the server looks for.
+    /// Tokens that the server requires in the vocabulary.
     #[must_use]
     pub fn tokens(self) -> ServerTokens {
         let of = |[padding, separator, class, unknown, mask]: [&'static str; 5]| ServerTokens {
@@ -102,13 +103,13 @@ impl TokenizerKind {
             Self::Bert | Self::BertJapanese | Self::DebertaV2 => {
                 of(["[PAD]", "[SEP]", "[CLS]", "[UNK]", "[MASK]"])
             }
-            // The unknown token is BERT's: its vocabulary lies within this one.
+            // The unknown token is that of BERT, whose vocabulary is part of MPNet's.
             Self::MpNet => of(["<pad>", "</s>", "<s>", "[UNK]", "<mask>"]),
             Self::Roberta | Self::XlmRoberta => of(["<pad>", "</s>", "<s>", "<unk>", "<mask>"]),
         }
     }
 
-    /// The token that stands for a missing word.
+    /// Token that marks a missing word.
     #[must_use]
     pub fn mask_token(self) -> &'static str {
         self.tokens().mask

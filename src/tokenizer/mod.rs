@@ -1,7 +1,8 @@
-//! What Elasticsearch needs to tokenize as the model's own tokenizer does: a vocabulary and settings.
+//! Reads the tokenizer files of a model, and converts them to a vocabulary and settings with which Elasticsearch tokenizes as the
+//! model does.
 //!
-//! The measure is the slow tokenizer of Transformers (`get_vocab`, `bpe_ranks`, SentencePiece's scores) wherever a repository has its
-//! files, and the fast one where it has `tokenizer.json` alone.
+//! The reference is the slow tokenizer of Transformers (`get_vocab`, `bpe_ranks`, SentencePiece's scores) if the repository has its
+//! files, and otherwise the fast tokenizer of `tokenizer.json`.
 
 mod added;
 mod byte_level;
@@ -37,24 +38,24 @@ use crate::source::{ModelFiles, is_lfs_pointer};
 use crate::special_tokens::SpecialTokens;
 use crate::vocabulary::Vocabulary;
 
-/// A tokenizer, as it is uploaded.
+/// A tokenizer in the form that is uploaded.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    /// The server's tokenizer.
+    /// The tokenizer of Elasticsearch.
     pub kind: TokenizerKind,
-    /// Its tokens.
+    /// Tokens, merges and scores.
     pub vocabulary: Vocabulary,
-    /// Its own settings within `inference_config.*.tokenization`, beside those that all tokenizers have.
+    /// Settings in `inference_config.*.tokenization` that only this tokenizer has.
     pub settings: Map<String, Value>,
     /// Ids that the graph needs.
     pub special: SpecialTokens,
-    /// How the model's own tokenizer lays out two texts in a row, or why that cannot be served.
+    /// Layout of two texts in a row, or the reason why Elasticsearch cannot produce it.
     pub pair: Result<PairLayout, String>,
-    /// The longest input, in tokens, that the tokenizer was made for.
+    /// Maximum input length in tokens.
     pub max_length: Option<u32>,
-    /// What the server will do differently, if anything.
+    /// Differences from the server's tokenizer.
     pub warnings: Vec<String>,
-    /// Tokens that only Transformers' defaults call for.
+    /// Tokens that only Transformers' defaults require.
     appended: Vec<String>,
 }
 
@@ -64,10 +65,10 @@ impl Tokenizer {
     /// Reads the tokenizer files of a model.
     ///
     /// # Errors
-    /// When they are missing or broken, the server has no such tokenizer, or tokens that it demands are missing.
+    /// [`TokenizerError`] if files are missing or damaged, Elasticsearch has no such tokenizer, or required tokens are missing.
     pub fn read(files: &ModelFiles, model: &ModelConfig) -> Result<Self, TokenizerError> {
         let config = TokenizerConfig::read(files)?;
-        // By name first: a file of another kind of tokenizer would only give a worse message.
+        // The name is checked first, because reading the files of an unsupported tokenizer would produce a worse message.
         class::check_name(&config, model)?;
         let map = SpecialTokenNames::read(files)?;
         let (json, unreadable) = match TokenizerJson::read(files) {
@@ -91,7 +92,7 @@ impl Tokenizer {
         if let (None, Some(json)) = (&slow, json)
             && json.algorithm() != class.algorithm()
         {
-            // A fast class runs whatever the file holds.
+            // The named class is fast, so `tokenizer.json` determines its behaviour.
             (class, by_content) = (class::by_content(&config, &map, json)?, true);
         }
         let added = AddedTokens::gather(files, &config, &map, class, json)?;
@@ -122,8 +123,9 @@ impl Tokenizer {
         reader.finish(draft, warnings)
     }
 
-    /// Notes that text is lower-cased before it reaches the tokenizer (`do_lower_case` in `sentence_bert_config.json`). Accents stay,
-    /// which Elasticsearch would strip with the capitals, so nothing changes in what is sent unless the tokenizer lower-cases anyway.
+    /// Records that text is lower-cased before it reaches the tokenizer (`do_lower_case` in `sentence_bert_config.json`). The model
+    /// keeps accents, but Elasticsearch removes them from lower-cased text. Therefore the uploaded settings change only if the
+    /// tokenizer lower-cases anyway.
     pub fn lower_case(&mut self) {
         if self.settings.get(DO_LOWER_CASE) == Some(&Value::Bool(true)) {
             return;
@@ -135,11 +137,11 @@ impl Tokenizer {
         );
     }
 
-    /// Checks that every token has a row in the embedding table. Special tokens that no file holds and that have no row are left out:
-    /// the model never knew them.
+    /// Checks that every token has a row in the embedding table. Special tokens that are in no file and have no row are removed,
+    /// because the model was not trained with them.
     ///
     /// # Errors
-    /// When other tokens have none.
+    /// [`TokenizerError::TooLarge`] if another token has no row.
     pub fn check_embeddings(&mut self, rows: i64) -> Result<(), TokenizerError> {
         let tokens = self.vocabulary.vocabulary.len();
         let room = usize::try_from(rows).unwrap_or_default();
@@ -163,23 +165,23 @@ impl Tokenizer {
     }
 }
 
-/// Renames tokens with capitals, which lower-cased text never contains. Elasticsearch compares lower-cased texts with the vocabulary
-/// regardless of case, and of tokens that differ in nothing else the last one counts: without the new names it would take `a` for `A`.
-/// Special tokens keep their names.
+/// Renames tokens with capital letters, which lower-cased text never contains. Elasticsearch ignores case when it compares
+/// lower-cased text with the vocabulary, and uses the last of the tokens that differ only in case. Without the new names it could
+/// use `A` instead of `a`. Special tokens keep their names.
 fn hide_capitals(tokens: &mut [String], kind: TokenizerKind) {
     let ServerTokens { padding, separator, class, unknown, mask } = kind.tokens();
     let special = [padding, separator, class, unknown, mask];
     for (id, token) in tokens.iter_mut().enumerate() {
-        // Elasticsearch splits words at everything else.
+        // Elasticsearch splits words at all other characters.
         let is_word = token.trim_start_matches("##").chars().all(char::is_alphanumeric);
         if is_word && token.to_lowercase() != *token && !special.contains(&token.as_str()) {
-            // Elasticsearch splits texts at spaces.
+            // Elasticsearch splits texts at spaces, so no text contains this name.
             token.push_str(&format!(" [id {id}]"));
         }
     }
 }
 
-/// The bytes of a file that git may have left behind.
+/// Bytes of a file, which may be a Git LFS pointer.
 fn bytes(files: &ModelFiles, name: &'static str) -> Result<Option<Vec<u8>>, TokenizerError> {
     let bytes = files.bytes(name)?;
     if bytes.as_deref().is_some_and(is_lfs_pointer) {

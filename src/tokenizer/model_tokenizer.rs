@@ -1,4 +1,4 @@
-//! The model's own tokenizer, as the library `tokenizers` runs `tokenizer.json`.
+//! The model's own tokenizer: the library `tokenizers` with the model's `tokenizer.json`.
 
 use tokenizers::{
     EncodeInput, Tokenizer as Library, TruncationDirection, TruncationParams, TruncationStrategy,
@@ -8,16 +8,17 @@ use super::tokenizer_json::NAME;
 use super::{TokenizerError, bytes};
 use crate::source::ModelFiles;
 
-/// The tokenizer that the model was trained with. It is the reference that Elasticsearch's tokenizer is compared with.
+/// The tokenizer that the model was trained with, as the reference for Elasticsearch's tokenizer.
 pub struct ModelTokenizer {
     library: Library,
 }
 
 impl ModelTokenizer {
-    /// Reads `tokenizer.json`, unless the model has none. Rows get at most `max_length` tokens: the longer text of a pair is cut first.
+    /// Reads `tokenizer.json`, if the model has one. Rows have at most `max_length` tokens; the longer text of a pair is truncated
+    /// first.
     ///
     /// # Errors
-    /// When the file cannot be read or is not valid.
+    /// [`TokenizerError`] if the file cannot be read or is not valid.
     pub fn read(files: &ModelFiles, max_length: usize) -> Result<Option<Self>, TokenizerError> {
         let Some(json) = bytes(files, NAME)? else { return Ok(None) };
         let broken = |reason: tokenizers::Error| TokenizerError::Broken {
@@ -36,10 +37,10 @@ impl ModelTokenizer {
         Ok(Some(Self { library }))
     }
 
-    /// The ids of a text or of a pair of texts, special tokens included.
+    /// Ids of a text or of a pair of texts, including special tokens.
     ///
     /// # Errors
-    /// When the library cannot tokenize the text.
+    /// [`TokenizerError`] if the library cannot tokenize the text.
     pub fn ids(&self, text: &str, second: Option<&str>) -> Result<Vec<u32>, TokenizerError> {
         let input = match second {
             Some(second) => EncodeInput::Dual(text.into(), second.into()),

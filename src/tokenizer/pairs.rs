@@ -1,20 +1,21 @@
-//! How the model's own tokenizer lays out two texts in a row.
+//! Layout of two texts in a row, as the model's own tokenizer produces it.
 
 use serde_json::Value;
 
 use super::class::Class;
 use super::tokenizer_json::{TokenizerJson, is, parts};
 
-/// The layout of a pair: the first text, separators, the second text, a separator.
+/// Layout of a pair: the first text, separators, the second text, a separator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PairLayout {
     /// Number of separators between the texts.
     pub separators: usize,
-    /// Whether every token after the first separator is of type 1. Otherwise all tokens are of type 0.
+    /// Whether every token after the first separator has type 1. Otherwise all tokens have type 0.
     pub typed: bool,
 }
 
-/// Which inputs the model's tokenizer makes: `model_input_names` of `tokenizer_config.json`, else of its class.
+/// Whether the model's tokenizer returns token types, according to `model_input_names` in `tokenizer_config.json`, or else to its
+/// class.
 pub(super) fn makes_token_types(names: Option<&[String]>, class_names: Option<bool>) -> bool {
     match names {
         Some(names) => names.iter().any(|name| name == "token_type_ids"),
@@ -22,7 +23,7 @@ pub(super) fn makes_token_types(names: Option<&[String]>, class_names: Option<bo
     }
 }
 
-/// The layout of a class where no `tokenizer.json` says otherwise.
+/// Layout of a class, if no `tokenizer.json` defines one.
 pub(super) fn of_class(class: Class, makes_token_types: bool) -> PairLayout {
     match class {
         Class::Bert | Class::BertJapanese | Class::DebertaV2 => {
@@ -42,10 +43,10 @@ enum Piece<'a> {
     Token(&'a str),
 }
 
-/// The layout that the post-processor of `tokenizer.json` makes. None where it has none.
+/// Layout of the post-processor in `tokenizer.json`. `None` if it has none.
 ///
 /// # Errors
-/// What is unusual about a layout that a row of Elasticsearch cannot be turned into.
+/// The reason, if a row of Elasticsearch cannot be converted to the layout.
 pub(super) fn of_json(
     json: &TokenizerJson,
     makes_token_types: bool,

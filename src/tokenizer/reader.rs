@@ -1,4 +1,4 @@
-//! From the files of one tokenizer to the form that is uploaded.
+//! Reads the files of one tokenizer and converts them to the form that is uploaded.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
 use crate::vocabulary::Vocabulary;
 
-/// What the readers of the families share.
+/// State shared by the readers of all tokenizer families.
 pub(super) struct Reader<'a> {
     pub(super) files: &'a ModelFiles,
     pub(super) config: &'a TokenizerConfig,
@@ -27,10 +27,10 @@ pub(super) struct Reader<'a> {
 /// A vocabulary without added tokens.
 #[derive(Debug, Default)]
 pub(super) struct Base {
-    /// Tokens with their ids; of those with the same text the last one counts.
+    /// Tokens with their ids. If a token occurs several times, its last id is used.
     pub(super) tokens: Vec<(usize, String)>,
     pub(super) merges: Option<Vec<String>>,
-    /// By id.
+    /// Scores by id.
     pub(super) scores: Option<Vec<f64>>,
     pub(super) notes: Vec<String>,
 }
@@ -40,7 +40,7 @@ impl Base {
         Self { tokens, ..Self::default() }
     }
 
-    /// With its tokens in the order of their ids, as the slow tokenizer numbers them.
+    /// Orders the tokens by id and adds the added tokens, as the slow tokenizer does.
     pub(super) fn numbered(
         mut self,
         added: &AddedTokens,
@@ -51,14 +51,14 @@ impl Base {
     }
 }
 
-/// All that was read.
+/// Everything that was read.
 pub(super) struct Draft {
     pub(super) class: Class,
-    /// tokenizer.json alone decided what it is.
+    /// Whether `tokenizer.json` alone determined the class.
     pub(super) by_content: bool,
-    /// The vocabulary is from tokenizer.json.
+    /// Whether the vocabulary comes from `tokenizer.json`.
     pub(super) from_json: bool,
-    /// Whether the class makes token types, if a class is named.
+    /// Whether the class returns token types; `None` without a class.
     pub(super) makes_token_types: Option<bool>,
     pub(super) base: Base,
     pub(super) ids: Ids,
@@ -66,7 +66,7 @@ pub(super) struct Draft {
 }
 
 impl Reader<'_> {
-    /// The files that the slow tokenizer reads, if they are there.
+    /// Reads the files of the slow tokenizer. `None` if they do not exist.
     pub(super) fn slow(&self, class: Class) -> Result<Option<Base>, TokenizerError> {
         match class.algorithm() {
             Algorithm::WordPiece => wordpiece::slow(self),
@@ -75,7 +75,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The same under other names.
+    /// Reads the files of the slow tokenizer under other names.
     pub(super) fn by_other_names(&self, class: Class) -> Result<Option<Base>, TokenizerError> {
         match class.algorithm() {
             Algorithm::Unigram => unigram::by_any_name(self, class),
@@ -96,7 +96,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Compares the slow tokenizer's ids with those of `tokenizer.json`, which is not used, so that it may be wrong in other ways.
+    /// Warns if the ids of the slow tokenizer differ from those in `tokenizer.json`. Other errors in `tokenizer.json` are ignored,
+    /// because it is not used.
     pub(super) fn compare(
         &self,
         json: &TokenizerJson,
@@ -113,7 +114,7 @@ impl Reader<'_> {
         ))
     }
 
-    /// Checks what was read, and puts it into the form that is uploaded.
+    /// Validates what was read, and converts it to the form that is uploaded.
     pub(super) fn finish(
         &self,
         draft: Draft,
@@ -180,8 +181,8 @@ impl Reader<'_> {
         })
     }
 
-    /// The ids of the special tokens. Those with other names than Elasticsearch looks for are renamed in `ids`: a name is all that
-    /// Elasticsearch knows of a token, and the graph knows ids only.
+    /// Ids of the special tokens. If they have other names than Elasticsearch requires, they are renamed in `ids`: Elasticsearch
+    /// finds tokens by name, and the graph only uses ids.
     fn special_tokens(
         &self,
         kind: TokenizerKind,
@@ -191,7 +192,7 @@ impl Reader<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<SpecialTokens, TokenizerError> {
         let server = kind.tokens();
-        // A fast tokenizer follows the template of its file, a slow one the roles.
+        // A fast tokenizer follows the template in its file, and a slow one the roles.
         let template = self.json.filter(|_| from_json).map(TokenizerJson::template);
         let (first, last) = match template {
             Some(Some(template)) => {
@@ -261,7 +262,7 @@ impl Reader<'_> {
         Ok(SpecialTokens { padding: id(server.padding), separator: id(server.separator) })
     }
 
-    /// The layout of two texts in a row.
+    /// Layout of two texts in a row.
     fn pair(&self, class: Class, class_makes_types: Option<bool>) -> Result<PairLayout, String> {
         let names = self.config.model_input_names.as_deref();
         let types = pairs::makes_token_types(names, class_makes_types);
@@ -270,7 +271,7 @@ impl Reader<'_> {
             .unwrap_or_else(|| Ok(pairs::of_class(class, types)))
     }
 
-    /// Warns about what the tokenizer recognizes in a text and Elasticsearch does not.
+    /// Warns about added tokens, which the tokenizer recognizes in a text but Elasticsearch splits.
     fn warn_of_added(&self, kind: TokenizerKind, added: &AddedTokens, warnings: &mut Vec<String>) {
         let word_piece = matches!(
             kind,
@@ -285,7 +286,7 @@ impl Reader<'_> {
         let is_special = |token: &&str| {
             added.roles.iter().flatten().any(|role| role == token) || token.ends_with("NOTUSED")
         };
-        // A plain word is found in the vocabulary as any other.
+        // Elasticsearch finds a plain word in the vocabulary.
         let is_split = |token: &&str| !word_piece || !token.chars().all(char::is_alphanumeric);
         let split: Vec<String> = all
             .into_iter()
@@ -301,7 +302,7 @@ impl Reader<'_> {
         }));
     }
 
-    /// Warns if long texts lose their beginning.
+    /// Warns if the tokenizer truncates long texts at the beginning.
     fn warn_of_truncation(&self, warnings: &mut Vec<String>) {
         let left = match self.config.truncation_side.as_deref() {
             Some(side) => side == "left",
@@ -324,7 +325,7 @@ fn precedence(class: Class) -> Precedence {
     }
 }
 
-/// The files of the slow tokenizer, for messages.
+/// Names of the files of the slow tokenizer, for messages.
 pub(super) fn slow_files(class: Class) -> String {
     match class.algorithm() {
         Algorithm::WordPiece => wordpiece::VOCABULARY.into(),

@@ -1,7 +1,7 @@
-//! `tokenizer.json`, the file of the tokenizers library, read for its data.
+//! `tokenizer.json`, the file of the tokenizers library, parsed as data.
 //!
-//! The library itself hides merges and scores, and builds tries and regular expressions from what the file says, which a hostile file
-//! could make costly; here nothing is built.
+//! The library does not expose merges and scores. It also builds tries and regular expressions from the file, which would be costly
+//! for a hostile file. This module only parses.
 
 use std::fmt;
 
@@ -12,23 +12,23 @@ use serde_json::Value;
 use super::TokenizerError;
 use crate::source::ModelFiles;
 
-/// The name of the file.
+/// Name of the file.
 pub(super) const NAME: &str = "tokenizer.json";
 
-/// How words are cut.
+/// Algorithm that splits words into tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Algorithm {
     WordPiece,
     Bpe,
     Unigram,
-    /// `WordLevel`, which no server knows.
+    /// `WordLevel`, which Elasticsearch does not have.
     Other,
 }
 
-/// The file.
+/// Content of the file.
 #[derive(Debug, Deserialize)]
 pub(super) struct TokenizerJson {
-    /// Tokens beside the model's, in the order of the file.
+    /// Added tokens, in the order of the file.
     #[serde(default)]
     pub(super) added_tokens: Vec<AddedToken>,
     #[serde(default)]
@@ -58,21 +58,21 @@ pub(super) struct Model {
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
     max_input_chars_per_word: Option<u64>,
-    /// Whether characters that are not in the vocabulary become their bytes.
+    /// Whether characters outside the vocabulary become bytes.
     #[serde(default)]
     pub(super) byte_fallback: bool,
 }
 
-/// The model's tokens.
+/// Tokens of the model.
 #[derive(Debug)]
 pub(super) enum Tokens {
-    /// With ids.
+    /// Tokens with ids.
     Numbered(Vec<(String, usize)>),
-    /// In the order of their ids, with scores.
+    /// Tokens with scores, ordered by id.
     Scored(Vec<(String, f64)>),
 }
 
-/// Two tokens that are joined. Old files hold them as a line of `merges.txt`.
+/// Two tokens that are merged. Old files contain a line of `merges.txt` instead.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Merge {
@@ -122,18 +122,18 @@ impl<'de> Deserialize<'de> for Tokens {
     }
 }
 
-/// What is done to a text before it is cut.
+/// Changes of a text before it is split into words.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Normalization {
     pub(super) lowercase: bool,
-    /// Nothing where it follows `lowercase`.
+    /// `None` if accents are removed exactly if text is lower-cased.
     pub(super) strip_accents: Option<bool>,
     pub(super) split_chinese: bool,
-    /// Whether a table of SentencePiece's is applied.
+    /// Whether a SentencePiece table is applied.
     pub(super) charsmap: bool,
 }
 
-/// The tokens that are put around a text.
+/// Tokens that are inserted before and after a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Template<'a> {
     pub(super) first: Option<&'a str>,
@@ -141,7 +141,7 @@ pub(super) struct Template<'a> {
 }
 
 impl TokenizerJson {
-    /// Reads the file, if it is there.
+    /// Parses the file, if it exists.
     pub(super) fn read(files: &ModelFiles) -> Result<Option<Self>, TokenizerError> {
         let Some(bytes) = super::bytes(files, NAME)? else { return Ok(None) };
         Self::parse(&bytes).map(Some)
@@ -160,7 +160,7 @@ impl TokenizerJson {
         }
     }
 
-    /// How words are cut. Old files do not say so, but show it.
+    /// Algorithm of the model. Old files do not name it, so it is recognized by their content.
     pub(super) fn algorithm(&self) -> Algorithm {
         let model = &self.model;
         match model.name.as_deref() {
@@ -184,7 +184,7 @@ impl TokenizerJson {
             }
     }
 
-    /// In a few words, for messages.
+    /// Short description for messages.
     pub(super) fn describe(&self) -> String {
         let of = match self.algorithm() {
             Algorithm::WordPiece => "WordPiece",
@@ -204,11 +204,11 @@ impl TokenizerJson {
         format!("in tokenizer.json ({of}{})", around.unwrap_or_default())
     }
 
-    /// Whether its BPE is GPT-2's: over bytes, without marks at the ends of words.
+    /// Whether the model is GPT-2's BPE: over bytes, without marks at the ends of words.
     pub(super) fn is_byte_level(&self) -> bool {
         let marked = |mark: &Option<String>| mark.as_ref().is_some_and(|mark| !mark.is_empty());
         let parts = parts(&self.pre_tokenizer, "pretokenizers");
-        // Another expression splits words where `Split` stands or use_regex is off.
+        // With a `Split` or without `use_regex`, another expression splits words.
         parts
             .iter()
             .any(|part| is(part, "ByteLevel") && part.get("use_regex") != Some(&Value::Bool(false)))
@@ -217,17 +217,17 @@ impl TokenizerJson {
             && !marked(&self.model.end_of_word_suffix)
     }
 
-    /// Whether a WordPiece model marks the inner pieces of words as BERT's does.
+    /// Whether a WordPiece model marks inner pieces of words as BERT does.
     pub(super) fn has_bert_s_prefix(&self) -> bool {
         self.model.continuing_subword_prefix.as_deref().is_none_or(|prefix| prefix == "##")
     }
 
-    /// Whether words are told apart as BERT does: at white space and punctuation.
+    /// Whether words are split as in BERT: at white space and punctuation.
     pub(super) fn has_bert_s_words(&self) -> bool {
         parts(&self.pre_tokenizer, "pretokenizers").iter().any(|part| is(part, "BertPreTokenizer"))
     }
 
-    /// Whether a text is read as if it began with a space, where the file says so.
+    /// Whether a text is treated as if it started with a space; `None` if the file does not define this.
     pub(super) fn add_prefix_space(&self) -> Option<bool> {
         parts(&self.pre_tokenizer, "pretokenizers")
             .iter()
@@ -236,7 +236,7 @@ impl TokenizerJson {
             .as_bool()
     }
 
-    /// What is done to a text before it is cut.
+    /// Changes of a text before it is split into words.
     pub(super) fn normalization(&self) -> Normalization {
         let mut all = Normalization::default();
         for part in parts(&self.normalizer, "normalizers") {
@@ -253,14 +253,14 @@ impl TokenizerJson {
                 _ => (),
             }
         }
-        // Only BertNormalizer couples the two.
+        // Only in BertNormalizer does `strip_accents` depend on `lowercase`.
         let coupled =
             parts(&self.normalizer, "normalizers").iter().any(|part| is(part, "BertNormalizer"));
         all.strip_accents = all.strip_accents.or((!coupled).then_some(false));
         all
     }
 
-    /// The names of what is done to a text before it is cut.
+    /// Names of the changes of a text before it is split into words.
     pub(super) fn normalizers(&self) -> Vec<&str> {
         parts(&self.normalizer, "normalizers")
             .into_iter()
@@ -268,17 +268,17 @@ impl TokenizerJson {
             .collect()
     }
 
-    /// What puts special tokens around texts.
+    /// The component that inserts special tokens.
     pub(super) fn post_processor(&self) -> &Value {
         &self.post_processor
     }
 
-    /// Whether the file truncates long texts at their beginning.
+    /// Whether the file truncates long texts at the beginning.
     pub(super) fn truncates_left(&self) -> bool {
         self.truncation.get("direction").and_then(Value::as_str) == Some("Left")
     }
 
-    /// The tokens that are put around a single text; nothing where nobody puts any.
+    /// Tokens that are inserted before and after a single text; `None` if there are none.
     pub(super) fn template(&self) -> Option<Template<'_>> {
         parts(&self.post_processor, "processors").into_iter().find_map(|part| {
             let token = |name: &str| part.get(name)?.get(0)?.as_str();
@@ -302,10 +302,10 @@ pub(super) fn is(part: &Value, name: &str) -> bool {
     part.get("type").and_then(Value::as_str) == Some(name)
 }
 
-/// What a `Sequence` is made of, or the thing itself. `within` is the name of the list.
+/// Components of a `Sequence`, or the component itself. `within` is the name of the list.
 pub(super) fn parts<'a>(value: &'a Value, within: &str) -> Vec<&'a Value> {
     let mut parts = Vec::new();
-    // The parser has bounded the depth.
+    // The parser limits the depth, so the loop ends.
     let mut rest = vec![value];
     while let Some(value) = rest.pop() {
         match value.get(within).and_then(Value::as_array) {

@@ -1,5 +1,5 @@
-//! Safe functions over libtorch's tracer, exporter and allocator hooks (`native.cpp`) and torch-sys' raw module functions.
-//! With `mapped_file.rs` the only unsafe code of the crate.
+//! Safe functions for libtorch's tracer, exporter and allocator hooks (`native.cpp`) and for torch-sys' raw module functions. Only
+//! this module and `mapped_file.rs` contain unsafe code.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -90,7 +90,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Where a record of an archive lies, for [`archive_agrees`].
+/// Position of a record in an archive, for [`archive_agrees`].
 #[repr(C)]
 struct Record {
     name: *const c_char,
@@ -98,29 +98,29 @@ struct Record {
     size: u64,
 }
 
-/// Takes the message that a native function returned: null is success.
+/// Converts the message that a native function returns to a result. Null means success.
 fn check(message: *mut c_char) -> Result<(), TorchError> {
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: native.cpp returns a NUL-terminated string from strdup, and gives it away.
+    // SAFETY: native.cpp returns a NUL-terminated string from strdup, which the caller owns.
     let text = unsafe { CStr::from_ptr(message).to_string_lossy().into_owned() };
-    // SAFETY: as above; nothing refers to it any more.
+    // SAFETY: the string comes from strdup, and no reference to it remains.
     unsafe { libc::free(message.cast()) };
     Err(TorchError::Native(text))
 }
 
-/// Takes torch-sys' pending error, if there is one.
+/// Converts torch-sys' pending error, if there is one, to a result.
 fn check_torch_sys() -> Result<(), TorchError> {
-    // SAFETY: returns null or a malloc'ed string that it gives away, which is just what `check` takes.
+    // SAFETY: returns null or a malloc'ed string that the caller owns, as `check` requires.
     check(unsafe { torch_sys::get_and_reset_last_err() })
 }
 
-/// Runs a native function that makes a tensor.
+/// Runs a native function that creates a tensor.
 fn new_tensor(make: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Tensor, TorchError> {
     let mut out = std::ptr::null_mut();
     check(make(&mut out))?;
-    // SAFETY: on success `out` is a tensor made with `new`, which `Tensor` deletes.
+    // SAFETY: on success `out` is a tensor created with `new`, which `Tensor` deletes.
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
@@ -130,13 +130,13 @@ pub(super) fn is_tracing() -> bool {
     unsafe { re_is_tracing() }
 }
 
-/// The size of `axis` as a recorded scalar tensor. Only while tracing.
+/// Size of `axis` as a recorded scalar tensor. Call it only while tracing.
 pub(super) fn size_of(tensor: &Tensor, axis: i64) -> Result<Tensor, TorchError> {
     // SAFETY: `tensor` is alive; the function checks the axis.
     new_tensor(|out| unsafe { re_size_of(tensor.as_ptr(), axis, out) })
 }
 
-/// Makes element `index` of the next operation's list argument `argument` the recorded `value`.
+/// Replaces element `index` of the next operation's list argument `argument` by the recorded `value`.
 pub(super) fn stash_size(
     argument: &CStr,
     count: usize,
@@ -147,13 +147,13 @@ pub(super) fn stash_size(
     check(unsafe { re_stash_size(argument.as_ptr(), count, index, value.as_ptr()) })
 }
 
-/// Makes the next operation's scalar argument `argument` the recorded `value`.
+/// Replaces the next operation's scalar argument `argument` by the recorded `value`.
 pub(super) fn stash_scalar(argument: &CStr, value: &Tensor) -> Result<(), TorchError> {
     // SAFETY: all pointers are alive for the call.
     check(unsafe { re_stash_scalar(argument.as_ptr(), value.as_ptr()) })
 }
 
-/// Gives back an owner that was handed to libtorch.
+/// Drops an owner that was passed to libtorch.
 extern "C" fn release<T>(owner: *mut c_void) {
     // SAFETY: `owner` came from Arc::into_raw of an Arc<T> below and is released once.
     drop(unsafe { Arc::from_raw(owner.cast::<T>()) });
@@ -172,7 +172,7 @@ impl From<Dtype> for Kind {
             Dtype::I8 => Self::Int8,
             Dtype::U8 => Self::Uint8,
             Dtype::Bool => Self::Bool,
-            // Never weights. libtorch 2.7 has these types, and tch has no names for them: only their size counts here.
+            // These types are never weights. libtorch 2.7 has them, but tch has no names for them; only their size matters here.
             Dtype::U16 => Self::Int16,
             Dtype::U32 => Self::Int,
             Dtype::U64 => Self::Int64,
@@ -261,9 +261,9 @@ unsafe fn tensor_over(
     tensor
 }
 
-/// Parses a file of TorchScript code and refuses what libtorch would run while it loads it.
+/// Parses a file of TorchScript code and rejects code that libtorch would run while loading it.
 pub(super) fn code_check(text: &[u8]) -> Result<(), TorchError> {
-    // SAFETY: the text lives for the call, and its length is given.
+    // SAFETY: the text lives for the call, and its length is passed.
     check(unsafe { re_code_check(text.as_ptr().cast(), text.len()) })
 }
 
@@ -292,28 +292,29 @@ struct Storage {
     _opaque: [u8; 0],
 }
 
-/// Bytes that libtorch has written; with a storage that keeps them, unless they are gone after the call.
+/// Bytes that libtorch has written. With a storage, the bytes live as long as the storage; otherwise they live only for one call.
 struct Held {
     data: *const u8,
     size: usize,
     storage: *mut Storage,
 }
 
-// SAFETY: the storage's reference count is atomic, and nobody writes to the memory of a constant.
+// SAFETY: the storage's reference count is atomic, and no code writes to the memory of a constant.
 unsafe impl Send for Held {}
-// SAFETY: as above.
+// SAFETY: the storage's reference count is atomic, and no code writes to the memory of a constant.
 unsafe impl Sync for Held {}
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: libtorch hands over `size` readable bytes, which the storage keeps; without one, the value lives for one call only.
+        // SAFETY: libtorch passes `size` readable bytes, which the storage keeps alive. Without a storage, the value lives only for
+        // one call.
         unsafe { std::slice::from_raw_parts(self.data, self.size) }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // SAFETY: given away by `re_module_save` and freed once; null is nothing.
+        // SAFETY: `re_module_save` transferred ownership, and the storage is freed once. Null is allowed.
         unsafe { re_storage_free(self.storage) }
     }
 }
@@ -342,7 +343,7 @@ impl RawModule {
         Ok(Self(module))
     }
 
-    /// Records what `forward` does with `inputs` as the module's method `forward`.
+    /// Traces `forward` on `inputs`, as the module's method `forward`.
     pub(super) fn trace<E: From<TorchError>>(
         inputs: &[Tensor],
         forward: impl FnOnce(&[Tensor]) -> Result<Tensor, E>,
@@ -357,11 +358,11 @@ impl RawModule {
             )
         };
         let module = Self::from_torch_sys(module).map_err(E::from)?;
-        // A panic must not leave this thread recording.
+        // A panic must not leave this thread in the recording state.
         let output = match catch_unwind(AssertUnwindSafe(|| forward(inputs))) {
             Ok(Ok(output)) => output,
             failed => {
-                // SAFETY: forgets the thread's recording state.
+                // SAFETY: resets the thread's recording state.
                 unsafe { re_trace_abandon() };
                 match failed {
                     Ok(result) => return result.map(|_| module),
@@ -380,7 +381,7 @@ impl RawModule {
             );
         }
         check_torch_sys().map_err(|error| {
-            // SAFETY: as above; a failed end leaves the recording state behind.
+            // SAFETY: the module is alive. A failed end leaves the thread in the recording state, which this call resets.
             unsafe { re_trace_abandon() };
             E::from(error)
         })?;
@@ -394,7 +395,7 @@ impl RawModule {
         Self::from_torch_sys(unsafe { torch_sys::atm_load(name.as_ptr().cast_mut()) })
     }
 
-    /// Loads an archive whose tensors stay where they are in it, and tells the bytes of all of them.
+    /// Loads an archive without copying its tensors. Also returns the total size of the tensors in bytes.
     pub(super) fn load_mapped(archive: Arc<SegmentedBytes>) -> Result<(Self, u64), TorchError> {
         extern "C" fn from(owner: *const c_void, at: size_t, length: *mut size_t) -> *const c_char {
             // SAFETY: `owner` is the Arc<SegmentedBytes> below, which lives until `release`; `length` is a variable of the caller's.
@@ -406,14 +407,15 @@ impl RawModule {
         let size = archive.len();
         let owner = Arc::into_raw(archive).cast_mut().cast::<c_void>();
         let (mut module, mut stored) = (std::ptr::null_mut(), 0);
-        // SAFETY: the bytes live until `release` drops their owner, which the function sees to in any case; the others live for the call.
+        // SAFETY: the bytes live until `release` drops their owner, which the function calls in every case; the other arguments
+        // live for the call.
         check(unsafe {
             re_module_load(size, from, owner, release::<SegmentedBytes>, &mut module, &mut stored)
         })?;
         Ok((Self(module), stored))
     }
 
-    /// Gives linear layers 8-bit weights. Returns how many, and how many layers stay as they are.
+    /// Replaces linear layers by layers with 8-bit weights. Returns the numbers of replaced and of unchanged layers.
     pub(super) fn quantize(&mut self) -> Result<(usize, usize), TorchError> {
         let (mut quantized, mut kept) = (0, 0);
         // SAFETY: the module and the counts live for the call.
@@ -424,12 +426,12 @@ impl RawModule {
     /// Loads an archive from memory.
     pub(super) fn load_bytes(archive: &[u8]) -> Result<Self, TorchError> {
         let mut out = std::ptr::null_mut();
-        // SAFETY: the archive lives for the call, after which libtorch holds copies of its tensors only.
+        // SAFETY: the archive lives for the call; afterwards, libtorch only has copies of its tensors.
         check(unsafe { re_archive_load(archive.as_ptr().cast(), archive.len(), &mut out) })?;
         Self::from_torch_sys(out)
     }
 
-    /// The number of nodes of all methods, functions inlined, or `limit` where there are more.
+    /// Number of nodes of all methods with functions inlined, or `limit` if there are more.
     pub(super) fn nodes(&self, limit: u64) -> Result<u64, TorchError> {
         let mut count = 0;
         // SAFETY: the module and the count live for the call.
@@ -437,8 +439,8 @@ impl RawModule {
         Ok(count)
     }
 
-    /// Calls `visit` for each parameter of `forward` with its name, its type, whether it takes a tensor and whether it may be left out,
-    /// and at last with an empty name for what is returned.
+    /// Calls `visit` for each parameter of `forward` with its name, its type, whether it accepts a tensor and whether it is
+    /// optional. The last call has an empty name and the return type.
     pub(super) fn signature(
         &self,
         mut visit: impl FnMut(&str, &str, bool, bool),
@@ -478,7 +480,7 @@ impl RawModule {
         })
     }
 
-    /// What the archive consists of, in the order in which libtorch writes it, without checksums.
+    /// Parts of the archive, in the order in which libtorch writes them, without checksums.
     pub(super) fn save(&self) -> Result<Vec<Written>, TorchError> {
         extern "C" fn write(
             context: *mut c_void,
@@ -491,7 +493,7 @@ impl RawModule {
             let held = Held { data: data.cast(), size, storage };
             if size > 0 {
                 written.push(if storage.is_null() {
-                    // Of the caller's, which are gone afterwards.
+                    // The bytes belong to the caller and are freed after the call.
                     Written::Own(held.as_ref().to_vec())
                 } else {
                     Written::Held(Box::new(held))
@@ -507,7 +509,7 @@ impl RawModule {
         Ok(written)
     }
 
-    /// Runs `forward` under inference mode. Optimizing the graph is for passes to come.
+    /// Runs `forward` in inference mode. With `optimize`, libtorch optimizes the graph for later passes.
     pub(super) fn forward(&self, inputs: &[Tensor], optimize: bool) -> Result<Tensor, TorchError> {
         let inputs: Vec<_> = inputs.iter().map(Tensor::as_ptr).collect();
         // SAFETY: module and inputs live for the call.
@@ -516,7 +518,7 @@ impl RawModule {
         })
     }
 
-    /// The peak of bytes that are live in tensors that `forward` makes.
+    /// Peak size in bytes of the live tensors that `forward` creates.
     pub(super) fn peak(&self, inputs: &[Tensor]) -> Result<i64, TorchError> {
         let inputs: Vec<_> = inputs.iter().map(Tensor::as_ptr).collect();
         let mut peak = 0;

@@ -106,7 +106,7 @@ impl Module {
         Ok(kinds)
     }
 
-    /// Creates the archive, which refers to the tensors without copying them. A module always gives the same bytes.
+    /// Creates the archive, which refers to the tensors without copying them. The same module always produces the same bytes.
     ///
     /// # Errors
     /// If libtorch cannot serialize the module.

@@ -1,4 +1,4 @@
-//! All steps of an import, in their order.
+//! All steps of an import, in order.
 
 use serde_json::{Map, Value};
 
@@ -65,12 +65,12 @@ pub struct ImportRequest {
 pub enum StopSignal {
     /// An interruption that is checked during the whole import.
     Always(Interruption),
-    /// An interruption that begins when the cluster is about to be changed. Until then the import leaves nothing behind, so that ending
-    /// the process is enough.
+    /// An interruption that is checked only while the cluster is changed. Before that, an import leaves no data behind, so the
+    /// process can simply end.
     WhileStoring(fn() -> Result<Interruption, ClientError>),
 }
 
-/// The input, with everything known that does not need the cluster.
+/// The input after all steps that do not need the cluster.
 #[derive(Debug)]
 enum ResolvedInput {
     Bundle(Box<Bundle>, Box<Inspected>),
@@ -79,7 +79,7 @@ enum ResolvedInput {
     Model(Box<ModelRequest>),
 }
 
-/// An import that is possible as far as can be said without the cluster.
+/// An import that passed all checks that do not need the cluster.
 #[derive(Debug)]
 pub struct ValidatedImport {
     input: ImportInput,
@@ -139,7 +139,7 @@ pub struct PlannedImport {
 /// Connects to a cluster.
 ///
 /// # Errors
-/// When the cluster cannot be reached or used.
+/// [`ClientError`] if the cluster cannot be reached or used.
 pub async fn connect(connection: Connection, progress: &Progress) -> Result<Client, ClientError> {
     let client = progress.run_async(Stage::Connect, Client::connect(connection)).await?;
     tracing::info!("connected to Elasticsearch {}", client.version());
@@ -147,11 +147,11 @@ pub async fn connect(connection: Connection, progress: &Progress) -> Result<Clie
 }
 
 impl ImportRequest {
-    /// Checks that the model's task has inference endpoints, if one is requested. The hub is asked only if the task must be guessed from
-    /// the model's files.
+    /// Checks that the model's task has inference endpoints, if one is requested. Sends a request to the hub only if the task must
+    /// be guessed from the model's files.
     ///
     /// # Errors
-    /// When the task has no endpoints, or cannot be guessed.
+    /// [`Error`] if the task has no endpoints, or cannot be guessed.
     pub async fn validate(self) -> Result<ValidatedImport, Error> {
         let mut input = self.input;
         let endpoint = match self.endpoint {
@@ -181,12 +181,12 @@ impl ImportRequest {
 }
 
 impl ImportInput {
-    /// Resolves the model to a commit. The hub is asked here, and only once.
+    /// Resolves the model to a commit. This is the only step that queries the hub.
     async fn resolve(self) -> Result<ResolvedInput, Error> {
         Ok(match self {
             Self::Bundle { bundle, inspected } => ResolvedInput::Bundle(bundle, inspected),
             Self::Prebuilt(definition) => ResolvedInput::Prebuilt(definition),
-            // Nothing is downloaded for a model that cannot be converted.
+            // This check runs before the download, because the model could not be converted.
             #[cfg(not(feature = "torch"))]
             Self::Model { .. } => return Err(ConversionError::NoLibtorch.into()),
             #[cfg(feature = "torch")]
@@ -197,7 +197,7 @@ impl ImportInput {
         })
     }
 
-    /// The task's name in the API. A model whose task must be guessed is resolved for it.
+    /// Name of the task in the API. Resolves the model first if its task must be guessed.
     async fn task(&mut self) -> Result<String, Error> {
         let configured = |body: &Map<String, Value>| {
             Some(body.get("inference_config")?.as_object()?.keys().next()?.clone())
@@ -223,10 +223,10 @@ impl ImportInput {
 }
 
 impl ValidatedImport {
-    /// Finds out what the import would do, without the model's weights and without a change to the cluster.
+    /// Determines what the import would do, without the model's weights and without changes to the cluster.
     ///
     /// # Errors
-    /// When the model cannot be read. Reasons for which the cluster would refuse the import are part of the result.
+    /// [`Error`] if the model cannot be read. Reasons why the cluster would reject the import are part of the result.
     pub async fn plan(self, client: &Client) -> Result<PlannedImport, Error> {
         if let Some(start) = &self.start {
             start.options.check_for(client)?;
@@ -258,7 +258,7 @@ impl ValidatedImport {
     /// Imports the model: prepares the bundle, stores it, and serves it as requested.
     ///
     /// # Errors
-    /// When a step fails. The error says what remains in the cluster.
+    /// [`Error`] if a step fails. The message says what remains in the cluster.
     pub async fn run(
         self,
         client: &Client,
@@ -267,7 +267,7 @@ impl ValidatedImport {
     ) -> Result<Imported, Error> {
         let Self { input, model_id, import, mut start, endpoint, uses_fingerprint } = self;
 
-        // What would fail at the end fails before the long work.
+        // Settings that would fail at the end are checked before the long work.
         let checking = progress.start(Stage::CheckCluster);
         if let Some(start) = &start {
             start.options.check_for(client)?;
@@ -315,7 +315,7 @@ impl ValidatedImport {
             }
         };
 
-        // A second import of the same model finds it started.
+        // On a second import of the same model, it may already be deployed.
         if let Some(start) = &mut start {
             start.options.adopt = outcome == Outcome::Unchanged;
         }
@@ -345,7 +345,7 @@ impl ValidatedImport {
 }
 
 impl ResolvedInput {
-    /// Makes the bundle, after a check that the cluster can serve it.
+    /// Prepares the bundle, after a check that the cluster can serve it.
     async fn prepare(
         self,
         model_id: &ModelId,

@@ -1,5 +1,5 @@
-//! The fingerprint of an import: one SHA-256 of everything that determines a bundle. If the cluster's model has the same fingerprint,
-//! the model need not be converted again.
+//! The fingerprint of an import: one SHA-256 of everything that determines a bundle. If the model in the cluster has the same
+//! fingerprint, it need not be converted again.
 
 use std::fs::File;
 use std::io;
@@ -49,7 +49,7 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
     hexadecimal(&Sha256::digest(all.to_string()))
 }
 
-/// The program itself, because another version may build another graph.
+/// Hash of the program's file, because another version may build another graph.
 fn program() -> io::Result<String> {
     let mut hash = Sha256::new();
     io::copy(&mut File::open(std::env::current_exe()?)?, &mut hash)?;

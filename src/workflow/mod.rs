@@ -4,8 +4,8 @@
 //! ModelSource ── resolve ──► ResolvedSource ── prepare ──► Bundle ── store ──► Outcome ── serve ──► Served
 //! ```
 //!
-//! [`ModelSource::resolve`] asks the hub once: it fixes the commit and the list of files, from which the plan, the fingerprint and the
-//! bundle are made. [`ImportRequest`] runs all steps in order.
+//! [`ModelSource::resolve`] queries the hub once. It determines the commit and the list of files, which the plan, the fingerprint
+//! and the bundle use. [`ImportRequest`] runs all steps in order.
 
 mod import;
 pub mod import_fingerprint;

@@ -1,4 +1,4 @@
-//! The second step: a bundle.
+//! The second step: download a model and convert it to a bundle.
 
 use std::fs;
 use std::panic::resume_unwind;

@@ -1,4 +1,4 @@
-//! The first step: where a model is, at which commit, and which of its files are needed.
+//! The first step: the place of a model, its commit, and the files that an import needs.
 
 use std::path::PathBuf;
 
@@ -22,11 +22,11 @@ pub enum ModelSource {
         /// The branch, tag or commit.
         revision: Revision,
     },
-    /// A source that is resolved already.
+    /// A source that is already resolved.
     Resolved(ResolvedSource),
 }
 
-/// A model at a fixed place: a folder, or a hub repository at one commit. Clones keep what the hub answered.
+/// A model at a fixed place: a folder, or a hub repository at one commit. Clones share the hub's response.
 #[derive(Debug, Clone)]
 pub enum ResolvedSource {
     /// A folder.
@@ -39,15 +39,15 @@ impl ModelSource {
     /// Asks the hub for the commit and its files. Downloads no weights.
     ///
     /// # Errors
-    /// When the hub does not answer, or the repository does not exist or holds no model.
+    /// [`Error`] if the hub does not respond, or the repository does not exist or contains no model.
     pub async fn resolve(mut self) -> Result<ResolvedSource, Error> {
         self.resolved().await
     }
 
-    /// The resolved source, which this source becomes.
+    /// Resolves this source in place, and returns the result.
     ///
     /// # Errors
-    /// Those of [`resolve`](Self::resolve).
+    /// [`Error`] as for [`resolve`](Self::resolve).
     pub async fn resolved(&mut self) -> Result<ResolvedSource, Error> {
         let source = match self {
             Self::Folder(folder) => ResolvedSource::Folder(folder.clone()),
@@ -62,7 +62,7 @@ impl ModelSource {
 }
 
 impl ResolvedSource {
-    /// The repository and commit; for a folder only if it is a snapshot in the hub's cache.
+    /// Repository and commit. A folder has them only if it is a snapshot in the hub's cache.
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         match self {
@@ -71,7 +71,7 @@ impl ResolvedSource {
         }
     }
 
-    /// The commit that fixes the content of all files; a folder has none, because its files can change.
+    /// The commit that fixes the content of all files. `None` for a folder, because its files can change.
     #[must_use]
     pub fn commit(&self) -> Option<Origin> {
         match self {
@@ -80,8 +80,7 @@ impl ResolvedSource {
         }
     }
 
-    /// The model's files, downloaded if need be. A model whose architecture is not supported is refused before its weights are
-    /// downloaded.
+    /// Downloads the model's files if necessary, and returns them. Rejects an unsupported architecture before it downloads weights.
     ///
     /// # Errors
     /// When the architecture is not supported, or a file cannot be downloaded or read.
@@ -97,7 +96,7 @@ impl ResolvedSource {
         Ok(ModelFiles::open(&folder).map_err(ConversionError::from)?)
     }
 
-    /// The model's small files, downloaded if need be, and the headers of its weights.
+    /// Downloads the model's small files and the headers of its weights if necessary, and returns them.
     ///
     /// # Errors
     /// When a file cannot be downloaded or read.
@@ -120,7 +119,7 @@ impl ResolvedSource {
 /// Plans the download of a repository.
 ///
 /// # Errors
-/// When the hub does not answer, or the repository holds no model of a supported architecture.
+/// [`Error`] if the hub does not respond, or the repository contains no model of a supported architecture.
 pub async fn plan_download(
     hub: &Hub,
     id: &RepositoryId,
@@ -131,7 +130,7 @@ pub async fn plan_download(
     Ok(plan)
 }
 
-/// Refuses a model whose architecture is not supported.
+/// Rejects a model whose architecture is not supported.
 fn check_plan(plan: &DownloadPlan) -> Result<(), Error> {
     Ok(plan.config().map_or(Ok(()), check_architecture)?)
 }

@@ -14,7 +14,7 @@ use crate::observer::{Progress, Stage};
 pub struct StartRequest {
     /// The settings of the deployment.
     pub options: StartOptions,
-    /// Whether to send one text that suits the task afterwards.
+    /// Whether to send one example text after the start.
     pub smoke_test: bool,
 }
 
@@ -24,7 +24,7 @@ pub struct Started {
     /// The deployment.
     #[serde(flatten)]
     pub deployment: Deployment,
-    /// The answer to the smoke test, if one was requested.
+    /// The response to the smoke test, if one was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smoke_test: Option<SmokeTest>,
 }
@@ -32,7 +32,7 @@ pub struct Started {
 /// How to serve a model that is stored.
 #[derive(Debug, Default)]
 pub struct ServeRequest {
-    /// How to start the model; without, it is not started.
+    /// How to start the model; `None` to leave it stopped.
     pub start: Option<StartRequest>,
     /// The endpoint to create.
     pub endpoint: Option<Endpoint>,

@@ -1,4 +1,4 @@
-//! The tokens that Elasticsearch computes, beside the tokens of the model's own tokenizer.
+//! Compares the tokens that Elasticsearch computes with those of the model's own tokenizer.
 
 use std::fmt::Display;
 use std::io::{self, BufRead};
@@ -52,12 +52,12 @@ impl Text {
 pub struct Comparison {
     /// The text.
     pub text: Text,
-    /// The ids that the server computes; none where it throws an exception.
+    /// The ids that the server computes; `None` if it throws an exception.
     pub server: Option<Vec<u32>>,
     /// The message of the exception.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The ids of the model's own tokenizer, where the model is available and has a `tokenizer.json`.
+    /// The ids of the model's own tokenizer; `None` if the model is not available or has no `tokenizer.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<Vec<u32>>,
 }
@@ -70,7 +70,7 @@ impl Comparison {
     }
 }
 
-/// How many texts the server tokenizes as the model's own tokenizer does.
+/// Number of texts that the server tokenizes as the model's own tokenizer does.
 #[derive(Debug, Serialize)]
 pub struct TextsSummary {
     /// The number of texts.
@@ -93,10 +93,10 @@ pub struct DifferentText {
     pub causes: Vec<String>,
 }
 
-/// The greatest number of different texts in a summary.
+/// Maximum number of different texts in a summary.
 const MAX_DIFFERENT: usize = 10;
 
-/// A tokenizer of the server and the model's own.
+/// A tokenizer of the server, and the model's own.
 pub struct TokenComparison {
     server: ServerTokenizer,
     model: Option<ModelTokenizer>,
@@ -129,7 +129,8 @@ impl TokenComparison {
         Ok(Self { server: server(settings, uploaded.vocabulary)?, model })
     }
 
-    /// The server's tokenizer of a configuration and vocabulary that are ready to be uploaded. There is no model to compare with.
+    /// Builds the server's tokenizer from a configuration and vocabulary that are ready to be uploaded, without a model to compare
+    /// with.
     ///
     /// # Errors
     /// When the tokenizer cannot be built.
@@ -137,7 +138,7 @@ impl TokenComparison {
         configuration: &Map<String, Value>,
         vocabulary: Vocabulary,
     ) -> Result<Self, ConversionError> {
-        // The server's default.
+        // Elasticsearch uses bert tokenization if the configuration names none.
         let default = json!({"bert": {}});
         let settings = settings(tokenization(configuration).unwrap_or(&default))?;
         Ok(Self { server: server(settings, vocabulary)?, model: None })
@@ -165,7 +166,7 @@ impl TokenComparison {
         };
         let model = self.model.as_ref().map(|model| model.ids(first, second)).transpose()?;
         let (server, error) = match rows {
-            // Windows of a long text follow each other.
+            // The windows of a long text are joined.
             Ok(rows) => (Some(rows.into_iter().flat_map(|row| row.ids).collect()), None),
             Err(error) => (None, Some(error.to_string())),
         };
