@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reqwest::Url;
 
-/// What is known about an address.
+/// What the client learned about an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// No request was sent to this address yet.
@@ -71,7 +71,7 @@ impl Addresses {
         is_new
     }
 
-    /// Uses the next address, if the one at `index` is in use. Excluded addresses are passed over.
+    /// Switches to the next address, if the one at `index` is in use. Excluded addresses are skipped.
     pub(super) fn leave(&self, index: usize) {
         let mut guard = self.lock();
         let (current, states) = &mut *guard;
@@ -97,7 +97,7 @@ mod tests {
         assert!(addresses.is_checked(0) && !addresses.is_checked(1));
         addresses.leave(0);
         assert_eq!(addresses.current(), 1);
-        // Another request, which failed earlier, has left the first address too.
+        // Another request failed earlier and already switched to the next address.
         addresses.leave(0);
         assert_eq!(addresses.current(), 1);
         assert!(addresses.exclude(1) && !addresses.exclude(1));

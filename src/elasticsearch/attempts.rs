@@ -1,4 +1,4 @@
-//! The attempts at one request to the cluster: which failures can pass, and whether a failed attempt may have been carried out
+//! The attempts at one request to the cluster: which failures are temporary, and whether a failed attempt may have been carried out
 //! (contract 12).
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Attempts {
     /// How long to wait before the next attempt.
     ///
     /// # Errors
-    /// `error` itself when there must not be another attempt.
+    /// Returns `error` if there must not be another attempt.
     pub(super) fn next(&mut self, error: ClientError) -> Result<Duration, ClientError> {
         self.ambiguous |= is_ambiguous(&error);
         if !may_pass(&error) {
@@ -50,7 +50,7 @@ impl Attempts {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// `error` itself when there must not be another attempt, [`ClientError::Interrupted`] when the user stops the work.
+    /// Returns `error` if there must not be another attempt, or [`ClientError::Interrupted`] if the user stops the work.
     pub(super) async fn wait(
         &mut self,
         error: ClientError,
@@ -71,7 +71,7 @@ impl Attempts {
     }
 }
 
-/// Sends a request that may be carried out twice, until it succeeds or fails for good.
+/// Sends a request that may safely be carried out twice, until it succeeds or fails permanently.
 pub(super) async fn with_retries<T, F: Future<Output = Result<T, ClientError>>>(
     policy: RetryPolicy,
     mut request: impl FnMut() -> F,
@@ -95,12 +95,12 @@ fn is_ambiguous(error: &ClientError) -> bool {
     error.is_ambiguous() || matches!(error, ClientError::Refused { status: 408 | 500, .. })
 }
 
-/// Whether the server asks for fewer requests at a time.
+/// Whether the server requests fewer parallel requests.
 pub(super) fn is_pushback(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { status: 429 | 503, .. }) && may_pass(error)
 }
 
-/// Whether the thing to be created exists (contract 0.1: 400, not 409).
+/// Whether the error says that the object exists already (contract 0.1: 400, not 409).
 pub(super) fn already_exists(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { status: 400, kind: Some(kind), .. }
         if kind == "resource_already_exists_exception")

@@ -80,7 +80,7 @@ impl ModelReport {
 impl Client {
     /// The models of every type whose ids match a pattern such as `sentence-transformers__*`, in the order of their ids.
     ///
-    /// # Errors
+    /// [`DeploymentError`] if the cluster does not respond.
     /// When the cluster does not answer.
     pub async fn reports(
         &self,
@@ -92,7 +92,7 @@ impl Client {
         };
         let found = self.pages(&path, "trained_model_configs", "list the models").await;
         let found = match found {
-            // An id without a wildcard that does not exist.
+            // The cluster has no model with this id, which contains no wildcard.
             Err(ClientError::Refused { status: 404, kind: Some(_), .. }) => return Ok(Vec::new()),
             other => other?,
         };
@@ -116,7 +116,7 @@ impl Client {
     /// The model with an id, or the model of the deployment with that id and only this deployment.
     ///
     /// # Errors
-    /// [`DeploymentError::NotFound`], or when the cluster does not answer.
+    /// [`DeploymentError::NotFound`], or another [`DeploymentError`] if the cluster does not respond.
     pub async fn report(&self, id: &ServedId) -> Result<ModelReport, DeploymentError> {
         let entries = self.stats(id).await?;
         let Some(model_id) = entries.first().and_then(|entry| entry.model_id.parse().ok()) else {
@@ -165,7 +165,8 @@ impl Client {
     /// Deletes a model.
     ///
     /// # Errors
-    /// When the model does not exist, or the server refuses because the model is in use. `force` deletes it nevertheless.
+    /// [`DeploymentError`] if the model does not exist, or the server rejects the deletion because the model is in use. `force`
+    /// deletes it anyway.
     pub async fn delete_model(&self, id: &ServedId, force: bool) -> Result<(), DeploymentError> {
         let force = if force { "?force=true" } else { "" };
         let path = format!("{ROOT}/{}{force}", id.segment());
@@ -176,7 +177,8 @@ impl Client {
     /// Stops one deployment.
     ///
     /// # Errors
-    /// When the server refuses, for example because a pipeline uses the deployment. `force` stops it nevertheless.
+    /// [`DeploymentError`] if the server rejects the stop, for example because a pipeline uses the deployment. `force` stops it
+    /// anyway.
     pub async fn stop_deployment(
         &self,
         deployment_id: &ServedId,

@@ -12,13 +12,13 @@ use super::part_size::MOST_PARTS;
 use crate::hexadecimal::hexadecimal;
 use crate::model_id::ModelId;
 
-/// The exclusive right on this machine to import a model with this id into this cluster. Released when dropped, and when the process
-/// ends.
+/// The exclusive right on this machine to import a model with this id into this cluster. It is released when the value is dropped
+/// or the process ends.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) journal: PathBuf,
     lock: PathBuf,
-    /// Holds the lock.
+    /// Open file that holds the lock.
     file: File,
 }
 
@@ -61,7 +61,7 @@ impl Claim {
         }
     }
 
-    /// Writes the file with its first line, completely or not at all, and to the disk before anything is sent.
+    /// Creates the file with its first line atomically, and syncs it to the disk before anything is sent.
     fn create(&self, header: &JournalHeader) -> io::Result<File> {
         let folder = self.journal.parent().unwrap_or(Path::new(""));
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -69,7 +69,7 @@ impl Claim {
         file.write_all(line(&format!("{BEGIN} {header}")).as_bytes())?;
         file.as_file().sync_all()?;
         let file = file.persist(&self.journal).map_err(|error| error.error)?;
-        // Not every system can sync directories. Without it, a power cut can remove the journal, which does no harm.
+        // Not every system can sync directories. Without it, a power failure can remove the journal; the upload then starts again.
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
         Ok(file)
     }
@@ -87,7 +87,7 @@ impl Claim {
         let first = lines.next()?;
         let header = content(first)?.strip_prefix(BEGIN)?;
         let header: JournalHeader = serde_json::from_str(header).ok()?;
-        // Refuse sizes that no upload has.
+        // Rejects sizes that no upload has.
         if header.length == 0 || header.part_size == 0 || header.parts() > MOST_PARTS {
             return None;
         }
@@ -99,7 +99,7 @@ impl Claim {
             }
             whole += line.len();
         }
-        // Cut off an incomplete last line before more lines are appended.
+        // Removes an incomplete last line before more lines are appended.
         file.set_len(whole as u64).ok()?;
         file.seek(SeekFrom::End(0)).ok()?;
         journal.file = Some(file);
@@ -121,11 +121,11 @@ impl Claim {
 /// How often a lock file may disappear while it is being locked.
 const LOCK_ATTEMPTS: u32 = 100;
 
-/// Opens and locks a file, and makes sure that it is still the file of that name: a process that gives up the lock removes the file,
-/// which can happen between opening and locking. `read_back` reads the file by its name.
+/// Opens and locks a file, and verifies that the file still has this name. A process that releases the lock removes the file, which
+/// can happen between opening and locking. `read_back` reads the file by its name.
 ///
 /// # Errors
-/// When another process holds the lock, or the file cannot be opened, written or read back.
+/// If another process holds the lock, or the file cannot be opened, written or read back.
 fn lock_file(
     path: &Path,
     read_back: impl Fn(&Path) -> io::Result<String>,
@@ -140,7 +140,7 @@ fn lock_file(
         written.map_err(TryLockError::Error)?;
         match read_back(path) {
             Ok(found) if found == token => return Ok(file),
-            // Another file has the name now, or none.
+            // Another file has this name now, or no file.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(TryLockError::Error(error)),

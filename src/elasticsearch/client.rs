@@ -1,11 +1,11 @@
 //! A connection to a cluster: the first contact, and how requests are sent to one of several addresses.
 //!
-//! Several addresses count as one cluster. [`Client::connect`] uses the first that answers as Elasticsearch. When an address fails
-//! later, the next request goes to the next address. Before the first request to such an address, the client compares its cluster uuid,
-//! its version and its product with those of the first server. The comparison first asks without credentials. A server that demands
-//! them is asked again with them, because nothing else reveals the uuid; parts of a model go only to servers that passed. Headers set by
-//! the user may be needed to reach the server at all, so with them the first question carries everything. An address that belongs to
-//! another cluster is not used again.
+//! Several addresses count as one cluster. [`Client::connect`] uses the first address that responds as Elasticsearch. When an
+//! address fails later, the next request goes to the next address. Before the first request to such an address, the client compares
+//! its cluster uuid, version and product with those of the first server. It first sends a request without credentials. If the
+//! server requires credentials, the client sends the request again with them, because the uuid cannot be read otherwise. Parts of a
+//! model are sent only to servers that passed the comparison. Headers set by the user may be needed to reach the server at all, so
+//! with such headers the first request contains everything. An address of another cluster is never used again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,17 +38,17 @@ pub struct Client {
     info: ServerInfo,
 }
 
-/// The longest wait for the answer to `GET /`, which is short.
+/// Timeout of `GET /`, whose response is short.
 const INFO_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Separates an address from the proxy in front of it, in messages.
 const THROUGH: &str = " through the proxy ";
 
 impl Client {
-    /// Connects to the first address that is a usable cluster, and logs in.
+    /// Connects to the first address that is a usable cluster, and authenticates.
     ///
     /// # Errors
-    /// When no address can be reached, or the server is not Elasticsearch, is too old, or refuses the credentials.
+    /// [`ClientError`] if no address can be reached, or the server is not Elasticsearch, is too old, or rejects the credentials.
     pub async fn connect(connection: Connection) -> Result<Self, ClientError> {
         let proxies =
             if connection.proxies { Proxies::from_environment() } else { Proxies::default() };
@@ -89,7 +89,7 @@ impl Client {
         }
     }
 
-    /// Asks a server what it is, and checks that it can serve models.
+    /// Requests version and product of a server, and checks that it can serve models.
     async fn first_contact(&self, index: usize) -> Result<ServerInfo, ClientError> {
         let answer = self.ask_for_info(index, self.headers.clone()).await;
         let url = self.place(index);
@@ -121,7 +121,7 @@ impl Client {
         })
     }
 
-    /// Whether the cluster has the features that came with a version. Serverless always has; its version number means nothing.
+    /// Whether the cluster has the features of a version. Serverless has all of them; its version number has no meaning.
     #[must_use]
     pub fn supports(&self, version: Version) -> bool {
         self.info.supports(version)
@@ -133,7 +133,7 @@ impl Client {
         if self.info.serverless { Target::Serverless } else { Target::Release(self.info.version) }
     }
 
-    /// Checks that the cluster has the features that came with a version.
+    /// Checks that the cluster has the features of a version.
     ///
     /// # Errors
     /// [`ClientError::Unsupported`] if the cluster is older.
@@ -157,7 +157,7 @@ impl Client {
         self.info.serverless
     }
 
-    /// What distinguishes this cluster from others: its uuid or, if it has none, its first address.
+    /// Identifier of this cluster: its uuid or, if it has none, its first address.
     pub(super) fn identity(&self) -> &str {
         let first = self.addresses.urls().first().map_or("", Url::as_str);
         self.info.cluster_uuid.as_deref().unwrap_or(first)
@@ -166,7 +166,7 @@ impl Client {
     /// Sends a request to an address of the cluster and returns the JSON of a 2xx answer. `action` completes "refused to …".
     ///
     /// # Errors
-    /// When the server cannot be reached or refuses. The next request then goes to the next address.
+    /// [`ClientError`] if the server cannot be reached or rejects the request. The next request then goes to the next address.
     pub(super) async fn call(
         &self,
         method: Method,
@@ -212,7 +212,7 @@ impl Client {
         }
     }
 
-    /// Asks an address that was not used before what it is: without credentials first.
+    /// Requests version and product from an address that was not used before, first without credentials.
     async fn ask_anew(&self, index: usize) -> Result<(HeaderMap, Value), ClientError> {
         if !self.has_custom_headers {
             match self.ask_for_info(index, HeaderMap::new()).await {
@@ -227,7 +227,7 @@ impl Client {
         self.ask_for_info(index, self.headers.clone()).await
     }
 
-    /// Sends a request to one address and classifies the answer. No request leaves by another way.
+    /// Sends a request to one address and classifies the response. All requests are sent here.
     async fn send_to(
         &self,
         index: usize,
@@ -287,10 +287,10 @@ impl Client {
     }
 }
 
-/// What a failure of the very first request means: often that the address is wrong.
+/// Error for a failure of the first request, which often means that the address is wrong.
 fn misplaced(error: ClientError, url: String) -> ClientError {
     match error {
-        // A proxy's own page, as tinyproxy's 500 when it cannot connect.
+        // A proxy may respond with its own page, as tinyproxy does with a 500 if it cannot connect.
         ClientError::Refused { status: status @ (403 | 500..), kind: None, .. }
             if url.contains(THROUGH) =>
         {
@@ -308,7 +308,7 @@ fn misplaced(error: ClientError, url: String) -> ClientError {
         {
             ClientError::NotElasticsearch { url, reason: format!("it answers {status}: {reason}") }
         }
-        // Elasticsearch closes a connection that expects TLS and gets plain HTTP.
+        // Elasticsearch closes a connection if it expects TLS and receives plain HTTP.
         ClientError::Unreachable {
             url,
             failure: ConnectionFailure::Broken,
@@ -351,7 +351,7 @@ fn unreachable(url: String, error: reqwest::Error) -> ClientError {
     ClientError::Unreachable { url, failure, reason, sent, cause }
 }
 
-/// Whether another address of the cluster may do better.
+/// Whether the request may succeed at another address of the cluster.
 fn is_of_address(error: &ClientError) -> bool {
     matches!(
         error,

@@ -1,4 +1,4 @@
-//! The addresses of a cluster, and how to log in.
+//! The addresses of a cluster, and the credentials.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use super::{ClientError, Trust};
 use crate::hint::Setting;
 use crate::secrets::Secret;
 
-/// How to log in. The debug form shows no secret.
+/// Credentials. The debug form shows no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Credentials {
@@ -126,7 +126,7 @@ pub struct Connection {
     pub(super) addresses: Vec<Url>,
     /// A user name in the address, without a password.
     pub user: Option<String>,
-    /// How to log in.
+    /// The credentials.
     pub credentials: Option<Credentials>,
     /// Which certificates are trusted.
     pub trust: Trust,
@@ -134,7 +134,7 @@ pub struct Connection {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Headers to send with every request.
     pub headers: Vec<RequestHeader>,
-    /// Whether to use the proxies that the environment names.
+    /// Whether to use the proxies from the environment.
     pub proxies: bool,
 }
 
@@ -142,7 +142,7 @@ impl Connection {
     /// A connection to an address, or to several separated by commas. A user and password in them become the credentials.
     ///
     /// # Errors
-    /// When one is not an http or https address, or when they contain different credentials.
+    /// [`ClientError`] if an address is not http or https, or the addresses contain different credentials.
     pub fn to_url(addresses: &str) -> Result<Self, ClientError> {
         let mut connection = Self {
             addresses: Vec::new(),
@@ -160,7 +160,7 @@ impl Connection {
     }
 
     fn add(&mut self, address: &str) -> Result<(), ClientError> {
-        // The address may hold a password, so no message repeats it.
+        // The address may contain a password, so no message repeats it.
         let invalid = |reason: &str| ClientError::Address(reason.to_owned());
         let mut url = Url::parse(address).map_err(|e| invalid(&e.to_string()))?;
         if !["http", "https"].contains(&url.scheme()) || !url.has_host() {

@@ -1,4 +1,4 @@
-//! [`ConnectionFailure`]: why a server did not answer.
+//! [`ConnectionFailure`]: the reason why a server did not respond.
 
 use std::error::Error;
 use std::io;
@@ -8,7 +8,7 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use super::tls::NotPinned;
 use crate::hint::{Hint, Setting, hint};
 
-/// Why a server did not answer.
+/// Reason why a server did not respond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionFailure {
@@ -34,7 +34,7 @@ pub enum ConnectionFailure {
     Certificate,
     /// The TLS handshake failed, for example without a common version.
     Tls,
-    /// The server demands a client certificate, or does not trust the one it received.
+    /// The server requires a client certificate, or does not trust the one it received.
     ClientCertificate,
     /// The address says https, and the port does not use TLS.
     PlainServer,
@@ -42,7 +42,7 @@ pub enum ConnectionFailure {
     ClosedUnanswered,
     /// The address says http, and the port uses TLS.
     TlsServer,
-    /// The proxy demands credentials.
+    /// The proxy requires credentials.
     ProxyCredentials,
     /// The proxy does not connect to the cluster.
     Proxy,
@@ -201,7 +201,8 @@ impl ConnectionFailure {
     }
 }
 
-/// An error and its causes, outermost first. The error inside an i/o error is not among its sources, only the causes of the inner error.
+/// Texts of an error and its causes, outermost first. The error inside an I/O error is not one of its sources, so it is added
+/// explicitly.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {

@@ -20,7 +20,7 @@ use crate::retry::RetryPolicy;
 /// How often an upload starts again because parts of an earlier model with its id were in the way.
 const FRESH_STARTS: u32 = 3;
 
-/// A bundle on its way to the cluster.
+/// A bundle that is being uploaded.
 pub(super) struct Delivery<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) bundle: &'a Bundle,
@@ -34,7 +34,7 @@ pub(super) struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    /// Does what was decided about an existing model, and uploads.
+    /// Carries out the decision about an existing model, and uploads.
     pub(super) async fn carry_out(
         &mut self,
         action: Action,
@@ -106,7 +106,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// Uploads, starts again where that helps, and cleans up after a failure. Returns the number of parts.
+    /// Uploads, starts again if that can help, and cleans up after a failure. Returns the number of parts.
     async fn upload(&self, mut journal: Journal) -> Result<usize, ClientError> {
         let mut fresh_starts = 0;
         loop {
@@ -248,7 +248,7 @@ impl Delivery<'_> {
         ClientError::Unfinished { cause, model_id, remote_state, replaced: self.replaced }
     }
 
-    /// The error when nothing of this import is on the cluster.
+    /// Error for an import that left nothing on the cluster.
     fn nothing_left(&self, error: ClientError) -> ClientError {
         self.forget();
         if self.replaced { self.unfinished(error, RemoteState::Nothing) } else { error }

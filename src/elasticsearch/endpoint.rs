@@ -1,4 +1,5 @@
-//! [`Endpoint`]: an inference endpoint (`_inference`, contract 9), through which `semantic_text` fields and retrievers use a model.
+//! [`Endpoint`]: an inference endpoint (`_inference`, contract 9). `semantic_text` fields and retrievers use models through
+//! endpoints.
 
 use reqwest::Method;
 use serde::Serialize;
@@ -18,7 +19,7 @@ pub enum EndpointTask {
     TextEmbedding,
     /// Computes sparse vectors.
     SparseEmbedding,
-    /// Sorts texts by how well they answer a query.
+    /// Ranks texts by their relevance for a query.
     Rerank,
 }
 
@@ -82,7 +83,7 @@ impl Endpoint {
     /// Checks that a cluster supports the endpoint, and that no other endpoint has the id. Returns whether the endpoint exists.
     ///
     /// # Errors
-    /// When the cluster does not support the endpoint, the id is taken, or the cluster does not answer.
+    /// [`DeploymentError`] if the cluster does not support the endpoint, the id is taken, or the cluster does not respond.
     pub async fn check(&self, client: &Client) -> Result<bool, DeploymentError> {
         if self.id.as_str() == self.model_id.as_str() {
             return Err(DeploymentError::settings(
@@ -109,7 +110,7 @@ impl Endpoint {
         self.exists(client).await
     }
 
-    /// Whether the endpoint exists, with this model.
+    /// Whether an endpoint with this id and model exists.
     async fn exists(&self, client: &Client) -> Result<bool, DeploymentError> {
         let path = format!("_inference/{}", self.id);
         let answer = match client.call(Method::GET, &path, None, "show the endpoint").await {
@@ -117,7 +118,7 @@ impl Endpoint {
             Err(ClientError::Refused { status: 404, kind: Some(_), .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        // Releases before 8.14 say `models`.
+        // Versions before 8.14 name the list `models`.
         let found = [&answer["endpoints"][0], &answer["models"][0]];
         let Some(found) = found.into_iter().find(|found| found.is_object()) else {
             return Ok(false);
@@ -152,7 +153,7 @@ impl Endpoint {
         if self.task == EndpointTask::TextEmbedding
             && let Some(similarity) = &self.similarity
         {
-            // Endpoints have one name for both kinds of dot product.
+            // Endpoints have a single name for both kinds of dot product.
             let similarity =
                 if similarity == "max_inner_product" { "dot_product" } else { similarity.as_str() };
             settings.insert("similarity".into(), similarity.into());
@@ -166,10 +167,10 @@ impl Endpoint {
         format!("_inference/{}/{}", self.task.name(), self.id)
     }
 
-    /// Creates the endpoint unless it exists. Without a deployment, the cluster starts one and answers when it runs.
+    /// Creates the endpoint, unless it exists. Without a deployment, the cluster starts one, and responds when it is running.
     ///
     /// # Errors
-    /// When another endpoint has the id, or the cluster refuses or does not answer.
+    /// [`DeploymentError`] if another endpoint has the id, or the cluster rejects the request or does not respond.
     pub async fn create(&self, client: &Client) -> Result<EndpointOutcome, DeploymentError> {
         if self.exists(client).await? {
             return Ok(EndpointOutcome::Unchanged);
@@ -179,7 +180,7 @@ impl Endpoint {
         else {
             return Ok(EndpointOutcome::Created);
         };
-        // A request whose answer was lost may have been carried out.
+        // The request may have been carried out even if its response was lost.
         if let Ok(true) = self.exists(client).await {
             return Ok(EndpointOutcome::Created);
         }

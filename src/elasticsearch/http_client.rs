@@ -9,7 +9,7 @@ use super::{ClientError, Connection, Trust, tls};
 use crate::proxies::Proxies;
 use crate::secrets::redact;
 
-/// The longest wait for a single answer. Storing a part on a busy cluster takes long; eland waits as long.
+/// Timeout of a single response. Storing a part on a busy cluster takes long; eland uses the same timeout.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ pub(super) fn build(
     }
     let builder = reqwest::Client::builder();
     let builder = if connection.proxies { builder } else { builder.no_proxy() };
-    // Some proxies close a connection after an answer without saying so, and the next request would be lost on it.
+    // Some proxies close a connection after a response without announcing it, and the next request on it would be lost.
     let is_relayed =
         |address: &Url| address.scheme() == "http" && proxies.on_the_way_to(address).is_some();
     let builder = match connection.addresses.iter().any(is_relayed) {

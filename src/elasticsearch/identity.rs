@@ -1,7 +1,7 @@
-//! The identities of a stored model, which its metadata hold.
+//! Identities of a stored model, which are in its metadata.
 //!
-//! Four keys are stored, because Elasticsearch returns neither the vocabulary nor the configuration byte by byte, so that none of them
-//! can be computed from a stored model:
+//! There are four keys. None of them can be computed from a stored model, because Elasticsearch returns neither the vocabulary nor
+//! the exact bytes of the configuration:
 //!
 //! - `import_id`, random: which import created the model. Two imports of one bundle differ only here.
 //! - `definition_sha256`: the definition. [`OnConflict::Skip`](super::OnConflict::Skip) compares it.
@@ -36,8 +36,8 @@ pub(super) fn add_identities(
     }
 }
 
-/// SHA-256 of vocabulary and configuration. The metadata contain measurements, which differ between imports of the same model, and do
-/// not count.
+/// SHA-256 of vocabulary and configuration. The metadata contains measurements, which differ between imports of the same model, so
+/// it is excluded.
 pub(super) fn companions_sha256(vocabulary: &[u8], configuration: &Map<String, Value>) -> String {
     let mut hash = Sha256::new();
     for (name, value) in configuration.iter().filter(|(name, _)| *name != "metadata") {

@@ -1,10 +1,10 @@
-//! The import of a bundle as a transaction. Afterwards the cluster has the whole model, or nothing of it, or a part of it with a journal
-//! from which the same command resumes. The steps:
+//! Import of a bundle as a transaction. At the end, the cluster has the complete model, nothing of it, or a part of it with a
+//! journal from which the same command resumes. The steps:
 //!
 //! 1. [`Import::begin`] checks the cluster before any long work.
-//! 2. The caller makes the bundle, without the cluster.
+//! 2. The caller creates the bundle, without the cluster.
 //! 3. [`Transaction::run`] checks the cluster again, removes what is in the way, and uploads.
-//! 4. [`StartOptions::start`](super::StartOptions::start) starts the model, if wanted.
+//! 4. [`StartOptions::start`](super::StartOptions::start) starts the model, if requested.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -28,7 +28,7 @@ pub enum OnConflict {
     Fail,
     /// Delete the model when the new one is ready.
     Replace,
-    /// Keep the model, and succeed if its definition is the same.
+    /// Keep the model, and succeed if its definition is the same. Otherwise fail.
     Skip,
     /// Keep the model if its definition, vocabulary and configuration are the same; otherwise delete it when the new one is ready.
     Update,
@@ -72,11 +72,11 @@ pub enum Outcome {
 pub struct Import {
     /// What to do when the cluster already has a model with this id.
     pub on_conflict: OnConflict,
-    /// Parts sent at a time.
+    /// Number of parts that are sent at a time.
     pub concurrency: usize,
-    /// Bytes of a part. Raised if 10,000 parts would not hold the definition.
+    /// Size of a part in bytes. It is increased if 10,000 parts of this size cannot hold the definition.
     pub part_size: usize,
-    /// When failed requests are sent again.
+    /// Policy for retries.
     pub retry: RetryPolicy,
     /// How long a stored part can stay invisible to a deletion: slightly more than the refresh interval of the server's index
     /// (contract 6.3).
@@ -104,8 +104,8 @@ impl Client {
     /// [`StartOptions::start`](super::StartOptions::start).
     ///
     /// # Errors
-    /// When the cluster cannot serve the bundle, refuses it, or cannot be reached, or when a model with this id is in the way.
-    /// [`ClientError::Unfinished`] describes what is on the cluster then.
+    /// [`ClientError`] if the cluster cannot serve the bundle, rejects it or cannot be reached, or if a model with this id exists.
+    /// [`ClientError::Unfinished`] says what remains on the cluster.
     pub async fn import(
         &self,
         bundle: &Bundle,
@@ -124,7 +124,7 @@ impl Import {
     /// Checks the cluster before any long work: the privilege, the license, and whether the id is free or the existing model can be
     /// resumed, replaced or kept.
     ///
-    /// # Errors
+    /// [`ClientError`] if the import cannot succeed, or another process on this machine is importing a model with this id.
     /// When the import cannot succeed, or another process on this machine is importing a model with this id.
     pub async fn begin<'a>(
         &'a self,

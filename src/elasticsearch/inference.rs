@@ -1,4 +1,4 @@
-//! Answers of a deployed model to texts (`_infer`, contract 8).
+//! Results of a deployed model for texts (`_infer`, contract 8).
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::smoke::summary;
 use super::{Client, ClientError, DeploymentError, ServedId};
 use crate::hint::{Command, hint};
 
-/// What the server answers while no deployment of a model runs.
+/// Part of the server's message if no deployment of a model runs.
 const NOT_DEPLOYED: &str = "must be deployed";
 
-/// A model that answers texts.
+/// A deployed model that processes texts.
 #[derive(Debug)]
 pub struct DeployedModel {
     /// The model, the deployment or the alias.
@@ -30,7 +30,7 @@ impl DeployedModel {
     /// Reads the configuration of a model.
     ///
     /// # Errors
-    /// When the model does not exist or has no task.
+    /// [`DeploymentError`] if the model does not exist or has no task.
     pub async fn find(client: &Client, id: ServedId) -> Result<Self, DeploymentError> {
         let configuration = client.configuration(&id).await?;
         let tasks = configuration["inference_config"].as_object();
@@ -51,7 +51,7 @@ impl DeployedModel {
     /// The server's results for some texts, in order. `overrides` are settings of the task for this request only, such as `labels`.
     ///
     /// # Errors
-    /// When the model is not deployed, does not answer within `timeout`, or refuses a setting.
+    /// [`DeploymentError`] if the model is not deployed, does not respond within `timeout`, or rejects a setting.
     pub async fn infer(
         &self,
         client: &Client,
@@ -84,7 +84,7 @@ impl DeployedModel {
         }
     }
 
-    /// A result in a line.
+    /// A result in one line.
     #[must_use]
     pub fn summary(&self, result: &Value) -> String {
         summary(&self.task, &self.settings, result)

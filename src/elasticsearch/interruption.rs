@@ -6,16 +6,16 @@ use tokio::sync::watch;
 
 use super::ClientError;
 
-/// Whether the user wants the work to stop. Clones share the state.
+/// Whether the user requested a stop. Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Interruption(watch::Receiver<u8>);
 
-/// The side that asks for the stop.
+/// The handle that requests the stop.
 #[derive(Debug)]
 pub struct Interrupter(watch::Sender<u8>);
 
 impl Interrupter {
-    /// Asks to stop after the requests in flight; the second call asks to stop immediately.
+    /// Requests a stop after the requests in flight; the second call requests an immediate stop.
     pub fn interrupt(&self) {
         self.0.send_modify(|times| *times = times.saturating_add(1));
     }
@@ -29,7 +29,7 @@ impl Interruption {
         (Interrupter(sender), Self(receiver))
     }
 
-    /// Handles Ctrl-C and SIGTERM from now on. `on_first` runs at the first of them.
+    /// Starts to handle Ctrl-C and SIGTERM. `on_first` runs at the first signal.
     ///
     /// # Errors
     /// [`ClientError::Signals`] if the operating system refuses to deliver signals.
@@ -49,25 +49,25 @@ impl Interruption {
         Ok(interruption)
     }
 
-    /// Whether a stop was asked for.
+    /// Whether a stop was requested.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         *self.0.borrow() > 0
     }
 
-    /// Waits until a stop was asked for.
+    /// Waits until a stop is requested.
     pub async fn requested(&mut self) {
         self.times(1).await;
     }
 
-    /// Waits until a stop was asked for twice.
+    /// Waits until a stop is requested twice.
     pub async fn repeated(&mut self) {
         self.times(2).await;
     }
 
     async fn times(&mut self, times: u8) {
         if self.0.wait_for(|asked| *asked >= times).await.is_err() {
-            // The interrupter is gone, so no stop can be asked for.
+            // The interrupter was dropped, so no stop can be requested.
             std::future::pending::<()>().await;
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A journal is a file of lines with checksums, to which lines are only appended: `begin-1` with the header, then `try N` before
 //! part N is sent for the first time and `stored N` when the server has acknowledged it, and likewise for `model` and `vocabulary`.
-//! A crash can cut the last line, which its checksum reveals; every line before it holds. `try` exists because of the answer "already
-//! exists" (contract 4.2.6), which means success only for a part that was tried.
+//! A crash can truncate the last line, which its checksum reveals; all earlier lines are valid. `try` is needed because of the
+//! response "already exists" (contract 4.2.6), which means success only for a part that was sent before.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::hexadecimal::hexadecimal;
 
-/// Acknowledged parts after which the file is synced to the disk. A killed process loses no line; a power cut loses at most this many,
-/// and the parts in question are sent again and found to exist.
+/// Number of acknowledged parts after which the file is synced to the disk. A killed process loses no line. A power failure loses
+/// at most this number of lines, and these parts are sent again and found to exist.
 const SYNC_EVERY: usize = 16;
 
 /// The first word of a journal. It changes with the format.
@@ -50,7 +50,7 @@ impl JournalHeader {
         self.length.div_ceil(self.part_size.max(1))
     }
 
-    /// Whether both headers are about the same model, whatever the size of the parts.
+    /// Whether both headers describe the same model, for any size of the parts.
     pub(super) fn is_of(&self, other: &Self) -> bool {
         let what = |header: &Self| {
             let Self { definition_sha256, companions_sha256, length, .. } = header;
@@ -154,7 +154,7 @@ impl Journal {
         self.keep(written);
     }
 
-    /// After a failed write the file is not written again; its lines so far still hold.
+    /// After a failed write the file is not written again. Its existing lines remain valid.
     fn keep(&mut self, written: io::Result<()>) {
         if let Err(error) = written {
             tracing::warn!(
@@ -329,7 +329,7 @@ mod tests {
                 None => assert!(cut < begun),
                 Some(mut journal) => {
                     assert_eq!(journal.stored(), (lines - 1) / 2, "{cut}");
-                    // What is appended then is found the next time.
+                    // The line that is appended then is found by the next reader.
                     journal.acknowledged(Item::Part(4));
                     assert_eq!(claim.resume().unwrap().mark(Item::Part(4)), Mark::Stored);
                 }

@@ -1,4 +1,4 @@
-//! Elasticsearch: the connection, the trained-models API, and the import of a bundle. Nothing here depends on PyTorch.
+//! Elasticsearch: the connection, the trained-models API, and the import of a bundle. This module does not depend on libtorch.
 
 mod addresses;
 mod attempts;

@@ -1,17 +1,17 @@
 //! The sizes of the parts in which a definition is stored (contract 4.1).
 
-/// The most parts of a definition that the server accepts.
+/// Maximum number of parts of a definition that the server accepts.
 pub(super) const MOST_PARTS: usize = 10_000;
 
-/// The smallest part in bytes. Requests with smaller parts are mostly headers.
+/// Minimum size of a part in bytes. Requests with smaller parts consist mostly of headers.
 pub const SMALLEST_PART: usize = 1 << 10;
 
-/// The largest part in bytes. Its base64 stays below the 50 million characters that the server's parser accepts in one string, and the
-/// request far below `http.max_content_length`.
+/// Maximum size of a part in bytes. Its base64 form stays below the 50 million characters that the server's parser accepts in one
+/// string, and the request far below `http.max_content_length`.
 pub const LARGEST_PART: usize = 35 << 20;
 
-/// Bytes of a part: the wanted size, or a larger one if 10,000 parts of that size would not hold the definition. `None` if even the
-/// largest part is too small.
+/// Size of a part in bytes: the requested size, or a larger one if 10,000 parts of that size cannot hold the definition. `None` if
+/// even the maximum size is too small.
 pub(super) fn part_size(length: usize, wanted: usize) -> Option<usize> {
     let size = wanted.max(length.div_ceil(MOST_PARTS));
     (size <= LARGEST_PART).then_some(size)

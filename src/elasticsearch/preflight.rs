@@ -1,5 +1,5 @@
-//! Checks before anything is stored on the cluster: license, privilege and memory. A check that the cluster does not answer passes,
-//! because a later request fails with the reason.
+//! Checks before anything is stored on the cluster: license, privilege and memory. A check passes if the cluster does not respond
+//! to it, because a later request fails with the reason.
 
 use std::fmt;
 
@@ -12,18 +12,18 @@ use super::{Client, ClientError};
 use crate::bundle::Bundle;
 use crate::version::Version;
 
-/// Bytes that a process takes beside the model that it runs (contract 7.5).
+/// Memory in bytes that a process needs in addition to its model (contract 7.5).
 const NATIVE_PROCESS: u64 = 240 << 20;
 
 /// The licences that allow machine learning.
 const LICENCES: [&str; 3] = ["platinum", "enterprise", "trial"];
 
 impl Client {
-    /// Checks that the licence of the cluster allows machine learning. A licence that cannot be read passes, because a later request
-    /// fails if it does not suffice.
+    /// Checks that the licence of the cluster allows machine learning. The check passes if the licence cannot be read, because a
+    /// later request fails if it is insufficient.
     ///
     /// # Errors
-    /// [`ClientError::Licence`], or when the cluster does not answer.
+    /// [`ClientError::Licence`], or another [`ClientError`] if the cluster does not respond.
     pub async fn check_licence(&self) -> Result<(), ClientError> {
         if self.is_serverless() {
             return Ok(());
@@ -45,7 +45,7 @@ impl Client {
         }
     }
 
-    /// Checks that the credentials allow to manage models.
+    /// Checks that the credentials allow the management of models.
     pub(super) async fn check_privilege(&self) -> Result<(), ClientError> {
         const PATH: &str = "_security/user/_has_privileges";
         let body = Some(Payload::json(&json!({"cluster": ["manage_ml"]})));
@@ -62,7 +62,7 @@ impl Client {
             }),
             Err(error @ ClientError::Credentials(_)) => Err(error),
             Ok(_) => Ok(()),
-            // A cluster without security does not answer.
+            // A cluster without security does not support this request.
             Err(error) => {
                 tracing::debug!("the privileges are not available: {error}");
                 Ok(())
@@ -83,8 +83,8 @@ impl Client {
         }
     }
 
-    /// Whether a machine learning node has enough memory for a model with a definition of `length` bytes and this metadata. `None` if the
-    /// cluster does not say, such as serverless, which has no nodes.
+    /// Whether a machine learning node has enough memory for a model with a definition of `length` bytes and this metadata. `None`
+    /// if the cluster does not report the memory, as serverless, which has no nodes.
     pub async fn room(&self, length: u64, metadata: Option<&Map<String, Value>>) -> Option<Room> {
         if self.is_serverless() {
             return None;
@@ -103,14 +103,14 @@ impl Client {
     }
 }
 
-/// The memory of a cluster's nodes, compared with what one allocation of a model needs. Memory that is in use counts as free.
+/// Memory of a cluster's nodes, compared with the memory for one allocation of a model. Memory in use counts as free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Room {
-    /// Bytes that one allocation needs.
+    /// Bytes for one allocation.
     pub required_bytes: u64,
-    /// Bytes that the largest machine learning node has; 0 without such a node.
+    /// Bytes of the largest machine learning node; 0 without such a node.
     pub largest_node_bytes: u64,
-    /// Whether the largest node has enough.
+    /// Whether the largest node has enough memory.
     pub has_room: bool,
 }
 

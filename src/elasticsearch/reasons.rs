@@ -2,10 +2,10 @@
 
 use crate::hint::{Command, Hint, Setting, hint};
 
-/// Words of the server, and the hint for a reason that contains all of them.
+/// Words of the server's reason, and the hint for a reason that contains all of them.
 type ReasonHint = (&'static [&'static str], fn() -> Hint);
 
-/// The first row whose words all occur in a reason wins, so special rows come before general ones.
+/// The first matching row is used, so special rows precede general ones.
 const HINTS: &[ReasonHint] = &[
     (&["ot match any supported architecture"], || {
         hint!(

@@ -1,4 +1,4 @@
-//! Answers other than 2xx: which error they mean.
+//! Classification of responses with a status other than 2xx.
 
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, LOCATION};
@@ -8,7 +8,7 @@ use super::{ClientError, ConnectionFailure};
 use crate::retry::retry_after;
 use crate::secrets::redact;
 
-/// The texts of servers that get a plain HTTP request on a TLS port: nginx, Go's net/http.
+/// Messages of servers that receive a plain HTTP request on a TLS port: nginx and Go's net/http.
 const PLAIN_REQUEST: [&str; 2] =
     ["plain HTTP request was sent to HTTPS port", "HTTP request to an HTTPS server"];
 
@@ -20,12 +20,12 @@ pub(super) struct Refusal<'a> {
     pub(super) text: &'a str,
     /// The body, if it is JSON.
     pub(super) json: Option<&'a Value>,
-    /// Whether the request went to a proxy in plain text, so that the proxy itself may have answered.
+    /// Whether the request was sent to a proxy without TLS, so that the proxy itself may have responded.
     pub(super) is_relayed: bool,
 }
 
 impl Refusal<'_> {
-    /// The error for a request to `url`, which was to do `action`.
+    /// The error for a request to `url`. `action` describes the purpose of the request.
     pub(super) fn error(&self, url: String, action: &str) -> ClientError {
         let status = self.status;
         let phrase = status.canonical_reason().unwrap_or("an answer without a reason");
@@ -41,7 +41,7 @@ impl Refusal<'_> {
             cause: None,
         };
         match status {
-            // tinyproxy answers a wrong proxy password with 401.
+            // tinyproxy responds to a wrong proxy password with 401.
             StatusCode::UNAUTHORIZED if self.json.is_none() && self.is_relayed => {
                 unreachable(ConnectionFailure::ProxyCredentials)
             }
@@ -77,7 +77,7 @@ impl Refusal<'_> {
     }
 }
 
-/// The kind of the missing privilege and its name: the least of those that the server names as granting the action (contract 12).
+/// Kind and name of the missing privilege: the least one of those that, according to the server, grant the action (contract 12).
 fn privilege(reason: &str) -> (&'static str, String) {
     for kind in ["cluster", "index"] {
         let named = reason.split_once(&format!("granted by the {kind} privileges ["));

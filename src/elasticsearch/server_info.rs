@@ -1,4 +1,4 @@
-//! What a server says about itself in the answer to `GET /` (contract 1).
+//! Information about a server in the response to `GET /` (contract 1).
 
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::Value;
@@ -11,12 +11,12 @@ pub(super) struct ServerInfo {
     pub(super) version: Version,
     /// Whether Elastic runs the server and decides on nodes and versions.
     pub(super) serverless: bool,
-    /// The uuid of the cluster; none for a node that has not joined its cluster yet.
+    /// The uuid of the cluster; `None` for a node that has not joined its cluster.
     pub(super) cluster_uuid: Option<String>,
 }
 
 impl ServerInfo {
-    /// Reads an answer to `GET /`.
+    /// Parses a response to `GET /`.
     ///
     /// # Errors
     /// The reason why the server is not Elasticsearch.
@@ -43,13 +43,13 @@ impl ServerInfo {
         })
     }
 
-    /// Whether the server has the features that came with a version. Serverless always has; its version number means nothing.
+    /// Whether the server has the features of a version. Serverless has all of them; its version number has no meaning.
     pub(super) fn supports(&self, version: Version) -> bool {
         self.serverless || self.version >= version
     }
 
-    /// Why another server cannot stand in for this one, if it cannot. A node of another version is refused too, because the model was
-    /// made for this version.
+    /// The reason why another server cannot replace this one, if there is one. A node of another version is also rejected, because
+    /// the model was converted for this version.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         match (&self.cluster_uuid, &other.cluster_uuid) {
             (Some(ours), Some(theirs)) if ours != theirs => {

@@ -1,4 +1,4 @@
-//! [`SmokeTest`]: sends one text through a deployment and checks the answer (contract 8).
+//! [`SmokeTest`]: sends one text through a deployment and checks the result (contract 8).
 
 use reqwest::Method;
 use serde::Serialize;
@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use super::payload::Payload;
 use super::{Client, ClientError, DeploymentError, ServedId};
 
-/// The longest wait for the first answer, which is slower than later ones.
+/// Timeout of the first result, which takes longer than later ones.
 const TIMEOUT: &str = "30s";
 
-/// The text of a smoke test and the answer of the deployment.
+/// The text of a smoke test, and the result of the deployment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SmokeTest {
     /// The task of the model.
@@ -26,10 +26,10 @@ pub struct SmokeTest {
 }
 
 impl SmokeTest {
-    /// Sends a text that fits the task of the model.
+    /// Sends a text that suits the task of the model.
     ///
     /// # Errors
-    /// [`DeploymentError::SmokeTest`] if there is no answer, or not one of the task.
+    /// [`DeploymentError::SmokeTest`] if there is no result, or it does not match the task.
     pub async fn run(
         client: &Client,
         model_id: &ServedId,
@@ -61,7 +61,7 @@ impl SmokeTest {
     }
 }
 
-/// The body of a request to `_infer` that fits the configuration of a model. `None` for a model without a task.
+/// The body of a request to `_infer` that matches the configuration of a model. `None` for a model without a task.
 #[must_use]
 pub fn example(configuration: &Map<String, Value>) -> Option<Value> {
     let (task, config) = configuration.get("inference_config")?.as_object()?.iter().next()?;

@@ -16,17 +16,18 @@ use crate::observer::{Progress, RunningStage, Stage};
 /// The interval between two polls of the stats.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the last poll may take after the timeout.
+/// Additional time for the last poll after the timeout of the start.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A timeout that no start reaches. Longer ones could not be added to the time of day.
+/// Maximum timeout. A longer one could not be added to the current time.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl StartOptions {
     /// Starts a model and waits for it, at most until the timeout. The deployment continues when the wait ends.
     ///
     /// # Errors
-    /// When the settings are not valid, the server refuses, no node can load the model, or the timeout passes.
+    /// [`DeploymentError`] if the settings are not valid, the server rejects the request, no node can load the model, or the
+    /// timeout expires.
     pub async fn start(
         &self,
         client: &Client,
@@ -73,11 +74,11 @@ struct Start<'a> {
 
 /// The state of the request that starts the deployment.
 enum Request {
-    /// The request has no answer yet.
+    /// The request has no response yet.
     Pending,
     /// The server accepted the request, and may still work on it.
     Accepted,
-    /// There was no answer, or only one of a proxy.
+    /// There was no response, or only one of a proxy.
     Lost(ClientError),
 }
 
@@ -118,7 +119,7 @@ impl Start<'_> {
                     waiting.finish();
                     return Ok(deployment.clone());
                 }
-                // The answer may be lost, but the deployment is there.
+                // The response may be lost, but the deployment exists.
                 (Polled::Deployed(deployment), _)
                     if self.options.wait_for != WaitFor::Starting
                         && self.is_reached(deployment) =>
@@ -142,7 +143,7 @@ impl Start<'_> {
         self.options.wait_for.is_reached_by(deployment)
     }
 
-    /// The server's own answer names every node, so a failure is reported only after that answer.
+    /// The server's own response names every node, so a failure is reported only after it.
     fn has_failed(&self, deployment: &Deployment, request: &Request) -> bool {
         let is_answered = !matches!(request, Request::Pending) || Instant::now() >= self.deadline;
         deployment.state == State::Failed && is_answered
@@ -169,7 +170,7 @@ impl Start<'_> {
                 Err(DeploymentError::NotFound { what: "model", id: self.model_id.clone() })
             }
             ClientError::Refused { reason, .. } => Err(self.not_started(reason, None)),
-            // A rolling upgrade also answers 403.
+            // A rolling upgrade also causes a 403.
             ClientError::Privilege { reason, .. } if reason.contains("upgrade is in progress") => {
                 Err(self.not_started(reason, None))
             }
@@ -177,7 +178,7 @@ impl Start<'_> {
         }
     }
 
-    /// Asks for the stats and reports them. A busy cluster may not answer now, but later.
+    /// Requests and reports the stats. A busy cluster may respond later.
     async fn poll(&self, waiting: &RunningStage) -> Result<Polled, DeploymentError> {
         let deployments = self.client.deployments(self.deployment_id);
         match timeout_at(self.deadline.max(Instant::now()) + GRACE, deployments).await {
@@ -205,7 +206,7 @@ impl Start<'_> {
         DeploymentError::NotStarted { model_id: self.model_id.clone(), reason: reason.into(), hint }
     }
 
-    /// A failed deployment stays, and blocks the next start.
+    /// A failed deployment remains, and blocks the next start.
     fn failed(&self, deployment: &Deployment) -> DeploymentError {
         let reasons = deployment.reasons().join("; ");
         let reasons =
@@ -257,7 +258,7 @@ enum Polled {
     Unknown(Option<ClientError>),
 }
 
-/// Whether a start was refused because the deployment exists (contract 7.2).
+/// Whether a start was rejected because the deployment exists (contract 7.2).
 fn is_running(reason: &str) -> bool {
     reason.contains("existing deployment with the same id")
         || reason.contains("already been started")

@@ -1,4 +1,4 @@
-//! [`StartOptions`]: the settings of a deployment, and what the server would refuse (contract 7.1).
+//! [`StartOptions`]: the settings of a deployment, and their validation (contract 7.1).
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,19 +10,18 @@ use super::{Client, DeploymentError, ServedId};
 use crate::hint::{Hint, Setting, hint};
 use crate::version::Version;
 
-/// The longest wait that a single request asks the server for, as in eland. For longer waits the stats are polled, because proxies cut
-/// idle connections.
+/// Maximum wait of a single request, as in eland. For longer waits the stats are polled, because proxies close idle connections.
 const LONGEST_REQUEST: Duration = Duration::from_secs(60);
 
-/// What a start waits for.
+/// State of a deployment to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WaitFor {
-    /// Nothing: the server has accepted the start.
+    /// The server has accepted the start.
     Starting,
-    /// One allocation answers.
+    /// One allocation responds.
     #[default]
     Started,
-    /// All allocations answer.
+    /// All allocations respond.
     FullyAllocated,
 }
 
@@ -48,16 +47,16 @@ impl WaitFor {
     }
 }
 
-/// Which deployments go first on a crowded node.
+/// Priority of a deployment on a node without enough memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
     /// The default.
     Normal,
-    /// Gives way to others, and has one allocation of one thread.
+    /// Stopped before other deployments, and limited to one allocation with one thread.
     Low,
 }
 
-/// A number of bytes as the server reads it: `512mb`, `0b`.
+/// A number of bytes in the server's format: `512mb`, `0b`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByteSize(String);
 
@@ -69,7 +68,7 @@ impl FromStr for ByteSize {
         let digits = lower.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = lower.split_at(digits);
         let shift = match unit.trim_start() {
-            // The server reads a number without a unit only if it is 0.
+            // The server accepts a number without a unit only if it is 0.
             "b" => 0,
             "" if number.bytes().all(|digit| digit == b'0') => 0,
             "k" | "kb" => 10,
@@ -97,36 +96,36 @@ impl FromStr for ByteSize {
     }
 }
 
-/// The settings of a deployment. The server chooses what is not set.
+/// The settings of a deployment. The server chooses those that are not set.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StartOptions {
     /// The id of the deployment; by default the id of the model.
     pub deployment_id: Option<ServedId>,
-    /// What to wait for.
+    /// State to wait for.
     pub wait_for: WaitFor,
-    /// The longest wait, at least 1 ms.
+    /// Maximum wait, at least 1 ms.
     pub timeout: Duration,
-    /// Copies of the model that work in parallel.
+    /// Number of copies of the model that work in parallel.
     pub number_of_allocations: Option<u32>,
-    /// Threads of each copy: a power of two up to 32.
+    /// Number of threads of each copy: a power of two up to 32.
     pub threads_per_allocation: Option<u32>,
-    /// The priority on a crowded node.
+    /// Priority on a node without enough memory.
     pub priority: Option<Priority>,
-    /// Requests that can wait on a node.
+    /// Number of requests that can wait on a node.
     pub queue_capacity: Option<u32>,
-    /// Size of the cache of answers on each node.
+    /// Size of the cache of results on each node.
     pub cache_size: Option<ByteSize>,
-    /// The fewest copies, if their number follows the load.
+    /// Minimum number of copies, if the number follows the load.
     pub min_allocations: Option<u32>,
-    /// The most copies, if their number follows the load.
+    /// Maximum number of copies, if the number follows the load.
     pub max_allocations: Option<u32>,
     /// Whether an existing deployment with this id counts as success.
     pub adopt: bool,
 }
 
 impl Default for StartOptions {
-    /// Waits up to 60 s for one allocation, which is what eland does.
+    /// Waits up to 60 s for one allocation, as eland does.
     fn default() -> Self {
         Self {
             deployment_id: None,
@@ -145,7 +144,7 @@ impl Default for StartOptions {
 }
 
 impl StartOptions {
-    /// Checks what every version of the server would refuse (contract 7.1).
+    /// Checks the settings against the rules of all server versions (contract 7.1).
     ///
     /// # Errors
     /// [`DeploymentError::Settings`] for the first setting that is not valid.
@@ -224,7 +223,7 @@ impl StartOptions {
         }
     }
 
-    /// Checks also what the version of this cluster would refuse.
+    /// Also checks the settings against the rules of the cluster's version.
     ///
     /// # Errors
     /// [`DeploymentError::Settings`] or [`DeploymentError::Unsupported`].

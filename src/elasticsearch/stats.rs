@@ -12,7 +12,7 @@ use crate::hint::Hint;
 pub enum State {
     /// The model is being loaded.
     Starting,
-    /// The deployment answers.
+    /// The deployment responds.
     Started,
     /// The deployment is being stopped.
     Stopping,
@@ -61,23 +61,23 @@ pub struct Deployment {
     pub state: State,
     /// The server's reason for the state.
     pub reason: Option<String>,
-    /// Allocations that answer.
+    /// Number of allocations that respond.
     pub allocations: u64,
-    /// Allocations that the deployment should have.
+    /// Number of allocations that the deployment should have.
     pub target_allocations: u64,
-    /// Threads of each allocation.
+    /// Number of threads of each allocation.
     pub threads_per_allocation: Option<u64>,
     /// The limits between which the cluster chooses the number of allocations.
     pub adaptive_allocations: Option<Value>,
     /// `normal` or `low`.
     pub priority: Option<String>,
-    /// Requests that can wait.
+    /// Number of requests that can wait.
     pub queue_capacity: Option<u64>,
     /// Size of the cache on each node.
     pub cache_size: Option<String>,
-    /// Texts answered.
+    /// Number of processed texts.
     pub inference_count: u64,
-    /// Requests that failed.
+    /// Number of failed requests.
     pub error_count: u64,
     /// The nodes that run the deployment.
     pub nodes: Vec<Node>,
@@ -94,9 +94,9 @@ pub struct Node {
     pub state: State,
     /// The server's reason for the state.
     pub reason: Option<String>,
-    /// Allocations on this node.
+    /// Number of allocations on this node.
     pub allocations: Option<u64>,
-    /// Texts answered.
+    /// Number of processed texts.
     pub inference_count: u64,
     /// Milliseconds per text.
     pub average_inference_time_ms: Option<f64>,
@@ -158,7 +158,7 @@ impl Deployment {
         }
     }
 
-    /// Whether the deployment answers: it has an allocation, or the cluster scaled it down to none because there are no requests.
+    /// Whether the deployment responds: it has an allocation, or the cluster scaled it down to none because there are no requests.
     #[must_use]
     pub fn answers(&self) -> bool {
         self.state == State::Started && (self.allocations > 0 || self.target_allocations == 0)

@@ -42,13 +42,13 @@ pub struct Fingerprint([u8; 32]);
 impl FromStr for Fingerprint {
     type Err = ClientError;
 
-    /// Reads 64 hexadecimal digits, with colons or without: the forms of Elasticsearch and of openssl.
+    /// Parses 64 hexadecimal digits, with or without colons: the forms of Elasticsearch and of openssl.
     fn from_str(text: &str) -> Result<Self, ClientError> {
         let invalid = || {
             let reason = "a SHA-256 has 64 hexadecimal digits, with or without colons".into();
             ClientError::Setting { setting: Setting::CaFingerprint, reason }
         };
-        // openssl prints a name in front.
+        // openssl prints a name before the digits.
         let digits = text.rsplit_once('=').map_or(text, |(_, digits)| digits);
         let digits: Vec<u8> = digits.bytes().filter(|byte| !b": \t\r\n".contains(byte)).collect();
         if digits.len() != 64 {
@@ -96,7 +96,7 @@ pub(super) fn configuration(
             let verifier = Pinned { fingerprint: None, provider };
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
-        // No address uses TLS, so a machine without authorities will do.
+        // No address uses TLS, so no authorities are needed.
         Trust::System if !is_used => builder.with_root_certificates(RootCertStore::empty()),
         Trust::System => {
             let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(|error| {
@@ -153,7 +153,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ClientError> {
             unusable("the private key is encrypted")
         }
         pem::Error::NoItemsFound => unusable("it contains no private key"),
-        // The error could contain text of the file.
+        // The original error could contain text of the file.
         _ => unusable("it is damaged"),
     })
 }
@@ -167,9 +167,10 @@ fn unusable(setting: Setting, path: &Path, reason: &str) -> ClientError {
 #[error("none of the server's certificates has the fingerprint; theirs are {}", .0.join(", "))]
 pub(super) struct NotPinned(Vec<String>);
 
-/// Trusts a chain that contains the certificate with a fingerprint. Unlike Elastic's own clients it also checks that this certificate,
-/// if it is not the server's own, signed the server's. The host name is not compared, because the authority that Elasticsearch creates
-/// at its first start signs only for its own cluster, with the host names of that time. Without a fingerprint, every chain is trusted.
+/// Trusts a chain that contains the certificate with a fingerprint. Unlike Elastic's own clients, it also checks that this
+/// certificate signed the server's certificate, if it is not the server's own. The host name is not compared, because the authority
+/// that Elasticsearch creates at its first start signs only for its own cluster, with the host names of that time. Without a
+/// fingerprint, every chain is trusted.
 #[derive(Debug)]
 struct Pinned {
     fingerprint: Option<Fingerprint>,

@@ -1,4 +1,4 @@
-//! [`Transaction`]: the checks of the cluster around the making of a bundle, and the decision about an existing model.
+//! [`Transaction`]: the checks of the cluster before and after the creation of a bundle, and the decision about an existing model.
 
 use super::attempts::with_retries;
 use super::claim::Claim;
@@ -26,29 +26,30 @@ pub struct Transaction<'a> {
 
 /// What to do about the model on the cluster.
 pub(super) enum Action {
-    /// Nothing is in the way.
+    /// No model has this id.
     Fresh,
-    /// The upload of the journal continues.
+    /// Continue the upload of the journal.
     Resume(Journal),
-    /// An incomplete model of an earlier import is deleted first.
+    /// Delete an incomplete model of an earlier import first.
     Discard(Journal),
-    /// The old model is deleted first.
+    /// Delete the old model first.
     Replace(StoredModel),
-    /// The cluster has the same model.
+    /// Do nothing, because the cluster has the same model.
     Keep,
 }
 
 impl Transaction<'_> {
-    /// Sets the SHA-256 of everything that determines the bundle. The fingerprint is stored with the model, so that a later import of the
-    /// same input does not have to make the bundle.
+    /// Sets the SHA-256 of everything that determines the bundle. The fingerprint is stored with the model, so that a later import
+    /// of the same input need not create the bundle.
     pub fn set_fingerprint(&mut self, fingerprint: String) {
         self.fingerprint = Some(fingerprint);
     }
 
-    /// Whether the bundle need not be made: the cluster has a complete model with the same fingerprint, and models are kept.
+    /// Whether the bundle is not needed, because the cluster has a complete model with the same fingerprint, and existing models
+    /// are kept.
     ///
     /// # Errors
-    /// When the cluster does not answer.
+    /// [`ClientError`] if the cluster does not respond.
     pub async fn is_up_to_date(&self) -> Result<bool, ClientError> {
         let may_keep = matches!(self.import.on_conflict, OnConflict::Skip | OnConflict::Update);
         let is_same = self.fingerprint.is_some()
@@ -69,7 +70,8 @@ impl Transaction<'_> {
     /// command can resume it; the error says so.
     ///
     /// # Errors
-    /// When the cluster cannot serve the model, refuses, cannot be reached for too long, or the user stops the work.
+    /// [`ClientError`] if the cluster cannot serve the model, rejects it or cannot be reached for too long, or the user stops the
+    /// work.
     pub async fn run(
         self,
         bundle: &Bundle,
@@ -127,7 +129,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Whether the model on the cluster is complete; none if the version of the cluster cannot say.
+    /// Whether the model on the cluster is complete; `None` if the version of the cluster does not report it.
     async fn is_whole(&self) -> Result<Option<bool>, ClientError> {
         with_retries(self.import.retry, || self.client.is_whole(&self.model_id)).await
     }

@@ -1,4 +1,4 @@
-//! [`Upload`]: sends configuration, vocabulary and parts; the last part goes alone, after all others (contract 4.2).
+//! [`Upload`]: sends configuration, vocabulary and parts. The last part is sent alone, after all others (contract 4.2).
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -22,19 +22,19 @@ use crate::retry::RetryPolicy;
 pub(super) enum UploadFailure {
     /// A part is larger than the server, or a proxy in front of it, accepts.
     TooLarge(ClientError),
-    /// Something is stored that this import never sent: it belongs to an earlier model with this id (contract 6.3).
+    /// Something is stored that this import never sent. It belongs to an earlier model with this id (contract 6.3).
     Leftover,
     /// Another import created a model with this id first.
     Overtaken,
-    /// The model was not created: every attempt was refused, or was not sent.
+    /// The model was not created: every attempt was rejected, or was not sent.
     NotCreated(ClientError),
-    /// Somebody deleted or replaced the model of this import.
+    /// The model of this import was deleted or replaced.
     Lost,
-    /// Anything else.
+    /// Another reason.
     Stopped(ClientError),
 }
 
-/// What to send, and how.
+/// What to upload, and the settings.
 pub(super) struct Upload<'a> {
     pub(super) client: &'a Client,
     pub(super) bundle: &'a Bundle,
@@ -76,12 +76,12 @@ impl Upload<'_> {
         let last = missing.pop_if(|part| *part == last);
         self.store_parts(missing, journal, &uploading).await?;
         self.check_files()?;
-        // Requests name the model only by its id. If somebody replaced it, our parts would end up in that model.
+        // Requests identify the model only by its id. If the model was replaced, our parts would become parts of the new model.
         if !self.is_ours(journal).await.map_err(UploadFailure::Stopped)? {
             return Err(UploadFailure::Lost);
         }
         self.store_parts(last.into_iter().collect(), journal, &uploading).await?;
-        // The last part was read after the check above.
+        // The last part is read after the check above.
         self.check_files()?;
         journal.sync();
         uploading.finish();
@@ -108,7 +108,7 @@ impl Upload<'_> {
             } else {
                 match self.client.create(&self.bundle.model_id, self.configuration).await {
                     Ok(()) => break,
-                    // An earlier attempt may have created it. The metadata name the import.
+                    // An earlier attempt may have created it. The import id in the metadata shows which import did.
                     Err(error) if already_exists(&error) => {
                         if self.is_ours(journal).await.map_err(UploadFailure::Stopped)? {
                             break;
@@ -161,7 +161,7 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Sends parts, several at a time. After a failure, or when the user stops the work, requests in flight are finished.
+    /// Sends parts, several at a time. After a failure, or if the user stops the work, requests in flight are finished.
     async fn store_parts(
         &self,
         parts: Vec<usize>,
@@ -171,8 +171,8 @@ impl Upload<'_> {
         let mut window = Window::new(self.concurrency);
         let mut interruption = self.interruption.clone();
         let mut fresh = VecDeque::from(parts);
-        // Parts whose request failed, and when to send them again. They count for the window, so that an unreachable cluster is not
-        // asked by one part after another.
+        // Parts whose request failed, and when to send them again. They count for the window, so that an unreachable cluster does
+        // not get one part after another.
         let mut waiting: Vec<(Instant, usize, Attempts)> = Vec::new();
         let mut in_flight = JoinSet::new();
         let mut requests = 0;
@@ -267,7 +267,8 @@ impl Upload<'_> {
         }
     }
 
-    /// Asks whether the definition is complete. If the refresh after the last part fails, the parts become visible a little later.
+    /// Requests whether the definition is complete. If the refresh after the last part fails, the parts become visible a little
+    /// later.
     async fn confirm(&self) -> Result<(), UploadFailure> {
         const POLLS: u32 = 3;
         let id = &self.bundle.model_id;
@@ -289,7 +290,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Fails if a mapped file has changed since it was hashed. The bytes sent then do not match the definition's SHA-256.
+    /// Returns an error if a mapped file has changed since it was hashed. The sent bytes would not match the definition's SHA-256.
     fn check_files(&self) -> Result<(), UploadFailure> {
         let checked = self.bundle.artifact.bytes.check_unchanged();
         checked.map_err(|changed| {
@@ -309,7 +310,7 @@ impl Upload<'_> {
     }
 }
 
-/// The meaning of a response.
+/// Classifies a response.
 enum PartResult {
     Stored,
     Retry(Instant, Attempts),
@@ -338,7 +339,7 @@ fn classify(response: PartResponse) -> PartResult {
     }
 }
 
-/// Whether Elasticsearch itself answers that there is no such model.
+/// Whether Elasticsearch itself reports that there is no such model.
 fn is_gone(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { status: 404, kind: Some(_), .. })
 }

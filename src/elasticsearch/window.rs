@@ -1,12 +1,12 @@
-//! How many parts of an upload are sent at a time.
+//! Number of parts of an upload that are sent at a time.
 
-/// The number of requests in flight: one more after each round without push-back, half as many after a push-back (additive increase,
-/// multiplicative decrease).
+/// The number of requests in flight. It grows by one after each round without push-back, and is halved after a push-back (additive
+/// increase, multiplicative decrease).
 #[derive(Debug)]
 pub(super) struct Window {
     most: usize,
     width: f64,
-    /// Push-backs of requests before this one do not count, because they were sent at another width.
+    /// Push-backs of requests before this one are ignored, because these requests were sent with another window.
     narrowed_at: u64,
 }
 
@@ -16,7 +16,7 @@ impl Window {
         Self { most, width: most as f64, narrowed_at: 0 }
     }
 
-    /// The most requests that may be in flight.
+    /// Maximum number of requests in flight.
     pub(super) fn width(&self) -> usize {
         (self.width as usize).clamp(1, self.most)
     }
@@ -25,7 +25,7 @@ impl Window {
         self.width = (self.width + 1. / self.width).min(self.most as f64);
     }
 
-    /// Narrows the window after a push-back of request number `request`, when `sent` requests had been sent.
+    /// Narrows the window after a push-back of the request with index `request`, when `sent` requests had been sent.
     pub(super) fn pushed_back(&mut self, request: u64, sent: u64) {
         if request >= self.narrowed_at {
             self.width = (self.width / 2.).max(1.);
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn window_halves_once_per_round_and_grows_on_success() {
         let mut window = Window::new(8);
-        // Eight are under way, numbers 0 to 7; three of them are pushed back.
+        // Eight requests are in flight, numbers 0 to 7; three of them are pushed back.
         for request in [0, 3, 5] {
             window.pushed_back(request, 8);
         }

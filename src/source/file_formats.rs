@@ -12,13 +12,13 @@ pub(crate) enum HeaderLengthError {
     TooLong(u64),
 }
 
-/// Whether a file is a Git LFS pointer: the small text that a clone without Git LFS holds in place of a large file.
+/// Whether a file is a Git LFS pointer: the small text that a clone without Git LFS contains in place of a large file.
 pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"version https://git-lfs.github.com/spec/")
 }
 
-/// Length of a safetensors file's header in bytes, including the eight bytes of the length field. `start` holds the first bytes of
-/// the file.
+/// Length of a safetensors file's header in bytes, including the eight bytes of the length field. `start` contains the first bytes
+/// of the file.
 pub(crate) fn safetensors_header_length(start: &[u8]) -> Result<u64, HeaderLengthError> {
     let (length, _) = start.split_first_chunk::<8>().ok_or(HeaderLengthError::Truncated)?;
     let length = u64::from_le_bytes(*length);

@@ -3,12 +3,12 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Reads JSON that Python's `json` module reads: a byte order mark is skipped, `NaN` and `Infinity` are numbers, and of a key that
-/// appears twice the last value counts. If `T` does not accept the text as it is, members that are null count as missing. `NaN`
+/// Parses JSON that Python's `json` module accepts: a byte order mark is skipped, `NaN` and `Infinity` are numbers, and if a key
+/// appears twice, its last value is used. If `T` does not accept the unchanged text, members that are null count as missing, `NaN`
 /// counts as null, and infinities as the largest finite numbers.
 ///
 /// # Errors
-/// The error of the text as it is, when none of this helps.
+/// The error for the unchanged text, if these changes do not help.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     let text = text.trim_start_matches('\u{feff}');
     let strict = match serde_json::from_str(text) {

@@ -1,4 +1,4 @@
-//! Ways to a cluster: addresses, credentials, and what is said when there is none. No output shows a secret.
+//! Connections to a cluster: addresses, credentials, and messages for failures. No output contains a secret.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -37,7 +37,7 @@ fn run(options: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     told(&import(options).envs(variables.iter().copied()).output().unwrap())
 }
 
-/// Fails unless the cluster is reached, which says that it has the model already.
+/// Asserts that the import reaches the cluster, which already has the model.
 #[track_caller]
 fn reaches(options: &[&str], variables: &[(&str, &str)]) {
     let (code, message) = run(options, variables);
@@ -52,7 +52,7 @@ fn refused(options: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&st
     message
 }
 
-/// What the library says of an address: exit code and message, 0 and nothing if it is a cluster's that can serve.
+/// Connects with the library. Returns the exit code and the message of the error, or 0 and an empty message for a usable cluster.
 fn connect(url: &str) -> (u8, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let connected = runtime.block_on(async {
@@ -74,13 +74,13 @@ fn connection(url: &str) -> Connection {
     connection
 }
 
-/// A cluster with the model that is to be imported.
+/// A cluster that already has the model to import.
 fn cluster(credentials: Vec<Credential>) -> StandIn {
     let existing_models = vec!["m".into()];
     StandIn::start(Options { credentials, existing_models, ..Options::default() })
 }
 
-/// `id:key`, encoded.
+/// `id:key` in Base64.
 const KEY: &str = "aWQ6a2V5LXRoYXQtb3BlbnM=";
 const PASSWORD: &str = "p@ss:wörd/1";
 
@@ -141,16 +141,16 @@ fn which_credentials_win() {
     refused(&here, &[bad_key, token, me, right], 5, &["credentials"]);
     reaches(&here, &[token, me, wrong]);
     refused(&here, &[bad_token, me, right], 5, &["credentials"]);
-    // What is empty was not given.
+    // Empty values count as unset.
     reaches(&here, &[("ES_API_KEY", ""), ("ES_TOKEN", ""), me, right]);
-    // User and password of the options win over those of the address, a file over a variable.
+    // User and password of the options override those of the address, and a file overrides a variable.
     let with_user = url.replace("//", "//you:not-the-password@");
     reaches(&["--url", &with_user, "-u", "me"], &[right]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     fs::write(&file, PASSWORD).unwrap();
     reaches(&["--url", &url, "--es-password-file", file.to_str().unwrap()], &[me, wrong]);
-    // An option wins over its variable.
+    // An option overrides its variable.
     reaches(&["--url", &url, "--es-api-key", KEY], &[bad_key]);
 }
 
@@ -206,7 +206,7 @@ fn the_password_is_asked_for_on_a_terminal_and_not_shown() {
     }
     terminal.write_all(format!("{PASSWORD}\n").as_bytes()).unwrap();
     let mut output = Vec::new();
-    // Ends with an error when the other end is closed.
+    // The read ends with an error when the other end is closed.
     let _ = terminal.read_to_end(&mut output);
     let output = String::from_utf8_lossy(&output);
     assert_eq!(child.wait().unwrap().code(), Some(7), "{output}");
@@ -231,7 +231,7 @@ fn several_addresses_are_tried_in_turn() {
     let all =
         &["none of the 2 addresses", "1. cannot reach http://127.0.0.1:1/", "2. http", "not JSON"];
     refused(&["--url", &addresses], &[], 5, all);
-    // Credentials that one node does not accept, no other will.
+    // Rejected credentials are not sent to the next address.
     let addresses = format!("{},{nobody}", standin.url());
     let message = refused(&["--url", &addresses], &[], 5, &["credentials"]);
     assert!(!message.contains(nobody), "{message}");
@@ -253,14 +253,14 @@ fn a_node_that_goes_away_is_replaced_by_the_next() {
     });
 }
 
-/// The answer to `GET /` of a server, with its product header.
+/// Response of a server to `GET /`, with its product header.
 fn info_answer(version: &str, uuid: &str) -> Vec<u8> {
     let mut body: Value = serde_json::from_str(&info(version)).unwrap();
     body["cluster_uuid"] = uuid.into();
     http("200 OK", "x-elastic-product: Elasticsearch\r\n", &body.to_string())
 }
 
-/// Connects to a cluster with a password, takes that address away, and sends two more requests, which fail over to `other`.
+/// Connects to a cluster with a password, stops that address, and sends two more requests, which fail over to `other`.
 fn fail_over(other: &str) -> ClientError {
     let standin = secured();
     let front = Front::plain("127.0.0.1:0", &standin).unwrap();
@@ -282,7 +282,7 @@ fn fail_over(other: &str) -> ClientError {
 fn failover_to_another_cluster_is_refused_without_credentials() {
     let stranger = Canned::answering(info_answer("9.5.0", "another-cluster"));
     let error = fail_over(&stranger.url());
-    // The other address is out of the question, so the error is about the first.
+    // The other address is excluded, so the error is about the first one.
     assert!(error.is_transient() && !error.to_string().contains(&stranger.url()), "{error}");
     let heads = stranger.heads();
     assert_eq!(heads.len(), 1, "{heads:?}");
@@ -322,7 +322,7 @@ fn failover_to_a_node_of_another_version_is_refused() {
         let (version, data) = (version.parse().unwrap(), Some(data.path().to_owned()));
         StandIn::start(Options { version, data, ..Options::default() })
     };
-    // Both have the uuid of one cluster, which is kept with the data.
+    // Both nodes have the uuid of one cluster, which is stored with the data.
     let (newer, older) = (start("9.5.0"), start("9.2.0"));
     let front = Front::plain("127.0.0.1:0", &newer).unwrap();
     let addresses = format!("http://{},{}", front.address(), older.url());
@@ -512,7 +512,7 @@ fn licences() {
     let (code, message) = connect(&expired.url());
     assert_eq!(code, 6, "{message}");
     says(&message, &["the trial license is expired"]);
-    // Where it cannot be read, the later requests tell.
+    // If the licence cannot be read, later requests report a missing one.
     let denied = error(
         "security_exception",
         "action [cluster:monitor/xpack/license/get] is unauthorized",
@@ -527,7 +527,7 @@ fn licences() {
 fn the_missing_privilege_is_named() {
     let weak = cluster(vec![Credential::user("me", "right-one").allowed(Privilege::None)]);
     let me = [("ES_USERNAME", "me"), ("ES_PASSWORD", "right-one")];
-    // Both want for what an import needs; whoever may read only, is told at the first look too.
+    // The user may read at most. The error names the privilege that an import needs.
     refused(&["--url", &weak.url()], &me, 5, &["cluster privilege manage_ml"]);
     let output = program().args(["list", "--url", &weak.url()]).envs(me).output().unwrap();
     let (code, message) = told(&output);
@@ -553,20 +553,20 @@ fn debug_traces_every_request() {
     says(&message, &["x-elastic-product: Elasticsearch", "< 200 OK"]);
     let (_, message) = run(&["--url", &standin.url()], &variables);
     assert!(!message.contains("authorization"), "{message}");
-    // Under eland's name too.
+    // The option also works under eland's name.
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("eland_import_hub_model");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rust-eland"), &link).unwrap();
     let mut command = crate::program::clean(Command::new(link));
     command.args(["--debug", "--url", &standin.url(), "--task-type", "ner", "--es-model-id", "m"]);
-    // A secret on its command line leaves it here too.
+    // A secret is removed from this command line, too.
     command.args(["--es-api-key", KEY, "--hub-model-id"]).arg(Fixture::named("bert/ner").model());
     let (code, message) = told(&command.output().unwrap());
     assert_eq!(code, 7, "{message}");
     says(&message, &["authorization: ApiKey …"]);
 }
 
-/// What a server that wants to know repeats of a request.
+/// Response of a server that repeats the secrets of the request.
 fn echo(head: &str) -> Vec<u8> {
     let authorization =
         head.lines().find(|line| line.starts_with("authorization: ")).unwrap_or_default();
@@ -617,7 +617,7 @@ fn no_output_shows_a_secret() {
         }
     }
     assert!(server.heads().iter().any(|head| head.contains(&base64(proxy))));
-    // Failures that hold an address.
+    // Failures whose message contains an address.
     let nobody = ["--url", "http://me:p%40ss%3Aw%C3%B6rd%2F1@127.0.0.1:1", "--debug"];
     let message = refused(&nobody, &[("RUST_LOG", "trace")], 5, &["refused"]);
     assert!(!message.contains("p%40ss") && !message.contains("me:"), "{message}");
@@ -633,7 +633,7 @@ fn base64(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
-/// Where other processes' command lines can be read.
+/// Only Linux shows the command lines of other processes in /proc.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_command_line_shows_a_secret() {
@@ -650,7 +650,7 @@ fn no_command_line_shows_a_secret() {
         (&["--url", &url, "-u", "me"], &[("ES_PASSWORD", "correct-horse")]),
         (&["--url", &url], &[("ES_API_KEY", "correct-horse")]),
         (&["--url", &url], &[("ES_TOKEN", "correct-horse")]),
-        // Those that begin on the command line do not stay there.
+        // Secrets in options are removed from the command line.
         (&["--url", &url, "-u", "me", "-p", "correct-horse"], &[]),
         (&["--url", &with_user], &[]),
         (&["--url", &url, "--es-api-key=correct-horse"], &[]),
@@ -660,7 +660,7 @@ fn no_command_line_shows_a_secret() {
         let mut command = import(options);
         command.envs(variables.iter().copied()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // It waits for the answer to its first request.
+        // The program waits for the response to its first request.
         let connection = loop {
             match slow.accept() {
                 Ok((connection, _)) => break connection,

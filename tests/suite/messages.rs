@@ -1,4 +1,4 @@
-//! What is shown of help, errors and the log, on a terminal and without one.
+//! Help, errors and log, on a terminal and without one.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::program::{message, program, says};
 use crate::snapshots::{check, shown};
 use crate::terminal::Terminal;
 
-/// Runs the program in a folder as wide as clap thinks that a terminal is.
+/// Runs the program in a folder with a fixed terminal width for clap.
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     program()
         .args(arguments)
@@ -59,7 +59,7 @@ fn exit_codes_match_documentation_and_help() {
     }
 }
 
-/// One error of each kind that users meet.
+/// One error of each frequent kind.
 #[test]
 fn typical_errors_say_what_failed_and_why_and_what_to_do() {
     let home = tempfile::tempdir().unwrap();
@@ -167,7 +167,7 @@ fn typical_errors_say_what_failed_and_why_and_what_to_do() {
     }
 }
 
-/// Replaces what another run shows otherwise.
+/// Replaces the parts of the output that differ between runs.
 fn without_times(text: &str) -> String {
     let line = |line: &str| {
         let plain = line.get(23..).filter(|_| is_time(line)).map(|rest| format!("TIME{rest}"));
@@ -183,7 +183,7 @@ fn without_times(text: &str) -> String {
     text.lines().map(|text| line(text) + "\n").collect()
 }
 
-/// Whether a line begins as Python's `%(asctime)s`: `2026-11-21 12:18:03,123`.
+/// Whether a line begins with a time like Python's `%(asctime)s`: `2026-11-21 12:18:03,123`.
 fn is_time(line: &str) -> bool {
     let form = "dddd-dd-dd dd:dd:dd,ddd ";
     line.len() >= form.len()
@@ -193,7 +193,7 @@ fn is_time(line: &str) -> bool {
         })
 }
 
-/// What an import into an empty stand-in takes.
+/// Arguments of an import into an empty stand-in.
 fn import(standin: &StandIn, id: &str) -> Vec<String> {
     let model = Fixture::named("bert/ner").model().display().to_string();
     let words = ["import", "--url", &standin.url(), "--hub-model-id", &model, "--es-model-id", id];
@@ -206,7 +206,7 @@ fn the_log_has_eland_s_form_and_no_escape_codes() {
     let output = program().args(import(&standin, "m")).output().unwrap();
     let log = message(&output);
     assert!(output.status.success() && !log.contains('\x1b') && !log.contains('\r'), "{log}");
-    // A summary of several lines comes last.
+    // The last message is the summary, which has several lines.
     let lines: Vec<_> = log.lines().collect();
     let last = lines.iter().position(|line| line.ends_with("m is imported")).unwrap();
     assert!(lines[..=last].iter().all(|line| is_time(line)), "{log}");
@@ -254,7 +254,7 @@ fn quiet_says_nothing_and_verbose_more() {
     let verbose = run("c", &["-v"]);
     let very = run("d", &["-vv"]);
     assert!(!usual.contains("DEBUG") && verbose.contains(" DEBUG : "), "{verbose}");
-    // A request of ours is told by one, what reqwest and hyper do by two.
+    // `-v` logs requests, and `-vv` also the messages of reqwest and hyper.
     let of_libraries =
         |log: &str| log.lines().filter(|line| line.contains("connecting to")).count();
     assert!(of_libraries(&verbose) == 0 && of_libraries(&very) > 0, "{very}");
@@ -290,7 +290,7 @@ fn the_version_tells_what_it_was_built_from() {
     assert_eq!(program, concat!("rust-eland ", env!("CARGO_PKG_VERSION")));
     assert!(libtorch.starts_with("libtorch 2."), "{text}");
     assert!(target.starts_with("target ") && target.contains(std::env::consts::ARCH), "{text}");
-    // As the clone says, if this is one.
+    // In a git clone, the version contains the commit.
     let git = Command::new("git").arg("-C").arg(folder).args(["rev-parse", "HEAD"]).output();
     if let Some(head) = git.ok().filter(|output| output.status.success()) {
         assert_eq!(commit, format!("commit {}", String::from_utf8(head.stdout).unwrap().trim()));
@@ -309,7 +309,7 @@ fn shells_complete_commands_options_and_tasks() {
     };
     for shell in ["bash", "zsh", "fish", "powershell"] {
         says(&script(shell), &["rust-eland", "import", "hub-model-id"]);
-        // clap_complete knows no values for PowerShell.
+        // clap_complete does not write values for PowerShell.
         assert!(shell == "powershell" || script(shell).contains("text_embedding"), "{shell}");
     }
     std::fs::write(folder.path().join("script"), script("bash")).unwrap();

@@ -1,7 +1,7 @@
 //! Requests to the hub: redirects, the token, retries and certificates.
 //!
-//! The crate hf-hub does not send these requests. Its downloads do not resume, check neither status nor hash, and do not tell apart the
-//! errors of the hub; its releases 1.x add about 90 crates.
+//! The crate hf-hub does not send these requests. Its downloads do not resume, check neither status nor hash, and do not
+//! distinguish the errors of the hub. Its releases 1.x add about 90 crates.
 
 use std::error::Error;
 use std::fs;
@@ -44,20 +44,20 @@ pub(super) struct FileRequest {
     pub file: RepositoryFile,
 }
 
-/// The most redirects for one request. The hub needs one or two.
+/// Maximum number of redirects for one request. The hub needs one or two.
 const MAX_REDIRECTS: usize = 8;
 
 const ENDLESS_REDIRECTS: &str = "it redirects endlessly";
 
 impl HubClient {
     pub(super) fn new(settings: Arc<HubSettings>) -> Result<Self, HubError> {
-        // This fails if another part of the program has installed a provider, which serves as well.
+        // Fails if another part of the program has already installed a provider, which can be used as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("rust-eland/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(settings.read_timeout)
             .read_timeout(settings.read_timeout)
-            // Redirects are followed here, because the token must not follow all of them.
+            // Redirects are followed here, because the token must not be sent to all targets.
             .redirect(reqwest::redirect::Policy::none());
         if let Some(path) = &settings.ca_certs {
             let invalid = |reason| HubError::Certificates { path: path.clone(), reason };
@@ -67,7 +67,7 @@ impl HubClient {
             if certificates.is_empty() {
                 return Err(invalid("the file contains no certificates".into()));
             }
-            // Together with the system's, because not every host is behind the proxy that re-signs connections.
+            // Added to the system's authorities, because not every host is behind the proxy that re-signs connections.
             builder = builder.tls_certs_merge(certificates);
         }
         let http = builder.build().map_err(|e| HubError::Setting {
@@ -231,7 +231,7 @@ impl HubClient {
         let (mut response, url) = self.file(request, 0, Some(last)).await?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
-        // A server without ranges sends the whole file, of which only the beginning is read.
+        // A server without support for ranges sends the whole file, of which only the beginning is read.
         while bytes.len() < length {
             let Some(chunk) = self.chunk(&mut response, &url, &request.id).await? else {
                 return Err(RequestFailure::transient(HubError::Unavailable {
@@ -329,7 +329,7 @@ impl HubClient {
         found.map_or(Ok(()), Err)
     }
 
-    /// The failure of a connection that could not be made or broke off.
+    /// The error for a connection that could not be opened or broke off.
     fn connection_failure(
         &self,
         url: &Url,
@@ -351,7 +351,7 @@ impl HubClient {
         RequestFailure::transient(self.unreachable(url, id, reason, &error))
     }
 
-    /// The error that the hub did not answer in time.
+    /// The error for a hub that did not respond in time.
     pub(super) fn no_answer_within(&self, timeout: Duration, id: &RepositoryId) -> HubError {
         let reason = format!("no answer within {} s", timeout.as_secs_f32());
         let error = io::Error::from(io::ErrorKind::TimedOut);

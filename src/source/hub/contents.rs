@@ -1,4 +1,4 @@
-//! The files of one repository at one commit, as the hub lists them or as the cache holds them.
+//! The files of one repository at one commit, on the hub or in the cache.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use super::selection::RepositoryContents;
 use super::{Commit, HubError, RepositoryId, transfer};
 use crate::observer::{Progress, Stage};
 
-/// Files that name others are smaller than this.
+/// Maximum size of a file that names other files.
 const MAX_SMALL_FILE: u64 = 64 << 20;
 
 /// A repository at a commit, with its part of the cache.

@@ -1,4 +1,4 @@
-//! What a file's bytes must be: the hub names every file by a hash of its content.
+//! Hashes of a file's content. The hub lists a hash for every file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use crate::hexadecimal::{hexadecimal, is_hexadecimal};
 pub(super) enum Digest {
     /// SHA-256 of the content: files in LFS or Xet.
     Sha256(String),
-    /// git's name of the content: all others.
+    /// The blob id of git, for all other files.
     GitBlob(String),
 }
 
@@ -33,7 +33,7 @@ impl Digest {
         }
     }
 
-    /// Begins to hash a file of so many bytes.
+    /// Starts to hash a file of this many bytes.
     pub(super) fn hasher(&self, size: u64) -> Hasher {
         match self {
             Self::Sha256(_) => Hasher::Sha256(Sha256::new()),
@@ -43,7 +43,7 @@ impl Digest {
         }
     }
 
-    /// Whether a file's content is this one.
+    /// Whether a file has this content.
     pub(super) fn matches(&self, path: &Path) -> io::Result<bool> {
         let mut file = File::open(path)?;
         let size = file.metadata()?.len();
@@ -61,7 +61,7 @@ impl Digest {
     }
 }
 
-/// Hashes a file as it comes in.
+/// Hashes a file while it is received.
 #[derive(Clone)]
 pub(super) enum Hasher {
     Sha256(Sha256),
@@ -76,7 +76,7 @@ impl Hasher {
         }
     }
 
-    /// Takes in `length` bytes, or as many as there are.
+    /// Hashes `length` bytes, or fewer at the end of the file.
     pub(super) fn read(&mut self, from: &mut impl Read, length: u64) -> io::Result<()> {
         let mut from = from.take(length);
         let mut buffer = vec![0; 1 << 18];

@@ -25,7 +25,7 @@ const FILES_AT_A_TIME: usize = 4;
 /// Files whose presence decides how a model is read. A cache that Python filled may not record their absence.
 const DECISIVE_FILES: [&str; 2] = [MODULES, TOKENIZER_CONFIG];
 
-/// The files of a repository that are needed, and where they are.
+/// The files of a repository that an import needs, and their locations.
 #[derive(Debug, Clone)]
 pub struct DownloadPlan {
     pub(super) repository: RepositoryAtCommit,
@@ -59,7 +59,8 @@ impl DownloadPlan {
         Self { repository, files, config, listing, revision }
     }
 
-    /// The model's `config.json`, so that a model that cannot be used is refused before its weights are downloaded. Static embeddings do
+    /// The model's `config.json`, with which a model that cannot be used is rejected before its weights are downloaded. Static
+    /// embeddings do not have one.
     /// not have one.
     #[must_use]
     pub fn config(&self) -> Option<&Value> {
@@ -116,7 +117,7 @@ impl DownloadPlan {
     /// Compares a folder with the planned files, before anything is downloaded.
     ///
     /// # Errors
-    /// [`HubError::OutputInUse`] if the folder holds something else than these files.
+    /// [`HubError::OutputInUse`] if the folder contains other files than these.
     pub fn compare_output(&self, output: &Path) -> Result<OutputFolder, HubError> {
         let snapshot = self.snapshot_folder();
         OutputFolder::compare(output, &self.files, |file, path| {
@@ -139,7 +140,7 @@ impl DownloadPlan {
                 tracing::info!("{origin}: all {} files are in the cache", files.len());
             } else {
                 announce(&repository, &missing, (files.len(), listing.len()))?;
-                // Ctrl-C ends the process. The next run continues from the partial files.
+                // Ctrl-C ends the process. The next run continues with the partial files.
                 download_files(&client, &repository, &missing, progress).await?;
             }
             add_to_snapshot(&repository, &needed, &missing)?;

@@ -1,4 +1,4 @@
-//! Errors between a hub id and the files of the model. [`HubError::hint`] says what to do about each.
+//! Errors of downloads from the hub and of its cache. [`HubError::hint`] returns what to do about each.
 
 use std::io;
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ pub enum HubError {
         /// The file.
         path: PathBuf,
     },
-    /// The hub did not answer.
+    /// The hub did not respond.
     #[error("cannot reach the hub at {host}{}: {reason}",
         .proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default()
     )]
@@ -143,7 +143,7 @@ pub enum HubError {
         /// Whether a token was sent.
         token: bool,
     },
-    /// 401 to a token.
+    /// The hub rejected the token (401).
     #[error(
         "the hub does not accept the token from {origin}: the token is expired, revoked or mistyped"
     )]
@@ -153,7 +153,7 @@ pub enum HubError {
         /// Whether `hf auth login` has stored the token.
         stored: bool,
     },
-    /// 403 without a reason that this program knows.
+    /// The hub rejected the request with 403, for a reason that this program does not recognize.
     #[error("the hub refuses access to {id}: {reason}")]
     Forbidden {
         /// The repository.
@@ -161,7 +161,7 @@ pub enum HubError {
         /// The text of the answer.
         reason: String,
     },
-    /// 429 for longer than this program waits.
+    /// The hub returned 429 for longer than this program waits.
     #[error("the hub still refuses requests because there were too many{}",
         .seconds.map(|s| format!("; it asks to wait {s} s")).unwrap_or_default())]
     RateLimit {
@@ -202,7 +202,7 @@ pub enum HubError {
         /// How many times the file was downloaded.
         times: u32,
     },
-    /// The listing or a header contains something that no hub sends.
+    /// The listing or a header contains something that a real hub does not send.
     #[error("the answers of {host} cannot be trusted: {reason}. None of them was used")]
     Hostile {
         /// Host name and port.
@@ -271,12 +271,12 @@ pub enum HubError {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder for the downloaded files holds something else.
+    /// The folder for the downloaded files contains other files.
     #[error("{output} is not empty, and {reason}")]
     OutputInUse {
         /// The folder.
         output: PathBuf,
-        /// Which of its files is in the way.
+        /// The file that differs, or does not belong to the download.
         reason: String,
     },
     /// A file could not be read or written.
@@ -447,7 +447,7 @@ impl HubError {
         move |source| Self::Io { what, path, source }
     }
 
-    /// Whether the hub cannot be reached or does not work, so that the cache can stand in.
+    /// Whether the hub cannot be reached or does not work, so that the cache is used instead.
     pub(super) fn is_outage(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. } | Self::RateLimit { .. })
     }

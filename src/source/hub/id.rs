@@ -189,7 +189,7 @@ impl HubName {
         };
         let parts: Vec<&str> = before.splitn(3, '/').collect();
         match parts.as_slice() {
-            // Without the dot, a mistyped local path such as `models/bert/base` would be looked up on the hub.
+            // Without the dot, a mistyped local path such as `models/bert/base` would be searched on the hub.
             [organization, name, file] if is_file_name(file) => {
                 Self::new(&format!("{organization}/{name}"), after, Some(file))
             }

@@ -60,7 +60,7 @@ impl BlobLock {
         }
     }
 
-    /// Whether the lock keeps out other processes of this machine. On Lustre and some NFS mounts every attempt to lock succeeds.
+    /// Whether the lock excludes other processes on this machine. On Lustre and some NFS mounts, every attempt to lock succeeds.
     pub(super) fn is_reliable(&self) -> bool {
         self.is_reliable
     }
@@ -93,7 +93,7 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether a lock that is held keeps out a second one.
+/// Whether a held lock excludes a second one.
 fn refuses_second_lock(path: &Path) -> bool {
     let second = File::open(path);
     second.is_ok_and(|file| matches!(FileExt::try_lock(&file), Err(TryLockError::WouldBlock)))
@@ -122,7 +122,7 @@ mod tests {
         let lock = || BlobLock::acquire(root.path(), &digest, "x");
         let first = lock().await.unwrap();
         assert!(first.is_reliable());
-        // The call of Python's filelock: flock(LOCK_EX | LOCK_NB) on the file of that name.
+        // The same call as Python's filelock: flock(LOCK_EX | LOCK_NB) on the file with this name.
         let path = root.path().join(format!("{}.lock", "a".repeat(64)));
         let other = File::open(&path).unwrap();
         assert!(matches!(FileExt::try_lock(&other), Err(TryLockError::WouldBlock)));

@@ -1,8 +1,8 @@
 //! Models from the Hugging Face hub, and the cache that all Hugging Face tools share.
 //!
-//! [`Hub::plan`] finds out which files of a repository the import needs. [`DownloadPlan::download`] brings them into the cache. A file
-//! gets its name in the cache after its bytes have been compared with the hash that the hub lists. Names that the hub sends are checked
-//! before they become paths.
+//! [`Hub::plan`] determines which files of a repository the import needs. [`DownloadPlan::download`] downloads them into the cache.
+//! A file gets its name in the cache after its bytes have been compared with the hash listed by the hub. Names from the hub are
+//! validated before they become paths.
 
 mod cache;
 mod client;
@@ -69,13 +69,13 @@ impl Hub {
         Ok(Self { settings, client })
     }
 
-    /// Finds out which files of a repository the import needs. Small files that name others are downloaded for this.
+    /// Determines which files of a repository the import needs. Downloads small files that name other files.
     ///
-    /// If the cache holds a complete model, the hub is asked once, within [`HubSettings::listing_timeout`], and the cache is used if the
-    /// hub does not answer.
+    /// If the cache contains a complete model, one request is sent to the hub, with the timeout [`HubSettings::listing_timeout`].
+    /// If the hub does not respond, the cache is used.
     ///
     /// # Errors
-    /// If the hub does not serve the repository, or the repository does not hold a model.
+    /// [`HubError`] if the hub does not serve the repository, or the repository contains no model.
     pub async fn plan(
         &self,
         id: &RepositoryId,
@@ -144,7 +144,7 @@ impl Hub {
         RepositoryAtCommit { id: id.clone(), commit, cache }
     }
 
-    /// Asks the hub once, and waits for a limited time.
+    /// Sends one request to the hub, with a timeout.
     async fn listed_in_time(
         &self,
         client: &HubClient,

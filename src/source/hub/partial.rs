@@ -121,7 +121,7 @@ impl PartialFile {
     }
 }
 
-/// Bytes that earlier downloads of a blob have left, at most `size`.
+/// Bytes from earlier downloads of a blob, at most `size`.
 pub(super) fn partial_length(cache: &RepositoryCache, digest: &Digest, size: u64) -> u64 {
     let lengths = partial_files(cache, digest).into_iter().filter_map(|path| length(&path));
     lengths.filter(|length| *length <= size).max().unwrap_or_default()
@@ -177,7 +177,7 @@ fn copy_beginning(from: &Path, to: &mut File, size: u64) -> io::Result<u64> {
     }
 }
 
-/// Eight digits that identify the running kernel. `None` where the system does not tell.
+/// Eight digits that identify the running kernel. `None` if the system does not provide such an identifier.
 fn kernel_suffix() -> Option<&'static str> {
     static SUFFIX: OnceLock<Option<String>> = OnceLock::new();
     let read = || {
@@ -251,7 +251,7 @@ mod tests {
             own.append(&CONTENT[7..]).unwrap();
             assert!(own.is_valid());
             own.finish(&cache).unwrap();
-            // The other writer may still be at work, unless the file is old.
+            // The other writer may still be running, unless the file is old.
             assert_eq!(fs::read(&other).unwrap(), &CONTENT[..7]);
             let old = std::time::SystemTime::now() - 2 * ABANDONED_AFTER;
             File::options().write(true).open(&other).unwrap().set_modified(old).unwrap();

@@ -6,7 +6,7 @@ use super::retry::{RequestFailure, wait_asked_for};
 use super::settings::{TOKEN_FILE, host};
 use super::{HubError, HubSettings, RepositoryId};
 
-/// The failure that an answer with an error status stands for. `what` is the requested object, for messages.
+/// The error for a response with an error status. `what` is the requested object, for messages.
 pub(super) async fn failure(
     mut response: Response,
     url: &Url,
@@ -15,7 +15,7 @@ pub(super) async fn failure(
     revision: &str,
     what: &str,
 ) -> RequestFailure {
-    /// Of the text of an answer.
+    /// Maximum number of bytes that are read of a response.
     const MAX_BYTES: usize = 4096;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();

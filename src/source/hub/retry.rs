@@ -1,4 +1,4 @@
-//! Failed requests to the hub: which are sent again, and after which wait.
+//! Failed requests to the hub: which of them are repeated, and after which wait.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) enum RequestFailure {
     Transient {
         /// Why it failed.
         error: HubError,
-        /// The wait that the server asks for.
+        /// The wait that the server requests.
         wait: Option<Duration>,
         /// Whether the server refuses requests because there were too many.
         is_rate_limit: bool,
@@ -23,7 +23,7 @@ pub(super) enum RequestFailure {
 }
 
 impl RequestFailure {
-    /// A failure after which the server does not ask for a certain wait.
+    /// A failure for which the server requests no particular wait.
     pub(super) fn transient(error: HubError) -> Self {
         Self::Transient { error, wait: None, is_rate_limit: false }
     }
@@ -46,7 +46,7 @@ pub(super) struct Retries {
 const RETRIES: u32 = 4;
 /// Waits for a rate limit to pass.
 const RATE_LIMIT_RETRIES: u32 = 11;
-/// The longest wait that the server can ask for. The hub counts requests in windows of five minutes.
+/// The longest wait that the server can request. The hub counts requests in windows of five minutes.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
 impl Retries {
@@ -97,7 +97,7 @@ impl Retries {
     }
 }
 
-/// The wait that an answer with status 429 asks for: `Retry-After`, or the hub's `RateLimit: "name";r=0;t=55`.
+/// The wait that a response with status 429 requests: `Retry-After`, or the hub's `RateLimit: "name";r=0;t=55`.
 pub(super) fn wait_asked_for(headers: &HeaderMap) -> Option<Duration> {
     let window = || {
         let fields = headers.get("RateLimit")?.to_str().ok()?.split([';', ',']);

@@ -20,7 +20,7 @@ use crate::secrets::Secret;
 pub struct HubOptions {
     /// The access token.
     pub access_token: Option<Token>,
-    /// A file with certificates to trust beside the system's, in PEM format.
+    /// A file with certificates to trust in addition to the system's, in PEM format.
     pub ca_certs: Option<PathBuf>,
     /// Whether only the cache may be used.
     pub offline: bool,
@@ -42,13 +42,13 @@ pub struct HubSettings {
     pub offline: bool,
     /// Whether snapshots consist of links to blobs. Otherwise they consist of files.
     pub links: bool,
-    /// A file with certificates to trust beside the system's, in PEM format.
+    /// A file with certificates to trust in addition to the system's, in PEM format.
     pub ca_certs: Option<PathBuf>,
-    /// How long a connection may be silent.
+    /// Time to wait for the next data of a connection.
     pub read_timeout: Duration,
-    /// How long the hub may take to list a model that is complete in the cache.
+    /// Time to wait for the hub's listing if the model is complete in the cache.
     pub listing_timeout: Duration,
-    /// The longest wait after a first failure. Each further wait can be twice as long.
+    /// Upper limit of the wait after a first failure. The limit doubles for each further wait.
     pub backoff: Duration,
     /// The download of large files over several connections.
     pub ranges: RangeSettings,
@@ -61,7 +61,7 @@ pub struct RangeSettings {
     pub smallest_file: u64,
     /// The bytes of a range.
     pub length: u64,
-    /// How many ranges are downloaded at a time.
+    /// Number of ranges that are downloaded at a time.
     pub connections: usize,
 }
 

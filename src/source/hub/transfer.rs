@@ -1,7 +1,7 @@
 //! The download of one file into the cache. A blob gets its name after every byte has been checked.
 //!
-//! Large files come in ranges over several connections, because the hub's CDN limits the speed of each connection. The ranges are
-//! written in order, so a partial file always consists of the first bytes of the file.
+//! Large files are downloaded in ranges over several connections, because the hub's CDN limits the speed of each connection. The
+//! ranges are written in order, so a partial file always consists of the first bytes of the file.
 
 use std::collections::VecDeque;
 
@@ -17,10 +17,10 @@ use super::retry::RequestFailure;
 use super::settings::host;
 use crate::observer::RunningStage;
 
-/// How many times a file with the wrong hash is downloaded.
+/// Maximum number of downloads of a file with the wrong hash.
 const MAX_MISMATCHES: u32 = 3;
 
-/// Downloads a file, unless the cache has it by now.
+/// Downloads a file, unless another process has downloaded it into the cache in the meantime.
 pub(super) async fn download(
     client: &HubClient,
     cache: &RepositoryCache,
