@@ -8,10 +8,11 @@ mod graph;
 mod numpy;
 mod pickle;
 mod skops;
+mod wrappers;
 
 use graph::{Graph, Id};
 
-use super::{Ensemble, ReadOptions, TreeError, lightgbm, xgboost};
+use super::{Ensemble, ReadOptions, TreeError};
 
 pub(super) use compression::{inflate, is_compressed};
 
@@ -44,33 +45,8 @@ fn read_object(
     form: &str,
     options: &ReadOptions,
 ) -> Result<Ensemble, TreeError> {
-    let module = graph.name(root).map_or("", |(module, _)| module).to_owned();
-    if module.starts_with("xgboost.") {
-        let booster = graph.attribute(root, "_Booster").unwrap_or(root);
-        let handle = graph.attribute(booster, "handle").filter(|&handle| !graph.is_none(handle));
-        let bytes = handle.and_then(|handle| estimators::model_bytes(graph, handle));
-        let bytes = bytes.ok_or_else(|| graph::malformed("the XGBoost model is not fitted"))?;
-        let ensemble = xgboost::read_serialized(&bytes, options)?;
-        return with_labels(ensemble, graph, root);
-    }
-    if module.starts_with("lightgbm.") {
-        let booster = graph.attribute(root, "_Booster").unwrap_or(root);
-        let handle = ["_handle", "handle"].iter().find_map(|name| graph.attribute(booster, name));
-        let bytes = handle.and_then(|handle| estimators::model_bytes(graph, handle));
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = text.ok_or_else(|| graph::malformed("the LightGBM model is not fitted"))?;
-        return with_labels(lightgbm::read_text(&text)?, graph, root);
+    if let Some(ensemble) = wrappers::read(graph, root, options)? {
+        return Ok(ensemble);
     }
     estimators::read(graph, root, form)
-}
-
-/// Adds the labels that the wrapper keeps.
-fn with_labels(mut ensemble: Ensemble, graph: &Graph<'_>, root: Id) -> Result<Ensemble, TreeError> {
-    if ensemble.prediction.is_classification()
-        && let Some(labels) = estimators::wrapper_labels(graph, root)
-        && labels.len() == ensemble.classes()
-    {
-        ensemble.labels = Some(labels);
-    }
-    Ok(ensemble)
 }

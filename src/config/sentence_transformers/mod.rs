@@ -1,12 +1,16 @@
 //! The files of a sentence-transformers model: `modules.json`, `sentence_bert_config.json` and each module's `config.json`.
 
-use std::collections::BTreeMap;
+mod module_settings;
+mod usage;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::source::{ModelFiles, SENTENCE_TRANSFORMERS_CONFIG, SourceError};
+use crate::source::{ModelFiles, SourceError};
+pub use module_settings::{DenseConfig, PoolingConfig, PoolingMode, SpladeConfig};
+use module_settings::{RawPooling, RawSplade};
+pub use usage::Usage;
 
 /// The modules of a sentence-transformers model.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,62 +122,6 @@ pub enum ModulesError {
     Unsupported(String),
 }
 
-/// `config.json` of a SpladePooling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SpladeConfig {
-    /// Whether the weights of all tokens are summed. Otherwise the maximum is used.
-    pub sum: bool,
-    /// Whether the logarithm is applied twice (`log1p_relu`).
-    pub log_twice: bool,
-}
-
-/// A pooling mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PoolingMode {
-    /// Vector of the first token.
-    Cls,
-    /// Maximum over tokens.
-    Max,
-    /// Mean over tokens.
-    Mean,
-    /// Sum over tokens, divided by the square root of their number.
-    #[serde(rename = "mean_sqrt_len_tokens")]
-    MeanSqrtLen,
-    /// Mean weighted by position, counted from 1.
-    WeightedMean,
-    /// Vector of the last token.
-    LastToken,
-}
-
-/// `1_Pooling/config.json`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolingConfig {
-    /// Width of the token embeddings, if the file states it.
-    pub dimension: Option<i64>,
-    /// Modes whose results are concatenated.
-    pub modes: Vec<PoolingMode>,
-    /// Whether pooling includes the tokens of a prompt.
-    pub include_prompt: bool,
-}
-
-/// `2_Dense/config.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct DenseConfig {
-    /// Width of the input.
-    pub in_features: i64,
-    /// Width of the output.
-    pub out_features: i64,
-    /// Whether the layer has a bias.
-    #[serde(default = "yes")]
-    pub bias: bool,
-    /// Path of a `torch.nn` class; tanh if absent.
-    pub activation_function: Option<String>,
-    /// Name of the module's input.
-    #[serde(default = "sentence_embedding")]
-    pub module_input_name: String,
-}
-
 /// `sentence_bert_config.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -188,90 +136,6 @@ pub struct SentenceBertConfig {
     pub module_output_name: Option<String>,
     /// Methods for each kind of input (since 5.4).
     pub modality_config: Option<Value>,
-}
-
-/// `config_sentence_transformers.json`: intended use of the model.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Class of the library that the model was saved from: `SentenceTransformer`, `SparseEncoder` or `CrossEncoder`.
-    pub model_type: Option<String>,
-    /// Prompts by name. A prompt is prepended to a text.
-    pub prompts: BTreeMap<String, String>,
-    /// Name of the prompt that is used by default.
-    pub default_prompt: Option<String>,
-    /// Similarity function of embeddings: `cosine`, `dot`, `euclidean`, `manhattan`.
-    pub similarity: Option<String>,
-    /// Number of leading components of each embedding that the library keeps.
-    pub truncate_dim: Option<i64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawUsage {
-    model_type: Option<String>,
-    truncate_dim: Option<i64>,
-    prompts: Option<BTreeMap<String, Option<String>>>,
-    default_prompt_name: Option<String>,
-    similarity_fn_name: Option<String>,
-}
-
-/// Names of the prompts for queries and for documents: first the library's own names, then other common names.
-const QUERY: [&str; 3] = ["query", "search_query", "retrieval.query"];
-const DOCUMENT: [&str; 5] =
-    ["document", "passage", "corpus", "search_document", "retrieval.passage"];
-
-impl Usage {
-    /// Reads the file in a model's folder. Without the file, all fields are empty.
-    ///
-    /// # Errors
-    /// [`SourceError`] if the file is not valid.
-    pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
-        let Some(raw) = files.json::<RawUsage>(SENTENCE_TRANSFORMERS_CONFIG)? else {
-            return Ok(Self::default());
-        };
-        let prompts = raw.prompts.unwrap_or_default();
-        Ok(Self {
-            model_type: raw.model_type,
-            truncate_dim: raw.truncate_dim,
-            prompts: prompts.into_iter().filter_map(|(name, text)| Some((name, text?))).collect(),
-            default_prompt: raw.default_prompt_name,
-            similarity: raw.similarity_fn_name,
-        })
-    }
-
-    /// Prompt for queries, or else the prompt for all texts. `None` if it is empty.
-    #[must_use]
-    pub fn query(&self) -> Option<&str> {
-        self.prompt(&QUERY)
-    }
-
-    /// Prompt for documents, or else the prompt for all texts. `None` if it is empty.
-    #[must_use]
-    pub fn document(&self) -> Option<&str> {
-        self.prompt(&DOCUMENT)
-    }
-
-    /// Name and text of the prompt that the library prepends to every text by default. `None` if it is empty.
-    #[must_use]
-    pub fn default_prompt(&self) -> Option<(&str, &str)> {
-        let name = self.default_prompt.as_deref()?;
-        let text = self.prompts.get(name).filter(|text| !text.is_empty())?;
-        Some((name, text))
-    }
-
-    fn prompt(&self, names: &[&str]) -> Option<&str> {
-        let by_default = || self.prompts.get(self.default_prompt.as_ref()?);
-        let found = names.iter().find_map(|name| self.prompts.get(*name)).or_else(by_default);
-        found.map(String::as_str).filter(|prompt| !prompt.is_empty())
-    }
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn sentence_embedding() -> String {
-    "sentence_embedding".into()
 }
 
 /// Names of the file [`SentenceBertConfig`] in releases of the library.
@@ -291,65 +155,6 @@ struct Entry {
     path: String,
     #[serde(rename = "type")]
     class: String,
-}
-
-#[derive(Deserialize)]
-struct RawPooling {
-    embedding_dimension: Option<i64>,
-    /// Name of the field before 5.4.
-    word_embedding_dimension: Option<i64>,
-    pooling_mode: Option<Modes>,
-    #[serde(default)]
-    pooling_mode_cls_token: bool,
-    #[serde(default)]
-    pooling_mode_max_tokens: bool,
-    #[serde(default)]
-    pooling_mode_mean_tokens: bool,
-    #[serde(default)]
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    #[serde(default)]
-    pooling_mode_weightedmean_tokens: bool,
-    #[serde(default)]
-    pooling_mode_lasttoken: bool,
-    #[serde(default = "yes")]
-    include_prompt: bool,
-}
-
-/// Releases before 5.4 write a flag for each mode, later ones a name or a list of names.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Modes {
-    One(PoolingMode),
-    Many(Vec<PoolingMode>),
-}
-
-impl From<RawPooling> for PoolingConfig {
-    fn from(raw: RawPooling) -> Self {
-        let flagged = || {
-            // The order of the library.
-            let modes: Vec<_> = [
-                (raw.pooling_mode_cls_token, PoolingMode::Cls),
-                (raw.pooling_mode_max_tokens, PoolingMode::Max),
-                (raw.pooling_mode_mean_tokens, PoolingMode::Mean),
-                (raw.pooling_mode_mean_sqrt_len_tokens, PoolingMode::MeanSqrtLen),
-                (raw.pooling_mode_weightedmean_tokens, PoolingMode::WeightedMean),
-                (raw.pooling_mode_lasttoken, PoolingMode::LastToken),
-            ]
-            .into_iter()
-            .filter_map(|(on, mode)| on.then_some(mode))
-            .collect();
-            if modes.is_empty() { vec![PoolingMode::Mean] } else { modes }
-        };
-        Self {
-            dimension: raw.embedding_dimension.or(raw.word_embedding_dimension),
-            modes: match raw.pooling_mode {
-                Some(Modes::One(mode)) => vec![mode],
-                Some(Modes::Many(modes)) => modes,
-                None => flagged(),
-            },
-            include_prompt: raw.include_prompt,
-        }
-    }
 }
 
 impl SentenceTransformers {
@@ -504,35 +309,6 @@ impl SentenceTransformers {
 /// `config.json` of a module.
 fn module_config<T: DeserializeOwned>(folder: &ModelFiles) -> Result<T, SourceError> {
     folder.required_json("config.json", "modules.json names this module; fetch its folder too")
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawSplade {
-    pooling_strategy: Option<String>,
-    activation_function: Option<String>,
-}
-
-impl RawSplade {
-    fn read(self) -> Result<SpladeConfig, ModulesError> {
-        let unknown = |key: &str, value: &str| {
-            Err(ModulesError::Unsupported(format!(
-                "SpladePooling has the {key} {value}, which sentence-transformers does not know"
-            )))
-        };
-        Ok(SpladeConfig {
-            sum: match self.pooling_strategy.as_deref() {
-                None | Some("max") => false,
-                Some("sum") => true,
-                Some(other) => return unknown("pooling_strategy", other),
-            },
-            log_twice: match self.activation_function.as_deref() {
-                None | Some("relu") => false,
-                Some("log1p_relu") => true,
-                Some(other) => return unknown("activation_function", other),
-            },
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The configuration of a prebuilt definition: the body of the request that creates the model, parsed as strictly as by the server (contract
 //! 2.1 to 2.4, 3.1, 3.2).
 
-use serde::Deserialize;
+mod body;
+
 use serde_json::{Map, Value};
 
 use super::DefinitionError;
 use crate::tasks::Task;
 use crate::tokenizer::TokenizerKind;
 use crate::version::Version;
+use body::{Body, Inference, NO_SPAN, Settings, Tokenization, Truncate};
 
 /// Fields set by the server only.
 const ILLEGAL: [&str; 6] =
@@ -38,226 +40,6 @@ pub struct Configuration {
     pub width: Option<(usize, String)>,
     /// Oldest Elasticsearch version that supports the required parts of the configuration.
     pub minimum_version: Version,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body {
-    model_id: Option<String>,
-    model_type: Option<String>,
-    #[serde(rename = "description")]
-    _description: Option<String>,
-    tags: Option<Vec<String>>,
-    metadata: Option<Map<String, Value>>,
-    input: Option<Input>,
-    inference_config: Inference,
-    model_size_bytes: Option<i64>,
-    estimated_heap_memory_usage_bytes: Option<i64>,
-    estimated_operations: Option<i64>,
-    default_field_map: Option<Map<String, Value>>,
-    prefix_strings: Option<Prefixes>,
-    #[serde(rename = "platform_architecture")]
-    _platform_architecture: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Input {
-    field_names: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Prefixes {
-    #[serde(rename = "ingest")]
-    _ingest: Option<String>,
-    #[serde(rename = "search")]
-    _search: Option<String>,
-}
-
-/// An object with exactly one task.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Inference {
-    FillMask(FillMask),
-    Ner(Ner),
-    PassThrough(PassThrough),
-    QuestionAnswering(QuestionAnswering),
-    TextClassification(TextClassification),
-    TextEmbedding(TextEmbedding),
-    TextExpansion(TextExpansion),
-    TextSimilarity(TextSimilarity),
-    ZeroShotClassification(ZeroShot),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FillMask {
-    #[serde(default)]
-    tokenization: Tokenization,
-    #[serde(rename = "results_field")]
-    _results_field: Option<String>,
-    #[serde(rename = "num_top_classes")]
-    _num_top_classes: Option<i32>,
-    mask_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Ner {
-    #[serde(default)]
-    tokenization: Tokenization,
-    #[serde(rename = "results_field")]
-    _results_field: Option<String>,
-    classification_labels: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PassThrough {
-    #[serde(default)]
-    tokenization: Tokenization,
-    #[serde(rename = "results_field")]
-    _results_field: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct QuestionAnswering {
-    #[serde(default)]
-    tokenization: Tokenization,
-    #[serde(rename = "results_field")]
-    _results_field: Option<String>,
-    num_top_classes: Option<i32>,
-    max_answer_length: Option<i32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TextClassification {
-    #[serde(default)]
-    tokenization: Tokenization,
-    #[serde(rename = "results_field")]
-    _results_field: Option<String>,
-    #[serde(default)]
-    classification_labels: Vec<String>,
-    #[serde(rename = "num_top_classes")]
-    _num_top_classes: Option<i32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TextEmbedding {
-    #[serde(default)]
-    tokenization: Tokenization,
-    #[serde(rename = "results_field")]
-    _results_field: Option<String>,
-    embedding_size: Option<i32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TextExpansion {
-    #[serde(default)]
-    tokenization: Tokenization,
-    #[serde(rename = "results_field")]
-    _results_field: Option<String>,
-    #[serde(rename = "expansion_type")]
-    _expansion_type: Option<ExpansionType>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ExpansionType {
-    Elser,
-    Splade,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TextSimilarity {
-    #[serde(default)]
-    tokenization: Tokenization,
-    #[serde(rename = "results_field")]
-    _results_field: Option<String>,
-    #[serde(rename = "span_score_combination_function")]
-    _span_score_combination_function: Option<SpanScore>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum SpanScore {
-    Max,
-    Mean,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ZeroShot {
-    #[serde(default)]
-    tokenization: Tokenization,
-    #[serde(rename = "results_field")]
-    _results_field: Option<String>,
-    #[serde(default)]
-    classification_labels: Vec<String>,
-    #[serde(rename = "hypothesis_template")]
-    _hypothesis_template: Option<String>,
-    #[serde(rename = "multi_label")]
-    _multi_label: Option<bool>,
-    labels: Option<Vec<String>>,
-}
-
-/// An object with exactly one tokenizer.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Tokenization {
-    Bert(Settings),
-    BertJa(Settings),
-    Mpnet(Settings),
-    Roberta(Settings),
-    XlmRoberta(Settings),
-    DebertaV2(Settings),
-}
-
-impl Default for Tokenization {
-    fn default() -> Self {
-        Self::Bert(Settings::default())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    do_lower_case: bool,
-    with_special_tokens: bool,
-    max_sequence_length: i32,
-    truncate: Truncate,
-    span: i32,
-    add_prefix_space: Option<bool>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            do_lower_case: false,
-            with_special_tokens: true,
-            max_sequence_length: 512,
-            truncate: Truncate::First,
-            span: NO_SPAN,
-            add_prefix_space: None,
-        }
-    }
-}
-
-const NO_SPAN: i32 = -1;
-
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-enum Truncate {
-    First,
-    Second,
-    None,
-    Balanced,
 }
 
 impl Configuration {
@@ -418,31 +200,6 @@ impl Inference {
                 inferred(Task::ZeroShotClassification, read.tokenization, width)
             }
         })
-    }
-}
-
-impl Tokenization {
-    fn kind(&self) -> TokenizerKind {
-        match self {
-            Self::Bert(_) => TokenizerKind::Bert,
-            Self::BertJa(_) => TokenizerKind::BertJapanese,
-            Self::Mpnet(_) => TokenizerKind::MpNet,
-            Self::Roberta(_) => TokenizerKind::Roberta,
-            Self::XlmRoberta(_) => TokenizerKind::XlmRoberta,
-            Self::DebertaV2(_) => TokenizerKind::DebertaV2,
-        }
-    }
-
-    fn named(self) -> (TokenizerKind, Settings) {
-        let kind = self.kind();
-        match self {
-            Self::Bert(settings)
-            | Self::BertJa(settings)
-            | Self::Mpnet(settings)
-            | Self::Roberta(settings)
-            | Self::XlmRoberta(settings)
-            | Self::DebertaV2(settings) => (kind, settings),
-        }
     }
 }
 

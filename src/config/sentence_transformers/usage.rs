@@ -1,0 +1,83 @@
+//! `config_sentence_transformers.json`: how a model is meant to be used.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::source::{ModelFiles, SENTENCE_TRANSFORMERS_CONFIG, SourceError};
+
+/// `config_sentence_transformers.json`: intended use of the model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Class of the library that the model was saved from: `SentenceTransformer`, `SparseEncoder` or `CrossEncoder`.
+    pub model_type: Option<String>,
+    /// Prompts by name. A prompt is prepended to a text.
+    pub prompts: BTreeMap<String, String>,
+    /// Name of the prompt that is used by default.
+    pub default_prompt: Option<String>,
+    /// Similarity function of embeddings: `cosine`, `dot`, `euclidean`, `manhattan`.
+    pub similarity: Option<String>,
+    /// Number of leading components of each embedding that the library keeps.
+    pub truncate_dim: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawUsage {
+    model_type: Option<String>,
+    truncate_dim: Option<i64>,
+    prompts: Option<BTreeMap<String, Option<String>>>,
+    default_prompt_name: Option<String>,
+    similarity_fn_name: Option<String>,
+}
+
+/// Names of the prompts for queries and for documents: first the library's own names, then other common names.
+const QUERY: [&str; 3] = ["query", "search_query", "retrieval.query"];
+const DOCUMENT: [&str; 5] =
+    ["document", "passage", "corpus", "search_document", "retrieval.passage"];
+
+impl Usage {
+    /// Reads the file in a model's folder. Without the file, all fields are empty.
+    ///
+    /// # Errors
+    /// [`SourceError`] if the file is not valid.
+    pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
+        let Some(raw) = files.json::<RawUsage>(SENTENCE_TRANSFORMERS_CONFIG)? else {
+            return Ok(Self::default());
+        };
+        let prompts = raw.prompts.unwrap_or_default();
+        Ok(Self {
+            model_type: raw.model_type,
+            truncate_dim: raw.truncate_dim,
+            prompts: prompts.into_iter().filter_map(|(name, text)| Some((name, text?))).collect(),
+            default_prompt: raw.default_prompt_name,
+            similarity: raw.similarity_fn_name,
+        })
+    }
+
+    /// Prompt for queries, or else the prompt for all texts. `None` if it is empty.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.prompt(&QUERY)
+    }
+
+    /// Prompt for documents, or else the prompt for all texts. `None` if it is empty.
+    #[must_use]
+    pub fn document(&self) -> Option<&str> {
+        self.prompt(&DOCUMENT)
+    }
+
+    /// Name and text of the prompt that the library prepends to every text by default. `None` if it is empty.
+    #[must_use]
+    pub fn default_prompt(&self) -> Option<(&str, &str)> {
+        let name = self.default_prompt.as_deref()?;
+        let text = self.prompts.get(name).filter(|text| !text.is_empty())?;
+        Some((name, text))
+    }
+
+    fn prompt(&self, names: &[&str]) -> Option<&str> {
+        let by_default = || self.prompts.get(self.default_prompt.as_ref()?);
+        let found = names.iter().find_map(|name| self.prompts.get(*name)).or_else(by_default);
+        found.map(String::as_str).filter(|prompt| !prompt.is_empty())
+    }
+}
