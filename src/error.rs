@@ -4,6 +4,7 @@ use crate::bundle::BundleError;
 use crate::conversion::ConversionError;
 use crate::elasticsearch::{ClientError, DeploymentError};
 use crate::hint::{Hint, Setting, hint};
+use crate::inference_results::InferenceError;
 use crate::model_id::ModelIdError;
 use crate::prebuilt::PrebuiltError;
 use crate::source::hub::HubError;
@@ -34,6 +35,9 @@ pub enum Error {
     /// A model in the cluster cannot be started, stopped, deleted or used.
     #[error(transparent)]
     Deployment(#[from] DeploymentError),
+    /// A text, or the settings of a request, do not fit the model.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
     /// A tree model cannot be used.
     #[error(transparent)]
     Tree(#[from] TreeError),

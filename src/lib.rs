@@ -102,6 +102,8 @@ pub mod error_chain;
 mod hexadecimal;
 pub mod hint;
 #[doc(hidden)]
+pub mod inference_results;
+#[doc(hidden)]
 pub mod mapped_file;
 pub mod model_id;
 #[cfg(feature = "torch")]

@@ -53,6 +53,8 @@ pub enum Stage {
     Start,
     /// Creates an inference endpoint.
     CreateEndpoint,
+    /// Computes the results of texts; measured in bytes of text.
+    Infer,
 }
 
 impl fmt::Display for Stage {
@@ -80,6 +82,7 @@ impl fmt::Display for Stage {
             Self::ConfirmUpload => "confirming the upload",
             Self::Start => "starting",
             Self::CreateEndpoint => "creating the endpoint",
+            Self::Infer => "inferring",
         })
     }
 }

@@ -7,6 +7,7 @@ use crate::conversion::ConversionError;
 use crate::elasticsearch::{ClientError, DeploymentError};
 use crate::error::Error;
 use crate::hint::Hint;
+use crate::inference_results::InferenceError;
 use crate::model_id::ModelIdError;
 use crate::prebuilt::PrebuiltError;
 use crate::source::hub::HubError;
@@ -30,6 +31,14 @@ pub(super) enum CommandError {
         all: usize,
         /// The exit code of the first that failed.
         code: u8,
+    },
+    /// Elasticsearch rejects some of the texts.
+    #[error("{failed} of {all} texts have no result, because Elasticsearch rejects them")]
+    Texts {
+        /// How many have none.
+        failed: usize,
+        /// How many there are.
+        all: usize,
     },
     /// Standard output could not be written.
     #[error("cannot write the result to standard output: {0}")]
@@ -62,6 +71,7 @@ from_errors_of_the_library!(
     ConversionError,
     DeploymentError,
     HubError,
+    InferenceError,
     ModelIdError,
     PrebuiltError,
     TreeError,

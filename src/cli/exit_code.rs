@@ -3,6 +3,7 @@
 use super::command_error::CommandError;
 use crate::elasticsearch::{ClientError, DeploymentError};
 use crate::error::Error;
+use crate::inference_results::InferenceError;
 use crate::prebuilt::PrebuiltError;
 use crate::source::hub::HubError;
 use crate::trees::TreeError;
@@ -29,6 +30,7 @@ pub(super) fn of(error: &CommandError) -> u8 {
     match error {
         CommandError::Usage(_) => 2,
         CommandError::Models { code, .. } => *code,
+        CommandError::Texts { .. } => 6,
         CommandError::Output(_) => 1,
         CommandError::Work(error) => of_library(error),
     }
@@ -40,6 +42,8 @@ pub fn of_library(error: &Error) -> u8 {
     match error {
         Error::ModelId(_) | Error::NoEndpointForTask { .. } => 2,
         Error::Prebuilt(PrebuiltError::NoModelId) => 2,
+        Error::Inference(InferenceError::Settings(_)) => 2,
+        Error::Inference(_) => 3,
         Error::Conversion(_) | Error::Bundle(_) | Error::Prebuilt(_) => 3,
         Error::Tree(error) => match error {
             TreeError::Options(_) => 2,

@@ -16,6 +16,8 @@ mod guided;
 mod hints;
 mod import;
 mod infer;
+mod infer_report;
+mod infer_texts;
 mod inspect;
 mod list;
 mod log;
@@ -86,7 +88,7 @@ enum Command {
     List(list::ListArguments),
     /// Start a model that is stored in the cluster
     Start(start::StartModelArguments),
-    /// Send texts to a deployed model and show its results
+    /// Show the results of a model for your texts, locally or in the cluster
     Infer(Box<infer::InferArguments>),
     /// Stop the deployments of a model and keep the model
     Stop(stop::StopArguments),

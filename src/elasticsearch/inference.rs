@@ -1,45 +1,55 @@
-//! Results of a deployed model for texts (`_infer`, contract 8).
+//! Answers of a deployed model to texts (`_infer`, contract 8).
 
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+use super::attempts::{Attempts, is_pushback};
 use super::payload::Payload;
-use super::smoke::summary;
 use super::{Client, ClientError, DeploymentError, ServedId};
 use crate::hint::{Command, hint};
+use crate::retry::RetryPolicy;
 
-/// Part of the server's message if no deployment of a model runs.
+/// What the server answers while no deployment of a model runs.
 const NOT_DEPLOYED: &str = "must be deployed";
 
-/// A deployed model that processes texts.
+/// A model that answers texts.
 #[derive(Debug)]
 pub struct DeployedModel {
     /// The model, the deployment or the alias.
     id: ServedId,
+    /// The configuration of the model.
+    configuration: Value,
     /// The task in the configuration.
     task: String,
-    /// The settings of the task in the configuration.
-    settings: Value,
     /// The field of a document that the model reads.
     field: String,
 }
 
 impl DeployedModel {
-    /// Reads the configuration of a model.
+    /// Finds a model by its id, an alias, the id of a deployment or the id of an inference endpoint.
     ///
     /// # Errors
-    /// [`DeploymentError`] if the model does not exist or has no task.
+    /// When the model does not exist or has no task.
     pub async fn find(client: &Client, id: ServedId) -> Result<Self, DeploymentError> {
-        let configuration = client.configuration(&id).await?;
+        let (id, configuration) = match client.configuration(&id).await {
+            Err(DeploymentError::NotFound { what, id }) => {
+                match by_deployment(client, &id).await? {
+                    Some(found) => found,
+                    None => return Err(DeploymentError::NotFound { what, id }),
+                }
+            }
+            other => (id, other?),
+        };
         let tasks = configuration["inference_config"].as_object();
-        let Some((task, settings)) = tasks.and_then(|tasks| tasks.iter().next()) else {
+        let Some((task, _)) = tasks.and_then(|tasks| tasks.iter().next()) else {
             let reason = format!("the configuration of {id} names no task");
             return Err(DeploymentError::NotServed { reason, hint: None });
         };
-        let field = configuration["input"]["field_names"][0].as_str().unwrap_or("input");
-        Ok(Self { task: task.clone(), settings: settings.clone(), field: field.to_owned(), id })
+        let task = task.clone();
+        let field = configuration["input"]["field_names"][0].as_str().unwrap_or("input").to_owned();
+        Ok(Self { id, configuration, task, field })
     }
 
     /// The name of the task.
@@ -48,10 +58,17 @@ impl DeployedModel {
         &self.task
     }
 
+    /// The configuration of the model, as the cluster returns it.
+    #[must_use]
+    pub fn configuration(&self) -> &Value {
+        &self.configuration
+    }
+
     /// The server's results for some texts, in order. `overrides` are settings of the task for this request only, such as `labels`.
+    /// A request is repeated for at most a minute while the server is busy.
     ///
     /// # Errors
-    /// [`DeploymentError`] if the model is not deployed, does not respond within `timeout`, or rejects a setting.
+    /// When the model is not deployed, does not answer within `timeout`, or refuses a text or a setting.
     pub async fn infer(
         &self,
         client: &Client,
@@ -66,15 +83,22 @@ impl DeployedModel {
         }
         let (id, seconds) = (self.id.segment(), timeout.as_secs().max(1));
         let path = format!("_ml/trained_models/{id}/_infer?timeout={seconds}s");
-        let answer = client.call(Method::POST, &path, Some(Payload::json(&body)), "answer").await;
-        let mut answer = answer.map_err(|error| match error {
-            ClientError::Refused { reason, .. } if reason.contains(NOT_DEPLOYED) => {
-                let start = Command::Start(Some(self.id.to_string()));
-                let hint = Some(hint!("Start the model: ", start, "."));
-                DeploymentError::NotServed { reason: format!("{} is not deployed", self.id), hint }
+        let policy = RetryPolicy { timeout: Duration::from_secs(60), ..RetryPolicy::default() };
+        let mut attempts = Attempts::new(policy);
+        let mut answer = loop {
+            let sent = client.call(Method::POST, &path, Some(Payload::json(&body)), "answer").await;
+            match sent {
+                Ok(answer) => break answer,
+                Err(error) if is_pushback(&error) => attempts.wait_out(error).await?,
+                Err(ClientError::Refused { reason, .. }) if reason.contains(NOT_DEPLOYED) => {
+                    let start = Command::Start(Some(self.id.to_string()));
+                    let hint = Some(hint!("Start the model: ", start, "."));
+                    let reason = format!("{} is not deployed", self.id);
+                    return Err(DeploymentError::NotServed { reason, hint });
+                }
+                Err(error) => return Err(error.into()),
             }
-            other => other.into(),
-        })?;
+        };
         match answer["inference_results"].take() {
             Value::Array(results) if results.len() == texts.len() => Ok(results),
             _ => {
@@ -83,11 +107,28 @@ impl DeployedModel {
             }
         }
     }
+}
 
-    /// A result in one line.
-    #[must_use]
-    pub fn summary(&self, result: &Value) -> String {
-        summary(&self.task, &self.settings, result)
-            .unwrap_or_else(|reason| format!("error: {reason}"))
+/// The deployment with this id, or that of the inference endpoint with this id, and the configuration of its model.
+async fn by_deployment(
+    client: &Client,
+    id: &ServedId,
+) -> Result<Option<(ServedId, Value)>, DeploymentError> {
+    let model_of = |found: Value| found.as_str().and_then(|text| text.parse::<ServedId>().ok());
+    let path = format!("_ml/trained_models/{}/_stats", id.segment());
+    let stats = client.call(Method::GET, &path, None, "show the state of the model").await;
+    let entry = stats.unwrap_or_default()["trained_model_stats"][0].take();
+    if let Some(model) = model_of(entry["model_id"].clone()) {
+        return Ok(Some((id.clone(), client.configuration(&model).await?)));
     }
+    let path = format!("_inference/{}", id.segment());
+    let mut endpoint =
+        client.call(Method::GET, &path, None, "show the endpoint").await.unwrap_or_default();
+    // Elasticsearch 8.13 has the list under another name.
+    let list = if endpoint["endpoints"].is_array() { "endpoints" } else { "models" };
+    let settings = endpoint[list][0]["service_settings"].take();
+    let Some(model) = model_of(settings["model_id"].clone()) else { return Ok(None) };
+    // A deployment that the endpoint started has the id of the endpoint.
+    let deployment = model_of(settings["deployment_id"].clone()).unwrap_or_else(|| id.clone());
+    Ok(Some((deployment, client.configuration(&model).await?)))
 }

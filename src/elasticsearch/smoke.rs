@@ -112,7 +112,7 @@ fn mask(config: &Value) -> &str {
 }
 
 /// The result in one line, or the reason why it is not a result of the task.
-pub(super) fn summary(task: &str, config: &Value, result: &Value) -> Result<String, String> {
+fn summary(task: &str, config: &Value, result: &Value) -> Result<String, String> {
     for problem in ["error", "warning"] {
         if let Some(text) = result[problem].as_str() {
             return Err(text.to_owned());

@@ -72,6 +72,12 @@ impl Inspected {
             .map_err(|reason| PrebuiltError::Bundle { model_id: bundle.model_id.clone(), reason })
     }
 
+    /// The module, which can be run.
+    #[must_use]
+    pub fn into_module(self) -> Module {
+        self.module
+    }
+
     /// Checks that a cluster accepts the operations.
     ///
     /// # Errors

@@ -9,6 +9,11 @@
 
 mod import;
 pub mod import_fingerprint;
+#[cfg(feature = "torch")]
+mod local_model;
+#[cfg(not(feature = "torch"))]
+#[path = "local_model_without_torch.rs"]
+mod local_model;
 mod prepare;
 mod resolve;
 mod serve;
@@ -18,6 +23,7 @@ pub use import::{
     ImportInput, ImportRequest, Imported, PlannedContent, PlannedImport, StopSignal,
     ValidatedImport, connect,
 };
+pub use local_model::LocalModel;
 pub use prepare::{ModelRequest, Prepared};
 pub use resolve::{ModelSource, ResolvedSource, plan_download};
 pub use serve::{ServeRequest, Served, StartRequest, Started};

@@ -247,14 +247,19 @@ impl TokenComparison {
     }
 }
 
-fn server(settings: Settings, vocabulary: Vocabulary) -> Result<ServerTokenizer, TokenizerError> {
+/// Builds the server's tokenizer.
+pub(super) fn server(
+    settings: Settings,
+    vocabulary: Vocabulary,
+) -> Result<ServerTokenizer, TokenizerError> {
     let Vocabulary { vocabulary, merges, scores } = vocabulary;
     let (merges, scores) = (merges.unwrap_or_default(), scores.unwrap_or_default());
     let built = ServerTokenizer::build(settings, vocabulary, &merges, &scores);
     built.map_err(|error| broken("the vocabulary", &error))
 }
 
-fn settings(tokenization: &Value) -> Result<Settings, TokenizerError> {
+/// Reads the settings of the server's tokenizer.
+pub(super) fn settings(tokenization: &Value) -> Result<Settings, TokenizerError> {
     Settings::from_json(tokenization).map_err(|error| broken("the tokenization settings", &error))
 }
 
@@ -263,7 +268,7 @@ fn broken(file: &'static str, reason: &dyn Display) -> TokenizerError {
 }
 
 /// The settings of the tokenizer in the body of a request that creates a model.
-fn tokenization(configuration: &Map<String, Value>) -> Option<&Value> {
+pub(super) fn tokenization(configuration: &Map<String, Value>) -> Option<&Value> {
     let tasks = configuration.get("inference_config")?.as_object()?;
     tasks.values().find_map(|task| task.get("tokenization"))
 }
