@@ -114,21 +114,21 @@ async fn by_deployment(
     client: &Client,
     id: &ServedId,
 ) -> Result<Option<(ServedId, Value)>, DeploymentError> {
-    let model_of = |found: Value| found.as_str().and_then(|text| text.parse::<ServedId>().ok());
+    let model_of = |found: &Value| found.as_str()?.parse::<ServedId>().ok();
     let path = format!("_ml/trained_models/{}/_stats", id.segment());
     let stats = client.call(Method::GET, &path, None, "show the state of the model").await;
-    let entry = stats.unwrap_or_default()["trained_model_stats"][0].take();
-    if let Some(model) = model_of(entry["model_id"].clone()) {
+    let stats = stats.unwrap_or_default();
+    if let Some(model) = model_of(&stats["trained_model_stats"][0]["model_id"]) {
         return Ok(Some((id.clone(), client.configuration(&model).await?)));
     }
     let path = format!("_inference/{}", id.segment());
-    let mut endpoint =
+    let endpoint =
         client.call(Method::GET, &path, None, "show the endpoint").await.unwrap_or_default();
     // Elasticsearch 8.13 has the list under another name.
     let list = if endpoint["endpoints"].is_array() { "endpoints" } else { "models" };
-    let settings = endpoint[list][0]["service_settings"].take();
-    let Some(model) = model_of(settings["model_id"].clone()) else { return Ok(None) };
+    let settings = &endpoint[list][0]["service_settings"];
+    let Some(model) = model_of(&settings["model_id"]) else { return Ok(None) };
     // A deployment that the endpoint started has the id of the endpoint.
-    let deployment = model_of(settings["deployment_id"].clone()).unwrap_or_else(|| id.clone());
+    let deployment = model_of(&settings["deployment_id"]).unwrap_or_else(|| id.clone());
     Ok(Some((deployment, client.configuration(&model).await?)))
 }
