@@ -110,6 +110,7 @@ pub mod model_id;
 #[doc(hidden)]
 pub mod models;
 pub mod observer;
+mod pickle;
 #[doc(hidden)]
 pub mod prebuilt;
 mod proxies;

@@ -1,4 +1,4 @@
-//! Pickles of an archive, read like libtorch's reader, and rejected where libtorch would trust invalid data.
+//! Pickles of a TorchScript archive, read like libtorch's reader, and rejected where libtorch would trust invalid data.
 //!
 //! libtorch's reader uses element counts, offsets and strides without validation, pops from a stack that may be empty, and constructs
 //! the objects that names refer to. This reader constructs nothing: a value only contains what the checks need.
@@ -6,6 +6,8 @@
 //! Source: `torch/csrc/jit/serialization/{pickler,unpickler}.cpp` (PyTorch 2.7), which supports only protocol 2 and these opcodes.
 
 use std::collections::BTreeMap;
+
+use crate::pickle::{Id, Limits, Machine, Policy, Value, Values, displayed_name};
 
 /// Highest number of opcodes in a pickle. An attribute of a module has about five, a tensor thirty.
 const MAX_OPCODES: usize = 1 << 21;
@@ -28,21 +30,19 @@ pub(super) enum Root {
     Object,
 }
 
-/// Index of a value.
-type Id = u32;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    PerTensor,
+    PerChannel,
+}
 
-#[derive(Debug, Clone)]
-enum Value<'a> {
-    /// A value that is not needed.
-    Other,
-    None,
-    Int(i64),
-    Str(&'a [u8]),
-    Tuple(Box<[Id]>),
-    List,
-    Dict,
-    Object,
+/// What names, calls and persistent ids become.
+#[derive(Debug)]
+pub(super) enum Object {
+    /// An instance of a class of the archive's code, or of a quantized layer.
+    Instance,
     Scheme(Scheme),
+    /// Size of a storage's elements in bytes.
     Element(usize),
     /// Number of elements.
     Storage(i64),
@@ -51,15 +51,9 @@ enum Value<'a> {
     Callee(Callee),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scheme {
-    PerTensor,
-    PerChannel,
-}
-
 /// Meaning of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Callee {
+pub(super) enum Callee {
     Tensor,
     QuantizedTensor,
     /// `OrderedDict`, whose content is not needed.
@@ -83,213 +77,108 @@ pub(super) fn check(
     root: Root,
     storage: &dyn Fn(&str) -> Option<usize>,
 ) -> Result<u64, String> {
-    let mut machine = Machine {
-        bytes,
-        at: 0,
-        opcode_at: 0,
-        values: Vec::new(),
-        depths: Vec::new(),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: Vec::new(),
-        storages: BTreeMap::new(),
-        storage,
+    const HEADER: &[u8] = &[0x80, 2];
+    if !bytes.starts_with(HEADER) {
+        return Err("at byte 0, the pickle does not have protocol 2".into());
+    }
+    let policy = ArchivePickle { storages: BTreeMap::new(), storage };
+    let mut machine = Machine::new(bytes, HEADER.len(), policy);
+    let value = machine.run()?;
+    let valid = match (machine.values.get(value), root) {
+        (Value::Tuple(_), Root::Tuple) | (Value::Object(Object::Instance), Root::Object) => {
+            machine.stack_is_empty()
+        }
+        _ => false,
     };
-    machine.run(root).map_err(|reason| format!("at byte {}, {reason}", machine.opcode_at))?;
-    Ok(machine.storages.values().map(|&length| length as u64).sum())
+    if !valid {
+        return Err(
+            machine.error(format!("the pickle does not contain the {root:?} that it should"))
+        );
+    }
+    Ok(machine.policy.storages.values().map(|&length| length as u64).sum())
 }
 
-struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    opcode_at: usize,
-    values: Vec<Value<'a>>,
-    /// Nesting depth of each value.
-    depths: Vec<u32>,
-    stack: Vec<Id>,
-    /// Stack heights of the marks.
-    marks: Vec<usize>,
-    memo: Vec<Id>,
+/// The policy of an archive's pickles.
+struct ArchivePickle<'a> {
     storages: BTreeMap<&'a str, usize>,
     storage: &'a dyn Fn(&str) -> Option<usize>,
 }
 
+type Reader<'a> = Machine<'a, ArchivePickle<'a>>;
 type Checked<T = ()> = Result<T, String>;
 
-impl<'a> Machine<'a> {
-    fn run(&mut self, root: Root) -> Checked {
-        if self.array()? != [0x80, 2] {
-            return Err("the pickle does not have protocol 2".into());
-        }
-        for _ in 0..MAX_OPCODES {
-            self.opcode_at = self.at;
-            let [opcode] = self.array()?;
-            if opcode == b'.' {
-                return match (self.stack.as_slice(), root) {
-                    (&[id], Root::Tuple) if matches!(self.value(id), Value::Tuple(_)) => Ok(()),
-                    (&[id], Root::Object) if matches!(self.value(id), Value::Object) => Ok(()),
-                    _ => Err(format!("the pickle does not contain the {root:?} that it should")),
-                };
-            }
-            self.step(opcode)?;
-        }
-        Err(format!("the pickle has more than {MAX_OPCODES} opcodes"))
+impl<'a> Policy<'a> for ArchivePickle<'a> {
+    type Object = Object;
+    type Error = String;
+
+    const LIMITS: Limits = Limits {
+        opcodes: MAX_OPCODES,
+        protocols: 2..=2,
+        long: 8..=8,
+        text: usize::MAX,
+        pickles: 0,
+        nesting: Some(MAX_DEPTH),
+    };
+
+    fn error(position: usize, reason: String) -> String {
+        format!("at byte {position}, {reason}")
     }
 
-    fn step(&mut self, opcode: u8) -> Checked {
-        match opcode {
-            // Constants and numbers
-            b'N' => self.push(Value::None, &[]),
-            0x88 | 0x89 => self.push(Value::Other, &[]),
-            b'J' => {
-                let n = i32::from_le_bytes(self.array()?);
-                self.push(Value::Int(n.into()), &[])
-            }
-            b'K' => {
-                let [n] = self.array()?;
-                self.push(Value::Int(n.into()), &[])
-            }
-            b'M' => {
-                let n = u16::from_le_bytes(self.array()?);
-                self.push(Value::Int(n.into()), &[])
-            }
-            0x8a => {
-                if self.array()? != [8] {
-                    return Err("a long integer does not have eight bytes".into());
-                }
-                let n = i64::from_le_bytes(self.array()?);
-                self.push(Value::Int(n), &[])
-            }
-            b'G' => {
-                self.array::<8>()?;
-                self.push(Value::Other, &[])
-            }
-            b'X' => {
-                let length = u32::from_le_bytes(self.array()?);
-                let text = self.take(length as usize)?;
-                self.push(Value::Str(text), &[])
-            }
-            // Collections
-            b'(' => {
-                self.marks.push(self.stack.len());
-                Ok(())
-            }
-            b')' => self.push(Value::Tuple(Box::default()), &[]),
-            b't' => {
-                let items = self.pop_mark()?;
-                self.tuple(items)
-            }
-            0x85..=0x87 => {
-                let mut items = vec![0; usize::from(opcode - 0x84)];
-                for item in items.iter_mut().rev() {
-                    *item = self.pop()?;
-                }
-                self.tuple(items)
-            }
-            b']' => self.push(Value::List, &[]),
-            b'l' => {
-                let items = self.pop_mark()?;
-                self.push(Value::List, &items)
-            }
-            b'a' => {
-                let item = self.pop()?;
-                self.extend(&[item], &Value::List)
-            }
-            b'e' => {
-                let items = self.pop_mark()?;
-                self.extend(&items, &Value::List)
-            }
-            b'}' => self.push(Value::Dict, &[]),
-            b's' => {
-                let items = [self.pop()?, self.pop()?];
-                self.extend(&items, &Value::Dict)
-            }
-            b'u' | b'd' => {
-                let items = self.pop_mark()?;
-                if items.len() % 2 == 1 {
-                    return Err("a key has no value".into());
-                }
-                if opcode == b'd' {
-                    self.push(Value::Dict, &items)
-                } else {
-                    self.extend(&items, &Value::Dict)
-                }
-            }
-            // The memo, which libtorch allocates up to the largest index
-            b'q' | b'r' => {
-                let slot = if opcode == b'q' {
-                    let [slot] = self.array()?;
-                    slot.into()
-                } else {
-                    u32::from_le_bytes(self.array()?)
-                };
-                let top = self.top()?;
-                let known = self.memo.len();
-                match self.memo.get_mut(slot as usize) {
-                    Some(place) => *place = top,
-                    None if slot as usize == known => self.memo.push(top),
-                    None => return Err("the memo has a gap".into()),
-                }
-                Ok(())
-            }
-            b'h' | b'j' => {
-                let slot = if opcode == b'h' {
-                    let [slot] = self.array()?;
-                    slot.into()
-                } else {
-                    u32::from_le_bytes(self.array()?)
-                };
-                let id = self.memo.get(slot as usize).ok_or("the memo has no such entry")?;
-                self.stack.push(*id);
-                Ok(())
-            }
-            b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
-                let value = named(module, name)?;
-                self.push(value, &[])
-            }
-            // NEWOBJ: a class, and no arguments
-            0x81 => {
-                let arguments = self.pop()?;
-                let class = self.top()?;
-                match (self.value(class), self.value(arguments)) {
-                    (Value::Callee(Callee::Class | Callee::PackedLinear), Value::Tuple(none))
-                        if none.is_empty() =>
-                    {
-                        Ok(())
-                    }
-                    _ => Err("an object is created from a value that is not a class".into()),
-                }
-            }
-            // BUILD and REDUCE, which libtorch treats alike
-            b'b' | b'R' => self.apply(),
-            b'Q' => self.refer(),
-            other => Err(format!("libtorch does not support opcode {other:#04x}")),
-        }
+    fn unsupported(opcode: u8) -> Option<String> {
+        let supported = matches!(
+            opcode,
+            b'N' | 0x88 | 0x89 | b'J' | b'K' | b'M' | 0x8a | b'G' | b'X' | b'(' | b')' | b't' | 0x85
+                ..=0x87
+                    | b']'
+                    | b'l'
+                    | b'a'
+                    | b'e'
+                    | b'}'
+                    | b's'
+                    | b'u'
+                    | b'd'
+                    | b'q'
+                    | b'r'
+                    | b'h'
+                    | b'j'
+                    | b'c'
+                    | 0x81
+                    | b'b'
+                    | b'R'
+                    | b'Q'
+                    | b'.'
+        );
+        (!supported).then(|| format!("libtorch does not support opcode {opcode:#04x}"))
     }
 
-    fn apply(&mut self) -> Checked {
-        let argument = self.pop()?;
-        let callee = self.pop()?;
-        let &Value::Callee(callee) = self.value(callee) else {
-            return Err("the callee is not a name".into());
+    fn name(
+        machine: &mut Reader<'a>,
+        module: &'a str,
+        name: &'a str,
+    ) -> Checked<Value<'a, Object>> {
+        named(module, name).map(Value::Object).map_err(|reason| machine.error(reason))
+    }
+
+    /// REDUCE, which libtorch treats like BUILD.
+    fn call(machine: &mut Reader<'a>, callee: Id, argument: Id) -> Checked {
+        let values = &machine.values;
+        let &Value::Object(Object::Callee(callee)) = values.get(callee) else {
+            return Err(machine.error("the callee is not a name"));
         };
-        let arguments = match self.value(argument) {
-            Value::Tuple(items) => items.clone(),
-            _ => Box::default(),
-        };
-        let made = match (callee, &*arguments) {
+        let arguments = values.tuple(argument).unwrap_or_default();
+        let object = |value| Value::Object(value);
+        let result = match (callee, arguments) {
             (Callee::Nothing, _) => Value::None,
-            (Callee::Device, &[name]) if matches!(self.value(name), Value::Str(b"cpu")) => {
-                Value::Other
-            }
+            (Callee::Device, &[name]) if values.file_text(name) == Some("cpu") => Value::Other,
             (Callee::Complex, &[_, _]) => Value::Other,
-            (Callee::List, &[list]) if matches!(self.value(list), Value::List) => Value::List,
+            (Callee::List, &[list]) if matches!(values.get(list), Value::List(_)) => {
+                Value::List(Vec::new())
+            }
             (Callee::TypeTag, &[tagged, kind]) => {
-                if !matches!(self.value(kind), Value::Str(kind) if kind.len() <= MAX_NAME) {
-                    return Err("a type is not a short string".into());
+                if values.file_text(kind).is_none_or(|kind| kind.len() > MAX_NAME) {
+                    return Err(machine.error("a type is not a short string"));
                 }
-                self.stack.push(tagged);
+                machine.push_id(tagged);
                 return Ok(());
             }
             (
@@ -297,218 +186,166 @@ impl<'a> Machine<'a> {
                 &[storage, offset, sizes, strides, _, _]
                 | &[storage, offset, sizes, strides, _, _, _],
             ) => {
-                let sizes = self.view(storage, offset, sizes, strides)?;
-                Value::Tensor(sizes, false)
+                let sizes = view(values, [storage, offset, sizes, strides]);
+                object(Object::Tensor(sizes.map_err(|reason| machine.error(reason))?, false))
             }
             (Callee::QuantizedTensor, &[storage, offset, sizes, strides, scheme, _, _]) => {
-                let sizes = self.view(storage, offset, sizes, strides)?;
-                self.check_scheme(scheme, &sizes)?;
-                Value::Tensor(sizes, true)
+                let sizes = view(values, [storage, offset, sizes, strides]);
+                let sizes = sizes.map_err(|reason| machine.error(reason))?;
+                check_scheme(values, scheme, &sizes).map_err(|reason| machine.error(reason))?;
+                object(Object::Tensor(sizes, true))
             }
-            (Callee::Class, _) => Value::Object,
+            (Callee::Class, _) => object(Object::Instance),
             (Callee::PackedLinear, &[weight, bias])
-                if matches!(self.value(weight), Value::Tensor(_, true))
-                    && matches!(self.value(bias), Value::None | Value::Tensor(_, false)) =>
+                if matches!(values.get(weight), Value::Object(Object::Tensor(_, true)))
+                    && matches!(
+                        values.get(bias),
+                        Value::None | Value::Object(Object::Tensor(_, false))
+                    ) =>
             {
-                Value::Object
+                object(Object::Instance)
             }
-            _ => return Err(format!("invalid arguments of {callee:?}")),
+            _ => return Err(machine.error(format!("invalid arguments of {callee:?}"))),
         };
-        self.push(made, &[argument])
+        machine.push_collection(&[argument], result)
+    }
+
+    /// NEWOBJ: a class, and no arguments. The class stands for the object until BUILD.
+    fn create(machine: &mut Reader<'a>, class: Id, arguments: Id) -> Checked {
+        match (machine.values.get(class), machine.values.tuple(arguments)) {
+            (Value::Object(Object::Callee(Callee::Class | Callee::PackedLinear)), Some([])) => {
+                machine.push_id(class);
+                Ok(())
+            }
+            _ => Err(machine.error("an object is created from a value that is not a class")),
+        }
+    }
+
+    fn build(machine: &mut Reader<'a>, state: Id) -> Checked {
+        let callee = machine.pop()?;
+        Self::call(machine, callee, state)
     }
 
     /// Reads a storage: `("storage", type, key, device, elements)`.
-    fn refer(&mut self) -> Checked {
-        let id = self.pop()?;
-        let Value::Tuple(parts) = self.value(id) else {
-            return Err("malformed storage record".into());
+    fn persistent(machine: &mut Reader<'a>, id: Id) -> Checked {
+        const MALFORMED: &str = "malformed storage record";
+        let values = &machine.values;
+        let parts = values.tuple(id).unwrap_or_default();
+        let &[tag, element, key, device, elements] = parts else {
+            return Err(machine.error(MALFORMED));
         };
-        let parts: Vec<_> = parts.iter().map(|&id| self.value(id)).collect();
-        let (key, size, elements) = match parts[..] {
-            [
-                Value::Str(b"storage"),
-                Value::Element(size),
-                Value::Str(key),
-                Value::Str(b"cpu"),
-                Value::Int(elements),
-            ] => (*key, *size, *elements),
-            [
-                Value::Str(b"storage"),
-                Value::Element(_),
-                Value::Str(_),
-                Value::Str(device),
-                Value::Int(_),
-            ] => {
-                return Err(format!(
-                    "a tensor is on the device {}; move the model to the CPU before you save it",
-                    String::from_utf8_lossy(device)
-                ));
-            }
-            _ => return Err("malformed storage record".into()),
-        };
-        let key = std::str::from_utf8(key).map_err(|_| "the key of a storage is not UTF-8")?;
-        let wanted = usize::try_from(elements).ok().and_then(|n| n.checked_mul(size));
-        let length = (self.storage)(key);
-        if wanted != Some(0) {
-            let length =
-                length.ok_or_else(|| format!("the uncompressed storage {key:?} is missing"))?;
-            if wanted.is_none_or(|wanted| wanted > length) {
-                return Err(format!("the storage {key:?} is shorter than declared"));
-            }
-            self.storages.insert(key, length);
-        }
-        self.push(Value::Storage(elements), &[])
-    }
-
-    /// Sizes of a tensor, after checking that its storage contains it.
-    fn view(&self, storage: Id, offset: Id, sizes: Id, strides: Id) -> Checked<Box<[i64]>> {
-        const ODD: &str = "malformed tensor record";
-        let (&Value::Storage(elements), &Value::Int(offset)) =
-            (self.value(storage), self.value(offset))
+        let (
+            Some("storage"),
+            &Value::Object(Object::Element(size)),
+            Some(key),
+            Some(device),
+            &Value::Int(elements),
+        ) = (
+            values.file_text(tag),
+            values.get(element),
+            values.file_text(key),
+            values.file_text(device),
+            values.get(elements),
+        )
         else {
-            return Err(ODD.into());
+            return Err(machine.error(MALFORMED));
         };
-        let numbers = |id: Id| -> Option<Box<[i64]>> {
-            let Value::Tuple(items) = self.value(id) else { return None };
-            let number = |&id: &Id| match self.value(id) {
-                &Value::Int(n) if n >= 0 => Some(n),
-                _ => None,
+        if device != "cpu" {
+            return Err(machine.error(format!(
+                "a tensor is on the device {device}; move the model to the CPU before you save it"
+            )));
+        }
+        let wanted = usize::try_from(elements).ok().and_then(|n| n.checked_mul(size));
+        if wanted != Some(0) {
+            let Some(length) = (machine.policy.storage)(key) else {
+                let reason = format!("the uncompressed storage {key:?} is missing");
+                return Err(machine.error(reason));
             };
-            items.iter().map(number).collect()
-        };
-        let (sizes, strides) = (numbers(sizes).ok_or(ODD)?, numbers(strides).ok_or(ODD)?);
-        if sizes.len() != strides.len() || offset < 0 {
-            return Err(ODD.into());
-        }
-        let last = sizes.iter().zip(&strides).try_fold(offset, |last, (size, stride)| {
-            last.checked_add((size - 1).checked_mul(*stride)?)
-        });
-        let count = sizes.iter().try_fold(1i64, |all, size| all.checked_mul(*size));
-        match (last, count) {
-            (Some(_), Some(0)) => Ok(sizes),
-            (Some(last), Some(_)) if last < elements => Ok(sizes),
-            _ => Err("a tensor extends beyond the end of its storage".into()),
-        }
-    }
-
-    /// Reads `(scheme, scale, zero point)` or `(scheme, scales, zero points, axis)`.
-    fn check_scheme(&self, id: Id, sizes: &[i64]) -> Checked {
-        let Value::Tuple(parts) = self.value(id) else {
-            return Err("a quantized tensor has no scheme".into());
-        };
-        let parts: Vec<_> = parts.iter().map(|&id| self.value(id)).collect();
-        let fits = match parts[..] {
-            [Value::Scheme(Scheme::PerTensor), _, Value::Int(_)] => true,
-            [
-                Value::Scheme(Scheme::PerChannel),
-                Value::Tensor(scales, false),
-                Value::Tensor(zeros, false),
-                Value::Int(axis),
-            ] => {
-                let along = usize::try_from(*axis).ok().and_then(|axis| sizes.get(axis));
-                along.is_some_and(|along| **scales == [*along] && **zeros == [*along])
+            if wanted.is_none_or(|wanted| wanted > length) {
+                let reason = format!("the storage {key:?} is shorter than declared");
+                return Err(machine.error(reason));
             }
-            _ => false,
-        };
-        if fits { Ok(()) } else { Err("a quantized tensor has an unsuitable scheme".into()) }
-    }
-
-    fn tuple(&mut self, items: Vec<Id>) -> Checked {
-        let inner = items.clone();
-        self.push(Value::Tuple(items.into()), &inner)
-    }
-
-    /// Adds items to the collection on top of the stack.
-    fn extend(&mut self, items: &[Id], of: &Value<'_>) -> Checked {
-        let id = self.top()?;
-        if std::mem::discriminant(self.value(id)) != std::mem::discriminant(of) {
-            return Err("an item is added to a value that cannot contain it".into());
+            machine.policy.storages.insert(key, length);
         }
-        let depth = self.depth_over(items)?;
-        if let Some(own) = self.depths.get_mut(id as usize) {
-            *own = depth.max(*own);
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, value: Value<'a>, over: &[Id]) -> Checked {
-        let depth = self.depth_over(over)?;
-        let id = Id::try_from(self.values.len()).map_err(|_| "the pickle has too many values")?;
-        self.values.push(value);
-        self.depths.push(depth);
-        self.stack.push(id);
-        Ok(())
-    }
-
-    fn depth_over(&self, items: &[Id]) -> Checked<u32> {
-        let deepest = items.iter().filter_map(|&id| self.depths.get(id as usize)).max();
-        let depth = deepest.map_or(0, |depth| depth + 1);
-        if depth > MAX_DEPTH { Err("its values nest too deep".into()) } else { Ok(depth) }
-    }
-
-    /// Pops a value. Values below the last mark belong to an unfinished collection.
-    fn pop(&mut self) -> Checked<Id> {
-        if self.marks.last().is_some_and(|&mark| self.stack.len() <= mark) {
-            return Err("the stack has nothing above its mark".into());
-        }
-        self.stack.pop().ok_or_else(|| "the stack is empty".into())
-    }
-
-    fn top(&self) -> Checked<Id> {
-        self.stack.last().copied().ok_or_else(|| "the stack is empty".into())
-    }
-
-    fn pop_mark(&mut self) -> Checked<Vec<Id>> {
-        let mark = self.marks.pop().ok_or("the mark is missing")?;
-        Ok(self.stack.drain(mark.min(self.stack.len())..).collect())
-    }
-
-    fn value(&self, id: Id) -> &Value<'a> {
-        self.values.get(id as usize).unwrap_or(&Value::Other)
-    }
-
-    fn array<const N: usize>(&mut self) -> Checked<[u8; N]> {
-        let bytes = self.take(N)?;
-        bytes.try_into().map_err(|_| "the pickle ends too early".into())
-    }
-
-    fn take(&mut self, length: usize) -> Checked<&'a [u8]> {
-        let end = self.at.checked_add(length).ok_or("the pickle ends too early")?;
-        let bytes = self.bytes.get(self.at..end).ok_or("the pickle ends too early")?;
-        self.at = end;
-        Ok(bytes)
-    }
-
-    fn line(&mut self) -> Checked<&'a str> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let end = rest.iter().take(MAX_NAME).position(|&byte| byte == b'\n');
-        let line = self.take(end.ok_or("a name has no end")?)?;
-        self.at += 1;
-        let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
-        if !line.iter().all(valid) {
-            return Err("malformed name".into());
-        }
-        std::str::from_utf8(line).map_err(|_| "malformed name".into())
+        machine.push(Value::Object(Object::Storage(elements)))
     }
 }
 
+/// Sizes of a tensor, from storage, offset, sizes and strides, after checking that its storage contains it.
+fn view(
+    values: &Values<'_, Object>,
+    [storage, offset, sizes, strides]: [Id; 4],
+) -> Checked<Box<[i64]>> {
+    const MALFORMED: &str = "malformed tensor record";
+    let (&Value::Object(Object::Storage(elements)), &Value::Int(offset)) =
+        (values.get(storage), values.get(offset))
+    else {
+        return Err(MALFORMED.into());
+    };
+    let numbers = |id: Id| -> Option<Box<[i64]>> {
+        let number = |&id: &Id| match values.get(id) {
+            &Value::Int(n) if n >= 0 => Some(n),
+            _ => None,
+        };
+        values.tuple(id)?.iter().map(number).collect()
+    };
+    let (sizes, strides) = (numbers(sizes).ok_or(MALFORMED)?, numbers(strides).ok_or(MALFORMED)?);
+    if sizes.len() != strides.len() || offset < 0 {
+        return Err(MALFORMED.into());
+    }
+    let last = sizes.iter().zip(&strides).try_fold(offset, |last, (size, stride)| {
+        last.checked_add((size - 1).checked_mul(*stride)?)
+    });
+    let count = sizes.iter().try_fold(1i64, |all, size| all.checked_mul(*size));
+    match (last, count) {
+        (Some(_), Some(0)) => Ok(sizes),
+        (Some(last), Some(_)) if last < elements => Ok(sizes),
+        _ => Err("a tensor extends beyond the end of its storage".into()),
+    }
+}
+
+/// Reads `(scheme, scale, zero point)` or `(scheme, scales, zero points, axis)`.
+fn check_scheme(values: &Values<'_, Object>, id: Id, sizes: &[i64]) -> Checked {
+    let Some(parts) = values.tuple(id) else {
+        return Err("a quantized tensor has no scheme".into());
+    };
+    let parts: Vec<_> = parts.iter().map(|&id| values.get(id)).collect();
+    let fits = match parts[..] {
+        [Value::Object(Object::Scheme(Scheme::PerTensor)), _, Value::Int(_)] => true,
+        [
+            Value::Object(Object::Scheme(Scheme::PerChannel)),
+            Value::Object(Object::Tensor(scales, false)),
+            Value::Object(Object::Tensor(zeros, false)),
+            Value::Int(axis),
+        ] => {
+            let along = usize::try_from(*axis).ok().and_then(|axis| sizes.get(axis));
+            along.is_some_and(|along| **scales == [*along] && **zeros == [*along])
+        }
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err("a quantized tensor has an unsuitable scheme".into()) }
+}
+
 /// Meaning of a name.
-fn named<'a>(module: &str, name: &str) -> Checked<Value<'a>> {
+fn named(module: &str, name: &str) -> Checked<Object> {
+    let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
+    if !module.bytes().chain(name.bytes()).all(|byte| valid(&byte)) {
+        return Err("malformed name".into());
+    }
+    let refused = || format!("it refers to {}, which no model needs", displayed_name(module, name));
     let callee = match (module, name) {
         ("torch._utils", "_rebuild_tensor_v2") => Callee::Tensor,
         ("torch._utils", "_rebuild_qtensor") => Callee::QuantizedTensor,
         ("collections", "OrderedDict") => Callee::Nothing,
         ("builtins", "complex") => Callee::Complex,
         ("torch", "device") => Callee::Device,
-        ("torch", "per_tensor_affine") => return Ok(Value::Scheme(Scheme::PerTensor)),
+        ("torch", "per_tensor_affine") => return Ok(Object::Scheme(Scheme::PerTensor)),
         ("torch", "per_channel_affine" | "per_channel_affine_float_qparams") => {
-            return Ok(Value::Scheme(Scheme::PerChannel));
+            return Ok(Object::Scheme(Scheme::PerChannel));
         }
         ("torch", storage) => {
             let size = storage.strip_suffix("Storage").and_then(element_size);
-            return size
-                .map(Value::Element)
-                .ok_or_else(|| format!("it refers to torch.{name}, which no model needs"));
+            return size.map(Object::Element).ok_or_else(refused);
         }
         (
             "torch.jit._pickle",
@@ -523,11 +360,11 @@ fn named<'a>(module: &str, name: &str) -> Checked<Value<'a>> {
             {
                 Callee::Class
             } else {
-                return Err(format!("it refers to {full}, which no model needs"));
+                return Err(refused());
             }
         }
     };
-    Ok(Value::Callee(callee))
+    Ok(Object::Callee(callee))
 }
 
 /// Size of an element in bytes, by PyTorch's name of the storage type.
@@ -540,4 +377,53 @@ fn element_size(name: &str) -> Option<usize> {
         "ComplexDouble" => 16,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(items: &[u8]) -> Result<u64, String> {
+        check(&[b"\x80\x02(", items, b"t."].concat(), Root::Tuple, &|_| None)
+    }
+
+    fn refused(items: &[u8]) -> String {
+        tuple(items).unwrap_err()
+    }
+
+    #[test]
+    fn nesting_beyond_the_limit_is_refused() {
+        let lists = |depth| [vec![b']'; depth], vec![b'a'; depth - 1]].concat();
+        assert_eq!(tuple(&lists(MAX_DEPTH as usize)), Ok(0));
+        assert!(refused(&lists(MAX_DEPTH as usize + 1)).contains("nest too deep"));
+    }
+
+    #[test]
+    fn value_that_changes_inside_another_value_is_refused() {
+        // Each list is put into the one before while it is empty, so that the nesting would stay unknown.
+        for pickle in [&b"]q\0]q\x01h\0h\x01ah\x01]a"[..], b"]q\0h\0a", b"}q\0h\0h\0s"] {
+            let reason = refused(pickle);
+            assert!(reason.contains("changes after another value contains it"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn opcodes_and_names_that_libtorch_does_not_write_are_refused() {
+        for (pickle, part) in [
+            (&b"\x8c\x01a"[..], "libtorch does not support opcode 0x8c"),
+            (b"\x94", "libtorch does not support opcode 0x94"),
+            (b"\x8a\x01\0", "a long integer has 1 bytes"),
+            (b"Nr\x01\0\0\0", "the memo has a gap"),
+            (b"cos\nsystem\n", "it refers to os.system, which no model needs"),
+            (b"cos\x1b\nsystem\n", "malformed name"),
+            (b"c__torch__.torch.classes\nx\n", "which no model needs"),
+            (b"ctorch\nload\n", "torch.load"),
+            (b"N)\x81", "not a class"),
+        ] {
+            let reason = refused(pickle);
+            assert!(reason.contains(part), "{reason}");
+        }
+        let start = check(b"\x80\x04).", Root::Tuple, &|_| None).unwrap_err();
+        assert_eq!(start, "at byte 0, the pickle does not have protocol 2");
+    }
 }

@@ -5,103 +5,85 @@
 use std::borrow::Cow;
 
 use super::numpy::{Array, Data, Dtype};
+use crate::pickle::Values;
+pub(crate) use crate::pickle::{Id, Value};
 use crate::trees::TreeError;
 use crate::trees::ensemble::Label;
 
-/// Index of a value. Values refer to each other by index, so that dropping them does not recurse.
-pub(crate) type Id = u32;
-
-/// A Python value.
-#[derive(Debug, Clone)]
-pub(crate) enum Value<'a> {
-    /// Something that no tree model is read from.
-    Other,
-    None,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Text(Cow<'a, str>),
-    Bytes(Cow<'a, [u8]>),
-    /// A tuple, a list or a set.
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    /// A class or a function, by its position in [`Graph::names`].
-    Global(u32),
-    Object(Box<Object>),
+/// What a class, a function or a call becomes.
+#[derive(Debug)]
+pub(crate) enum Python<'a> {
+    /// Module and name of a class or a function.
+    Name(&'a str, &'a str),
+    /// A class of a skops archive.
+    OwnedName(Box<(String, String)>),
+    /// A text of a skops archive.
+    OwnedText(String),
+    /// The result of a call.
+    Object {
+        /// The class or function.
+        class: Id,
+        /// The arguments.
+        arguments: Id,
+        /// The state that is set afterwards.
+        state: Option<Id>,
+    },
     Array(Box<Array<'a>>),
     /// Another value in its place.
     Same(Id),
 }
 
-/// What calling a class or a function with arguments makes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Object {
-    /// The class or function.
-    pub class: Id,
-    /// The arguments.
-    pub arguments: Id,
-    /// The state that is set afterwards.
-    pub state: Option<Id>,
-}
-
 /// All values of a file.
-#[derive(Debug, Default)]
-pub(crate) struct Graph<'a> {
-    pub values: Vec<Value<'a>>,
-    /// Module and name of each class and function.
-    pub names: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-}
+pub(crate) type Graph<'a> = Values<'a, Python<'a>>;
 
 /// Values that stand for other values, one after the other, at most.
 const MAX_SAME: usize = 8;
 
 impl<'a> Graph<'a> {
-    /// Adds a value.
-    pub fn push(&mut self, value: Value<'a>) -> Id {
-        // The readers limit the number of values.
-        #[allow(clippy::cast_possible_truncation)]
-        let id = self.values.len() as Id;
-        self.values.push(value);
-        id
-    }
-
-    /// The value with an index.
-    pub fn value(&self, id: Id) -> &Value<'a> {
-        let mut value = self.values.get(id as usize);
+    /// The value with an index, behind values that stand for others.
+    pub fn value(&self, id: Id) -> &Value<'a, Python<'a>> {
+        let mut value = self.get(id);
         for _ in 0..MAX_SAME {
             match value {
-                Some(Value::Same(other)) => value = self.values.get(*other as usize),
+                Value::Object(Python::Same(other)) => value = self.get(*other),
                 _ => break,
             }
         }
-        value.unwrap_or(&Value::Other)
+        value
+    }
+
+    /// Arguments and state of an object.
+    fn object(&self, id: Id) -> Option<(Id, Option<Id>)> {
+        match self.value(id) {
+            Value::Object(Python::Object { arguments, state, .. }) => Some((*arguments, *state)),
+            _ => None,
+        }
     }
 
     /// Module and name of a class or function, or of the class of an object.
     pub fn name(&self, id: Id) -> Option<(&str, &str)> {
-        let index = match self.value(id) {
-            Value::Global(index) => *index,
-            Value::Object(object) => match self.value(object.class) {
-                Value::Global(index) => *index,
-                _ => return None,
-            },
-            _ => return None,
+        let named = match self.value(id) {
+            Value::Object(Python::Object { class, .. }) => self.value(*class),
+            value => value,
         };
-        self.names.get(index as usize).map(|(module, name)| (module.as_ref(), name.as_ref()))
+        match named {
+            Value::Object(Python::Name(module, name)) => Some((module, name)),
+            Value::Object(Python::OwnedName(name)) => Some((&name.0, &name.1)),
+            _ => None,
+        }
     }
 
     /// The name of the class of an object, without its module.
     pub fn class(&self, id: Id) -> &str {
         match self.value(id) {
-            Value::Object(_) => self.name(id).map_or("", |(_, name)| name),
+            Value::Object(Python::Object { .. }) => self.name(id).map_or("", |(_, name)| name),
             _ => "",
         }
     }
 
     /// An attribute of an object: an entry of its state.
     pub fn attribute(&self, object: Id, name: &str) -> Option<Id> {
-        let Value::Object(object) = self.value(object) else { return None };
-        self.entry(object.state?, name)
+        self.entry(self.object(object)?.1?, name)
     }
 
     /// An attribute, or an error that names it.
@@ -112,27 +94,31 @@ impl<'a> Graph<'a> {
 
     /// The entry of a dict.
     pub fn entry(&self, dict: Id, name: &str) -> Option<Id> {
-        let Value::Dict(entries) = self.value(dict) else { return None };
+        let Value::Dict(entries) = self.value(dict) else {
+            return None;
+        };
         entries.iter().find(|(key, _)| self.text(*key) == Some(name)).map(|entry| entry.1)
     }
 
-    /// The items of a list or a tuple.
+    /// The items of a tuple, a list or a set.
     pub fn list(&self, id: Id) -> Option<&[Id]> {
         match self.value(id) {
-            Value::List(items) => Some(items),
+            Value::Tuple(items) => Some(items),
+            Value::List(items) | Value::Set(items) => Some(items),
             _ => None,
         }
     }
 
     /// The argument of an object's constructor at a position.
     pub fn argument(&self, object: Id, position: usize) -> Option<Id> {
-        let Value::Object(object) = self.value(object) else { return None };
-        self.list(object.arguments)?.get(position).copied()
+        self.list(self.object(object)?.0)?.get(position).copied()
     }
 
+    /// A text.
     pub fn text(&self, id: Id) -> Option<&str> {
         match self.value(id) {
             Value::Text(text) => Some(text),
+            Value::Object(Python::OwnedText(text)) => Some(text),
             _ => None,
         }
     }
@@ -182,8 +168,8 @@ impl<'a> Graph<'a> {
     /// Bytes: a `bytes` or `bytearray` object. Old protocols write them as text in which each character is a byte.
     pub fn bytes(&self, id: Id) -> Option<Cow<'_, [u8]>> {
         match self.value(id) {
-            Value::Bytes(bytes) => Some(Cow::Borrowed(bytes.as_ref())),
-            Value::Object(_) => match self.name(id)? {
+            Value::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
+            Value::Object(Python::Object { .. }) => match self.name(id)? {
                 ("_codecs", "encode") => self.latin1(self.argument(id, 0)?),
                 ("builtins" | "__builtin__", "bytearray" | "bytes") => {
                     let Some(argument) = self.argument(id, 0) else {
@@ -191,7 +177,7 @@ impl<'a> Graph<'a> {
                     };
                     match self.value(argument) {
                         Value::Text(_) => self.latin1(argument),
-                        Value::Bytes(bytes) => Some(Cow::Borrowed(bytes.as_ref())),
+                        Value::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
                         // One level: bytearray(_codecs.encode(text)).
                         _ => match self.name(argument)? {
                             ("_codecs", "encode") => self.latin1(self.argument(argument, 0)?),
@@ -215,15 +201,17 @@ impl<'a> Graph<'a> {
 
     /// A numpy array or scalar.
     pub fn array(&self, id: Id) -> Result<Array<'_>, TreeError> {
-        if let Value::Array(array) = self.value(id) {
+        if let Value::Object(Python::Array(array)) = self.value(id) {
             return Ok(array.borrowed());
         }
         let invalid = || malformed("something other than an array is in the place of an array");
-        let Value::Object(object) = self.value(id) else { return Err(invalid()) };
+        let (arguments, state) = self.object(id).ok_or_else(invalid)?;
         match self.name(id).ok_or_else(invalid)? {
             (_, "_reconstruct") => {
-                let state = object.state.and_then(|state| self.list(state)).ok_or_else(invalid)?;
-                let [_version, shape, dtype, fortran, data] = state else { return Err(invalid()) };
+                let state = state.and_then(|state| self.list(state)).ok_or_else(invalid)?;
+                let [_version, shape, dtype, fortran, data] = state else {
+                    return Err(invalid());
+                };
                 let fortran = matches!(self.value(*fortran), Value::Bool(true));
                 let data = match self.list(*data) {
                     Some(items) => Data::Objects(items.to_vec()),
@@ -232,15 +220,19 @@ impl<'a> Graph<'a> {
                 Array::new(self.dtype(*dtype)?, self.shape(*shape)?, fortran, data)
             }
             (_, "_frombuffer") => {
-                let arguments = self.list(object.arguments).ok_or_else(invalid)?;
-                let [buffer, dtype, shape, order] = arguments else { return Err(invalid()) };
+                let arguments = self.list(arguments).ok_or_else(invalid)?;
+                let [buffer, dtype, shape, order] = arguments else {
+                    return Err(invalid());
+                };
                 let fortran = self.text(*order) == Some("F");
                 let data = Data::Bytes(self.bytes(*buffer).ok_or_else(invalid)?);
                 Array::new(self.dtype(*dtype)?, self.shape(*shape)?, fortran, data)
             }
             (_, "scalar") => {
-                let arguments = self.list(object.arguments).ok_or_else(invalid)?;
-                let [dtype, data] = arguments else { return Err(invalid()) };
+                let arguments = self.list(arguments).ok_or_else(invalid)?;
+                let [dtype, data] = arguments else {
+                    return Err(invalid());
+                };
                 let data = Data::Bytes(self.bytes(*data).ok_or_else(invalid)?);
                 Array::new(self.dtype(*dtype)?, Vec::new(), false, data)
             }
@@ -253,7 +245,8 @@ impl<'a> Graph<'a> {
         self.array(self.required(object, name)?)
     }
 
-    fn shape(&self, id: Id) -> Result<Vec<usize>, TreeError> {
+    /// The shape of an array.
+    pub fn shape(&self, id: Id) -> Result<Vec<usize>, TreeError> {
         let items =
             self.list(id).and_then(|items| items.iter().map(|&item| self.size(item)).collect());
         items.ok_or_else(|| malformed("an array has no valid shape"))
@@ -262,13 +255,17 @@ impl<'a> Graph<'a> {
     /// The type of an array's items: `numpy.dtype(code, False, True)` with a state.
     pub fn dtype(&self, id: Id) -> Result<Dtype, TreeError> {
         let invalid = || malformed("an array has an unsupported dtype");
-        let Value::Object(object) = self.value(id) else { return Err(invalid()) };
+        let (_, state) = self.object(id).ok_or_else(invalid)?;
         let code = self.argument(id, 0).and_then(|code| self.text(code)).ok_or_else(invalid)?;
-        let state = object.state.and_then(|state| self.list(state)).unwrap_or_default();
+        let state = state.and_then(|state| self.list(state)).unwrap_or_default();
         let big = state.get(1).and_then(|&order| self.text(order)) == Some(">");
         let simple = Dtype::simple(code, big).ok_or_else(invalid)?;
-        let Some((&names, &fields)) = state.get(3).zip(state.get(4)) else { return Ok(simple) };
-        let Some(names) = self.list(names) else { return Ok(simple) };
+        let Some((&names, &fields)) = state.get(3).zip(state.get(4)) else {
+            return Ok(simple);
+        };
+        let Some(names) = self.list(names) else {
+            return Ok(simple);
+        };
         let mut described = Vec::new();
         for &name in names {
             let name = self.text(name).ok_or_else(invalid)?;
@@ -287,8 +284,10 @@ impl<'a> Graph<'a> {
     }
 
     fn big_endian(&self, dtype: Id) -> bool {
-        let Value::Object(object) = self.value(dtype) else { return false };
-        let state = object.state.and_then(|state| self.list(state)).unwrap_or_default();
+        let Some((_, state)) = self.object(dtype) else {
+            return false;
+        };
+        let state = state.and_then(|state| self.list(state)).unwrap_or_default();
         state.get(1).and_then(|&order| self.text(order)) == Some(">")
     }
 
@@ -300,10 +299,14 @@ impl<'a> Graph<'a> {
                 .iter()
                 .map(|&item| match self.value(item) {
                     // Scalars within an array: no deeper.
-                    Value::Object(_) => self.array(item).ok()?.labels()?.into_iter().next(),
-                    Value::Text(text) => Some(Label::Text(text.clone().into_owned())),
+                    Value::Object(Python::Object { .. }) => {
+                        self.array(item).ok()?.labels()?.into_iter().next()
+                    }
                     Value::Bool(truth) => Some(Label::Boolean(*truth)),
-                    _ => self.number(item).map(Label::Number),
+                    _ => match self.text(item) {
+                        Some(text) => Some(Label::Text(text.to_owned())),
+                        None => self.number(item).map(Label::Number),
+                    },
                 })
                 .collect(),
             Data::Bytes(_) => array.labels(),

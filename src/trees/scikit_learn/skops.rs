@@ -1,13 +1,12 @@
 //! skops archives: a zip file with the objects as JSON (`schema.json`) and each array as a file (`ID.npy`).
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
 
 use serde_json::Value as Json;
 use zip::ZipArchive;
 
-use super::graph::{Graph, Id, Object, Value};
+use super::graph::{Graph, Id, Python, Value};
 use super::numpy::{Array, Data, count, read_npy};
 use crate::trees::TreeError;
 
@@ -66,8 +65,8 @@ struct Reader<'a, 'b> {
 }
 
 impl Reader<'_, '_> {
-    fn push(&mut self, value: Value<'static>) -> Result<Id, TreeError> {
-        if self.graph.values.len() >= MAX_NODES {
+    fn push(&mut self, value: Value<'static, Python<'static>>) -> Result<Id, TreeError> {
+        if self.graph.len() >= MAX_NODES {
             return Err(TreeError::Limit(format!("more than {MAX_NODES} nodes in a skops schema")));
         }
         Ok(self.graph.push(value))
@@ -92,7 +91,7 @@ impl Reader<'_, '_> {
             "DictNode" | "DefaultDictNode" | "OrderedDictNode" => {
                 let mut entries = Vec::new();
                 for (key, value) in content.as_object().into_iter().flatten() {
-                    let key = self.push(Value::Text(Cow::Owned(key.clone())))?;
+                    let key = self.push(Value::Object(Python::OwnedText(key.clone())))?;
                     let value = self.node(value, depth + 1)?;
                     entries.push((key, value));
                 }
@@ -112,7 +111,7 @@ impl Reader<'_, '_> {
                 self.push(match value.map_err(|error| malformed(error.to_string()))? {
                     Json::Null => Value::None,
                     Json::Bool(truth) => Value::Bool(truth),
-                    Json::String(text) => Value::Text(Cow::Owned(text)),
+                    Json::String(text) => Value::Object(Python::OwnedText(text)),
                     Json::Number(number) => match number.as_i64() {
                         Some(number) => Value::Int(number),
                         None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
@@ -136,12 +135,11 @@ impl Reader<'_, '_> {
 
     fn object(&mut self, node: &Json, content: &Json, depth: usize) -> Result<Id, TreeError> {
         let text = |key: &str| node.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
-        let index = u32::try_from(self.graph.names.len()).unwrap_or(u32::MAX);
-        self.graph.names.push((Cow::Owned(text("__module__")), Cow::Owned(text("__class__"))));
-        let class = self.push(Value::Global(index))?;
+        let name = Box::new((text("__module__"), text("__class__")));
+        let class = self.push(Value::Object(Python::OwnedName(name)))?;
         let arguments = self.push(Value::List(Vec::new()))?;
         let state = if content.is_null() { None } else { Some(self.node(content, depth + 1)?) };
-        self.push(Value::Object(Box::new(Object { class, arguments, state })))
+        self.push(Value::Object(Python::Object { class, arguments, state }))
     }
 
     /// An array: a file, or for objects a list of items with a shape.
@@ -149,7 +147,7 @@ impl Reader<'_, '_> {
         if let Some(name) = node.get("file").and_then(Json::as_str) {
             let bytes = self.files.read(name)?;
             let array = read_npy(&bytes)?;
-            return self.push(Value::Array(Box::new(array)));
+            return self.push(Value::Object(Python::Array(Box::new(array))));
         }
         let shape = node.get("shape").cloned().unwrap_or_default();
         let shape = self.node(&shape, depth + 1)?;
@@ -167,7 +165,7 @@ impl Reader<'_, '_> {
         let dtype =
             super::numpy::Dtype::simple("O", false).ok_or_else(|| malformed("no objects"))?;
         let array = Array::new(dtype, shape, false, Data::Objects(items))?;
-        self.push(Value::Array(Box::new(array)))
+        self.push(Value::Object(Python::Array(Box::new(array))))
     }
 
     /// The items of nested lists, one after the other.
