@@ -32,20 +32,18 @@
 //! A [`Connection`] has the settings of the command line: addresses, credentials and certificates. [`StartOptions`] starts the
 //! model.
 //!
-#![cfg_attr(feature = "torch", doc = "```")]
-#![cfg_attr(not(feature = "torch"), doc = "```ignore")]
+//! ```
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicU64, Ordering};
 //!
-//! use rust_eland::{Bundle, Client, Connection, Event, Import, ModelId, OnConflict, Options, Outcome};
+//! use rust_eland::{Bundle, Client, Connection, Event, Import, OnConflict, Outcome};
 //!
 //! # let cluster = standin::StandIn::start(standin::Options::default());
 //! # let address = cluster.url();
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! // let address = "https://elastic:PASSWORD@localhost:9200";
 //! let client = Client::connect(Connection::to_url(&address)?).await?;
-//! let options = Options { target: client.target(), ..Options::default() };
-//! let bundle = Bundle::from_model("tests/fixtures/bert/ner/model", ModelId::derive("ner")?, options, |_| ())?;
+//! let bundle = Bundle::read("tests/fixtures/bundles/ner.metadata.json".as_ref(), None)?;
 //!
 //! let uploaded = Arc::new(AtomicU64::new(0));
 //! let seen = Arc::clone(&uploaded);

@@ -8,6 +8,7 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use standin::{Credential, Options, StandIn};
 
+use crate::bundle_fixtures::bundle;
 use crate::fixtures::Fixture;
 use crate::from_hub::{Cache, asked, serving};
 use crate::interruptions::{end, held, signal, spawn, wait_for};
@@ -30,6 +31,16 @@ models:
     es-model-id: tagger
     start: false
 ";
+
+/// A file that imports bundles, so that nothing is converted.
+fn bundles() -> String {
+    let path = |task| bundle(task).display().to_string();
+    format!(
+        "defaults:\n  start: true\nmodels:\n  - bundle: {}\n    es-model-id: embedder\n  - bundle: {}\n    es-model-id: tagger\n    start: false\n",
+        path("text_embedding"),
+        path("ner")
+    )
+}
 
 impl Folder {
     fn new(file: &str) -> Self {
@@ -84,6 +95,7 @@ fn changes(standin: &StandIn) -> usize {
     standin.requests().iter().filter(|request| request.method == "PUT").count()
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "converts a model with libtorch")]
 #[test]
 fn second_apply_of_folders_changes_nothing() {
     let standin = StandIn::start(Options::default());
@@ -108,7 +120,22 @@ fn second_apply_of_folders_changes_nothing() {
 }
 
 #[test]
-fn links_in_a_folder_do_not_hinder_apply() {
+fn second_apply_of_bundles_changes_nothing() {
+    let standin = StandIn::start(Options::default());
+    let folder = Folder::new(&bundles());
+    let (first, code, log) = folder.document(&standin);
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(each(&first, "model_id"), ["embedder", "tagger"]);
+    assert_eq!(each(&first, "state"), [&Value::from("started"), &Value::Null]);
+    let before = changes(&standin);
+    let (second, code, log) = folder.document(&standin);
+    assert_eq!((code, changes(&standin)), (Some(0), before), "{log}");
+    assert_eq!(each(&second, "result"), ["unchanged", "unchanged"]);
+}
+
+#[cfg_attr(not(feature = "torch"), ignore = "converts a model with libtorch")]
+#[test]
+fn folder_with_links_is_applied() {
     let standin = StandIn::start(Options::default());
     let folder = Folder::new("models:\n  - {hub-model-id: ./tagger, es-model-id: tagger}\n");
     let tagger = folder.0.path().join("tagger");
@@ -120,6 +147,7 @@ fn links_in_a_folder_do_not_hinder_apply() {
     }
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "converts a model with libtorch")]
 #[test]
 fn hub_model_with_the_same_commit_is_not_converted_again() {
     const ID: &str = "org/tagger";
@@ -155,8 +183,9 @@ fn hub_model_with_the_same_commit_is_not_converted_again() {
     assert_eq!(apply(), ("unchanged".to_owned(), true));
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "converts a model with libtorch")]
 #[test]
-fn what_another_import_made_is_compared_by_its_definition() {
+fn model_of_another_import_is_compared_by_its_definition() {
     let standin = StandIn::start(Options::default());
     let folder = Folder::new("models:\n  - {hub-model-id: ./tagger, es-model-id: tagger}\n");
     let mut import = program();
@@ -170,8 +199,9 @@ fn what_another_import_made_is_compared_by_its_definition() {
     assert!(log.contains("converting"), "{log}");
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "converts a model with libtorch")]
 #[test]
-fn what_is_otherwise_is_replaced_only_if_the_file_says_so() {
+fn changed_model_is_replaced_with_on_conflict_update_only() {
     let standin = StandIn::start(Options::default());
     let folder = Folder::new(FILE);
     assert_eq!(folder.document(&standin).1, Some(0));
@@ -202,8 +232,9 @@ fn what_is_otherwise_is_replaced_only_if_the_file_says_so() {
     assert_eq!(prefix(&standin)["search"], "q: ");
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "converts a model with libtorch")]
 #[test]
-fn a_failure_does_not_keep_the_others_back() {
+fn failed_import_does_not_stop_the_others() {
     let standin = StandIn::start(Options::default());
     let folder = Folder::new(
         "models:\n  - {hub-model-id: ./tagger, es-model-id: scorer, task-type: text_similarity}\n\
@@ -228,7 +259,7 @@ fn a_failure_does_not_keep_the_others_back() {
 }
 
 #[test]
-fn a_file_that_is_wrong_is_refused_before_anything_is_done() {
+fn invalid_models_file_is_refused_before_any_request() {
     let standin = StandIn::start(Options::default());
     let tagger = "models:\n  - hub-model-id: ./tagger\n";
     let cases = [
@@ -291,8 +322,9 @@ fn a_file_that_is_wrong_is_refused_before_anything_is_done() {
     assert!(standin.requests().is_empty());
 }
 
+#[cfg_attr(not(feature = "torch"), ignore = "converts a model with libtorch")]
 #[test]
-fn what_is_given_wins_over_the_file_and_the_model_over_the_defaults() {
+fn command_line_overrides_the_file_and_models_override_defaults() {
     let standin = StandIn::start(Options::default());
     let url = standin.url();
     let folder = Folder::new(
@@ -319,12 +351,10 @@ fn what_is_given_wins_over_the_file_and_the_model_over_the_defaults() {
 }
 
 #[test]
-fn a_password_is_asked_for_once() {
+fn password_is_asked_for_once() {
     let credentials = vec![Credential::user("me", "correct horse")];
     let standin = StandIn::start(Options { credentials, ..Options::default() });
-    let folder = Folder::new(FILE);
-    let file = FILE.replace("./", &format!("{}/", folder.0.path().display()));
-    folder.write(&file);
+    let folder = Folder::new(&bundles());
     let path = folder.0.path().join("models.yaml");
     let arguments = ["apply", path.to_str().unwrap(), "--url", &standin.url(), "-u", "me"];
     let mut terminal = Terminal::start(&arguments, &[]);
@@ -338,9 +368,9 @@ fn a_password_is_asked_for_once() {
 }
 
 #[test]
-fn ctrl_c_keeps_the_others_back_and_the_next_run_goes_on() {
+fn ctrl_c_skips_the_remaining_models_and_the_next_run_resumes() {
     let standin = StandIn::start(Options::default());
-    let folder = Folder::new(&FILE.replace("  start: true", "  part-size: 2KiB"));
+    let folder = Folder::new(&bundles().replace("  start: true", "  part-size: 2KiB"));
     standin.set_faults(rules(&["part@5-8=hold"]));
     let state = tempfile::tempdir().unwrap();
     let apply = || {

@@ -1,20 +1,14 @@
 //! Start of models: options, waiting, failures and the smoke test. Also list, status, stop and delete.
 
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use rust_eland::elasticsearch::{Client, Connection, DeploymentError, ServedId, StartOptions};
 use rust_eland::observer::Progress;
-use rust_eland::tasks::Task;
-use rust_eland::torchscript::{Module, TorchError};
 use serde_json::{Value, json};
 use standin::{BuildFlavor, Options, StandIn};
-use tch::{Device, Kind, Tensor};
 
-use crate::fixtures::Fixture;
+use crate::bundle_fixtures::bundle;
 use crate::program::{ask, message, program, says};
 
 const MODELS: &str = "/_ml/trained_models";
@@ -58,16 +52,20 @@ fn fails(standin: &StandIn, arguments: &[&str], expected: i32, parts: &[&str]) -
     message(&output)
 }
 
-/// Arguments for the import of a fixture.
-fn importing(model: &Path) -> Vec<&str> {
-    vec!["import", "--es-model-id", "m", "--hub-model-id", model.to_str().unwrap()]
+/// Arguments for the import of a bundle.
+fn importing(bundle: &str) -> [&str; 5] {
+    ["import", "--es-model-id", "m", "--bundle", bundle]
+}
+
+/// Path of the bundle that most tests import.
+fn ner() -> String {
+    bundle("ner").to_str().unwrap().to_owned()
 }
 
 /// A stand-in with the stored model `m`.
 fn stored(options: Options) -> StandIn {
     let standin = StandIn::start(options);
-    let model = Fixture::named("bert/ner").model();
-    done(&standin, &importing(&model));
+    done(&standin, &importing(&ner()));
     standin
 }
 
@@ -109,7 +107,7 @@ fn start_with_default_or_longest_timeout_reaches_the_server() {
 #[test]
 fn every_start_option_is_sent() {
     let standin = StandIn::start(Options::default());
-    let model = Fixture::named("bert/ner").model();
+    let model = ner();
     let options = [
         "--start",
         "--wait-for",
@@ -160,7 +158,7 @@ fn every_start_option_is_sent() {
 #[test]
 fn invalid_start_options_are_rejected_before_any_request() {
     let standin = StandIn::start(Options::default());
-    let model = Fixture::named("bert/ner").model();
+    let model = ner();
     for (options, part) in [
         (&["--threads-per-allocation", "3"][..], "1, 2, 4, 8, 16 or 32"),
         (&["--threads-per-allocation", "64"], "64"),
@@ -192,7 +190,7 @@ fn invalid_start_options_are_rejected_before_any_request() {
 
 #[test]
 fn options_unsupported_by_the_version_are_rejected_before_the_import() {
-    let model = Fixture::named("bert/ner").model();
+    let model = ner();
     for (version, options, parts) in [
         ("8.7.1", &["--deployment-id", "d"][..], ["--deployment-id", "8.8.0", "8.7.1"]),
         ("8.15.5", &["--min-allocations", "0"], ["--min-allocations", "8.16.0", "8.15.5"]),
@@ -349,7 +347,7 @@ fn failure_of_one_node_is_a_warning() {
 fn repeated_import_waits_for_the_existing_deployment() {
     for version in ["9.5.0", "8.7.0"] {
         let standin = StandIn::start(old(version));
-        let model = Fixture::named("bert/ner").model();
+        let model = ner();
         let import = [&importing(&model)[..], &["--start", "--on-conflict", "skip"]].concat();
         for _ in 0..2 {
             assert_eq!(done(&standin, &import), "m started\n");
@@ -430,7 +428,7 @@ fn interrupted(standin: &StandIn, arguments: &[&str]) -> Output {
 fn ctrl_c_ends_the_wait_and_keeps_the_deployment() {
     let slow = || Options { loading_delay: Duration::from_secs(3600), ..Options::default() };
     let standin = StandIn::start(slow());
-    let model = Fixture::named("bert/ner").model();
+    let model = ner();
     let output = interrupted(&standin, &[&importing(&model)[..], &["--start"]].concat());
     assert_eq!(code(&output), 130, "{}", message(&output));
     says(&message(&output), &["m is stored", "rust-eland status m", "rust-eland stop m"]);
@@ -444,8 +442,13 @@ fn ctrl_c_ends_the_wait_and_keeps_the_deployment() {
     says(&message(&output), &["rust-eland status d"]);
 }
 
+#[cfg(feature = "torch")]
 #[test]
 fn smoke_test_sends_a_text_for_the_task() {
+    use rust_eland::tasks::Task;
+
+    use crate::fixtures::Fixture;
+
     let standin = StandIn::start(Options::default());
     for (fixture, task, answer) in [
         ("bert/masked-lm", Task::FillMask, " 0."),
@@ -460,8 +463,9 @@ fn smoke_test_sends_a_text_for_the_task() {
         ("bert/zero-shot", Task::ZeroShotClassification, "sport "),
     ] {
         let model = Fixture::named(fixture).model();
+        let import = ["import", "--es-model-id", "m", "--hub-model-id", model.to_str().unwrap()];
         let more = ["--task-type", task.name(), "--clear-previous", "--start", "--smoke-test"];
-        let printed = done(&standin, &[&importing(&model)[..], &more].concat());
+        let printed = done(&standin, &[import, more].concat());
         let expected = format!("smoke test ({task}): ");
         says(&printed, &["m started\n", &expected, answer]);
     }
@@ -474,7 +478,13 @@ fn smoke_test_sends_a_text_for_the_task() {
 }
 
 /// Stores a model whose graph loads but fails for every text.
+#[cfg(feature = "torch")]
 fn store_broken(standin: &StandIn) {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use rust_eland::torchscript::{Module, TorchError};
+    use tch::{Device, Kind, Tensor};
+
     let example: Vec<_> =
         (0..4).map(|_| Tensor::ones([1, 4], (Kind::Int64, Device::Cpu))).collect();
     // The graph was traced with [1, 4]; texts have other lengths.
@@ -497,6 +507,7 @@ fn store_broken(standin: &StandIn) {
     );
 }
 
+#[cfg(feature = "torch")]
 #[test]
 fn failed_inference_fails_the_smoke_test() {
     let standin = StandIn::start(Options::default());

@@ -1,19 +1,18 @@
 //! `--prompts`, `--create-endpoint`, and the summary at the end of an import.
 
-use std::fs;
 use std::path::Path;
 use std::process::Output;
 
 use serde_json::{Value, json};
 use standin::{Options, StandIn};
-use tempfile::TempDir;
 
-use crate::fixtures::Fixture;
-use crate::from_hub::files_below;
+use crate::bundle_fixtures::bundle;
 use crate::program::{ask, message, program, says};
 
+/// Imports a bundle, or a model's folder.
 fn import(standin: &StandIn, model: &Path, more: &[&str]) -> Output {
-    let arguments = ["import", "--es-model-id", "m", "--url", &standin.url(), "--hub-model-id"];
+    let kind = if model.is_dir() { "--hub-model-id" } else { "--bundle" };
+    let arguments = ["import", "--es-model-id", "m", "--url", &standin.url(), kind];
     program().args(arguments).arg(model).args(more).output().unwrap()
 }
 
@@ -32,12 +31,18 @@ fn fails(standin: &StandIn, model: &Path, more: &[&str], code: i32, parts: &[&st
     assert!(output.stdout.is_empty());
 }
 
+#[cfg(feature = "torch")]
 fn model_of(name: &str) -> std::path::PathBuf {
-    Fixture::named(name).model()
+    crate::fixtures::Fixture::named(name).model()
 }
 
 /// An embedding model that declares prompts and a similarity.
-fn declaring(usage: &Value) -> TempDir {
+#[cfg(feature = "torch")]
+fn declaring(usage: &Value) -> tempfile::TempDir {
+    use std::fs;
+
+    use crate::from_hub::files_below;
+
     let folder = tempfile::tempdir().unwrap();
     let model = model_of("bert/st-mean");
     for file in files_below(&model) {
@@ -60,6 +65,7 @@ fn endpoint(standin: &StandIn, id: &str) -> Option<Value> {
 
 const FRESH: &str = "--clear-previous";
 
+#[cfg(feature = "torch")]
 #[test]
 fn declared_prompts_become_prefixes() {
     let standin = StandIn::start(Options::default());
@@ -98,6 +104,7 @@ fn declared_prompts_become_prefixes() {
     fails(&old, model.path(), &["--prompts"], 6, &["8.12.0"]);
 }
 
+#[cfg(feature = "torch")]
 #[test]
 fn endpoint_has_the_similarity_of_the_model() {
     for (declared, of_field, of_endpoint) in [
@@ -132,12 +139,11 @@ fn endpoint_has_the_similarity_of_the_model() {
 #[test]
 fn endpoint_uses_the_deployment_of_start() {
     let standin = StandIn::start(Options::default());
-    for (name, task) in [("bert/cross-encoder", "rerank"), ("bert/masked-lm", "sparse_embedding")] {
-        let of_model = if task == "rerank" { "text_similarity" } else { "text_expansion" };
-        let more = ["--task-type", of_model, "--start", "--create-endpoint", task, FRESH];
+    for (of_model, task) in [("text_similarity", "rerank"), ("text_expansion", "sparse_embedding")]
+    {
         let id = task.replace('_', "-");
-        let more = more.map(|word| if word == task { id.as_str() } else { word });
-        let printed = done(&standin, &model_of(name), &more);
+        let more = ["--start", "--create-endpoint", &id, FRESH];
+        let printed = done(&standin, &bundle(of_model), &more);
         assert_eq!(printed["endpoint"]["task_type"], task);
         assert_eq!(endpoint(&standin, &id).unwrap()["service_settings"]["deployment_id"], "m");
         let (_, stats) = ask(&standin, "GET", "/_ml/trained_models/m/_stats", None);
@@ -152,7 +158,7 @@ fn endpoint_uses_the_deployment_of_start() {
 #[test]
 fn existing_endpoint_is_accepted_for_the_same_model_only() {
     let standin = StandIn::start(Options::default());
-    let model = model_of("bert/st-mean");
+    let model = bundle("text_embedding");
     let skip = ["--on-conflict", "skip", "--create-endpoint", "e"];
     done(&standin, &model, &skip);
     let again = done(&standin, &model, &skip);
@@ -171,7 +177,7 @@ fn existing_endpoint_is_accepted_for_the_same_model_only() {
             "--create-endpoint",
             "e",
         ])
-        .arg("--hub-model-id")
+        .arg("--bundle")
         .arg(&model)
         .output()
         .unwrap();
@@ -185,17 +191,13 @@ fn existing_endpoint_is_accepted_for_the_same_model_only() {
 fn task_without_endpoint_is_rejected_before_the_import() {
     let standin = StandIn::start(Options::default());
     let of_id = |id: &'static str| ["--create-endpoint", id];
+    let refused = &["no inference endpoints for the task ner"];
+    fails(&standin, &bundle("ner"), &of_id("e"), 2, refused);
+    #[cfg(feature = "torch")]
     for task in [&["--task-type", "ner"][..], &[]] {
-        let more = [task, &of_id("e")].concat();
-        fails(
-            &standin,
-            &model_of("bert/ner"),
-            &more,
-            2,
-            &["no inference endpoints for the task ner"],
-        );
+        fails(&standin, &model_of("bert/ner"), &[task, &of_id("e")].concat(), 2, refused);
     }
-    let model = model_of("bert/st-mean");
+    let model = bundle("text_embedding");
     fails(&standin, &model, &of_id("Not-One"), 2, &["lower-case"]);
     fails(&standin, &model, &of_id("m"), 2, &["cannot have the id of the model"]);
     assert_eq!(ask(&standin, "GET", "/_ml/trained_models/m", None).0, 404);
@@ -205,9 +207,7 @@ fn task_without_endpoint_is_rejected_before_the_import() {
     };
     let needs = &["the inference endpoint needs Elasticsearch 8.13.0 or later"];
     fails(&of("8.12.0"), &model, &of_id("e"), 6, needs);
-    let reranker = model_of("bert/cross-encoder");
-    let more = ["--task-type", "text_similarity", "--create-endpoint", "e"];
-    fails(&of("8.13.0"), &reranker, &more, 6, &["8.14.0"]);
+    fails(&of("8.13.0"), &bundle("text_similarity"), &of_id("e"), 6, &["8.14.0"]);
     let old = of("8.17.0");
     fails(&old, &model, &["--start", "--create-endpoint", "e"], 2, &["Leave out --start"]);
     done(&old, &model, &of_id("e"));
@@ -217,14 +217,17 @@ fn task_without_endpoint_is_rejected_before_the_import() {
 fn failed_endpoint_keeps_the_model() {
     let options = Options { allocated_processors: 0, ..Options::default() };
     let standin = StandIn::start(options);
-    let model = model_of("bert/st-mean");
+    let model = bundle("text_embedding");
     let parts = ["the model m is stored, but the inference endpoint e could not be created"];
     fails(&standin, &model, &["--create-endpoint", "e"], 8, &parts);
     assert_eq!(ask(&standin, "GET", "/_ml/trained_models/m", None).0, 200);
 }
 
+#[cfg(feature = "torch")]
 #[test]
 fn import_prints_summary_and_suggestions() {
+    use std::fs;
+
     let standin = StandIn::start(Options::default());
     for (name, task, words) in [
         ("bert/st-mean", "text_embedding", ["\"dims\":32", "\"similarity\":\"cosine\""]),

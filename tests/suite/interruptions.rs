@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::LazyLock;
 use std::thread;
@@ -11,36 +11,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use standin::{Exchange, Faults, Options, StandIn};
-use tempfile::TempDir;
 
-use crate::fixtures::Fixture;
+use crate::bundle_fixtures::{bundle, definition};
 use crate::program::{ask, message, program, says};
 use crate::uploads::{Numbers, journalled, journals, parts, rules};
 
-/// An exported bundle for imports without conversion, and its definition.
-struct Exported {
-    _folder: TempDir,
-    metadata: PathBuf,
-    definition: Vec<u8>,
-}
-
-fn exported() -> Exported {
-    let folder = tempfile::tempdir().unwrap();
-    let output = program()
-        .args(["export", "--task-type", "pass_through", "--es-model-id", "m", "--hub-model-id"])
-        .arg(Fixture::named("bert/base").model())
-        .arg("--output")
-        .arg(folder.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", message(&output));
-    let metadata = folder.path().join("m.metadata.json");
-    let definition = fs::read(folder.path().join("m.pt")).unwrap();
-    Exported { _folder: folder, metadata, definition }
-}
-
-/// One bundle for all tests of this file, in the system's temporary folder.
-static EXPORTED: LazyLock<Exported> = LazyLock::new(exported);
+/// The definition of the bundle that all tests of this file import.
+static DEFINITION: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(definition("ner")).unwrap());
 
 /// Command that imports the bundle as `id`, in parts of 2 KiB unless `more` overrides it.
 fn command(standin: &StandIn, state: &Path, id: &str, more: &[&str]) -> Command {
@@ -48,7 +25,7 @@ fn command(standin: &StandIn, state: &Path, id: &str, more: &[&str]) -> Command 
     command
         .args(["import", "--url", &standin.url(), "--es-model-id", id])
         .arg("--bundle")
-        .arg(&EXPORTED.metadata)
+        .arg(bundle("ner"))
         .arg("--state-dir")
         .arg(state)
         .args(if more.contains(&"--part-size") { &[][..] } else { &["--part-size", "2KiB"] })
@@ -68,7 +45,7 @@ fn import(standin: &StandIn, state: &Path, id: &str, more: &[&str]) -> (Option<i
 fn is_whole(standin: &StandIn, id: &str) -> bool {
     let definition = standin.definition(id);
     standin.vocabulary(id).is_some()
-        && definition.is_some_and(|path| fs::read(path).unwrap() == EXPORTED.definition)
+        && definition.is_some_and(|path| fs::read(path).unwrap() == *DEFINITION)
 }
 
 /// Waits until `count` requests are held or the program has ended. Returns whether they are held.
@@ -149,7 +126,7 @@ fn killed(kills: u64, seed: u64) {
         }
         assert!(is_whole(&standin, &id), "{id}");
         assert!(journals(state.path()).is_empty(), "{id}");
-        let count = EXPORTED.definition.len().div_ceil(2048) as u64;
+        let count = DEFINITION.len().div_ceil(2048) as u64;
         assert!(known.len() as u64 <= count);
         model += 1;
     }
@@ -301,7 +278,7 @@ fn model_deleted_during_upload_is_not_touched() {
     assert!(held(&standin, 1, &mut first));
     let body = json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}});
     // All parts except the held one and the last are stored, so only the check before the last part can detect the deletion.
-    let count = EXPORTED.definition.len().div_ceil(2048);
+    let count = DEFINITION.len().div_ceil(2048);
     while parts(&standin.requests()).len() < count - 1 {
         thread::sleep(Duration::from_millis(3));
     }
@@ -344,16 +321,15 @@ fn incomplete_model_of_this_machine_is_replaced() {
     standin.set_faults(Faults::default());
     // Another model with the same id. The incomplete model is ours, so it is replaced.
     let output = program()
-        .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--task-type", "ner"])
-        .arg("--state-dir")
+        .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--state-dir"])
         .arg(state.path())
-        .arg("--hub-model-id")
-        .arg(Fixture::named("bert/ner").model())
+        .arg("--bundle")
+        .arg(bundle("text_embedding"))
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", message(&output));
     says(&message(&output), &["removing the incomplete model m of an earlier import"]);
-    assert!(standin.configuration("m").unwrap()["inference_config"]["ner"].is_object());
+    assert!(standin.configuration("m").unwrap()["inference_config"]["text_embedding"].is_object());
     assert!(journals(state.path()).is_empty());
 }
 

@@ -7,7 +7,6 @@
     allow(dead_code, unused_imports, reason = "used by modules that need the feature")
 )]
 
-#[cfg(feature = "torch")]
 mod apply;
 #[cfg(feature = "torch")]
 mod bad_clusters;
@@ -15,6 +14,7 @@ mod bad_clusters;
 mod bad_models;
 #[cfg(feature = "torch")]
 mod bundle;
+mod bundle_fixtures;
 mod certificates;
 mod connections;
 mod corpus;
@@ -22,11 +22,9 @@ mod corpus;
 mod declared;
 #[cfg(feature = "torch")]
 mod definitions;
-#[cfg(feature = "torch")]
 mod deployments;
 #[cfg(feature = "torch")]
 mod documents;
-#[cfg(feature = "torch")]
 mod endpoints;
 mod fixtures;
 mod from_hub;
@@ -41,7 +39,6 @@ mod import;
 mod infer;
 #[cfg(feature = "torch")]
 mod inspect;
-#[cfg(feature = "torch")]
 mod interruptions;
 #[cfg(feature = "torch")]
 mod keys;
@@ -53,7 +50,6 @@ mod program;
 #[cfg(feature = "torch")]
 mod progress;
 // Needs Debian's programs, and loopback addresses that only Linux provides by default.
-#[cfg(feature = "torch")]
 #[cfg(target_os = "linux")]
 mod proxies;
 #[cfg(feature = "torch")]
@@ -79,5 +75,4 @@ mod vocabularies;
 mod walls;
 #[cfg(feature = "torch")]
 mod weights;
-#[cfg(feature = "torch")]
 mod wire;

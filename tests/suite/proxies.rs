@@ -11,12 +11,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use standin::{Options, StandIn};
 use tempfile::TempDir;
 
+use crate::bundle_fixtures::bundle;
 use crate::certificates::Authority;
-use crate::fixtures::Fixture;
 use crate::fronts::Front;
 use crate::program::{message, program, says};
 
@@ -109,8 +108,8 @@ fn tinyproxy(more: &str) -> Option<Running> {
 fn import(options: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let output = program()
         .envs(variables.iter().copied())
-        .args(["import", "--task-type", "ner", "--es-model-id", "m", "--hub-model-id"])
-        .arg(Fixture::named("bert/ner").model())
+        .args(["import", "--es-model-id", "m", "--bundle"])
+        .arg(bundle("ner"))
         .args(options)
         .output()
         .unwrap();
@@ -336,8 +335,11 @@ fn reverse_proxy_with_tls_and_path_prefix_is_used() {
     refused(&[&["--url", &url][..], &ca].concat(), &[], 6, expected);
 }
 
+#[cfg(feature = "torch")]
 #[test]
 fn reverse_proxy_with_body_limit_gets_smaller_parts() {
+    use crate::fixtures::Fixture;
+
     let (standin, authority) = (StandIn::start(Options::default()), Authority::new("Company CA"));
     let Some(nginx) = nginx(&standin, &authority) else { return };
     let url = format!("https://{}/es", nginx.address);
@@ -365,7 +367,10 @@ fn reverse_proxy_with_body_limit_gets_smaller_parts() {
 }
 
 /// Writes a copy of a model with a position table that makes it larger than a part of 1 MiB.
+#[cfg(feature = "torch")]
 fn grow(model: &Path, to: &Path) {
+    use serde_json::{Value, json};
+
     const POSITIONS: usize = 20_000;
     for entry in fs::read_dir(model).unwrap() {
         let entry = entry.unwrap();

@@ -5,8 +5,8 @@ use std::net::TcpListener;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use standin::{Options, StandIn};
 
+use crate::bundle_fixtures::bundle;
 use crate::certificates::{Authority, Signed, fingerprint};
-use crate::fixtures::Fixture;
 use crate::fronts::{Canned, Front};
 use crate::program::{message, program, says};
 
@@ -14,10 +14,10 @@ use crate::program::{message, program, says};
 fn import_trusting(system: &str, url: &str, more: &[&str]) -> (i32, String) {
     let output = program()
         .env("SSL_CERT_FILE", system)
-        .args(["import", "--url", url, "--task-type", "ner", "--es-model-id", "m"])
+        .args(["import", "--url", url, "--es-model-id", "m"])
         .args(more)
-        .arg("--hub-model-id")
-        .arg(Fixture::named("bert/ner").model())
+        .arg("--bundle")
+        .arg(bundle("ner"))
         .output()
         .unwrap();
     (output.status.code().unwrap(), message(&output))
@@ -55,7 +55,6 @@ fn cluster() -> StandIn {
     StandIn::start(Options { existing_models: vec!["m".into()], ..Options::default() })
 }
 
-#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn private_authority_is_rejected_without_ca_certs() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
@@ -76,7 +75,6 @@ fn private_authority_is_rejected_without_ca_certs() {
     reaches(&https(&front), &["--ca-certs", &bundle]);
 }
 
-#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn system_authorities_are_trusted() {
     let (standin, authority) = (cluster(), Authority::new("Company CA"));
@@ -100,7 +98,6 @@ fn system_authorities_are_trusted() {
     assert_eq!(code, 7, "{message}");
 }
 
-#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn certificate_of_another_host_is_rejected() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));
@@ -125,7 +122,6 @@ fn expired_certificate_is_rejected() {
     }
 }
 
-#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn fingerprint_of_the_authority_is_accepted() {
     let (standin, authority) = (cluster(), Authority::new("Cluster CA"));

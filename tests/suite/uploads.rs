@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use standin::{Exchange, Faults, Options, Random, Rule, StandIn};
 
-use crate::fixtures::Fixture;
+use crate::bundle_fixtures;
 use crate::program::{ask, message, program, says};
 
 /// Bytes of a part in tests.
@@ -514,7 +514,6 @@ fn a_failure_after_the_old_model_is_gone_says_so() {
     assert!(standin.model_ids().is_empty());
 }
 
-#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn the_cluster_is_looked_at_before_anything_is_made() {
     use standin::{Credential, Privilege};
@@ -564,7 +563,6 @@ fn the_cluster_is_looked_at_before_anything_is_made() {
     });
 }
 
-#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn a_model_that_no_node_can_hold_is_stored_with_a_warning() {
     for (ml_memory, said) in [
@@ -573,9 +571,8 @@ fn a_model_that_no_node_can_hold_is_stored_with_a_warning() {
     ] {
         let standin = StandIn::start(Options { ml_memory, ..Options::default() });
         let output = program()
-            .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--hub-model-id"])
-            .arg(Fixture::named("bert/base").model())
-            .args(["--task-type", "pass_through"])
+            .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--bundle"])
+            .arg(bundle_fixtures::bundle("ner"))
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", message(&output));
@@ -667,13 +664,12 @@ fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
     );
 }
 
-#[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]
 #[test]
 fn a_stand_in_that_forgets_parts_has_every_import_succeed() {
     let standin = StandIn::start(Options { discard_parts: true, ..Options::default() });
     let output = program()
-        .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--hub-model-id"])
-        .arg(Fixture::named("bert/st-mean").model())
+        .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--bundle"])
+        .arg(bundle_fixtures::bundle("ner"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", message(&output));

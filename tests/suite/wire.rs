@@ -1,15 +1,14 @@
 //! Compares our requests field by field with eland's recorded requests (`tests/fixtures/wire`, written by `wire.py`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use standin::{Options, StandIn};
 
-use crate::fixtures::Fixture;
+use crate::bundle_fixtures::bundle;
 use crate::program::{message, program};
-use crate::real_model;
 
 /// A field of a request that may differ from eland's, and the reason. `*` means every request.
 const EXPECTED: &[(&str, &str, &str)] = &[
@@ -207,17 +206,27 @@ fn differences(theirs: &[Value], ours: &[Value]) -> BTreeMap<(String, String), S
     found
 }
 
-/// Imports a model with the options of `wire.py`, and adds the differences.
-fn compare(name: &str, folder: &Path, found: &mut BTreeMap<(String, String), String>) {
+/// Imports a model's folder or a bundle with the options of `wire.py`, and adds the differences.
+fn compare(name: &str, model: &Path, found: &mut BTreeMap<(String, String), String>) {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/wire/{name}.json"));
     let recording: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let options = recording["options"].as_array().unwrap().iter().map(|o| o.as_str().unwrap());
+    let mut options: Vec<_> = options.collect();
+    let kind = if model.is_dir() { "--hub-model-id" } else { "--bundle" };
+    if kind == "--bundle" {
+        // The bundle was exported with these options.
+        for option in ["--task-type", "--max-model-input-length"] {
+            if let Some(at) = options.iter().position(|it| *it == option) {
+                options.drain(at..at + 2);
+            }
+        }
+    }
     let version = "9.2.0".parse().unwrap();
     let standin = StandIn::start(Options { version, ..Options::default() });
     let output = program()
-        .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--hub-model-id"])
-        .arg(folder)
+        .args(["import", "--url", &standin.url(), "--es-model-id", "m", kind])
+        .arg(model)
         .args(options)
         .output()
         .unwrap();
@@ -229,23 +238,42 @@ fn compare(name: &str, folder: &Path, found: &mut BTreeMap<(String, String), Str
     }
 }
 
-#[test]
-fn requests_differ_from_eland_only_for_stated_reasons() {
-    let mut found = BTreeMap::new();
-    let fixture = |name: &str| -> PathBuf { Fixture::named(name).model() };
-    compare("bert-text-classification", &fixture("bert/text-classification"), &mut found);
-    compare("roberta-zero-shot", &fixture("roberta/zero-shot"), &mut found);
-    compare("all-minilm-l6-v2", &real_model::folder(), &mut found);
+/// Whether an entry of [`EXPECTED`] is about a difference.
+fn covers(expected: &(&str, &str, &str), (kind, field): &(String, String)) -> bool {
+    (expected.0 == "*" || expected.0 == kind) && expected.1 == field
+}
 
-    let covers = |expected: &(&str, &str, &str), (kind, field): &(String, String)| {
-        (expected.0 == "*" || expected.0 == kind) && expected.1 == field
-    };
+/// Panics if a difference is not in [`EXPECTED`].
+#[track_caller]
+fn are_expected(found: &BTreeMap<(String, String), String>) {
     let unlisted: Vec<String> = found
         .iter()
         .filter(|(key, _)| !EXPECTED.iter().any(|expected| covers(expected, key)))
         .map(|((kind, field), text)| format!("{kind}: {field}: {text}"))
         .collect();
-    assert!(unlisted.is_empty(), "eland's and ours differ:\n{}", unlisted.join("\n"));
+    assert!(unlisted.is_empty(), "eland's requests and ours differ:\n{}", unlisted.join("\n"));
+}
+
+#[test]
+fn requests_for_bundles_differ_from_eland_only_for_stated_reasons() {
+    let mut found = BTreeMap::new();
+    compare("bert-text-classification", &bundle("text_classification"), &mut found);
+    compare("roberta-zero-shot", &bundle("zero_shot_classification"), &mut found);
+    are_expected(&found);
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn requests_differ_from_eland_only_for_stated_reasons() {
+    use crate::fixtures::Fixture;
+    use crate::real_model;
+
+    let mut found = BTreeMap::new();
+    let fixture = |name: &str| Fixture::named(name).model();
+    compare("bert-text-classification", &fixture("bert/text-classification"), &mut found);
+    compare("roberta-zero-shot", &fixture("roberta/zero-shot"), &mut found);
+    compare("all-minilm-l6-v2", &real_model::folder(), &mut found);
+    are_expected(&found);
     let stale: Vec<_> =
         EXPECTED.iter().filter(|expected| !found.keys().any(|key| covers(expected, key))).collect();
     assert!(stale.is_empty(), "these no longer differ: {stale:#?}");
