@@ -18,7 +18,8 @@
 //! use rust_eland::{Bundle, ModelId, Options, Task};
 //!
 //! # let output = tempfile::tempdir()?;
-//! let options = Options { task: Some(Task::TextEmbedding), ..Options::default() };
+//! let mut options = Options::default();
+//! options.task = Some(Task::TextEmbedding);
 //! let bundle = Bundle::from_model("tests/fixtures/bert/st-mean/model", ModelId::derive("st-mean")?, options, |event| {
 //!     println!("{}: {event:?}", event.stage());
 //! })?;
@@ -29,14 +30,13 @@
 //!
 //! # From a bundle to a model in a cluster
 //!
-//! A [`Connection`] has the settings of the command line: addresses, credentials and certificates. [`StartOptions`] starts the
-//! model.
+//! [`Connection`] has the addresses, credentials and certificates. [`ImportRequest::start`] starts the model after the upload.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicU64, Ordering};
 //!
-//! use rust_eland::{Bundle, Client, Connection, Event, Import, OnConflict, Outcome};
+//! use rust_eland::{Bundle, Client, Connection, Event, ImportRequest, OnConflict, Outcome};
 //!
 //! # let cluster = standin::StandIn::start(standin::Options::default());
 //! # let address = cluster.url();
@@ -47,16 +47,16 @@
 //!
 //! let uploaded = Arc::new(AtomicU64::new(0));
 //! let seen = Arc::clone(&uploaded);
-//! let mut import = Import::default();
-//! import.on_conflict = OnConflict::Replace;
-//! let outcome = client
-//!     .import(&bundle, &import, move |event| {
+//! let mut request = ImportRequest::of_bundle(bundle);
+//! request.import.on_conflict = OnConflict::Replace;
+//! let imported = request
+//!     .run(&client, move |event| {
 //!         if let Event::Advanced { done, .. } = event {
 //!             seen.store(*done, Ordering::Relaxed);
 //!         }
 //!     })
 //!     .await?;
-//! assert!(matches!(outcome, Outcome::Stored { .. }));
+//! assert!(matches!(imported.outcome, Outcome::Stored { .. }));
 //! assert!(uploaded.load(Ordering::Relaxed) > 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
@@ -69,11 +69,12 @@
 //!
 #![cfg_attr(feature = "torch", doc = "```")]
 #![cfg_attr(not(feature = "torch"), doc = "```ignore")]
-//! use rust_eland::{Bundle, Error, ModelId, Options, Task};
+//! use rust_eland::{Bundle, ModelId, Options, Task};
 //!
-//! let options = Options { task: Some(Task::QuestionAnswering), ..Options::default() };
+//! let mut options = Options::default();
+//! options.task = Some(Task::QuestionAnswering);
 //! let refused = Bundle::from_model("tests/fixtures/bert/ner/model", ModelId::derive("ner")?, options, |_| ());
-//! let error = Error::from(refused.unwrap_err());
+//! let error = refused.unwrap_err();
 //! assert!(error.to_string().starts_with("this model cannot serve question_answering"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -148,3 +149,4 @@ pub use observer::{Event, Stage};
 pub use retry::RetryPolicy;
 pub use tasks::Task;
 pub use version::{Target, Version};
+pub use workflow::{ImportRequest, Imported};

@@ -1,8 +1,5 @@
 //! `rust-eland apply`.
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -16,7 +13,9 @@ use super::command_line::Secrecy;
 use super::exit_code;
 use super::failed::message;
 use super::import::ImportArguments;
-use super::models_file::{self, Model, ModelsFile, Setting, Value, Wrong};
+use super::models_file::{self, Model, ModelsFile, Setting, Wrong};
+use super::option_rules::{self, find};
+use super::option_value::{SetOption, Unset, Value};
 use super::report::{Report, ReportArguments, cell, table};
 use super::similar::similar;
 use super::upload::interruption;
@@ -40,14 +39,12 @@ pub(super) struct ApplyArguments {
     overrides: Overrides,
 }
 
-/// The connection options on the command line and in the environment, as arguments for every import. They override the file.
-struct Overrides(Vec<(String, Vec<OsString>)>);
-
-/// Shows nothing, because some values are secret.
-impl fmt::Debug for Overrides {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Overrides").finish_non_exhaustive()
-    }
+/// The connection options on the command line and in the environment, for every import. They override the file.
+#[derive(Debug)]
+struct Overrides {
+    connection: ConnectionArguments,
+    /// The names of the options that are set.
+    names: Vec<String>,
 }
 
 impl Args for Overrides {
@@ -62,25 +59,14 @@ impl Args for Overrides {
 
 impl FromArgMatches for Overrides {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut overrides = Vec::new();
-        for option in options_of::<ConnectionArguments>().get_arguments() {
-            let id = option.get_id().as_str();
-            let Some(name) = option.get_long() else { continue };
-            if !matches!(
-                matches.value_source(id),
-                Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-            ) {
-                continue;
-            }
-            let values = matches.get_raw(id).unwrap_or_default();
-            let arguments = if is_switch(option) {
-                vec![argument(name, None)]
-            } else {
-                values.map(|value| argument(name, Some(value))).collect()
-            };
-            overrides.push((name.to_owned(), arguments));
-        }
-        Ok(Self(overrides))
+        let is_set = |option: &&Arg| {
+            let source = matches.value_source(option.get_id().as_str());
+            matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+        };
+        let options = options_of::<ConnectionArguments>();
+        let names = options.get_arguments().filter(is_set).filter_map(Arg::get_long);
+        let names = names.map(str::to_owned).collect();
+        Ok(Self { connection: ConnectionArguments::from_arg_matches(matches)?, names })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -91,20 +77,11 @@ impl FromArgMatches for Overrides {
 
 /// A command that has only these options.
 fn options_of<A: Args>() -> clap::Command {
-    A::augment_args(clap::Command::new("import").no_binary_name(true).disable_help_flag(true))
+    A::augment_args(clap::Command::new("import"))
 }
 
 fn is_switch(option: &Arg) -> bool {
     matches!(option.get_action(), ArgAction::SetTrue)
-}
-
-fn argument(name: &str, value: Option<&OsStr>) -> OsString {
-    let mut argument = OsString::from(format!("--{name}"));
-    if let Some(value) = value {
-        argument.push("=");
-        argument.push(value);
-    }
-    argument
 }
 
 /// An import that the file lists.
@@ -113,8 +90,8 @@ struct Planned {
     /// The model as the file names it.
     source: String,
     import: ImportArguments,
-    /// The arguments of the connection. Imports with the same arguments share a connection.
-    connection: Vec<OsString>,
+    /// The connection settings of the file. Imports with the same settings share a connection.
+    connection: Vec<(String, Value)>,
 }
 
 /// The result of an import.
@@ -158,7 +135,7 @@ impl ApplyArguments {
         })?;
 
         let interruption = interruption()?;
-        let mut clients = HashMap::new();
+        let mut clients = Vec::new();
         let mut models = Vec::new();
         for one in planned {
             if interruption.is_requested() {
@@ -183,7 +160,7 @@ impl ApplyArguments {
 /// Runs one import.
 async fn apply(
     planned: Planned,
-    clients: &mut HashMap<Vec<OsString>, Client>,
+    clients: &mut Vec<(Vec<(String, Value)>, Client)>,
     interruption: &Interruption,
     progress: &Progress,
 ) -> Applied {
@@ -195,11 +172,11 @@ async fn apply(
         let request = ImportRequest { uses_fingerprint: true, ..import.request()? };
         let validated = request.validate().await?;
         // Imports with the same connection share a client, so that a password is asked for once.
-        let client = match clients.get(&connection) {
-            Some(client) => client.clone(),
+        let client = match clients.iter().find(|(settings, _)| *settings == connection) {
+            Some((_, client)) => client.clone(),
             None => {
                 let client = connect(import.connection()?, progress).await?;
-                clients.insert(connection, client.clone());
+                clients.push((connection, client.clone()));
                 client
             }
         };
@@ -280,7 +257,6 @@ impl Report for AllApplied {
 fn plan(text: &str, overrides: &Overrides) -> Result<Vec<Planned>, Vec<Wrong>> {
     let file = ModelsFile::read(text).map_err(|wrong| vec![wrong])?;
     let options = options_of::<ImportArguments>();
-    let of_connection = options_of::<ConnectionArguments>();
     let mut wrongs = Vec::new();
     let all = file.defaults.iter().chain(file.models.iter().flat_map(|model| &model.settings));
     wrongs.extend(all.filter_map(|setting| check(setting, &options)));
@@ -289,26 +265,16 @@ fn plan(text: &str, overrides: &Overrides) -> Result<Vec<Planned>, Vec<Wrong>> {
     }
     let mut planned: Vec<Planned> = Vec::new();
     for model in &file.models {
-        let arguments = arguments(model, &file.defaults, overrides, &options);
-        let connection = arguments.iter().filter(|(name, _)| {
-            of_connection.get_arguments().any(|it| it.get_long() == Some(name))
-        });
-        let connection = connection.flat_map(|(_, arguments)| arguments.clone()).collect();
-        let parsed = options
-            .clone()
-            .try_get_matches_from(arguments.iter().flat_map(|(_, arguments)| arguments))
-            .and_then(|matches| ImportArguments::from_arg_matches(&matches));
-        let import = match parsed {
-            Ok(import) => import,
-            Err(error) => {
-                wrongs.push(Wrong::new(model.line, brief(&error)));
+        let one = match planned_import(model, &file.defaults, overrides, &options) {
+            Ok(one) => one,
+            Err(problem) => {
+                wrongs.push(Wrong::new(model.line, problem));
                 continue;
             }
         };
-        let source = source(&arguments);
-        let id = import.model_id();
+        let id = one.import.model_id();
         let same =
-            |other: &&Planned| other.connection == connection && other.import.model_id() == id;
+            |other: &&Planned| other.connection == one.connection && other.import.model_id() == id;
         if let Some((other, id)) = planned.iter().find(same).zip(id.as_ref()) {
             let problem = format!(
                 "the model id {id} is already used in line {}; set another es-model-id for one of them",
@@ -316,9 +282,68 @@ fn plan(text: &str, overrides: &Overrides) -> Result<Vec<Planned>, Vec<Wrong>> {
             );
             wrongs.push(Wrong::new(model.line, problem));
         }
-        planned.push(Planned { line: model.line, source, import, connection });
+        planned.push(one);
     }
     if wrongs.is_empty() { Ok(planned) } else { Err(wrongs) }
+}
+
+/// The import of one model of the file.
+///
+/// # Errors
+/// The reason why the settings are invalid.
+fn planned_import(
+    model: &Model,
+    defaults: &[Setting],
+    overrides: &Overrides,
+    options: &clap::Command,
+) -> Result<Planned, String> {
+    let of_connection = options_of::<ConnectionArguments>();
+    let settings = effective(model, defaults, overrides);
+    let is_set = |value: &Value| !matches!(value, Value::Absent);
+    let named = settings.iter().filter(|it| match &it.value {
+        Value::Text(text) if text == "false" => !find(options, &it.name).is_some_and(is_switch),
+        value => is_set(value),
+    });
+    let names: Vec<&str> = named.map(|setting| &*setting.name).collect();
+    let of_command_line = overrides.names.iter().map(String::as_str);
+    let all: Vec<_> = names.iter().copied().chain(of_command_line).collect();
+
+    let mut import = ImportArguments::unset().map_err(|error| error.to_string())?;
+    import.set_connection(overrides.connection.clone());
+    for Setting { name, value, .. } in settings.iter().filter(|it| is_set(&it.value)) {
+        import.set(name, value).map_err(|error| invalid(&error, name, value, options))?;
+    }
+    if let Some(problem) = option_rules::broken(options, &all) {
+        return Err(problem);
+    }
+    if !names.iter().any(|name| ["on-conflict", "clear-previous"].contains(name)) {
+        import.set("on-conflict", &Value::Text("skip".into())).map_err(|_| String::new())?;
+    }
+    let source = ["hub-model-id", "bundle", "definition"].iter().find_map(|name| {
+        let setting = settings.iter().find(|setting| setting.name == *name)?;
+        Some(setting.value.text().ok()?.to_owned())
+    });
+    let connection = settings.iter().filter(|it| find(&of_connection, &it.name).is_some());
+    let connection = connection.map(|it| (it.name.clone(), it.value.clone())).collect();
+    Ok(Planned { line: model.line, source: source.unwrap_or_default(), import, connection })
+}
+
+/// The message for a value that an option does not accept, in the words of clap.
+fn invalid(error: &Unset, name: &str, value: &Value, options: &clap::Command) -> String {
+    let reason = match error {
+        Unset::UnknownName => return format!("the option {name} cannot be set in a file"),
+        Unset::Invalid(reason) => reason,
+    };
+    let shown = value.text().unwrap_or_default();
+    let Some(option) = find(options, name) else { return reason.clone() };
+    let choices: Vec<_> =
+        option.get_possible_values().iter().map(|it| it.get_name().to_owned()).collect();
+    let text = if choices.is_empty() || name == "task-type" {
+        format!("invalid value '{shown}' for '{option}': {reason}")
+    } else {
+        format!("invalid value '{shown}' for '{option}' [possible values: {}]", choices.join(", "))
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Checks one option.
@@ -335,6 +360,11 @@ fn check(setting: &Setting, options: &clap::Command) -> Option<Wrong> {
         };
         return wrong(format!("unknown option {name:?}{tip}"));
     };
+    if option.get_help_heading() == Some("Tree model") || name == "force" {
+        return wrong(format!(
+            "{name} is an option of tree models, which apply does not import; use `rust-eland import`"
+        ));
+    }
     let secrecy = Secrecy::of(option);
     if secrecy == Some(Secrecy::Always) {
         let instead = match option.get_env() {
@@ -359,71 +389,19 @@ fn check(setting: &Setting, options: &clap::Command) -> Option<Wrong> {
     }
 }
 
-fn find<'a>(options: &'a clap::Command, name: &str) -> Option<&'a Arg> {
-    options.get_arguments().find(|option| option.get_long() == Some(name))
-}
-
-/// The arguments of an import, by option. The overrides come first, then the options of the model, then the defaults.
-fn arguments(
-    model: &Model,
-    defaults: &[Setting],
-    overrides: &Overrides,
-    options: &clap::Command,
-) -> Vec<(String, Vec<OsString>)> {
+/// The settings of a model and the defaults that it inherits, without those that the command line overrides.
+fn effective(model: &Model, defaults: &[Setting], overrides: &Overrides) -> Vec<Setting> {
     const CLUSTER: [&str; 2] = ["url", "cloud-id"];
     let is_cluster = |name: &str| CLUSTER.contains(&name);
-    let has_cluster = |settings: &[Setting]| settings.iter().any(|it| is_cluster(&it.name));
-    let elsewhere = overrides.0.iter().any(|(name, _)| is_cluster(name));
+    let has_cluster = model.settings.iter().any(|it| is_cluster(&it.name));
+    let elsewhere = overrides.names.iter().any(|name| is_cluster(name));
     let own = |name: &str| model.settings.iter().any(|setting| setting.name == name);
-    let inherited = defaults.iter().filter(|setting| {
-        !(own(&setting.name) || is_cluster(&setting.name) && has_cluster(&model.settings))
-    });
-    let mut all = overrides.0.clone();
-    for Setting { name, value, .. } in model.settings.iter().chain(inherited) {
-        if overrides.0.iter().any(|(other, _)| other == name) || elsewhere && is_cluster(name) {
-            continue;
-        }
-        let is_switch = find(options, name).is_some_and(is_switch);
-        let value_of = |text: &String| argument(name, Some(text.as_ref()));
-        let arguments = match value {
-            Value::Absent => Vec::new(),
-            Value::Text(text) if is_switch => {
-                if text == "true" {
-                    vec![argument(name, None)]
-                } else {
-                    Vec::new()
-                }
-            }
-            Value::Text(text) => vec![value_of(text)],
-            Value::List(values) => values.iter().map(value_of).collect(),
-        };
-        all.push((name.clone(), arguments));
-    }
-    let conflict = ["on-conflict", "clear-previous"];
-    if !all.iter().any(|(name, values)| conflict.contains(&&**name) && !values.is_empty()) {
-        all.push(("on-conflict".into(), vec!["--on-conflict=skip".into()]));
-    }
-    all
-}
-
-/// The model as the file names it.
-fn source(arguments: &[(String, Vec<OsString>)]) -> String {
-    let named = |wanted: &str| arguments.iter().find(|(name, _)| name == wanted);
-    let found = ["hub-model-id", "bundle", "definition"].into_iter().find_map(named);
-    let value = found.and_then(|(name, values)| {
-        let text = values.first()?.to_string_lossy().into_owned();
-        Some(text.strip_prefix(&format!("--{name}="))?.to_owned())
-    });
-    value.unwrap_or_default()
-}
-
-/// clap's message in one line.
-fn brief(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let lines = text
-        .lines()
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-    let words: Vec<_> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
-    words.join(" ")
+    let inherited = defaults
+        .iter()
+        .filter(|setting| !(own(&setting.name) || is_cluster(&setting.name) && has_cluster));
+    let is_overridden = |setting: &&Setting| {
+        overrides.names.contains(&setting.name) || elsewhere && is_cluster(&setting.name)
+    };
+    let settings = model.settings.iter().chain(inherited);
+    settings.filter(|setting| !is_overridden(setting)).cloned().collect()
 }

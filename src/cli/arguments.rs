@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args};
 
 use super::command_error::CommandError;
 use super::command_line::{CommandLine, UrlArgument};
+use super::option_value::{SetOption, Unset, Value};
 use super::password;
 use super::quantize::QuantizeArguments;
 use super::source::SourceArguments;
@@ -20,7 +21,7 @@ use crate::tasks::Task;
 use crate::workflow::{ImportInput, ModelRequest, ModelSource, ResolvedSource};
 
 /// Which model to convert, and how.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct ModelArguments {
     #[command(flatten)]
@@ -48,6 +49,27 @@ pub(super) struct ModelArguments {
     /// Skip the check that the converted model computes the same as the original
     #[arg(long)]
     no_verify: bool,
+}
+
+impl SetOption for ModelArguments {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
+        match name {
+            "es-model-id" => self.es_model_id = Some(value.parsed()?),
+            "task-type" => self.task_type = value.parsed()?,
+            "ingest-prefix" => self.ingest_prefix = Some(value.parsed()?),
+            "search-prefix" => self.search_prefix = Some(value.parsed()?),
+            "prompts" => self.prompts = value.switch()?,
+            "max-model-input-length" => {
+                self.max_model_input_length = Some(value.integer(1..=u32::MAX)?);
+            }
+            "no-verify" => self.no_verify = value.switch()?,
+            _ => match self.source.set(name, value) {
+                Err(Unset::UnknownName) => return self.quantize.set(name, value),
+                done => return done,
+            },
+        }
+        Ok(())
+    }
 }
 
 impl ModelArguments {
@@ -137,7 +159,7 @@ impl ModelArguments {
 }
 
 /// The address of the cluster and the credentials.
-#[derive(Args)]
+#[derive(Clone, Args)]
 #[command(next_help_heading = "Cluster")]
 #[command(group = ArgGroup::new("cluster").required(true).args(["url", "cloud_id"]))]
 pub(super) struct ConnectionArguments {
@@ -192,6 +214,33 @@ pub(super) struct ConnectionArguments {
 impl fmt::Debug for ConnectionArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionArguments").finish_non_exhaustive()
+    }
+}
+
+impl SetOption for ConnectionArguments {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
+        match name {
+            "url" => self.url = Some(UrlArgument(value.parsed()?)),
+            "cloud-id" => self.cloud_id = Some(value.parsed()?),
+            "es-username" => self.es_username = Some(value.parsed()?),
+            "es-password" => self.es_password = Some(Secret::new(value.text()?)),
+            "es-password-file" => self.es_password_file = Some(value.parsed()?),
+            "es-api-key" => self.es_api_key = Some(Secret::new(value.text()?)),
+            "es-token" => self.es_token = Some(Secret::new(value.text()?)),
+            "ca-certs" => self.ca_certs = Some(value.parsed()?),
+            "ca-fingerprint" => self.ca_fingerprint = Some(value.parsed()?),
+            "client-cert" => self.client_cert = Some(value.parsed()?),
+            "client-key" => self.client_key = Some(value.parsed()?),
+            "insecure" => self.insecure = value.switch()?,
+            "header" => {
+                self.header = match value {
+                    Value::List(headers) => headers.iter().map(Secret::new).collect(),
+                    one => vec![Secret::new(one.text()?)],
+                };
+            }
+            _ => return Err(Unset::UnknownName),
+        }
+        Ok(())
     }
 }
 

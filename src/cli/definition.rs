@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::command_error::CommandError;
+use super::option_value::{SetOption, Unset, Value};
 use crate::model_id::ModelId;
 use crate::prebuilt::{PrebuiltDefinition, PrebuiltFiles};
 
 /// A TorchScript file, its vocabulary and its configuration.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct DefinitionArguments {
     /// TorchScript file built by another tool, to import instead of a model. It is inspected before it is loaded, and tested before it is uploaded
@@ -22,6 +23,19 @@ pub(super) struct DefinitionArguments {
     /// Configuration of the TorchScript file: the body of PUT _ml/trained_models/ID
     #[arg(long, value_name = "PATH", requires = "definition")]
     config: Option<PathBuf>,
+}
+
+impl SetOption for DefinitionArguments {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
+        let path = match name {
+            "definition" => &mut self.definition,
+            "vocabulary" => &mut self.vocabulary,
+            "config" => &mut self.config,
+            _ => return Err(Unset::UnknownName),
+        };
+        *path = Some(value.parsed()?);
+        Ok(())
+    }
 }
 
 impl DefinitionArguments {

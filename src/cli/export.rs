@@ -11,9 +11,10 @@ use super::command_error::CommandError;
 use super::definition::DefinitionArguments;
 use super::report::{Report, ReportArguments};
 use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
-use crate::observer::{Progress, Stage};
+use crate::observer::Progress;
 use crate::trees::TreeError;
 use crate::version::Target;
+use crate::workflow::{ExportRequest, Exported, ImportInput};
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "definition", "tree_model"]))]
@@ -39,14 +40,14 @@ pub(super) struct ExportArguments {
 
 /// A bundle that was written.
 #[derive(Debug, Serialize)]
-struct Exported<'a> {
+struct ExportReport<'a> {
     #[serde(flatten)]
-    made: BundleReport,
+    report: BundleReport,
     /// The path of its ID.metadata.json.
     bundle: &'a Path,
 }
 
-impl Report for Exported<'_> {
+impl Report for ExportReport<'_> {
     fn text(&self) -> String {
         self.bundle.display().to_string()
     }
@@ -58,20 +59,16 @@ impl ExportArguments {
         if self.tree.is_set() {
             return self.export_tree_model(target, progress).await;
         }
-        let (bundle, metadata) = match self.definition.read(self.model.es_model_id.as_ref())? {
-            Some(given) => {
-                let bundle = given.bundle(target)?;
-                let write = || bundle.write(&self.folder);
-                let metadata = progress.run(Stage::WriteBundle, write)?;
-                (bundle, metadata)
+        let (input, model_id) = match self.definition.read(self.model.es_model_id.as_ref())? {
+            Some(definition) => {
+                let model_id = definition.model_id.clone();
+                (ImportInput::Prebuilt(Box::new(definition)), model_id)
             }
-            None => {
-                let model_id = self.model.model_id()?;
-                let source = self.model.source()?.resolve().await?;
-                let model = self.model.request(source)?;
-                model.export(model_id, target, &self.folder, progress).await?
-            }
+            None => (self.model.input()?, self.model.model_id()?),
         };
+        let mut export = ExportRequest::new(input, model_id, self.folder);
+        export.target = target;
+        let Exported { bundle, metadata } = export.run(progress).await?;
         let oldest = bundle.minimum_version;
         match bundle.target {
             Target::Any => tracing::info!(
@@ -82,7 +79,7 @@ impl ExportArguments {
             ),
         }
         tracing::info!("SHA-256 of the definition: {}", bundle.artifact.sha256);
-        self.report.print(&Exported { made: BundleReport::of(&bundle), bundle: &metadata })
+        self.report.print(&ExportReport { report: BundleReport::of(&bundle), bundle: &metadata })
     }
 
     /// Writes the body of the request that creates a tree model.

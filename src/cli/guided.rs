@@ -4,18 +4,18 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr, stdin};
 
-use clap::Parser;
 use dialoguer::{Confirm, Input, Password, Select};
 
+use super::NAME;
 use super::command_error::CommandError;
 use super::command_line::CommandLine;
 use super::failed::message;
 use super::import::ImportArguments;
+use super::option_value::{SetOption, Unset, Value};
 use super::output::Session;
 use super::plan_report::PlanReport;
 use super::report::Report;
 use super::upload::interruption;
-use super::{Cli, Command, NAME};
 use crate::conversion::Plan;
 use crate::elasticsearch::{Client, ClientError};
 use crate::secrets::{Secret, redact};
@@ -62,23 +62,19 @@ impl Answers {
 
     /// An import with these options.
     fn import(&self) -> Result<ImportArguments, CommandError> {
-        let mut words = vec![OsString::from(NAME), "import".into()];
-        for (name, value) in &self.open {
-            words.push(name.into());
-            words.extend(value.as_ref().map(OsString::from));
+        let mut import = ImportArguments::unset()?;
+        let open = self.open.iter().map(|(name, value)| (name, value.as_deref().unwrap_or("true")));
+        let secret = self.secret.iter().map(|(name, secret)| (name, secret.expose()));
+        for (name, value) in open.chain(secret) {
+            let set = import.set(name.trim_start_matches('-'), &Value::Text(value.to_owned()));
+            set.map_err(|error| {
+                CommandError::Usage(match error {
+                    Unset::Invalid(reason) => reason,
+                    Unset::UnknownName => format!("unknown option {name}"),
+                })
+            })?;
         }
-        for (name, secret) in &self.secret {
-            words.extend([OsString::from(name), secret.expose().into()]);
-        }
-        let usage = |error: &clap::Error| {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            CommandError::Usage(line.trim_start_matches("error: ").to_owned())
-        };
-        match Cli::try_parse_from(words).map_err(|error| usage(&error))?.command {
-            Command::Import(import) => Ok(*import),
-            _ => Err(CommandError::Usage("the answers do not form an import".into())),
-        }
+        Ok(import)
     }
 
     /// The command line, without secrets.
@@ -169,10 +165,7 @@ async fn cluster() -> Result<(Answers, Client), CommandError> {
             authority(&mut answers)?;
         }
         log_in(&mut answers)?;
-        // The parser requires a model.
-        let mut trial = answers.clone();
-        trial.set("--hub-model-id", "model");
-        let connected = match trial.import().and_then(|import| import.connection()) {
+        let connected = match answers.import().and_then(|import| import.connection()) {
             Ok(connection) => Client::connect(connection).await.map_err(CommandError::from),
             Err(error) => Err(error),
         };

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, FromArgMatches};
 
 use super::arguments::{ConnectionArguments, ModelArguments};
 use super::command_error::CommandError;
 use super::definition::DefinitionArguments;
+use super::option_value::{SetOption, Unset, Value};
 use super::output::Session;
 use super::plan_report::PlanReport;
 use super::report::ReportArguments;
@@ -16,7 +17,6 @@ use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelRepor
 use super::upload::{UploadArguments, interruption};
 use crate::bundle::Bundle;
 use crate::elasticsearch::{Connection, EndpointId, Outcome};
-use crate::prebuilt::Inspected;
 use crate::workflow::{ImportInput, ImportRequest, Imported, StopSignal, connect};
 
 #[derive(Debug, Args)]
@@ -58,7 +58,49 @@ pub(super) struct ImportArguments {
     start_arguments: StartArguments,
 }
 
+impl SetOption for ImportArguments {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
+        match name {
+            "bundle" => self.bundle = Some(value.parsed()?),
+            "create-endpoint" => self.create_endpoint = Some(value.parsed()?),
+            "start" => self.start = value.switch()?,
+            _ => {
+                let groups: [&mut dyn SetOption; 5] = [
+                    &mut self.connection,
+                    &mut self.model,
+                    &mut self.definition,
+                    &mut self.upload,
+                    &mut self.start_arguments,
+                ];
+                for group in groups {
+                    match group.set(name, value) {
+                        Err(Unset::UnknownName) => {}
+                        done => return done,
+                    }
+                }
+                return Err(Unset::UnknownName);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl ImportArguments {
+    /// Options that are not set, except by the environment. Options that are required can be set afterwards.
+    pub(super) fn unset() -> Result<Self, CommandError> {
+        let command = Self::augment_args(clap::Command::new("import").no_binary_name(true))
+            .mut_group("source", |group| group.required(false))
+            .mut_group("cluster", |group| group.required(false));
+        let matches = command.try_get_matches_from([""; 0]);
+        let arguments = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        arguments.map_err(|error| CommandError::Usage(error.to_string()))
+    }
+
+    /// Replaces the options of the connection.
+    pub(super) fn set_connection(&mut self, connection: ConnectionArguments) {
+        self.connection = connection;
+    }
+
     pub(super) async fn execute(self, session: &Session) -> Result<(), CommandError> {
         if self.tree.is_set() {
             return self.import_tree_model(session).await;
@@ -123,8 +165,7 @@ impl ImportArguments {
             (Some(path), _) => {
                 let bundle = Bundle::read(path, self.model.es_model_id.clone())?;
                 let id = bundle.model_id.clone();
-                let inspected = Box::new(Inspected::of_bundle(&bundle)?);
-                (ImportInput::Bundle { bundle: Box::new(bundle), inspected }, id)
+                (ImportInput::Bundle(Box::new(bundle)), id)
             }
             (None, Some(definition)) => {
                 let id = definition.model_id.clone();

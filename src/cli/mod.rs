@@ -23,6 +23,8 @@ mod list;
 mod log;
 mod man;
 mod models_file;
+mod option_rules;
+mod option_value;
 mod output;
 mod password;
 mod plan_report;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
+use super::option_value::Value;
 use super::similar::similar;
 
 /// The largest file that is read.
@@ -28,15 +29,6 @@ pub(super) struct Setting {
     pub(super) line: usize,
     pub(super) name: String,
     pub(super) value: Value,
-}
-
-/// An option's value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
-    /// `null` or nothing: the default of the program.
-    Absent,
-    Text(String),
-    List(Vec<String>),
 }
 
 /// One import.

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
+use super::option_value::{SetOption, Unset, Value};
 use crate::conversion::Quantize;
 
 /// Whether to quantize, and how much the model may change.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct QuantizeArguments {
     /// Store the weights of linear layers as 8-bit integers, and report how much the model's answers change
@@ -24,6 +25,20 @@ pub(super) struct QuantizeArguments {
     #[arg(long, value_name = "FILE", requires = "quantize",
         value_parser = PathBufValueParser::new().try_map(|path| texts(&path)))]
     calibration_texts: Option<Arc<[String]>>,
+}
+
+impl SetOption for QuantizeArguments {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
+        match name {
+            "quantize" => self.quantize = value.switch()?,
+            "quantize-min-agreement" => self.quantize_min_agreement = Some(value.read(agreement)?),
+            "calibration-texts" => {
+                self.calibration_texts = Some(value.read(|path| texts(Path::new(path)))?);
+            }
+            _ => return Err(Unset::UnknownName),
+        }
+        Ok(())
+    }
 }
 
 impl QuantizeArguments {

@@ -7,11 +7,12 @@ use clap::Args;
 
 use super::command_error::CommandError;
 use super::command_line::CommandLine;
+use super::option_value::{SetOption, Unset, Value};
 use crate::source::hub::{Hub, HubName, HubOptions, HubSettings, RepositoryId, Revision, Token};
 use crate::workflow::ModelSource;
 
 /// A folder, or a repository on the hub.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct SourceArguments {
     /// Hub id of the model, also as ID@REVISION, or a folder with the files of its repository. An existing folder takes precedence
@@ -29,6 +30,22 @@ pub(super) struct SourceArguments {
     /// Use only the hub's cache and do not connect to the hub, like HF_HUB_OFFLINE=1
     #[arg(long)]
     offline: bool,
+}
+
+impl SetOption for SourceArguments {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
+        match name {
+            "hub-model-id" => self.hub_model_id = Some(value.parsed()?),
+            "revision" => self.revision = Some(value.parsed()?),
+            "hub-access-token" => {
+                self.hub_access_token = access_token(value.text()?).ok();
+            }
+            "hub-ca-certs" => self.hub_ca_certs = Some(value.parsed()?),
+            "offline" => self.offline = value.switch()?,
+            _ => return Err(Unset::UnknownName),
+        }
+        Ok(())
+    }
 }
 
 impl SourceArguments {

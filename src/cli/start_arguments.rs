@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Arg, Args, ValueEnum};
 
+use super::option_value::{SetOption, Unset, Value};
 use super::report::Report;
 use super::units;
 use crate::elasticsearch::{
@@ -12,7 +13,11 @@ use crate::elasticsearch::{
 use crate::hint::hint;
 use crate::workflow::{StartRequest, Started};
 
-const HEADING: &str = "Starting";
+/// The heading of the options in a help text.
+pub(super) const HEADING: &str = "Starting";
+
+/// The largest number of allocations, and of requests in a queue: Elasticsearch reads them as 32-bit integers.
+const LARGEST: u32 = 2_147_483_647;
 
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -36,7 +41,7 @@ enum PriorityName {
 }
 
 /// The options of a deployment.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = HEADING)]
 pub(super) struct StartArguments {
     /// What to wait for
@@ -49,7 +54,7 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "ID")]
     deployment_id: Option<ServedId>,
     /// Number of allocations: copies of the model that work in parallel
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST)))]
     number_of_allocations: Option<u32>,
     /// Threads per allocation: 1, 2, 4, 8, 16 or 32. More threads lower the latency; more allocations raise the throughput
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
@@ -58,16 +63,16 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "PRIORITY", value_enum)]
     priority: Option<PriorityName>,
     /// Number of requests that can wait in the queue
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST)))]
     queue_capacity: Option<u32>,
     /// Memory per node for caching answers, such as 100mb; 0b disables the cache [default: the size of the model]
     #[arg(long, value_name = "SIZE")]
     cache_size: Option<ByteSize>,
     /// Scale the number of allocations with the load, with at least this many (Elasticsearch 8.16 and later)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2_147_483_647))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(LARGEST)))]
     min_allocations: Option<u32>,
     /// Scale the number of allocations with the load, with at most this many (Elasticsearch 8.16 and later)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST)))]
     max_allocations: Option<u32>,
     /// Send one example text to the started model and print the answer
     #[arg(long)]
@@ -82,6 +87,30 @@ impl Report for Started {
             text += &format!("\nsmoke test ({}): {}", test.task, test.summary);
         }
         text
+    }
+}
+
+impl SetOption for StartArguments {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
+        match name {
+            "wait-for" => self.wait_for = value.read(|it| Wait::from_str(it, false))?,
+            "start-timeout" => self.start_timeout = value.read(timeout)?,
+            "deployment-id" => self.deployment_id = Some(value.parsed()?),
+            "number-of-allocations" => {
+                self.number_of_allocations = Some(value.integer(1..=LARGEST)?);
+            }
+            "threads-per-allocation" => self.threads_per_allocation = Some(value.integer(1..=32)?),
+            "priority" => {
+                self.priority = Some(value.read(|it| PriorityName::from_str(it, false))?);
+            }
+            "queue-capacity" => self.queue_capacity = Some(value.integer(1..=LARGEST)?),
+            "cache-size" => self.cache_size = Some(value.parsed()?),
+            "min-allocations" => self.min_allocations = Some(value.integer(0..=LARGEST)?),
+            "max-allocations" => self.max_allocations = Some(value.integer(1..=LARGEST)?),
+            "smoke-test" => self.smoke_test = value.switch()?,
+            _ => return Err(Unset::UnknownName),
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 
+use super::option_value::{SetOption, Unset, Value};
 use super::units;
 use crate::elasticsearch::{
     ClientError, Import, Interruption, LARGEST_PART, OnConflict, SMALLEST_PART,
@@ -18,7 +19,7 @@ pub(super) fn interruption() -> Result<Interruption, ClientError> {
     Interruption::of_signals(|| tracing::warn!("stopping; press Ctrl-C once more to stop at once"))
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Upload")]
 pub(super) struct UploadArguments {
     /// What to do if the cluster already has a model with this id. fail: report an error. replace: replace it when the new model is ready.
@@ -49,6 +50,22 @@ pub(super) struct UploadArguments {
     /// ~/.local/state]
     #[arg(long, value_name = "FOLDER", env = "RUST_ELAND_STATE_DIR")]
     state_dir: Option<PathBuf>,
+}
+
+impl SetOption for UploadArguments {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
+        match name {
+            "on-conflict" => self.on_conflict = value.parsed()?,
+            "clear-previous" => self.clear_previous = value.switch()?,
+            "upload-concurrency" => self.upload_concurrency = value.integer(1..=64)?,
+            "part-size" => self.part_size = value.read(part_size)?,
+            "retries" => self.retries = value.parsed()?,
+            "timeout" => self.timeout = value.read(units::duration)?,
+            "state-dir" => self.state_dir = Some(value.parsed()?),
+            _ => return Err(Unset::UnknownName),
+        }
+        Ok(())
+    }
 }
 
 impl UploadArguments {

@@ -1,39 +1,15 @@
 //! Creation of a bundle from a model: trace, write the archive, hash it, measure its memory.
 
 use std::panic::resume_unwind;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use super::{Conversion, ConversionError, Options};
+use super::{Conversion, ConversionError};
 use crate::bundle::{Artifact, ArtifactFormat, Bundle, fitted, with_artifact_sha256};
 use crate::model_id::ModelId;
-use crate::observer::{Event, Progress, Stage};
-use crate::source::ModelFiles;
+use crate::observer::Stage;
 use crate::torchscript::{Module, TorchError, operations};
 use crate::version::Target;
-
-impl Bundle {
-    /// Reads the model in `folder`, which has the layout of a repository on the hub, and creates a bundle from it.
-    ///
-    /// The call blocks for seconds to minutes and keeps one processor busy: in asynchronous programs call it in `spawn_blocking`.
-    /// `on_progress` receives the progress. Warnings are sent as `tracing` events.
-    ///
-    /// # Errors
-    /// [`ConversionError`] if the architecture, task or tokenizer is not supported, or files are missing or damaged.
-    pub fn from_model(
-        folder: impl AsRef<Path>,
-        model_id: ModelId,
-        options: Options,
-        on_progress: impl Fn(&Event) + Send + Sync + 'static,
-    ) -> Result<Self, ConversionError> {
-        let files = ModelFiles::open(folder.as_ref())?;
-        let conversion = Conversion::read(&files, options, &Progress::to(on_progress))?;
-        conversion.log_notes();
-        let title = model_id.to_string();
-        conversion.bundle(model_id, &title)
-    }
-}
 
 impl Conversion {
     /// Traces the model and creates its bundle. Most tensors of the artifact stay in the model's files. `title` is the name of the

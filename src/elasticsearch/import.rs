@@ -14,10 +14,8 @@ use super::attempts::with_retries;
 use super::claim::{Claim, Unclaimed, warn_unresumable};
 use super::identity::is_of;
 use super::transaction::Transaction;
-use super::{Client, ClientError, Interruption};
-use crate::bundle::Bundle;
+use super::{Client, ClientError};
 use crate::model_id::ModelId;
-use crate::observer::{Event, Progress};
 use crate::retry::RetryPolicy;
 
 /// What to do when the cluster already has a model with this id.
@@ -96,27 +94,6 @@ impl Default for Import {
             refresh_interval: Duration::from_millis(1100),
             state_folder: None,
         }
-    }
-}
-
-impl Client {
-    /// Imports a bundle: checks the cluster, and uploads. `on_progress` receives progress reports. The model is not started; use
-    /// [`StartOptions::start`](super::StartOptions::start).
-    ///
-    /// # Errors
-    /// [`ClientError`] if the cluster cannot serve the bundle, rejects it or cannot be reached, or if a model with this id exists.
-    /// [`ClientError::Unfinished`] says what remains on the cluster.
-    pub async fn import(
-        &self,
-        bundle: &Bundle,
-        import: &Import,
-        on_progress: impl Fn(&Event) + Send + Sync + 'static,
-    ) -> Result<Outcome, ClientError> {
-        self.require(bundle.minimum_version)?;
-        let transaction = import.begin(self, &bundle.model_id).await?;
-        // Dropping the future interrupts the import.
-        let (_interrupter, interruption) = Interruption::new();
-        transaction.run(bundle, &Progress::to(on_progress), &interruption).await
     }
 }
 

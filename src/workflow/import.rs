@@ -1,4 +1,4 @@
-//! All steps of an import, in order.
+//! [`ImportRequest`]: all steps of an import, in order.
 
 use serde_json::{Map, Value};
 
@@ -15,21 +15,17 @@ use crate::elasticsearch::{
 };
 use crate::error::Error;
 use crate::model_id::ModelId;
-use crate::observer::{Progress, Stage};
+use crate::observer::{Event, Progress, Stage};
 use crate::prebuilt::{Inspected, PrebuiltDefinition};
 use crate::source::Origin;
 use crate::version::Target;
 
 /// What to import.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ImportInput {
     /// A bundle that was exported.
-    Bundle {
-        /// The bundle.
-        bundle: Box<Bundle>,
-        /// What an inspection of its definition found.
-        inspected: Box<Inspected>,
-    },
+    Bundle(Box<Bundle>),
     /// A TorchScript file that another tool built.
     Prebuilt(Box<PrebuiltDefinition>),
     /// A model that is to be converted.
@@ -45,6 +41,7 @@ pub enum ImportInput {
 
 /// An import, as the user describes it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ImportRequest {
     /// What to import.
     pub input: ImportInput,
@@ -70,6 +67,14 @@ pub enum StopSignal {
     WhileStoring(fn() -> Result<Interruption, ClientError>),
 }
 
+/// The input of an import whose files were checked.
+#[derive(Debug)]
+enum ValidatedInput {
+    Bundle(Box<Bundle>, Box<Inspected>),
+    Prebuilt(Box<PrebuiltDefinition>),
+    Model { source: Box<ModelSource>, options: Options, title: String },
+}
+
 /// The input after all steps that do not need the cluster.
 #[derive(Debug)]
 enum ResolvedInput {
@@ -82,7 +87,7 @@ enum ResolvedInput {
 /// An import that passed all checks that do not need the cluster.
 #[derive(Debug)]
 pub struct ValidatedImport {
-    input: ImportInput,
+    input: ValidatedInput,
     model_id: ModelId,
     import: Import,
     start: Option<StartRequest>,
@@ -92,6 +97,7 @@ pub struct ValidatedImport {
 
 /// A model that was imported.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Imported {
     /// The id of the model in the cluster.
     pub model_id: ModelId,
@@ -147,13 +153,52 @@ pub async fn connect(connection: Connection, progress: &Progress) -> Result<Clie
 }
 
 impl ImportRequest {
-    /// Checks that the model's task has inference endpoints, if one is requested. Sends a request to the hub only if the task must
-    /// be guessed from the model's files.
+    /// The import of an input with default settings: the model is stored and not started.
+    #[must_use]
+    pub fn new(input: ImportInput, model_id: ModelId) -> Self {
+        let import = Import::default();
+        Self { input, model_id, import, start: None, endpoint: None, uses_fingerprint: false }
+    }
+
+    /// The import of a bundle under the bundle's id, with default settings.
+    #[must_use]
+    pub fn of_bundle(bundle: Bundle) -> Self {
+        let model_id = bundle.model_id.clone();
+        Self::new(ImportInput::Bundle(Box::new(bundle)), model_id)
+    }
+
+    /// Runs all steps of the import. `on_progress` receives progress reports.
+    ///
+    /// Dropping the future interrupts the import: a part of the model can remain in the cluster.
     ///
     /// # Errors
-    /// [`Error`] if the task has no endpoints, or cannot be guessed.
+    /// [`Error`] if a step fails. It says what remains in the cluster.
+    pub async fn run(
+        self,
+        client: &Client,
+        on_progress: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> Result<Imported, Error> {
+        let (_interrupter, interruption) = Interruption::new();
+        let validated = self.validate().await?;
+        validated.run(client, StopSignal::Always(interruption), &Progress::to(on_progress)).await
+    }
+
+    /// Checks the operations of a bundle, and that the model's task has inference endpoints if one is requested. Sends a request
+    /// to the hub only if the task must be guessed from the model's files.
+    ///
+    /// # Errors
+    /// [`Error`] if Elasticsearch cannot load the bundle, or the task has no endpoints or cannot be guessed.
     pub async fn validate(self) -> Result<ValidatedImport, Error> {
-        let mut input = self.input;
+        let mut input = match self.input {
+            ImportInput::Bundle(bundle) => {
+                let inspected = Box::new(Inspected::of_bundle(&bundle)?);
+                ValidatedInput::Bundle(bundle, inspected)
+            }
+            ImportInput::Prebuilt(definition) => ValidatedInput::Prebuilt(definition),
+            ImportInput::Model { source, options, title } => {
+                ValidatedInput::Model { source, options, title }
+            }
+        };
         let endpoint = match self.endpoint {
             Some(id) => {
                 let task = input.task().await?;
@@ -180,11 +225,11 @@ impl ImportRequest {
     }
 }
 
-impl ImportInput {
+impl ValidatedInput {
     /// Resolves the model to a commit. This is the only step that queries the hub.
     async fn resolve(self) -> Result<ResolvedInput, Error> {
         Ok(match self {
-            Self::Bundle { bundle, inspected } => ResolvedInput::Bundle(bundle, inspected),
+            Self::Bundle(bundle, inspected) => ResolvedInput::Bundle(bundle, inspected),
             Self::Prebuilt(definition) => ResolvedInput::Prebuilt(definition),
             // This check runs before the download, because the model could not be converted.
             #[cfg(not(feature = "torch"))]
@@ -203,7 +248,7 @@ impl ImportInput {
             Some(body.get("inference_config")?.as_object()?.keys().next()?.clone())
         };
         let task = match self {
-            Self::Bundle { bundle, .. } => configured(&bundle.configuration),
+            Self::Bundle(bundle, _) => configured(&bundle.configuration),
             Self::Prebuilt(definition) => configured(definition.configuration()),
             Self::Model { source, options, title } => match options.task {
                 Some(task) => Some(task.name().to_owned()),
@@ -280,33 +325,17 @@ impl ValidatedImport {
         checking.finish();
 
         let input = input.resolve().await?;
-        if let ResolvedInput::Model(model) = &input
-            && uses_fingerprint
-            && let Some(fingerprint) = model.fingerprint(client.target())
-        {
+        if uses_fingerprint && let Some(fingerprint) = input.fingerprint(client.target()) {
             transaction.set_fingerprint(fingerprint);
         }
         let is_settled = endpoint.is_none() || endpoint_exists;
         let prepared = if is_settled && transaction.is_up_to_date().await? {
             None
         } else {
-            let preparing = input.prepare(&model_id, client, progress);
-            Some(match &stop {
-                StopSignal::WhileStoring(_) => preparing.await?,
-                StopSignal::Always(interruption) => {
-                    let mut interruption = interruption.clone();
-                    tokio::select! {
-                        prepared = preparing => prepared?,
-                        () = interruption.requested() => return Err(ClientError::Interrupted.into()),
-                    }
-                }
-            })
+            Some(stop.unless_requested(input.prepare(&model_id, client, progress)).await?)
         };
 
-        let interruption = match stop {
-            StopSignal::Always(interruption) => interruption,
-            StopSignal::WhileStoring(begin) => begin()?,
-        };
+        let interruption = stop.while_storing()?;
         let (outcome, definition_sha256) = match &prepared {
             None => transaction.keep(),
             Some(Prepared { bundle, .. }) => {
@@ -320,12 +349,7 @@ impl ValidatedImport {
             start.options.adopt = outcome == Outcome::Unchanged;
         }
         let (to_create, existing) = match (endpoint, &prepared) {
-            (Some(mut endpoint), Some(Prepared { bundle, .. })) => {
-                let metadata = bundle.configuration.get("metadata");
-                let similarity = metadata.and_then(|metadata| metadata.get(SIMILARITY)?.as_str());
-                endpoint.similarity = similarity.map(str::to_owned);
-                (Some(endpoint), None)
-            }
+            (Some(endpoint), Some(prepared)) => (Some(prepared.with_similarity(endpoint)), None),
             (endpoint, _) => (None, endpoint.map(|it| (it, EndpointOutcome::Unchanged))),
         };
         let serve = ServeRequest { start, endpoint: to_create };
@@ -344,7 +368,51 @@ impl ValidatedImport {
     }
 }
 
+impl StopSignal {
+    /// Work that changes nothing in the cluster. It is dropped when a stop is requested.
+    async fn unless_requested<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        match self {
+            Self::WhileStoring(_) => work.await,
+            Self::Always(interruption) => {
+                let mut interruption = interruption.clone();
+                tokio::select! {
+                    done = work => done,
+                    () = interruption.requested() => Err(ClientError::Interrupted.into()),
+                }
+            }
+        }
+    }
+
+    /// The interruption of the steps that change the cluster.
+    fn while_storing(self) -> Result<Interruption, ClientError> {
+        match self {
+            Self::Always(interruption) => Ok(interruption),
+            Self::WhileStoring(begin) => begin(),
+        }
+    }
+}
+
+impl Prepared {
+    /// The endpoint with the similarity that the model recommends.
+    fn with_similarity(&self, endpoint: Endpoint) -> Endpoint {
+        let metadata = self.bundle.configuration.get("metadata");
+        let similarity = metadata.and_then(|metadata| metadata.get(SIMILARITY)?.as_str());
+        Endpoint { similarity: similarity.map(str::to_owned), ..endpoint }
+    }
+}
+
 impl ResolvedInput {
+    /// The SHA-256 of everything that determines the bundle, for a model at a commit.
+    fn fingerprint(&self, target: Target) -> Option<String> {
+        match self {
+            Self::Model(model) => model.fingerprint(target),
+            Self::Bundle(..) | Self::Prebuilt(_) => None,
+        }
+    }
+
     /// Prepares the bundle, after a check that the cluster can serve it.
     async fn prepare(
         self,

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! [`ModelSource::resolve`] queries the hub once. It determines the commit and the list of files, which the plan, the fingerprint
-//! and the bundle use. [`ImportRequest`] runs all steps in order.
+//! and the bundle use. [`ImportRequest`] runs all steps in order; [`ExportRequest`] writes the bundle to a folder instead of storing it.
 
+mod export;
 mod import;
 pub mod import_fingerprint;
 #[cfg(feature = "torch")]
@@ -19,6 +20,7 @@ mod resolve;
 mod serve;
 pub mod token_comparison;
 
+pub use export::{ExportRequest, Exported};
 pub use import::{
     ImportInput, ImportRequest, Imported, PlannedContent, PlannedImport, StopSignal,
     ValidatedImport, connect,

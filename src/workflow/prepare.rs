@@ -1,16 +1,16 @@
 //! The second step: download a model and convert it to a bundle.
 
-use std::fs;
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::import_fingerprint::fingerprint;
 use super::resolve::ResolvedSource;
-use crate::bundle::{Bundle, BundleError};
-use crate::conversion::{Conversion, Options, Plan};
+use crate::bundle::Bundle;
+use crate::conversion::{Conversion, ConversionError, Options, Plan};
 use crate::error::Error;
 use crate::model_id::ModelId;
-use crate::observer::{Progress, Stage};
+use crate::observer::{Event, Progress};
+use crate::source::ModelFiles;
 use crate::version::Target;
 
 /// A model to be converted.
@@ -70,11 +70,7 @@ impl ModelRequest {
         let (options, title) = (self.options_for(target), self.title.clone());
         let progress = progress.clone();
         let conversion = tokio::task::spawn_blocking(move || {
-            let conversion = Conversion::read(&files, options, &progress)?;
-            conversion.log_notes();
-            accept(&conversion)?;
-            let bundle = conversion.bundle(model_id, &title)?;
-            Ok(Prepared { bundle, parameters: Some(conversion.parameter_bytes() / 4) })
+            convert(&files, options, model_id, &title, &progress, accept)
         });
         match conversion.await {
             Ok(prepared) => prepared,
@@ -82,27 +78,41 @@ impl ModelRequest {
             Err(error) => resume_unwind(error.into_panic()),
         }
     }
+}
 
-    /// Converts the model and writes the bundle into `folder`. Returns the path of its metadata, too.
+impl Bundle {
+    /// Reads the model in `folder`, which has the layout of a repository on the hub, and creates a bundle from it.
+    ///
+    /// The call blocks for seconds to minutes and keeps one processor busy: in asynchronous programs call it in `spawn_blocking`.
+    /// `on_progress` receives the progress. Warnings are sent as `tracing` events.
     ///
     /// # Errors
-    /// When the model cannot be downloaded, read or converted, when `target` cannot serve it, or when a file cannot be written.
-    pub async fn export(
-        &self,
+    /// When the architecture, task or tokenizer is not supported, files are missing or damaged, or the build has no libtorch.
+    pub fn from_model(
+        folder: impl AsRef<Path>,
         model_id: ModelId,
-        target: Target,
-        folder: &Path,
-        progress: &Progress,
-    ) -> Result<(Bundle, PathBuf), Error> {
-        // A folder that cannot be written is reported before the long work.
-        fs::create_dir_all(folder).map_err(|source| BundleError::Io {
-            what: "cannot create the folder",
-            path: folder.to_owned(),
-            source,
-        })?;
-        let accept = |conversion: &Conversion| Ok(conversion.check_target()?);
-        let Prepared { bundle, .. } = self.prepare(model_id, target, progress, accept).await?;
-        let metadata = progress.run(Stage::WriteBundle, || bundle.write(folder))?;
-        Ok((bundle, metadata))
+        options: Options,
+        on_progress: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let files = ModelFiles::open(folder.as_ref()).map_err(ConversionError::from)?;
+        let title = model_id.to_string();
+        let progress = Progress::to(on_progress);
+        Ok(convert(&files, options, model_id, &title, &progress, |_| Ok(()))?.bundle)
     }
+}
+
+/// Reads a model's files and creates the bundle. `accept` can refuse the model as soon as its tokenizer and settings are read.
+fn convert(
+    files: &ModelFiles,
+    options: Options,
+    model_id: ModelId,
+    title: &str,
+    progress: &Progress,
+    accept: impl FnOnce(&Conversion) -> Result<(), Error>,
+) -> Result<Prepared, Error> {
+    let conversion = Conversion::read(files, options, progress)?;
+    conversion.log_notes();
+    accept(&conversion)?;
+    let bundle = conversion.bundle(model_id, title)?;
+    Ok(Prepared { bundle, parameters: Some(conversion.parameter_bytes() / 4) })
 }

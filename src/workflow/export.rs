@@ -1,0 +1,71 @@
+//! [`ExportRequest`]: a bundle in a folder instead of a cluster.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::import::ImportInput;
+use super::prepare::ModelRequest;
+use crate::bundle::{Bundle, BundleError};
+use crate::conversion::Conversion;
+use crate::error::Error;
+use crate::model_id::ModelId;
+use crate::observer::{Progress, Stage};
+use crate::version::Target;
+
+/// An export, as the user describes it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ExportRequest {
+    /// What to export.
+    pub input: ImportInput,
+    /// The id of the model, which names the files.
+    pub model_id: ModelId,
+    /// The Elasticsearch that the bundle is created for.
+    pub target: Target,
+    /// The folder for the files of the bundle.
+    pub folder: PathBuf,
+}
+
+/// A bundle that was written.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Exported {
+    /// The bundle.
+    pub bundle: Bundle,
+    /// The path of its `ID.metadata.json`.
+    pub metadata: PathBuf,
+}
+
+impl ExportRequest {
+    /// The export of an input for any Elasticsearch.
+    #[must_use]
+    pub fn new(input: ImportInput, model_id: ModelId, folder: PathBuf) -> Self {
+        Self { input, model_id, target: Target::Any, folder }
+    }
+
+    /// Prepares the bundle and writes its files.
+    ///
+    /// # Errors
+    /// When the model cannot be downloaded, read or converted, when the target cannot serve it, or when a file cannot be written.
+    pub async fn run(self, progress: &Progress) -> Result<Exported, Error> {
+        let Self { input, model_id, target, folder } = self;
+        // A folder that cannot be written is reported before the long work.
+        fs::create_dir_all(&folder).map_err(|source| BundleError::Io {
+            what: "cannot create the folder",
+            path: folder.clone(),
+            source,
+        })?;
+        let bundle = match input {
+            ImportInput::Bundle(bundle) => *bundle,
+            ImportInput::Prebuilt(definition) => definition.bundle(target)?,
+            ImportInput::Model { source, options, title } => {
+                let source = source.resolve().await?;
+                let accept = |conversion: &Conversion| Ok(conversion.check_target()?);
+                let model = ModelRequest { source, options, title };
+                model.prepare(model_id, target, progress, accept).await?.bundle
+            }
+        };
+        let metadata = progress.run(Stage::WriteBundle, || bundle.write(&folder))?;
+        Ok(Exported { bundle, metadata })
+    }
+}
