@@ -77,7 +77,10 @@ impl FromArgMatches for Overrides {
 
 /// A command that has only these options.
 fn options_of<A: Args>() -> clap::Command {
-    A::augment_args(clap::Command::new("import"))
+    let mut command = A::augment_args(clap::Command::new("import").disable_help_flag(true));
+    // Without this, options cannot be displayed.
+    command.build();
+    command
 }
 
 fn is_switch(option: &Arg) -> bool {

@@ -78,7 +78,9 @@ mod tests {
         let command = Command::new("import").no_binary_name(true).disable_help_flag(true);
         let command = ImportArguments::augment_args(command);
         // The environment of the developer must not matter.
-        command.mut_args(|option| option.env(None::<&str>))
+        let mut command = command.mut_args(|option| option.env(None::<&str>));
+        command.build();
+        command
     }
 
     /// A valid value of an option; none for a switch.
