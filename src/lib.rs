@@ -18,8 +18,7 @@
 //! use rust_eland::{Bundle, ModelId, Options, Task};
 //!
 //! # let output = tempfile::tempdir()?;
-//! let mut options = Options::default();
-//! options.task = Some(Task::TextEmbedding);
+//! let options = Options::of_task(Task::TextEmbedding);
 //! let bundle = Bundle::from_model("tests/fixtures/bert/st-mean/model", ModelId::derive("st-mean")?, options, |event| {
 //!     println!("{}: {event:?}", event.stage());
 //! })?;
@@ -71,8 +70,7 @@
 #![cfg_attr(not(feature = "torch"), doc = "```ignore")]
 //! use rust_eland::{Bundle, ModelId, Options, Task};
 //!
-//! let mut options = Options::default();
-//! options.task = Some(Task::QuestionAnswering);
+//! let options = Options::of_task(Task::QuestionAnswering);
 //! let refused = Bundle::from_model("tests/fixtures/bert/ner/model", ModelId::derive("ner")?, options, |_| ());
 //! let error = refused.unwrap_err();
 //! assert!(error.to_string().starts_with("this model cannot serve question_answering"));
@@ -84,6 +82,8 @@
 //! Only the items in this documentation follow semantic versioning. Hidden modules belong to the program and its tests.
 #![deny(missing_docs)]
 
+// The program and the tests use these modules. Their public names are not part of the API unless they are exported below.
+#[doc(hidden)]
 pub mod bundle;
 mod byte_count;
 #[doc(hidden)]
@@ -93,26 +93,30 @@ pub mod checkpoint;
 pub mod cli;
 #[doc(hidden)]
 pub mod config;
-pub mod conversion;
-pub mod elasticsearch;
-pub mod error;
 #[doc(hidden)]
-pub mod error_chain;
+pub mod conversion;
+#[doc(hidden)]
+pub mod elasticsearch;
+#[doc(hidden)]
+pub mod error;
+mod error_chain;
 mod hexadecimal;
-pub mod hint;
+mod hint;
 #[doc(hidden)]
 pub mod inference_results;
 #[doc(hidden)]
 pub mod mapped_file;
-pub mod model_id;
+mod model_id;
 #[cfg(feature = "torch")]
 #[doc(hidden)]
 pub mod models;
+#[doc(hidden)]
 pub mod observer;
 mod pickle;
 #[doc(hidden)]
 pub mod prebuilt;
 mod proxies;
+#[doc(hidden)]
 pub mod retry;
 #[doc(hidden)]
 pub mod secrets;
@@ -120,8 +124,10 @@ pub mod secrets;
 pub mod segmented_bytes;
 #[doc(hidden)]
 pub mod server_tokenization;
+#[doc(hidden)]
 pub mod source;
 mod special_tokens;
+#[doc(hidden)]
 pub mod tasks;
 #[doc(hidden)]
 pub mod terminal_text;
@@ -131,22 +137,48 @@ pub mod tokenizer;
 pub mod torchscript;
 #[doc(hidden)]
 pub mod trees;
+#[doc(hidden)]
 pub mod version;
 #[doc(hidden)]
 pub mod vocabulary;
 #[doc(hidden)]
 pub mod workflow;
 
-pub use bundle::{Bundle, BundleError};
+// Bundles.
+#[doc(inline)]
+pub use bundle::{Artifact, ArtifactFormat, Bundle, BundleError};
+#[doc(inline)]
 pub use conversion::{ConversionError, Options, Quantize};
-pub use elasticsearch::{
-    Client, ClientError, Connection, Credentials, Import, OnConflict, Outcome, StartOptions, Trust,
-};
-pub use error::Error;
-pub use hint::{Hint, Setting};
-pub use model_id::ModelId;
-pub use observer::{Event, Stage};
-pub use retry::RetryPolicy;
+#[doc(inline)]
+pub use model_id::{ModelId, ModelIdError};
+#[doc(inline)]
+pub use source::Origin;
+#[doc(inline)]
 pub use tasks::Task;
+#[doc(inline)]
 pub use version::{Target, Version};
-pub use workflow::{ImportRequest, Imported};
+#[doc(inline)]
+pub use vocabulary::Vocabulary;
+
+// The cluster.
+#[doc(inline)]
+pub use elasticsearch::{
+    ByteSize, Client, ClientError, Connection, ConnectionFailure, Credentials, Deployment,
+    DeploymentError, Endpoint, EndpointId, EndpointOutcome, EndpointTask, Fingerprint, Import, Node,
+    OnConflict, Outcome, Priority, RemoteState, RequestHeader, ServedId, SmokeTest, StartOptions,
+    State, Trust, WaitFor,
+};
+#[doc(inline)]
+pub use retry::RetryPolicy;
+#[doc(inline)]
+pub use secrets::Secret;
+
+// All steps.
+#[doc(inline)]
+pub use error::Error;
+#[doc(inline)]
+pub use hint::{Command, Hint, Piece, Setting};
+#[doc(inline)]
+pub use observer::{Event, Stage};
+#[doc(inline)]
+pub use workflow::{ImportInput, ImportRequest, Imported, StartRequest, Started};

@@ -16,6 +16,7 @@ const MAX_STRING: usize = 1 << 10;
 
 /// Reason why a pickle is rejected.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PickleError {
     /// The pickle names something that is not part of weights.
     #[error(

@@ -16,6 +16,7 @@ const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19
 
 /// Reason why a file contains no readable weights.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PytorchError {
     /// The pickle is not valid.
     #[error(transparent)]

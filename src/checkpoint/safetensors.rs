@@ -32,6 +32,7 @@ pub struct Slice {
 
 /// Reason why a file is not a valid safetensors file.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SafetensorsError {
     /// The file is shorter than its header.
     #[error("the file ends after {length} bytes, within its header")]

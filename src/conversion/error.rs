@@ -18,6 +18,7 @@ use crate::version::{Target, Version};
 
 /// Why a model cannot be converted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConversionError {
     /// A file could not be found or downloaded.
     #[error(transparent)]

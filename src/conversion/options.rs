@@ -12,6 +12,7 @@ use crate::version::Target;
 
 /// Options of a conversion.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// Task; guessed from the files by default.
     pub task: Option<Task>,
@@ -31,6 +32,14 @@ pub struct Options {
     pub quantize: Option<Quantize>,
     /// Skip the comparison of the saved archive with the model.
     pub no_verify: bool,
+}
+
+impl Options {
+    /// Options with this task, and the defaults of all others.
+    #[must_use]
+    pub fn of_task(task: Task) -> Self {
+        Self { task: Some(task), ..Self::default() }
+    }
 }
 
 #[cfg(feature = "torch")]
@@ -55,6 +64,7 @@ impl Options {
 
 /// Options of quantization.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Quantize {
     /// Texts for the comparison of both models; the built-in texts by default.
     pub texts: Option<Arc<[String]>>,

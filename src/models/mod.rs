@@ -63,6 +63,7 @@ pub struct Blueprint<'a> {
 
 /// Why a `config.json` does not describe a model that can be built.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// A field of the wrong type, or a value nobody knows.
     #[error("config.json: {0}; use the one that came with the weights")]

@@ -82,6 +82,7 @@ pub enum PrebuiltError {
 
 /// Reason why a definition, its vocabulary or its configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DefinitionError {
     /// The file is not a TorchScript archive.
     #[error("it is no TorchScript archive that can be used: {0}")]

@@ -12,6 +12,7 @@ use crate::torchscript::TorchError;
 
 /// Reason why the modules after a transformer cannot be built.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EmbedderError {
     /// A module that is not supported.
     #[error("{0}")]

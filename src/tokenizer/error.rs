@@ -5,6 +5,7 @@ use crate::source::SourceError;
 
 /// Reason why a tokenizer cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TokenizerError {
     /// A file could not be read.
     #[error(transparent)]

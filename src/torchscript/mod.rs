@@ -30,16 +30,21 @@ pub use tch;
 /// An error of libtorch.
 #[cfg(feature = "torch")]
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TorchError {
     /// A C++ exception of libtorch, with its message.
     #[error("libtorch: {}", first_lines(.0))]
     Native(String),
-    /// An operation that tch rejected.
-    #[error("libtorch: {}", first_lines(&.0.to_string()))]
-    Tch(#[from] tch::TchError),
     /// The archive could not be written.
     #[error("cannot write the TorchScript archive: {0}")]
     Write(#[source] std::io::Error),
+}
+
+#[cfg(feature = "torch")]
+impl From<tch::TchError> for TorchError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Native(error.to_string())
+    }
 }
 
 #[cfg(feature = "torch")]

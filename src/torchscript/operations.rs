@@ -29,6 +29,7 @@ static LISTED: LazyLock<(BTreeSet<&str>, BTreeSet<&str>)> = LazyLock::new(|| {
 
 /// Reason why Elasticsearch would reject a graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refused {
     /// The graph contains forbidden operations.
     #[error("the graph contains forbidden operations: {}", .0.join(", "))]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// Why a tree model cannot be read or expressed for Elasticsearch.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TreeError {
     /// The file could not be read.
     #[error("cannot read {path}: {source}")]

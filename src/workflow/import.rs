@@ -27,8 +27,10 @@ pub enum ImportInput {
     /// A bundle that was exported.
     Bundle(Box<Bundle>),
     /// A TorchScript file that another tool built.
+    #[doc(hidden)]
     Prebuilt(Box<PrebuiltDefinition>),
     /// A model that is to be converted.
+    #[doc(hidden)]
     Model {
         /// Where the model is.
         source: Box<ModelSource>,
@@ -54,11 +56,13 @@ pub struct ImportRequest {
     /// The id of the inference endpoint to create.
     pub endpoint: Option<EndpointId>,
     /// Whether to store a fingerprint with the model, and to skip the conversion if the cluster's model already has the same one.
+    #[doc(hidden)]
     pub uses_fingerprint: bool,
 }
 
 /// What stops an import before its end.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StopSignal {
     /// An interruption that is checked during the whole import.
     Always(Interruption),
@@ -117,6 +121,7 @@ pub struct Imported {
 
 /// What an import would store.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum PlannedContent {
     /// A model that would be converted, found without its weights.
     Model {
@@ -133,6 +138,7 @@ pub enum PlannedContent {
 
 /// What an import would do.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct PlannedImport {
     /// The id of the model in the cluster.
     pub model_id: ModelId,

@@ -15,6 +15,7 @@ use crate::version::Target;
 
 /// A model to be converted.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ModelRequest {
     /// Where the model is.
     pub source: ResolvedSource,
@@ -26,6 +27,7 @@ pub struct ModelRequest {
 
 /// A bundle that is ready to be stored.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Prepared {
     /// The bundle.
     pub bundle: Bundle,

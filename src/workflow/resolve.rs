@@ -10,6 +10,7 @@ use crate::source::{ModelFiles, Origin};
 
 /// Where a model is.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ModelSource {
     /// A folder that is laid out like a clone of a hub repository.
     Folder(PathBuf),
@@ -28,6 +29,7 @@ pub enum ModelSource {
 
 /// A model at a fixed place: a folder, or a hub repository at one commit. Clones share the hub's response.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum ResolvedSource {
     /// A folder.
     Folder(PathBuf),

@@ -11,6 +11,7 @@ use crate::observer::{Progress, Stage};
 
 /// How to start a model.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StartRequest {
     /// The settings of the deployment.
     pub options: StartOptions,
@@ -20,6 +21,7 @@ pub struct StartRequest {
 
 /// A model that was started.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Started {
     /// The deployment.
     #[serde(flatten)]
@@ -31,6 +33,7 @@ pub struct Started {
 
 /// How to serve a model that is stored.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct ServeRequest {
     /// How to start the model; `None` to leave it stopped.
     pub start: Option<StartRequest>,
@@ -40,6 +43,7 @@ pub struct ServeRequest {
 
 /// How a model is served.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Served {
     /// The deployment, if one was requested.
     pub started: Option<Started>,
@@ -48,6 +52,12 @@ pub struct Served {
 }
 
 impl StartRequest {
+    /// A start with these settings, without a smoke test.
+    #[must_use]
+    pub fn new(options: StartOptions) -> Self {
+        Self { options, smoke_test: false }
+    }
+
     /// Starts a model and runs the smoke test. An interruption ends the wait and changes nothing in the cluster.
     ///
     /// # Errors

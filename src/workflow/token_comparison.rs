@@ -17,6 +17,7 @@ use crate::vocabulary::Vocabulary;
 
 /// Why a file of texts cannot be compared.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SummaryError {
     /// The file cannot be read.
     #[error(transparent)]

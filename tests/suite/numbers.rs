@@ -40,7 +40,8 @@ fn compare(architectures: &[&str]) {
         for (task, target) in
             fixture.tasks().into_iter().flat_map(|task| targets.map(|target| (task, target)))
         {
-            let options = Options { task: Some(task), target, ..Options::default() };
+            let mut options = Options::of_task(task);
+            options.target = target;
             let name = format!("{} {task} {target:?}", fixture.name);
             let traced =
                 Conversion::read(&files, options, &rust_eland::observer::Progress::quiet())

@@ -136,7 +136,8 @@ fn shared_layer_is_counted_and_packed_once() {
 
 fn convert(fixture: &Fixture, task: Task, quantize: Option<Quantize>) -> Conversion {
     let files = ModelFiles::open(&fixture.model()).unwrap();
-    let options = Options { task: Some(task), quantize, ..Options::default() };
+    let mut options = Options::of_task(task);
+    options.quantize = quantize;
     Conversion::read(&files, options, &rust_eland::observer::Progress::quiet()).unwrap()
 }
 
@@ -173,7 +174,9 @@ fn every_architecture_is_quantized_for_every_task() {
                 continue;
             }
             let name = format!("{} {task}", fixture.name);
-            let quantize = Quantize { texts: Some(Arc::clone(&texts)), min_agreement: Some(0.) };
+            let mut quantize = Quantize::default();
+            quantize.texts = Some(Arc::clone(&texts));
+            quantize.min_agreement = Some(0.);
             let conversion = convert(&fixture, task, Some(quantize));
             let traced = conversion.trace().unwrap_or_else(|error| panic!("{name}: {error}"));
             let archive = saved(&traced.module);

@@ -12,14 +12,10 @@ use standin::{Options as StandInOptions, StandIn};
 use crate::fixtures::Fixture;
 use crate::program::{message, program, says};
 
-fn convert(model: &Path, task: Task, options: Options) -> Conversion {
+fn convert(model: &Path, task: Task, mut options: Options) -> Conversion {
     let files = ModelFiles::open(model).unwrap();
-    Conversion::read(
-        &files,
-        Options { task: Some(task), ..options },
-        &rust_eland::observer::Progress::quiet(),
-    )
-    .unwrap()
+    options.task = Some(task);
+    Conversion::read(&files, options, &rust_eland::observer::Progress::quiet()).unwrap()
 }
 
 fn archive(conversion: &Conversion) -> Vec<u8> {
@@ -48,15 +44,16 @@ fn archive_of_another_model_is_rejected() {
     let error = check(&mean, archive(&tokens)).unwrap_err().to_string();
     says(&error, &["is due"]);
 
-    let lenient = Options { no_verify: true, ..Options::default() };
+    let mut lenient = Options::default();
+    lenient.no_verify = true;
     check(&of("bert/st-mean", Task::TextEmbedding, lenient), archive(&other)).unwrap();
 
     // A quantized model is compared with the quantized module, not with the float one.
-    let quantize = || Options {
-        quantize: Some(Quantize { texts: Some(["a".to_owned()].into()), min_agreement: None }),
-        ..Options::default()
-    };
-    let quantized = of("bert/st-mean", Task::TextEmbedding, quantize());
+    let mut quantize = Quantize::default();
+    quantize.texts = Some(["a".to_owned()].into());
+    let mut options = Options::default();
+    options.quantize = Some(quantize);
+    let quantized = of("bert/st-mean", Task::TextEmbedding, options);
     check(&quantized, archive(&quantized)).unwrap();
     assert!(matches!(check(&quantized, archive(&mean)), Err(ConversionError::Verification { .. })));
 }

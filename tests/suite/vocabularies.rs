@@ -478,7 +478,7 @@ fn lower_casing_before_the_tokenizer_is_not_sent() {
             fs::write(path, json.to_string()).unwrap();
         }
         let files = ModelFiles::open(folder.path()).unwrap();
-        let options = Options { task: Some(Task::TextEmbedding), ..Options::default() };
+        let options = Options::of_task(Task::TextEmbedding);
         Conversion::read(&files, options, &rust_eland::observer::Progress::quiet())
             .unwrap()
             .tokenizer()

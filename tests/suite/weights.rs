@@ -46,7 +46,7 @@ pub fn copy(from: &Path, to: &Path) {
 
 fn read(folder: &Path) -> Result<Conversion, String> {
     let files = ModelFiles::open(folder).unwrap();
-    let options = Options { task: Some(Task::TextEmbedding), ..Options::default() };
+    let options = Options::of_task(Task::TextEmbedding);
     Conversion::read(&files, options, &rust_eland::observer::Progress::quiet())
         .map_err(|error| error.to_string())
 }

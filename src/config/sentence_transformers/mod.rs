@@ -113,6 +113,7 @@ impl ModuleClass {
 
 /// Reason why the modules in `modules.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModulesError {
     /// A file cannot be read.
     #[error(transparent)]
