@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::configuration::dense_vector_similarity;
 use super::description::{
@@ -22,7 +22,7 @@ use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
 use crate::tasks::{Embedder, GraphOutput, Task};
 use crate::tokenizer::Tokenizer;
-use crate::torchscript::{Module, OneThread, Quantized, TorchError, operations};
+use crate::torchscript::{Module, OneThread, Quantized, TorchError, operations, server_inputs};
 use crate::version::{Target, Version};
 
 /// A model with the head of a task, ready to be traced.
@@ -426,22 +426,14 @@ impl Conversion {
         Ok(Saved { per_deployment_memory_bytes, quantization })
     }
 
-    /// Inputs with one row and no padding.
+    /// Inputs of one row without padding, as Elasticsearch passes them to the graph.
     pub(super) fn example(&self, tokens: i64) -> Result<Vec<Tensor>, TorchError> {
-        let separator = self.tokenizer.special.separator;
-        self.inputs(&Tensor::f_full([1, tokens], separator, (Kind::Int64, tch::Device::Cpu))?)
+        let tokens = usize::try_from(tokens).unwrap_or_default();
+        self.inputs(&[vec![self.tokenizer.special.separator; tokens]])
     }
 
-    /// Tensors that the server passes for ids `[batch, tokens]` (contract 3.4). The mask also has the padding token's id at
-    /// padding.
-    pub(super) fn inputs(&self, ids: &Tensor) -> Result<Vec<Tensor>, TorchError> {
-        let padding = self.tokenizer.special.padding;
-        let tokens = ids.size().last().copied().unwrap_or_default();
-        let positions = Tensor::f_arange(tokens, (Kind::Int64, tch::Device::Cpu))?;
-        let mask = ids.f_ones_like()?.f_masked_fill(&ids.f_eq(padding)?, padding)?;
-        let positions = positions.f_expand_as(ids)?.f_contiguous()?;
-        let mut tensors = vec![ids.shallow_clone(), mask, ids.f_zeros_like()?, positions];
-        tensors.truncate(self.tokenizer.kind.inputs());
-        Ok(tensors)
+    /// Inputs of rows of token ids, as Elasticsearch passes them to the graph.
+    pub(super) fn inputs(&self, rows: &[impl AsRef<[i64]>]) -> Result<Vec<Tensor>, TorchError> {
+        server_inputs(rows, self.tokenizer.special.padding, self.tokenizer.kind.inputs())
     }
 }

@@ -3,8 +3,6 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use tch::Tensor;
-
 use super::{Conversion, ConversionError, Quantize};
 use crate::tasks::agreement::{Figure, Sample};
 use crate::tokenizer::Encoder;
@@ -77,8 +75,7 @@ impl Conversion {
         let measure = self.task.agreement();
         let mut pairs = Vec::new();
         for row in self.task.rows(&texts, &encoder)? {
-            let ids = Tensor::from_slice(&row.ids).f_unsqueeze(0).map_err(TorchError::from)?;
-            let inputs = self.inputs(&ids)?;
+            let inputs = self.inputs(&[&row.ids])?;
             let (reference, output) = (self.forward(&inputs)?, module.forward_plainly(&inputs)?);
             let finite =
                 output.f_isfinite().and_then(|all| all.f_all()).map_err(TorchError::from)?;

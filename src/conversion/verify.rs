@@ -23,7 +23,7 @@ impl Conversion {
         let mut largest = 0f64;
         for (batch, tokens) in SHAPES {
             let tokens = tokens.min(self.limit.tokens.into());
-            let inputs = self.inputs(&self.varied(batch, tokens)?)?;
+            let inputs = self.inputs(&self.varied(batch, tokens))?;
             let expected = match traced.quantized {
                 Some(_) => traced.module.forward_plainly(&inputs)?,
                 None => self.forward(&inputs)?,
@@ -44,25 +44,23 @@ impl Conversion {
         Ok(())
     }
 
-    /// Ids from the whole vocabulary, as two texts followed by separators; the last of several rows has padding.
-    fn varied(&self, batch: i64, tokens: i64) -> Result<Tensor, TorchError> {
+    /// Rows of ids from the whole vocabulary, each as two texts followed by separators. The last of several rows is shorter.
+    fn varied(&self, batch: i64, tokens: i64) -> Vec<Vec<i64>> {
         let special = self.tokenizer.special;
         let count = self.network.vocabulary.max(1);
-        let id = |row: i64, place: i64| {
-            let length = if batch > 1 && row == batch - 1 { (tokens + 1) / 2 } else { tokens };
-            match place {
-                place if place >= length => special.padding,
-                place if place == length - 1 || place == length / 2 => special.separator,
-                // A stride that is coprime to every real vocabulary size.
-                place => match (row * tokens + place + 1) * 7_919 % count {
-                    id if id == special.padding => special.separator,
-                    id => id,
-                },
-            }
+        let id = |row: i64, place: i64, length: i64| match place {
+            place if place == length - 1 || place == length / 2 => special.separator,
+            // A stride that is coprime to every real vocabulary size.
+            place => match (row * tokens + place + 1) * 7_919 % count {
+                id if id == special.padding => special.separator,
+                id => id,
+            },
         };
-        let ids: Vec<i64> =
-            (0..batch).flat_map(|row| (0..tokens).map(move |place| id(row, place))).collect();
-        Ok(Tensor::from_slice(&ids).f_view([batch, tokens])?)
+        let row = |row: i64| {
+            let length = if batch > 1 && row == batch - 1 { (tokens + 1) / 2 } else { tokens };
+            (0..length).map(|place| id(row, place, length)).collect()
+        };
+        (0..batch).map(row).collect()
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{DefinitionError, PrebuiltError, archive};
 use crate::bundle::Bundle;
 use crate::tokenizer::TokenizerKind;
 use crate::torchscript::operations::{self, Refused};
-use crate::torchscript::{Module, Signature, TorchError};
+use crate::torchscript::{Module, Signature, TorchError, server_inputs};
 use crate::version::Target;
 
 /// Stack size for libtorch's recursion, which `code.rs` limits. Only the used part needs memory.
@@ -138,16 +138,8 @@ impl Inspected {
     /// # Errors
     /// The error message of libtorch.
     pub fn forward(&self, ids: &[i64], kind: TokenizerKind) -> Result<Tensor, TorchError> {
-        let ids = Tensor::f_from_slice(ids)?.f_unsqueeze(0)?;
-        let tokens = ids.size().get(1).copied().unwrap_or_default();
-        let of = (Kind::Int64, tch::Device::Cpu);
-        let mut tensors = vec![
-            ids,
-            Tensor::f_ones([1, tokens], of)?,
-            Tensor::f_zeros([1, tokens], of)?,
-            Tensor::f_arange(tokens, of)?.f_unsqueeze(0)?,
-        ];
-        tensors.truncate(kind.inputs());
+        // One row has no padding, so its id does not matter.
+        let tensors = server_inputs(&[ids], 0, kind.inputs())?;
         self.module.forward(&tensors)
     }
 }

@@ -12,6 +12,8 @@ mod module;
 mod one_thread;
 pub mod operations;
 #[cfg(feature = "torch")]
+mod server_inputs;
+#[cfg(feature = "torch")]
 mod trace;
 
 #[cfg(feature = "torch")]
@@ -20,6 +22,8 @@ pub(crate) use ffi::constant;
 pub use module::{Module, Parameter, Quantized, Signature};
 #[cfg(feature = "torch")]
 pub(crate) use one_thread::OneThread;
+#[cfg(feature = "torch")]
+pub use server_inputs::server_inputs;
 #[cfg(feature = "torch")]
 pub use trace::{Dim, Size, arange, expand, full, reshape, slice, slice_between, view};
 

@@ -1,6 +1,6 @@
 //! Feeds rows to the graph and reads its output as the native process does (contract, 3.4).
 
-use rust_eland::torchscript::Module;
+use rust_eland::torchscript::{Module, server_inputs};
 use rust_eland::torchscript::tch::{Kind, Tensor};
 
 use super::output::{Evaluation, Output};
@@ -11,27 +11,14 @@ use crate::version::{Version, since};
 ///
 /// The attention mask is padded with the id of the padding token too, as the server does.
 pub(crate) fn tensors(rows: &[Row], pad: u32, inputs: Inputs) -> Result<Vec<Tensor>, String> {
-    let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-    let make = |value: &dyn Fn(&Row, usize) -> i64| {
-        let mut values = Vec::with_capacity(rows.len() * longest);
-        for row in rows {
-            values.extend((0..longest).map(|at| value(row, at)));
-        }
-        Tensor::from_slice(&values)
-            .f_reshape([rows.len() as i64, longest as i64])
-            .map_err(|error| error.to_string())
+    let count = match inputs {
+        Inputs::Two => 2,
+        Inputs::Three => 3,
+        Inputs::Four => 4,
     };
-    let mut tensors = vec![
-        make(&|row, at| i64::from(row.ids.get(at).copied().unwrap_or(pad)))?,
-        make(&|row, at| if at < row.ids.len() { 1 } else { i64::from(pad) })?,
-    ];
-    if inputs != Inputs::Two {
-        tensors.push(make(&|_, _| 0)?);
-    }
-    if inputs == Inputs::Four {
-        tensors.push(make(&|_, at| at as i64)?);
-    }
-    Ok(tensors)
+    let ids = |row: &Row| row.ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>();
+    let rows: Vec<_> = rows.iter().map(ids).collect();
+    server_inputs(&rows, i64::from(pad), count).map_err(|error| error.to_string())
 }
 
 /// Evaluates the graph on `rows`.
