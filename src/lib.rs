@@ -164,9 +164,9 @@ pub use vocabulary::Vocabulary;
 #[doc(inline)]
 pub use elasticsearch::{
     ByteSize, Client, ClientError, Connection, ConnectionFailure, Credentials, Deployment,
-    DeploymentError, Endpoint, EndpointId, EndpointOutcome, EndpointTask, Fingerprint, Import, Node,
-    OnConflict, Outcome, Priority, RemoteState, RequestHeader, ServedId, SmokeTest, StartOptions,
-    State, Trust, WaitFor,
+    DeploymentError, Endpoint, EndpointId, EndpointOutcome, EndpointTask, Fingerprint, Import,
+    Node, OnConflict, Outcome, Priority, RemoteState, RequestHeader, ServedId, SmokeTest,
+    StartOptions, State, Trust, WaitFor,
 };
 #[doc(inline)]
 pub use retry::RetryPolicy;

@@ -59,7 +59,8 @@ pub fn folder(input: &[u8]) {
     fs::write(folder.path().join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
     let files = ModelFiles::open(folder.path()).unwrap();
     for task in [None, Some(Task::TextEmbedding)] {
-        let options = Options { task, ..Options::default() };
+        let mut options = Options::default();
+        options.task = task;
         drop(Conversion::read(&files, options, &rust_eland::observer::Progress::quiet()));
     }
 }

@@ -11,10 +11,11 @@ use super::command_error::CommandError;
 use super::definition::DefinitionArguments;
 use super::report::{Report, ReportArguments};
 use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
+use super::upload::interruption;
 use crate::observer::Progress;
 use crate::trees::TreeError;
 use crate::version::Target;
-use crate::workflow::{ExportRequest, Exported, ImportInput};
+use crate::workflow::{ExportRequest, Exported, ImportInput, StopSignal};
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "definition", "tree_model"]))]
@@ -68,7 +69,8 @@ impl ExportArguments {
         };
         let mut export = ExportRequest::new(input, model_id, self.folder);
         export.target = target;
-        let Exported { bundle, metadata } = export.run(progress).await?;
+        let Exported { bundle, metadata } =
+            export.run(StopSignal::Always(interruption()?), progress).await?;
         let oldest = bundle.minimum_version;
         match bundle.target {
             Target::Any => tracing::info!(

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
 use super::{Conversion, ConversionError, Quantize};
 use crate::tasks::agreement::{Figure, Sample};
 use crate::tokenizer::Encoder;
 use crate::torchscript::{Module, Quantized, TorchError};
+use serde::{Serialize, Serializer};
 
 /// Ordinary sentences in many languages; adjacent sentences form pairs.
 const TEXTS: &str = include_str!("texts.txt");

@@ -2,7 +2,6 @@
 
 /// An exception that the server throws for a text or a vocabulary. The user sees it as an error of that document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum TokenizationError {
     /// The server throws an exception.
     #[error("{message}")]

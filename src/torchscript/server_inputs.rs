@@ -18,10 +18,8 @@ pub fn server_inputs(
 ) -> Result<Vec<Tensor>, TorchError> {
     let longest = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
     let tensor = |value: &dyn Fn(&[i64], usize) -> i64| {
-        let values: Vec<i64> = rows
-            .iter()
-            .flat_map(|row| (0..longest).map(|at| value(row.as_ref(), at)))
-            .collect();
+        let values: Vec<i64> =
+            rows.iter().flat_map(|row| (0..longest).map(|at| value(row.as_ref(), at))).collect();
         Ok::<_, TorchError>(
             Tensor::f_from_slice(&values)?.f_view([rows.len() as i64, longest as i64])?,
         )
@@ -47,10 +45,7 @@ mod tests {
             .map(|tensor| Vec::try_from(tensor.f_flatten(0, -1).unwrap()).unwrap())
             .collect();
         assert_eq!(tensors[0].size(), [2, 3]);
-        assert_eq!(
-            values,
-            [[5, 6, 7, 8, 9, 9], [1, 1, 1, 1, 9, 9], [0; 6], [0, 1, 2, 0, 1, 2]]
-        );
+        assert_eq!(values, [[5, 6, 7, 8, 9, 9], [1, 1, 1, 1, 9, 9], [0; 6], [0, 1, 2, 0, 1, 2]]);
         assert_eq!(server_inputs(&[[1]], 0, 2).unwrap().len(), 2);
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::import::ImportInput;
+use super::import::{ImportInput, StopSignal};
 use super::prepare::ModelRequest;
 use crate::bundle::{Bundle, BundleError};
 use crate::conversion::Conversion;
@@ -43,11 +43,12 @@ impl ExportRequest {
         Self { input, model_id, target: Target::Any, folder }
     }
 
-    /// Prepares the bundle and writes its files.
+    /// Prepares the bundle and writes its files. An interruption ends the preparation; the files are then written in full or not at all.
     ///
     /// # Errors
-    /// When the model cannot be downloaded, read or converted, when the target cannot serve it, or when a file cannot be written.
-    pub async fn run(self, progress: &Progress) -> Result<Exported, Error> {
+    /// [`Error`] if the model cannot be downloaded, read or converted, if the target cannot serve it, if a file cannot be written, or
+    /// after an interruption.
+    pub async fn run(self, stop: StopSignal, progress: &Progress) -> Result<Exported, Error> {
         let Self { input, model_id, target, folder } = self;
         // A folder that cannot be written is reported before the long work.
         fs::create_dir_all(&folder).map_err(|source| BundleError::Io {
@@ -55,16 +56,19 @@ impl ExportRequest {
             path: folder.clone(),
             source,
         })?;
-        let bundle = match input {
-            ImportInput::Bundle(bundle) => *bundle,
-            ImportInput::Prebuilt(definition) => definition.bundle(target)?,
-            ImportInput::Model { source, options, title } => {
-                let source = source.resolve().await?;
-                let accept = |conversion: &Conversion| Ok(conversion.check_target()?);
-                let model = ModelRequest { source, options, title };
-                model.prepare(model_id, target, progress, accept).await?.bundle
-            }
+        let prepare = async {
+            Ok(match input {
+                ImportInput::Bundle(bundle) => *bundle,
+                ImportInput::Prebuilt(definition) => definition.bundle(target)?,
+                ImportInput::Model { source, options, title } => {
+                    let source = source.resolve().await?;
+                    let accept = |conversion: &Conversion| Ok(conversion.check_target()?);
+                    let model = ModelRequest { source, options, title };
+                    model.prepare(model_id, target, progress, accept).await?.bundle
+                }
+            })
         };
+        let bundle = stop.unless_requested(prepare).await?;
         let metadata = progress.run(Stage::WriteBundle, || bundle.write(&folder))?;
         Ok(Exported { bundle, metadata })
     }

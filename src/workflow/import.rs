@@ -376,7 +376,7 @@ impl ValidatedImport {
 
 impl StopSignal {
     /// Work that changes nothing in the cluster. It is dropped when a stop is requested.
-    async fn unless_requested<T>(
+    pub(super) async fn unless_requested<T>(
         &self,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {

@@ -382,3 +382,66 @@ fn running_model_is_kept_running() {
     }
     assert!(is_whole(&standin, "m"));
 }
+
+/// Starts a command on the real model, and sends Ctrl-C when libtorch begins to convert it. Returns exit code, signal and message.
+#[cfg(feature = "torch")]
+fn interrupt_conversion(mut command: Command) -> (Option<i32>, Option<i32>, String) {
+    use std::os::unix::process::ExitStatusExt;
+
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut child, mut stderr) = spawn(command);
+    // The last line before libtorch traces, writes and verifies 90 MB, which takes longer.
+    let mut said = wait_for(&mut stderr, "max_sequence_length is");
+    thread::sleep(Duration::from_millis(100));
+    signal(&child, "-INT");
+    stderr.read_to_string(&mut said).unwrap();
+    let status = child.wait().unwrap();
+    assert!(!said.contains("panicked") && !said.contains("converting"), "{said}");
+    (status.code(), status.signal(), said)
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn ctrl_c_during_a_conversion_ends_apply_with_130() {
+    let standin = StandIn::start(Options::default());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("models.yaml");
+    let model = crate::real_model::folder();
+    let list = format!("models:\n  - {{hub-model-id: {}, es-model-id: m}}\n", model.display());
+    fs::write(&file, list).unwrap();
+    let state = folder.path().join("state");
+    let mut command = program();
+    command.arg("apply").arg(&file).args(["--url", &standin.url()]);
+    command.env("RUST_ELAND_STATE_DIR", &state);
+    let (code, signal, said) = interrupt_conversion(command);
+    assert_eq!((code, signal), (Some(130), None), "{said}");
+    says(&said, &["interrupted"]);
+    assert!(standin.model_ids().is_empty() && journals(&state).is_empty());
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn ctrl_c_during_a_conversion_ends_export_with_130_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = program();
+    command.args(["export", "--es-model-id", "m", "--hub-model-id"]);
+    command.arg(crate::real_model::folder()).arg("--output").arg(folder.path());
+    let (code, signal, said) = interrupt_conversion(command);
+    assert_eq!((code, signal), (Some(130), None), "{said}");
+    says(&said, &["interrupted"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn ctrl_c_during_a_conversion_ends_import_before_any_change() {
+    let standin = StandIn::start(Options::default());
+    let state = tempfile::tempdir().unwrap();
+    let mut command = program();
+    command.args(["import", "--url", &standin.url(), "--es-model-id", "m", "--hub-model-id"]);
+    command.arg(crate::real_model::folder()).arg("--state-dir").arg(state.path());
+    let (code, signal, said) = interrupt_conversion(command);
+    // The signal ends the process. Shells report this as exit status 130.
+    assert_eq!((code, signal), (None, Some(2)), "{said}");
+    assert!(standin.model_ids().is_empty() && journals(state.path()).is_empty());
+}

@@ -14,7 +14,7 @@ use rust_eland::segmented_bytes::SegmentedBytes;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
 use rust_eland::tokenizer::{Cut, Encoder, Row};
-use rust_eland::torchscript::{Module, TorchError};
+use rust_eland::torchscript::{Module, TorchError, server_inputs};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use standin::{Options as StandInOptions, StandIn};
@@ -225,10 +225,9 @@ fn sentences() -> Vec<String> {
 
 /// Compares the server's result with the float model on our tokens of the same text.
 fn same_row(conversion: &Conversion, row: &Row, answer: &Value, of: &str) {
-    let ids = Tensor::from_slice(&row.ids).unsqueeze(0);
-    let positions = Tensor::arange(ids.size()[1], (Kind::Int64, tch::Device::Cpu)).unsqueeze(0);
-    let mut tensors = vec![ids.shallow_clone(), ids.ones_like(), ids.zeros_like(), positions];
-    tensors.truncate(conversion.tokenizer().kind.inputs());
+    let padding = conversion.tokenizer().special.padding;
+    let count = conversion.tokenizer().kind.inputs();
+    let tensors = server_inputs(&[&row.ids], padding, count).unwrap();
     let ours = conversion.forward(&tensors).unwrap().to_kind(Kind::Double).flatten(0, -1);
     let ours = Vec::<f64>::try_from(ours).unwrap();
     let theirs: Vec<f64> = match &answer["predicted_value"] {
@@ -268,7 +267,8 @@ fn calibration_texts_are_tokenized_as_by_the_server() {
         if task == Task::TextSimilarity {
             body["inference_config"] = json!({"text_similarity": {"text": question}});
         }
-        let path = "/_ml/trained_models/m/_infer";
+        // A busy machine needs more than the default of 10 s.
+        let path = "/_ml/trained_models/m/_infer?timeout=120s";
         let (status, answer) = ask(&standin, "POST", path, Some(&body));
         assert_eq!(status, 200, "{answer}");
         let answers = answer["inference_results"].as_array().unwrap();

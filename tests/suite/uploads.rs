@@ -676,3 +676,38 @@ fn a_stand_in_that_forgets_parts_has_every_import_succeed() {
     assert_eq!(standin.model_ids(), ["m"]);
     assert_eq!(fs::metadata(standin.definition("m").unwrap()).unwrap().len(), 0);
 }
+
+/// The definition is hashed first and sent later from the same memory map.
+#[test]
+fn file_changed_during_the_upload_ends_the_import_without_a_model() {
+    for shortened in [false, true] {
+        let standin = StandIn::start(Options::default());
+        let (state, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = folder.path().join("definition");
+        let random = bundle("m", 7, 16 * PART);
+        fs::write(&path, random.artifact.bytes.get(0..16 * PART).unwrap()).unwrap();
+        let map = MappedFile::open(&path).unwrap();
+        let artifact = Artifact { bytes: Arc::new(map.into()), ..random.artifact };
+        let bundle = Bundle { artifact, ..bundle("m", 7, 16 * PART) };
+        standin.set_faults(rules(&["part@3=hold"]));
+        let error = thread::scope(|scope| {
+            let importing = scope.spawn(|| once(&standin, &import(state.path()), &bundle));
+            while standin.held() == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // Timestamps of files advance in steps of a few milliseconds.
+            thread::sleep(Duration::from_millis(50));
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            if shortened {
+                file.set_len(PART as u64).unwrap();
+            } else {
+                std::io::Write::write_all(&mut &file, b"other bytes").unwrap();
+            }
+            standin.release();
+            importing.join().unwrap().unwrap_err()
+        });
+        says(&error.to_string(), &["definition", "changed"]);
+        assert!(standin.model_ids().is_empty(), "{error}");
+        assert!(journals(state.path()).is_empty(), "{error}");
+    }
+}

@@ -322,12 +322,10 @@ fn fixture_from_the_hub_equals_its_folder() {
         let read = |folder: &Path| {
             let task = fixture.tasks().into_iter().next();
             let files = ModelFiles::open(folder).unwrap();
-            let conversion = Conversion::read(
-                &files,
-                Choice { task, ..Choice::default() },
-                &rust_eland::observer::Progress::quiet(),
-            )
-            .unwrap();
+            let mut options = Choice::default();
+            options.task = task;
+            let progress = rust_eland::observer::Progress::quiet();
+            let conversion = Conversion::read(&files, options, &progress).unwrap();
             let vocabulary = serde_json::to_value(&conversion.tokenizer().vocabulary).unwrap();
             let facts = (conversion.max_sequence_length(), conversion.parameter_bytes());
             (vocabulary, facts, conversion.notes().to_vec())

@@ -120,6 +120,6 @@ fn refusal(refused: &operations::Refused) -> String {
             "Model graph does not match any supported architecture. Unrecognised operations: {}",
             names.join(", ")
         ),
-        operations::Refused::TooManyNodes(_) => refused.to_string(),
+        refused => refused.to_string(),
     }
 }

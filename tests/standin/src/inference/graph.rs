@@ -1,7 +1,7 @@
 //! Feeds rows to the graph and reads its output as the native process does (contract, 3.4).
 
-use rust_eland::torchscript::{Module, server_inputs};
 use rust_eland::torchscript::tch::{Kind, Tensor};
+use rust_eland::torchscript::{Module, server_inputs};
 
 use super::output::{Evaluation, Output};
 use crate::tokenization::{Inputs, Row, Tokenizer};
