@@ -23,7 +23,7 @@ pub use module::{Module, Parameter, Quantized, Signature};
 #[cfg(feature = "torch")]
 pub(crate) use one_thread::OneThread;
 #[cfg(feature = "torch")]
-pub use server_inputs::server_inputs;
+pub use server_inputs::{server_inputs, server_inputs_of_width};
 #[cfg(feature = "torch")]
 pub use trace::{Dim, Size, arange, expand, full, reshape, slice, slice_between, view};
 

@@ -17,11 +17,24 @@ pub fn server_inputs(
     count: usize,
 ) -> Result<Vec<Tensor>, TorchError> {
     let longest = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+    server_inputs_of_width(rows, longest, padding, count)
+}
+
+/// The tensors of [`server_inputs`] for rows that are padded to `width` tokens.
+///
+/// # Errors
+/// Errors of libtorch.
+pub fn server_inputs_of_width(
+    rows: &[impl AsRef<[i64]>],
+    width: usize,
+    padding: i64,
+    count: usize,
+) -> Result<Vec<Tensor>, TorchError> {
     let tensor = |value: &dyn Fn(&[i64], usize) -> i64| {
         let values: Vec<i64> =
-            rows.iter().flat_map(|row| (0..longest).map(|at| value(row.as_ref(), at))).collect();
+            rows.iter().flat_map(|row| (0..width).map(|at| value(row.as_ref(), at))).collect();
         Ok::<_, TorchError>(
-            Tensor::f_from_slice(&values)?.f_view([rows.len() as i64, longest as i64])?,
+            Tensor::f_from_slice(&values)?.f_view([rows.len() as i64, width as i64])?,
         )
     };
     let values: [&dyn Fn(&[i64], usize) -> i64; 4] = [

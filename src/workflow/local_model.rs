@@ -14,7 +14,7 @@ use crate::inference_results::{InferenceError, Input, Output, Request};
 use crate::observer::Progress;
 use crate::prebuilt::Inspected;
 use crate::server_tokenization::{Inputs, Row, Tokenizer};
-use crate::torchscript::{Module, TorchError};
+use crate::torchscript::{Module, TorchError, server_inputs_of_width};
 use crate::vocabulary::Vocabulary;
 
 /// Tokens in one pass of the graph.
@@ -231,30 +231,14 @@ impl LocalModel {
     fn forward(&self, batch: &[Job<'_>], optimize: bool) -> Result<Tensor, TorchError> {
         let width = batch.first().map_or(0, |job| job.width);
         let padding = i64::from(self.tokenizer.pad_id());
-        let count = batch.len() * width;
-        let (mut ids, mut mask) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for job in batch {
-            ids.extend(job.ids.iter().map(|id| i64::from(*id)));
-            mask.extend(job.ids.iter().map(|_| 1i64));
-            // The server pads the mask with the id of the padding token, too.
-            let missing = width - job.ids.len();
-            ids.extend(std::iter::repeat_n(padding, missing));
-            mask.extend(std::iter::repeat_n(padding, missing));
-        }
-        let axis = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
-        let shape = [axis(batch.len()), axis(width)];
-        let mut tensors = vec![
-            Tensor::f_from_slice(&ids)?.f_reshape(shape)?,
-            Tensor::f_from_slice(&mask)?.f_reshape(shape)?,
-        ];
-        let of = (Kind::Int64, tch::Device::Cpu);
-        if self.tokenizer.inputs() != Inputs::Two {
-            tensors.push(Tensor::f_zeros(shape, of)?);
-        }
-        if self.tokenizer.inputs() == Inputs::Four {
-            let positions = Tensor::f_arange(axis(width), of)?;
-            tensors.push(positions.f_expand(shape, false)?.f_contiguous()?);
-        }
+        let ids = |job: &Job<'_>| job.ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>();
+        let rows: Vec<_> = batch.iter().map(ids).collect();
+        let count = match self.tokenizer.inputs() {
+            Inputs::Two => 2,
+            Inputs::Three => 3,
+            Inputs::Four => 4,
+        };
+        let tensors = server_inputs_of_width(&rows, width, padding, count)?;
         if optimize { self.module.forward(&tensors) } else { self.module.forward_plainly(&tensors) }
     }
 
