@@ -6,7 +6,7 @@ PYTHON ?= python3
 ENGINE ?= $(shell command -v docker || command -v podman || echo docker)
 IMAGE ?= rust-eland
 # Fuzz targets of `make fuzz`, and seconds per target.
-TARGET ?= safetensors archive legacy folder sentencepiece
+TARGET ?= safetensors archive legacy folder sentencepiece xgboost lightgbm python_model skops onnx
 TIME ?= 600
 # Version of cargo-deny to install if it is missing. A debug build takes a third of the time to build and still checks in seconds.
 CARGO_DENY ?= 0.20.2

@@ -9,18 +9,27 @@ use rust_eland::conversion::{Conversion, Options};
 use rust_eland::models::WeightLoader;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
+use rust_eland::trees::{
+    self, DefinitionOptions, Ensemble, ReadOptions, TreeError, check, lightgbm, onnx, scikit_learn,
+    xgboost,
+};
 use tempfile::TempDir;
 
 /// A function that reads an input and panics on a finding.
 pub type Target = fn(&[u8]);
 
 /// Targets by name.
-pub const ALL: [(&str, Target); 5] = [
+pub const ALL: [(&str, Target); 10] = [
     ("safetensors", safetensors),
     ("archive", archive),
     ("legacy", legacy),
     ("folder", folder),
     ("sentencepiece", sentencepiece),
+    ("xgboost", xgboost),
+    ("lightgbm", lightgbm),
+    ("python_model", python_model),
+    ("skops", skops),
+    ("onnx", onnx),
 ];
 
 /// Reads the header of a safetensors file and its tensors.
@@ -97,6 +106,71 @@ pub fn sentencepiece(input: &[u8]) {
         fs::write(folder.path().join("config.json"), config).unwrap();
         let model = rust_eland::config::ModelConfig::read(&files).unwrap();
         drop(rust_eland::tokenizer::Tokenizer::read(&files, &model));
+    }
+}
+
+/// Reads a model of XGBoost: JSON, or else UBJSON.
+pub fn xgboost(input: &[u8]) {
+    tree_model(if input.starts_with(b"{\"") {
+        xgboost::read_json(input, &ReadOptions::default())
+    } else {
+        xgboost::read_ubjson(input, &ReadOptions::default())
+    });
+}
+
+/// Reads a model of LightGBM: JSON, or else text.
+pub fn lightgbm(input: &[u8]) {
+    tree_model(if input.starts_with(b"{") {
+        lightgbm::read_json(input)
+    } else {
+        lightgbm::read_text(&String::from_utf8_lossy(input))
+    });
+}
+
+/// Recognizes the format of a file, which includes joblib's compressions; any other input is a pickle or a joblib file.
+pub fn python_model(input: &[u8]) {
+    let options = ReadOptions { max_inflated: 1 << 20, ..ReadOptions::default() };
+    tree_model(match trees::read(input, &options) {
+        Err(TreeError::Unrecognized { .. }) => scikit_learn::read_pickle(input, &options),
+        result => result,
+    });
+}
+
+/// Reads a skops archive; any other input becomes the schema of one.
+pub fn skops(input: &[u8]) {
+    let options = ReadOptions { max_inflated: 1 << 20, ..ReadOptions::default() };
+    let zipped;
+    let file = if input.starts_with(b"PK") {
+        input
+    } else {
+        zipped = zip(&[("schema.json", input), ("1.npy", ARRAY)]);
+        &zipped
+    };
+    tree_model(scikit_learn::read_skops(file, &options));
+}
+
+/// One float64 in numpy's format.
+const ARRAY: &[u8] =
+    b"\x93NUMPY\x01\0\x3a\0{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }\n\0\0\0\0\0\0\0\0";
+
+/// Reads an ONNX model.
+pub fn onnx(input: &[u8]) {
+    tree_model(onnx::read(input));
+}
+
+/// Writes the definition of a small model and compares both.
+fn tree_model(model: Result<Ensemble, TreeError>) {
+    /// Every node is checked with several values, each from the root.
+    const MAX_NODES: usize = 2_000;
+    let Ok(ensemble) = model else { return };
+    let nodes: usize = ensemble.trees.iter().map(|tree| tree.nodes.len()).sum();
+    let options = DefinitionOptions::default();
+    if nodes > MAX_NODES || ensemble.outputs() > 100 || ensemble.features.len() > 1_000 {
+        return;
+    }
+    let Ok(definition) = ensemble.define(&options) else { return };
+    if let Err(error) = check::check(&ensemble, &definition, &options) {
+        panic!("{error}");
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map as JsonMap, Value};
 use super::TreeError;
 use super::comparison::steps;
 use super::definition::{Definition, DefinitionOptions, Target};
-use super::ensemble::{CategorySet, Ensemble, FeatureKind, Node, Prediction, Side, Test, Tree};
+use super::ensemble::{CategorySet, Ensemble, FeatureKind, Node, Side, Test, Tree};
 use super::evaluate::Predicted;
 use super::java_values::category_keys;
 use super::served::Served;
@@ -57,10 +57,7 @@ pub fn check(
             });
             labels.iter().position(|label| label == class)
         }),
-        logarithms: ensemble.prediction == Prediction::Mean
-            && options.output_class.is_none()
-            && ensemble.trees.len() == 1
-            && ensemble.weight == 1.0,
+        logarithms: options.output_class.is_none() && ensemble.is_tree_of_fractions(),
     };
     let mut checked = Checked::default();
     let mut rows = vec![vec![f64::NAN; ensemble.features.len()]];

@@ -91,9 +91,10 @@ fn rounded_below(threshold: f32) -> Comparison {
 
 /// `fl32(x) <= threshold`.
 fn rounded_at_most(threshold: f64) -> Comparison {
-    if threshold.is_infinite() {
+    if threshold == f64::INFINITY {
         return at_most(threshold);
     }
+    // Values beyond the smallest float32 round to negative infinity, which is at most any threshold.
     #[allow(clippy::cast_possible_truncation)]
     let nearest = threshold as f32;
     let below = if f64::from(nearest) > threshold { nearest.next_down() } else { nearest };
@@ -253,6 +254,8 @@ mod tests {
         assert!(passes(at_most(f64::INFINITY), f64::MAX));
         assert!(!passes(at_most(f64::NEG_INFINITY), -f64::MAX));
         assert!(passes(rounded_at_most(f64::INFINITY), f64::MAX));
+        assert!(passes(rounded_at_most(f64::NEG_INFINITY), -f64::MAX));
+        assert!(!passes(rounded_at_most(f64::NEG_INFINITY), f32::MIN.into()));
         assert!(passes(rounded_below(f32::INFINITY), f64::from(f32::MAX)));
         assert!(!passes(rounded_below(f32::NEG_INFINITY), -f64::MAX));
     }

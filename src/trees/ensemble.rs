@@ -3,10 +3,11 @@
 //! Every reader produces an [`Ensemble`]. Its nodes keep the comparisons of the training library ([`Test`]), so that the library's
 //! predictions can be repeated exactly. `definition.rs` translates the comparisons into those of Elasticsearch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::TreeError;
+use super::java_values::category_keys;
 
 /// Nodes that all trees of a model may have together. 1 GB of JSON, the most that Elasticsearch accepts, holds about as many.
 pub const MAX_NODES: usize = 20_000_000;
@@ -164,6 +165,12 @@ impl Prediction {
         !matches!(self, Self::Value | Self::Exponential | Self::Ranking)
     }
 
+    /// Whether the prediction is made from an output for each class.
+    #[must_use]
+    pub fn has_several_outputs(self) -> bool {
+        matches!(self, Self::Softmax | Self::Mean | Self::Largest | Self::OneVersusRest)
+    }
+
     /// Number of classes of a model with `outputs` outputs; 0 unless the model is a classifier.
     #[must_use]
     pub fn classes(self, outputs: usize) -> usize {
@@ -278,7 +285,12 @@ impl Tree {
     ///
     /// # Errors
     /// The first violation, in words that name the node.
-    pub fn check(&self, features: usize, sets: usize, outputs: usize) -> Result<Shape, String> {
+    pub fn check(
+        &self,
+        features: &[Feature],
+        sets: &[CategorySet],
+        outputs: usize,
+    ) -> Result<Shape, String> {
         let mut seen = vec![false; self.nodes.len()];
         let mut pending = vec![(0_u32, 0_usize)];
         let mut shape = Shape::default();
@@ -312,11 +324,20 @@ impl Tree {
                     }
                 }
                 Node::Split { feature, test, left, right, .. } => {
-                    if feature as usize >= features {
-                        return Err(format!("node {index} tests feature {feature} of {features}"));
+                    let Some(Feature { kind, .. }) = features.get(feature as usize) else {
+                        let count = features.len();
+                        return Err(format!("node {index} tests feature {feature} of {count}"));
+                    };
+                    let categorical = matches!(kind, FeatureKind::Category(_));
+                    if categorical != matches!(test, Test::In(_)) {
+                        return Err(format!(
+                            "node {index} tests feature {feature} as a number and as a category"
+                        ));
                     }
                     let valid = match test {
-                        Test::In(set) => (set as usize) < sets,
+                        Test::In(set) => {
+                            sets.get(set as usize).is_some_and(|set| set.feature == feature)
+                        }
                         Test::RoundedBelow(threshold) => !threshold.is_nan(),
                         Test::RoundedAtMost(threshold)
                         | Test::AtMost(threshold)
@@ -366,6 +387,28 @@ impl Ensemble {
         self.prediction.classes(self.outputs())
     }
 
+    /// Whether softmax of the logarithms of the leaves returns the outputs: one tree whose leaves are fractions of the classes.
+    #[must_use]
+    pub fn is_tree_of_fractions(&self) -> bool {
+        // Smaller fractions lose precision in the logarithm.
+        let valid = |fraction: f64| fraction == 0.0 || fraction >= f64::MIN_POSITIVE;
+        let [tree] = self.trees.as_slice() else {
+            return false;
+        };
+        self.prediction == Prediction::Mean
+            && self.weight == 1.0
+            && self.base.iter().all(|base| *base == 0.0)
+            && tree.nodes.iter().all(|node| match *node {
+                Node::VectorLeaf { vector, .. } => {
+                    let fractions = tree.vector(vector, self.outputs());
+                    fractions.iter().all(|&fraction| valid(fraction))
+                        && (fractions.iter().sum::<f64>() - 1.0).abs() <= 1e-6
+                }
+                Node::Leaf { .. } => false,
+                Node::Split { .. } => true,
+            })
+    }
+
     /// Checks the whole ensemble. Readers call this last, so that nothing after them meets a malformed tree.
     ///
     /// # Errors
@@ -383,6 +426,13 @@ impl Ensemble {
         if self.base.iter().any(|base| !base.is_finite()) || !self.weight.is_finite() {
             return Err(TreeError::malformed(format, "the base score is not a finite number"));
         }
+        if self.outputs() > 1 && !self.prediction.has_several_outputs() {
+            let outputs = self.outputs();
+            return Err(TreeError::malformed(
+                format,
+                format!("{outputs} outputs for the objective {}", self.origin.objective),
+            ));
+        }
         if let Some(labels) = &self.labels
             && labels.len() != self.classes()
         {
@@ -392,12 +442,23 @@ impl Ensemble {
                 format!("{labels} labels for {classes} classes"),
             ));
         }
+        for feature in &self.features {
+            let FeatureKind::Category(Some(names)) = &feature.kind else { continue };
+            let mut keys = HashSet::new();
+            let repeated =
+                names.iter().flat_map(category_keys).find(|key| !keys.insert(key.clone()));
+            if let Some(key) = repeated {
+                return Err(TreeError::unsupported(
+                    format!("a feature with two categories {key:?}"),
+                    "Elasticsearch recognizes a category by its text; give each category its own text",
+                ));
+            }
+        }
         let mut totals = Totals::default();
         for (index, tree) in self.trees.iter().enumerate() {
-            let shape =
-                tree.check(self.features.len(), self.category_sets.len(), self.outputs()).map_err(
-                    |reason| TreeError::malformed(format, format!("tree {index}: {reason}")),
-                )?;
+            let shape = tree.check(&self.features, &self.category_sets, self.outputs()).map_err(
+                |reason| TreeError::malformed(format, format!("tree {index}: {reason}")),
+            )?;
             totals.trees += 1;
             totals.nodes += shape.nodes;
             totals.depth = totals.depth.max(shape.depth);

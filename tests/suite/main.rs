@@ -33,6 +33,7 @@ mod fronts;
 mod graphs;
 #[cfg(feature = "torch")]
 mod guided;
+mod hostile_trees;
 #[cfg(feature = "torch")]
 mod import;
 #[cfg(feature = "torch")]

@@ -130,11 +130,19 @@ impl UsedFeatures {
     pub fn of(ensemble: &Ensemble) -> Self {
         let mut features = vec![false; ensemble.features.len()];
         let mut sets = vec![false; ensemble.category_sets.len()];
-        for node in ensemble.trees.iter().flat_map(|tree| &tree.nodes) {
-            match *node {
-                Node::Split { test: Test::In(set), .. } => sets[set as usize] = true,
-                Node::Split { feature, .. } => features[feature as usize] = true,
-                _ => {}
+        let mut pending = Vec::new();
+        for tree in &ensemble.trees {
+            pending.push(0);
+            while let Some(node) = pending.pop() {
+                if let Some(&Node::Split { feature, test, left, right, .. }) =
+                    tree.nodes.get(node as usize)
+                {
+                    match test {
+                        Test::In(set) => sets[set as usize] = true,
+                        _ => features[feature as usize] = true,
+                    }
+                    pending.extend([left, right]);
+                }
             }
         }
         let indices = |flags: Vec<bool>| {

@@ -139,7 +139,7 @@ pub(super) fn plan(ensemble: &Ensemble, options: &DefinitionOptions) -> Result<P
             ("logistic_regression", LeafForm::Scalar)
         }
         Prediction::Softmax => ("logistic_regression", LeafForm::Vector),
-        Prediction::Mean if ensemble.trees.len() == 1 && ensemble.weight == 1.0 => {
+        Prediction::Mean if ensemble.is_tree_of_fractions() => {
             ("logistic_regression", LeafForm::Logarithm)
         }
         Prediction::Mean | Prediction::Largest => {

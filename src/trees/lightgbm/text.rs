@@ -147,7 +147,7 @@ fn tree_of(block: &Block<'_>, sets: &mut CategorySets) -> Result<Vec<Node>, Tree
         let index = if link >= 0 {
             Some(link)
         } else {
-            i64::try_from(inner).ok().map(|inner| inner + !link)
+            i64::try_from(inner).ok().and_then(|inner| inner.checked_add(!link))
         };
         index
             .and_then(|index| u32::try_from(index).ok())

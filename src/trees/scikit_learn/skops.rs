@@ -27,6 +27,14 @@ fn malformed(reason: impl Into<String>) -> TreeError {
 pub(crate) fn read(bytes: &[u8], limit: u64) -> Result<(Graph<'static>, Id), TreeError> {
     let mut archive =
         ZipArchive::new(Cursor::new(bytes)).map_err(|error| malformed(error.to_string()))?;
+    // Nothing is written anywhere, but no archive of skops has such names.
+    for name in archive.file_names() {
+        let name = name.map_err(|error| malformed(error.to_string()))?;
+        if !is_inside(&name) {
+            let name: String = name.chars().take(100).collect();
+            return Err(malformed(format!("the entry {name:?} leads out of the archive")));
+        }
+    }
     let mut files = Files { archive: &mut archive, limit };
     let schema = files.read("schema.json")?;
     let schema: Json =
@@ -34,6 +42,13 @@ pub(crate) fn read(bytes: &[u8], limit: u64) -> Result<(Graph<'static>, Id), Tre
     let mut reader = Reader { graph: Graph::default(), files, seen: HashMap::new() };
     let root = reader.node(&schema, 0)?;
     Ok((reader.graph, root))
+}
+
+/// Whether the name of an entry is a path within the archive.
+fn is_inside(name: &str) -> bool {
+    !name.starts_with('/')
+        && !name.contains(['\\', ':', '\0'])
+        && name.split('/').all(|part| part != "..")
 }
 
 struct Files<'a, 'b> {

@@ -1,0 +1,5 @@
+#![no_main]
+
+use rust_eland_fuzz::{limit, targets};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| limit::run(targets::onnx, input));
