@@ -12,8 +12,8 @@ use torch_sys::{C_tensor, CModule_};
 
 use super::TorchError;
 use super::archive_writer::Written;
+use crate::checkpoint::StoredTensor;
 use crate::checkpoint::safetensors::Slice;
-use crate::checkpoint::{Dtype, StoredTensor};
 use crate::mapped_file::MappedFile;
 use crate::segmented_bytes::SegmentedBytes;
 
@@ -157,28 +157,6 @@ pub(super) fn stash_scalar(argument: &CStr, value: &Tensor) -> Result<(), TorchE
 extern "C" fn release<T>(owner: *mut c_void) {
     // SAFETY: `owner` came from Arc::into_raw of an Arc<T> below and is released once.
     drop(unsafe { Arc::from_raw(owner.cast::<T>()) });
-}
-
-impl From<Dtype> for Kind {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F64 => Self::Double,
-            Dtype::F32 => Self::Float,
-            Dtype::F16 => Self::Half,
-            Dtype::Bf16 => Self::BFloat16,
-            Dtype::I64 => Self::Int64,
-            Dtype::I32 => Self::Int,
-            Dtype::I16 => Self::Int16,
-            Dtype::I8 => Self::Int8,
-            Dtype::U8 => Self::Uint8,
-            Dtype::Bool => Self::Bool,
-            // These types are never weights. libtorch 2.7 has them, but tch has no names for them; only their size matters here.
-            Dtype::U16 => Self::Int16,
-            Dtype::U32 => Self::Int,
-            Dtype::U64 => Self::Int64,
-            Dtype::F8 => Self::Uint8,
-        }
-    }
 }
 
 /// A stored tensor in float32, to be captured as a constant of a graph. A contiguous float32 tensor stays in the mapped file; any

@@ -5,6 +5,8 @@ pub mod archive;
 #[cfg(feature = "torch")]
 mod archive_writer;
 #[cfg(feature = "torch")]
+mod element_type;
+#[cfg(feature = "torch")]
 mod ffi;
 #[cfg(feature = "torch")]
 mod module;
