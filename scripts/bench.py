@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "scripts" / "bench"
 # eland's extra `pytorch` does not pin torch; this is the version in Elasticsearch.
 ELAND = ["eland[pytorch]==9.2.0", "torch==2.7.1", "transformers==4.57.6"]
+TREES = ["eland[xgboost]==9.2.0"]
 IMPORTS = ["minilm", "bert", "xlmr", "bart", "xlmr-large"]
 GRAPHS = ["minilm", "bert", "xlmr", "bart", "mpnet", "deberta", "electra", "mobilebert", "distilbert", "roberta", "fill-mask",
           "expansion", "qa", "similarity", "pass-through"]
@@ -337,6 +338,42 @@ def bench_limits(bench, model, limits):
     return results
 
 
+def bench_trees(bench):
+    """Imports a tree model of 1,000 trees: from JSON and UBJSON with rust-eland, from a live object with eland."""
+    folder = bench.models / "trees"
+    folder.mkdir(exist_ok=True)
+    python = install(bench.eland.with_name("eland-trees"), TREES) / "bin" / "python"
+    if not (folder / "big.ubj").exists():
+        say("training 1,000 trees")
+        subprocess.run([python, HERE / "trees.py", folder], check=True)
+    results = {}
+    with cluster(bench) as standin:
+        ours = lambda name: [bench.programs / "rust-eland", "import", "--url", standin.url, "--tree-model", folder / name,
+                             "--es-model-id", "m"]
+        commands = {"rust-eland, JSON": ours("big.json"), "rust-eland, UBJSON": ours("big.ubj"),
+                    "rust-eland, UBJSON, no self-check": [*ours("big.ubj"), "--no-verify"],
+                    "eland": [python, HERE / "trees.py", folder, "--eland", standin.url, "m"]}
+        for name, command in commands.items():
+            runs = []
+            for _ in range(bench.runs):
+                figures = run(bench, standin, command)
+                standin.delete("m")
+                if isinstance(figures, str):
+                    say(f"trees, {name}: {figures}")
+                    runs = figures
+                    break
+                runs.append(figures)
+            results[name] = runs
+    return results
+
+
+def tree_table(results):
+    figures = ["wall", "cpu", "peak_resident"]
+    rows = [[name, *([cell(runs, figure) for figure in figures] if isinstance(runs, list) else [runs, "", ""])]
+            for name, runs in results.items()]
+    return table(["import", *(f"{name.replace('_', ' ')}, {FIGURES[name][0]}" for name in figures)], rows)
+
+
 def bench_graphs(bench, models):
     results = {}
     for model in models:
@@ -373,11 +410,13 @@ def bench_graphs(bench, models):
 # ------------------------------------------------------------------------------------------------------------------ main
 
 
-def install(venv):
+def install(venv, packages):
+    """Installs packages in a virtual environment, if they are not there yet."""
     if not (venv / "bin" / "eland_import_hub_model").exists():
-        say(f"installing {' '.join(ELAND)} (some 6 GB) in {venv}")
+        say(f"installing {' '.join(packages)} in {venv}")
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([venv / "bin" / "pip", "install", "--no-cache-dir", "--quiet", *ELAND], check=True)
+        subprocess.run([venv / "bin" / "pip", "install", "--no-cache-dir", "--quiet", *packages], check=True)
+    return venv
 
 
 def machine():
@@ -396,6 +435,7 @@ def arguments():
     parser.add_argument("--delay", type=int, default=20, help="delay per part in milliseconds")
     parser.add_argument("--limited", default="xlmr-large", help="model to import with memory limits; may be empty")
     parser.add_argument("--limits", type=lambda text: [int(n) for n in names(text)], default=[512, 256], help="memory limits in MiB")
+    parser.add_argument("--no-trees", dest="trees", action="store_false", help="leave out the import of a large tree model")
     parser.add_argument("--contenders", type=names, default=CONTENDERS, help=",".join(CONTENDERS))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="duration of each measurement of a graph, in seconds")
@@ -414,16 +454,19 @@ def main():
         place = (bench.keep or bench.scratch).resolve()
         bench.eland, bench.models = place / "eland", place / "models"
         bench.models.mkdir(parents=True, exist_ok=True)
-        install(bench.eland)
+        if bench.models_ or bench.graphs or bench.delayed or bench.limited:
+            install(bench.eland, ELAND)
         limited = [bench.limited] if bench.limited else []
         wanted = list(dict.fromkeys([*bench.models_, *bench.delayed, *limited, *bench.graphs]))
-        subprocess.run([bench.eland / "bin" / "python", HERE / "models.py", bench.models, *wanted], check=True)
+        if wanted:
+            subprocess.run([bench.eland / "bin" / "python", HERE / "models.py", bench.models, *wanted], check=True)
 
         results = {"machine": machine(), "load_before": os.getloadavg(), "runs": bench.runs, "eland": ELAND}
         results["imports"] = bench_imports(bench, bench.models_)
         results["delayed"] = bench_imports(bench, bench.delayed, bench.delay)
         results["limits"] = bench_limits(bench, bench.limited, bench.limits) if bench.limited else {}
         results["graphs"] = bench_graphs(bench, bench.graphs)
+        results["trees"] = bench_trees(bench) if bench.trees else {}
         results["load_after"] = os.getloadavg()
 
     sections = [f"# Benchmark\n\n{results['machine']}; eland: {', '.join(ELAND)}; {bench.runs} runs, median (minimum–maximum)."]
@@ -438,6 +481,8 @@ def main():
             ["MiB", *(f"{name.replace('_', ' ')}, {unit}" for name, (unit, _) in FIGURES.items())], rows))
     if results["graphs"]:
         sections.append("## Served graphs, one thread\n\n" + graph_table(results["graphs"]))
+    if results["trees"]:
+        sections.append("## Tree model of 1,000 trees of depth 8\n\n" + tree_table(results["trees"]))
     (output / "bench.md").write_text("\n\n".join(sections) + "\n")
     (output / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
     print("\n\n".join(sections))
