@@ -1,10 +1,10 @@
-//! Finds out the commit and the version of libtorch. A package of its own, so that a new commit does not compile any C++ anew.
+//! Determines the commit and the version of libtorch. This is a separate package, so that a new commit does not recompile any C++.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Names the commit where there is no repository, as in a container's build.
+/// Sets the commit if there is no repository, as in a container build.
 const GIVEN: &str = "RUST_ELAND_COMMIT";
 
 fn main() {
@@ -21,13 +21,13 @@ fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The root of the source.
+/// Root folder of the source.
 fn root() -> PathBuf {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     here.parent().map(Path::to_owned).unwrap_or_default()
 }
 
-/// The commit that is checked out. This script runs again when another one is.
+/// The commit that is checked out. This script runs again when it changes.
 fn of_repository() -> Option<String> {
     let root = root();
     let git = |arguments: &[&str]| {
@@ -35,12 +35,12 @@ fn of_repository() -> Option<String> {
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
-    // Not that of a repository into which the source was unpacked.
+    // Ignore a repository that only contains the folder into which the source was unpacked.
     let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?);
     if top.canonicalize().ok()? != root.canonicalize().ok()? {
         return None;
     }
-    // The reflog has a line for every commit and every change of branch. A file that is not there would be a change each time.
+    // The reflog gets a line for every commit and every change of branch. Cargo treats a missing file as changed in every build.
     for name in ["logs/HEAD", "HEAD"] {
         let path = root.join(git(&["rev-parse", "--git-path", name])?);
         if path.exists() {
@@ -51,13 +51,13 @@ fn of_repository() -> Option<String> {
     git(&["rev-parse", "HEAD"]).filter(|commit| is_commit(commit))
 }
 
-/// What `git archive` has written into a file of the source (.gitattributes).
+/// Text that `git archive` writes into a file of the source (.gitattributes).
 fn of_archive() -> Option<String> {
     let text = fs::read_to_string(root().join("build-info/COMMIT")).ok()?;
     Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
 }
 
-/// The version of libtorch, or `none` in a build without it.
+/// Version of libtorch, or `none` in a build without it.
 fn libtorch_version() -> String {
     if env::var_os("CARGO_FEATURE_TORCH").is_none() {
         return "none".into();
@@ -65,7 +65,7 @@ fn libtorch_version() -> String {
     libtorch().unwrap_or_else(|| "unknown".into())
 }
 
-/// libtorch's version, from its header.
+/// Version of libtorch, from its header.
 fn libtorch() -> Option<String> {
     let library = PathBuf::from(env::var_os("DEP_TCH_LIBTORCH_LIB")?);
     let header = library.parent()?.join("include/torch/csrc/api/include/torch/version.h");

@@ -163,7 +163,7 @@ impl Bundle {
     pub fn write(&self, folder: &Path) -> Result<PathBuf, BundleError> {
         let id = &self.model_id;
         let Artifact { format, bytes, sha256 } = &self.artifact;
-        fs::create_dir_all(folder).map_err(io_error("cannot make the folder", folder))?;
+        fs::create_dir_all(folder).map_err(io_error("cannot create the folder", folder))?;
         let artifact = Unfinished::new(folder, format!("{id}.{}", format.extension()))?;
         let mut file = artifact.file.as_file();
         let written = bytes.iter().try_for_each(|segment| file.write_all(segment));
@@ -363,7 +363,7 @@ impl Unfinished {
             .prefix(&format!(".{name}."))
             .suffix(".partial")
             .tempfile_in(folder)
-            .map_err(io_error("cannot make a file in", folder))?;
+            .map_err(io_error("cannot create a file in", folder))?;
         Ok(Self { file, path })
     }
 

@@ -56,6 +56,8 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {
         match self {
+            Self::Conversion(error) => error.hint(),
+            Self::Prebuilt(error) => error.hint(),
             Self::Client(error) => error.hint(),
             Self::Deployment(error) => error.hint(),
             Self::Hub(error) => error.hint(),

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escape_replaces_what_terminals_obey() {
+    fn escape_replaces_control_characters() {
         let cases = [
             (
                 "a\x1b[31mb\nc\td\r",

@@ -24,7 +24,7 @@ pub enum CheckpointError {
     LfsPointer(PathBuf),
     /// The folder contains no weights in a readable format.
     #[error(
-        "{folder} holds no model.safetensors, pytorch_model.bin or index of several: {}",
+        "{folder} contains no weights (model.safetensors, pytorch_model.bin or an index of several files): {}",
         others(.unreadable)
     )]
     NoWeights {
@@ -34,7 +34,7 @@ pub enum CheckpointError {
         unreadable: Vec<String>,
     },
     /// The index names a file that does not exist.
-    #[error("{index} names {shard}, which is not there; fetch it too")]
+    #[error("{index} names {shard}, which does not exist; download it too")]
     NoShard {
         /// The index.
         index: PathBuf,
@@ -53,7 +53,7 @@ pub enum CheckpointError {
         source: PytorchError,
     },
     /// The file violates the safetensors format.
-    #[error("{path} is not a valid safetensors file: {source}; fetch it again")]
+    #[error("{path} is not a valid safetensors file: {source}; download it again")]
     Safetensors {
         /// The file.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum CheckpointError {
 /// Names of weights in other formats, with advice.
 fn others(names: &[String]) -> String {
     if names.is_empty() {
-        return "fetch the weights too".into();
+        return "download the weights too".into();
     }
     format!("{} cannot be read; save the model as safetensors", names.join(", "))
 }

@@ -77,7 +77,7 @@ impl WeightFiles {
         // In a clone without Git LFS, the index may be a pointer, which is not JSON.
         super::refuse_lfs_pointer(&super::open(&path)?, &path)?;
         let Some(Index { weight_map }) = files.json(index)? else {
-            return Err(files.missing(index, "it was there just now").into());
+            return Err(files.missing(index, "the folder changed while it was read").into());
         };
         let names: BTreeSet<String> = weight_map.into_values().collect();
         let shards = names.into_iter().map(|name| {

@@ -20,7 +20,7 @@ const MAX_STRING: usize = 1 << 10;
 pub enum PickleError {
     /// The pickle names something that is not part of weights.
     #[error(
-        "the pickle wants to call {name} (byte {position}), which weights do not need; refusing to read it"
+        "the pickle wants to call {name} (byte {position}), which weights do not need, so it was not read"
     )]
     Global {
         /// Position of the opcode in bytes.

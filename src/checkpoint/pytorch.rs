@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn views_outside_of_their_storage_are_rejected() {
+    fn views_outside_their_storage_are_rejected() {
         let whole = of(0, &[2, 3], &[3, 1]).unwrap();
         assert_eq!((whole.slice.offset, whole.slice.length, whole.strides), (100, 24, None));
         let turned = of(0, &[3, 2], &[1, 3]).unwrap();

@@ -67,10 +67,10 @@ pub enum SafetensorsError {
 }
 
 /// Tensors of a header. Parsed directly into this struct, so that a header with other content uses no memory.
-struct Header(BTreeMap<String, Entry>);
+struct TensorHeader(BTreeMap<String, TensorEntry>);
 
 #[derive(Deserialize)]
-struct Entry {
+struct TensorEntry {
     dtype: String,
     shape: Shape,
     data_offsets: (u64, u64),
@@ -78,18 +78,18 @@ struct Entry {
 
 struct Shape(Vec<u64>);
 
-impl<'de> Deserialize<'de> for Header {
+impl<'de> Deserialize<'de> for TensorHeader {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Tensors;
 
         impl<'de> Visitor<'de> for Tensors {
-            type Value = Header;
+            type Value = TensorHeader;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of tensors")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TensorHeader, A::Error> {
                 let mut tensors = BTreeMap::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Header {
                         }
                     }
                 }
-                Ok(Header(tensors))
+                Ok(TensorHeader(tensors))
             }
         }
 
@@ -171,7 +171,7 @@ pub fn read_header(
     let start = usize::try_from(start).map_err(|_| truncated())?;
     let header = file.get(8..start).ok_or_else(truncated)?;
 
-    let Header(header) = serde_json::from_slice(header)?;
+    let TensorHeader(header) = serde_json::from_slice(header)?;
     let mut tensors = BTreeMap::new();
     for (name, entry) in header {
         let slice = slice(&entry, start)
@@ -201,12 +201,12 @@ pub fn read_header(
     Ok(tensors)
 }
 
-fn slice(entry: &Entry, start: usize) -> Result<Slice, String> {
+fn slice(entry: &TensorEntry, start: usize) -> Result<Slice, String> {
     let dtype = Dtype::from_safetensors(&entry.dtype)
         .ok_or_else(|| format!("the element type {} is not supported", entry.dtype))?;
     let size = dtype.size() as u64;
     let (begin, end) = entry.data_offsets;
-    let length = end.checked_sub(begin).ok_or("it ends before it begins")?;
+    let length = end.checked_sub(begin).ok_or("its end is before its start")?;
     let wanted = entry.shape.0.iter().try_fold(size, |all: u64, &n| all.checked_mul(n));
     if wanted != Some(length) {
         return Err(format!(
@@ -265,7 +265,7 @@ mod tests {
         assert!(refused(&one("[2]", 0, 8), 7).contains("truncated or damaged"));
         assert!(refused(&one("[2]", 0, 8), 9).contains("truncated or damaged"));
         assert!(refused(&one("[3]", 0, 8), 8).contains("tensor a"));
-        assert!(refused(&one("[2]", 8, 0), 8).contains("ends before it begins"));
+        assert!(refused(&one("[2]", 8, 0), 8).contains("its end is before its start"));
         assert!(refused(&one("[2]", 4, 12), 12).contains("starts at byte"));
         assert!(refused(&one("[4294967296,4294967296]", 0, 0), 0).contains("tensor a"));
         assert!(

@@ -47,15 +47,13 @@ pub fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, String> {
     }
     let mut records = BTreeMap::new();
     for _ in 0..count {
-        let entry = Entry::read(file, at).ok_or("the central directory is damaged")?;
+        let entry = DirectoryEntry::read(file, at).ok_or("the central directory is damaged")?;
         at = entry.next;
         let name = std::str::from_utf8(entry.name).map_err(|_| "an entry's name is not UTF-8")?;
         // Nothing is extracted here, but such a name is an attack on programs that extract.
         if name.starts_with('/') || name.contains('\\') || name.split('/').any(|part| part == "..")
         {
-            return Err(format!(
-                "the entry {name:?} leads out of the archive; refusing to read it"
-            ));
+            return Err(format!("the entry {name:?} leads out of the archive, so it was not read"));
         }
         if name.ends_with('/') {
             continue;
@@ -120,7 +118,7 @@ fn directory(file: &[u8]) -> Option<(usize, u64)> {
 }
 
 /// One record of the central directory.
-struct Entry<'a> {
+struct DirectoryEntry<'a> {
     name: &'a [u8],
     flags: u16,
     method: u16,
@@ -130,7 +128,7 @@ struct Entry<'a> {
     next: usize,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> DirectoryEntry<'a> {
     fn read(file: &'a [u8], at: usize) -> Option<Self> {
         const LENGTH: usize = 46;
         let record = file.get(at..at.checked_add(LENGTH)?)?;

@@ -24,7 +24,7 @@ use crate::observer::Progress;
 use crate::secrets::redact;
 use crate::workflow::{ImportRequest, Imported, StopSignal, connect};
 
-/// Options of the output of a single import, which a file cannot set.
+/// Options of `import` that a file cannot set, because they would change the output of `apply`.
 const NOT_HERE: [&str; 2] = ["output", "dry-run"];
 
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ pub(super) struct ApplyArguments {
     overrides: Overrides,
 }
 
-/// The connection options on the command line and in the environment, for every import. They override the file.
+/// Connection options from the command line and the environment, for every import. They override the file.
 #[derive(Debug)]
 struct Overrides {
     connection: ConnectionArguments,
@@ -75,7 +75,7 @@ impl FromArgMatches for Overrides {
     }
 }
 
-/// A command that has only these options.
+/// A command that has the options of `A` and no others.
 fn options_of<A: Args>() -> clap::Command {
     let mut command = A::augment_args(clap::Command::new("import").disable_help_flag(true));
     // Without this, options cannot be displayed.
@@ -87,17 +87,17 @@ fn is_switch(option: &Arg) -> bool {
     matches!(option.get_action(), ArgAction::SetTrue)
 }
 
-/// An import that the file lists.
+/// An import from the file.
 struct Planned {
     line: usize,
-    /// The model as the file names it.
+    /// The model, with the name in the file.
     source: String,
     import: ImportArguments,
     /// The connection settings of the file. Imports with the same settings share a connection.
     connection: Vec<(String, Value)>,
 }
 
-/// The result of an import.
+/// Result of an import.
 #[derive(Debug, Default, Serialize)]
 struct Applied {
     line: usize,
@@ -113,7 +113,7 @@ struct Applied {
     error: Option<String>,
 }
 
-/// The results of all imports.
+/// Results of all imports.
 #[derive(Debug, Serialize)]
 struct AllApplied {
     models: Vec<Applied>,
@@ -174,7 +174,7 @@ async fn apply(
     let work = async {
         let request = ImportRequest { uses_fingerprint: true, ..import.request()? };
         let validated = request.validate().await?;
-        // Imports with the same connection share a client, so that a password is asked for once.
+        // Imports with the same connection share a client, so that the user enters a password only once.
         let client = match clients.iter().find(|(settings, _)| *settings == connection) {
             Some((_, client)) => client.clone(),
             None => {
@@ -256,7 +256,7 @@ impl Report for AllApplied {
     }
 }
 
-/// Reads the file and checks every import of it.
+/// Parses the file and checks every import in it.
 fn plan(text: &str, overrides: &Overrides) -> Result<Vec<Planned>, Vec<Wrong>> {
     let file = ModelsFile::read(text).map_err(|wrong| vec![wrong])?;
     let options = options_of::<ImportArguments>();

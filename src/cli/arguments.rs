@@ -20,7 +20,7 @@ use crate::source::hub::Hub;
 use crate::tasks::Task;
 use crate::workflow::{ImportInput, ModelRequest, ModelSource, ResolvedSource};
 
-/// Which model to convert, and how.
+/// Options that select a model and control its conversion.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct ModelArguments {
@@ -46,7 +46,7 @@ pub(super) struct ModelArguments {
     max_model_input_length: Option<u32>,
     #[command(flatten)]
     quantize: QuantizeArguments,
-    /// Skip the check that the converted model computes the same as the original
+    /// Do not compare the converted model with the original
     #[arg(long)]
     no_verify: bool,
 }
@@ -78,12 +78,12 @@ impl ModelArguments {
         !self.no_verify
     }
 
-    /// The hub with the settings of the options.
+    /// A client of the hub with the settings of the options.
     pub(super) fn hub(&self) -> Result<Hub, CommandError> {
         self.source.hub()
     }
 
-    /// The name of the model in its description: the hub id, or for a folder the id in Elasticsearch.
+    /// Name of the model for its description: the hub id, or the id in Elasticsearch if the model is in a folder.
     pub(super) fn title(&self) -> Result<String, CommandError> {
         match self.source.hub_id()? {
             Some(id) => Ok(id.to_string()),
@@ -102,7 +102,7 @@ impl ModelArguments {
         })
     }
 
-    /// Where the model is. The options are checked here, before any work.
+    /// Source of the model. Validates the options before any work.
     pub(super) fn source(&self) -> Result<ModelSource, CommandError> {
         self.source.source()
     }
@@ -116,12 +116,12 @@ impl ModelArguments {
         })
     }
 
-    /// The model at a place that is resolved already.
+    /// A request for the model at a source that is already resolved.
     pub(super) fn request(&self, source: ResolvedSource) -> Result<ModelRequest, CommandError> {
         Ok(ModelRequest { source, options: self.options(), title: self.title()? })
     }
 
-    /// The task, if one is named.
+    /// The task, unless it is chosen automatically.
     fn task(&self) -> Option<Task> {
         match self.task_type {
             TaskChoice::Auto => None,
@@ -129,7 +129,7 @@ impl ModelArguments {
         }
     }
 
-    /// How to convert the model.
+    /// Options of the conversion.
     fn options(&self) -> Options {
         Options {
             task: self.task(),
@@ -143,7 +143,7 @@ impl ModelArguments {
         }
     }
 
-    /// The options as text, each after a space, without secrets.
+    /// The options as text, each preceded by a space, without secrets.
     pub(super) fn as_options(&self) -> String {
         let mut line = CommandLine::default();
         self.source.write(&mut line);
@@ -169,7 +169,7 @@ pub(super) struct ConnectionArguments {
     /// Cloud ID of an Elastic Cloud deployment
     #[arg(long, value_name = "ID", env = "CLOUD_ID")]
     cloud_id: Option<String>,
-    /// User name. You are asked for the password if you do not set it
+    /// User name. If no password is set, rust-eland asks for it
     #[arg(short = 'u', long, value_name = "USER", env = "ES_USERNAME")]
     es_username: Option<String>,
     /// Password. Other users of this machine can see it for a moment: prefer the environment variable, a file or the prompt
@@ -210,7 +210,7 @@ pub(super) struct ConnectionArguments {
     header: Vec<Secret>,
 }
 
-/// Shows nothing, because the address may contain a password.
+/// Shows no values, because the address may contain a password.
 impl fmt::Debug for ConnectionArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionArguments").finish_non_exhaustive()
@@ -245,7 +245,7 @@ impl SetOption for ConnectionArguments {
 }
 
 impl ConnectionArguments {
-    /// The address of the cluster as an option, after a space. A placeholder stands for an address that is secret or not set.
+    /// The address of the cluster as an option, preceded by a space. A placeholder replaces an address that is secret or not set.
     pub(super) fn as_option(&self) -> String {
         let mut line = CommandLine::default();
         match (&self.url, &self.cloud_id) {
@@ -257,7 +257,7 @@ impl ConnectionArguments {
     }
 
     /// Whether an address is set.
-    pub(super) fn is_given(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         self.url.is_some() || self.cloud_id.is_some()
     }
 

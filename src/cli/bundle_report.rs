@@ -13,7 +13,7 @@ pub(super) struct BundleReport {
     pub(super) model_id: ModelId,
     /// SHA-256 of the definition.
     pub(super) sha256: String,
-    /// Bytes of the definition.
+    /// Size of the definition in bytes.
     pub(super) size: u64,
     /// Memory needs, quantization and origin, as stored in the cluster.
     metadata: Option<Value>,

@@ -16,7 +16,7 @@ use crate::trees::TreeError;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommandError {
-    /// Options that are invalid or do not go together.
+    /// Invalid options, or options that exclude each other.
     #[error("{0}")]
     Usage(String),
     /// The work failed.
@@ -25,11 +25,11 @@ pub(super) enum CommandError {
     /// Some of several imports failed.
     #[error("{failed} of {all} models could not be brought up to date")]
     Models {
-        /// How many failed.
+        /// Number of failed imports.
         failed: usize,
-        /// How many the file lists.
+        /// Number of imports in the file.
         all: usize,
-        /// The exit code of the first that failed.
+        /// Exit code of the first failed import.
         code: u8,
     },
     /// Elasticsearch rejects some of the texts.
@@ -46,7 +46,7 @@ pub(super) enum CommandError {
 }
 
 impl CommandError {
-    /// What the user can do.
+    /// Suggestion for the user.
     pub(super) fn hint(&self) -> Option<Hint> {
         match self {
             Self::Work(error) => error.hint(),

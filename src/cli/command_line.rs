@@ -1,5 +1,5 @@
-//! The command line as text: removes secrets from the one that the program was started with, which every user of the machine can read
-//! (`ps`), and writes commands that users can copy.
+//! Command lines as text. Removes secrets from the program's own command line, which every user of the machine can read (`ps`), and
+//! writes commands that users can copy.
 
 use std::any::TypeId;
 use std::ffi::{OsStr, OsString};
@@ -10,12 +10,12 @@ use clap::{Arg, ArgAction};
 use crate::secrets::Secret;
 use crate::source::hub::Token;
 
-/// A command line for a POSIX shell. Callers add no secrets to it.
+/// A command line for a POSIX shell. Callers must not add secrets.
 #[derive(Debug, Default)]
 pub(super) struct CommandLine(pub(super) String);
 
 impl CommandLine {
-    /// Adds an option with its value, if it has one.
+    /// Adds an option with its value, if the value is set.
     pub(super) fn option(&mut self, name: &str, value: Option<impl ToString>) {
         if let Some(value) = value {
             // Writing to a string cannot fail.
@@ -31,7 +31,7 @@ impl CommandLine {
     }
 }
 
-/// A word as a shell reads it.
+/// The word, quoted for a shell if necessary.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -60,7 +60,7 @@ pub(super) enum Secrecy {
 }
 
 impl Secrecy {
-    /// The secrecy of an option. The type of its value decides.
+    /// The secrecy of an option, determined by the type of its value.
     pub(super) fn of(option: &Arg) -> Option<Self> {
         let value = option.get_value_parser().type_id();
         if value == TypeId::of::<Secret>() || value == TypeId::of::<Token>() {
@@ -81,18 +81,18 @@ impl Secrecy {
     }
 }
 
-/// If the command line contains secrets, starts the program again in the same process with the secrets in its environment, which only
-/// its own user can read. Returns if that is not possible, or there is nothing to hide.
+/// If the command line contains secrets, starts the program again in the same process, with the secrets in its environment, which
+/// only its own user can read. Returns if that is not possible, or if there are no secrets.
 pub(super) fn conceal(arguments: &[OsString]) {
     let (rest, secrets) = separate(arguments, &super::definition());
-    // A program that uses the library is not started again.
+    // A process that uses the library must not be started again.
     if secrets.is_empty() || !std::env::args_os().eq(arguments.iter().cloned()) {
         return;
     }
     #[cfg(unix)]
     if let (Ok(program), Some((name, rest))) = (std::env::current_exe(), rest.split_first()) {
         use std::os::unix::process::CommandExt;
-        // Returns only if it fails; then the program continues as it was started.
+        // `exec` returns only if it fails. In this case, the program continues.
         let _ = std::process::Command::new(program).arg0(name).args(rest).envs(secrets).exec();
     }
 }
@@ -117,7 +117,7 @@ impl Options {
 }
 
 /// A word of the command line that names an option whose values can be secret.
-struct Named<'a> {
+struct NamedOption<'a> {
     option: &'a Arg,
     /// The flags before a short option in the same word: `-v` in `-vpSECRET`.
     flags: &'a str,
@@ -125,13 +125,13 @@ struct Named<'a> {
     value: Option<&'a str>,
 }
 
-fn named<'a>(word: &'a str, options: &'a Options) -> Option<Named<'a>> {
+fn named<'a>(word: &'a str, options: &'a Options) -> Option<NamedOption<'a>> {
     if word.starts_with("--") {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
         };
-        return Some(Named { option: options.long(name)?, flags: "", value });
+        return Some(NamedOption { option: options.long(name)?, flags: "", value });
     }
     let letters = word.strip_prefix('-')?;
     for (place, letter) in letters.char_indices() {
@@ -141,7 +141,11 @@ fn named<'a>(word: &'a str, options: &'a Options) -> Option<Named<'a>> {
             let value = value.strip_prefix('=').unwrap_or(value);
             let flags = &word[..place + 1];
             let flags = if place == 0 { "" } else { flags };
-            return Some(Named { option, flags, value: Some(value).filter(|it| !it.is_empty()) });
+            return Some(NamedOption {
+                option,
+                flags,
+                value: Some(value).filter(|it| !it.is_empty()),
+            });
         }
     }
     None
@@ -163,7 +167,7 @@ fn separate(
             break;
         }
         let secret = argument.to_str().and_then(|word| {
-            let Named { option, flags, value } = named(word, &options)?;
+            let NamedOption { option, flags, value } = named(word, &options)?;
             let (secrecy, variable) = (Secrecy::of(option)?, option.get_env()?);
             let (words_used, value) = match value {
                 Some(value) => (0, OsString::from(value)),
@@ -184,7 +188,7 @@ fn separate(
             rest.push(flags.into());
         }
         match secrets.iter_mut().find(|(other, _)| *other == variable) {
-            // A line for each value; see the option's delimiter.
+            // One line per value; see the option's delimiter.
             Some((_, values)) if is_list => {
                 values.push("\n");
                 values.push(value);
@@ -208,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_leave_the_command_line() {
+    fn secrets_are_removed_from_the_command_line() {
         for password in ["-p s", "-ps", "-p=s", "--es-password s", "--es-password=s"] {
             let (rest, secrets) = separated(&format!("x import -u me {password} --start"));
             assert_eq!(
@@ -255,7 +259,7 @@ mod tests {
         let expected =
             ["es-api-key", "es-password", "es-token", "header", "hub-access-token", "url"];
         assert_eq!(secret, expected);
-        // A secret is concealed by its variable.
+        // Secrets move from the command line to this variable.
         assert!(options.iter().all(|it| Secrecy::of(it).is_none() || it.get_env().is_some()));
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct DeleteArguments {
     /// Id of the model
     #[arg(value_name = "ID")]
     model_id: ServedId,
-    /// Delete the model even if it is deployed, or ingest pipelines or inference endpoints use it. Those will fail
+    /// Delete the model even if it is deployed, or if ingest pipelines or inference endpoints use it. The pipelines and endpoints will fail
     #[arg(long)]
     force: bool,
 }

@@ -14,7 +14,7 @@ use crate::workflow::plan_download;
 pub(super) struct DownloadArguments {
     #[command(flatten)]
     source: SourceArguments,
-    /// Also copy the files to this folder, without links, for a machine without network access; a folder that already holds the
+    /// Also copy the files to this folder, without links, for a machine without network access. A folder that already contains the
     /// download is completed or confirmed
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -42,11 +42,11 @@ impl DownloadArguments {
             println!("{}", path.display());
             return Ok(());
         };
-        // Before the download, so that a folder with other files is refused at once.
+        // Checked before the download, so that a folder with other files is rejected immediately.
         let folder = plan.compare_output(output)?;
         if folder.is_complete() {
             tracing::info!(
-                "{} is already complete: it holds all files of {origin}",
+                "{} is already complete: it contains all files of {origin}",
                 output.display()
             );
         } else {
@@ -56,7 +56,7 @@ impl DownloadArguments {
         if !folder.others.is_empty() {
             let names = folder.others.join(", ");
             tracing::warn!(
-                "{} also holds files that are not part of this download, which were kept: {names}",
+                "{} also contains files that are not part of this download, which were kept: {names}",
                 output.display()
             );
         }

@@ -11,7 +11,7 @@ use crate::trees::TreeError;
 /// The exit code of a run that the user interrupted.
 pub const INTERRUPTED: u8 = 130;
 
-/// All exit codes and what they mean.
+/// All exit codes with their meanings.
 pub const EXIT_CODES: [(u8, &str); 10] = [
     (0, "success"),
     (1, "the result could not be written to standard output"),
@@ -21,7 +21,7 @@ pub const EXIT_CODES: [(u8, &str); 10] = [
     (5, "no usable connection to Elasticsearch: network, certificate, version or credentials"),
     (6, "Elasticsearch rejected the request"),
     (7, "a model or endpoint with this id already exists"),
-    (8, "the model is stored but does not serve: it did not start or failed its smoke test"),
+    (8, "the stored model does not start, fails its smoke test or predicts different values"),
     (INTERRUPTED, "interrupted"),
 ];
 

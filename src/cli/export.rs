@@ -31,7 +31,7 @@ pub(super) struct ExportArguments {
     /// Folder for the files: ID.pt, ID.vocab.json and ID.metadata.json, or ID.tree_model.json
     #[arg(long = "output", value_name = "FOLDER")]
     folder: PathBuf,
-    // The name --output is taken by the folder.
+    // `--output` already names the folder, so the format has the name `--format`.
     #[command(flatten)]
     report: ReportArguments,
     /// Elasticsearch version to convert the model for, such as 8.17.0, or serverless [default: all versions from 8.7.0]
@@ -44,7 +44,7 @@ pub(super) struct ExportArguments {
 struct ExportReport<'a> {
     #[serde(flatten)]
     report: BundleReport,
-    /// The path of its ID.metadata.json.
+    /// Path of its ID.metadata.json.
     bundle: &'a Path,
 }
 

@@ -1,4 +1,4 @@
-//! How an error is printed: what failed and why, then what to do; with `--verbose` also the causes.
+//! Formats an error: what failed and why, then what to do, and with `--verbose` also the causes.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use super::{exit_code, hints, similar};
 use crate::secrets::redact;
 use crate::terminal_text::{escape, escape_json};
 
-/// A run that failed, and how to print the error.
+/// A failed run, with the settings for printing its error.
 #[derive(Debug)]
 pub struct Failed {
     pub(super) error: CommandError,
@@ -27,7 +27,7 @@ impl Failed {
         exit_code::of(&self.error)
     }
 
-    /// Writes the message to standard error, without secrets and without control characters.
+    /// Writes the message to standard error. Secrets are removed, and control characters are escaped.
     pub fn print(&self) {
         let message = message(&self.error);
         let causes = if self.verbose { causes(&self.error) } else { Vec::new() };
@@ -49,7 +49,7 @@ impl Failed {
     }
 }
 
-/// What failed and why, and below it what to do.
+/// The message, followed by what the user can do.
 pub(super) fn message(error: &CommandError) -> String {
     let mut message = error.to_string();
     let hint = error.hint().map(|hint| hints::rendered(&hint));
@@ -59,7 +59,7 @@ pub(super) fn message(error: &CommandError) -> String {
     message
 }
 
-/// Reports invalid arguments, or prints the help that they ask for, and ends the process.
+/// Prints a message about invalid arguments, or the requested help, and ends the process.
 pub(super) fn exit(error: &clap::Error, arguments: &[OsString]) -> ! {
     let is_json = |pair: &[OsString]| pair[0] == "--log-format" && pair[1] == "json";
     let wants_json =
@@ -73,7 +73,7 @@ pub(super) fn exit(error: &clap::Error, arguments: &[OsString]) -> ! {
     error.exit()
 }
 
-/// The causes of an error, outermost first, a line each.
+/// Causes of an error, outermost first, one per line.
 fn causes(error: &CommandError) -> Vec<String> {
     let mut causes = Vec::new();
     let mut next = error.source();
@@ -86,7 +86,7 @@ fn causes(error: &CommandError) -> Vec<String> {
     causes
 }
 
-/// Prints a line like those of the log, with the exit code.
+/// Prints one line of the JSON log, with the exit code.
 fn print_json(message: &str, causes: &[String], exit_code: u8) {
     let mut line = json!({"timestamp": json_time(), "level": "ERROR", "message": message});
     if !causes.is_empty() {

@@ -23,7 +23,7 @@ use crate::tasks::Task;
 use crate::terminal_text::escape;
 use crate::workflow::{ImportInput, ModelSource, ResolvedSource, StopSignal, ValidatedImport};
 
-/// Whether to ask questions: there are no arguments, and a terminal to answer on.
+/// Whether to ask questions: the program has no arguments, and runs on a terminal.
 pub(super) fn is_wanted(arguments: &[OsString]) -> bool {
     matches!(arguments, [_, command] if command == "import")
         && stdin().is_terminal()
@@ -50,7 +50,7 @@ impl Guided {
 #[derive(Debug, Clone, Default)]
 struct Answers {
     open: Vec<(&'static str, Option<String>)>,
-    /// Options that are not shown.
+    /// Secret options, which are never printed.
     secret: Vec<(&'static str, Secret)>,
 }
 
@@ -60,7 +60,7 @@ impl Answers {
         self.open.push((name, Some(value.into())));
     }
 
-    /// An import with these options.
+    /// The import that the answers describe.
     fn import(&self) -> Result<ImportArguments, CommandError> {
         let mut import = ImportArguments::unset()?;
         let open = self.open.iter().map(|(name, value)| (name, value.as_deref().unwrap_or("true")));
@@ -158,7 +158,7 @@ async fn cluster() -> Result<(Answers, Client), CommandError> {
     loop {
         url = text("Address or cloud ID of the cluster", &url)?;
         let mut answers = Answers::default();
-        // A cloud id is a name, a colon and Base64.
+        // A Cloud ID consists of a name, a colon and Base64.
         let is_address = url.contains("://") || !url.contains(':');
         answers.set(if is_address { "--url" } else { "--cloud-id" }, url.as_str());
         if url.starts_with("https://") {
@@ -225,7 +225,7 @@ async fn model(
         let name: String = Input::new().with_prompt(prompt).interact_text().map_err(gone)?;
         answers.set("--hub-model-id", name.trim());
         match plan(answers, client).await {
-            // Another task may work.
+            // A problem with one task remains part of the plan, because another task may work.
             Ok((source, plan))
                 if plan.problem.is_none()
                     || plan.tasks.as_ref().is_some_and(|it| !it.is_empty()) =>
@@ -239,7 +239,7 @@ async fn model(
     }
 }
 
-/// The model that the answers name, and what it is.
+/// Resolves the model that the answers name, and plans its import.
 async fn plan(answers: &Answers, client: &Client) -> Result<(ResolvedSource, Plan), CommandError> {
     let import = answers.import()?;
     let source = import.model().source()?.resolve().await?;
@@ -247,7 +247,7 @@ async fn plan(answers: &Answers, client: &Client) -> Result<(ResolvedSource, Pla
     Ok((source, plan))
 }
 
-/// The import of a model that is resolved already.
+/// The import of a model that is already resolved.
 async fn resolved(
     import: &ImportArguments,
     source: &ResolvedSource,
@@ -259,7 +259,7 @@ async fn resolved(
     Ok(request.validate().await?)
 }
 
-/// Asks for the task, the guessed one first.
+/// Asks for the task. The guessed task is the default.
 fn task(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
     let mut tasks = plan.tasks.clone().unwrap_or_else(|| Task::ALL.to_vec());
     tasks.sort_by_key(|task| Some(*task) != plan.task);

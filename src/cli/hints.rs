@@ -1,4 +1,4 @@
-//! Hints of the library in the words of the command line: settings as options, commands as command lines.
+//! Renders hints of the library for the command line: settings as options, commands as command lines.
 
 use crate::hint::{Command, Hint, Piece, Setting};
 

@@ -46,7 +46,7 @@ pub(super) struct ImportArguments {
     #[arg(long)]
     dry_run: bool,
     /// Create an inference endpoint with this id, so that semantic_text fields can use the model: for text_embedding, text_expansion and
-    /// text_similarity (Elasticsearch 8.13 and later). It starts the model, or uses the deployment of --start (8.18 and later)
+    /// text_similarity (Elasticsearch 8.13 and later). The endpoint starts the model, or uses the deployment of --start (8.18 and later)
     #[arg(long, value_name = "ID")]
     create_endpoint: Option<EndpointId>,
     #[command(flatten)]
@@ -158,7 +158,7 @@ impl ImportArguments {
         self.report.print(&report)
     }
 
-    /// The import that the options describe. Options and files are checked here, before the network is used.
+    /// The import that the options describe. Validates options and files before it uses the network.
     pub(super) fn request(&self) -> Result<ImportRequest, CommandError> {
         let prebuilt = self.definition.read(self.model.es_model_id.as_ref())?;
         let (input, model_id) = match (&self.bundle, prebuilt) {
@@ -183,12 +183,12 @@ impl ImportArguments {
         })
     }
 
-    /// The connection to the cluster. Asks for a password if only a user is named.
+    /// The connection to the cluster. Asks for a password if only a user name is set.
     pub(super) fn connection(&self) -> Result<Connection, CommandError> {
         self.connection.connection()
     }
 
-    /// The id that the model gets, as far as the options determine it.
+    /// The model's id, if the options determine it.
     pub(super) fn model_id(&self) -> Option<String> {
         self.model.model_id().ok().map(|id| id.to_string())
     }

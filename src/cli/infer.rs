@@ -41,7 +41,7 @@ pub(super) struct InferArguments {
     /// Texts [default: one text per line of standard input]. Without --question or --query, a tab separates the two texts of a pair
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
-    /// Texts from a file: a text per line, a JSON string or object per line (.jsonl), or a CSV file with a header (.csv)
+    /// File with the texts: one text per line, one JSON string or object per line (.jsonl), or CSV with a header (.csv)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["texts", "data"])]
     input: Option<PathBuf>,
     #[command(flatten)]
@@ -76,13 +76,13 @@ pub(super) struct InferArguments {
     /// Allow several labels per text (zero_shot_classification)
     #[arg(long)]
     multi_label: bool,
-    /// Sentence in which {} stands for a label, for a model that runs locally [default: This example is {}.]
+    /// Hypothesis for each label, in which {} is replaced by the label; for a model that runs locally [default: This example is {}.]
     #[arg(long, value_name = "TEXT", conflicts_with = "es_model_id")]
     hypothesis_template: Option<String>,
-    /// The question that each text answers (question_answering)
+    /// Question to answer from each text (question_answering)
     #[arg(long, value_name = "TEXT")]
     question: Option<String>,
-    /// The query that each text is compared with (text_similarity)
+    /// Query to compare each text with (text_similarity)
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
     /// Number of classes, tokens or answers to return per text
@@ -94,12 +94,12 @@ pub(super) struct InferArguments {
     /// Seconds to wait for the results of one request
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     timeout: u64,
-    /// Print a table, or one JSON document per text [default: table on a terminal, otherwise json]
+    /// Format of the result: a table, or one JSON document per text [default: table on a terminal, otherwise json]
     #[arg(long, value_name = "FORMAT", value_enum)]
     output: Option<Format>,
 }
 
-/// The work on a list of texts: what was asked for, and where results and progress go.
+/// A run over a list of texts, with the receivers of results and progress.
 struct Run {
     texts: Vec<Text>,
     report: InferReport,

@@ -26,8 +26,8 @@ pub(super) struct InspectArguments {
     connection: ConnectionArguments,
     #[command(flatten)]
     model: ModelArguments,
-    /// A file with one text per line (a tab separates the texts of a pair): show which texts Elasticsearch tokenizes differently from
-    /// the model's own tokenizer
+    /// Show which texts of this file Elasticsearch tokenizes differently from the model's own tokenizer. The file has one text per line;
+    /// a tab separates the two texts of a pair
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub(super) struct InspectArguments {
 }
 
 impl InspectArguments {
-    /// Prints what an import would do. Fails, after that, if it would.
+    /// Prints what an import would do. Then returns an error if the import would fail.
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
         if self.tree.is_set() {
             let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
@@ -47,7 +47,7 @@ impl InspectArguments {
         }
         let source = self.model.source()?;
         let model_id = self.model.model_id()?;
-        let client = match self.connection.is_given() {
+        let client = match self.connection.is_set() {
             true => Some(Client::connect(self.connection.connection()?).await?),
             false => None,
         };
@@ -64,14 +64,14 @@ impl InspectArguments {
         page.next = Some(command);
         page.texts = texts;
         if let Some(client) = &client {
-            page.look_at(client, None).await;
+            page.add_cluster_checks(client, None).await;
         }
         self.report.print(&page)?;
         page.into_result()
     }
 }
 
-/// Compares the tokens of a file's texts.
+/// Compares the tokens of the texts in a file.
 async fn summary(model: &ModelRequest, path: &Path) -> Result<TextsSummary, CommandError> {
     let unreadable =
         |error| CommandError::Usage(format!("cannot read {}: {error}", path.display()));

@@ -28,7 +28,7 @@ struct List {
     models: Vec<ModelReport>,
 }
 
-/// The length of an abbreviated commit.
+/// Number of characters of an abbreviated commit.
 const SHORT_COMMIT: usize = 12;
 
 impl ListArguments {

@@ -63,14 +63,15 @@ where
         } else {
             write!(writer, "{time} {name} : ")?;
         }
-        // What an event says may come from a file or a server; the colours are the only escapes that reach the terminal.
+        // Messages may contain text from a file or a server, so it is escaped. Only the escape sequences for colours reach the
+        // terminal.
         let mut text = String::new();
         context.format_fields(Writer::new(&mut text), event)?;
         writeln!(writer, "{}", escape(&text))
     }
 }
 
-/// Writes lines of the log to standard error, above the bars that are drawn there and without secrets.
+/// Writes log lines to standard error, above the progress bars and without secrets.
 #[derive(Debug)]
 pub(super) struct LogWriter<W = io::Stderr> {
     to: W,

@@ -22,7 +22,7 @@ pub(super) struct ManArguments {
 
 impl ManArguments {
     pub(super) fn execute(self) -> Result<(), CommandError> {
-        // Building gives commands their full names and the global options.
+        // `build` sets the full names of the commands and the global options.
         let mut program = super::definition().disable_help_subcommand(true);
         program.build();
         if let Some(folder) = self.output {

@@ -1,4 +1,4 @@
-//! The command line: one file for each subcommand.
+//! The command line. Each subcommand has its own file.
 
 mod apply;
 mod arguments;
@@ -60,7 +60,7 @@ pub use self::exit_code::{EXIT_CODES, INTERRUPTED, of_library as exit_code};
 pub use self::failed::Failed;
 use self::output::{OutputArguments, Session};
 
-/// Import Hugging Face models into Elasticsearch and serve them
+/// Import Hugging Face models and tree models into Elasticsearch
 #[derive(Debug, Parser)]
 #[command(name = NAME, version = VERSION, long_version = LONG_VERSION.as_str(), about, arg_required_else_help = true, after_help = exit_codes())]
 struct Cli {
@@ -107,16 +107,16 @@ enum Command {
     Man(man::ManArguments),
 }
 
-/// The program's name.
+/// Name of the program.
 const NAME: &str = "rust-eland";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The version and the build.
+/// Version, commit and libtorch of the build.
 static LONG_VERSION: LazyLock<String> =
     LazyLock::new(|| format!("{VERSION}\ncommit {COMMIT}\nlibtorch {LIBTORCH}\ntarget {TARGET}"));
 
-/// The name under which the program takes eland's options without a subcommand.
+/// Name under which the program accepts eland's options without a subcommand.
 const ELAND: &str = "eland_import_hub_model";
 
 /// Parses the command line and runs the command.
@@ -141,7 +141,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     done.map_err(|error| output.failed(error))
 }
 
-/// Asks what to import, and imports it.
+/// Asks for the model to import, and imports it.
 async fn guided(output: OutputArguments) -> Result<(), Failed> {
     let session = output.start();
     let work = async {

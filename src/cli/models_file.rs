@@ -9,13 +9,13 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 use super::option_value::Value;
 use super::similar::similar;
 
-/// The largest file that is read.
+/// Maximum size of the file in bytes.
 const MAX_BYTES: u64 = 4 << 20;
 
 const DEFAULTS: &str = "defaults";
 const MODELS: &str = "models";
 
-/// A problem in the file, and its line.
+/// A problem in the file, with its line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub(super) struct Wrong {
@@ -23,7 +23,7 @@ pub(super) struct Wrong {
     problem: String,
 }
 
-/// An option's name and value.
+/// Name and value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) line: usize,
@@ -51,7 +51,7 @@ impl Wrong {
     }
 }
 
-/// The text of a file, `-` for standard input.
+/// Reads the text of a file, or of standard input for `-`.
 pub(super) fn text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     if path == Path::new("-") {
@@ -66,7 +66,7 @@ pub(super) fn text(path: &Path) -> io::Result<String> {
 }
 
 impl ModelsFile {
-    /// Reads the text of a file.
+    /// Parses the text of a file.
     pub(super) fn read(text: &str) -> Result<Self, Wrong> {
         let mut events = Events(Parser::new_from_str(text));
         let mut file = Self::default();
@@ -122,7 +122,7 @@ impl ModelsFile {
     }
 }
 
-/// The parser's events, each with its line.
+/// Events of the parser, each with its line.
 struct Events<'a>(Parser<'a, StrInput<'a>>);
 
 impl<'a> Events<'a> {
@@ -150,7 +150,7 @@ impl<'a> Events<'a> {
         }
     }
 
-    /// The next name of a mapping; none at its end.
+    /// Next key of a mapping, or `None` at its end.
     fn key(&mut self, seen: &mut Vec<String>) -> Result<Option<(String, usize)>, Wrong> {
         match self.next()? {
             (Event::MappingEnd, _) => Ok(None),
@@ -171,7 +171,7 @@ impl<'a> Events<'a> {
         }
     }
 
-    /// The rest of a mapping of options.
+    /// Remaining options of a mapping.
     fn settings(&mut self) -> Result<Vec<Setting>, Wrong> {
         let (mut settings, mut seen) = (Vec::new(), Vec::new());
         while let Some((name, line)) = self.key(&mut seen)? {

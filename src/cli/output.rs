@@ -19,10 +19,10 @@ use crate::observer::{Event, Observer, Progress};
 use crate::source::hub::progress_bars_are_disabled;
 use crate::terminal_text::{escape, escape_json};
 
-/// The error reports TLS failures; a log line of the verifier would repeat them.
+/// The verifier's log is off, because the error already contains its message.
 const DEFAULT: &str = "warn,rust_eland=info,rustls_platform_verifier=off";
 const QUIET: &str = "warn,rustls_platform_verifier=off";
-/// Includes the libraries.
+/// Levels for `-vv`, which includes other libraries.
 const VERY_VERBOSE: &str = "debug,rust_eland=trace";
 
 /// The options of every command.
@@ -47,18 +47,18 @@ pub(super) struct OutputArguments {
     timings: Option<Format>,
 }
 
-/// What the steps of one run of a command share. When it is dropped, the times of the stages are printed if that was asked for; after
-/// failures, too.
+/// State shared by the steps of a command. When it is dropped, also after a failure, it prints the durations of the stages if the
+/// user requested them.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// Where progress is reported.
+    /// Receiver of the progress.
     pub(super) progress: Progress,
-    /// The times of the stages.
+    /// Durations of the stages.
     pub(super) timings: Timings,
     format: Option<Format>,
 }
 
-/// Reports to each of its observers.
+/// An observer that forwards to several observers.
 struct All(Vec<Box<dyn Observer>>);
 
 impl Observer for All {
@@ -68,12 +68,12 @@ impl Observer for All {
 }
 
 impl OutputArguments {
-    /// An error, to be printed as these options say.
+    /// An error, with the settings for printing it.
     pub(super) fn failed(self, error: CommandError) -> Failed {
         Failed { error, verbose: self.verbose > 0, format: self.log_format }
     }
 
-    /// Starts logging to standard error, and the listeners to progress: bars on a terminal, lines of the log, and times.
+    /// Starts the log on standard error and the progress listeners: bars on a terminal, log lines, and durations.
     pub(super) fn start(self) -> Session {
         let screen = MultiProgress::new();
         self.start_logging(&screen);
@@ -86,13 +86,13 @@ impl OutputArguments {
                 observers.push(Box::new(ProgressBars::on(screen)));
             }
         }
-        // Where every line is JSON, the times are too.
+        // If the log is JSON, the durations are JSON too.
         let is_json = self.log_format == LogFormat::Json;
         let format = self.timings.map(|format| if is_json { Format::Json } else { format });
         Session { progress: Progress::to(All(observers)), timings, format }
     }
 
-    /// Logs at the levels that `RUST_LOG` sets; `--debug` and `--verbose` add to them.
+    /// Starts the log with the levels of `RUST_LOG`. `--debug` and `--verbose` add to them.
     fn start_logging(self, screen: &MultiProgress) {
         let default = if self.quiet { QUIET } else { DEFAULT };
         let default = if self.verbose > 1 { VERY_VERBOSE } else { default };
@@ -119,7 +119,7 @@ impl OutputArguments {
                 .with_span_list(false)
                 .boxed(),
         };
-        // A program that uses the library may log already.
+        // A process that uses the library may already have a log.
         let _ = tracing_subscriber::registry().with(log.with_filter(filter)).try_init();
         if let Some(problem) = problem {
             tracing::warn!(

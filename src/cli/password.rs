@@ -7,7 +7,7 @@ use std::path::Path;
 use super::command_error::CommandError;
 use crate::secrets::Secret;
 
-/// A longer file cannot be a password file.
+/// Maximum size of a password file in bytes.
 const LONGEST: u64 = 4096;
 
 /// Reads the password from a file, or from standard input for `-`. A line break at the end is removed.
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_holds_the_password_and_nothing_else() {
+    fn password_file_contains_only_the_password() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         let of = |bytes: &[u8]| {

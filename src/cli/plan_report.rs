@@ -28,10 +28,10 @@ pub(super) struct PlanReport {
     hub_commit: Option<String>,
     #[serde(flatten)]
     content: Content,
-    /// Bytes that a node needs for one allocation.
+    /// Memory of one allocation on a node, in bytes.
     required_memory_bytes: Option<u64>,
     cluster: Option<Cluster>,
-    /// How Elasticsearch tokenizes the user's texts.
+    /// Comparison of the tokens of the user's texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) texts: Option<TextsSummary>,
     /// The command that runs the import.
@@ -129,7 +129,7 @@ impl PlanReport {
         }
     }
 
-    /// The report of an import that was planned, with what the cluster says.
+    /// Report of a planned import, including the checks against the cluster.
     pub(super) async fn of(planned: PlannedImport, client: &Client) -> Self {
         let PlannedImport { model_id, content, problem } = planned;
         let mut report = match content {
@@ -138,12 +138,16 @@ impl PlanReport {
             }
             PlannedContent::Bundle(bundle) => Self::of_bundle(&bundle),
         };
-        report.look_at(client, problem.map(CommandError::from)).await;
+        report.add_cluster_checks(client, problem.map(CommandError::from)).await;
         report
     }
 
     /// Adds the checks against the cluster. `problem` is the result of earlier checks.
-    pub(super) async fn look_at(&mut self, client: &Client, problem: Option<CommandError>) {
+    pub(super) async fn add_cluster_checks(
+        &mut self,
+        client: &Client,
+        problem: Option<CommandError>,
+    ) {
         let (definition, needed, configuration) = match &self.content {
             Content::Plan(plan) => (
                 plan.memory.map(|memory| memory.definition_bytes),
@@ -186,7 +190,7 @@ impl PlanReport {
     }
 }
 
-/// Lines of a name and a value, under headings.
+/// Text of the report: headings, and lines with a name and a value.
 #[derive(Default)]
 struct Sheet(String);
 
@@ -434,7 +438,7 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
     }
 }
 
-/// A number of parameters, rounded to millions from one million.
+/// Number of parameters, in millions if there are at least one million.
 pub(super) fn million(count: u64) -> String {
     if count < 1_000_000 {
         return HumanCount(count).to_string();
@@ -442,7 +446,7 @@ pub(super) fn million(count: u64) -> String {
     format!("{:.1} million", count as f64 / 1e6)
 }
 
-/// The first names of a long list.
+/// The first names of a long list, with a mark for omitted names.
 fn shortened(names: &[String]) -> String {
     const SHOWN: usize = 12;
     let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");

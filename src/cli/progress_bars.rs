@@ -17,7 +17,7 @@ pub(super) struct ProgressBars {
 }
 
 impl ProgressBars {
-    /// Draws on `screen`, which the writer of log lines shares.
+    /// Draws on `screen`, which the log shares.
     pub(super) fn on(screen: MultiProgress) -> Self {
         Self { screen, bars: Mutex::default() }
     }
@@ -76,7 +76,7 @@ impl Observer for ProgressBars {
             }
             Event::Finished { stage, .. } => {
                 if let Some(bar) = bars.remove(stage) {
-                    // Stops the ticker first: a late tick would draw over the next log line.
+                    // The ticker must stop first. Otherwise a late tick would draw over the next log line.
                     bar.disable_steady_tick();
                     bar.finish_and_clear();
                     self.screen.remove(&bar);

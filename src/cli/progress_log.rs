@@ -7,10 +7,10 @@ use std::time::Instant;
 use crate::byte_count::ByteCount;
 use crate::observer::{Event, Observer, Stage};
 
-/// Logs every stage that is measured in bytes, and every wait, when it completes; and the states of a wait as they change.
+/// Logs the end of every stage that is measured in bytes and of every wait, and each new state of a wait.
 #[derive(Debug)]
 pub(super) struct ProgressLog {
-    /// Whether to log the states of waits; they are not logged where a bar shows them.
+    /// Whether to log the states of waits. If a bar shows them, they are not logged.
     logs_waits: bool,
     running: Mutex<HashMap<Stage, Running>>,
 }

@@ -15,10 +15,10 @@ use crate::conversion::Quantize;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct QuantizeArguments {
-    /// Store the weights of linear layers as 8-bit integers, and report how much the model's answers change
+    /// Store the weights of linear layers as 8-bit integers, and report how much the model's results change
     #[arg(long)]
     quantize: bool,
-    /// Reject the quantized model if it agrees less than this with the original, from 0 to 1: the first number of the report
+    /// Lowest agreement with the original model to accept, from 0 to 1. It is compared with the first figure of the report
     #[arg(long, value_name = "X", requires = "quantize", value_parser = agreement)]
     quantize_min_agreement: Option<f64>,
     /// File of texts, one per line, on which to compare the quantized model with the original [default: 64 built-in sentences]
@@ -58,9 +58,9 @@ fn agreement(value: &str) -> Result<f64, String> {
     }
 }
 
-/// Reads `--calibration-texts`: its lines that are not empty.
+/// Reads the non-empty lines of the file `--calibration-texts`.
 fn texts(path: &Path) -> Result<Arc<[String]>, String> {
-    /// Every text is run twice; this many take minutes already.
+    /// Maximum number of texts. The model runs twice on each text, so this number already takes minutes.
     const MOST: usize = 10_000;
     const MOST_BYTES: u64 = 16 << 20;
     let mut bytes = Vec::new();

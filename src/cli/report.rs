@@ -1,4 +1,4 @@
-//! Results on standard output: a table or JSON. Nothing else is printed there.
+//! Results on standard output: a table or JSON. The program prints nothing else there.
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write as _};
@@ -46,13 +46,13 @@ impl ReportArguments {
 /// Prints bytes unchanged.
 pub(super) fn print(text: &[u8]) -> Result<(), CommandError> {
     match io::stdout().lock().write_all(text) {
-        // The reader has closed the pipe, as `head` does.
+        // The reader closed the pipe, as `head` does.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// Rows under a header, in columns as wide as their longest cell. Empty columns are omitted.
+/// Rows below a header. Columns are as wide as their longest cell, and empty columns are omitted.
 pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let widest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -72,7 +72,7 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> 
     lines.join("\n")
 }
 
-/// The value as text; empty if absent.
+/// The value as text, or an empty text if there is no value.
 pub(super) fn cell(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_they_must_be() {
+    fn columns_have_the_width_of_their_longest_cell() {
         let row = |a: &str, b: &str| [a.to_owned(), String::new(), b.to_owned()];
         let text = table(["ID", "NONE", "STATE"], &[row("a-long-one", "x"), row("ü", "y")]);
         assert_eq!(text, "ID          STATE\na-long-one  x\nü           y");

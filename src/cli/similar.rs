@@ -11,13 +11,13 @@ use crate::error::Error;
 use crate::source::SourceError;
 use crate::source::hub::HubError;
 
-/// The similarity from which a name is suggested; the threshold that clap uses for options.
+/// Minimum similarity for a suggestion; the threshold that clap uses for options.
 const LIKE: f64 = 0.7;
 
-/// The most names that are suggested.
+/// Maximum number of suggestions.
 const SHOWN: usize = 3;
 
-/// The most entries of a folder that are compared.
+/// Maximum number of entries of a folder to compare.
 const ENTRIES: usize = 10_000;
 
 /// The candidates that resemble a name, most similar first.
@@ -33,7 +33,7 @@ pub(super) fn similar<'a>(
     found.into_iter().map(|(_, name)| name).take(SHOWN).collect()
 }
 
-/// A suggestion for the path that an error names, if a file with a similar name exists.
+/// Suggestion for the path in an error, if a file with a similar name exists.
 pub(super) fn tip(error: &CommandError) -> Option<String> {
     let CommandError::Work(error) = error else { return None };
     let found = match error {
@@ -53,7 +53,7 @@ pub(super) fn tip(error: &CommandError) -> Option<String> {
     }
 }
 
-/// A suggestion for a missing file, to append to a message.
+/// Suggestion for a missing file, to append to a message.
 pub(super) fn file_tip(path: &Path) -> String {
     let found = if path.exists() { Vec::new() } else { beside(path) };
     let names: Vec<_> = found.iter().map(|path| format!("'{}'", path.display())).collect();
@@ -64,7 +64,7 @@ pub(super) fn file_tip(path: &Path) -> String {
     }
 }
 
-/// The missing path that an error names.
+/// The missing path in an error.
 fn missing(error: &Error) -> Option<&Path> {
     let path = match error {
         Error::Hub(HubError::Id { name, .. }) => Path::new(name),
@@ -83,7 +83,7 @@ fn missing(error: &Error) -> Option<&Path> {
     (!path.exists()).then_some(path)
 }
 
-/// Files with a similar name in the same folder. For a folder in place of a bundle, the bundles in the folder.
+/// Files with a similar name in the same folder. If the path is a folder instead of a bundle, the bundles in it.
 fn beside(path: &Path) -> Vec<PathBuf> {
     if path.is_dir() {
         let bundles = names(path).into_iter().filter(|name| name.ends_with(".metadata.json"));
@@ -99,12 +99,12 @@ fn beside(path: &Path) -> Vec<PathBuf> {
             .map(|name| parent.join(name))
             .collect();
     }
-    // A folder on the way is spelt wrong.
+    // The misspelled name may be a folder in the path.
     let through = beside(parent).into_iter().map(|folder| folder.join(name));
     through.filter(|path| path.exists()).collect()
 }
 
-/// The names in a folder that are not hidden, in their order.
+/// Names of the visible entries of a folder, in order.
 fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let names =
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_likest_come_first() {
+    fn most_similar_names_come_first() {
         let names = ["minilm.pt", "minilm.metadata.json", "minilm.vocab.json", "readme"];
         assert_eq!(similar("minilm.metadta.json", names)[0], "minilm.metadata.json");
         assert!(similar("xyz", names).is_empty());
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_found_through_a_folder_that_is_spelt_wrong() {
+    fn path_with_a_misspelled_folder_is_suggested() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("models/minilm")).unwrap();
         fs::create_dir_all(root.path().join("models/.minilm-hidden")).unwrap();

@@ -15,7 +15,8 @@ use crate::workflow::ModelSource;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct SourceArguments {
-    /// Hub id of the model, also as ID@REVISION, or a folder with the files of its repository. An existing folder takes precedence
+    /// Hub id of the model (ORG/NAME or ORG/NAME@REVISION), its address (https://…/ORG/NAME[/tree/REV] or hf://ORG/NAME[@REV]), or a folder with the
+    /// files of its repository. An existing folder takes precedence
     #[arg(long, value_name = "ID|FOLDER")]
     hub_model_id: Option<String>,
     /// Branch, tag or commit of the hub repository [default: main]
@@ -49,7 +50,7 @@ impl SetOption for SourceArguments {
 }
 
 impl SourceArguments {
-    /// The value of `--hub-model-id`.
+    /// Value of `--hub-model-id`.
     pub(super) fn name(&self) -> Result<&str, CommandError> {
         self.hub_model_id
             .as_deref()
@@ -73,7 +74,7 @@ impl SourceArguments {
         line.flag("--offline", self.offline);
     }
 
-    /// Decides whether a folder or a repository is meant. No request is sent.
+    /// Determines whether the name is a folder or a repository. Sends no request.
     pub(super) fn source(&self) -> Result<ModelSource, CommandError> {
         let name = self.name()?;
         if Path::new(name).exists() {
@@ -96,7 +97,7 @@ impl SourceArguments {
         Ok(ModelSource::Hub { hub: self.hub()?, id: name.id, revision })
     }
 
-    /// The repository and the revision that the options name, and the file in it if they name one.
+    /// The repository, the revision, and the file in the repository if one is named.
     pub(super) fn hub_name(&self) -> Result<(HubName, Revision), CommandError> {
         let name: HubName = self.name()?.parse()?;
         let revision = match (&name.revision, &self.revision) {

@@ -19,17 +19,17 @@ pub(super) const HEADING: &str = "Starting";
 /// The largest number of allocations, and of requests in a queue: Elasticsearch reads them as 32-bit integers.
 const LARGEST: u32 = 2_147_483_647;
 
-/// The longest wait.
+/// Maximum value of a timeout.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Wait {
-    /// Until the cluster has accepted the request
+    /// The cluster has accepted the request
     Starting,
-    /// Until one allocation is running
+    /// One allocation is running
     Started,
-    /// Until all allocations are running
+    /// All allocations are running
     FullyAllocated,
 }
 
@@ -44,10 +44,10 @@ enum PriorityName {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = HEADING)]
 pub(super) struct StartArguments {
-    /// What to wait for
+    /// State of the deployment to wait for
     #[arg(long, value_name = "STATE", value_enum, default_value = "started")]
     wait_for: Wait,
-    /// How long to wait, such as 90s, 5m or 1h
+    /// How long to wait for this state, such as 90s, 5m or 1h
     #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "60s")]
     start_timeout: Duration,
     /// Id of the deployment (Elasticsearch 8.8 and later) [default: the id of the model]
@@ -65,7 +65,7 @@ pub(super) struct StartArguments {
     /// Number of requests that can wait in the queue
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST)))]
     queue_capacity: Option<u32>,
-    /// Memory per node for caching answers, such as 100mb; 0b disables the cache [default: the size of the model]
+    /// Memory per node for cached results, such as 100mb; 0b disables the cache [default: the size of the model]
     #[arg(long, value_name = "SIZE")]
     cache_size: Option<ByteSize>,
     /// Scale the number of allocations with the load, with at least this many (Elasticsearch 8.16 and later)
@@ -74,7 +74,7 @@ pub(super) struct StartArguments {
     /// Scale the number of allocations with the load, with at most this many (Elasticsearch 8.16 and later)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST)))]
     max_allocations: Option<u32>,
-    /// Send one example text to the started model and print the answer
+    /// Send one example text to the started model and print the result
     #[arg(long)]
     smoke_test: bool,
 }
@@ -124,7 +124,7 @@ impl StartArguments {
         }
     }
 
-    /// The settings, checked as far as possible without a cluster.
+    /// The settings, validated as far as possible without a cluster.
     pub(super) fn request(&self) -> Result<StartRequest, DeploymentError> {
         let options = StartOptions {
             deployment_id: self.deployment_id.clone(),
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_have_an_end() {
+    fn timeout_out_of_range_is_rejected() {
         assert_eq!(timeout("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(timeout("168h"), Ok(LONGEST));
         for text in ["0", "0s", "169h", "18446744073709551615", "soon"] {

@@ -30,7 +30,7 @@ struct Status {
 }
 
 impl StatusArguments {
-    /// Fails for a model that is not served.
+    /// Prints the status. Returns an error if the model is not served.
     pub(super) async fn execute(self) -> Result<(), CommandError> {
         let client = Client::connect(self.connection.connection()?).await?;
         let model = client.report(&self.id).await?;
@@ -43,7 +43,7 @@ impl StatusArguments {
     }
 }
 
-/// Why a model is not served, and what to do.
+/// Why a model is not served, and a suggestion.
 fn problem(model: &ModelReport) -> Option<(String, Option<Hint>)> {
     let id = &model.model_id;
     if model.definition_complete == Some(false) {

@@ -20,7 +20,7 @@ pub(super) struct StopArguments {
     /// Stop only this deployment of the model
     #[arg(long, value_name = "ID")]
     deployment_id: Option<ServedId>,
-    /// Stop the deployments even if ingest pipelines or inference endpoints use them. Those will fail
+    /// Stop the deployments even if ingest pipelines or inference endpoints use them. The pipelines and endpoints will fail
     #[arg(long)]
     force: bool,
 }
@@ -36,7 +36,7 @@ impl StopArguments {
         let client = Client::connect(self.connection.connection()?).await?;
         let model = client.report(&self.id).await?;
         let mut ids: Vec<_> = model.deployments.into_iter().map(|one| one.deployment_id).collect();
-        // A model and a deployment of another id are told apart by the server, which returns the latter alone.
+        // The server distinguishes the id of a model from that of a deployment: for the latter it returns only this deployment.
         if let Some(wanted) = &self.deployment_id {
             ids.retain(|id| id == wanted.as_str());
             if ids.is_empty() {

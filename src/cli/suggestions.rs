@@ -26,7 +26,7 @@ impl fmt::Display for Request {
 /// Suggested next steps. Steps that do not apply to the model are absent.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Suggestions {
-    /// The command that starts the model, if it is not started.
+    /// Command that starts the model, if it is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<String>,
     /// A request that runs an inference.

@@ -12,7 +12,7 @@ use crate::elasticsearch::{EndpointId, EndpointOutcome, Outcome};
 use crate::model_id::ModelId;
 use crate::workflow::{Imported, Started};
 
-/// The result of an import.
+/// Result of an import.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary<'a> {
     #[serde(flatten)]
@@ -26,10 +26,10 @@ pub(super) struct Summary<'a> {
     /// The deployment, if one was requested.
     deployment: Option<&'a Started>,
     /// The inference endpoint, if one was requested.
-    endpoint: Option<Named<'a>>,
-    /// What to try next.
+    endpoint: Option<NamedEndpoint<'a>>,
+    /// Suggested next steps.
     next: Suggestions,
-    /// How long each stage took.
+    /// Durations of the stages.
     timings: TimingReport,
     #[serde(skip)]
     model_id: &'a ModelId,
@@ -37,7 +37,7 @@ pub(super) struct Summary<'a> {
 
 /// An inference endpoint.
 #[derive(Debug, Serialize)]
-struct Named<'a> {
+struct NamedEndpoint<'a> {
     inference_id: &'a EndpointId,
     task_type: &'static str,
     state: EndpointOutcome,
@@ -72,7 +72,7 @@ impl<'a> Summary<'a> {
             parameters: imported.parameters,
             parts,
             deployment: imported.started.as_ref(),
-            endpoint: imported.endpoint.as_ref().map(|(endpoint, state)| Named {
+            endpoint: imported.endpoint.as_ref().map(|(endpoint, state)| NamedEndpoint {
                 inference_id: &endpoint.id,
                 task_type: endpoint.task.name(),
                 state: *state,
@@ -114,7 +114,7 @@ impl<'a> Summary<'a> {
             None => "not started".to_owned(),
         };
         line("deployment", deployment);
-        if let Some(Named { inference_id, task_type, state }) = &self.endpoint {
+        if let Some(NamedEndpoint { inference_id, task_type, state }) = &self.endpoint {
             let state = match state {
                 EndpointOutcome::Created => "created",
                 EndpointOutcome::Unchanged => "already exists",
@@ -130,7 +130,7 @@ impl<'a> Summary<'a> {
     }
 }
 
-/// The total time, and the stages that took at least a tenth of a second. A stage that ended during another is omitted.
+/// The total time, and the stages that took at least a tenth of a second. Stages within other stages are omitted.
 fn took(timings: &TimingReport) -> String {
     const NOTICED: f64 = 0.1;
     let mut stages = Vec::new();

@@ -8,7 +8,7 @@ use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use super::similar::similar;
 use crate::tasks::Task;
 
-/// A task, or whatever the model's files say.
+/// A task, or automatic choice from the model's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TaskChoice {
     Auto,
@@ -17,7 +17,7 @@ pub(super) enum TaskChoice {
 
 const AUTO: &str = "auto";
 
-/// What others call the tasks: Transformers' pipelines, the hub's tags, the services of `_inference`.
+/// Other names of the tasks: Transformers' pipelines, the hub's tags, and the services of `_inference`.
 const SYNONYMS: [(&str, Task); 25] = [
     ("embed", Task::TextEmbedding),
     ("embedding", Task::TextEmbedding),
@@ -60,7 +60,7 @@ impl FromStr for TaskChoice {
     }
 }
 
-/// The task that a name may be meant for.
+/// The task that a misspelled name may mean.
 fn meant(name: &str) -> Option<&'static str> {
     let name = name.trim().to_lowercase().replace(['-', ' '], "_");
     let synonym = SYNONYMS.iter().find(|(synonym, _)| *synonym == name);
@@ -69,7 +69,7 @@ fn meant(name: &str) -> Option<&'static str> {
     synonym.map(|(_, task)| task.name()).or_else(named)
 }
 
-/// Reads a task; shells complete its names.
+/// Parses a task. Shells complete its names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TaskParser;
 

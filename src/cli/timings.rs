@@ -1,4 +1,4 @@
-//! How long each stage of the work took.
+//! Durations of the stages of a command.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,21 +8,21 @@ use serde::Serialize;
 
 use crate::observer::{Event, Observer, Stage};
 
-/// A stage that started.
+/// Time of a stage.
 #[derive(Debug, Clone, Serialize, PartialEq)]
 pub(super) struct StageTime {
-    /// The name of the stage.
+    /// Name of the stage.
     pub(super) name: String,
     /// Seconds from the start of the command to the start of the stage.
     pub(super) begun: f64,
-    /// Seconds that the stage took; absent while it runs.
+    /// Duration of the stage in seconds; absent while the stage runs.
     pub(super) took: Option<f64>,
 }
 
-/// The times of a command's stages.
+/// Times of a command's stages.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct TimingReport {
-    /// In the order in which they started.
+    /// Stages in the order of their start.
     pub(super) stages: Vec<StageTime>,
     /// Seconds since the start of the command.
     pub(super) total: f64,
@@ -42,7 +42,7 @@ impl Timings {
         Self { started: Instant::now(), record: Arc::default() }
     }
 
-    /// The times recorded so far.
+    /// Times recorded so far.
     pub(super) fn report(&self) -> TimingReport {
         let stages = self.record().iter().map(|(_, time)| time.clone()).collect();
         TimingReport { stages, total: self.seconds() }
@@ -59,7 +59,7 @@ impl Timings {
 
 impl Observer for Timings {
     fn observe(&self, event: &Event) {
-        // Stages that contain others, or are contained, would count twice.
+        // Stages that contain other stages, or are contained in one, are not recorded, because their times would be counted twice.
         if matches!(event.stage(), Stage::Convert | Stage::DownloadFile(_)) {
             return;
         }
@@ -83,7 +83,7 @@ impl Observer for Timings {
 }
 
 impl fmt::Display for TimingReport {
-    /// A table, in seconds.
+    /// A table in seconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:28} {:>8} {:>8}", "STAGE", "STARTED", "TOOK")?;
         for StageTime { name, begun, took } in &self.stages {

@@ -28,7 +28,7 @@ pub(super) struct TokenizeArguments {
     /// Maximum number of input tokens, instead of the model's own limit
     #[arg(long, value_name = "N", conflicts_with = "bundle", value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
-    /// Print a table, or one JSON document per text
+    /// Format of the result: a table, or one JSON document per text
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: Format,
 }
@@ -60,7 +60,7 @@ impl TokenizeArguments {
         if let Some(path) = &self.bundle {
             let bundle = Bundle::read(path, None)?;
             let Some(vocabulary) = bundle.vocabulary else {
-                let message = format!("the model of {} reads no text", path.display());
+                let message = format!("the model in {} does not read text", path.display());
                 return Err(CommandError::Usage(message));
             };
             return Ok(TokenComparison::of_upload(&bundle.configuration, vocabulary)?);
@@ -77,7 +77,7 @@ impl TokenizeArguments {
     }
 }
 
-/// The tokens of a text for people: the parts that differ stand between arrows.
+/// The tokens of a text as lines. Arrows mark the parts that differ.
 fn table(tokenizers: &TokenComparison, comparison: &Comparison) -> String {
     let mut text = match &comparison.text {
         Text::Single(text) => format!("{text:?}"),
@@ -103,7 +103,7 @@ fn table(tokenizers: &TokenComparison, comparison: &Comparison) -> String {
     text
 }
 
-/// The words of a row, with arrows around those between the common beginning and the common end.
+/// The words of a row, with arrows around the part between the common prefix and the common suffix.
 fn marked(ids: &[u32], common: Option<(usize, usize)>, word: &dyn Fn(u32) -> String) -> String {
     let (start, end) = match common {
         Some((before, after)) => (before, ids.len() - after),
@@ -117,7 +117,7 @@ fn marked(ids: &[u32], common: Option<(usize, usize)>, word: &dyn Fn(u32) -> Str
     words.collect()
 }
 
-/// The lengths of the common beginning and of the common end of two rows.
+/// Lengths of the common prefix and the common suffix of two rows.
 fn common(first: &[u32], second: &[u32]) -> (usize, usize) {
     let shorter = first.len().min(second.len());
     let before = first.iter().zip(second).take_while(|(a, b)| a == b).count();
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differing_words_stand_between_arrows() {
+    fn differing_words_are_marked_with_arrows() {
         let marked = |ids: &[u32], other: &[u32]| {
             marked(ids, Some(common(ids, other)), &|id| id.to_string())
         };

@@ -1,4 +1,4 @@
-//! Options of tree models, and the commands on them.
+//! Options of tree models, and functions that several commands share.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,26 +20,26 @@ use crate::trees::{
     TreeError, check,
 };
 
-/// A tree model and how to express it.
+/// Options that select a tree model and control its definition.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Tree model")]
 pub(super) struct TreeModelArguments {
-    /// A tree model of XGBoost, LightGBM or scikit-learn: a file, or ID/FILE on the hub
+    /// Tree model of XGBoost, LightGBM or scikit-learn: a file, or ID/FILE on the hub
     #[arg(long, value_name = "FILE")]
     tree_model: Option<String>,
     /// Names of the document fields, in the order of the training columns [default: the names in the file]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "tree_model")]
     feature_names: Option<Vec<String>>,
-    /// A file with the names of the document fields, one per line
+    /// File with the names of the document fields, one per line
     #[arg(long, value_name = "FILE", requires = "tree_model", conflicts_with = "feature_names")]
     feature_names_file: Option<PathBuf>,
     /// Labels of the classes, in their order [default: the labels in the file, or 0, 1, …]
     #[arg(long, value_name = "LABELS", value_delimiter = ',', requires = "tree_model")]
     classification_labels: Option<Vec<String>>,
-    /// Factors for the probabilities of the classes before the best class is chosen
+    /// Numbers by which the probabilities of the classes are multiplied before the best class is chosen
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "tree_model")]
     classification_weights: Option<Vec<f64>>,
-    /// What the model predicts: regression, classification or ranking [default: what the file says]
+    /// What the model predicts: regression, classification or ranking [default: from the file]
     #[arg(long, value_name = "TARGET", requires = "tree_model")]
     target: Option<Target>,
     /// Import the exact probability of this class as a regression, for forests of scikit-learn
@@ -51,7 +51,7 @@ pub(super) struct TreeModelArguments {
     /// Store the number of training samples of each node, which feature importance needs
     #[arg(long, requires = "tree_model")]
     with_sample_counts: bool,
-    /// Features whose document fields are booleans; Elasticsearch treats booleans as missing otherwise
+    /// Features whose document fields are booleans, which Elasticsearch would otherwise treat as missing values
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "tree_model")]
     boolean_fields: Vec<String>,
     /// Type of the predicted label: string, number or boolean [default: the type of the labels in the file]
@@ -60,10 +60,10 @@ pub(super) struct TreeModelArguments {
     /// Number of classes to return with their probabilities; -1 for all
     #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "tree_model")]
     num_top_classes: Option<i32>,
-    /// Number of features to return with their influence; needs --with-sample-counts
+    /// Number of features whose influence on the prediction is returned; needs --with-sample-counts
     #[arg(long, value_name = "N", requires = "tree_model")]
     feature_importance: Option<u32>,
-    /// Field of the answer that holds the prediction [default: predicted_value]
+    /// Field of the result that contains the prediction [default: predicted_value]
     #[arg(long, value_name = "NAME", requires = "tree_model")]
     results_field: Option<String>,
     /// Read a feature from another document field; can be repeated
@@ -72,7 +72,7 @@ pub(super) struct TreeModelArguments {
     /// Description of the model [default: library, objective and number of trees]
     #[arg(long, value_name = "TEXT", requires = "tree_model")]
     description: Option<String>,
-    /// A tag of the model; can be repeated
+    /// Tag of the model; can be repeated
     #[arg(long, value_name = "TAG", requires = "tree_model")]
     tag: Vec<String>,
     /// Feature extractors for learning to rank: a JSON file in the format of Elasticsearch
@@ -80,7 +80,7 @@ pub(super) struct TreeModelArguments {
     ltr_config: Option<PathBuf>,
 }
 
-/// Options of transformers that have no meaning for tree models.
+/// Options of text models that do not apply to tree models.
 pub(super) const TREE_MODEL_CONFLICTS: [&str; 6] = [
     "task_type",
     "ingest_prefix",
@@ -95,7 +95,7 @@ fn field_map(text: &str) -> Result<(String, String), String> {
     Ok((field.to_owned(), feature.to_owned()))
 }
 
-/// A model that was read, with the options that belong to it.
+/// A tree model from a file, with its options.
 pub(super) struct ReadTreeModel {
     pub(super) ensemble: Ensemble,
     pub(super) totals: Totals,
@@ -104,12 +104,12 @@ pub(super) struct ReadTreeModel {
 }
 
 impl TreeModelArguments {
-    /// Whether a tree model is named.
+    /// Whether a tree model is selected.
     pub(super) fn is_set(&self) -> bool {
         self.tree_model.is_some()
     }
 
-    /// The id that the model gets if the user does not set one: derived from the file's name.
+    /// The id in Elasticsearch: the one that the user set, or one derived from the file's name.
     pub(super) fn model_id(&self, set: Option<&ModelId>) -> Result<ModelId, CommandError> {
         if let Some(id) = set {
             return Ok(id.clone());
@@ -194,7 +194,7 @@ impl TreeModelArguments {
 }
 
 impl ReadTreeModel {
-    /// Writes the definition, checks it, and adds the configuration.
+    /// Creates the definition, checks it if requested, and adds the configuration.
     pub(super) fn model(
         &self,
         model_id: ModelId,
@@ -225,11 +225,11 @@ impl ReadTreeModel {
     }
 }
 
-/// A tree model, for people and programs.
+/// Report of a tree model, as text and JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct TreeModelReport {
     model_id: String,
-    /// What was done, if anything.
+    /// Result of the command, if the command changes anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) state: Option<&'static str>,
     format: String,
@@ -261,7 +261,7 @@ pub(super) struct TreeModelReport {
 struct FeatureReport {
     name: String,
     kind: &'static str,
-    /// Whether trees test the feature.
+    /// Whether a tree tests the feature.
     used: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     categories: Vec<String>,

@@ -17,7 +17,7 @@ use crate::source::hub::{Hub, HubOptions, HubSettings};
 use crate::terminal_text::escape_json;
 use crate::trees::{Predicted, TreeError};
 
-/// Documents in one request.
+/// Number of documents per request.
 const BATCH: usize = 500;
 
 /// Largest relative difference between two predictions that count as equal.
@@ -40,7 +40,7 @@ pub(super) struct VerifyArguments {
     report: ReportArguments,
 }
 
-/// Prints one JSON object per document: the predictions of the file or, with an id, of the cluster.
+/// Prints one JSON object per document: the prediction of the file or, with a model id, of the cluster.
 pub(super) async fn infer(
     connection: &ConnectionArguments,
     tree: &TreeModelArguments,
@@ -66,12 +66,12 @@ pub(super) async fn infer(
     print(text.as_bytes())
 }
 
-/// The hub with the settings of the environment.
+/// A client of the hub with the settings of the environment.
 fn hub() -> Result<Hub, CommandError> {
     Ok(Hub::new(HubSettings::from_environment(HubOptions::default())?)?)
 }
 
-/// The cluster's answers.
+/// Predictions of the cluster.
 async fn remote(
     client: &Client,
     id: &ServedId,
@@ -86,7 +86,7 @@ async fn remote(
     }
     if configuration["inference_config"].get("learning_to_rank").is_some() {
         return Err(CommandError::Usage(format!(
-            "{id} ranks the results of a search: its features are computed by queries, so that it has no predictions for documents. \
+            "{id} ranks the results of a search: its features are computed by queries, so it has no predictions for documents. \
              Use it in the learning_to_rank rescorer of a search, or run infer with --tree-model"
         )));
     }
@@ -97,7 +97,7 @@ async fn remote(
     Ok(answers)
 }
 
-/// The file's answer for a document.
+/// Prediction of the file for one document.
 fn local(read: &ReadTreeModel, document: &Value) -> Result<Value, CommandError> {
     let Value::Object(document) = document else {
         return Err(CommandError::Usage("a document is not a JSON object".to_owned()));
@@ -147,7 +147,7 @@ fn local(read: &ReadTreeModel, document: &Value) -> Result<Value, CommandError> 
     })
 }
 
-/// The value of a field. Dots in its name lead into objects.
+/// Value of a field. Dots in the name separate nested objects.
 fn field<'a>(document: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if let Some(value) = document.get(name) {
         return Some(value);
@@ -191,7 +191,7 @@ fn read_documents(path: &Path) -> Result<Vec<Value>, CommandError> {
         .collect()
 }
 
-/// A cell of a CSV file: nothing, a number, a truth value or a text.
+/// A cell of a CSV file: null, a number, a boolean or a text.
 fn cell(text: &str) -> Value {
     match text {
         "" => Value::Null,
@@ -206,7 +206,7 @@ fn cell(text: &str) -> Value {
     }
 }
 
-/// The result of a comparison.
+/// Result of a comparison.
 #[derive(Debug, Serialize)]
 struct Verified {
     model_id: String,
@@ -214,7 +214,7 @@ struct Verified {
     different: usize,
     /// Documents for which the cluster has no prediction, because all of the model's fields are missing.
     without_prediction: usize,
-    /// Largest relative difference between two numbers.
+    /// Largest relative difference of two numbers.
     largest_difference: f64,
     /// The first documents with different predictions.
     examples: Vec<Value>,
@@ -231,7 +231,7 @@ impl Report for Verified {
         )];
         if self.without_prediction > 0 {
             lines.push(format!(
-                "{} documents have none of the model's fields; Elasticsearch does not predict for them",
+                "{} documents have none of the model's fields; Elasticsearch returns no prediction for them",
                 self.without_prediction
             ));
         }
@@ -241,9 +241,9 @@ impl Report for Verified {
 }
 
 impl VerifyArguments {
-    /// Compares the cluster's predictions with the file's.
+    /// Compares the cluster's predictions with those of the file.
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
-        /// Documents that are shown.
+        /// Maximum number of documents to print.
         const SHOWN: usize = 5;
         let documents = read_documents(&self.data)?;
         let read = self.tree.read(hub, progress).await?;

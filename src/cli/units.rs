@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Reads `4MiB` (powers of 1024), `4MB` (powers of 1000) or a number of bytes.
+/// Parses `4MiB` (powers of 1024), `4MB` (powers of 1000) or a number of bytes.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let units = [
         ("", 1),
@@ -17,7 +17,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     parse(text, &units).ok_or_else(|| "expected a size such as 512KiB or 4MiB".into())
 }
 
-/// Reads `500ms`, `90s`, `15m`, `2h` or a number of seconds.
+/// Parses `500ms`, `90s`, `15m`, `2h` or a number of seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let units = [("", 1000), ("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
     parse(text, &units)
@@ -25,7 +25,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a duration such as 90s or 15m".into())
 }
 
-/// An integer with a unit in any case.
+/// Parses an integer with a unit in any case.
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

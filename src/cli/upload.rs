@@ -14,9 +14,11 @@ use crate::elasticsearch::{
 };
 use crate::retry::RetryPolicy;
 
-/// Handles Ctrl-C and SIGTERM from here on. The first one prints how to stop at once.
+/// Starts to handle Ctrl-C and SIGTERM. The first signal prints how to stop immediately.
 pub(super) fn interruption() -> Result<Interruption, ClientError> {
-    Interruption::of_signals(|| tracing::warn!("stopping; press Ctrl-C once more to stop at once"))
+    Interruption::of_signals(|| {
+        tracing::warn!("stopping; press Ctrl-C once more to stop immediately")
+    })
 }
 
 #[derive(Debug, Clone, Args)]
@@ -46,7 +48,7 @@ pub(super) struct UploadArguments {
     /// How long to retry a request after its first failure, such as 90s or 15m
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::duration)]
     timeout: Duration,
-    /// Folder for upload journals, from which the same command resumes after an interruption [default: rust-eland in $XDG_STATE_HOME or
+    /// Folder for upload journals. With its journal, an interrupted upload resumes [default: rust-eland in $XDG_STATE_HOME or
     /// ~/.local/state]
     #[arg(long, value_name = "FOLDER", env = "RUST_ELAND_STATE_DIR")]
     state_dir: Option<PathBuf>,
@@ -88,7 +90,7 @@ impl UploadArguments {
     }
 }
 
-/// The XDG base directory for state. The specification ignores relative paths in the variable.
+/// The XDG base directory for state. Relative paths in the variable are ignored, as the specification requires.
 fn state_folder() -> Option<PathBuf> {
     let absolute =
         |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

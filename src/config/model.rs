@@ -67,7 +67,7 @@ impl ModelConfig {
     pub fn read(files: &ModelFiles) -> Result<Self, SourceError> {
         let json: Map<String, Value> = files.required_json(
             "config.json",
-            "a Transformers model needs it to say what it is; is this the folder of the model itself?",
+            "it describes a Transformers model; check that this is the folder of the model",
         )?;
         Ok(Self::parse(json))
     }
@@ -139,7 +139,7 @@ pub enum Quantization {
 fn labels(id2label: Option<&Value>, num_labels: Option<&Value>) -> Labels {
     let defaults = |n: u64| {
         if n > MAX_LABELS {
-            let problem = Some(format!("num_labels is {n}, which no model has"));
+            let problem = Some(format!("num_labels is {n}, which is not a valid number"));
             return Labels { names: Vec::new(), problem };
         }
         Labels::new((0..n).map(|i| format!("LABEL_{i}")).collect())

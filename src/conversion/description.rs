@@ -147,7 +147,7 @@ fn check_pruned_heads(config: &ModelConfig) -> Result<(), ConfigError> {
     }
     Err(ConfigError::Unsupported(
         "pruned_heads".into(),
-        "attention heads were cut out of the model, which is built for BERT, RoBERTa, ELECTRA and DistilBERT only",
+        "attention heads were removed from the model, which is supported for BERT, RoBERTa, ELECTRA and DistilBERT only",
     ))
 }
 
@@ -221,7 +221,7 @@ pub(super) fn adapter_note(files: &ModelFiles) -> Option<String> {
     let base =
         text("base_model_name_or_path").map(|base| format!(" of {base}")).unwrap_or_default();
     Some(format!(
-        "there is an adapter too (adapter_config.json), which is not applied: {kind}{base}. The weights are imported as they are"
+        "the folder also contains an adapter (adapter_config.json), which is not applied: {kind}{base}. The weights are imported without it"
     ))
 }
 
@@ -259,7 +259,7 @@ impl Limit {
             Some(asked) if asked > positions => {
                 return Err(ConversionError::Length { asked, positions });
             }
-            Some(tokens) => Self { tokens, by: "--max-model-input-length" },
+            Some(tokens) => Self { tokens, by: "max_model_input_length" },
             None => [
                 Some(table),
                 tokenizer.max_length.map(|tokens| Self { tokens, by: "tokenizer_config.json" }),

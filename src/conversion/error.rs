@@ -3,6 +3,7 @@
 #[cfg(feature = "torch")]
 use super::Quantization;
 use crate::checkpoint::CheckpointError;
+use crate::hint::{Hint, Setting, hint};
 use crate::mapped_file::FileChanged;
 #[cfg(feature = "torch")]
 use crate::models::{ConfigError, WeightError};
@@ -52,8 +53,8 @@ pub enum ConversionError {
     #[cfg(feature = "torch")]
     #[error(transparent)]
     Torch(#[from] TorchError),
-    /// Nobody knows the architecture.
-    #[error("the model_type {found} in config.json is not one that can be served; supported: {}", .known.join(", "))]
+    /// The architecture is not supported.
+    #[error("the model_type {found} in config.json is not supported; supported: {}", .known.join(", "))]
     ModelType {
         /// `model_type` in `config.json`.
         found: String,
@@ -62,8 +63,8 @@ pub enum ConversionError {
     },
     /// The architecture is defined by Python code in the repository.
     #[error(
-        "this model runs code of its repository ({class}, auto_map in config.json), which is never run here: it would need \
-         the architecture {found} built in; built in are {}", .known.join(", ")
+        "this model needs Python code of its repository ({class}, auto_map in config.json), which is never run here, and \
+         its model_type {found} is not supported; supported: {}", .known.join(", ")
     )]
     OwnCode {
         /// `model_type` in `config.json`.
@@ -75,8 +76,7 @@ pub enum ConversionError {
     },
     /// The folder contains only an adapter, such as LoRA.
     #[error(
-        "{folder} holds an adapter (LoRA or another of PEFT's) and no whole model. Its base model is {}: import that, or merge \
-         the two (merge_and_unload in PEFT), save the result and give its folder",
+        "{folder} contains only an adapter (such as LoRA) without the weights of its base model, which is {}",
         .base.as_deref().unwrap_or("not named in adapter_config.json")
     )]
     Adapter {
@@ -85,13 +85,11 @@ pub enum ConversionError {
         /// Base model of the adapter.
         base: Option<String>,
     },
-    /// The architecture is known, and known not to be servable.
-    #[error(
-        "the model_type {0} in config.json cannot be served: {1}. Take a model of another architecture"
-    )]
+    /// Elasticsearch cannot serve this architecture. Fields: `model_type`, and the reason.
+    #[error("the model_type {0} in config.json cannot be served: {1}")]
     Unservable(String, &'static str),
-    /// The files do not say what the model is for.
-    #[error("cannot tell from config.json what the model is for: give --task-type; it can serve {}", names(.can))]
+    /// The files do not determine the task.
+    #[error("config.json does not determine the task of the model; it can serve {}", names(.can))]
     NoTask {
         /// The tasks for which the checkpoint has all weights.
         can: Vec<Task>,
@@ -106,10 +104,8 @@ pub enum ConversionError {
         /// The tasks for which the checkpoint has all weights.
         can: Vec<Task>,
     },
-    /// A longer input than the model takes.
-    #[error(
-        "--max-model-input-length {asked} is more than the {positions} positions that the model has; give at most that"
-    )]
+    /// The requested input length exceeds the model's position table.
+    #[error("the maximum input length {asked} is more than the {positions} positions of the model")]
     Length {
         /// Requested length in tokens.
         asked: u32,
@@ -118,17 +114,15 @@ pub enum ConversionError {
     },
     /// The model declares no prompts for queries or documents.
     #[error(
-        "--prompts: config_sentence_transformers.json declares no prompt for queries or documents{}. Leave it out, or give \
-         --search-prefix and --ingest-prefix", others(.has)
+        "config_sentence_transformers.json declares no prompt for queries or documents{}",
+        others(.has)
     )]
     NoPrompts {
         /// Names of the declared prompts with other uses.
         has: Vec<String>,
     },
-    /// The release that the model is made for lacks something that it needs.
-    #[error(
-        "Elasticsearch {target} cannot serve this model, which needs {needed} for {what}: make it for {needed} or later"
-    )]
+    /// The target version does not support the model.
+    #[error("Elasticsearch {target} cannot serve this model, which needs {needed} for {what}")]
     Target {
         /// Target version of the conversion.
         target: Target,
@@ -137,31 +131,27 @@ pub enum ConversionError {
         /// Feature that needs this version.
         what: String,
     },
-    /// Elasticsearch would not serve the graph.
-    #[error("Elasticsearch would refuse this model: {0}")]
+    /// The graph contains operations that Elasticsearch rejects.
+    #[error("Elasticsearch would reject this model: {0}")]
     Refused(#[from] Refused),
-    /// The checkpoint was quantized before it was saved. The field is the name of the scheme.
-    #[error(
-        "the checkpoint was saved quantized ({0}), and its numbers are not weights as they are: import the unquantized checkpoint that \
-         it was made from"
-    )]
+    /// The checkpoint is quantized. The field is the name of the scheme.
+    #[error("the checkpoint is quantized ({0}), so its tensors are not ordinary weights")]
     QuantizedCheckpoint(String),
-    /// The server's rows of two texts cannot be turned into the model's.
-    #[error("this model cannot serve {task}, which puts two texts in a row: {reason}")]
+    /// The rows of two texts that Elasticsearch sends cannot be converted to those of the model.
+    #[error("this model cannot serve {task}, which has two texts per row: {reason}")]
     PairLayout {
         /// The requested task.
         task: Task,
         /// What differs.
         reason: String,
     },
-    /// There is nothing to quantize.
-    #[error("the model has no linear layer that could be quantized; leave out --quantize")]
+    /// The model has no linear layer to quantize.
+    #[error("the model has no linear layer to quantize")]
     NothingToQuantize,
     /// The quantized model agrees too little with the original model.
     #[cfg(feature = "torch")]
     #[error(
-        "the quantized model agrees too little with the float one: {report}; --quantize-min-agreement asks for {least}. Leave out \
-         --quantize, or lower what is asked for"
+        "the quantized model agrees too little with the original model: {report}; required is {least}"
     )]
     Agreement {
         /// The measured agreement.
@@ -169,19 +159,16 @@ pub enum ConversionError {
         /// Lowest accepted agreement.
         least: f64,
     },
-    /// The model computes nothing.
-    #[error(
-        "the model gives no number (NaN) for a text of {tokens} tokens: its weights are damaged; fetch them again. --no-verify imports \
-         it all the same"
-    )]
+    /// The model returns NaN.
+    #[error("the model returns NaN for a text of {tokens} tokens, so its weights are damaged")]
     NotANumber {
         /// Length of the input in tokens.
         tokens: i64,
     },
     /// The saved archive computes other values than the model.
     #[error(
-        "the saved archive does not compute what the model does: at {tokens} tokens they differ by {difference:e}, and {allowed:e} is \
-         allowed. Please report it; --no-verify imports the model all the same"
+        "the saved archive computes other values than the model: at {tokens} tokens they differ by {difference:e}, and at most \
+         {allowed:e} is allowed"
     )]
     Verification {
         /// Length of the input in tokens.
@@ -193,9 +180,66 @@ pub enum ConversionError {
     },
 }
 
+impl ConversionError {
+    /// What the user can do about the error.
+    #[must_use]
+    pub fn hint(&self) -> Option<Hint> {
+        Some(match self {
+            Self::Tokenizer(error) => return error.hint(),
+            Self::ModelType { .. } | Self::OwnCode { .. } | Self::Unservable(..) => {
+                hint!("Choose a model of a supported architecture.")
+            }
+            Self::Adapter { .. } => hint!(
+                "Import the base model, or merge the adapter into it (merge_and_unload in PEFT), save the result and import its folder."
+            ),
+            Self::NoTask { .. } => hint!("Set ", Setting::Task, "."),
+            Self::Length { positions, .. } => {
+                hint!("Set ", Setting::MaxInputLength, format!(" to at most {positions}."))
+            }
+            Self::NoPrompts { .. } => hint!(
+                "Remove ",
+                Setting::Prompts,
+                ", or set ",
+                Setting::SearchPrefix,
+                " and ",
+                Setting::IngestPrefix,
+                "."
+            ),
+            Self::Target { needed, .. } => hint!(
+                format!("Upgrade the cluster to {needed} or later, or set "),
+                Setting::TargetVersion,
+                " to such a version."
+            ),
+            Self::QuantizedCheckpoint(_) => {
+                hint!("Import the original checkpoint, from before the quantization.")
+            }
+            Self::NothingToQuantize => hint!("Remove ", Setting::Quantize, "."),
+            #[cfg(feature = "torch")]
+            Self::Agreement { .. } => hint!(
+                "Remove ",
+                Setting::Quantize,
+                ", or lower ",
+                Setting::QuantizeMinAgreement,
+                "."
+            ),
+            Self::NotANumber { .. } => hint!(
+                "Download the model again. To import it as it is, set ",
+                Setting::NoVerify,
+                "."
+            ),
+            Self::Verification { .. } => hint!(
+                "Report this as a bug. To import the model anyway, set ",
+                Setting::NoVerify,
+                "."
+            ),
+            _ => return None,
+        })
+    }
+}
+
 fn names(tasks: &[Task]) -> String {
     if tasks.is_empty() {
-        return "no task: the folder holds no weights that any task could use".into();
+        return "no task, because the folder contains no weights that a task could use".into();
     }
     tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ")
 }

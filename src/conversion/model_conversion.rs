@@ -118,7 +118,7 @@ impl Conversion {
         conversion.files = mapped.into_inner();
         conversion.progress = progress.clone();
         let Limit { tokens, by } = conversion.limit;
-        tracing::info!("max_sequence_length is {tokens}, by {by}");
+        tracing::info!("max_sequence_length is {tokens} (from {by})");
         for key in &conversion.not_understood {
             tracing::debug!("{key}");
         }
@@ -169,12 +169,12 @@ impl Conversion {
         let mut notes = std::mem::take(&mut tokenizer.warnings);
         if let (Some(by), Some(model_type)) = (inferred, &config.model_type) {
             notes.push(format!(
-                "config.json has no model_type; the model is built as {model_type}, by {by}"
+                "config.json has no model_type; the model is built as {model_type}, because of {by}"
             ));
         }
         if let (Some(class), Some(found)) = (config.own_code(), &config.model_type) {
             notes.push(format!(
-                "config.json names code of the repository ({class}, auto_map), which is never run: the model is built as {found}"
+                "config.json names code of the repository ({class}, auto_map), which is never run; the model is built as {found}"
             ));
         }
         notes.extend(adapter_note(&files));
@@ -184,7 +184,7 @@ impl Conversion {
         let not_understood = not_understood.iter().map(ToString::to_string).collect();
         if config.quantization().is_some() {
             notes.push(
-                "the checkpoint was saved with 8-bit weights (bitsandbytes); they are widened to float32, which restores none of the lost precision"
+                "the checkpoint has 8-bit weights (bitsandbytes); they are converted to float32, which does not restore the lost precision"
                     .into(),
             );
         }
@@ -196,19 +196,19 @@ impl Conversion {
         ) = (task, problem_type)
         {
             notes.push(format!(
-                "the model was trained for {kind} (problem_type in config.json), where each label has a score of its own; Elasticsearch \
-                 makes probabilities of all labels that sum to 1, so they are not the model's"
+                "the model was trained for {kind} (problem_type in config.json), where the scores of the labels are independent; Elasticsearch \
+                 applies softmax, so its probabilities differ from the model's"
             ));
         }
         if !loaded.unused.is_empty() {
-            notes.push(format!("not used of {}: {}", loaded.file, loaded.unused.join(", ")));
+            notes.push(format!("unused tensors in {}: {}", loaded.file, loaded.unused.join(", ")));
         }
         let similarity = match (&embedder, usage.similarity.as_deref()) {
             (Some(embedder), Some(name)) => {
                 let similarity = dense_vector_similarity(name, embedder.is_normalized());
                 if similarity.is_none() {
                     notes.push(format!(
-                        "config_sentence_transformers.json compares embeddings by {name}, which Elasticsearch does not know; cosine is the next best"
+                        "config_sentence_transformers.json compares embeddings with the similarity {name}, which Elasticsearch does not support; use cosine instead"
                     ));
                 }
                 similarity
@@ -231,7 +231,7 @@ impl Conversion {
             options.take_prompts(&usage)?;
             if !modules.pools_prompts() {
                 notes.push(
-                    "the model leaves prompts out of its pooling (include_prompt); Elasticsearch cannot, so embeddings differ slightly from the library's"
+                    "the model excludes prompts from its pooling (include_prompt); Elasticsearch cannot, so embeddings differ slightly from the library's"
                         .into(),
                 );
             }

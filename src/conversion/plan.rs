@@ -263,7 +263,7 @@ impl Plan {
         let survey = survey.unwrap_or_else(WeightLoader::outline);
         let can = || description.servable(&survey);
         let (task, reason) = match options.task {
-            Some(task) => (task, "--task-type asks for it".to_owned()),
+            Some(task) => (task, "it was requested".to_owned()),
             None => {
                 description.guess(&options).ok_or_else(|| ConversionError::NoTask { can: can() })?
             }

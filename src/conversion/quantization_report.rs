@@ -90,12 +90,12 @@ impl Conversion {
         let report = Quantization { layers, layers_kept: kept, texts: texts.len(), agreement };
         let others = match kept {
             0 => String::new(),
-            kept => format!(", {kept} other layers stay as they are"),
+            kept => format!(", and {kept} other layers are unchanged"),
         };
-        tracing::info!("{layers} linear layers have 8-bit weights now{others}");
-        tracing::info!("against the float model: {report}");
+        tracing::info!("{layers} linear layers were quantized to 8 bits{others}");
+        tracing::info!("agreement with the original model: {report}");
         tracing::info!(
-            "measured with, and meant for, the processors of {}",
+            "measured on the processor architecture {}, for which the definition is built",
             platform_architecture()
         );
         if let Some(least) = quantize.min_agreement

@@ -36,7 +36,7 @@ impl TaskModules {
                     list if matches!(list[..], [Module::SpladePooling(_)]) => list,
                     _ => {
                         return Err(refused(
-                            "of SparseEncoders, a transformer followed by one SpladePooling can be served; modules.json has others",
+                            "modules.json has other modules; a SparseEncoder must consist of a transformer and one SpladePooling",
                         ));
                     }
                 }
@@ -45,7 +45,7 @@ impl TaskModules {
                 let list = read()?;
                 if !list.is_empty() {
                     return Err(refused(
-                        "of CrossEncoders, a transformer with a classification head can be served; modules.json has modules after it",
+                        "modules.json has modules after the transformer; a CrossEncoder must consist of a transformer with a classification head",
                     ));
                 }
                 list
@@ -82,7 +82,7 @@ pub(super) fn row_form(task: Task, tokenizer: &Tokenizer) -> Result<RowForm, Con
     let server = tokenizer.kind.separators();
     if layout.separators > server {
         return Err(refused(format!(
-            "the tokenizer puts {} separators between the texts, and Elasticsearch's {} tokenizer puts {server}",
+            "the tokenizer inserts {} separators between the texts, and Elasticsearch's {} tokenizer inserts {server}",
             layout.separators,
             tokenizer.kind.name()
         )));

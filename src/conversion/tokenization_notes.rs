@@ -69,7 +69,7 @@ fn probes(tokenizer: &Tokenizer, reads_pairs: bool) -> Vec<Probe> {
         ],
         TokenizerKind::Roberta => vec![
             single(
-                "Elasticsearch does not end a run of white space before its last character, unless that is a blank",
+                "Elasticsearch keeps a run of white space together, unless its last character is a space",
                 format!("{word}\n\n{word}"),
             ),
             single(
@@ -84,7 +84,7 @@ fn probes(tokenizer: &Tokenizer, reads_pairs: bool) -> Vec<Probe> {
     };
     if reads_pairs && !probes.is_empty() {
         probes.push(Probe {
-            what: "Elasticsearch refuses pairs whose first text is empty",
+            what: "Elasticsearch rejects pairs whose first text is empty",
             first: String::new(),
             second: Some(word.to_owned()),
         });

@@ -39,7 +39,7 @@ impl Conversion {
             largest = largest.max(difference);
         }
         tracing::info!(
-            "the archive, loaded again, computes the same: {largest:.1e} is the largest difference"
+            "the saved archive computes the same values as the model: the largest difference is {largest:.1e}"
         );
         Ok(())
     }
@@ -67,7 +67,8 @@ impl Conversion {
 /// Largest difference of two outputs, and the tolerance.
 fn distance(found: &Tensor, expected: &Tensor) -> Result<(f64, f64), TorchError> {
     if found.size() != expected.size() {
-        let sizes = format!("an output of {:?} where {:?} is due", found.size(), expected.size());
+        let sizes =
+            format!("an output of the shape {:?} instead of {:?}", found.size(), expected.size());
         return Err(TorchError::Native(sizes));
     }
     let most = |tensor: &Tensor| -> Result<f64, TorchError> {

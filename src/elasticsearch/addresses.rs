@@ -6,7 +6,7 @@ use reqwest::Url;
 
 /// What the client learned about an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum AddressState {
     /// No request was sent to this address yet.
     Unchecked,
     /// The server belongs to the cluster.
@@ -19,17 +19,17 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Addresses {
     urls: Vec<Url>,
-    state: Mutex<(usize, Vec<State>)>,
+    state: Mutex<(usize, Vec<AddressState>)>,
 }
 
 impl Addresses {
     /// Uses the first address. None has been checked.
     pub(super) fn new(urls: Vec<Url>) -> Self {
-        let states = vec![State::Unchecked; urls.len()];
+        let states = vec![AddressState::Unchecked; urls.len()];
         Self { urls, state: Mutex::new((0, states)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (usize, Vec<State>)> {
+    fn lock(&self) -> MutexGuard<'_, (usize, Vec<AddressState>)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -49,13 +49,13 @@ impl Addresses {
 
     /// Whether the address at `index` belongs to the cluster.
     pub(super) fn is_checked(&self, index: usize) -> bool {
-        self.lock().1.get(index) == Some(&State::Checked)
+        self.lock().1.get(index) == Some(&AddressState::Checked)
     }
 
     /// Records that the address at `index` belongs to the cluster.
     pub(super) fn set_checked(&self, index: usize) {
         if let Some(state) = self.lock().1.get_mut(index) {
-            *state = State::Checked;
+            *state = AddressState::Checked;
         }
     }
 
@@ -63,7 +63,9 @@ impl Addresses {
     pub(super) fn exclude(&self, index: usize) -> bool {
         let mut guard = self.lock();
         let is_new = match guard.1.get_mut(index) {
-            Some(state) => std::mem::replace(state, State::Excluded) != State::Excluded,
+            Some(state) => {
+                std::mem::replace(state, AddressState::Excluded) != AddressState::Excluded
+            }
             None => false,
         };
         drop(guard);
@@ -79,7 +81,8 @@ impl Addresses {
             return;
         }
         let others = (1..states.len()).map(|step| (index + step) % states.len());
-        if let Some(next) = others.into_iter().find(|next| states[*next] != State::Excluded) {
+        if let Some(next) = others.into_iter().find(|next| states[*next] != AddressState::Excluded)
+        {
             *current = next;
         }
     }
@@ -90,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leave_passes_over_excluded_addresses() {
+    fn leave_skips_excluded_addresses() {
         let url = |port: u16| format!("http://h:{port}/").parse().unwrap();
         let addresses = Addresses::new(vec![url(1), url(2), url(3)]);
         addresses.set_checked(0);

@@ -158,7 +158,7 @@ impl Journal {
     fn keep(&mut self, written: io::Result<()>) {
         if let Err(error) = written {
             tracing::warn!(
-                "cannot write the upload journal ({error}): after an interruption some parts will be sent again"
+                "cannot write the upload journal ({error}): after an interruption, some parts will be sent again"
             );
             self.file = None;
         }

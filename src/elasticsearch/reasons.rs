@@ -31,7 +31,7 @@ const HINTS: &[ReasonHint] = &[
     }),
     (&["Could not find vocabulary document"], unfinished),
     (&["vocabulary is missing required"], || {
-        hint!("The vocabulary does not fit the model.").and(import_again())
+        hint!("The vocabulary does not match the model.").and(import_again())
     }),
     (&["Could not find trained model definition"], unfinished),
     (&["definition truncated"], unfinished),
@@ -80,7 +80,7 @@ const HINTS: &[ReasonHint] = &[
     }),
     (&["upgrade is in progress"], || hint!("Start the model when all nodes run the same version.")),
     (&["was removed while waiting"], || {
-        hint!("Somebody stopped the deployment. Start the model again.")
+        hint!("The deployment was stopped. Start the model again.")
     }),
     (&["Only PyTorch models can be deployed"], || {
         hint!("Run ", Command::List, " to see the models that can be started.")

@@ -210,7 +210,7 @@ impl Start<'_> {
     fn failed(&self, deployment: &Deployment) -> DeploymentError {
         let reasons = deployment.reasons().join("; ");
         let reasons =
-            if reasons.is_empty() { "the server gives no reason".into() } else { reasons };
+            if reasons.is_empty() { "the server returned no reason".into() } else { reasons };
         let stop = Command::Stop(Some(self.deployment_id.to_string()));
         self.not_started(
             reasons,

@@ -93,14 +93,14 @@ impl BartConfig {
         }
         if !(0..config.vocab_size).contains(&config.decoder_start_token_id) {
             return Err(ConfigError::Value(format!(
-                "decoder_start_token_id {} is not in a vocabulary of {}",
+                "decoder_start_token_id {} is not in the vocabulary of {} tokens",
                 config.decoder_start_token_id, config.vocab_size
             )));
         }
         if config.is_decoder {
             return Err(ConfigError::Unsupported(
                 "is_decoder".into(),
-                "BART is served with its encoder and its decoder",
+                "BART is supported only with both encoder and decoder",
             ));
         }
         Ok(config)

@@ -38,12 +38,12 @@ impl DprConfig {
         if config.architectures.iter().flatten().any(|class| class == "DPRReader") {
             return Err(ConfigError::Unsupported(
                 "the class DPRReader".into(),
-                "a reader ranks passages among each other, which no task does; a context or question encoder can be served",
+                "no task ranks passages as a reader does; context and question encoders are supported",
             ));
         }
         if !(0..=MAX_SIZE).contains(&config.projection_dim) {
             return Err(ConfigError::Value(format!(
-                "projection_dim is {}, which no model has",
+                "projection_dim is {}, which is not a valid size",
                 config.projection_dim
             )));
         }

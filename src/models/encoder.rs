@@ -86,7 +86,7 @@ impl EncoderConfig {
                 || heads.len() as i64 >= self.num_attention_heads
             {
                 return Err(ConfigError::Value(format!(
-                    "pruned_heads cuts {heads:?} out of the {} heads of layer {layer}",
+                    "pruned_heads removes {heads:?} from the {} heads of layer {layer}",
                     self.num_attention_heads
                 )));
             }
@@ -96,7 +96,7 @@ impl EncoderConfig {
                 if !(0..self.max_position_embeddings - 1).contains(&padding) =>
             {
                 Err(ConfigError::Value(format!(
-                    "pad_token_id {padding} leaves none of the {} positions",
+                    "pad_token_id {padding} leaves no usable position of {}",
                     self.max_position_embeddings
                 )))
             }

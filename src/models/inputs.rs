@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_return_to_the_places_of_the_server() {
+    fn logits_are_moved_to_the_positions_of_the_server() {
         let logits = Tensor::arange(6, (Kind::Float, Device::Cpu)).expand([2, 3, 6], false);
         let restored = inputs(true).restore_tokens(&logits).unwrap();
         let expected = Tensor::from_slice2(&[

@@ -65,17 +65,17 @@ pub struct Blueprint<'a> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A field of the wrong type, or a value nobody knows.
-    #[error("config.json: {0}; use the one that came with the weights")]
+    /// A field has the wrong type or an unknown value.
+    #[error("config.json: {0}; use the config.json that belongs to the weights")]
     Field(#[from] serde_json::Error),
     /// A value is not valid for the model.
     #[error("config.json: {0}")]
     Value(String),
-    /// A variant that cannot be built.
-    #[error("config.json says {0}, which cannot be served: {1}")]
+    /// A variant that is not supported. Fields: the field of `config.json`, and the reason.
+    #[error("{0} in config.json is not supported: {1}")]
     Unsupported(String, &'static str),
-    /// A head that Transformers does not have for the architecture.
-    #[error("{0} has no head for {1}")]
+    /// Transformers does not have this head for the architecture.
+    #[error("Transformers has no head of {0} for {1}")]
     NoHead(&'static str, Head),
 }
 
@@ -193,24 +193,24 @@ pub static ARCHITECTURES: &[Architecture] = &[
 const UNSERVABLE: &[(&[&str], &str)] = &[
     (
         &["deberta"],
-        "Elasticsearch has no tokenizer for DeBERTa v1; DeBERTa v2 and v3 (model_type deberta-v2) can be served",
+        "Elasticsearch has no tokenizer for DeBERTa v1; DeBERTa v2 and v3 (model_type deberta-v2) are supported",
     ),
     (
         &["albert", "big_bird", "xlm", "xlnet"],
-        "Elasticsearch has no tokenizer for it; XLM-RoBERTa and DeBERTa v2 and v3 can be served",
+        "Elasticsearch has no tokenizer for it; XLM-RoBERTa and DeBERTa v2 and v3 are supported",
     ),
     (
         &[
             "bloom", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox", "llama", "mistral", "qwen2",
             "qwen3",
         ],
-        "it is a decoder that generates text, and Elasticsearch serves encoders and has no tokenizer for it",
+        "it is a decoder that generates text, and Elasticsearch only serves encoders",
     ),
     (
         &["marian", "mbart", "mt5", "pegasus", "t5"],
-        "Elasticsearch has no tokenizer for it; of the encoder-decoders BART can be served",
+        "Elasticsearch has no tokenizer for it; the only supported encoder-decoder is BART",
     ),
-    (&["blip", "clip", "siglip", "vit"], "Elasticsearch feeds models text, not images"),
+    (&["blip", "clip", "siglip", "vit"], "Elasticsearch passes text to models, not images"),
 ];
 
 impl Architecture {
@@ -347,7 +347,9 @@ fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), ConfigError> {
             _ => MAX_SIZE,
         };
         if !(1..=most).contains(&value) {
-            return Err(ConfigError::Value(format!("{name} is {value}, which no model has")));
+            return Err(ConfigError::Value(format!(
+                "{name} is {value}, which is not a valid size"
+            )));
         }
     }
     Ok(())
@@ -370,7 +372,7 @@ fn check_encoder(config: &Value) -> Result<(), ConfigError> {
     match flags.into_iter().find(|flag| config.get(flag) == Some(&Value::Bool(true))) {
         Some(flag) => Err(ConfigError::Unsupported(
             flag.into(),
-            "a decoder attends to the left only, and Elasticsearch serves encoders",
+            "a decoder only attends to earlier tokens, and Elasticsearch only serves encoders",
         )),
         None => Ok(()),
     }

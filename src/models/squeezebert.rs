@@ -74,7 +74,7 @@ fn read(config: &Value) -> Result<(SqueezeBertConfig, EncoderConfig), ConfigErro
         check_sizes(&[(name, groups)])?;
         if let Some(width) = widths.into_iter().find(|width| width % groups != 0) {
             return Err(ConfigError::Value(format!(
-                "{width} channels do not make {name} {groups}"
+                "{width} channels cannot be divided into {name} {groups}"
             )));
         }
     }

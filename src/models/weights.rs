@@ -19,7 +19,7 @@ use crate::torchscript::{TorchError, constant};
 #[non_exhaustive]
 pub enum WeightError {
     /// The checkpoint's tensors are not those that config.json and the task require.
-    #[error("{path} does not hold the weights that this model needs{}", list(.problems))]
+    #[error("{path} does not contain the weights that this model needs{}", list(.problems))]
     Mismatch {
         /// The weight file, or the index of several.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum WeightError {
     },
     /// The file contains tensors that repeat the same few bytes many times.
     #[error(
-        "{0} holds tensors that are far larger than the file itself, which no model needs; refusing. Save it again, as safetensors"
+        "{0} contains tensors that are far larger than the file itself, which no model needs. Save it again as safetensors"
     )]
     OutOfProportion(PathBuf),
     /// The checkpoint cannot be read.
@@ -280,14 +280,14 @@ impl Weights<'_> {
             }
             Some(stored) if stored.slice.shape != shape => {
                 ledger.problems.push(format!(
-                    "{name} has the shape {:?}; config.json calls for {shape:?}",
+                    "{name} has the shape {:?}, but config.json requires {shape:?}",
                     stored.slice.shape
                 ));
                 None
             }
             Some(stored) if !stored.slice.dtype.is_float() => {
                 ledger.problems.push(format!(
-                    "{name} is stored as {}, and a weight is a floating-point number",
+                    "{name} has the type {}, but weights must be floating-point numbers",
                     stored.slice.dtype.name()
                 ));
                 None

@@ -123,7 +123,7 @@ fn records(file: &[u8]) -> Result<BTreeMap<&str, Record>, DefinitionError> {
 
 fn state_dict() -> DefinitionError {
     format(
-        "it is a state dict, weights without a graph: give the folder of the model that it belongs to as --hub-model-id",
+        "it is a state dict, which contains weights but no graph; import the folder of the model instead",
     )
 }
 

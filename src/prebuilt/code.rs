@@ -21,7 +21,7 @@ pub(super) fn check(text: &[u8]) -> Result<usize, &'static str> {
     for row in text.split_inclusive(|&byte| byte == b'\n') {
         let indent = row.iter().take_while(|&&byte| byte == b' ' || byte == b'\t').count();
         if depth == 0 && indent > MAX_INDENT {
-            return Err("blocks nest too deep");
+            return Err("blocks are nested too deeply");
         }
         functions += usize::from(row.get(indent..).is_some_and(|row| row.starts_with(b"def ")));
         for byte in outside_strings(row)? {
@@ -31,7 +31,7 @@ pub(super) fn check(text: &[u8]) -> Result<usize, &'static str> {
                 _ => (),
             }
             if depth > MAX_DEPTH {
-                return Err("expressions nest too deep");
+                return Err("expressions are nested too deeply");
             }
         }
         line += row.len();

@@ -63,7 +63,7 @@ impl PrebuiltDefinition {
             (Some(id), Some(other)) if id.as_str() == other => id,
             (Some(id), Some(other)) => {
                 return Err(wrong(&files.configuration)(DefinitionError::Configuration(format!(
-                    "its model_id is {other}, but --es-model-id is {id}; make them equal or leave one out"
+                    "its model_id is {other}, but the requested id is {id}; make them equal, or remove one of them"
                 ))));
             }
             (None, Some(id)) => id.parse()?,
@@ -108,7 +108,7 @@ impl PrebuiltDefinition {
         let needs = format!("{} (needed by the configuration or the graph)", minimum_version);
         if target != Target::Any && !target.has(minimum_version) {
             return Err(wrong(DefinitionError::Configuration(format!(
-                "Elasticsearch {target} cannot serve it: make it for {needs} or later"
+                "Elasticsearch {target} cannot serve it; it needs {needs} or later"
             ))));
         }
         let unlisted =
@@ -120,7 +120,7 @@ impl PrebuiltDefinition {
             }
         } else {
             tracing::warn!(
-                "the graph contains operations that Elasticsearch refuses from 9.4.0 and 8.19.20 on: {}; so it was not tried here",
+                "the graph contains operations that Elasticsearch rejects from 9.4.0 and 8.19.20 on: {}. It was not run here",
                 unlisted.join(", ")
             );
         }
@@ -145,7 +145,7 @@ impl PrebuiltDefinition {
             .map_err(|error| fails(error.cause()))?;
         if !matches!(output.kind(), Kind::Float | Kind::Double | Kind::BFloat16) {
             return Err(fails(format!(
-                "it returns numbers of the type {:?}, of which Elasticsearch reads float32, float64 and bfloat16",
+                "it returns numbers of the type {:?}, but Elasticsearch reads only float32, float64 and bfloat16",
                 output.kind()
             )));
         }
@@ -153,7 +153,7 @@ impl PrebuiltDefinition {
         let scalar = size.is_empty() && target.has(Version::SCALAR_RESULT);
         if size.len() > 3 || (size.is_empty() && !scalar) {
             return Err(fails(format!(
-                "it returns a tensor of {} axes, of which Elasticsearch reads 1 to 3",
+                "it returns a tensor of {} axes, but Elasticsearch reads only 1 to 3",
                 size.len()
             )));
         }
@@ -161,7 +161,7 @@ impl PrebuiltDefinition {
             && size.last().copied().unwrap_or(1) != i64::try_from(*numbers).unwrap_or(i64::MAX)
         {
             return Err(fails(format!(
-                "it returns {size:?} numbers, which do not fit {of} of the task {task} in the configuration"
+                "it returns {size:?} numbers, which do not match {of} of the task {task} in the configuration"
             )));
         }
         Ok(())

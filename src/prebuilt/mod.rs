@@ -17,6 +17,7 @@ mod without_torch;
 use std::path::PathBuf;
 
 use crate::error_chain::advice;
+use crate::hint::{Hint, Setting, hint};
 use crate::model_id::{ModelId, ModelIdError};
 use crate::tokenizer::TokenizerError;
 #[cfg(feature = "torch")]
@@ -61,7 +62,7 @@ pub enum PrebuiltError {
         reason: DefinitionError,
     },
     /// A cluster would not serve the definition.
-    #[error("Elasticsearch {target} would refuse the definition: {reason}")]
+    #[error("Elasticsearch {target} would reject the definition: {reason}")]
     Refused {
         /// The cluster's version.
         target: Target,
@@ -73,11 +74,23 @@ pub enum PrebuiltError {
     #[error("this build of rust-eland has no libtorch, so it cannot check definitions")]
     NoLibtorch,
     /// Neither the caller nor the configuration names the model.
-    #[error("the configuration names no model_id: give --es-model-id")]
+    #[error("the configuration contains no model_id")]
     NoModelId,
     /// The model id is not valid.
     #[error(transparent)]
     ModelId(#[from] ModelIdError),
+}
+
+impl PrebuiltError {
+    /// What the user can do about the error.
+    #[must_use]
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::NoModelId => Some(hint!("Set ", Setting::ModelId, ".")),
+            Self::ModelId(error) => Some(error.hint()),
+            _ => None,
+        }
+    }
 }
 
 /// Reason why a definition, its vocabulary or its configuration cannot be used.
@@ -85,12 +98,12 @@ pub enum PrebuiltError {
 #[non_exhaustive]
 pub enum DefinitionError {
     /// The file is not a TorchScript archive.
-    #[error("it is no TorchScript archive that can be used: {0}")]
+    #[error("it is not a usable TorchScript archive: {0}")]
     Format(String),
     /// A record contains a method name that Elasticsearch forbids, because such methods run while the archive is loaded.
     #[error(
-        "its record {record} holds {hook}, a method that would run when it is loaded, which Elasticsearch refuses; it was not loaded. \
-         Trace the model (torch.jit.trace, torch.jit.freeze), so that it has no such methods"
+        "its record {record} contains {hook}, a method that would run during loading. Elasticsearch rejects such methods, so the file was not loaded. \
+         Trace the model (torch.jit.trace, torch.jit.freeze) to remove them"
     )]
     Hook {
         /// Name of the method.
@@ -99,9 +112,7 @@ pub enum DefinitionError {
         record: String,
     },
     /// A record's name is too long.
-    #[error(
-        "it holds a record whose name has {length} bytes; Elasticsearch accepts fewer than 256"
-    )]
+    #[error("the name of a record has {length} bytes; Elasticsearch accepts fewer than 256")]
     LongName {
         /// Length of the name in bytes.
         length: usize,
@@ -124,13 +135,13 @@ pub enum DefinitionError {
     },
     /// libtorch cannot load the archive.
     #[cfg(feature = "torch")]
-    #[error("libtorch cannot read it, and Elasticsearch could not either: {}", .0.cause())]
+    #[error("libtorch cannot read it, so Elasticsearch cannot either: {}", .0.cause())]
     Unreadable(#[source] TorchError),
     /// The thread for loading could not be started.
-    #[error("no thread to load it in: {0}")]
+    #[error("no thread could be started to load it: {0}")]
     Thread(#[source] std::io::Error),
     /// Elasticsearch would reject the graph.
-    #[error("Elasticsearch would refuse it: {0}")]
+    #[error("Elasticsearch would reject it: {0}")]
     Refused(#[from] Refused),
     /// `forward` does not have the signature that the server needs.
     #[error("{0}")]

@@ -27,7 +27,7 @@ pub enum SourceError {
     )]
     NotAFolder(PathBuf),
     /// A required file does not exist.
-    #[error("{folder} holds no {name}: {advice}")]
+    #[error("{folder} contains no {name}: {advice}")]
     Missing {
         /// The folder of the model.
         folder: PathBuf,

@@ -74,7 +74,7 @@ impl Embedder {
     ) -> Result<Self, EmbedderError> {
         if base.output == Output::Row {
             return Err(EmbedderError::Module(
-                "modules.json pools tokens, but the model makes one vector a row".into(),
+                "modules.json pools tokens, but the model returns one vector per row".into(),
             ));
         }
         let mut steps = Vec::new();
@@ -85,7 +85,7 @@ impl Embedder {
                 return Ok(());
             }
             Err(EmbedderError::Module(format!(
-                "the module {module} expects vectors of {wanted}, what comes before it makes {size}"
+                "the module {module} expects vectors of {wanted} numbers, but the previous module returns {size}"
             )))
         };
         for module in modules {
@@ -106,7 +106,7 @@ impl Embedder {
                     fits(folder, config.in_features, size)?;
                     if config.module_input_name != "sentence_embedding" {
                         return Err(EmbedderError::Module(format!(
-                            "the module {folder} reads {}; only sentence_embedding can be served",
+                            "the module {folder} reads {}; only sentence_embedding is supported",
                             config.module_input_name
                         )));
                     }
@@ -133,7 +133,7 @@ impl Embedder {
                 Module::Normalize => steps.push(Step::Normalize),
                 Module::SpladePooling(_) => {
                     return Err(EmbedderError::Module(
-                        "modules.json makes sparse vectors (SpladePooling): import it for text_expansion"
+                        "modules.json returns sparse vectors (SpladePooling); import the model for text_expansion"
                             .into(),
                     ));
                 }
@@ -152,7 +152,7 @@ impl Embedder {
     pub fn truncate(&mut self, dimension: i64) -> Result<(), EmbedderError> {
         if dimension < 1 {
             return Err(EmbedderError::Module(format!(
-                "truncate_dim in config_sentence_transformers.json is {dimension}, which leaves no vector"
+                "truncate_dim in config_sentence_transformers.json is {dimension}; it must be positive"
             )));
         }
         if dimension < self.size {
@@ -247,7 +247,7 @@ fn activation(folder: &str, path: Option<&str>) -> Result<Activation, EmbedderEr
         .and_then(Activation::of_torch_class)
         .ok_or_else(|| {
             EmbedderError::Module(format!(
-                "the module {folder} has the activation {path}, which cannot be served"
+                "the module {folder} has the activation {path}, which is not supported"
             ))
         })
 }

@@ -20,7 +20,7 @@ pub fn guess(
         return Some((Task::TextExpansion, reason));
     }
     if modules.is_some() {
-        let reason = "modules.json makes it a model of sentence-transformers".to_owned();
+        let reason = "modules.json describes a model of sentence-transformers".to_owned();
         return Some((Task::TextEmbedding, reason));
     }
     let (class, task) = config.architectures.iter().find_map(|class| {

@@ -50,15 +50,13 @@ impl ServedLabels {
                     entailment_of_two: i64::try_from(entailment).ok(),
                     merged: None,
                     note: Some(format!(
-                        "the model has two labels and Elasticsearch requires three: {} is served as contradiction, and neutral never \
-                         counts, so that probabilities equal the model's",
+                        "the model has two labels, but Elasticsearch requires three: {} is served as contradiction, and neutral always has the probability 0, so the other probabilities equal the model's",
                         other.map_or("", String::as_str)
                     )),
                 })
             }
             _ => Err(format!(
-                "Elasticsearch requires the labels contradiction, entailment and neutral (or entailment and not_entailment), the model \
-                 has {}",
+                "Elasticsearch requires the labels contradiction, entailment and neutral (or entailment and not_entailment), but the model has {}",
                 labels.join(", ")
             )),
         }
@@ -70,7 +68,7 @@ impl ServedLabels {
         let outside = |label: &str| label.eq_ignore_ascii_case("O");
         if !labels.iter().any(|label| outside(label)) {
             return Err(format!(
-                "Elasticsearch requires a label O for tokens outside of entities, the model has {}",
+                "Elasticsearch requires a label O for tokens outside entities, but the model has {}",
                 labels.join(", ")
             ));
         }
@@ -96,7 +94,7 @@ impl ServedLabels {
             .collect();
         let note = (!renamed.is_empty()).then(|| {
             format!(
-                "labels are renamed to the IOB form, the only one that Elasticsearch takes: {}",
+                "labels are renamed to the IOB form, the only form that Elasticsearch accepts: {}",
                 renamed.join(", ")
             )
         });

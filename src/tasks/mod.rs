@@ -126,7 +126,7 @@ impl Task {
             return Ok(());
         }
         Err(format!(
-            "Elasticsearch takes the labels {} for such a model, not {}",
+            "Elasticsearch uses the labels {} for such a model, but the model has {}",
             served.names.join(", "),
             labels.join(", ")
         ))
@@ -177,7 +177,7 @@ impl FromStr for Task {
         Self::ALL.into_iter().find(|task| task.name() == wanted).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|task| task.name()).collect();
             format!(
-                "there is no task {name:?}; the tasks are {}. Use 'text_similarity' for rerank tasks",
+                "unknown task {name:?}; the tasks are {}. Use 'text_similarity' for rerank tasks",
                 names.join(", ")
             )
         })

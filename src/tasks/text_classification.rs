@@ -22,7 +22,7 @@ impl Definition for TextClassification {
             Ok(ServedLabels::unchanged(labels))
         } else {
             Err(format!(
-                "Elasticsearch demands at least two labels, the model has {}",
+                "Elasticsearch requires at least two labels, but the model has {}",
                 labels.len()
             ))
         }

@@ -27,7 +27,7 @@ impl Definition for TextSimilarity {
             Ok(ServedLabels::default())
         } else {
             Err(format!(
-                "Elasticsearch demands a model with one score, this one has {} labels",
+                "Elasticsearch requires a model with one score, but this model has {} labels",
                 labels.len()
             ))
         }

@@ -28,7 +28,7 @@ pub(super) fn slow(reader: &Reader<'_>) -> Result<Option<Base>, TokenizerError> 
         return Err(TokenizerError::Merges { unknown: unknown.len(), merges: merges.len() });
     }
     notes.extend(some_of(&unknown).map(|some| {
-        format!("merges.txt joins tokens to such as vocab.json does not have ({some}); where that happens in a text it gives <unk>")
+        format!("merges.txt merges tokens into tokens that vocab.json does not contain ({some}); texts with such a merge get <unk>")
     }));
     let mut tokens: Vec<_> = ids.into_iter().map(|(token, id)| (id, token)).collect();
     tokens.sort_unstable();
@@ -56,16 +56,16 @@ fn ranked(text: &str) -> (Vec<String>, Vec<String>) {
     }
     let mut notes = Vec::new();
     if version {
-        notes.push("merges.txt does not begin with a line that names its version; Transformers passes over its first line all the same".into());
+        notes.push("merges.txt does not begin with a version line; Transformers skips its first line anyway".into());
     }
     if !complete {
         notes.push(
-            "merges.txt does not end with a line break; Transformers passes over its last line"
-                .into(),
+            "merges.txt does not end with a line break; Transformers skips its last line".into(),
         );
     }
     notes.extend(
-        some_of(&broken).map(|some| format!("merges.txt holds lines that are no merges: {some}")),
+        some_of(&broken)
+            .map(|some| format!("merges.txt contains lines that are not merges: {some}")),
     );
     let mut seen = HashSet::new();
     let mut keep: Vec<bool> =
@@ -95,24 +95,25 @@ pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
     let known: HashSet<&str> = tokens.iter().map(|(token, _)| token.as_str()).collect();
     let mut merges = Vec::with_capacity(json.model.merges.len());
     for merge in &json.model.merges {
-        let (a, b) =
-            merge.pair().ok_or_else(|| broken(format!("{merge:?} is no merge of two tokens")))?;
+        let (a, b) = merge
+            .pair()
+            .ok_or_else(|| broken(format!("{merge:?} is not a merge of two tokens")))?;
         if a.contains(' ') || b.contains(' ') {
             return Err(broken(format!(
-                "the merge of {a:?} and {b:?} holds a space, which no byte stands for"
+                "the merge of {a:?} and {b:?} contains a space, which is not the symbol of any byte"
             )));
         }
         merges.push(format!("{a} {b}"));
     }
     if let Some(some) = some_of(&unknown(&merges, |token| known.contains(token))) {
         return Err(broken(format!(
-            "its merges name tokens that its vocabulary does not have: {some}"
+            "its merges name tokens that its vocabulary does not contain: {some}"
         )));
     }
     let names = json.normalizers();
     let notes = (!names.is_empty()).then(|| {
         format!(
-            "tokenizer.json changes text before it is cut ({}); Elasticsearch does not",
+            "tokenizer.json changes text before it is split into words ({}); Elasticsearch does not",
             names.join(", ")
         )
     });
@@ -130,8 +131,7 @@ pub(super) fn add_prefix_space(reader: &Reader<'_>, warnings: &mut Vec<String>) 
         reader.json.and_then(TokenizerJson::add_prefix_space).filter(|&other| other != add)
     {
         warnings.push(format!(
-            "tokenizer.json has add_prefix_space {other}, but Transformers goes by tokenizer_config.json (false where absent), so \
-             {add} is sent"
+            "tokenizer.json has add_prefix_space {other}, but Transformers reads the setting from tokenizer_config.json (default false), so {add} is uploaded"
         ));
     }
     add

@@ -17,7 +17,7 @@ pub(super) enum Class {
 }
 
 /// Meaning of a name in `tokenizer_class`.
-enum Named {
+enum NamedClass {
     Class(Class),
     /// A tokenizer saved by the tokenizers library, without a class of Transformers. `tokenizer.json` determines the class.
     Generic,
@@ -116,8 +116,8 @@ impl Class {
     }
 }
 
-fn named(name: &str) -> Option<Named> {
-    Some(Named::Class(match name.strip_suffix("Fast").unwrap_or(name) {
+fn named(name: &str) -> Option<NamedClass> {
+    Some(NamedClass::Class(match name.strip_suffix("Fast").unwrap_or(name) {
         "BertTokenizer"
         | "DistilBertTokenizer"
         | "ElectraTokenizer"
@@ -133,7 +133,7 @@ fn named(name: &str) -> Option<Named> {
         "CamembertTokenizer" => Class::Camembert,
         "DebertaV2Tokenizer" => Class::DebertaV2,
         // Transformers 5 uses the second name for the class of the first.
-        "PreTrainedTokenizer" | "TokenizersBackend" => return Some(Named::Generic),
+        "PreTrainedTokenizer" | "TokenizersBackend" => return Some(NamedClass::Generic),
         _ => return None,
     }))
 }
@@ -144,7 +144,7 @@ fn class_makes_token_types(name: &str) -> bool {
         "DistilBertTokenizer" | "RetriBertTokenizer" => false,
         name => !matches!(
             named(name),
-            Some(Named::Class(
+            Some(NamedClass::Class(
                 Class::MpNet | Class::Roberta | Class::XlmRoberta | Class::Camembert
             ))
         ),
@@ -199,13 +199,13 @@ pub(super) fn choose(
     let mut makes_token_types = None;
     for (file, name) in names.into_iter().filter_map(|(file, name)| Some((file, name?))) {
         match named(name) {
-            Some(Named::Class(class)) => {
+            Some(NamedClass::Class(class)) => {
                 if said.is_empty() {
                     makes_token_types = Some(class_makes_token_types(name));
                 }
                 said.push((format!("{file}'s tokenizer_class {name}"), class))
             }
-            Some(Named::Generic) if said.is_empty() => generic = Some(name),
+            Some(NamedClass::Generic) if said.is_empty() => generic = Some(name),
             _ => (),
         }
     }
@@ -234,7 +234,7 @@ pub(super) fn choose(
         .filter(|(_, other)| !alike(*other, class))
         .map(|(source, other)| {
             format!(
-                "the files disagree on the tokenizer: {source} stands for Elasticsearch's {}; {} is used",
+                "the files disagree about the tokenizer: {source} means Elasticsearch's {}; {} is used",
                 other.kind().name(),
                 class.kind().name()
             )
@@ -269,9 +269,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fast_classes_are_as_the_slow_ones() {
+    fn fast_class_equals_its_slow_class() {
         for name in ["DistilBertTokenizer", "DistilBertTokenizerFast"] {
-            assert!(matches!(named(name), Some(Named::Class(Class::Bert))), "{name}");
+            assert!(matches!(named(name), Some(NamedClass::Class(Class::Bert))), "{name}");
         }
         for name in [
             "GemmaTokenizer",

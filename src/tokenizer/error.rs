@@ -1,6 +1,7 @@
 //! Reason why a tokenizer cannot be used.
 
 use super::class;
+use crate::hint::{Hint, Setting, hint};
 use crate::source::SourceError;
 
 /// Reason why a tokenizer cannot be used.
@@ -30,11 +31,11 @@ pub enum TokenizerError {
     )]
     LfsPointer(&'static str),
     /// A vocabulary without tokens.
-    #[error("{0} holds no tokens; fetch it again")]
+    #[error("{0} contains no tokens; download it again")]
     Empty(&'static str),
     /// An id far above the number of tokens.
     #[error(
-        "a token has the id {id} although there are {tokens} tokens; the tokenizer files are broken or do not belong together"
+        "a token has the id {id}, but there are only {tokens} tokens; the tokenizer files are damaged or do not belong together"
     )]
     Id {
         /// The id.
@@ -44,8 +45,7 @@ pub enum TokenizerError {
     },
     /// Merges of another vocabulary.
     #[error(
-        "{unknown} of the {merges} merges in merges.txt name tokens that vocab.json does not have: the two files do not belong \
-         together"
+        "{unknown} of the {merges} merges in merges.txt name tokens that vocab.json does not contain: the two files do not belong together"
     )]
     Merges {
         /// Number of merges with unknown tokens.
@@ -55,12 +55,12 @@ pub enum TokenizerError {
     },
     /// The server rejects byte-level BPE without merges.
     #[error(
-        "there are no merges, which Elasticsearch's {0} tokenizer demands; is the tokenizer complete?"
+        "the tokenizer has no merges, which Elasticsearch's {0} tokenizer requires; check that the tokenizer files are complete"
     )]
     NoMerges(&'static str),
     /// Tokens required by the server are missing.
     #[error(
-        "the tokenizer's files lack {}, which Elasticsearch's {kind} tokenizer demands; is this the vocabulary of the model?",
+        "the tokenizer's files lack {}, which Elasticsearch's {kind} tokenizer requires; check that they belong to the model",
         missing.join(", ")
     )]
     MissingTokens {
@@ -71,7 +71,7 @@ pub enum TokenizerError {
     },
     /// The tokenizer puts other tokens around a text than the server does.
     #[error(
-        "the tokenizer's {role} is {token}, where Elasticsearch's {kind} tokenizer puts {server}: every text would be read wrongly"
+        "the tokenizer's {role} is {token}, but Elasticsearch's {kind} tokenizer inserts {server}, so every text would get wrong tokens"
     )]
     OtherToken {
         /// Role of the token.
@@ -84,12 +84,11 @@ pub enum TokenizerError {
         server: &'static str,
     },
     /// Texts cannot be tokenized with the uploaded vocabulary.
-    #[error("texts cannot be tokenized with this vocabulary: {0}; leave out --quantize")]
+    #[error("texts cannot be tokenized with this vocabulary: {0}")]
     Encoder(String),
     /// More tokens than embeddings.
     #[error(
-        "the vocabulary has {tokens} tokens, the model embeddings for {rows}: they do not belong \
-         together; use the tokenizer files that came with the weights"
+        "the vocabulary has {tokens} tokens, but the model has embeddings for {rows}: they do not belong together; use the tokenizer files that belong to the weights"
     )]
     TooLarge {
         /// Tokens in the vocabulary.
@@ -97,4 +96,15 @@ pub enum TokenizerError {
         /// Rows of the embedding table.
         rows: i64,
     },
+}
+
+impl TokenizerError {
+    /// What the user can do about the error.
+    #[must_use]
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::Encoder(_) => Some(hint!("Remove ", Setting::Quantize, ".")),
+            _ => None,
+        }
+    }
 }

@@ -71,7 +71,7 @@ pub(super) fn slow(
     }
     let warnings = some_of(&lost).map(|some| {
         format!(
-            "added tokens have the ids of special ones and lose them, as in Transformers: {some}"
+            "added tokens have ids of special tokens, which take precedence, as in Transformers: {some}"
         )
     });
     let ids = with_added(&vocabulary, &by_id, precedence);
@@ -130,7 +130,7 @@ pub(super) fn fast(
         next = next.max(id.saturating_add(1));
     }
     let warnings = some_of(&renumbered).map(|some| {
-        format!("tokenizer.json gives added tokens ids that Transformers does not: {some}")
+        format!("tokenizer.json assigns ids to added tokens that differ from those in Transformers: {some}")
     });
     let in_file = in_file.iter().map(|token| &token.content);
     let others = in_file.chain(added.by_id.values()).chain(&added.special);
@@ -185,10 +185,10 @@ fn lay_out<'a>(
         })
         .collect();
     warnings.extend(some_of(&twice).map(|some| {
-        format!("the vocabulary holds tokens twice ({some}); the second place counts, as in Transformers")
+        format!("the vocabulary contains tokens twice ({some}); the second id is used, as in Transformers")
     }));
     warnings.extend(some_of(&replaced).map(|some| {
-        format!("the vocabulary has two tokens for one id ({some}); the second one is uploaded, and the first will not be found")
+        format!("the vocabulary has two tokens with the same id ({some}); only the second one is uploaded")
     }));
     Ok(Ids { tokens, appended, warnings })
 }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_stands_twice_keeps_all_ids_in_place() {
+    fn repeated_token_keeps_all_ids_in_place() {
         let ids =
             slow(vocabulary(&["a", "b", "a", "c"]), &added(&[], &[]), Precedence::Added).unwrap();
         assert_eq!(ids.tokens, ["a", "b", "a", "c"]);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_added_token_moves() {
+    fn added_token_replaces_the_token_at_its_id() {
         let moved = added(&[(0, "b"), (4, "c")], &[]);
         let ids = slow(vocabulary(&["a", "b", "c"]), &moved, Precedence::Added).unwrap();
         // `b` has the id 0, so the later `b` must not be found.
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_id_makes_no_huge_list() {
+    fn huge_id_is_rejected_without_a_huge_list() {
         let far = added(&[(usize::MAX, "x")], &[]);
         let error = slow(vocabulary(&["a"]), &far, Precedence::Added).unwrap_err();
         assert!(matches!(error, TokenizerError::Id { .. }));

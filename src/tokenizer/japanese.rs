@@ -13,8 +13,7 @@ pub(super) fn kind(
     match config.subword_tokenizer_type.as_deref().unwrap_or("wordpiece") {
         "wordpiece" => (),
         "character" => warnings.push(
-            "the tokenizer cuts words into single characters; Elasticsearch runs WordPiece on them: a word of several characters \
-             becomes [UNK] as a whole unless the vocabulary has its later characters with ## before them"
+            "the tokenizer splits words into single characters, but Elasticsearch runs WordPiece on words: a word of several characters becomes [UNK] unless the vocabulary contains its later characters with the prefix ##"
                 .into(),
         ),
         other => return unsupported(format!("with subword_tokenizer_type {other}")),
@@ -26,20 +25,19 @@ pub(super) fn kind(
         "mecab" => {
             warnings.push(
                 "Elasticsearch segments Japanese text with Kuromoji (IPADIC, search mode), not with the MeCab dictionary of the \
-                 tokenizer, so some words will be cut differently"
+                 tokenizer, so some words will be split differently"
                     .into(),
             );
             if config.do_lower_case == Some(true) {
                 warnings.push(
-                    "with do_lower_case Elasticsearch strips accents too, among them the voicing marks of kana (が becomes か)".into(),
+                    "with do_lower_case, Elasticsearch also removes accents, including the voicing marks of kana (が becomes か)".into(),
                 );
             }
             Ok(TokenizerKind::BertJapanese)
         }
         "basic" => {
             warnings.push(
-                "the tokenizer takes words from white space and keeps Chinese characters together; Elasticsearch always splits \
-                 them, so such text will be tokenized differently"
+                "the tokenizer splits words at white space and keeps Chinese characters together, but Elasticsearch always separates Chinese characters, so texts with them will be tokenized differently"
                     .into(),
             );
             Ok(TokenizerKind::Bert)

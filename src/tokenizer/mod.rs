@@ -84,9 +84,7 @@ impl Tokenizer {
         let slow = if by_content { None } else { reader.slow(class)? };
         match unreadable {
             Some(error) if slow.is_none() => return Err(error),
-            Some(error) => {
-                warnings.push(format!("{error}; {} is used without it", slow_files(class)))
-            }
+            Some(error) => warnings.push(format!("{error}; {} is used instead", slow_files(class))),
             None => (),
         }
         if let (None, Some(json)) = (&slow, json)
@@ -113,7 +111,8 @@ impl Tokenizer {
             (None, None) => match reader.by_other_names(class)? {
                 Some(base) => base.numbered(&added, class)?,
                 None => {
-                    let advice = "one of them holds the vocabulary; fetch the tokenizer files too";
+                    let advice =
+                        "one of them contains the vocabulary; download the tokenizer files too";
                     let wanted = format!("{} and no {}", slow_files(class), tokenizer_json::NAME);
                     return Err(files.missing(&wanted, advice).into());
                 }
@@ -131,8 +130,7 @@ impl Tokenizer {
             return;
         }
         self.warnings.push(
-            "the model reads lower-cased text with its accents (do_lower_case in sentence_bert_config.json), and Elasticsearch strips the \
-             accents of a text that it lower-cases: do_lower_case is not sent. Lower-case texts before you send them"
+            "the model reads lower-cased text with accents (do_lower_case in sentence_bert_config.json), but Elasticsearch removes the accents of a text that it lower-cases. Therefore do_lower_case is not sent: convert texts to lower case before you send them"
                 .to_owned(),
         );
     }
@@ -154,7 +152,7 @@ impl Tokenizer {
             return Err(TokenizerError::TooLarge { tokens, rows });
         }
         self.warnings.push(format!(
-            "left out of the vocabulary, for the model has no embedding for them: {}",
+            "left out of the vocabulary, because the model has no embeddings for them: {}",
             surplus.join(", ")
         ));
         self.vocabulary.vocabulary.truncate(room);

@@ -85,7 +85,7 @@ fn of_template(pieces: &[(Piece<'_>, u64)], makes_types: bool) -> Result<PairLay
     ] = pieces
     else {
         return Err(format!(
-            "tokenizer.json lays out a pair as {}, and Elasticsearch as first token, text, separator, text, separator",
+            "tokenizer.json lays out a pair as {}, but Elasticsearch as first token, text, separator, text, separator",
             describe(pieces)
         ));
     };
@@ -96,7 +96,7 @@ fn of_template(pieces: &[(Piece<'_>, u64)], makes_types: bool) -> Result<PairLay
         .collect();
     if between.len() != middle.len() || !(1..=2).contains(&between.len()) {
         return Err(format!(
-            "tokenizer.json puts {} between the texts of a pair, and Elasticsearch one or two {separator}",
+            "tokenizer.json inserts {} between the texts of a pair, but Elasticsearch inserts one or two {separator}",
             describe(middle)
         ));
     }
@@ -113,7 +113,7 @@ fn of_template(pieces: &[(Piece<'_>, u64)], makes_types: bool) -> Result<PairLay
         (Some(0), Some(0)) => Ok(PairLayout { separators: between.len(), typed: false }),
         (Some(0), Some(1)) => Ok(PairLayout { separators: between.len(), typed: true }),
         _ => Err(format!(
-            "tokenizer.json gives the tokens of a pair the types {}; types of 0 up to the first separator and 1 after it can be served",
+            "tokenizer.json assigns the types {} to the tokens of a pair; only type 0 up to the first separator and type 1 after it are supported",
             pieces.iter().map(|(_, kind)| kind.to_string()).collect::<Vec<_>>().join(" ")
         )),
     }

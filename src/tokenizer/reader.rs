@@ -110,7 +110,7 @@ impl Reader<'_> {
         let some = ids::some_of(&ids::differences(&slow.tokens, &fast.tokens))?;
         let files = slow_files(class);
         Some(format!(
-            "{files} and tokenizer.json do not give the same ids: {some}; those of the former are used"
+            "{files} and tokenizer.json assign different ids: {some}; those of {files} are used"
         ))
     }
 
@@ -156,7 +156,7 @@ impl Reader<'_> {
                 return Err(TokenizerError::NoMerges(kind.name()));
             }
             warnings.extend(ids::some_of(&byte_level::ambiguous(merges)).map(|some| {
-                format!("there are merges to the same token ({some}); Elasticsearch gives both the later one's rank")
+                format!("several merges have the same result ({some}); Elasticsearch uses the rank of the last one for all of them")
             }));
         }
         let scores = scores.map(|mut scores| {
@@ -200,7 +200,7 @@ impl Reader<'_> {
             }
             Some(None) => {
                 warnings.push(format!(
-                    "tokenizer.json puts no tokens around a text; Elasticsearch puts {} and {}",
+                    "tokenizer.json inserts no tokens around a text; Elasticsearch inserts {} and {}",
                     server.class, server.separator
                 ));
                 (None, None)
@@ -238,7 +238,7 @@ impl Reader<'_> {
                 None if token == server => (),
                 None if required => return Err(other()),
                 None => warnings.push(format!(
-                    "the tokenizer's {role} is {token}, which is not in the vocabulary; Elasticsearch's {} tokenizer takes {server}",
+                    "the tokenizer's {role} is {token}, which is not in the vocabulary; Elasticsearch's {} tokenizer uses {server}",
                     kind.name()
                 )),
             }
@@ -246,7 +246,7 @@ impl Reader<'_> {
         if !names.is_empty() {
             ids.rename(&renamed);
             warnings.push(format!(
-                "special tokens are renamed in the upload to the names that Elasticsearch's {} tokenizer looks for: {}",
+                "special tokens are renamed in the uploaded vocabulary to the names that Elasticsearch's {} tokenizer requires: {}",
                 kind.name(),
                 names.join(", ")
             ));
@@ -310,7 +310,7 @@ impl Reader<'_> {
         };
         if left {
             warnings.push(
-                "the tokenizer truncates long texts at their beginning (truncation_side left); Elasticsearch truncates them at their end"
+                "the tokenizer truncates long texts at the beginning (truncation_side left); Elasticsearch truncates them at the end"
                     .to_owned(),
             );
         }

@@ -57,7 +57,7 @@ impl SentencePieceModel {
     pub(super) fn parse(file: &'static str, bytes: &[u8]) -> Result<Self, TokenizerError> {
         let broken = |reason: String| TokenizerError::Broken { file, reason };
         let undecodable =
-            |e: prost::DecodeError| broken(format!("it is no SentencePiece model ({e})"));
+            |e: prost::DecodeError| broken(format!("it is not a SentencePiece model ({e})"));
         let mut rest = bytes;
         let mut model = Self {
             pieces: Vec::new(),
@@ -75,7 +75,7 @@ impl SentencePieceModel {
             let (message, behind) = usize::try_from(length)
                 .ok()
                 .and_then(|length| rest.split_at_checked(length))
-                .ok_or_else(|| broken("it ends in the middle; fetch it again".into()))?;
+                .ok_or_else(|| broken("it is truncated; download it again".into()))?;
             rest = behind;
             match tag {
                 1 if model.pieces.len() == MAX_PIECES => {
@@ -130,13 +130,13 @@ impl SentencePieceModel {
         let normalizer = self.normalizer.name.as_deref().unwrap_or_default();
         if normalizer != "nmt_nfkc" {
             all.push(format!(
-                "the SentencePiece model normalizes text by {}; Elasticsearch always does by nmt_nfkc",
+                "the SentencePiece model normalizes text with {}; Elasticsearch always uses nmt_nfkc",
                 if normalizer.is_empty() { "rules without a name" } else { normalizer }
             ));
         }
         if self.normalizer.add_dummy_prefix == Some(false) {
             all.push(
-                "the SentencePiece model does not put a space before a text (add_dummy_prefix false); Elasticsearch always does".into(),
+                "the SentencePiece model does not insert a space before a text (add_dummy_prefix false); Elasticsearch always does".into(),
             );
         }
         if self.trainer.treat_whitespace_as_suffix == Some(true) {
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn damaged_files_are_rejected() {
         assert!(parse(b"").unwrap_err().contains("no tokens"));
-        assert!(parse(&[0x0a, 0x7f, 0]).unwrap_err().contains("ends in the middle"));
+        assert!(parse(&[0x0a, 0x7f, 0]).unwrap_err().contains("it is truncated"));
         assert!(parse(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]).is_err());
         assert!(parse(&piece("a", f32::NAN)).unwrap_err().contains("score"));
         assert!(parse(b"{\"no\": \"protobuf\"}").is_err());

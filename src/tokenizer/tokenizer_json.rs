@@ -153,9 +153,9 @@ impl TokenizerJson {
         let json: Self = serde_json::from_slice(bytes).map_err(|e| broken(e.to_string()))?;
         match (json.algorithm(), &json.model.vocab) {
             (Algorithm::Unigram, Tokens::Numbered(_))
-            | (Algorithm::WordPiece | Algorithm::Bpe, Tokens::Scored(_)) => {
-                Err(broken("its vocabulary does not have the form that its model has".into()))
-            }
+            | (Algorithm::WordPiece | Algorithm::Bpe, Tokens::Scored(_)) => Err(broken(
+                "its vocabulary does not have the form that its model type requires".into(),
+            )),
             _ => Ok(json),
         }
     }
@@ -189,14 +189,14 @@ impl TokenizerJson {
         let of = match self.algorithm() {
             Algorithm::WordPiece => "WordPiece",
             Algorithm::Bpe if self.is_byte_level() => "byte-level BPE",
-            Algorithm::Bpe => "BPE that is not RoBERTa's",
+            Algorithm::Bpe => "BPE of another kind than RoBERTa's",
             Algorithm::Unigram => "Unigram",
             Algorithm::Other => self.model.name.as_deref().unwrap_or("an unknown model"),
         };
         let around = self.template().map(|template| {
             let token = |token: Option<&str>| token.unwrap_or("nothing").to_owned();
             format!(
-                " with {} before and {} behind a text",
+                " with {} before and {} after a text",
                 token(template.first),
                 token(template.last)
             )
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_of_normalizers_is_understood() {
+    fn sequence_of_normalizers_is_parsed() {
         let json = json(
             r#"{"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Sequence",
                 "normalizers": [{"type": "Lowercase"}, {"type": "StripAccents"}]}]},
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn models_of_old_files_show_what_they_are() {
+    fn algorithm_of_old_files_is_recognized() {
         let algorithm = |model: &str| json(&format!(r#"{{"model": {model}}}"#)).algorithm();
         assert_eq!(algorithm(r#"{"vocab": [["a", -1.5]], "unk_id": 0}"#), Algorithm::Unigram);
         assert_eq!(algorithm(r#"{"vocab": {"a": 0}, "merges": ["a b"]}"#), Algorithm::Bpe);

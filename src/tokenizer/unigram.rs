@@ -89,7 +89,7 @@ pub(super) fn fast(json: &TokenizerJson, class: Class) -> Result<Base, Tokenizer
         notes.push(lower_case_note(class));
     }
     if !normalization.charsmap {
-        notes.push("tokenizer.json does not normalize text by a table of SentencePiece's; Elasticsearch always does by nmt_nfkc".into());
+        notes.push("tokenizer.json does not normalize text with a SentencePiece table; Elasticsearch always uses nmt_nfkc".into());
     }
     notes.extend(bytes_note(class, json.model.byte_fallback));
     let tokens = tokens.iter().enumerate().map(|(id, (token, _))| (id, token.clone())).collect();
@@ -112,8 +112,7 @@ pub(super) fn check_settings(reader: &Reader<'_>, class: Class, warnings: &mut V
 
 pub(super) fn lower_case_note(class: Class) -> String {
     format!(
-        "the tokenizer lower-cases text; Elasticsearch's {} tokenizer cannot, so text with capitals will be tokenized differently \
-         unless you lower-case it before",
+        "the tokenizer lower-cases text, but Elasticsearch's {} tokenizer cannot; convert texts to lower case before you send them",
         class.kind().name()
     )
 }
@@ -123,12 +122,11 @@ fn bytes_note(class: Class, byte_fallback: bool) -> Option<String> {
     match (class == Class::DebertaV2, byte_fallback) {
         (true, true) | (false, false) => None,
         (true, false) => Some(
-            "a character that the vocabulary does not have gives one [UNK] for each of its bytes in Elasticsearch, where the tokenizer \
-             has one for all that follow each other"
+            "Elasticsearch returns one [UNK] per byte of a character outside the vocabulary; the model's tokenizer returns one [UNK] for a whole sequence of such characters"
                 .into(),
         ),
         (false, true) => Some(format!(
-            "the tokenizer takes unknown characters apart into bytes (byte_fallback); Elasticsearch's {} tokenizer does not",
+            "the tokenizer splits unknown characters into bytes (byte_fallback); Elasticsearch's {} tokenizer does not",
             class.kind().name()
         )),
     }

@@ -43,7 +43,7 @@ pub fn read_vocabulary(
         (None, TokenizerKind::Roberta) => return Err(TokenizerError::NoMerges(kind.name())),
         (Some(merges), _) => {
             if let Some(odd) = merges.iter().find(|merge| merge.split(' ').count() != 2) {
-                return Err(broken(format!("the merge {odd:?} is not of two tokens")));
+                return Err(broken(format!("the merge {odd:?} does not consist of two tokens")));
             }
             let unknown = byte_level::unknown(merges, |token| known.contains(token)).len();
             if unknown > 0 {
@@ -83,7 +83,7 @@ pub fn read_vocabulary(
             .map(|token| format!("{token:?}"))
             .collect();
         warnings.extend(some_of(&twice).map(|some| {
-            format!("tokens stand in the vocabulary more than once, and Elasticsearch takes the last place of each: {some}")
+            format!("the vocabulary contains tokens more than once, and Elasticsearch uses the last position of each: {some}")
         }));
     }
     Ok((Vocabulary { vocabulary, merges, scores }, warnings))

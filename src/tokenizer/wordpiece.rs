@@ -22,7 +22,7 @@ pub(super) fn slow(reader: &Reader<'_>) -> Result<Option<Base>, TokenizerError> 
 pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
     if !json.has_bert_s_prefix() {
         return Err(TokenizerError::Unsupported(
-            "of tokenizer.json, WordPiece that does not mark inner pieces with ##".into(),
+            "in tokenizer.json, WordPiece without the mark ## for inner pieces".into(),
         ));
     }
     let Tokens::Numbered(tokens) = &json.model.vocab else { return Ok(Base::default()) };
@@ -48,26 +48,22 @@ pub(super) fn do_lower_case(
     };
     if let Some(json) = normalization.filter(|json| json.lowercase != lower_case) {
         warnings.push(format!(
-            "tokenizer.json's normalizer has lowercase {}, but Transformers goes by do_lower_case of tokenizer_config.json \
-             (true where absent), so {lower_case} is sent",
+            "the normalizer in tokenizer.json has lowercase {}, but Transformers reads do_lower_case from tokenizer_config.json (default true), so {lower_case} is uploaded",
             json.lowercase
         ));
     } else if let Some(asked) = config.do_lower_case.filter(|&asked| asked != lower_case) {
         warnings.push(format!(
-            "tokenizer_config.json has do_lower_case {asked}, but Transformers goes by tokenizer.json for this class, so \
-             {lower_case} is sent"
+            "tokenizer_config.json has do_lower_case {asked}, but Transformers reads the setting of this class from tokenizer.json, so {lower_case} is uploaded"
         ));
     }
     if let Some(strip_accents) = strip_accents.filter(|&strip| strip != lower_case) {
         warnings.push(format!(
-            "the tokenizer has strip_accents {strip_accents} with do_lower_case {lower_case}; Elasticsearch strips accents \
-             just when it lower-cases, so words with accents will be tokenized differently"
+            "the tokenizer has strip_accents {strip_accents} with do_lower_case {lower_case}; Elasticsearch removes accents exactly if it lower-cases text, so words with accents will be tokenized differently"
         ));
     }
     if !split_chinese {
         warnings.push(
-            "the tokenizer keeps Chinese characters together; Elasticsearch always splits them, so such text will be tokenized \
-             differently"
+            "the tokenizer keeps Chinese characters together, but Elasticsearch always separates them, so texts with them will be tokenized differently"
                 .into(),
         );
     }
@@ -81,8 +77,7 @@ pub(super) fn do_lower_case(
     }
     if by_content && reader.json.is_some_and(|json| !json.has_bert_s_words()) {
         warnings.push(
-            "tokenizer.json does not tell words apart as BERT does (BertPreTokenizer); Elasticsearch does, so some text will be \
-             tokenized differently"
+            "tokenizer.json does not split words as BERT does (BertPreTokenizer), but Elasticsearch does, so some texts will be tokenized differently"
                 .into(),
         );
     }

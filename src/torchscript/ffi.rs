@@ -207,7 +207,9 @@ unsafe fn tensor_over(
         Kind::BFloat16 => (15, 2),
         Kind::Double => (7, 8),
         Kind::Int64 => (4, 8),
-        other => return Err(TorchError::Native(format!("no tensor over mapped {other:?}"))),
+        other => {
+            return Err(TorchError::Native(format!("cannot map tensors of the type {other:?}")));
+        }
     };
     let bytes = shape
         .iter()
@@ -316,7 +318,7 @@ impl RawModule {
     fn from_torch_sys(module: *mut CModule_) -> Result<Self, TorchError> {
         check_torch_sys()?;
         if module.is_null() {
-            return Err(TorchError::Native("libtorch made no module and gave no reason".into()));
+            return Err(TorchError::Native("libtorch returned no module and no reason".into()));
         }
         Ok(Self(module))
     }
@@ -368,7 +370,7 @@ impl RawModule {
 
     pub(super) fn load(path: &Path) -> Result<Self, TorchError> {
         let name = CString::new(path.as_os_str().as_encoded_bytes())
-            .map_err(|_| TorchError::Native(format!("{path:?} holds a NUL byte")))?;
+            .map_err(|_| TorchError::Native(format!("{path:?} contains a NUL byte")))?;
         // SAFETY: the name is NUL-terminated and lives for the call.
         Self::from_torch_sys(unsafe { torch_sys::atm_load(name.as_ptr().cast_mut()) })
     }

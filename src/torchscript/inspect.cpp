@@ -1,5 +1,5 @@
-// What is looked at of an archive that anyone may have made: its code before libtorch loads it, its graphs and signature afterwards.
-// As in native.cpp every function catches C++ exceptions and returns the message (malloc'ed, freed by the caller), or null.
+// Inspection of untrusted archives: of the code before libtorch loads it, and of graphs and signature afterwards. As in native.cpp,
+// every function catches C++ exceptions and returns the message (malloc'ed, freed by the caller), or null.
 #include <caffe2/serialize/inline_container.h>
 #include <caffe2/serialize/read_adapter_interface.h>
 #include <torch/csrc/jit/api/function_impl.h>
@@ -16,7 +16,7 @@ namespace {
 
 using namespace torch::jit;
 
-// Data written out: numbers, strings, collections of such. Nothing runs when libtorch evaluates it.
+// Data in code: numbers, strings, and collections of them. libtorch evaluates it without running anything.
 bool is_data(const TreeRef& tree) {
   switch (tree->kind()) {
     case TK_CONST:
@@ -37,7 +37,7 @@ bool is_data(const TreeRef& tree) {
     case TK_DICT_LITERAL:
       return std::all_of(tree->trees().begin(), tree->trees().end(), is_data);
     case TK_APPLY: {
-      // An empty list is written `annotate(List[int], [])`.
+      // An empty list has the form `annotate(List[int], [])`.
       const Apply apply(tree);
       return apply.callee().kind() == TK_VAR && Var(apply.callee()).name().name() == "annotate" && apply.inputs().size() == 2 &&
              apply.attributes().empty() && is_data(apply.inputs()[1].tree());
@@ -47,7 +47,7 @@ bool is_data(const TreeRef& tree) {
   }
 }
 
-// libtorch evaluates default arguments and the values of class attributes while it loads an archive, whatever they call.
+// While libtorch loads an archive, it evaluates default arguments and the values of class attributes, including all calls in them.
 void check_evaluated(const TreeRef& tree) {
   const auto check = [](const TreeRef& value) {
     if (!is_data(value)) throw std::runtime_error("it computes something while it is loaded: " + value->range().text().str());
@@ -59,7 +59,7 @@ void check_evaluated(const TreeRef& tree) {
     for (const auto& statement : ClassDef(tree).body()) {
       if (statement.kind() != TK_ASSIGN) continue;
       const Assign assign(statement);
-      // `__annotations__["0"] = Tensor` gives a type.
+      // `__annotations__["0"] = Tensor` declares a type.
       if (assign.lhs().kind() != TK_SUBSCRIPT && assign.rhs().present()) check(assign.rhs().get().tree());
     }
   }
@@ -86,9 +86,10 @@ struct Record {
   uint64_t size;
 };
 
-// The nodes of a graph once the functions that it calls are inlined, as far as they can be: what Inline would make, without making it.
+// Number of nodes of a graph with the functions that it calls inlined as far as possible. The same number as after Inline, without
+// inlining.
 struct Nodes {
-  // libtorch notes for each inlined node all calls that led to it.
+  // For each inlined node, libtorch stores all calls that led to it.
   static constexpr int kMaxDepth = 200;
 
   std::unordered_map<const Function*, uint64_t> known;
@@ -126,7 +127,7 @@ struct Nodes {
 
 extern "C" {
 
-// Parses a file of code, as libtorch will, and refuses what would run while it is loaded.
+// Parses a file of code as libtorch does, and rejects code that would run during loading.
 char* re_code_check(const char* text, size_t size) {
   return guarded([&] {
     Parser parser(std::make_shared<Source>(std::string_view(text, size)));
@@ -150,7 +151,7 @@ char* re_code_check(const char* text, size_t size) {
   });
 }
 
-// Sees that libtorch finds the same records, in the same places, as those that were looked at.
+// Checks that libtorch finds the same records at the same positions as the inspection.
 char* re_archive_agrees(const void* data, size_t size, const Record* records, size_t count) {
   return guarded([&] {
     caffe2::serialize::PyTorchStreamReader reader(std::make_shared<Bytes>(data, size));
@@ -163,7 +164,7 @@ char* re_archive_agrees(const void* data, size_t size, const Record* records, si
   });
 }
 
-// Loads an archive from memory, for evaluation; without its records of line numbers, which nobody looked at.
+// Loads an archive from memory, for evaluation. The records of line numbers are left out, because they were not inspected.
 char* re_archive_load(const void* data, size_t size, Module** out) {
   return guarded([&] {
     const auto bytes = std::make_shared<Bytes>(data, size);
@@ -174,7 +175,7 @@ char* re_archive_load(const void* data, size_t size, Module** out) {
   });
 }
 
-// The number of nodes of all methods once inlined, or `limit` where it is more.
+// Number of nodes of all methods with functions inlined, or `limit` if there are more.
 char* re_module_nodes(const Module* module, uint64_t limit, uint64_t* out) {
   return guarded([&] {
     Nodes nodes{{}, limit};
@@ -183,8 +184,8 @@ char* re_module_nodes(const Module* module, uint64_t limit, uint64_t* out) {
   });
 }
 
-// Calls `visit` with the name and type of each parameter of `forward`, whether it takes a tensor and whether it may be left out; then
-// with an empty name and the type of what is returned, and whether that may be a tensor or a tuple that begins with one.
+// Calls `visit` for each parameter of `forward` with name, type, whether it accepts a tensor, and whether it is optional. The last
+// call has an empty name, the return type, and whether that is a tensor or a tuple that begins with one.
 char* re_module_signature(const Module* module, void (*visit)(void*, const char*, const char*, bool, bool), void* context) {
   return guarded([&] {
     const auto method = module->find_method("forward");

@@ -1,7 +1,7 @@
-// What tch does not offer, against the same libtorch: sizes that stay symbolic while tracing, tensors that own their memory,
-// the list of operations of a module, 8-bit linear layers, saving to a callback, loading without a copy of the weights, and the peak
-// of live bytes during a forward pass.
-// Every function catches C++ exceptions and returns the message (malloc'ed, freed by the caller), or null on success.
+// Functions of libtorch that tch does not offer: sizes that stay symbolic while tracing, tensors that own their memory, the list of
+// operations of a module, 8-bit linear layers, saving to a callback, loading without a copy of the weights, and the peak of live
+// bytes during a forward pass. Every function catches C++ exceptions and returns the message (malloc'ed, freed by the caller), or
+// null on success.
 #include <ATen/native/quantized/PackedParams.h>
 #include <caffe2/serialize/inline_container.h>
 #include <caffe2/serialize/read_adapter_interface.h>
@@ -27,8 +27,8 @@ namespace {
 using torch::jit::script::Module;
 namespace tracer = torch::jit::tracer;
 
-// Counts what the CPU allocator hands out and takes back in this thread. Frees of memory that was there before are counted too
-// and make the balance negative, which is why the peak starts at zero.
+// Counts the bytes that the CPU allocator allocates and frees on this thread. Memory that was allocated before is also counted when
+// it is freed and makes the balance negative, so the peak starts at zero.
 struct LiveBytes final : c10::MemoryReportingInfoBase {
   int64_t live = 0;
   int64_t peak = 0;
@@ -50,12 +50,12 @@ void visit_nodes(torch::jit::Block* block, Visit visit, void* context) {
 
 using Packed = c10::intrusive_ptr<LinearPackedParamsBase>;
 
-// What torch.ao.quantization.quantize_dynamic makes of a linear layer by default: whole numbers from -128 to 127 times a scale that a
-// symmetric min/max observer finds, in float32 as there, packed for this machine's kernels.
+// Quantizes a weight as torch.ao.quantization.quantize_dynamic does by default: integers from -128 to 127 times the scale of a
+// symmetric min/max observer, computed in float32, packed for this machine's kernels.
 Packed pack(const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   const auto [least, most] = at::aminmax(weight);
   const float largest = std::max(-least.item<float>(), most.item<float>());
-  TORCH_CHECK(std::isfinite(largest), "a linear layer holds a weight that is no finite number");
+  TORCH_CHECK(std::isfinite(largest), "a linear layer contains a weight that is not finite");
   const float scale = std::max(largest / 127.5f, std::numeric_limits<float>::epsilon());
   static const auto prepack = c10::Dispatcher::singleton()
                                   .findSchemaOrThrow("quantized::linear_prepack", "")
@@ -63,18 +63,18 @@ Packed pack(const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   return prepack.call(at::quantize_per_tensor(weight, scale, 0, at::kQInt8), bias);
 }
 
-// A tensor that a value is whatever the inputs are.
+// A tensor that does not depend on the inputs.
 std::optional<at::Tensor> constant_tensor(torch::jit::Value* value) {
   const auto constant = torch::jit::toIValue(value);
   if (!constant || !constant->isTensor()) return std::nullopt;
   return constant->toTensor();
 }
 
-// An archive in memory, in one place or several.
+// An archive in memory, in one or several segments.
 struct Archive final : caffe2::serialize::ReadAdapterInterface {
   const void* owner;
   size_t length;
-  // The bytes from a place on that lie together, and how many.
+  // The contiguous bytes from a position on, and their number.
   const char* (*from)(const void* owner, size_t at, size_t* length);
   size_t size() const override { return length; }
   size_t read(uint64_t at, void* into, size_t n, const char*) const override {
@@ -90,7 +90,7 @@ struct Archive final : caffe2::serialize::ReadAdapterInterface {
   }
 };
 
-// The memory of every constant of a block and those within, by its address.
+// Storage of every constant of a block and its sub-blocks, by address.
 void constants_of(torch::jit::Block* block, std::map<const char*, c10::Storage>& found) {
   for (auto* node : block->nodes()) {
     if (node->kind() == torch::jit::prim::Constant) {
@@ -101,7 +101,7 @@ void constants_of(torch::jit::Block* block, std::map<const char*, c10::Storage>&
   }
 }
 
-// A copy of `forward` whose linear layers look at the first feature alone: they make tensors of the same sizes without the work.
+// A copy of `forward` whose linear layers only use the first feature. They create tensors of the same sizes with little work.
 std::shared_ptr<torch::jit::Graph> thinned(const Module& module) {
   namespace jit = torch::jit;
   auto graph = module.get_method("forward").graph()->copy();
@@ -117,7 +117,7 @@ std::shared_ptr<torch::jit::Graph> thinned(const Module& module) {
   return graph;
 }
 
-// The bytes of a record as the memory of a tensor, without a copy; `owner` keeps them.
+// The bytes of a record as the memory of a tensor, without a copy. `owner` keeps the bytes alive.
 c10::Storage storage_over(const char* data, size_t size, const std::shared_ptr<void>& owner) {
   auto release = [](void* owner) { delete static_cast<std::shared_ptr<void>*>(owner); };
   at::DataPtr bytes(const_cast<char*>(data), new std::shared_ptr<void>(owner), release, at::kCPU);
@@ -132,22 +132,22 @@ bool re_is_tracing() { return tracer::isTracing(); }
 
 void re_trace_abandon() { tracer::abandon(); }
 
-// The size of an axis as a tensor that the graph computes from `tensor`. Only while tracing.
+// Size of an axis as a tensor that the graph computes from `tensor`. Call it only while tracing.
 char* re_size_of(const at::Tensor* tensor, int64_t axis, at::Tensor** out) {
   return guarded([&] { *out = new at::Tensor(tracer::getSizeOf(*tensor, axis)); });
 }
 
-// Makes element `index` of the next operation's integer-list argument `argument` (of length `count`) the recorded `value`.
+// Replaces element `index` of the next operation's integer-list argument `argument` (of length `count`) by the recorded `value`.
 char* re_stash_size(const char* argument, size_t count, size_t index, const at::Tensor* value) {
   return guarded([&] { tracer::ArgumentStash::stashIntArrayRefElem(argument, count, index, *value); });
 }
 
-// Makes the next operation's scalar argument `argument` the recorded `value`, an integer.
+// Replaces the next operation's scalar argument `argument` by the recorded `value`, an integer.
 char* re_stash_scalar(const char* argument, const at::Tensor* value) {
   return guarded([&] { tracer::ArgumentStash::stashValue(argument, 0, *value, c10::IntType::get()); });
 }
 
-// A contiguous CPU tensor over foreign memory; `release(owner)` is called when the last tensor that shares it is gone.
+// A contiguous CPU tensor over foreign memory. `release(owner)` is called when the last tensor that shares it is freed.
 char* re_tensor_over(void* data, const int64_t* sizes, size_t rank, int scalar_type, void* owner, void (*release)(void*),
                      at::Tensor** out) {
   return guarded([&] {
@@ -156,7 +156,7 @@ char* re_tensor_over(void* data, const int64_t* sizes, size_t rank, int scalar_t
   });
 }
 
-// Calls `visit` with the kind of every node of every method, functions inlined and sub-blocks included: what Elasticsearch looks at.
+// Calls `visit` with the kind of every node of every method, with functions inlined and sub-blocks included, as Elasticsearch does.
 char* re_module_operations(const Module* module, Visit visit, void* context) {
   return guarded([&] {
     for (const auto& method : module->get_methods()) {
@@ -167,8 +167,8 @@ char* re_module_operations(const Module* module, Visit visit, void* context) {
   });
 }
 
-// Makes every linear layer of `forward` whose weight is a constant one of 8-bit weights, which quantizes its input as it comes, and
-// counts them; `kept` counts the linear layers and convolutions that stay as they are. The module must not have run before.
+// Replaces every linear layer of `forward` with a constant weight by one with 8-bit weights that quantizes its input dynamically.
+// Counts them in `quantized`, and the unchanged linear layers and convolutions in `kept`. The module must not have run before.
 char* re_module_quantize(Module* module, size_t* quantized, size_t* kept) {
   return guarded([&] {
     namespace jit = torch::jit;
@@ -207,9 +207,8 @@ char* re_module_quantize(Module* module, size_t* quantized, size_t* kept) {
   });
 }
 
-// Loads an archive from memory, as torch::jit::load does but for one thing: its tensors lie where they are in the archive.
-// `from(owner, at, &length)` tells where its bytes are; `release(owner)` is called when the last tensor is gone. `stored` is the bytes
-// of all tensors.
+// Loads an archive from memory like torch::jit::load, but without copying its tensors. `from(owner, at, &length)` returns the bytes
+// at a position; `release(owner)` is called when the last tensor is freed. `stored` is the total size of the tensors in bytes.
 char* re_module_load(size_t size, const char* (*from)(const void*, size_t, size_t*), void* owner, void (*release)(void*), Module** out,
                      uint64_t* stored) {
   return guarded([&] {
@@ -254,8 +253,9 @@ char* re_module_load(size_t size, const char* (*from)(const void*, size_t, size_
   });
 }
 
-// Writes the module's archive, without checksums, through `write(context, data, size, storage)`, which returns the number of bytes it
-// took. Where these are the memory of a constant, `storage` keeps it and is given away; else they are gone afterwards.
+// Writes the module's archive, without checksums, through `write(context, data, size, storage)`, which returns the number of
+// accepted bytes. If the bytes are the memory of a constant, `storage` keeps them alive and its ownership is transferred; otherwise
+// they are freed after the call.
 char* re_module_save(const Module* module, size_t (*write)(void*, const void*, size_t, c10::Storage*), void* context) {
   return guarded([&] {
     std::map<const char*, c10::Storage> constants;
@@ -274,7 +274,7 @@ char* re_module_save(const Module* module, size_t (*write)(void*, const void*, s
 
 void re_storage_free(c10::Storage* storage) { delete storage; }
 
-// Runs `forward`; a tuple gives its first element. `optimize` is whether the graph is optimized for passes to come, as a server does.
+// Runs `forward`. Returns the first element of a tuple. With `optimize`, the graph is optimized for later passes, as in a server.
 char* re_module_forward(Module* module, const at::Tensor* const* inputs, size_t count, bool optimize, at::Tensor** out) {
   return guarded([&] {
     c10::InferenceMode inference_mode;
@@ -291,8 +291,7 @@ char* re_module_forward(Module* module, const at::Tensor* const* inputs, size_t 
   });
 }
 
-// The peak of bytes that are live in tensors that `forward` makes. What it computes is left out where that is much work and changes no
-// size.
+// Peak size in bytes of the live tensors that `forward` creates. Expensive computations that do not change sizes are skipped.
 char* re_module_peak(Module* module, const at::Tensor* const* inputs, size_t count, int64_t* peak) {
   return guarded([&] {
     c10::InferenceMode inference_mode;

@@ -35,10 +35,10 @@ pub enum Refused {
     #[error("the graph contains forbidden operations: {}", .0.join(", "))]
     Forbidden(Vec<String>),
     /// The graph contains operations that are not on the list.
-    #[error("the graph contains operations that Elasticsearch does not know: {}", .0.join(", "))]
+    #[error("the graph contains operations that Elasticsearch does not allow: {}", .0.join(", "))]
     Unrecognised(Vec<String>),
     /// The graph is too large.
-    #[error("the graph has {0} nodes or more, and Elasticsearch accepts {MAX_NODES}")]
+    #[error("the graph has {0} nodes or more, but Elasticsearch accepts at most {MAX_NODES}")]
     TooManyNodes(usize),
 }
 

@@ -25,16 +25,16 @@ fn import(options: &[&str]) -> Command {
     command
 }
 
-fn told(output: &Output) -> (i32, String) {
+fn code_and_message(output: &Output) -> (i32, String) {
     (output.status.code().unwrap(), message(output))
 }
 
-/// Options and variables.
-type Given<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+/// Options and environment variables of a run.
+type Settings<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 
 /// Exit code and message of an import with options and variables.
 fn run(options: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
-    told(&import(options).envs(variables.iter().copied()).output().unwrap())
+    code_and_message(&import(options).envs(variables.iter().copied()).output().unwrap())
 }
 
 /// Asserts that the import reaches the cluster, which already has the model.
@@ -93,7 +93,7 @@ fn secured() -> StandIn {
 }
 
 #[test]
-fn every_way_to_log_in() {
+fn credentials_of_every_kind_are_accepted() {
     let standin = secured();
     let url = standin.url();
     let with_user = url.replace("//", "//me:p%40ss%3Aw%C3%B6rd%2F1@");
@@ -124,12 +124,12 @@ fn every_way_to_log_in() {
     let mut command = import(&with(&["-u", "me", "--es-password-file", "-"]));
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(format!("{PASSWORD}\n").as_bytes()).unwrap();
-    let (code, message) = told(&child.wait_with_output().unwrap());
+    let (code, message) = code_and_message(&child.wait_with_output().unwrap());
     assert_eq!(code, 7, "{message}");
 }
 
 #[test]
-fn which_credentials_win() {
+fn credentials_follow_their_precedence() {
     let standin = secured();
     let url = standin.url();
     let (right, wrong) = (("ES_PASSWORD", PASSWORD), ("ES_PASSWORD", "not-the-password"));
@@ -155,7 +155,7 @@ fn which_credentials_win() {
 }
 
 #[test]
-fn credentials_that_do_not_make_sense() {
+fn contradictory_credentials_are_rejected() {
     let standin = secured();
     let url = standin.url();
     let missing =
@@ -183,7 +183,7 @@ fn credentials_that_do_not_make_sense() {
 }
 
 #[test]
-fn the_password_is_asked_for_on_a_terminal_and_not_shown() {
+fn password_is_requested_on_a_terminal_without_echo() {
     let standin = secured();
     let (mut terminal, other_end) = pty_process::blocking::open().unwrap();
     let mut command = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_rust-eland"));
@@ -215,7 +215,7 @@ fn the_password_is_asked_for_on_a_terminal_and_not_shown() {
 }
 
 #[test]
-fn several_addresses_are_tried_in_turn() {
+fn addresses_are_tried_in_order() {
     let standin = cluster(vec![Credential::user("me", "right-one")]);
     let html = Canned::with("200 OK", "", "<html>hello</html>");
     let nobody = "http://127.0.0.1:1";
@@ -239,7 +239,7 @@ fn several_addresses_are_tried_in_turn() {
 }
 
 #[test]
-fn a_node_that_goes_away_is_replaced_by_the_next() {
+fn unreachable_node_is_replaced_by_the_next() {
     let standin = StandIn::start(Options::default());
     let front = Front::plain("127.0.0.1:0", &standin).unwrap();
     let addresses = format!("http://{},{}", front.address(), standin.url());
@@ -298,7 +298,7 @@ fn failover_to_another_product_is_refused_without_credentials() {
 }
 
 #[test]
-fn failover_to_another_cluster_that_demands_credentials_asks_only_for_info() {
+fn failover_to_another_secured_cluster_sends_only_an_info_request() {
     let stranger = Canned::by_head(|head| {
         if head.contains("authorization") {
             info_answer("9.5.0", "another-cluster")
@@ -339,15 +339,15 @@ fn failover_to_a_node_of_another_version_is_refused() {
 }
 
 #[test]
-fn ipv6() {
+fn ipv6_address_is_reached() {
     let standin = cluster(Vec::new());
     let front = match Front::plain("[::1]:0", &standin) {
         Ok(front) => front,
         Err(error) => {
-            // Past the test harness, which keeps what passing tests say to itself.
-            let told =
+            // Written to standard error directly, because the test harness hides the output of passing tests.
+            let code_and_message =
                 format!("NOT TESTED: addresses of IPv6; this machine has no [::1] ({error})\n");
-            std::io::stderr().write_all(told.as_bytes()).unwrap();
+            std::io::stderr().write_all(code_and_message.as_bytes()).unwrap();
             return;
         }
     };
@@ -359,7 +359,7 @@ fn ipv6() {
 }
 
 #[test]
-fn a_prefix_of_the_path_is_kept() {
+fn path_prefix_of_the_address_is_kept() {
     let canned = Canned::with("200 OK", "", "{}");
     let url = canned.url();
     for (address, path) in [("/", "/"), ("/es", "/es/"), ("/a/b/?x=1#y", "/a/b/")] {
@@ -370,7 +370,7 @@ fn a_prefix_of_the_path_is_kept() {
 }
 
 #[test]
-fn further_headers_go_with_every_request() {
+fn additional_headers_are_sent_with_every_request() {
     let canned = Canned::with("200 OK", "x-elastic-product: Elasticsearch\r\n", &info("9.2.0"));
     run(&["--url", &canned.url(), "--header", "X-Tenant: blue", "--header", "x-b:c"], &[]);
     let heads = canned.heads();
@@ -391,7 +391,7 @@ fn error(kind: &str, reason: &str, status: u16) -> String {
 }
 
 #[test]
-fn what_answers_is_told_apart() {
+fn servers_that_cannot_be_used_have_distinct_messages() {
     let elastic = "x-elastic-product: Elasticsearch\r\ncontent-type: application/json\r\n";
     let page = "content-type: text/html\r\n";
     let html = "<html><body>Oops</body></html>";
@@ -473,7 +473,7 @@ fn what_answers_is_told_apart() {
 }
 
 #[test]
-fn what_does_not_answer_is_told_apart() {
+fn servers_that_do_not_respond_have_distinct_messages() {
     refused(
         &["--url", "http://127.0.0.1:1"],
         &[],
@@ -489,7 +489,7 @@ fn what_does_not_answer_is_told_apart() {
 }
 
 #[test]
-fn licences() {
+fn licence_without_machine_learning_is_rejected() {
     let licence = |status: &'static str, body: String| {
         Canned::by_head(move |head| match head.split(' ').nth(1) {
             Some("/") => http("200 OK", "x-elastic-product: Elasticsearch\r\n", &info("9.2.0")),
@@ -524,13 +524,13 @@ fn licences() {
 }
 
 #[test]
-fn the_missing_privilege_is_named() {
+fn missing_privilege_is_named() {
     let weak = cluster(vec![Credential::user("me", "right-one").allowed(Privilege::None)]);
     let me = [("ES_USERNAME", "me"), ("ES_PASSWORD", "right-one")];
     // The user may read at most. The error names the privilege that an import needs.
     refused(&["--url", &weak.url()], &me, 5, &["cluster privilege manage_ml"]);
     let output = program().args(["list", "--url", &weak.url()]).envs(me).output().unwrap();
-    let (code, message) = told(&output);
+    let (code, message) = code_and_message(&output);
     assert_eq!(code, 5, "{message}");
     says(&message, &["cluster privilege monitor_ml"]);
     let credentials = vec![Credential::user("me", "right-one").allowed(Privilege::Monitor)];
@@ -540,7 +540,7 @@ fn the_missing_privilege_is_named() {
 }
 
 #[test]
-fn debug_traces_every_request() {
+fn debug_logs_every_request() {
     let standin = secured();
     let variables = [("ES_API_KEY", KEY)];
     let (_, message) = run(&["--url", &standin.url(), "--debug"], &variables);
@@ -561,7 +561,7 @@ fn debug_traces_every_request() {
     command.args(["--debug", "--url", &standin.url(), "--task-type", "ner", "--es-model-id", "m"]);
     // A secret is removed from this command line, too.
     command.args(["--es-api-key", KEY, "--hub-model-id"]).arg(Fixture::named("bert/ner").model());
-    let (code, message) = told(&command.output().unwrap());
+    let (code, message) = code_and_message(&command.output().unwrap());
     assert_eq!(code, 7, "{message}");
     says(&message, &["authorization: ApiKey …"]);
 }
@@ -578,7 +578,7 @@ fn echo(head: &str) -> Vec<u8> {
 }
 
 #[test]
-fn no_output_shows_a_secret() {
+fn output_contains_no_secret() {
     let server = Canned::by_head(echo);
     let url = server.url();
     let proxy = "proxy-user:proxy-secret-1";
@@ -589,7 +589,7 @@ fn no_output_shows_a_secret() {
     let of_key = [KEY, "key-that-opens"];
     let of_proxy = ["key-that-opens", "proxy-secret-1", &base64(proxy)];
     let token = "AAEAAWVsYXN0aWMtdG9rZW4";
-    let runs: [(Given, &[&str]); 6] = [
+    let runs: [(Settings, &[&str]); 6] = [
         ((&["--url", &with_user], &[]), &of_password),
         ((&["--url", &url, "-u", "me", "-p", PASSWORD], &[]), &of_password),
         ((&["--url", &url], &[("ES_API_KEY", KEY)]), &of_key),
@@ -608,7 +608,7 @@ fn no_output_shows_a_secret() {
         for level in [None, Some("trace")] {
             let mut command = import(&[options, &header].concat());
             command.envs(variables.iter().copied()).envs(level.map(|level| ("RUST_LOG", level)));
-            let (code, message) = told(&command.output().unwrap());
+            let (code, message) = code_and_message(&command.output().unwrap());
             assert_eq!(code, 5, "{message}");
             says(&message, &["does not accept the credentials", "…"]);
             for secret in secrets.iter().chain(&["header-secret-1", "session=abc"]) {
@@ -636,7 +636,7 @@ fn base64(text: &str) -> String {
 /// Only Linux shows the command lines of other processes in /proc.
 #[cfg(target_os = "linux")]
 #[test]
-fn no_command_line_shows_a_secret() {
+fn command_line_contains_no_secret() {
     let slow = TcpListener::bind("127.0.0.1:0").unwrap();
     slow.set_nonblocking(true).unwrap();
     let address = slow.local_addr().unwrap();
@@ -645,7 +645,7 @@ fn no_command_line_shows_a_secret() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     fs::write(&file, "correct-horse").unwrap();
-    let ways: [Given; 8] = [
+    let ways: [Settings; 8] = [
         (&["--url", &url, "-u", "me", "--es-password-file", file.to_str().unwrap()], &[]),
         (&["--url", &url, "-u", "me"], &[("ES_PASSWORD", "correct-horse")]),
         (&["--url", &url], &[("ES_API_KEY", "correct-horse")]),

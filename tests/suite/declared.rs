@@ -152,7 +152,7 @@ fn pair_layout_follows_the_tokenizer() {
 }
 
 #[test]
-fn vocabulary_is_uploaded_so_that_answers_are_exact() {
+fn renamed_vocabulary_returns_exact_results() {
     check_all(&["renamed-special-tokens", "cased-vocabulary-lower-cased"]);
 }
 
@@ -167,12 +167,12 @@ fn sentence_transformers_settings_are_applied() {
 }
 
 #[test]
-fn files_that_python_reads_are_read() {
+fn unusual_json_is_read_as_in_python() {
     check_all(&["nulls-and-python-numbers", "contradicting-num-labels", "no-model-type"]);
 }
 
 #[test]
-fn labels_are_served_in_the_form_that_elasticsearch_takes() {
+fn labels_are_converted_to_the_form_of_elasticsearch() {
     check_all(&["two-inference-labels", "entities-plain", "entities-bioes", "multi-label"]);
 }
 
@@ -201,7 +201,7 @@ fn refused(name: &str, change: impl FnOnce(&mut Value), file: &str) -> String {
 }
 
 #[test]
-fn quantized_checkpoint_is_refused_by_the_name_of_its_scheme() {
+fn quantized_checkpoint_is_rejected_with_its_scheme() {
     let scheme = json!({"quant_method": "gptq", "bits": 4});
     let change = |config: &mut Value| config["quantization_config"] = scheme;
     let message = refused("no-token-types-by-names", change, "config.json");
@@ -209,7 +209,7 @@ fn quantized_checkpoint_is_refused_by_the_name_of_its_scheme() {
 }
 
 #[test]
-fn integers_without_scales_are_no_weights() {
+fn integers_without_scales_are_rejected_as_weights() {
     let name = "bitsandbytes-8-bit";
     let copy = tempfile::tempdir().unwrap();
     crate::weights::copy(&folder(name).join("model"), copy.path());
@@ -234,11 +234,11 @@ fn integers_without_scales_are_no_weights() {
         .output()
         .unwrap();
     let message = message(&output);
-    assert!(message.contains("is stored as int8"), "{message}");
+    assert!(message.contains("has the type int8"), "{message}");
 }
 
 #[test]
-fn class_outside_the_library_is_refused_by_name() {
+fn class_outside_the_library_is_rejected_by_name() {
     let change = |modules: &mut Value| modules[1]["type"] = json!("custom_st.Pooling");
     let message = refused("added-tokens", change, "modules.json");
     assert!(message.contains("custom_st.Pooling"), "{message}");
@@ -246,7 +246,7 @@ fn class_outside_the_library_is_refused_by_name() {
 }
 
 #[test]
-fn labels_with_a_gap_stop_classifiers_only() {
+fn labels_with_a_gap_are_rejected_for_classifiers() {
     let gap = json!({"1": "a", "2": "b"});
     let change = |config: &mut Value| config["id2label"] = gap;
     let message = refused("contradicting-num-labels", change, "config.json");

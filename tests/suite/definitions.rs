@@ -207,7 +207,7 @@ fn forbidden_operations_are_rejected_for_every_version() {
 fn operation_in_a_loop_is_rejected_or_reported_by_version() {
     let files = Files::of("hidden-in-loop.pt");
     for version in ["8.19.20", "9.4.0", NEW] {
-        files.refused(version, 3, &["operations that Elasticsearch does not know", "aten::erf"]);
+        files.refused(version, 3, &["operations that Elasticsearch does not allow", "aten::erf"]);
     }
     for version in ["8.19.19", "9.3.8", "8.7.0"] {
         let standin =
@@ -226,7 +226,7 @@ fn operation_in_a_loop_is_rejected_or_reported_by_version() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", message(&output));
-    says(&message(&output), &["Elasticsearch 9.5.0 would refuse", "aten::erf"]);
+    says(&message(&output), &["Elasticsearch 9.5.0 would reject", "aten::erf"]);
     assert!(standin.model_ids().is_empty());
 }
 
@@ -243,10 +243,10 @@ fn archive_with_code_that_runs_on_loading_is_not_loaded() {
     }
     // The hook is in a deflated record, in a stored record, or in no record.
     let code = with_record("code/__torch__.py", |code| [&code[..], b"\n# __setstate__\n"].concat());
-    unloadable(&code, "code/__torch__.py holds __setstate__");
+    unloadable(&code, "code/__torch__.py contains __setstate__");
     unloadable(
         &with_record("version", |_| b"10 __setstate__".to_vec()),
-        "version holds __setstate__",
+        "version contains __setstate__",
     );
     let nested = |code: Vec<u8>| {
         let closure = b"    def inner(x: str=torch.save(1, \"it-ran\")) -> str:\n      return x\n    attention_mask0 =";
@@ -283,7 +283,7 @@ fn other_file_formats_are_rejected_by_name() {
         (Vec::new(), vec!["model.pt"]),
         (whole[..whole.len() - 30].to_vec(), vec!["truncated"]),
         (whole[..whole.len() / 2].to_vec(), vec!["truncated"]),
-        (fs::read(fixture("state-dict.pt")).unwrap(), vec!["state dict", "--hub-model-id"]),
+        (fs::read(fixture("state-dict.pt")).unwrap(), vec!["state dict", "import the folder"]),
         (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.".to_vec(), vec!["state dict"]),
         (
             edited(&whole, |name, bytes| (name != "data.pkl").then(|| (name.into(), bytes))),
@@ -362,7 +362,7 @@ fn deeply_nested_code_is_rejected() {
     let line = |expression: String| code(format!("    attention_mask0 = {expression}\n"));
     unloadable(
         &line(format!("{}attention_mask{}", "(".repeat(100_000), ")".repeat(100_000))),
-        "nest too deep",
+        "nested too deeply",
     );
     unloadable(&line(format!("attention_mask{}", "+1".repeat(1 << 20))), "too long");
     // The maximum depth is accepted.

@@ -364,17 +364,35 @@ fn options(help: &str) -> BTreeSet<String> {
     words.filter(plain).map(str::to_owned).collect()
 }
 
+/// The names of all commands, from the help of the program.
+fn command_names() -> Vec<String> {
+    let help = help(&[]);
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let lines = lines.take_while(|line| !line.is_empty());
+    // Continued descriptions are indented further.
+    let names = lines.filter_map(|line| line.strip_prefix("  "));
+    let names = names.filter(|line| !line.starts_with(' '));
+    names.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+}
+
 #[test]
-fn import_and_export_options_are_documented() {
+fn options_of_every_command_are_documented() {
     let documented = read("docs/options.md") + &read("docs/deployments.md");
     let documented: BTreeSet<_> = quoted(&documented)
         .into_iter()
         .flat_map(|code| code.split([' ', '/', '=']))
         .map(str::to_owned)
         .collect();
-    for option in options(&help(&["import"])).iter().chain(&options(&help(&["export"]))) {
-        let general = ["-h", "--help", "-V", "--version"].contains(&option.as_str());
-        assert!(general || documented.contains(option), "{option} is not documented");
+    let names = command_names();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names.iter().filter(|name| *name != "help") {
+        for option in options(&help(&[name])) {
+            let general = ["-h", "--help", "-V", "--version"].contains(&option.as_str());
+            assert!(
+                general || documented.contains(&option),
+                "{option} of {name} is not documented"
+            );
+        }
     }
 }
 

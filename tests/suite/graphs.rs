@@ -33,19 +33,19 @@ impl Graphs {
     /// Compares the graphs with the snapshot of the architecture, and prints the differences.
     pub fn check(&self, architecture: &str) -> Result<(), String> {
         let path = folder().join(format!("{architecture}.txt"));
-        let (found, known) = (self.table(), std::fs::read_to_string(&path).unwrap_or_default());
+        let (found, recorded) = (self.table(), std::fs::read_to_string(&path).unwrap_or_default());
         if std::env::var_os(UPDATE).is_some() {
             std::fs::write(&path, found).unwrap();
             return Ok(());
         }
-        if found == known {
+        if found == recorded {
             return Ok(());
         }
         let new: Vec<_> =
-            found.lines().filter(|line| !known.lines().any(|old| old == *line)).collect();
+            found.lines().filter(|line| !recorded.lines().any(|old| old == *line)).collect();
         Err(format!(
-            "{architecture}'s graphs have changed. If that is meant, write tests/fixtures/graphs anew with\n  \
-             {UPDATE}=1 cargo test --test suite numbers\nand look at the difference. Lines that are new:\n{}",
+            "the graphs of {architecture} differ from their snapshot. If the change is intended, update tests/fixtures/graphs with\n  \
+             {UPDATE}=1 cargo test --test suite numbers\nand review the difference. New lines:\n{}",
             new.join("\n")
         ))
     }

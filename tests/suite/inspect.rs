@@ -144,14 +144,14 @@ fn plan_shows_declarations_of_the_files() {
             "tokenizer       bert, 166 tokens, lower case",
             "maximum input   64 tokens (max_position_embeddings in config.json)",
             "languages       en, de, pt-br",
-            "chosen          text_embedding: modules.json makes it a model of sentence-transformers",
+            "chosen          text_embedding: modules.json describes a model of sentence-transformers",
             "embedding       32 dimensions: mean over tokens",
             "max_inner_product for dot (similarity_fn_name in config_sentence_transformers.json)",
             "query prompt    \"query: \"",
             "document prompt \"passage: \"",
             "not sent without --prompts",
             "the import measures them",
-            "an adapter too (adapter_config.json), which is not applied",
+            "contains an adapter (adapter_config.json), which is not applied",
             "code of the repository (own.Model, auto_map), which is never run",
             "PUT _ml/trained_models/mine, memory estimated",
             "rust-eland import --hub-model-id",
@@ -180,7 +180,7 @@ fn plan_shows_obstacles_with_partial_results() {
             "chosen          none",
         ],
     );
-    says(&message(&output), &["give --task-type", "text_embedding"]);
+    says(&message(&output), &["Set --task-type", "text_embedding"]);
 
     let (output, page) = inspect(folder.path(), &["--task-type", "ner"]);
     assert_eq!(output.status.code(), Some(3), "{page}");

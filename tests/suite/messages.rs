@@ -27,7 +27,7 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn every_command_explains_itself() {
+fn help_of_every_command_matches_its_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let mut pages = vec![(vec!["--help"], "help.txt".to_owned())];
     let root = rust_eland::cli::definition();
@@ -61,7 +61,7 @@ fn exit_codes_match_documentation_and_help() {
 
 /// One error of each frequent kind.
 #[test]
-fn typical_errors_say_what_failed_and_why_and_what_to_do() {
+fn typical_errors_match_their_snapshots() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
     symlink(Fixture::named("bert/st-mean").model(), folder.join("all-MiniLM-L6-v2")).unwrap();
@@ -201,7 +201,7 @@ fn import(standin: &StandIn, id: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_log_has_eland_s_form_and_no_escape_codes() {
+fn log_has_the_format_of_eland_without_escape_codes() {
     let standin = StandIn::start(Options::default());
     let output = program().args(import(&standin, "m")).output().unwrap();
     let log = message(&output);
@@ -214,7 +214,7 @@ fn the_log_has_eland_s_form_and_no_escape_codes() {
 }
 
 #[test]
-fn a_log_for_programs_is_json_line_by_line() {
+fn json_log_has_one_object_per_line() {
     let standin = StandIn::start(Options::default());
     let json = |output: &Output| -> Vec<Value> {
         message(output).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
@@ -223,9 +223,9 @@ fn a_log_for_programs_is_json_line_by_line() {
         program().args(import(&standin, "m")).args(["--log-format", "json"]).output().unwrap();
     let lines = json(&output);
     assert!(output.status.success());
-    let told =
+    let is_logged =
         |text: &str| lines.iter().any(|line| line["message"].as_str().unwrap().contains(text));
-    assert!(told("connected to Elasticsearch") && told("uploading"), "{lines:?}");
+    assert!(is_logged("connected to Elasticsearch") && is_logged("uploading"), "{lines:?}");
     assert!(lines.iter().all(|line| line["level"] == "INFO" && line["timestamp"].is_string()));
 
     let refused = [(vec!["--es-model-id", "m"], 7, "already has"), (vec!["--strat"], 2, "--start")];
@@ -242,7 +242,7 @@ fn a_log_for_programs_is_json_line_by_line() {
 }
 
 #[test]
-fn quiet_says_nothing_and_verbose_more() {
+fn quiet_run_prints_nothing_and_verbose_run_prints_more() {
     let standin = StandIn::start(Options::default());
     let run = |id: &str, option: &[&str]| {
         let output = program().args(import(&standin, id)).args(option).output().unwrap();
@@ -263,7 +263,7 @@ fn quiet_says_nothing_and_verbose_more() {
 }
 
 #[test]
-fn colours_are_for_terminals_that_want_them() {
+fn colours_are_printed_only_on_terminals_that_accept_them() {
     let standin = StandIn::start(Options::default());
     let command = import(&standin, "m");
     let command: Vec<_> = command.iter().map(String::as_str).collect();
@@ -281,7 +281,7 @@ fn colours_are_for_terminals_that_want_them() {
 }
 
 #[test]
-fn the_version_tells_what_it_was_built_from() {
+fn version_contains_commit_and_libtorch() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = run(folder, &["--version"]);
     let text = String::from_utf8(output.stdout).unwrap();
@@ -300,7 +300,7 @@ fn the_version_tells_what_it_was_built_from() {
 }
 
 #[test]
-fn shells_complete_commands_options_and_tasks() {
+fn completions_contain_commands_options_and_tasks() {
     let folder = tempfile::tempdir().unwrap();
     let script = |shell: &str| {
         let output = run(folder.path(), &["completions", shell]);
@@ -332,7 +332,7 @@ fn shells_complete_commands_options_and_tasks() {
 }
 
 #[test]
-fn the_manual_has_a_page_for_every_command() {
+fn manual_has_a_page_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let page = |arguments: &[&str]| {
         let output = run(folder.path(), &[&["man"], arguments].concat());

@@ -104,7 +104,7 @@ fn weight_with_nan_is_rejected() {
             Ok(inputs[0].f_linear::<Tensor>(&weight, None)?)
         });
         let error = module.unwrap().quantize().err().unwrap().to_string();
-        says(&error, &["a weight that is no finite number"]);
+        says(&error, &["a weight that is not finite"]);
     }
 }
 
@@ -338,7 +338,12 @@ fn quantized_model_is_served_and_its_report_stored() {
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     says(
         &message(&output),
-        &["14 linear layers have 8-bit weights", "label_agreement", "over 64 texts", "linux-"],
+        &[
+            "14 linear layers were quantized to 8 bits",
+            "label_agreement",
+            "over 64 texts",
+            "linux-",
+        ],
     );
     let config = standin.configuration("m").unwrap();
     let platform = format!("linux-{}", std::env::consts::ARCH);
@@ -384,8 +389,8 @@ fn agreement_below_the_minimum_is_rejected_before_the_upload() {
             "agrees too little",
             "cosine_mean 0.9",
             "over 64 texts",
-            "asks for 1",
-            "Leave out --quantize",
+            "required is 1",
+            "Remove --quantize",
         ],
     );
     // The privilege check is a POST; requests with changes are PUT or DELETE.

@@ -16,11 +16,11 @@ pub fn check(name: &str, text: &str) {
         std::fs::write(&path, text).unwrap();
         return;
     }
-    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    let recorded = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        text == known,
-        "{} shows something else. If that is meant, write it anew with\n  {UPDATE}=1 cargo test --test suite messages\nand look at \
-         the difference. It is now:\n{text}",
+        text == recorded,
+        "{} differs from the output. If the change is intended, update the snapshot with\n  {UPDATE}=1 cargo test --test suite \
+         messages\nand review the difference. The output is:\n{text}",
         path.display()
     );
 }

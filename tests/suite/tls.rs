@@ -129,11 +129,11 @@ fn fingerprint_of_the_authority_is_accepted() {
     let front = Front::tls(&standin, server.config());
     let plain = fingerprint(&authority.der());
     let wrong = fingerprint(&Authority::new("Another").der());
-    let told = &["none of the server's certificates", &plain, "Compare --ca-fingerprint"];
-    refused(&standin, &https(&front), &["--ca-fingerprint", &wrong], 5, told);
+    let parts = &["none of the server's certificates", &plain, "Compare --ca-fingerprint"];
+    refused(&standin, &https(&front), &["--ca-fingerprint", &wrong], 5, parts);
     for malformed in ["", "abc", &plain[1..], "sha1:00"] {
-        let told = &["CA fingerprint", "64 hexadecimal digits"];
-        refused(&standin, &https(&front), &["--ca-fingerprint", malformed], 2, told);
+        let parts = &["CA fingerprint", "64 hexadecimal digits"];
+        refused(&standin, &https(&front), &["--ca-fingerprint", malformed], 2, parts);
     }
     reaches(&https(&front), &["--ca-fingerprint", &plain]);
     let pairs: Vec<_> = (0..32).map(|at| plain[2 * at..2 * at + 2].to_uppercase()).collect();
@@ -251,8 +251,8 @@ fn self_signed_certificate_is_reported() {
     };
     let front = Front::tls(&standin, server.config());
     let path = authority.keep("self.crt", &server.pem);
-    let told = &["its own authority", "--ca-fingerprint"];
-    refused(&standin, &https(&front), &["--ca-certs", &path], 5, told);
+    let parts = &["its own authority", "--ca-fingerprint"];
+    refused(&standin, &https(&front), &["--ca-certs", &path], 5, parts);
     reaches(&https(&front), &["--ca-fingerprint", &fingerprint(certificate.der())]);
 }
 

@@ -126,7 +126,7 @@ fn inspect_warns_with_an_example_of_each_difference() {
     let bert = inspect("bert/st-mean", &[]);
     says(&bert, &["beyond U+FFFF", "😀", "no-break spaces", "instead of"]);
     assert!(!bert.contains("pairs"), "{bert}");
-    says(&inspect("bert/zero-shot", &[]), &["refuses pairs whose first text is empty"]);
+    says(&inspect("bert/zero-shot", &[]), &["rejects pairs whose first text is empty"]);
     says(&inspect("roberta/ner", &[]), &["splits special tokens", "</s>"]);
 }
 

@@ -408,7 +408,7 @@ fn layers(text: &str) -> Layers {
 }
 
 #[test]
-fn source_modules_keep_to_the_layers() {
+fn source_modules_follow_the_layers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let layers = layers(&fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap());
     let sources = Sources::new(&|name| fs::read_to_string(root.join("src").join(name)).ok());

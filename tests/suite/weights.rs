@@ -58,7 +58,7 @@ fn refused(folder: &Path) -> String {
 /// Output of a model for one row.
 fn output(folder: &Path) -> Tensor {
     let conversion = read(folder).unwrap();
-    assert!(conversion.notes().iter().all(|note| !note.contains("not used")));
+    assert!(conversion.notes().iter().all(|note| !note.contains("unused tensors")));
     let of = (Kind::Int64, tch::Device::Cpu);
     let ids = Tensor::arange(9, of).unsqueeze(0) + conversion.tokenizer().special.separator;
     let positions = Tensor::arange(9, of).unsqueeze(0);
@@ -187,11 +187,11 @@ fn weight_normalization_is_resolved() {
     let checkpoint = WeightLoader::open(&files).unwrap();
     let _ = checkpoint.weights().tensor("a.weight", &[2, 2]);
     let message = checkpoint.finish().unwrap_err().to_string();
-    says(&message, &["a.weight_g has the shape [3, 1]", "calls for [2, 1]"]);
+    says(&message, &["a.weight_g has the shape [3, 1]", "requires [2, 1]"]);
 }
 
 #[test]
-fn every_format_gives_the_same_output() {
+fn every_format_produces_the_same_output() {
     let reference = output(&Fixture::named("bert/st-mean").model());
     assert!(f64::try_from(reference.abs().max()).unwrap() > 1e-3);
     for name in ["zip", "zip-wrapped", "legacy-odd-layouts", "sharded-safetensors", "sharded-bin"] {
@@ -218,7 +218,10 @@ fn module_weights_are_read_from_pytorch_files() {
     let dense = folder.path().join("2_Dense/model.safetensors");
     let reference = output(folder.path());
     fs::remove_file(&dense).unwrap();
-    says(&refused(folder.path()), &["2_Dense holds no model.safetensors, pytorch_model.bin"]);
+    says(
+        &refused(folder.path()),
+        &["2_Dense contains no weights (model.safetensors, pytorch_model.bin"],
+    );
     copy(&checkpoint("dense"), &folder.path().join("2_Dense"));
     // The matrix has another alignment, which changes the last bit of libtorch's results.
     let difference = f64::try_from((output(folder.path()) - &reference).abs().max()).unwrap();
@@ -242,7 +245,7 @@ fn transformer_is_found_in_a_subfolder() {
     fs::write(path, modules.to_string()).unwrap();
     assert_eq!(output(folder.path()), reference);
     fs::remove_file(folder.path().join("0_Transformer/model.safetensors")).unwrap();
-    says(&refused(folder.path()), &["0_Transformer holds no model.safetensors"]);
+    says(&refused(folder.path()), &["0_Transformer contains no weights"]);
     copy(&checkpoint("zip-wrapped"), &folder.path().join("0_Transformer"));
     assert_eq!(output(folder.path()), reference);
 }
@@ -258,7 +261,7 @@ fn pickles_are_never_executed() {
     ] {
         for form in ["", "-legacy", "-bare"] {
             let message = refused(model(Some(&format!("hostile-{name}{form}"))).path());
-            says(&message, &["pytorch_model.bin", "wants to call", global, "byte", "refusing"]);
+            says(&message, &["pytorch_model.bin", "wants to call", global, "byte", "was not read"]);
         }
     }
     assert!(!Path::new("/tmp/rust-eland-was-here").exists());
@@ -267,7 +270,8 @@ fn pickles_are_never_executed() {
 /// Pickles that PyTorch would run, and ways to hide the call, with the expected messages.
 #[test]
 fn opcodes_that_call_functions_are_rejected() {
-    let named = |name: &str| vec![format!("wants to call {name} (byte "), "refusing".to_owned()];
+    let named =
+        |name: &str| vec![format!("wants to call {name} (byte "), "was not read".to_owned()];
     let opcode = |reason: &str| vec![reason.to_owned()];
     let tensor = "ctorch._utils\n_rebuild_tensor_v2\n";
     let cases: Vec<(Vec<u8>, Vec<String>)> = vec![
@@ -326,7 +330,7 @@ fn archives_without_state_dict_are_rejected() {
     says(&refused(model(Some("hostile-script")).path()), &["TorchScript"]);
     for (name, entry) in [("parent", "../../etc/passwd"), ("absolute", "/etc/passwd")] {
         let message = refused(model(Some(&format!("hostile-{name}"))).path());
-        says(&message, &[&format!("entry {entry:?} leads out of the archive"), "refusing"]);
+        says(&message, &[&format!("entry {entry:?} leads out of the archive"), "not read"]);
     }
     // A storage with this name is only searched in the archive.
     let state = b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n\
@@ -357,7 +361,7 @@ fn tensors_larger_than_their_file_are_rejected() {
     write(&[b"\x80\x02}X\x01\0\0\0a", &matrix[..], b"s."].concat(), &[0; 4]);
     says(
         &cannot_be_made(folder.path()),
-        &["pytorch_model.bin holds tensors that are far larger than the file"],
+        &["pytorch_model.bin contains tensors that are far larger than the file"],
     );
 
     // Hundreds of tensors in one float16 storage, converted one by one.
@@ -408,7 +412,7 @@ fn invalid_weight_index_is_rejected() {
         }
         says(
             &with("gone-00001-of-00002.bin"),
-            &[index, "gone-00001-of-00002.bin, which is not there"],
+            &[index, "gone-00001-of-00002.bin, which does not exist"],
         );
         for name in [one, index] {
             let folder = model(None);
@@ -471,7 +475,10 @@ fn weights_in_unsupported_formats_are_reported() {
     fs::write(folder.path().join("tf_model.h5"), "").unwrap();
     fs::write(folder.path().join("model.gguf"), "").unwrap();
     let message = refused(folder.path());
-    says(&message, &["holds no model.safetensors", "model.gguf, tf_model.h5 cannot be read"]);
+    says(
+        &message,
+        &["contains no weights (model.safetensors", "model.gguf, tf_model.h5 cannot be read"],
+    );
 }
 
 #[test]

@@ -151,7 +151,7 @@ const SETTINGS: [&str; 7] = [
 ];
 
 #[derive(Deserialize)]
-struct Entry {
+struct ModuleEntry {
     #[serde(default)]
     path: String,
     #[serde(rename = "type")]
@@ -164,7 +164,9 @@ impl SentenceTransformers {
     /// # Errors
     /// [`SourceError`] if a file is not valid, or a path leads out of the folder.
     pub fn read(files: &ModelFiles) -> Result<Option<Self>, SourceError> {
-        let Some(entries) = files.json::<Vec<Entry>>("modules.json")? else { return Ok(None) };
+        let Some(entries) = files.json::<Vec<ModuleEntry>>("modules.json")? else {
+            return Ok(None);
+        };
         let mut entries =
             entries.into_iter().map(|entry| (ModuleClass::of_path(&entry.class), entry.path));
         let (first, transformer) =
@@ -212,7 +214,7 @@ impl SentenceTransformers {
     pub fn modules(&self, files: &ModelFiles) -> Result<Vec<Module>, ModulesError> {
         let unsupported = |class: &str| {
             let own = if class.starts_with("sentence_transformers.") {
-                "a module of sentence-transformers that cannot be served"
+                "a module of sentence-transformers that is not supported"
             } else {
                 "code of the repository or of another library, which is never run"
             };
@@ -257,7 +259,7 @@ impl SentenceTransformers {
                 }
                 ModuleClass::Transformer | ModuleClass::MlmTransformer => {
                     return Err(ModulesError::Unsupported(
-                        "modules.json names a second transformer, which cannot be served".into(),
+                        "modules.json names a second transformer, which is not supported".into(),
                     ));
                 }
                 ModuleClass::Other(class) => return Err(unsupported(class)),
@@ -282,8 +284,7 @@ impl SentenceTransformers {
         let unsupported = |reason: String| Err(ModulesError::Unsupported(reason));
         if found != wanted && !modules.is_empty() {
             return unsupported(format!(
-                "the transformer is loaded for {found} (transformer_task in sentence_bert_config.json), and the module after it needs \
-                 {wanted}"
+                "the transformer is loaded for {found} (transformer_task in sentence_bert_config.json), but the module after it needs {wanted}"
             ));
         }
         let text = settings.modality_config.as_ref().and_then(|config| config.get("text"));
@@ -293,7 +294,7 @@ impl SentenceTransformers {
             };
             if !says("method", "forward") || !says("method_output_name", output) {
                 return unsupported(format!(
-                    "modality_config in sentence_bert_config.json reads text as {text}; only forward with {output} can be served"
+                    "modality_config in sentence_bert_config.json reads text as {text}; only forward with {output} is supported"
                 ));
             }
         }
@@ -301,7 +302,7 @@ impl SentenceTransformers {
             None | Some("token_embeddings") => Ok(()),
             Some(_) if modules.is_empty() => Ok(()),
             Some(other) => unsupported(format!(
-                "the transformer hands on {other} (module_output_name in sentence_bert_config.json); only token_embeddings can be served"
+                "the transformer outputs {other} (module_output_name in sentence_bert_config.json); only token_embeddings is supported"
             )),
         }
     }
@@ -309,7 +310,7 @@ impl SentenceTransformers {
 
 /// `config.json` of a module.
 fn module_config<T: DeserializeOwned>(folder: &ModelFiles) -> Result<T, SourceError> {
-    folder.required_json("config.json", "modules.json names this module; fetch its folder too")
+    folder.required_json("config.json", "modules.json names this module; download its folder too")
 }
 
 #[cfg(test)]

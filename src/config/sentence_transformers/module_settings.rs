@@ -138,7 +138,7 @@ impl RawSplade {
     pub fn read(self) -> Result<SpladeConfig, ModulesError> {
         let unknown = |key: &str, value: &str| {
             Err(ModulesError::Unsupported(format!(
-                "SpladePooling has the {key} {value}, which sentence-transformers does not know"
+                "SpladePooling has the {key} {value}, which sentence-transformers does not support"
             )))
         };
         Ok(SpladeConfig {

@@ -109,7 +109,7 @@ impl DebertaV2Config {
         let wrong = |reason: String| Err(ConfigError::Value(reason));
         if !(0..=MAX_SIZE).contains(&config.type_vocab_size) {
             return wrong(format!(
-                "type_vocab_size is {}, which no model has",
+                "type_vocab_size is {}, which is not a valid size",
                 config.type_vocab_size
             ));
         }
@@ -143,14 +143,14 @@ impl DebertaV2Config {
             let positions = config.max_position_embeddings.max(config.max_relative_positions);
             if positions > MOST {
                 return wrong(format!(
-                    "{positions} relative positions are more than any model has"
+                    "{positions} relative positions are more than the supported maximum"
                 ));
             }
             // Outside of this range the logarithms of the bucket formula are those of 0, or are divided by 0.
             let (buckets, distances) = (config.position_buckets, config.relative_positions());
             if buckets > 0 && (buckets < 2 || distances - 1 <= buckets / 2) {
                 return wrong(format!(
-                    "{distances} relative positions cannot be put into position_buckets {buckets}"
+                    "{distances} relative positions do not fit into position_buckets {buckets}"
                 ));
             }
         }

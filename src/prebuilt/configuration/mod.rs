@@ -56,17 +56,15 @@ impl Configuration {
             serde_json::from_slice(json).map_err(|error| error.to_string())?;
         let has = |name: &&&str| body.contains_key(**name);
         if let Some(name) = ILLEGAL.iter().find(has) {
-            return Err(format!("only Elasticsearch sets {name}; take it out"));
+            return Err(format!("only Elasticsearch sets {name}; remove it"));
         }
         if let Some(name) = OF_TREES.iter().find(has) {
-            return Err(format!("a PyTorch model has no {name} in its configuration; take it out"));
+            return Err(format!("a PyTorch model has no {name} in its configuration; remove it"));
         }
         if let Some(task) = body.get("inference_config").and_then(Value::as_object)
             && task.values().any(|settings| settings.get("vocabulary").is_some())
         {
-            return Err(
-                "only Elasticsearch sets vocabulary in inference_config; take it out".into()
-            );
+            return Err("only Elasticsearch sets vocabulary in inference_config; remove it".into());
         }
         let read: Body = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         check_body(&read)?;
@@ -98,19 +96,19 @@ impl Configuration {
 
 fn check_body(body: &Body) -> Result<(), String> {
     if let Some(other) = body.model_type.as_deref().filter(|name| *name != "pytorch") {
-        return Err(format!("model_type is {other}, where a definition of TorchScript is pytorch"));
+        return Err(format!("model_type is {other}, but TorchScript needs the model_type pytorch"));
     }
     let metadata = body.metadata.iter().flat_map(Map::keys);
     if let Some(name) = metadata.into_iter().find(|name| ILLEGAL_METADATA.contains(&name.as_str()))
     {
-        return Err(format!("only Elasticsearch sets {name} in metadata; take it out"));
+        return Err(format!("only Elasticsearch sets {name} in metadata; remove it"));
     }
     for tag in body.tags.iter().flatten() {
         if let Err(error) = tag.parse::<crate::model_id::ModelId>() {
-            return Err(format!("the tag {tag:?} is none: {}", error.reason()));
+            return Err(format!("the tag {tag:?} is not valid: {}", error.reason()));
         }
         if body.model_id.as_ref() == Some(tag) {
-            return Err(format!("the tag {tag:?} is the model's id, which no tag may be"));
+            return Err(format!("the tag {tag:?} must not be the id of the model"));
         }
     }
     if let Some(input) = &body.input {
@@ -118,7 +116,7 @@ fn check_body(body: &Body) -> Result<(), String> {
             return Err("input.field_names is empty".into());
         }
         if input.field_names.iter().any(|name| name.split('.').any(str::is_empty)) {
-            return Err("input.field_names holds what is no name of a field".into());
+            return Err("input.field_names contains a value that is not a field name".into());
         }
     }
     let sizes = [
@@ -130,7 +128,7 @@ fn check_body(body: &Body) -> Result<(), String> {
         return Err(format!("{name} is negative"));
     }
     if body.default_field_map.iter().flat_map(Map::values).any(|name| !name.is_string()) {
-        return Err("default_field_map maps to what is no text".into());
+        return Err("default_field_map maps to a value that is not a text".into());
     }
     Ok(())
 }
@@ -218,7 +216,7 @@ fn check_tokenization(task: Task, kind: TokenizerKind, settings: &Settings) -> R
         return Err(format!("do_lower_case cannot be true for {name}"));
     }
     if settings.add_prefix_space.is_some() && kind != TokenizerKind::Roberta {
-        return Err(format!("add_prefix_space is no setting of {name}"));
+        return Err(format!("add_prefix_space is not a setting of {name}"));
     }
     if !settings.with_special_tokens && task.pair() {
         return Err(format!("{task} reads pairs of texts, which needs with_special_tokens"));
@@ -227,16 +225,16 @@ fn check_tokenization(task: Task, kind: TokenizerKind, settings: &Settings) -> R
         return Err("max_sequence_length is not positive".into());
     }
     if span < NO_SPAN {
-        return Err("span is negative; -1 is for no windows".into());
+        return Err("span is negative; -1 disables windows".into());
     }
     if span != NO_SPAN && truncate != Truncate::None {
-        return Err("span is for truncate none only".into());
+        return Err("span is allowed only with truncate none".into());
     }
     if span > max_sequence_length {
         return Err("span is greater than max_sequence_length".into());
     }
     if span != NO_SPAN && !WINDOWS.contains(&task) && task != Task::TextExpansion {
-        return Err(format!("{task} does not read long texts in windows; leave span out"));
+        return Err(format!("{task} does not split long texts into windows; remove span"));
     }
     Ok(())
 }
@@ -290,7 +288,7 @@ mod tests {
             (json!({"inference_config": {"ner": {}}, "tags": ["A"]}), "tag \"A\""),
             (
                 json!({"inference_config": {"ner": {}}, "model_id": "a", "tags": ["a"]}),
-                "model's id",
+                "must not be the id of the model",
             ),
             (json!({"inference_config": {"ner": {}}, "input": {"field_names": []}}), "field_names"),
             (
@@ -303,10 +301,7 @@ mod tests {
             (task(json!({"translation": {}})), "translation"),
             (task(json!({"ner": {"vocabulary": {}}})), "only Elasticsearch sets vocabulary"),
             (task(json!({"ner": {"num_top_classes": 1}})), "num_top_classes"),
-            (
-                task(json!({"ner": {"classification_labels": ["O", "X"]}})),
-                "takes the labels O, I-X",
-            ),
+            (task(json!({"ner": {"classification_labels": ["O", "X"]}})), "uses the labels O, I-X"),
             (task(json!({"text_classification": {}})), "two labels"),
             (
                 task(json!({"zero_shot_classification": {"classification_labels": ["a"]}})),

@@ -297,7 +297,7 @@ impl HubClient {
                 HeaderValue::try_from(token.header()).map_err(|_| HubError::Setting {
                     name: "the access token",
                     reason: format!(
-                        "the token from {} contains characters that a header cannot hold",
+                        "the token from {} contains characters that a header cannot contain",
                         token.origin
                     ),
                 })?;

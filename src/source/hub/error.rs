@@ -52,7 +52,7 @@ pub enum HubError {
         cache: PathBuf,
     },
     /// Offline, and the cache has only a part of the repository.
-    #[error("the cache holds only a part of {id}: {reason} in {snapshot}")]
+    #[error("the cache contains only a part of {id}: {reason} in {snapshot}")]
     PartlyCached {
         /// The repository.
         id: RepositoryId,
@@ -98,7 +98,7 @@ pub enum HubError {
         reason: String,
     },
     /// The answers are not those of a hub.
-    #[error("{host} does not answer like a Hugging Face hub: {reason}")]
+    #[error("{host} does not respond like a Hugging Face hub: {reason}")]
     NotAHub {
         /// Host name and port.
         host: String,
@@ -203,7 +203,7 @@ pub enum HubError {
         times: u32,
     },
     /// The listing or a header contains something that a real hub does not send.
-    #[error("the answers of {host} cannot be trusted: {reason}. None of them was used")]
+    #[error("the responses of {host} cannot be trusted: {reason}. None of them was used")]
     Hostile {
         /// Host name and port.
         host: String,
@@ -252,8 +252,8 @@ pub enum HubError {
         /// The name of the missing file.
         shard: String,
     },
-    /// The repository holds an adapter, such as LoRA, and not a whole model.
-    #[error("{id} holds an adapter (LoRA or another PEFT method), not a whole model; its base model is {}",
+    /// The repository contains only an adapter, such as LoRA.
+    #[error("{id} contains only an adapter (LoRA or another PEFT method); its base model is {}",
         .base.as_deref().unwrap_or("not named in adapter_config.json"))]
     Adapter {
         /// The repository.

@@ -54,7 +54,7 @@ impl OutputFolder {
         let is_other = |path: &String| !files.contains(path);
         folder.others = files_below(output).into_iter().filter(is_other).collect();
         if !folder.is_begun && !folder.others.is_empty() {
-            return Err(in_use("it holds none of the model's files".into()));
+            return Err(in_use("it contains none of the model's files".into()));
         }
         Ok(folder)
     }

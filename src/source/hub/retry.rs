@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wait_asked_for_reads_both_headers() {
+    fn requested_wait_reads_both_headers() {
         let wait = |name: &'static str, value: &str| {
             wait_asked_for(&HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]))
         };

@@ -58,7 +58,7 @@ fn token_is_read_from_every_setting_and_never_shown() {
     run(&Cache::new(), &[], &[("HF_TOKEN_PATH", path.to_str().unwrap())]);
 
     for (token, part) in
-        [("hf_revoked", "does not accept the token"), ("hf_\u{7f}", "a header cannot hold")]
+        [("hf_revoked", "does not accept the token"), ("hf_\u{7f}", "a header cannot contain")]
     {
         let output = Cache::new().download(&hub, &["--hub-access-token", token]);
         assert!(!output.status.success());
@@ -68,7 +68,7 @@ fn token_is_read_from_every_setting_and_never_shown() {
 }
 
 #[test]
-fn expired_token_of_the_token_file_asks_for_a_new_login() {
+fn expired_token_of_the_token_file_suggests_a_new_login() {
     let hub = private();
     let cache = Cache::new();
     fs::write(cache.home().join("token"), "hf_oauth_expired").unwrap();

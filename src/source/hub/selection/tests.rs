@@ -166,7 +166,7 @@ async fn selection_covers_the_layouts_of_sentence_transformers_5_and_model2vec()
 }
 
 #[tokio::test]
-async fn selection_of_an_unusable_repository_says_why() {
+async fn selection_of_an_unusable_repository_has_a_reason() {
     let config = ("config.json", "{}");
     let refused = async |files: &[(&'static str, &'static str)], parts: &[&str]| {
         let message = selected(files).await.unwrap_err();

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_windows_probabilities_are_averaged() {
+    fn probabilities_of_windows_are_averaged() {
         let output = Output::new([1, 2, 2], &[0.0, 0.0, 0.0, 100.0]);
         let result = text_classification(&output, &labels(&["no", "yes"]), -1, "out").unwrap();
         assert_eq!(result["out"], "yes");

@@ -78,7 +78,7 @@ mod tests {
     use crate::vocabulary::Vocabulary;
 
     #[test]
-    fn the_mask_is_filled() {
+    fn mask_is_filled_with_the_best_token() {
         let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sun", "##s"];
         let vocabulary =
             Vocabulary { vocabulary: tokens.map(str::to_owned).to_vec(), ..Vocabulary::default() };

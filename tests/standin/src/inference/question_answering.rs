@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_span_is_cut_from_the_text() {
+    fn best_span_is_extracted_from_the_text() {
         // [CLS] who [SEP] Ö b c [SEP]
         let text = "Ö b c";
         let row = tokenizer(16).pair("who", text, Truncate::None).unwrap();
