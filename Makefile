@@ -37,10 +37,10 @@ demo: libtorch minilm ## Import MiniLM into a stand-in for Elasticsearch and com
 test: libtorch minilm ## Run all tests
 	$(CARGO) test --workspace --locked
 
-test-without-torch: ## Run the tests that need no libtorch, which need not be installed
+test-without-torch: ## Run the tests that do not need libtorch, on machines with or without it
 	$(CARGO) test --locked --no-default-features --features cli
 
-check-library: ## Check the library without the program and without libtorch
+check-library: ## Type-check the library without the command line and without libtorch
 	$(CARGO) check --locked --no-default-features
 
 # Not in CI: it downloads 7 GB and needs 10 GB of temporary disk space.
