@@ -1,4 +1,4 @@
-//! `rust-eland apply`: many imports by one file.
+//! `rust-eland apply`: many imports from one file.
 
 use std::fs;
 use std::io::Read;
@@ -85,12 +85,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What of each model is under `key`.
+/// The values of `key`, one per model.
 fn each<'a>(document: &'a Value, key: &str) -> Vec<&'a Value> {
     document["models"].as_array().unwrap().iter().map(|model| &model[key]).collect()
 }
 
-/// How many requests changed something.
+/// Number of requests that changed the cluster.
 fn changes(standin: &StandIn) -> usize {
     standin.requests().iter().filter(|request| request.method == "PUT").count()
 }
@@ -170,7 +170,7 @@ fn hub_model_with_the_same_commit_is_not_converted_again() {
         (result, message(&output).contains("INFO : converting: "))
     };
     assert_eq!(apply(), ("stored".to_owned(), true));
-    // The commit that is compared is the commit that is converted: it is asked for once.
+    // The compared commit is the converted commit: it is requested only once.
     assert_eq!(asked(&hub, "/revision/main").len(), 1);
     let metadata = standin.configuration("m").unwrap()["metadata"].clone();
     assert_eq!(metadata["hub_commit"], repository("1").commit());
@@ -205,7 +205,7 @@ fn changed_model_is_replaced_with_on_conflict_update_only() {
     let standin = StandIn::start(Options::default());
     let folder = Folder::new(FILE);
     assert_eq!(folder.document(&standin).1, Some(0));
-    // The same definition with another configuration.
+    // The definition is the same, and the configuration differs.
     let other = FILE.replace("query: ", "q: ");
     folder.write(&other);
     let before = changes(&standin);
@@ -223,7 +223,7 @@ fn changed_model_is_replaced_with_on_conflict_update_only() {
     let (document, ..) = folder.document(&standin);
     assert_eq!(each(&document, "result"), ["unchanged", "unchanged"]);
 
-    // Another definition.
+    // The definition differs.
     folder.write(FILE);
     copy(&Fixture::named("bert/base").model(), &folder.0.path().join("embedder"));
     let (document, code, _) = folder.document(&standin);
@@ -314,7 +314,7 @@ fn invalid_models_file_is_refused_before_any_request() {
         says(&message, &["error: models.yaml is invalid, so nothing was imported:", part]);
         assert!(!message.contains("hunter2") && output.stdout.is_empty(), "{message}");
     }
-    // Every wrong name at once.
+    // All invalid names are reported at once.
     let folder = Folder::new(&format!("{tagger}    strat: true\n    task-typ: ner\n"));
     says(&message(&folder.apply(&[])), &["line 3: ", "line 4: "]);
     fs::rename(folder.0.path().join("models.yaml"), folder.0.path().join("model.yaml")).unwrap();
@@ -344,7 +344,7 @@ fn command_line_overrides_the_file_and_models_override_defaults() {
         "models:\n  - {{hub-model-id: ./tagger, es-model-id: three, url: '{url}'}}\n"
     ));
     assert!(folder.apply(&[]).status.success());
-    // From standard input, as a template's output is.
+    // The file comes from standard input, like the output of a template.
     let file = fs::File::open(folder.0.path().join("models.yaml")).unwrap();
     let piped = program().args(["apply", "-"]).stdin(file).current_dir(folder.0.path()).output();
     says(&String::from_utf8(piped.unwrap().stdout).unwrap(), &["three", "unchanged"]);

@@ -1,4 +1,4 @@
-//! Uploads to clusters that fail: in the end the model is whole, or not there, or half there with a journal to go on from.
+//! Uploads to failing clusters: at the end the cluster has the complete model, nothing of it, or a part of it with a journal to resume from.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,10 +25,10 @@ use standin::{Exchange, Faults, Options, Random, Rule, StandIn};
 use crate::bundle_fixtures;
 use crate::program::{ask, message, program, says};
 
-/// Bytes of a part in tests.
+/// Size of a part in tests, in bytes.
 const PART: usize = 1024;
 
-/// Numbers that a seed determines (SplitMix64).
+/// Pseudo-random numbers from a seed (SplitMix64).
 pub struct Numbers(pub u64);
 
 impl Numbers {
@@ -45,7 +45,7 @@ impl Numbers {
     }
 }
 
-/// A bundle whose definition is any bytes: the server does not read them until it starts the model.
+/// A bundle with an arbitrary definition, which the server does not read before it starts the model.
 fn bundle(id: &str, seed: u64, length: usize) -> Bundle {
     let mut numbers = Numbers(seed);
     let bytes: Vec<u8> =
@@ -77,7 +77,7 @@ fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An import whose waits are short, since nothing but the stand-in is waited for.
+/// An import with short waits, because the stand-in responds quickly.
 fn import(state: &Path) -> Import {
     let milliseconds = Duration::from_millis;
     let mut retry = RetryPolicy::default();
@@ -100,7 +100,7 @@ async fn run(import: &Import, client: &Client, bundle: &Bundle) -> Result<Outcom
 }
 
 async fn connect(standin: &StandIn) -> Client {
-    // One that restarts may be away for longer than it was told to, on a busy machine.
+    // On a busy machine, a restart may take longer than requested.
     for _ in 0..1000 {
         if let Ok(client) = Client::connect(Connection::to_url(&standin.url()).unwrap()).await {
             return client;
@@ -118,21 +118,21 @@ fn is_whole(standin: &StandIn, bundle: &Bundle) -> bool {
             .is_some_and(|path| sha256(&fs::read(path).unwrap()) == bundle.artifact.sha256)
 }
 
-/// The journals in a state folder.
+/// Journals in a state folder.
 pub fn journals(state: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(state.join("imports")) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.filter(|path| path.extension().is_some_and(|extension| extension == "journal")).collect()
 }
 
-/// The parts that a state folder's only journal has as acknowledged.
+/// Acknowledged parts in the only journal of a state folder.
 pub fn journalled(state: &Path) -> BTreeSet<u64> {
     let Some(path) = journals(state).pop() else { return BTreeSet::new() };
     let text = fs::read_to_string(path).unwrap();
     text.lines().filter_map(|line| line.split_once(" stored ")?.1.parse().ok()).collect()
 }
 
-/// The parts that were sent, in order.
+/// Sent parts, in order.
 pub fn parts(requests: &[Exchange]) -> Vec<u64> {
     let puts = requests.iter().filter(|request| request.method == "PUT");
     puts.filter_map(|request| request.path.split_once("/definition/")?.1.parse().ok()).collect()
@@ -143,7 +143,7 @@ pub fn rules(rules: &[&str]) -> Faults {
     Faults { rules, ..Faults::default() }
 }
 
-/// The faults of one of the seeded runs, and how often things may go on failing.
+/// Faults of a seeded run, including how often faults may repeat.
 fn faults_of(seed: u64) -> Faults {
     let mut numbers = Numbers(seed);
     let kinds = [
@@ -171,19 +171,19 @@ fn faults_of(seed: u64) -> Faults {
     let at = 1 + numbers.below(35);
     let more = match seed % 8 {
         0 | 1 => vec![],
-        // The master is away for a while, and for longer than the patience lasts.
+        // The master is unavailable, for some time or longer than the retries last.
         2 => vec![format!("any@{at}-{}=503", at + 4 + numbers.below(60))],
-        // Bursts of push-back.
+        // Bursts of responses with status 429.
         3 => {
             vec![format!("part@{at}-{}=rejected", at + 12), format!("any@{at}-{}=breaker", at + 6)]
         }
-        // The server goes away and comes back.
+        // The server restarts.
         4 => vec![format!("any@{at}=restart-5ms"), format!("any@{}=store-restart-1ms", at + 3)],
         // A proxy with a small limit.
         5 => return Faults { random: Some(random), body_limit: Some(900), ..rules(&[]) },
-        // A part that is never taken.
+        // A part that is always rejected.
         6 => vec![format!("part-{}=400", numbers.below(20))],
-        // The end of all connections.
+        // All connections end.
         _ => vec![format!(
             "any@{at}-999999={}",
             ["cut", "store-cut", "503", "store-500"][numbers.below(4) as usize]
@@ -193,7 +193,7 @@ fn faults_of(seed: u64) -> Faults {
     Faults { random: Some(random), ..rules(&more) }
 }
 
-/// What became of the runs.
+/// Results of the runs.
 #[derive(Debug, Default)]
 struct Tally {
     whole: AtomicU64,
@@ -202,7 +202,7 @@ struct Tally {
     nothing: AtomicU64,
 }
 
-/// One import under faults, and whatever it takes to end it well.
+/// Runs one import with faults, and repeats it without faults if necessary.
 async fn faulted(seed: u64, standin: &StandIn, tally: &Tally) {
     let state = tempfile::tempdir().unwrap();
     standin.set_faults(Faults::default());
@@ -235,7 +235,7 @@ async fn faulted(seed: u64, standin: &StandIn, tally: &Tally) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
-    // The same command again, on a cluster that is well.
+    // The same command runs again on a working cluster.
     let known = journalled(state.path());
     let client = connect(standin).await;
     let before = standin.requests().len();
@@ -257,7 +257,7 @@ async fn faulted(seed: u64, standin: &StandIn, tally: &Tally) {
 }
 
 #[test]
-fn a_thousand_faulted_imports_end_whole_or_without_an_orphan() {
+fn thousand_imports_with_faults_leave_no_orphan() {
     const RUNS: u64 = 1000;
     const THREADS: u64 = 4;
     let tally = Tally::default();
@@ -269,7 +269,7 @@ fn a_thousand_faulted_imports_end_whole_or_without_an_orphan() {
                     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 let mut standin = None;
                 for (i, seed) in (thread..RUNS).step_by(THREADS as usize).enumerate() {
-                    // Now and then an empty one; every other keeps parts invisible for longer than an import waits by itself.
+                    // Some definitions are empty. Every second stand-in keeps parts invisible for longer than an import waits by default.
                     if i % 25 == 0 {
                         let interval = if i % 50 == 0 { 10 } else { 100 };
                         standin = None;
@@ -290,11 +290,11 @@ fn a_thousand_faulted_imports_end_whole_or_without_an_orphan() {
     let count = |number: AtomicU64| number.into_inner();
     let (whole, resumed, removed) = (count(whole), count(resumed), count(removed));
     assert_eq!(whole + resumed + removed + count(nothing), RUNS);
-    // Each of the ways has been gone.
+    // Each result occurred.
     assert!(whole > RUNS / 3 && resumed > RUNS / 20 && removed > RUNS / 20);
 }
 
-/// Imports once, in-process.
+/// Imports a bundle once, in this process.
 fn once(standin: &StandIn, import: &Import, bundle: &Bundle) -> Result<Outcome, ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { run(import, &connect(standin).await, bundle).await })
@@ -307,7 +307,7 @@ fn lines(requests: &[Exchange]) -> Vec<String> {
 }
 
 #[test]
-fn the_last_part_goes_alone_after_everything_else() {
+fn last_part_is_sent_alone_at_the_end() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     let bundle = bundle("m", 1, 20 * PART);
@@ -336,7 +336,7 @@ fn the_last_part_goes_alone_after_everything_else() {
 }
 
 #[test]
-fn so_many_parts_go_up_at_a_time_and_never_more() {
+fn parallel_parts_never_exceed_the_limit() {
     for concurrency in [2, 4, 7] {
         let standin = StandIn::start(Options::default());
         standin.set_faults(rules(&["part=hold"]));
@@ -347,7 +347,7 @@ fn so_many_parts_go_up_at_a_time_and_never_more() {
             let importing = scope.spawn(|| once(&standin, &import, &bundle));
             while !importing.is_finished() {
                 let left = 20 - parts(&standin.requests()).len();
-                // The last part is alone.
+                // The last part is sent alone.
                 if standin.held() == concurrency.min(left.saturating_sub(1)).max(1) {
                     standin.release();
                 }
@@ -371,13 +371,13 @@ fn model_without_vocabulary_is_stored_whole() {
     assert_eq!(parts(&requests).len(), 3);
     let metadata = &standin.configuration("m").unwrap()["metadata"];
     assert_eq!(metadata["definition_sha256"], bundle.artifact.sha256);
-    // And it is up to date the next time.
+    // On the next import it is up to date.
     let mut update = import(state.path());
     update.on_conflict = OnConflict::Update;
     assert_eq!(once(&standin, &update, &bundle).unwrap(), Outcome::Unchanged);
 }
 
-/// Imports a definition that is mapped from a file, and changes the file while the third part is on its way.
+/// Imports a definition that is mapped from a file, and changes the file while the third part is being sent.
 fn import_while_file_changes(change: impl FnOnce(&fs::File)) {
     let standin = StandIn::start(Options::default());
     standin.set_faults(rules(&["part-2=hold"]));
@@ -417,14 +417,14 @@ fn file_that_shrinks_during_upload_ends_the_import_and_removes_the_model() {
 #[test]
 fn file_that_changes_during_upload_ends_the_import_and_removes_the_model() {
     import_while_file_changes(|file| {
-        // Even where the clock of the file system is coarse.
+        // The time differs even if the file system stores coarse times.
         let later = std::time::SystemTime::now() + Duration::from_secs(5);
         file.set_modified(later).unwrap();
     });
 }
 
 #[test]
-fn a_proxy_with_a_small_limit_gets_smaller_parts() {
+fn proxy_with_a_small_limit_gets_smaller_parts() {
     let standin = StandIn::start(Options::default());
     standin.set_faults(Faults { body_limit: Some(6000), ..Faults::default() });
     let state = tempfile::tempdir().unwrap();
@@ -438,8 +438,8 @@ fn a_proxy_with_a_small_limit_gets_smaller_parts() {
 }
 
 #[test]
-fn what_an_earlier_model_left_is_never_taken_for_ours() {
-    // Parts stay invisible for so long that a deletion leaves them all.
+fn parts_of_an_earlier_model_are_never_used() {
+    // Parts stay invisible for so long that a deletion does not remove them.
     let options = Options { refresh_interval: Duration::from_secs(3600), ..Options::default() };
     let standin = StandIn::start(options);
     let old = bundle("m", 1, 4 * PART);
@@ -454,7 +454,7 @@ fn what_an_earlier_model_left_is_never_taken_for_ours() {
     let mut import = import(Path::new(""));
     (import.concurrency, import.state_folder) = (1, None);
     let outcome = once(&standin, &import, &bundle);
-    // With nothing refreshed for an hour it may have to give up; it must not succeed with a foreign part.
+    // The import may fail, because nothing is refreshed for an hour. It must not succeed with a foreign part.
     match outcome {
         Ok(_) => assert!(is_whole(&standin, &bundle)),
         Err(error) => {
@@ -465,7 +465,7 @@ fn what_an_earlier_model_left_is_never_taken_for_ours() {
 }
 
 #[test]
-fn conflicts_are_settled_as_asked() {
+fn existing_model_is_treated_as_on_conflict_requests() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     let (old, new) = (bundle("m", 1, 5 * PART), bundle("m", 2, 6 * PART));
@@ -489,7 +489,7 @@ fn conflicts_are_settled_as_asked() {
         Outcome::Stored { .. }
     ));
     assert!(is_whole(&standin, &new) && created(&standin) != first);
-    // A model that was not imported with a checksum is another one, for all one knows.
+    // A model without a checksum counts as a different model.
     let plain = json!({"model_type": "pytorch", "inference_config": {"pass_through": {}}});
     assert_eq!(ask(&standin, "PUT", "/_ml/trained_models/plain", Some(&plain)).0, 200);
     let error = once(&standin, &of(OnConflict::Skip), &bundle("plain", 1, PART)).unwrap_err();
@@ -498,7 +498,7 @@ fn conflicts_are_settled_as_asked() {
 }
 
 #[test]
-fn a_failure_after_the_old_model_is_gone_says_so() {
+fn failure_after_deletion_of_the_old_model_is_reported() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     let (old, new) = (bundle("m", 1, 5 * PART), bundle("m", 2, 6 * PART));
@@ -515,7 +515,7 @@ fn a_failure_after_the_old_model_is_gone_says_so() {
 }
 
 #[test]
-fn the_cluster_is_looked_at_before_anything_is_made() {
+fn unsuitable_cluster_is_detected_before_any_change() {
     use standin::{Credential, Privilege};
     let is_untouched = |standin: &StandIn| {
         let requests = standin.requests();
@@ -523,7 +523,7 @@ fn the_cluster_is_looked_at_before_anything_is_made() {
     };
     let state = tempfile::tempdir().unwrap();
     let small = bundle("m", 1, PART);
-    // A user who may look and not make.
+    // The user may read, but not create models.
     let standin = StandIn::start(Options {
         credentials: vec![Credential::user("me", "secret").allowed(Privilege::Monitor)],
         ..Options::default()
@@ -538,14 +538,14 @@ fn the_cluster_is_looked_at_before_anything_is_made() {
     says(&error.to_string(), &["the user me is not allowed to manage machine learning"]);
     says(&error.hint().unwrap().to_string(), &["manage_ml"]);
     assert!(is_untouched(&standin));
-    // A version that lacks something, found at the second look.
+    // The version lacks a feature, which the second check detects.
     let standin =
         StandIn::start(Options { version: "8.15.5".parse().unwrap(), ..Options::default() });
     let needy = Bundle { minimum_version: Version::new(8, 16, 0), ..bundle("m", 1, PART) };
     let error = once(&standin, &import(state.path()), &needy).unwrap_err();
     says(&error.to_string(), &["8.15.5", "needs 8.16.0 or later"]);
     assert!(is_untouched(&standin));
-    // Someone else makes the model between the looks.
+    // Another client creates the model between the two checks.
     let standin = StandIn::start(Options::default());
     standin.set_faults(rules(&["memory=hold"]));
     thread::scope(|scope| {
@@ -564,7 +564,7 @@ fn the_cluster_is_looked_at_before_anything_is_made() {
 }
 
 #[test]
-fn a_model_that_no_node_can_hold_is_stored_with_a_warning() {
+fn model_larger_than_every_node_is_stored_with_a_warning() {
     for (ml_memory, said) in [
         (100 << 20, &["needs", "largest machine learning node has 100 MiB"][..]),
         (0, &["no machine learning node"]),
@@ -581,7 +581,7 @@ fn a_model_that_no_node_can_hold_is_stored_with_a_warning() {
 }
 
 #[test]
-fn options_of_the_upload_are_checked() {
+fn invalid_upload_options_are_rejected() {
     for (arguments, said) in [
         (["--part-size", "36MiB"], "1 KiB to 35 MiB"),
         (["--part-size", "10"], "1 KiB to 35 MiB"),
@@ -600,7 +600,7 @@ fn options_of_the_upload_are_checked() {
     }
 }
 
-/// What this process may write to that is its own alone, in KiB; what `ulimit -d` limits.
+/// Size of the private writable memory of this process in KiB, which `ulimit -d` limits.
 #[cfg(target_os = "linux")]
 fn data() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -608,12 +608,12 @@ fn data() -> u64 {
     line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
-/// The test runs itself in processes of its own: one that uploads little, to see what the process needs by itself, and one that uploads
-/// much, whose memory is limited to that and what the parts may take.
+/// Runs this test in two further processes. The first uploads little, which shows the memory that the process needs by itself. The second
+/// uploads much, with its memory limited to that and the memory of the parts.
 #[test]
 #[cfg(target_os = "linux")]
-fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
-    const NAME: &str = "uploads::parts_take_the_memory_of_two_for_each_that_is_under_way";
+fn memory_of_an_upload_is_two_parts_per_parallel_request() {
+    const NAME: &str = "uploads::memory_of_an_upload_is_two_parts_per_parallel_request";
     const URL: &str = "RUST_ELAND_TEST_URL";
     const LENGTH: &str = "RUST_ELAND_TEST_LENGTH";
     const CONCURRENCY: usize = 4;
@@ -665,7 +665,7 @@ fn parts_take_the_memory_of_two_for_each_that_is_under_way() {
 }
 
 #[test]
-fn a_stand_in_that_forgets_parts_has_every_import_succeed() {
+fn stand_in_that_discards_parts_accepts_every_import() {
     let standin = StandIn::start(Options { discard_parts: true, ..Options::default() });
     let output = program()
         .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--bundle"])
