@@ -4,6 +4,9 @@ use tch::Tensor;
 
 use super::TorchError;
 
+/// The number at a place of a row.
+type Value<'a> = &'a dyn Fn(&[i64], usize) -> i64;
+
 /// The first `count` tensors that Elasticsearch passes to a graph for `rows` of token ids: input ids, attention mask, token types and
 /// positions (contract 3.4). Each is `[rows, tokens]` of int64, padded to the longest row.
 ///
@@ -30,14 +33,14 @@ pub fn server_inputs_of_width(
     padding: i64,
     count: usize,
 ) -> Result<Vec<Tensor>, TorchError> {
-    let tensor = |value: &dyn Fn(&[i64], usize) -> i64| {
+    let tensor = |value: Value<'_>| {
         let values: Vec<i64> =
             rows.iter().flat_map(|row| (0..width).map(|at| value(row.as_ref(), at))).collect();
         Ok::<_, TorchError>(
             Tensor::f_from_slice(&values)?.f_view([rows.len() as i64, width as i64])?,
         )
     };
-    let values: [&dyn Fn(&[i64], usize) -> i64; 4] = [
+    let values: [Value<'_>; 4] = [
         &|row, at| row.get(at).copied().unwrap_or(padding),
         &|row, at| if at < row.len() { 1 } else { padding },
         &|_, _| 0,
