@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "scripts" / "bench"
 # eland's extra `pytorch` does not pin torch; this is the version in Elasticsearch.
 ELAND = ["eland[pytorch]==9.2.0", "torch==2.7.1", "transformers==4.57.6"]
-TREES = ["eland[xgboost]==9.2.0"]
+TREES = ["eland[scikit-learn,xgboost]==9.2.0"]
 IMPORTS = ["minilm", "bert", "xlmr", "bart", "xlmr-large"]
 GRAPHS = ["minilm", "bert", "xlmr", "bart", "mpnet", "deberta", "electra", "mobilebert", "distilbert", "roberta", "fill-mask",
           "expansion", "qa", "similarity", "pass-through"]

@@ -17,7 +17,7 @@ def train(folder):
     random = numpy.random.default_rng(1)
     rows = random.normal(size=(20_000, FEATURES)).astype(numpy.float32)
     target = numpy.sin(3 * rows[:, 0]) * rows[:, 1] + rows[:, 2:8].prod(axis=1) + random.normal(size=len(rows))
-    model = xgboost.XGBRegressor(n_estimators=1_000, max_depth=8, learning_rate=0.05, min_child_weight=4, base_score=0.5,
+    model = xgboost.XGBRegressor(n_estimators=1_000, max_depth=8, learning_rate=0.05, base_score=0.5,
                                  tree_method="hist", random_state=1)
     model.fit(rows, target)
     model.get_booster().feature_names = NAMES
@@ -31,7 +31,7 @@ def import_with_eland(folder, url, id):
 
     model = xgboost.XGBRegressor()
     model.load_model(folder / "big.json")
-    MLModel.import_model(Elasticsearch(url), model_id=id, model=model, feature_names=NAMES, es_if_exists="replace",
+    MLModel.import_model(Elasticsearch(url, request_timeout=600), model_id=id, model=model, feature_names=NAMES, es_if_exists="replace",
                          es_compress_model_definition=True)
 
 
