@@ -63,13 +63,24 @@ pub fn is_known(kind: &str, key: &str) -> bool {
     row(kind, key).is_some()
 }
 
+/// Whether a value has no effect. Of two lists, all elements of the second must be in the first.
+fn is_harmless(harmless: &Value, value: &Value) -> bool {
+    match (harmless, value) {
+        (Value::Array(harmless), Value::Array(values)) => {
+            values.iter().all(|value| harmless.contains(value))
+        }
+        _ => harmless == value,
+    }
+}
+
 /// The keys of an object that are not applied. `kind` selects the rows of the table; `file` is the name for messages.
 fn ignored(kind: &str, file: &str, object: &Map<String, Value>) -> Vec<IgnoredKey> {
     let ignored = |(key, value): (&String, &Value)| {
         let effect = match row(kind, key) {
             _ if value.is_null() => return None,
             Some(Row { handling: "effect", no_effect, reason }) => {
-                if serde_json::from_str(no_effect).is_ok_and(|harmless: Value| harmless == *value) {
+                let harmless: Option<Value> = serde_json::from_str(no_effect).ok();
+                if harmless.is_some_and(|harmless| is_harmless(&harmless, value)) {
                     return None;
                 }
                 Some(reason)

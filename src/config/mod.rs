@@ -2,6 +2,7 @@
 
 mod head;
 pub mod keys;
+mod lenient;
 mod model;
 mod sentence_transformers;
 mod tokenizer;

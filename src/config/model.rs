@@ -105,9 +105,25 @@ impl ModelConfig {
     /// Quantization of the checkpoint (`quantization_config`); `None` if it is not quantized.
     #[must_use]
     pub fn quantization(&self) -> Option<Quantization> {
-        let fields = self.json.get("quantization_config")?.as_object()?;
+        // Older releases of compressed-tensors have a key of their own.
+        let mut fields = ["quantization_config", "compression_config"]
+            .iter()
+            .find_map(|key| self.json.get(*key)?.as_object())?;
+        if let (None, Some(inner)) = (
+            fields.get("quant_method"),
+            fields.get("compression_config").and_then(Value::as_object),
+        ) {
+            fields = inner;
+        }
         let is = |name: &str| fields.get(name) == Some(&Value::Bool(true));
         let method = fields.get("quant_method").and_then(Value::as_str);
+        let denies = |name: &str| fields.get(name) == Some(&Value::Bool(false));
+        if method.is_none_or(|method| method == "bitsandbytes")
+            && ["load_in_8bit", "load_in_4bit"].iter().all(|name| denies(name))
+            && !["_load_in_8bit", "_load_in_4bit"].iter().any(|name| is(name))
+        {
+            return None;
+        }
         Some(match method {
             Some("bitsandbytes") | None if is("load_in_8bit") || is("_load_in_8bit") => {
                 Quantization::BitsAndBytes8
@@ -240,6 +256,10 @@ mod tests {
             (json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "bitsandbytes, 4 bits"),
             (json!({"quant_method": "gptq", "bits": 4}), "gptq, 4 bits"),
             (json!({"quant_method": "fp8"}), "fp8"),
+            (
+                json!({"compression_config": {"quant_method": "compressed-tensors"}}),
+                "compressed-tensors",
+            ),
         ] {
             assert_eq!(scheme(fields), Quantization::Other(name.to_owned()));
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::lenient;
 use crate::source::{ModelFiles, SourceError};
 
 /// Settings of a tokenizer that the import uses.
@@ -12,30 +13,43 @@ use crate::source::{ModelFiles, SourceError};
 #[serde(default)]
 pub struct TokenizerConfig {
     /// Class in Transformers.
+    #[serde(deserialize_with = "lenient::text")]
     pub tokenizer_class: Option<String>,
     /// Whether text is lower-cased.
+    #[serde(deserialize_with = "lenient::flag")]
     pub do_lower_case: Option<bool>,
     /// Whether accents are removed; same as `do_lower_case` if absent.
+    #[serde(deserialize_with = "lenient::flag")]
     pub strip_accents: Option<bool>,
     /// Whether Chinese characters are separated.
+    #[serde(deserialize_with = "lenient::flag")]
     pub tokenize_chinese_chars: Option<bool>,
     /// Whether words are split at punctuation before WordPiece.
+    #[serde(deserialize_with = "lenient::flag")]
     pub do_basic_tokenize: Option<bool>,
     /// Words that are never split.
+    #[serde(deserialize_with = "lenient::texts")]
     pub never_split: Option<Vec<String>>,
     /// Whether a text is treated as if it started with a space (byte-level BPE).
+    #[serde(deserialize_with = "lenient::flag")]
     pub add_prefix_space: Option<bool>,
     /// Whether words are split at punctuation before SentencePiece (DeBERTa).
+    #[serde(deserialize_with = "lenient::flag")]
     pub split_by_punct: Option<bool>,
     /// Whether Japanese text is segmented into words.
+    #[serde(deserialize_with = "lenient::flag")]
     pub do_word_tokenize: Option<bool>,
     /// Tool that segments Japanese text.
+    #[serde(deserialize_with = "lenient::text")]
     pub word_tokenizer_type: Option<String>,
     /// Algorithm that splits Japanese words.
+    #[serde(deserialize_with = "lenient::text")]
     pub subword_tokenizer_type: Option<String>,
     /// Inputs that the tokenizer returns, such as `token_type_ids`.
+    #[serde(deserialize_with = "lenient::texts")]
     pub model_input_names: Option<Vec<String>>,
     /// Side at which a long text is truncated: `left` or `right`.
+    #[serde(deserialize_with = "lenient::text")]
     pub truncation_side: Option<String>,
     model_max_length: Option<Value>,
     max_len: Option<Value>,

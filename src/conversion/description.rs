@@ -272,4 +272,23 @@ impl Limit {
             .unwrap_or(table),
         })
     }
+
+    /// The same limit for Elasticsearch's rows, to which the graph adds `added` tokens.
+    pub(super) fn of_server(
+        self,
+        added: i64,
+        options: &Options,
+        dimensions: Dimensions,
+    ) -> Result<Self, ConversionError> {
+        if added == 0 {
+            return Ok(self);
+        }
+        let tokens = |of: i64| u32::try_from(of.saturating_sub(added).max(1)).unwrap_or(u32::MAX);
+        let positions = tokens(dimensions.positions);
+        match options.max_length {
+            Some(asked) if asked > positions => Err(ConversionError::Length { asked, positions }),
+            Some(_) => Ok(self),
+            None => Ok(Self { tokens: tokens(self.tokens.into()).min(positions), ..self }),
+        }
+    }
 }

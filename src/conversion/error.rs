@@ -137,12 +137,14 @@ pub enum ConversionError {
     /// The checkpoint is quantized. The field is the name of the scheme.
     #[error("the checkpoint is quantized ({0}), so its tensors are not ordinary weights")]
     QuantizedCheckpoint(String),
-    /// The rows of two texts that Elasticsearch sends cannot be converted to those of the model.
-    #[error("this model cannot serve {task}, which has two texts per row: {reason}")]
-    PairLayout {
+    /// Elasticsearch's rows cannot be turned into the model's.
+    #[error(
+        "this model cannot serve {task}, because its tokenizer lays out texts in a way that cannot be built: {reason}"
+    )]
+    RowLayout {
         /// The requested task.
         task: Task,
-        /// What differs.
+        /// What is unusual.
         reason: String,
     },
     /// The model has no linear layer to quantize.

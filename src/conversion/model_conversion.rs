@@ -57,7 +57,7 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
-        let inputs = Inputs::of_server(tensors, self.special, self.form, self.attention)?;
+        let inputs = Inputs::of_server(tensors, self.special, &self.form, self.attention)?;
         self.output.forward(&self.model.forward(&inputs)?, &inputs)
     }
 }
@@ -215,6 +215,20 @@ impl Conversion {
             }
             _ => None,
         };
+        if let (Task::TextSimilarity, Some((name, text))) = (task, usage.default_prompt()) {
+            notes.push(format!(
+                "sentence-transformers prepends the model's default prompt {name:?} ({text:?}); Elasticsearch does not for {task}"
+            ));
+        }
+        if let (Some(theirs), Some(ours)) = (settings.max_seq_length, tokenizer.max_length)
+            && theirs > ours
+            && options.max_length.is_none()
+        {
+            notes.push(format!(
+                "sentence-transformers reads {theirs} tokens of a text (max_seq_length in sentence_bert_config.json), and \
+                 tokenizer_config.json allows {ours}: longer texts are truncated earlier. --max-model-input-length changes the limit"
+            ));
+        }
         if let (Some((name, text)), true, false) = (
             usage.default_prompt(),
             matches!(task, Task::TextEmbedding | Task::TextExpansion),
@@ -239,7 +253,8 @@ impl Conversion {
         let of_tokenizer = tokenization_notes::notes(&folder, &tokenizer, task.pair())?;
         let tokenization_notes = of_tokenizer.len();
         notes.extend(of_tokenizer);
-        let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?;
+        let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?
+            .of_server(form.added_tokens(), &options, dimensions)?;
         let vocabulary = i64::try_from(tokenizer.vocabulary.vocabulary.len()).unwrap_or(i64::MAX);
         let output = if let Some(embedder) = embedder {
             GraphOutput::Embedding(embedder)
@@ -247,8 +262,8 @@ impl Conversion {
             GraphOutput::TokenWeights { vocabulary, splade }
         } else if let Some(entailment) = labels.entailment_of_two {
             GraphOutput::InferenceOfTwo { entailment }
-        } else if let Some(merged) = labels.merged {
-            GraphOutput::MergedLabels(merged)
+        } else if let Some(groups) = labels.grouped {
+            GraphOutput::GroupedLabels { groups, adds_outside: labels.adds_outside }
         } else {
             GraphOutput::of_task(task, vocabulary)
         };

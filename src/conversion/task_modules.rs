@@ -7,7 +7,7 @@ use crate::config::{
 use crate::models::RowForm;
 use crate::source::ModelFiles;
 use crate::tasks::{EmbedderError, Task};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{RowLayout, Tokenizer};
 
 /// The modules of sentence-transformers that a task uses.
 #[derive(Default)]
@@ -72,20 +72,27 @@ impl TaskModules {
     }
 }
 
-/// How the rows that Elasticsearch sends for a task are converted to those of the model.
+/// How Elasticsearch's rows become the model's.
 pub(super) fn row_form(task: Task, tokenizer: &Tokenizer) -> Result<RowForm, ConversionError> {
+    let layout = if task.pair() { &tokenizer.pair } else { &tokenizer.single };
+    let refused = |reason| ConversionError::RowLayout { task, reason };
+    let layout = layout.clone().map_err(refused)?;
+    let server =
+        |between| RowLayout::of_server(tokenizer.first, tokenizer.special.separator, between);
+    let composed = |between: Option<usize>| {
+        let between = between.and_then(|between| i64::try_from(between).ok());
+        RowForm::Composed { layout: layout.clone(), between }
+    };
     if !task.pair() {
-        return Ok(RowForm::Single);
+        let same = server(None).order().eq(layout.order()) && layout.is_untyped();
+        return Ok(if same { RowForm::Single } else { composed(None) });
     }
-    let refused = |reason: String| ConversionError::PairLayout { task, reason };
-    let layout = tokenizer.pair.clone().map_err(refused)?;
-    let server = tokenizer.kind.separators();
-    if layout.separators > server {
-        return Err(refused(format!(
-            "the tokenizer inserts {} separators between the texts, and Elasticsearch's {} tokenizer inserts {server}",
-            layout.separators,
-            tokenizer.kind.name()
-        )));
-    }
-    Ok(RowForm::Pair { drops_separator: layout.separators < server, typed: layout.typed })
+    let separators = tokenizer.kind.separators();
+    let same = |between: usize| {
+        let typed = layout.is_typed_as_bert();
+        let same = server(Some(between)).order().eq(layout.order());
+        (same && (typed || layout.is_untyped()))
+            .then_some(RowForm::Pair { drops_separator: between < separators, typed })
+    };
+    Ok((1..=separators).find_map(same).unwrap_or_else(|| composed(Some(separators))))
 }

@@ -27,6 +27,18 @@ pub enum Activation {
     QuickGelu,
     /// The cumulative distribution of a normal distribution with mean 0.707107 and deviation 0.282095.
     Laplace,
+    /// `x` above zero, `e^x - 1` below.
+    #[serde(skip)]
+    Elu,
+    /// `x / 6 + 1/2`, clipped to [0, 1].
+    #[serde(skip)]
+    Hardsigmoid,
+    /// `x` times its hardsigmoid.
+    #[serde(skip)]
+    Hardswish,
+    /// `x`, clipped to [-1, 1].
+    #[serde(skip)]
+    Hardtanh,
     /// Rectified linear unit with slope 0.01 below zero.
     LeakyRelu,
     /// Identity.
@@ -42,11 +54,20 @@ pub enum Activation {
     Relu2,
     /// relu, clipped to [0, 6].
     Relu6,
+    /// Elu with the scales of Klambauer et al. 2017, arXiv:1706.02515.
+    #[serde(skip)]
+    Selu,
     /// Logistic function.
     Sigmoid,
     /// `x * sigmoid(x)`.
     #[serde(alias = "swish")]
     Silu,
+    /// `log(1 + e^x)`.
+    #[serde(skip)]
+    Softplus,
+    /// `x / (1 + |x|)`.
+    #[serde(skip)]
+    Softsign,
     /// Hyperbolic tangent.
     Tanh,
 }
@@ -56,14 +77,21 @@ impl Activation {
     #[must_use]
     pub fn of_torch_class(name: &str) -> Option<Self> {
         Some(match name {
+            "CELU" | "ELU" => Self::Elu,
             "GELU" => Self::Gelu,
+            "Hardsigmoid" => Self::Hardsigmoid,
+            "Hardswish" => Self::Hardswish,
+            "Hardtanh" => Self::Hardtanh,
             "Identity" => Self::Linear,
             "LeakyReLU" => Self::LeakyRelu,
             "Mish" => Self::Mish,
             "ReLU" => Self::Relu,
             "ReLU6" => Self::Relu6,
+            "SELU" => Self::Selu,
             "SiLU" => Self::Silu,
             "Sigmoid" => Self::Sigmoid,
+            "Softplus" => Self::Softplus,
+            "Softsign" => Self::Softsign,
             "Tanh" => Self::Tanh,
             _ => return None,
         })
@@ -86,6 +114,10 @@ impl Activation {
                 let phi = y.f_gelu("none")?.f_div(&y)?;
                 phi.f_masked_fill(&y.f_eq(0.)?, 0.5)?
             }
+            Self::Elu => elu(x)?,
+            Self::Hardsigmoid => hardsigmoid(x)?,
+            Self::Hardswish => x.f_mul(&hardsigmoid(x)?)?,
+            Self::Hardtanh => x.f_clamp(-1., 1.)?,
             Self::LeakyRelu => x.f_relu()?.f_sub(&below_zero(x)?.f_mul_scalar(0.01)?)?,
             Self::Linear => x.shallow_clone(),
             Self::Mish => {
@@ -102,11 +134,32 @@ impl Activation {
             Self::Relu => x.f_relu()?,
             Self::Relu2 => x.f_relu()?.f_pow_tensor_scalar(2)?,
             Self::Relu6 => x.f_clamp(0., 6.)?,
+            Self::Selu => {
+                const SCALE: f64 = 1.050_700_987_355_480_5;
+                const ALPHA: f64 = 1.673_263_242_354_377_2;
+                let below = elu(&below_zero(x)?.f_neg()?)?.f_mul_scalar(ALPHA)?;
+                x.f_relu()?.f_add(&below)?.f_mul_scalar(SCALE)?
+            }
             Self::Sigmoid => x.f_mul_scalar(0.5)?.f_tanh()?.f_mul_scalar(0.5)?.f_add_scalar(0.5)?,
             Self::Silu => x.f_silu()?,
+            Self::Softplus => {
+                // log(1 + e^x) = relu(x) + log(1 + e^-|x|)
+                let power = Tensor::f_pow_scalar(E, &x.f_abs()?.f_neg()?)?;
+                x.f_relu()?.f_add(&power.f_add_scalar(1.)?.f_log()?)?
+            }
+            Self::Softsign => x.f_div(&x.f_abs()?.f_add_scalar(1.)?)?,
             Self::Tanh => x.f_tanh()?,
         })
     }
+}
+
+fn elu(x: &Tensor) -> Result<Tensor, TorchError> {
+    let power = Tensor::f_pow_scalar(E, &below_zero(x)?.f_neg()?)?;
+    Ok(x.f_relu()?.f_add(&power.f_sub_scalar(1.)?)?)
+}
+
+fn hardsigmoid(x: &Tensor) -> Result<Tensor, TorchError> {
+    Ok(x.f_div_scalar(6.)?.f_add_scalar(0.5)?.f_clamp(0., 1.)?)
 }
 
 /// The absolute value of negative elements, and 0 for the others.

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::special_tokens::SpecialTokens;
+use crate::tokenizer::{Piece, RowLayout};
 use crate::torchscript::{Size, TorchError, arange, slice};
 
 /// How the graph computes attention.
@@ -16,7 +17,7 @@ pub enum AttentionForm {
 }
 
 /// How the rows of a task are interpreted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowForm {
     /// One text per row.
     Single,
@@ -27,11 +28,29 @@ pub enum RowForm {
         /// Whether the tokens of the second text have type 1. Otherwise all types are 0.
         typed: bool,
     },
+    /// Rows that the graph composes anew, because the model's tokenizer lays them out in another way.
+    Composed {
+        /// The model's layout.
+        layout: RowLayout,
+        /// Number of separators that Elasticsearch inserts between two texts. None if a row has one text.
+        between: Option<i64>,
+    },
 }
 
 impl RowForm {
     /// Two texts per row in BERT's layout: one separator, and different token types for both texts.
     pub const BERT_PAIR: Self = Self::Pair { drops_separator: false, typed: true };
+
+    /// How many tokens the model's rows are longer than those of Elasticsearch. Shorter rows are padded.
+    #[must_use]
+    pub fn added_tokens(&self) -> i64 {
+        match self {
+            Self::Composed { layout, between } => {
+                (layout.special_tokens() - 2 - between.unwrap_or(0)).max(0)
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// The inputs of a model.
@@ -51,6 +70,7 @@ pub struct Inputs {
     form: RowForm,
     special: SpecialTokens,
     removed: Option<RemovedToken>,
+    composed: Option<ComposedRows>,
 }
 
 /// Position of a token that was removed from each row.
@@ -82,7 +102,6 @@ impl RemovedToken {
     /// Inserts a value at the removed token: `[.., batch, tokens - 1]` to `[.., batch, tokens]`. The value is too low to be chosen
     /// as an answer.
     fn restore(&self, to: &Tensor) -> Result<Tensor, TorchError> {
-        const NOWHERE: f64 = -1e9;
         let places = arange(&self.tokens)?.f_unsqueeze(0)?;
         let after = places.f_gt_tensor(&self.before)?;
         let index = places.f_sub(&after.f_to_kind(Kind::Int64)?)?;
@@ -91,6 +110,102 @@ impl RemovedToken {
         Ok(to.f_gather(-1, &index, false)?.f_masked_fill(&removed, NOWHERE)?)
     }
 }
+
+/// Rows in the model's layout, composed from rows in Elasticsearch's.
+#[derive(Debug)]
+struct ComposedRows {
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    types: Tensor,
+    /// Position of each of Elasticsearch's tokens in the composed row, int64 `[batch, tokens]`.
+    places: Tensor,
+    /// 1 where a token of Elasticsearch's row is in the composed row, int64 `[batch, tokens]`.
+    kept: Tensor,
+}
+
+/// 1 where `places` are in `start..end`, otherwise 0, int64 `[batch, places]`.
+fn within(places: &Tensor, start: &Tensor, end: &Tensor) -> Result<Tensor, TorchError> {
+    let not_before = places.f_ge_tensor(start)?.f_to_kind(Kind::Int64)?;
+    Ok(not_before.f_mul(&places.f_lt_tensor(end)?.f_to_kind(Kind::Int64)?)?)
+}
+
+impl ComposedRows {
+    fn compose(
+        server: &Tensor,
+        special: SpecialTokens,
+        form: &RowForm,
+        layout: &RowLayout,
+        between: Option<i64>,
+    ) -> Result<Self, TorchError> {
+        let sum = |of: &Tensor| of.f_sum_dim_intlist([1i64].as_slice(), true, Kind::Int64);
+        let tokens = Size::of(server, 1)?;
+        let all = sum(&server.f_ne(special.padding)?.f_to_kind(Kind::Int64)?)?;
+        // Numbers of tokens of both texts, int64 [batch, 1].
+        let (first, second) = match between {
+            None => (all.f_sub_scalar(2)?.f_clamp_min(0)?, all.f_mul_scalar(0)?),
+            Some(between) => {
+                // The position of the first separator is the number of tokens before it.
+                let separators = server.f_eq(special.separator)?.f_to_kind(Kind::Int64)?;
+                let ahead = separators.f_cumsum(1, Kind::Int64)?.f_eq(0)?.f_to_kind(Kind::Int64)?;
+                let first = sum(&ahead)?.f_sub_scalar(1)?.f_clamp_min(0)?;
+                let second = all.f_sub(&first)?.f_sub_scalar(2 + between)?.f_clamp_min(0)?;
+                (first, second)
+            }
+        };
+        let places = arange(&tokens.affine(1, form.added_tokens())?)?.f_unsqueeze(0)?;
+        let from = arange(&tokens)?.f_unsqueeze(0)?;
+        let zeros = places.f_mul(&all.f_mul_scalar(0)?)?;
+        let (mut source, mut written, mut types) =
+            (zeros.shallow_clone(), zeros.shallow_clone(), zeros.shallow_clone());
+        let (mut text, mut mask) = (zeros.shallow_clone(), zeros);
+        let mut server_places = from.f_mul(&all.f_mul_scalar(0)?)?;
+        let mut kept = server_places.shallow_clone();
+        let mut start = all.f_mul_scalar(0)?;
+        for (piece, kind) in &layout.pieces {
+            let length = match piece {
+                Piece::First => first.shallow_clone(),
+                Piece::Second => second.shallow_clone(),
+                Piece::Token(_) => first.f_mul_scalar(0)?.f_add_scalar(1)?,
+            };
+            let end = start.f_add(&length)?;
+            let inside = within(&places, &start, &end)?;
+            // Where the piece begins in Elasticsearch's row.
+            let begin = match piece {
+                Piece::First => Some(first.f_mul_scalar(0)?.f_add_scalar(1)?),
+                Piece::Second => Some(first.f_add_scalar(1 + between.unwrap_or(0))?),
+                Piece::Token(_) => None,
+            };
+            match (piece, begin) {
+                (Piece::Token(id), _) => written = written.f_add(&inside.f_mul_scalar(*id)?)?,
+                (_, Some(begin)) => {
+                    let shift = begin.f_sub(&start)?;
+                    source = source.f_add(&places.f_add(&shift)?.f_mul(&inside)?)?;
+                    text = text.f_add(&inside)?;
+                    let moved = within(&from, &begin, &begin.f_add(&length)?)?;
+                    let target = from.f_sub(&shift)?.f_mul(&moved)?;
+                    server_places = server_places.f_add(&target)?;
+                    kept = kept.f_add(&moved)?;
+                }
+                _ => (),
+            }
+            types = types.f_add(&inside.f_mul_scalar(*kind)?)?;
+            mask = mask.f_add(&inside)?;
+            start = end;
+        }
+        let padding = mask.f_rsub_scalar(1)?.f_mul_scalar(special.padding)?;
+        let texts = server.f_gather(1, &source, false)?.f_mul(&text)?;
+        Ok(Self {
+            input_ids: texts.f_add(&written)?.f_add(&padding)?,
+            attention_mask: mask,
+            types,
+            places: server_places,
+            kept,
+        })
+    }
+}
+
+/// A logit at a token that the model does not have. It is too low to be chosen as an answer.
+const NOWHERE: f64 = -1e9;
 
 impl Inputs {
     /// Computes the inputs from the tensors that Elasticsearch passes, in its order: `input_ids`, `attention_mask`, and for some
@@ -104,7 +219,7 @@ impl Inputs {
     pub fn of_server(
         tensors: &[Tensor],
         special: SpecialTokens,
-        form: RowForm,
+        form: &RowForm,
         attention: AttentionForm,
     ) -> Result<Self, TorchError> {
         let [input_ids, mask, rest @ ..] = tensors else {
@@ -116,7 +231,7 @@ impl Inputs {
         let mut attention_mask = mask.f_mul(&input_ids.f_ne(special.padding)?)?;
         let mut server_token_types = rest.first().map(Tensor::shallow_clone);
         let mut removed = None;
-        if let RowForm::Pair { drops_separator: true, .. } = form {
+        if let RowForm::Pair { drops_separator: true, .. } = *form {
             let separators = input_ids.f_eq(special.separator)?.f_to_kind(Kind::Int64)?;
             let token = RemovedToken::find(&separators, Size::of(&input_ids, 1)?)?;
             input_ids = token.remove(&input_ids)?;
@@ -125,6 +240,14 @@ impl Inputs {
                 server_token_types.map(|types| token.remove(&types)).transpose()?;
             removed = Some(token);
         }
+        let mut composed = None;
+        if let RowForm::Composed { layout, between } = form {
+            let rows = ComposedRows::compose(&input_ids, special, form, layout, *between)?;
+            input_ids = rows.input_ids.shallow_clone();
+            attention_mask = rows.attention_mask.shallow_clone();
+            server_token_types = None;
+            composed = Some(rows);
+        }
         Ok(Self {
             batch: Size::of(&input_ids, 0)?,
             tokens: Size::of(&input_ids, 1)?,
@@ -132,9 +255,10 @@ impl Inputs {
             attention_mask,
             server_token_types,
             attention,
-            form,
+            form: form.clone(),
             special,
             removed,
+            composed,
         })
     }
 
@@ -149,8 +273,11 @@ impl Inputs {
         if types < 2 {
             return Ok(None);
         }
+        if let Some(rows) = &self.composed {
+            return Ok(Some(rows.types.shallow_clone()));
+        }
         match self.form {
-            RowForm::Single | RowForm::Pair { typed: false, .. } => {
+            RowForm::Composed { .. } | RowForm::Single | RowForm::Pair { typed: false, .. } => {
                 Ok(self.server_token_types.as_ref().map(Tensor::shallow_clone))
             }
             RowForm::Pair { typed: true, .. } => {
@@ -171,10 +298,27 @@ impl Inputs {
     /// # Errors
     /// Errors of libtorch.
     pub fn restore_tokens(&self, logits: &Tensor) -> Result<Tensor, TorchError> {
-        match &self.removed {
-            Some(removed) => removed.restore(logits),
-            None => Ok(logits.shallow_clone()),
+        match (&self.removed, &self.composed) {
+            (Some(removed), _) => removed.restore(logits),
+            (None, Some(rows)) => {
+                let index = rows.places.f_unsqueeze(0)?.f_expand([2, -1, -1], false)?;
+                let restored = logits.f_gather(-1, &index, false)?;
+                Ok(restored.f_masked_fill(&rows.kept.f_eq(0)?, NOWHERE)?)
+            }
+            (None, None) => Ok(logits.shallow_clone()),
         }
+    }
+
+    /// Moves the logits of each token, `[batch, tokens, logits]`, to the positions of the tokens in Elasticsearch's rows. Positions
+    /// of tokens that the model does not have get the logits of another token.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn restore_rows(&self, logits: &Tensor) -> Result<Tensor, TorchError> {
+        let Some(rows) = &self.composed else { return Ok(logits.shallow_clone()) };
+        let width = logits.size().last().copied().unwrap_or_default();
+        let index = rows.places.f_unsqueeze(-1)?.f_expand([-1, -1, width], false)?;
+        Ok(logits.f_gather(1, &index, false)?)
     }
 }
 
@@ -196,7 +340,7 @@ mod tests {
         Inputs::of_server(
             &[ids.shallow_clone(), ids.ones_like()],
             special,
-            form,
+            &form,
             AttentionForm::Plain,
         )
         .unwrap()
@@ -232,5 +376,42 @@ mod tests {
         ]);
         assert_eq!(restored.get(0), expected);
         assert_eq!(restored.get(1), expected);
+    }
+
+    #[test]
+    fn rows_are_composed_in_any_order() {
+        // [CLS] A [SEP] B [SEP] with ids 9, 2; padded with 0.
+        let server = Tensor::from_slice2(&[[9i64, 5, 6, 2, 7, 2, 0], [9, 5, 2, 7, 8, 6, 2]]);
+        let special = SpecialTokens { padding: 0, separator: 2 };
+        let compose = |pieces: &[(Piece, i64)]| {
+            let layout = RowLayout { pieces: pieces.to_vec() };
+            let form = RowForm::Composed { layout, between: Some(1) };
+            let tensors = [server.shallow_clone(), server.ones_like()];
+            Inputs::of_server(&tensors, special, &form, AttentionForm::Plain).unwrap()
+        };
+        let longer = compose(&[
+            (Piece::Token(3), 0),
+            (Piece::Second, 1),
+            (Piece::Token(2), 1),
+            (Piece::Token(2), 0),
+            (Piece::First, 0),
+            (Piece::Token(4), 0),
+        ]);
+        let ids = Tensor::from_slice2(&[[3i64, 7, 2, 2, 5, 6, 4, 0], [3, 7, 8, 6, 2, 2, 5, 4]]);
+        assert_eq!(longer.input_ids, ids);
+        let types = Tensor::from_slice2(&[[0i64, 1, 1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 0, 0, 0]]);
+        assert_eq!(longer.token_type_ids(2).unwrap().unwrap(), types);
+        assert_eq!(longer.attention_mask.sum(Kind::Int64).int64_value(&[]), 15);
+        let logits = Tensor::arange(8, (Kind::Float, Device::Cpu)).expand([2, 2, 8], false);
+        let restored = longer.restore_tokens(&logits).unwrap().get(0);
+        let none = NOWHERE as f32;
+        let expected = Tensor::from_slice2(&[
+            [none, 4., 5., none, 1., none, none],
+            [none, 6., none, 1., 2., 3., none],
+        ]);
+        assert_eq!(restored, expected);
+        let shorter = compose(&[(Piece::First, 0), (Piece::Second, 0)]);
+        let ids = Tensor::from_slice2(&[[5i64, 6, 7, 0, 0, 0, 0], [5, 7, 8, 6, 0, 0, 0]]);
+        assert_eq!(shorter.input_ids, ids);
     }
 }

@@ -90,10 +90,12 @@ impl Embedder {
         };
         for module in modules {
             let pooled = steps.iter().any(|step| matches!(step, Step::Pool(_)));
+            let of_tokens = matches!(module, Module::Dense { config, .. } if config.reads_tokens());
+            let comes_first = of_tokens || matches!(module, Module::Pooling(_));
             let sparse = matches!(module, Module::SpladePooling(_));
-            if matches!(module, Module::Pooling(_)) == pooled && !sparse {
+            if comes_first == pooled && !sparse {
                 return Err(EmbedderError::Module(
-                    "modules.json must have one Pooling, and it must come first after the Transformer".into(),
+                    "modules.json must have one Pooling after the Transformer. Only Dense can precede it, if it reads token_embeddings".into(),
                 ));
             }
             match module {
@@ -104,9 +106,17 @@ impl Embedder {
                 }
                 Module::Dense { folder, config } => {
                     fits(folder, config.in_features, size)?;
-                    if config.module_input_name != "sentence_embedding" {
+                    let output = config.module_output_name.as_ref();
+                    if let Some(output) = output.filter(|&name| *name != config.module_input_name) {
                         return Err(EmbedderError::Module(format!(
-                            "the module {folder} reads {}; only sentence_embedding is supported",
+                            "the module {folder} reads {} and names its output {output} (module_output_name); only one name for both can be \
+                             served",
+                            config.module_input_name
+                        )));
+                    }
+                    if !of_tokens && config.module_input_name != "sentence_embedding" {
+                        return Err(EmbedderError::Module(format!(
+                            "the module {folder} reads {}; only sentence_embedding and token_embeddings can be served",
                             config.module_input_name
                         )));
                     }

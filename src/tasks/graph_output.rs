@@ -24,9 +24,16 @@ pub enum GraphOutput {
         /// Pooling of the token weights.
         splade: SpladeConfig,
     },
-    /// Logits of merged labels, `[batch, tokens, labels]`: the maximum of the logits of the model's labels, so that the best label
-    /// is the same as the model's.
-    MergedLabels(Vec<Vec<i64>>),
+    /// Logits of tokens, `[batch, tokens, logits]`.
+    Tokens,
+    /// Logits of tokens, `[batch, tokens, labels]`, for labels that stand for several of the model's: first the greatest logit of each
+    /// group, then all others. Their softmax has the probabilities of the model.
+    GroupedLabels {
+        /// Indexes of the model's logits for each label.
+        groups: Vec<Vec<i64>>,
+        /// Whether a label follows that the model does not have.
+        adds_outside: bool,
+    },
     /// Logits of entailment, neutral and contradiction, `[batch, 3]`, computed from two logits. The logit at `entailment` belongs
     /// to entailment.
     InferenceOfTwo {
@@ -47,6 +54,7 @@ impl GraphOutput {
             Task::TextExpansion => {
                 Self::TokenWeights { vocabulary, splade: SpladeConfig::default() }
             }
+            Task::FillMask | Task::Ner => Self::Tokens,
             _ => Self::Head,
         }
     }
@@ -72,15 +80,26 @@ impl GraphOutput {
             Self::TokenWeights { vocabulary, splade } => {
                 token_weights(head_output, inputs, *vocabulary, *splade)
             }
-            Self::MergedLabels(labels) => {
-                let column = |index: &i64| head_output.f_slice(2, *index, index + 1, 1);
-                let greatest = |indexes: &Vec<i64>| -> Result<Tensor, TorchError> {
-                    let mut columns = indexes.iter().map(column);
-                    let first = columns.next().transpose()?.unwrap_or_else(Tensor::new);
-                    columns.try_fold(first, |most, column| Ok(most.f_max_other(&column?)?))
-                };
-                let columns = labels.iter().map(greatest).collect::<Result<Vec<_>, _>>()?;
-                Ok(Tensor::f_cat(&columns, 2)?)
+            Self::Tokens => inputs.restore_rows(head_output),
+            Self::GroupedLabels { groups, adds_outside } => {
+                let logits = inputs.restore_rows(head_output)?;
+                let column = |index: &i64| logits.f_slice(2, *index, index + 1, 1);
+                let (mut greatest, mut others) = (Vec::new(), Vec::new());
+                for group in groups {
+                    let mut columns = group.iter().map(column);
+                    let Some(mut most) = columns.next().transpose()? else { continue };
+                    for next in columns {
+                        let next = next?;
+                        others.push(most.f_min_other(&next)?);
+                        most = most.f_max_other(&next)?;
+                    }
+                    greatest.push(most);
+                }
+                greatest.append(&mut others);
+                if *adds_outside {
+                    greatest.push(column(&0)?.f_full_like(NEVER)?);
+                }
+                Ok(Tensor::f_cat(&greatest, 2)?)
             }
             Self::InferenceOfTwo { entailment } => {
                 let column = |index: i64| head_output.f_slice(1, index, index + 1, 1);

@@ -110,16 +110,8 @@ pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
             "its merges name tokens that its vocabulary does not contain: {some}"
         )));
     }
-    let names = json.normalizers();
-    let notes = (!names.is_empty()).then(|| {
-        format!(
-            "tokenizer.json changes text before it is split into words ({}); Elasticsearch does not",
-            names.join(", ")
-        )
-    });
     Ok(Base {
         merges: Some(merges),
-        notes: notes.into_iter().collect(),
         ..Base::of(tokens.iter().map(|(token, id)| (*id, token.clone())).collect())
     })
 }

@@ -91,10 +91,11 @@ impl Class {
     /// start token in other files.
     fn of_content(json: &TokenizerJson, first: Option<&str>) -> Option<Self> {
         let template = json.template();
-        let begins_with = |token: &str| match (template, first) {
-            (Some(template), _) => template.first == Some(token),
-            (None, Some(first)) => first == token,
-            (None, None) => json.has(token),
+        // A row without a first token still shows by the vocabulary whose tokens it has.
+        let begins_with = |token: &str| match template.and_then(|template| template.first).or(first)
+        {
+            Some(first) => first == token,
+            None => json.has(token),
         };
         match json.algorithm() {
             Algorithm::WordPiece if begins_with("[CLS]") => Some(Self::Bert),

@@ -13,8 +13,8 @@ mod ids;
 mod japanese;
 mod kind;
 mod model_tokenizer;
-mod pairs;
 mod reader;
+mod row_layout;
 mod sentencepiece;
 mod tokenizer_json;
 mod unigram;
@@ -29,8 +29,8 @@ pub use self::encoder::{Cut, Encoder, Row};
 pub use self::error::TokenizerError;
 pub use self::kind::{ServerTokens, TokenizerKind};
 pub use self::model_tokenizer::ModelTokenizer;
-pub use self::pairs::PairLayout;
 use self::reader::{Base, Draft, Reader, slow_files};
+pub use self::row_layout::{Piece, RowLayout};
 use self::tokenizer_json::TokenizerJson;
 pub use self::uploaded::read_vocabulary;
 use crate::config::{ModelConfig, SpecialTokenNames, TokenizerConfig};
@@ -49,8 +49,12 @@ pub struct Tokenizer {
     pub settings: Map<String, Value>,
     /// Ids that the graph needs.
     pub special: SpecialTokens,
-    /// Layout of two texts in a row, or the reason why Elasticsearch cannot produce it.
-    pub pair: Result<PairLayout, String>,
+    /// Layout of rows with one text, or the reason why it cannot be built.
+    pub single: Result<RowLayout, String>,
+    /// Layout of rows with two texts, or the reason why it cannot be built.
+    pub pair: Result<RowLayout, String>,
+    /// Id of the token with which Elasticsearch starts a row.
+    pub first: i64,
     /// Maximum input length in tokens.
     pub max_length: Option<u32>,
     /// Differences from the server's tokenizer.

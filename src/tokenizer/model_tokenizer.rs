@@ -25,6 +25,7 @@ impl ModelTokenizer {
             file: NAME,
             reason: reason.to_string(),
         };
+        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&json);
         let mut library = Library::from_bytes(json).map_err(broken)?;
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,

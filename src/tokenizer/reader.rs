@@ -7,10 +7,11 @@ use serde_json::{Map, Value};
 use super::added::AddedTokens;
 use super::class::Class;
 use super::ids::{self, Ids, Precedence};
+use super::row_layout::Ends;
 use super::tokenizer_json::{self, Algorithm, TokenizerJson};
 use super::{
-    DO_LOWER_CASE, PairLayout, Tokenizer, TokenizerError, TokenizerKind, byte_level, hide_capitals,
-    japanese, pairs, unigram, wordpiece,
+    DO_LOWER_CASE, RowLayout, Tokenizer, TokenizerError, TokenizerKind, byte_level, hide_capitals,
+    japanese, row_layout, unigram, wordpiece,
 };
 use crate::config::TokenizerConfig;
 use crate::source::ModelFiles;
@@ -151,6 +152,14 @@ impl Reader<'_> {
                 unigram::check_settings(self, class, &mut warnings);
             }
         }
+        let json = self.json.filter(|json| json.algorithm() == class.algorithm());
+        let unusual = json.map(TokenizerJson::unusual_steps).unwrap_or_default();
+        if !unusual.is_empty() && class != Class::BertJapanese {
+            warnings.push(format!(
+                "tokenizer.json changes or splits texts in a way that Elasticsearch does not, so some of them are tokenized differently: {}",
+                unusual.join(", ")
+            ));
+        }
         if let Some(merges) = &merges {
             if merges.is_empty() {
                 return Err(TokenizerError::NoMerges(kind.name()));
@@ -163,7 +172,13 @@ impl Reader<'_> {
             scores.resize(ids.tokens.len(), 0.);
             scores
         });
-        let special = self.special_tokens(kind, from_json, &mut ids, &added, &mut warnings)?;
+        let types = self.makes_token_types(makes_token_types);
+        let [single, pair] =
+            ["single", "pair"].map(|rows| self.layout_of_json(rows, class, from_json, types, &ids));
+        let (special, first) =
+            self.special_tokens(kind, from_json, &mut ids, &added, &mut warnings)?;
+        let ends = Ends { first, separator: special.separator };
+        let server_single = || Ok(RowLayout::of_server(first, special.separator, None));
         self.warn_of_added(kind, &added, &mut warnings);
         self.warn_of_truncation(&mut warnings);
         if settings.get(DO_LOWER_CASE) == Some(&Value::Bool(true)) {
@@ -174,14 +189,16 @@ impl Reader<'_> {
             vocabulary: Vocabulary { vocabulary: ids.tokens, merges, scores },
             settings,
             special,
-            pair: self.pair(class, makes_token_types),
+            single: single.unwrap_or_else(server_single),
+            pair: pair.unwrap_or_else(|| Ok(row_layout::pair_of_class(class, types, ends))),
+            first,
             max_length: self.config.max_length(),
             warnings,
             appended: ids.appended,
         })
     }
 
-    /// Ids of the special tokens. If they have other names than Elasticsearch requires, they are renamed in `ids`: Elasticsearch
+    /// Ids of the special tokens, and of the token that starts a row. If they have other names than Elasticsearch requires, they are renamed in `ids`: Elasticsearch
     /// finds tokens by name, and the graph only uses ids.
     fn special_tokens(
         &self,
@@ -190,23 +207,13 @@ impl Reader<'_> {
         ids: &mut Ids,
         added: &AddedTokens,
         warnings: &mut Vec<String>,
-    ) -> Result<SpecialTokens, TokenizerError> {
+    ) -> Result<(SpecialTokens, i64), TokenizerError> {
         let server = kind.tokens();
         // A fast tokenizer follows the template in its file, and a slow one the roles.
         let template = self.json.filter(|_| from_json).map(TokenizerJson::template);
-        let (first, last) = match template {
-            Some(Some(template)) => {
-                (template.first.or(Some("none")), template.last.or(Some("none")))
-            }
-            Some(None) => {
-                warnings.push(format!(
-                    "tokenizer.json inserts no tokens around a text; Elasticsearch inserts {} and {}",
-                    server.class, server.separator
-                ));
-                (None, None)
-            }
-            None => (added.role("cls_token"), added.role("sep_token")),
-        };
+        let template = template.flatten();
+        let first = template.and_then(|template| template.first).or(added.role("cls_token"));
+        let last = template.and_then(|template| template.last).or(added.role("sep_token"));
         let wanted = [
             ("first token", first, server.class),
             ("last token", last, server.separator),
@@ -259,16 +266,33 @@ impl Reader<'_> {
             return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
         }
         let id = |token: &str| ids.place(token).and_then(|id| i64::try_from(id).ok()).unwrap_or(-1);
-        Ok(SpecialTokens { padding: id(server.padding), separator: id(server.separator) })
+        let special =
+            SpecialTokens { padding: id(server.padding), separator: id(server.separator) };
+        Ok((special, id(server.class)))
     }
 
-    /// Layout of two texts in a row.
-    fn pair(&self, class: Class, class_makes_types: Option<bool>) -> Result<PairLayout, String> {
-        let names = self.config.model_input_names.as_deref();
-        let types = pairs::makes_token_types(names, class_makes_types);
-        let json = self.json.filter(|json| json.algorithm() == class.algorithm());
-        json.and_then(|json| pairs::of_json(json, types))
-            .unwrap_or_else(|| Ok(pairs::of_class(class, types)))
+    /// Whether the tokenizer outputs token types.
+    fn makes_token_types(&self, by_class: Option<bool>) -> bool {
+        row_layout::makes_token_types(self.config.model_input_names.as_deref(), by_class)
+    }
+
+    /// The layout that `tokenizer.json` gives to rows of one text (`single`) or of two (`pair`); none where the class decides.
+    fn layout_of_json(
+        &self,
+        rows: &str,
+        class: Class,
+        from_json: bool,
+        types: bool,
+        ids: &Ids,
+    ) -> Option<Result<RowLayout, String>> {
+        let json = self.json.filter(|json| json.algorithm() == class.algorithm())?;
+        if from_json {
+            let bare = || Ok(RowLayout::of_texts(rows == "pair", types));
+            return Some(row_layout::of_json(json, rows, types, None).unwrap_or_else(bare));
+        }
+        let id = |token: &str| ids.place(token).and_then(|id| i64::try_from(id).ok());
+        // Names that the other files do not hold say nothing of their tokenizer.
+        row_layout::of_json(json, rows, types, Some(&id)).filter(Result::is_ok)
     }
 
     /// Warns about added tokens, which the tokenizer recognizes in a text but Elasticsearch splits.

@@ -260,12 +260,40 @@ impl TokenizerJson {
         all
     }
 
-    /// Names of the changes of a text before it is split into words.
-    pub(super) fn normalizers(&self) -> Vec<&str> {
-        parts(&self.normalizer, "normalizers")
-            .into_iter()
-            .filter_map(|part| part.get("type")?.as_str())
-            .collect()
+    /// The steps before the algorithm that Elasticsearch's tokenizer does not have, by their names. Those with a warning of their own
+    /// are left out.
+    pub(super) fn unusual_steps(&self) -> Vec<&str> {
+        let known: &[&str] = match self.algorithm() {
+            Algorithm::WordPiece => {
+                &["BertNormalizer", "Lowercase", "StripAccents", "BertPreTokenizer"]
+            }
+            Algorithm::Bpe => &["ByteLevel"],
+            Algorithm::Unigram => &[
+                "Precompiled",
+                "Nmt",
+                "NFKC",
+                "Strip",
+                "Lowercase",
+                "Metaspace",
+                "WhitespaceSplit",
+                "Punctuation",
+            ],
+            Algorithm::Other => &[],
+        };
+        let strips = self.normalization().strip_accents == Some(true);
+        let is_usual = |part: &&Value| {
+            let decomposes = strips && (is(part, "NFD") || is(part, "NFKD"));
+            // XLM-R's step for runs of spaces, which is part of SentencePiece.
+            let joins_spaces = self.algorithm() == Algorithm::Unigram
+                && is(part, "Replace")
+                && part.get("pattern").and_then(|pattern| pattern.get("Regex")?.as_str())
+                    == Some(" {2,}");
+            decomposes || joins_spaces || known.iter().any(|name| is(part, name))
+        };
+        let normalizers = parts(&self.normalizer, "normalizers");
+        let splitters = parts(&self.pre_tokenizer, "pretokenizers");
+        let all = normalizers.into_iter().chain(splitters);
+        all.filter(|part| !is_usual(part)).filter_map(|part| part.get("type")?.as_str()).collect()
     }
 
     /// The component that inserts special tokens.

@@ -20,8 +20,15 @@ struct Expected {
     answer: Option<String>,
     /// Probability of each label, with and without independent labels.
     zero_shot: Option<Map<String, Value>>,
-    /// Words with the class of their entity.
-    tagged: Option<Vec<[String; 2]>>,
+    /// Words of entities.
+    tagged: Option<Vec<Tagged>>,
+}
+
+#[derive(Deserialize)]
+struct Tagged {
+    word: String,
+    class: String,
+    probability: f64,
 }
 
 fn folder(name: &str) -> PathBuf {
@@ -117,12 +124,16 @@ fn check(standin: &StandIn, name: &str) {
             let entities = found["entities"].as_array().unwrap();
             let tagged = expected.tagged.unwrap_or_default();
             assert!(!tagged.is_empty(), "{name}");
-            for [word, class] in &tagged {
-                let is_found = entities.iter().any(|entity| {
-                    entity["class_name"] == json!(class)
-                        && entity["entity"].as_str().unwrap().contains(word.as_str())
-                });
-                assert!(is_found, "{name} {word} {class}: {found}");
+            for Tagged { word, class, probability } in &tagged {
+                let words = |entity: &Value| entity["entity"].as_str().unwrap().to_owned();
+                let has_word = |entity: &&Value| words(entity).split(' ').any(|it| it == *word);
+                let found = entities.iter().find(has_word);
+                let found = found.unwrap_or_else(|| panic!("{name} {word} {class}: {found}"));
+                assert_eq!(found["class_name"], json!(class), "{name} {word}");
+                // An entity of several words has the mean of their probabilities.
+                if words(found) == *word {
+                    close(&found["class_probability"], *probability, &format!("{name} {word}"));
+                }
             }
         }
         other => panic!("{other}"),
@@ -149,6 +160,12 @@ fn token_types_follow_the_tokenizer() {
 #[test]
 fn pair_layout_follows_the_tokenizer() {
     check_all(&["one-separator", "one-separator-question-answering"]);
+    check_all(&["two-separators", "two-separators-question-answering", "second-text-first"]);
+}
+
+#[test]
+fn single_text_layout_follows_the_tokenizer() {
+    check_all(&["single-text-of-type-1", "entities-without-special-tokens"]);
 }
 
 #[test]
@@ -163,17 +180,19 @@ fn tokenization_that_differs_is_reported() {
 
 #[test]
 fn sentence_transformers_settings_are_applied() {
-    check_all(&["truncate-dim", "splade-max", "splade-sum-log1p", "cross-encoder"]);
+    check_all(&["truncate-dim", "splade-max", "splade-sum-log1p", "cross-encoder", "dense-layers"]);
 }
 
 #[test]
 fn unusual_json_is_read_as_in_python() {
-    check_all(&["nulls-and-python-numbers", "contradicting-num-labels", "no-model-type"]);
+    check_all(&["nulls-and-python-numbers", "values-of-other-types", "no-model-type"]);
+    check_all(&["contradicting-num-labels"]);
 }
 
 #[test]
 fn labels_are_converted_to_the_form_of_elasticsearch() {
     check_all(&["two-inference-labels", "entities-plain", "entities-bioes", "multi-label"]);
+    check_all(&["entities-without-outside"]);
 }
 
 #[test]
@@ -202,10 +221,35 @@ fn refused(name: &str, change: impl FnOnce(&mut Value), file: &str) -> String {
 
 #[test]
 fn quantized_checkpoint_is_rejected_with_its_scheme() {
-    let scheme = json!({"quant_method": "gptq", "bits": 4});
-    let change = |config: &mut Value| config["quantization_config"] = scheme;
-    let message = refused("no-token-types-by-names", change, "config.json");
-    assert!(message.contains("quantized (gptq, 4 bits)"), "{message}");
+    for (scheme, name) in [
+        (json!({"quant_method": "gptq", "bits": 4}), "gptq, 4 bits"),
+        (json!({"quant_method": "mxfp4"}), "mxfp4"),
+        (json!({"load_in_4bit": true}), "bitsandbytes, 4 bits"),
+        (
+            json!({"compression_config": {"quant_method": "compressed-tensors"}}),
+            "compressed-tensors",
+        ),
+    ] {
+        let change = |config: &mut Value| config["quantization_config"] = scheme;
+        let message = refused("no-token-types-by-names", change, "config.json");
+        assert!(message.contains(&format!("quantized ({name})")), "{message}");
+    }
+}
+
+#[test]
+fn steps_that_the_server_does_not_have_are_named() {
+    let copy = tempfile::tempdir().unwrap();
+    crate::weights::copy(&folder("no-token-types-by-template").join("model"), copy.path());
+    let path = copy.path().join("tokenizer.json");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "b"});
+    json["normalizer"] =
+        json!({"type": "Sequence", "normalizers": [replace, json["normalizer"].take()]});
+    json["pre_tokenizer"] = json!({"type": "WhitespaceSplit"});
+    std::fs::write(&path, json.to_string()).unwrap();
+    let output = program().args(["inspect", "--hub-model-id"]).arg(copy.path()).output().unwrap();
+    let plan = String::from_utf8(output.stdout).unwrap();
+    crate::program::says(&plan, &["Replace, WhitespaceSplit"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::lenient;
 use crate::source::{ModelFiles, SourceError};
 pub use module_settings::{DenseConfig, PoolingConfig, PoolingMode, SpladeConfig};
 use module_settings::{RawPooling, RawSplade};
@@ -128,12 +129,16 @@ pub enum ModulesError {
 #[serde(default)]
 pub struct SentenceBertConfig {
     /// Maximum length of a text in tokens.
+    #[serde(deserialize_with = "lenient::count")]
     pub max_seq_length: Option<u32>,
     /// Whether text is lower-cased before it reaches the tokenizer. Accents are kept.
+    #[serde(deserialize_with = "lenient::flag_or_false")]
     pub do_lower_case: bool,
     /// Task that selects the Transformers class, such as `fill-mask` (since 5.4).
+    #[serde(deserialize_with = "lenient::text")]
     pub transformer_task: Option<String>,
     /// Output of the transformer that the next module reads (since 5.4).
+    #[serde(deserialize_with = "lenient::text")]
     pub module_output_name: Option<String>,
     /// Methods for each kind of input (since 5.4).
     pub modality_config: Option<Value>,

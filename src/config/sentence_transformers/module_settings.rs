@@ -58,6 +58,17 @@ pub struct DenseConfig {
     /// Name of the module's input.
     #[serde(default = "sentence_embedding")]
     pub module_input_name: String,
+    /// Name of the output; that of the input if absent.
+    #[serde(default)]
+    pub module_output_name: Option<String>,
+}
+
+impl DenseConfig {
+    /// Whether the layer reads the vectors of tokens, before they are pooled.
+    #[must_use]
+    pub fn reads_tokens(&self) -> bool {
+        self.module_input_name == "token_embeddings"
+    }
 }
 
 fn yes() -> bool {

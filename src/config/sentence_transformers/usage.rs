@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::super::lenient;
 use crate::source::{ModelFiles, SENTENCE_TRANSFORMERS_CONFIG, SourceError};
 
 /// `config_sentence_transformers.json`: intended use of the model.
@@ -24,10 +25,15 @@ pub struct Usage {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawUsage {
+    #[serde(deserialize_with = "lenient::text")]
     model_type: Option<String>,
+    #[serde(deserialize_with = "lenient::number")]
     truncate_dim: Option<i64>,
-    prompts: Option<BTreeMap<String, Option<String>>>,
+    #[serde(deserialize_with = "lenient::named_texts")]
+    prompts: BTreeMap<String, String>,
+    #[serde(deserialize_with = "lenient::text")]
     default_prompt_name: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     similarity_fn_name: Option<String>,
 }
 
@@ -45,11 +51,10 @@ impl Usage {
         let Some(raw) = files.json::<RawUsage>(SENTENCE_TRANSFORMERS_CONFIG)? else {
             return Ok(Self::default());
         };
-        let prompts = raw.prompts.unwrap_or_default();
         Ok(Self {
             model_type: raw.model_type,
             truncate_dim: raw.truncate_dim,
-            prompts: prompts.into_iter().filter_map(|(name, text)| Some((name, text?))).collect(),
+            prompts: raw.prompts,
             default_prompt: raw.default_prompt_name,
             similarity: raw.similarity_fn_name,
         })
