@@ -63,6 +63,12 @@ pub fn is_known(kind: &str, key: &str) -> bool {
     row(kind, key).is_some()
 }
 
+/// How the table handles a key: `read`, `harmless` or `effect`. None if it has no row.
+#[must_use]
+pub fn handling(kind: &str, key: &str) -> Option<&'static str> {
+    row(kind, key).map(|row| row.handling)
+}
+
 /// Whether a value has no effect. Of two lists, all elements of the second must be in the first.
 fn is_harmless(harmless: &Value, value: &Value) -> bool {
     match (harmless, value) {

@@ -192,6 +192,10 @@ impl ComposedRows {
             mask = mask.f_add(&inside)?;
             start = end;
         }
+        if let Some((Piece::Token(_), _)) = layout.pieces.first() {
+            // Both rows start with a token, on which the answer "none" stands.
+            kept = kept.f_add(&from.f_eq(0)?.f_to_kind(Kind::Int64)?)?;
+        }
         let padding = mask.f_rsub_scalar(1)?.f_mul_scalar(special.padding)?;
         let texts = server.f_gather(1, &source, false)?.f_mul(&text)?;
         Ok(Self {
@@ -406,8 +410,8 @@ mod tests {
         let restored = longer.restore_tokens(&logits).unwrap().get(0);
         let none = NOWHERE as f32;
         let expected = Tensor::from_slice2(&[
-            [none, 4., 5., none, 1., none, none],
-            [none, 6., none, 1., 2., 3., none],
+            [0., 4., 5., none, 1., none, none],
+            [0., 6., none, 1., 2., 3., none],
         ]);
         assert_eq!(restored, expected);
         let shorter = compose(&[(Piece::First, 0), (Piece::Second, 0)]);

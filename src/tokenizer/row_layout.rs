@@ -86,6 +86,9 @@ pub(super) fn makes_token_types(names: Option<&[String]>, class_names: Option<bo
     }
 }
 
+/// Returns the id of a token by its name.
+pub(super) type IdOf<'a> = dyn Fn(&str) -> Option<i64> + 'a;
+
 /// Ids of the first token and of the separator.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
@@ -113,7 +116,7 @@ pub(super) fn of_json(
     json: &TokenizerJson,
     name: &str,
     makes_types: bool,
-    id: Option<&dyn Fn(&str) -> Option<i64>>,
+    id: Option<&IdOf<'_>>,
 ) -> Option<Result<RowLayout, String>> {
     let wants_pair = name == "pair";
     parts(json.post_processor(), "processors").into_iter().find_map(|part| {
@@ -129,7 +132,7 @@ pub(super) fn of_json(
 }
 
 /// The id of a token in `BertProcessing` and `RobertaProcessing`: `["[SEP]", 102]`.
-fn end(part: &Value, name: &str, id: Option<&dyn Fn(&str) -> Option<i64>>) -> Option<i64> {
+fn end(part: &Value, name: &str, id: Option<&IdOf<'_>>) -> Option<i64> {
     let end = part.get(name)?;
     match id {
         Some(id) => id(end.get(0)?.as_str()?),
@@ -142,7 +145,7 @@ fn of_template(
     template: &[Value],
     wants_pair: bool,
     makes_types: bool,
-    id: Option<&dyn Fn(&str) -> Option<i64>>,
+    id: Option<&IdOf<'_>>,
 ) -> Result<RowLayout, String> {
     let mut pieces = Vec::new();
     let mut described = Vec::new();

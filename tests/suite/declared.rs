@@ -27,6 +27,8 @@ struct Expected {
 #[derive(Deserialize)]
 struct Tagged {
     word: String,
+    /// Position in the text.
+    start: u64,
     class: String,
     probability: f64,
 }
@@ -124,14 +126,18 @@ fn check(standin: &StandIn, name: &str) {
             let entities = found["entities"].as_array().unwrap();
             let tagged = expected.tagged.unwrap_or_default();
             assert!(!tagged.is_empty(), "{name}");
-            for Tagged { word, class, probability } in &tagged {
-                let words = |entity: &Value| entity["entity"].as_str().unwrap().to_owned();
-                let has_word = |entity: &&Value| words(entity).split(' ').any(|it| it == *word);
-                let found = entities.iter().find(has_word);
-                let found = found.unwrap_or_else(|| panic!("{name} {word} {class}: {found}"));
+            for Tagged { word, start, class, probability } in &tagged {
+                let has_word = |entity: &&Value| {
+                    let [from, to] =
+                        ["start_pos", "end_pos"].map(|name| entity[name].as_u64().unwrap());
+                    (from..to).contains(start)
+                };
+                let Some(found) = entities.iter().find(has_word) else {
+                    panic!("{name} {word} {class}: {entities:?}");
+                };
                 assert_eq!(found["class_name"], json!(class), "{name} {word}");
                 // An entity of several words has the mean of their probabilities.
-                if words(found) == *word {
+                if found["entity"] == json!(word) {
                     close(&found["class_probability"], *probability, &format!("{name} {word}"));
                 }
             }

@@ -2,17 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use rust_eland::config::keys::is_known;
+use rust_eland::config::keys::{handling, is_known};
 use serde_json::{Map, Value};
 
 #[derive(serde::Deserialize)]
 struct Listed {
     files: BTreeMap<String, Map<String, Value>>,
+    /// Keys of `config.json` that Transformers' modeling files read, other than for dropout.
+    read_in_models: Vec<String>,
+}
+
+fn listed() -> Listed {
+    serde_json::from_str(include_str!("../fixtures/keys.json")).unwrap()
 }
 
 #[test]
 fn every_key_of_the_pinned_libraries_has_a_row() {
-    let listed: Listed = serde_json::from_str(include_str!("../fixtures/keys.json")).unwrap();
+    let listed = listed();
     let missing: Vec<_> = listed
         .files
         .iter()
@@ -21,4 +27,28 @@ fn every_key_of_the_pinned_libraries_has_a_row() {
         .collect();
     assert!(missing.is_empty(), "add rows to src/config/keys.tsv: {missing:?}");
     assert!(listed.files["config.json"].len() > 100 && !is_known("config.json", "new_key"));
+}
+
+#[test]
+fn harmless_keys_are_not_read_by_the_modeling_files() {
+    /// Read, without an effect on the output: the row of each says why.
+    const CHECKED: [&str; 8] = [
+        "chunk_size_feed_forward",
+        "init_std",
+        "initializer_range",
+        "is_encoder_decoder",
+        "output_attentions",
+        "output_hidden_states",
+        "sinusoidal_pos_embds",
+        "use_cache",
+    ];
+    let listed = listed();
+    let harmless: Vec<_> = listed
+        .read_in_models
+        .iter()
+        .filter(|key| handling("config.json", key) == Some("harmless"))
+        .filter(|key| !CHECKED.contains(&key.as_str()) && !key.starts_with("summary_"))
+        .collect();
+    assert!(harmless.is_empty(), "{harmless:?}");
+    assert!(listed.read_in_models.len() > 40);
 }
