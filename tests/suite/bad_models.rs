@@ -90,7 +90,7 @@ fn folder_without_config_is_rejected() {
     // The weights show the architecture, and nothing names the labels.
     says(
         &model.write("config.json", "{}").refused("ner"),
-        &["cannot serve ner", "does not hold the weights"],
+        &["cannot serve ner", "does not contain the weights"],
     );
 }
 
@@ -122,7 +122,7 @@ fn config_without_a_valid_model_is_rejected() {
 fn missing_head_is_rejected() {
     // Transformers would fill the head with random numbers.
     let message = Model::copy_of("bert/base").refused("ner");
-    says(&message, &["cannot serve ner", "does not hold the weights"]);
+    says(&message, &["cannot serve ner", "does not contain the weights"]);
     let message = Model::copy_of("bert/masked-lm").refused("question_answering");
     says(
         &message,
