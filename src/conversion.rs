@@ -8,6 +8,8 @@ mod bundle_creation;
 #[cfg(feature = "torch")]
 mod configuration;
 #[cfg(feature = "torch")]
+mod defects;
+#[cfg(feature = "torch")]
 mod description;
 mod error;
 #[cfg(feature = "torch")]
@@ -27,6 +29,8 @@ mod verify;
 #[cfg(not(feature = "torch"))]
 mod without_torch;
 
+#[cfg(feature = "torch")]
+pub use defects::Defect;
 #[cfg(feature = "torch")]
 pub use description::check_architecture;
 pub use error::ConversionError;

@@ -40,6 +40,17 @@ pub(super) enum CommandError {
         /// How many there are.
         all: usize,
     },
+    /// A model in the cluster does not answer as its source does.
+    #[cfg_attr(not(feature = "torch"), expect(dead_code, reason = "needs libtorch"))]
+    #[error("{different} of {all} answers differ by more than {tolerance:e}")]
+    Verification {
+        /// How many differ.
+        different: usize,
+        /// How many there are.
+        all: usize,
+        /// The largest accepted difference.
+        tolerance: f64,
+    },
     /// Standard output could not be written.
     #[error("cannot write the result to standard output: {0}")]
     Output(#[from] io::Error),

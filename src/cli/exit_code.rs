@@ -12,7 +12,7 @@ use crate::trees::TreeError;
 pub const INTERRUPTED: u8 = 130;
 
 /// All exit codes with their meanings.
-pub const EXIT_CODES: [(u8, &str); 10] = [
+pub const EXIT_CODES: [(u8, &str); 11] = [
     (0, "success"),
     (1, "the result could not be written to standard output"),
     (2, "invalid options or arguments"),
@@ -21,7 +21,8 @@ pub const EXIT_CODES: [(u8, &str); 10] = [
     (5, "no usable connection to Elasticsearch: network, certificate, version or credentials"),
     (6, "Elasticsearch rejected the request"),
     (7, "a model or endpoint with this id already exists"),
-    (8, "the stored model does not start, fails its smoke test or predicts different values"),
+    (8, "the stored model does not start or fails its smoke test"),
+    (9, "the model in the cluster does not answer as its source does"),
     (INTERRUPTED, "interrupted"),
 ];
 
@@ -31,6 +32,7 @@ pub(super) fn of(error: &CommandError) -> u8 {
         CommandError::Usage(_) => 2,
         CommandError::Models { code, .. } => *code,
         CommandError::Texts { .. } => 6,
+        CommandError::Verification { .. } => 9,
         CommandError::Output(_) => 1,
         CommandError::Work(error) => of_library(error),
     }
@@ -48,7 +50,7 @@ pub fn of_library(error: &Error) -> u8 {
         Error::Tree(error) => match error {
             TreeError::Options(_) => 2,
             TreeError::Io { .. } => 4,
-            TreeError::Different { .. } => 8,
+            TreeError::Different { .. } => 9,
             _ => 3,
         },
         Error::Hub(error) => hub_code(error),

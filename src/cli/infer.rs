@@ -1,6 +1,5 @@
 //! `rust-eland infer`.
 
-use std::borrow::Cow;
 use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -128,7 +127,9 @@ impl InferArguments {
         let mut settings = self.settings();
         for (at, end) in run.batches(self.batch_size as usize, usize::MAX, true) {
             let batch = &run.texts[at..end];
-            if let (Some(name), Some(first)) = (first_setting(model.task()), &batch[0].first) {
+            if let (Some(name), Some(first)) =
+                (infer_texts::first_setting(model.task()), &batch[0].first)
+            {
                 settings.insert(name.to_owned(), json!(first));
             }
             let texts: Vec<String> = batch.iter().map(|text| text.text.clone()).collect();
@@ -195,7 +196,7 @@ impl InferArguments {
             _ => None,
         };
         let lines = infer_texts::read(&self.texts, self.input.as_deref())?;
-        let texts = infer_texts::pairs(lines, first_setting(task), first)?;
+        let texts = infer_texts::pairs(lines, infer_texts::first_setting(task), first)?;
         let is_terminal = stdout().is_terminal();
         let format = self.output.unwrap_or(if is_terminal { Format::Table } else { Format::Json });
         let bytes = texts.iter().map(Text::bytes).sum();
@@ -222,24 +223,6 @@ impl InferArguments {
         set("hypothesis_template", self.hypothesis_template.as_ref().map(|text| json!(text)));
         set("num_top_classes", self.top_classes.map(|count| json!(count)));
         settings
-    }
-}
-
-/// The setting of a request that holds the first text of a pair, for tasks that have one.
-fn first_setting(task: &str) -> Option<&'static str> {
-    match task {
-        "question_answering" => Some("question"),
-        "text_similarity" => Some("text"),
-        _ => None,
-    }
-}
-
-impl Text {
-    fn input(&self) -> Input<'_> {
-        Input {
-            first: self.first.as_deref().map(Cow::Borrowed),
-            text: Cow::Borrowed(self.text.as_str()),
-        }
     }
 }
 

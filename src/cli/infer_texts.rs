@@ -1,5 +1,6 @@
 //! The texts of `rust-eland infer`: arguments, standard input or a file.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, BufRead};
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::command_error::CommandError;
+use crate::inference_results::Input;
 
 /// Names of columns and members that hold the text, in the order of preference.
 const TEXT: [&str; 8] =
@@ -22,7 +24,30 @@ pub(super) struct Text {
     pub(super) text: String,
 }
 
+/// The setting of a request that holds the first text of a pair, for tasks that have one.
+pub(super) fn first_setting(task: &str) -> Option<&'static str> {
+    match task {
+        "question_answering" => Some("question"),
+        "text_similarity" => Some("text"),
+        _ => None,
+    }
+}
+
 impl Text {
+    /// The input of a local model.
+    pub(super) fn input(&self) -> Input<'_> {
+        Input {
+            first: self.first.as_deref().map(Cow::Borrowed),
+            text: Cow::Borrowed(self.text.as_str()),
+        }
+    }
+
+    /// The input of a local model, which owns its texts.
+    #[cfg(feature = "torch")]
+    pub(super) fn into_input(self) -> Input<'static> {
+        Input { first: self.first.map(Cow::Owned), text: Cow::Owned(self.text) }
+    }
+
     /// Length of the texts in bytes.
     pub(super) fn bytes(&self) -> u64 {
         (self.text.len() + self.first.as_ref().map_or(0, String::len)) as u64

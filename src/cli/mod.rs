@@ -47,6 +47,9 @@ mod tree_model;
 mod tree_predictions;
 mod units;
 mod upload;
+mod verify;
+#[cfg(feature = "torch")]
+mod verify_report;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -94,9 +97,9 @@ enum Command {
     Infer(Box<infer::InferArguments>),
     /// Stop the deployments of a model and keep the model
     Stop(stop::StopArguments),
-    /// Compare the cluster's predictions of a tree model with those of its file
+    /// Compare a model's answers in the cluster with those of its source
     #[command(after_help = exit_codes())]
-    Verify(Box<tree_predictions::VerifyArguments>),
+    Verify(Box<verify::VerifyArguments>),
     /// Delete a model from the cluster
     Delete(delete::DeleteArguments),
     /// Show whether a model is complete and where it is deployed

@@ -57,6 +57,11 @@ impl SourceArguments {
             .ok_or_else(|| CommandError::Usage("no model is set: set --hub-model-id".into()))
     }
 
+    /// Whether a model is named.
+    pub(super) fn is_set(&self) -> bool {
+        self.hub_model_id.is_some()
+    }
+
     /// The hub id without a revision; `None` for a folder.
     pub(super) fn hub_id(&self) -> Result<Option<RepositoryId>, CommandError> {
         let name = self.name()?;

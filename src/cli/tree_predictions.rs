@@ -1,9 +1,8 @@
-//! `rust-eland verify`, and `infer` for tree models: predictions for documents, from the file and from the cluster.
+//! `rust-eland verify` and `infer` for tree models: predictions for documents, from the file and from the cluster.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -22,23 +21,6 @@ const BATCH: usize = 500;
 
 /// Largest relative difference between two predictions that count as equal.
 const TOLERANCE: f64 = 1e-6;
-
-#[derive(Debug, Args)]
-#[command(mut_arg("tree_model", |argument| argument.required(true)))]
-pub(super) struct VerifyArguments {
-    #[command(flatten)]
-    connection: ConnectionArguments,
-    #[command(flatten)]
-    tree: TreeModelArguments,
-    /// The tree model in the cluster [default: derived from the file's name]
-    #[arg(long, value_name = "ID")]
-    es_model_id: Option<ServedId>,
-    /// Documents: JSON lines, or a CSV file with a header (.csv); - for JSON lines on standard input
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
-    #[command(flatten)]
-    report: ReportArguments,
-}
 
 /// Prints one JSON object per document: the prediction of the file or, with a model id, of the cluster.
 pub(super) async fn infer(
@@ -240,62 +222,67 @@ impl Report for Verified {
     }
 }
 
-impl VerifyArguments {
-    /// Compares the cluster's predictions with those of the file.
-    pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
-        /// Maximum number of documents to print.
-        const SHOWN: usize = 5;
-        let documents = read_documents(&self.data)?;
-        let read = self.tree.read(hub, progress).await?;
-        let id = match self.es_model_id {
-            Some(id) => id,
-            None => ServedId::from(&self.tree.model_id(None)?),
-        };
-        let client = Client::connect(self.connection.connection()?).await?;
-        let answers = remote(&client, &id, &documents).await?;
-        let mut verified = Verified {
-            model_id: id.to_string(),
-            documents: documents.len(),
-            different: 0,
-            without_prediction: 0,
-            largest_difference: 0.0,
-            examples: Vec::new(),
-        };
-        for (document, answer) in documents.iter().zip(answers) {
-            if answer.get("warning").is_some() {
-                verified.without_prediction += 1;
-                continue;
+/// Compares the cluster's predictions with the file's.
+pub(super) async fn verify(
+    connection: &ConnectionArguments,
+    tree: &TreeModelArguments,
+    id: Option<&ServedId>,
+    data: &Path,
+    report: &ReportArguments,
+    progress: &Progress,
+) -> Result<(), CommandError> {
+    /// Maximum number of documents to print.
+    const SHOWN: usize = 5;
+    let documents = read_documents(data)?;
+    let read = tree.read(hub, progress).await?;
+    let id = match id {
+        Some(id) => id.clone(),
+        None => ServedId::from(&tree.model_id(None)?),
+    };
+    let client = Client::connect(connection.connection()?).await?;
+    let answers = remote(&client, &id, &documents).await?;
+    let mut verified = Verified {
+        model_id: id.to_string(),
+        documents: documents.len(),
+        different: 0,
+        without_prediction: 0,
+        largest_difference: 0.0,
+        examples: Vec::new(),
+    };
+    for (document, answer) in documents.iter().zip(answers) {
+        if answer.get("warning").is_some() {
+            verified.without_prediction += 1;
+            continue;
+        }
+        let own = local(&read, document)?;
+        let (ours, theirs) = (&own["predicted_value"], &answer["predicted_value"]);
+        let equal = match (ours.as_f64(), theirs.as_f64()) {
+            (Some(a), Some(b)) => {
+                let size = a.abs().max(b.abs());
+                let difference = if a == b { 0.0 } else { (a - b).abs() / size };
+                verified.largest_difference = verified.largest_difference.max(difference);
+                difference <= TOLERANCE
             }
-            let own = local(&read, document)?;
-            let (ours, theirs) = (&own["predicted_value"], &answer["predicted_value"]);
-            let equal = match (ours.as_f64(), theirs.as_f64()) {
-                (Some(a), Some(b)) => {
-                    let size = a.abs().max(b.abs());
-                    let difference = if a == b { 0.0 } else { (a - b).abs() / size };
-                    verified.largest_difference = verified.largest_difference.max(difference);
-                    difference <= TOLERANCE
-                }
-                _ => label_text(ours) == label_text(theirs),
-            };
-            if !equal {
-                verified.different += 1;
-                if verified.examples.len() < SHOWN {
-                    verified
-                        .examples
-                        .push(json!({"document": document, "file": own, "cluster": answer}));
-                }
+            _ => label_text(ours) == label_text(theirs),
+        };
+        if !equal {
+            verified.different += 1;
+            if verified.examples.len() < SHOWN {
+                verified
+                    .examples
+                    .push(json!({"document": document, "file": own, "cluster": answer}));
             }
         }
-        self.report.print(&verified)?;
-        if verified.different > 0 {
-            return Err(TreeError::Different {
-                different: verified.different,
-                documents: verified.documents,
-            }
-            .into());
-        }
-        Ok(())
     }
+    report.print(&verified)?;
+    if verified.different > 0 {
+        return Err(TreeError::Different {
+            different: verified.different,
+            documents: verified.documents,
+        }
+        .into());
+    }
+    Ok(())
 }
 
 fn label_text(value: &Value) -> String {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{InferenceError, Output, answers, classes, entities, fill_mask, numbers};
-use crate::server_tokenization::{Row, Settings, Tokenizer, Truncate};
+use crate::server_tokenization::{Row, Settings, Token, Tokenizer, Truncate};
 
 /// The member of a result that holds the prediction, unless the settings name another.
 const PREDICTION: &str = "predicted_value";
@@ -230,6 +230,33 @@ impl Request {
                 Ok(tokenizer.single(text, self.truncate, self.span)?)
             }
             _ => Ok(tokenizer.single(text, self.truncate, self.span)?),
+        }
+    }
+
+    /// The rows of a text as the server lays them out, with the tokens of another tokenizer that has the same ids.
+    ///
+    /// # Errors
+    /// As for [`rows`](Self::rows), and the errors of `tokens`.
+    pub fn rows_of(
+        &self,
+        layout: &Tokenizer,
+        input: &Input<'_>,
+        tokens: &dyn Fn(&str) -> Result<Vec<Token>, InferenceError>,
+    ) -> Result<Vec<Row>, InferenceError> {
+        let text = tokens(&input.text)?;
+        match &self.task {
+            TaskSettings::QuestionAnswering { .. } | TaskSettings::TextSimilarity { .. } => {
+                let first = tokens(self.first(input)?)?;
+                Ok(layout.pair_windows_of_tokens(&first, &text, self.truncate, self.span)?)
+            }
+            TaskSettings::ZeroShotClassification { template, labels, .. } => labels
+                .iter()
+                .map(|label| {
+                    let hypothesis = tokens(&hypothesis(template, label))?;
+                    Ok(layout.pair_of_tokens(&text, &hypothesis, self.truncate)?)
+                })
+                .collect(),
+            _ => Ok(layout.single_rows(&text, self.truncate, self.span)?),
         }
     }
 

@@ -69,9 +69,21 @@ impl Tokenizer {
         second: &str,
         truncate: Truncate,
     ) -> Result<Row, TokenizationError> {
-        let (first, second) = (self.tokens(first)?, self.tokens(second)?);
+        self.pair_of_tokens(&self.tokens(first)?, &self.tokens(second)?, truncate)
+    }
+
+    /// The row of the tokens of a pair of texts, without windows.
+    ///
+    /// # Errors
+    /// As for [`Tokenizer::pair`].
+    pub fn pair_of_tokens(
+        &self,
+        first: &[Token],
+        second: &[Token],
+        truncate: Truncate,
+    ) -> Result<Row, TokenizationError> {
         self.check_special_tokens()?;
-        self.truncated_pair(&first, &second, truncate)
+        self.truncated_pair(first, second, truncate)
     }
 
     /// The rows of a pair of texts: one row, or windows over the second text that share `span` tokens.
@@ -86,11 +98,25 @@ impl Tokenizer {
         span: i32,
     ) -> Result<Vec<Row>, TokenizationError> {
         self.check_special_tokens()?;
-        let (first, second) = (self.tokens(first)?, self.tokens(second)?);
+        self.pair_windows_of_tokens(&self.tokens(first)?, &self.tokens(second)?, truncate, span)
+    }
+
+    /// The rows of the tokens of a pair of texts.
+    ///
+    /// # Errors
+    /// As for [`Tokenizer::pair_windows`].
+    pub fn pair_windows_of_tokens(
+        &self,
+        first: &[Token],
+        second: &[Token],
+        truncate: Truncate,
+        span: i32,
+    ) -> Result<Vec<Row>, TokenizationError> {
+        self.check_special_tokens()?;
         let (max, extra) = (self.settings.max_sequence_length, self.extra_pair());
         let length = first.len() + second.len() + extra;
         if length < max || (length > max && span <= NO_SPAN) {
-            return Ok(vec![self.truncated_pair(&first, &second, truncate)?]);
+            return Ok(vec![self.truncated_pair(first, second, truncate)?]);
         }
         let taken = first.len() + extra;
         let Some(room) = max.checked_sub(taken).filter(|room| *room > 0) else {
@@ -100,7 +126,7 @@ impl Tokenizer {
         };
         // A row of exactly the maximum length is a single window, even without a span.
         let Ok(span) = usize::try_from(span) else {
-            return Ok(vec![self.pair_row(&first, &second, false)?]);
+            return Ok(vec![self.pair_row(first, second, false)?]);
         };
         if span > room {
             return Err(Exception::IllegalArgument.error(format!(
@@ -109,8 +135,8 @@ impl Tokenizer {
                 taken + span
             )));
         }
-        let windows = windows(&second, room, span, true)?;
-        windows.into_iter().map(|window| self.pair_row(&first, window, false)).collect()
+        let windows = windows(second, room, span, true)?;
+        windows.into_iter().map(|window| self.pair_row(first, window, false)).collect()
     }
 
     fn check_special_tokens(&self) -> Result<(), TokenizationError> {

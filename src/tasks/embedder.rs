@@ -216,16 +216,41 @@ impl Embedder {
     /// # Errors
     /// Errors of libtorch.
     pub fn forward(&self, hidden_states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        self.forward_with(hidden_states, inputs, None, true)
+    }
+
+    /// The pooling mode, if there is exactly one.
+    #[must_use]
+    pub fn pooling(&self) -> Option<PoolingMode> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Pool(modes) => modes.first().copied().filter(|_| modes.len() == 1),
+            _ => None,
+        })
+    }
+
+    /// Maps the output of the base model like [`forward`](Self::forward), with another pooling mode or without scaling to length 1.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn forward_with(
+        &self,
+        hidden_states: &Tensor,
+        inputs: &Inputs,
+        pooling: Option<PoolingMode>,
+        normalizes: bool,
+    ) -> Result<Tensor, TorchError> {
         let mut vector = hidden_states.shallow_clone();
         for step in &self.steps {
             vector = match step {
-                Step::Pool(modes) => {
+                Step::Pool(own) => {
+                    let modes = pooling.as_ref().map_or(own.as_slice(), std::slice::from_ref);
                     let pooled = modes.iter().map(|&mode| pool(mode, &vector, inputs));
                     let mut pooled = pooled.collect::<Result<Vec<_>, _>>()?;
                     if pooled.len() == 1 { pooled.remove(0) } else { Tensor::f_cat(&pooled, 1)? }
                 }
                 Step::Dense(linear, activation) => activation.forward(&linear.forward(&vector)?)?,
                 Step::LayerNorm(norm) => norm.forward(&vector)?,
+                Step::Normalize if !normalizes => vector,
                 Step::Normalize => {
                     let length = vector.f_norm_scalaropt_dim(2, [-1i64], true)?;
                     vector.f_div(&length.f_clamp_min(NORMALIZE_EPSILON)?)?

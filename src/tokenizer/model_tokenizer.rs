@@ -1,11 +1,14 @@
 //! The model's own tokenizer: the library `tokenizers` with the model's `tokenizer.json`.
 
+use std::ops::Range;
+
 use tokenizers::{
     EncodeInput, Tokenizer as Library, TruncationDirection, TruncationParams, TruncationStrategy,
 };
 
 use super::tokenizer_json::NAME;
 use super::{TokenizerError, bytes};
+use crate::server_tokenization::Token;
 use crate::source::ModelFiles;
 
 /// The tokenizer that the model was trained with, as the reference for Elasticsearch's tokenizer.
@@ -52,9 +55,50 @@ impl ModelTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The tokens of a text, without special tokens. Pieces of a word have the place of the word, as in the server.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] if the library cannot tokenize the text.
+    pub fn tokens(&self, text: &str) -> Result<Vec<Token>, TokenizerError> {
+        let encoding = self.library.encode(text, false);
+        let encoding = encoding.map_err(|error| TokenizerError::Encoder(error.to_string()))?;
+        let words = encoding.get_word_ids();
+        let mut tokens: Vec<Token> = Vec::with_capacity(encoding.len());
+        // Numbers of the words of tokens that belong to no word, such as special tokens in the text.
+        let mut alone = encoding.len();
+        for (at, (id, (start, end))) in
+            encoding.get_ids().iter().zip(encoding.get_offsets()).enumerate()
+        {
+            let word = words.get(at).copied().flatten().map_or_else(
+                || {
+                    alone += 1;
+                    alone
+                },
+                |word| word as usize,
+            );
+            tokens.push(Token { id: *id, word, place: place(text, *start, *end) });
+        }
+        for pieces in tokens.chunk_by_mut(|a, b| a.word == b.word) {
+            let start = pieces.first().map_or(0, |piece| piece.place.start);
+            let end = pieces.last().map_or(0, |piece| piece.place.end);
+            pieces.iter_mut().for_each(|piece| piece.place = start..end.max(start));
+        }
+        Ok(tokens)
+    }
+
     /// The text of a token.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {
         self.library.id_to_token(id)
     }
+}
+
+/// The place of a token in a text, at boundaries of characters and without the blanks before the token.
+fn place(text: &str, start: usize, end: usize) -> Range<usize> {
+    let start = (0..=start.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    let end = (end..=text.len()).find(|at| text.is_char_boundary(*at));
+    let (start, end) = (start.unwrap_or(0), end.unwrap_or(text.len()));
+    let found = text.get(start..end).unwrap_or_default();
+    let start = start + found.len() - found.trim_start().len();
+    start..end.max(start)
 }

@@ -19,6 +19,8 @@ mod prepare;
 mod resolve;
 mod serve;
 pub mod token_comparison;
+#[cfg(feature = "torch")]
+pub mod verification;
 
 pub use export::{ExportRequest, Exported};
 pub use import::{

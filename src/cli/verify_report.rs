@@ -1,0 +1,120 @@
+//! The report of `rust-eland verify`.
+
+use super::command_error::CommandError;
+use super::report::Report;
+use crate::elasticsearch::DeployedModel;
+use crate::source::hub::Hub;
+use crate::workflow::ModelSource;
+use crate::workflow::verification::{DifferentAnswer, Verification};
+
+/// Texts that are shown. JSON has all of them.
+const SHOWN: usize = 10;
+
+/// Tokens of a text that are shown around the first difference.
+const TOKENS: usize = 12;
+
+/// The source that the metadata of a model names.
+pub(super) fn source_of(model: &DeployedModel, hub: Hub) -> Result<ModelSource, CommandError> {
+    let metadata = &model.configuration()["metadata"];
+    let (Some(id), Some(commit)) =
+        (metadata["hub_model_id"].as_str(), metadata["hub_commit"].as_str())
+    else {
+        return Err(CommandError::Usage(
+            "the metadata of the model in the cluster does not name its source: set --hub-model-id"
+                .into(),
+        ));
+    };
+    Ok(ModelSource::Hub { hub, id: id.parse()?, revision: commit.parse()? })
+}
+
+/// An error if an answer differs.
+pub(super) fn into_result(verification: &Verification) -> Result<(), CommandError> {
+    if verification.is_equal() {
+        return Ok(());
+    }
+    let (all, tolerance) = (verification.texts, verification.tolerance);
+    Err(CommandError::Verification { different: all - verification.equal, all, tolerance })
+}
+
+impl Report for Verification {
+    fn text(&self) -> String {
+        let mut lines = vec![
+            format!("{} ({}), compared with {}", self.model_id, self.task, self.source),
+            format!("verified: {}", self.summary()),
+            format!("largest difference: {:.1e}", self.largest_difference),
+        ];
+        let [first, second] = self.agreement;
+        lines.push(format!(
+            "agreement with the float32 model: {} {:.4}, {} {:.4}",
+            first.name, first.value, second.name, second.value
+        ));
+        if self.is_quantized {
+            lines
+                .push("the model is quantized, so its answers differ by more than rounding".into());
+        }
+        for setting in &self.settings {
+            lines.push(format!(
+                "setting {}: {} in the cluster, {} for the model",
+                setting.name, setting.cluster, setting.model
+            ));
+        }
+        lines.extend(self.findings.iter().map(|finding| format!("found {finding}")));
+        for answer in self.different.iter().take(SHOWN) {
+            lines.push(String::new());
+            lines.extend(of_answer(answer));
+        }
+        if self.different.len() > SHOWN {
+            let more = self.different.len() - SHOWN;
+            lines.push(format!("\n{more} more texts differ; --output json lists them"));
+        }
+        lines.join("\n")
+    }
+}
+
+/// A text whose answers differ.
+fn of_answer(answer: &DifferentAnswer) -> Vec<String> {
+    let difference = answer.difference.map(|it| format!("{it:.1e}  ")).unwrap_or_default();
+    let first = answer.first.as_ref().map(|first| format!("{first:?} ")).unwrap_or_default();
+    let mut lines = vec![format!("{difference}{}  {first}{:?}", answer.cause.name(), answer.text)];
+    lines.extend(answer.error.iter().map(|error| format!("  {error}")));
+    if let (Some(server), Some(model)) = (&answer.server_tokens, &answer.model_tokens) {
+        lines.push(format!("  server  {}", marked(server, model)));
+        lines.push(format!("  model   {}", marked(model, server)));
+    }
+    lines
+}
+
+/// Tokens with arrows around those that differ, from a few tokens before the first difference.
+fn marked(tokens: &[String], others: &[String]) -> String {
+    let before = tokens.iter().zip(others).take_while(|(a, b)| a == b).count();
+    let pairs = tokens.iter().rev().zip(others.iter().rev());
+    let shorter = tokens.len().min(others.len());
+    let after = pairs.take_while(|(a, b)| a == b).count().min(shorter - before);
+    let (from, end) = (before.saturating_sub(2), tokens.len() - after);
+    let mut words = Vec::new();
+    if from > 0 {
+        words.push("…".to_owned());
+    }
+    for (at, token) in tokens.iter().enumerate().skip(from).take(TOKENS) {
+        let open = if at == before && before < end { "»" } else { "" };
+        let close = if at + 1 == end && before < end { "«" } else { "" };
+        words.push(format!("{open}{token}{close}"));
+    }
+    if from + TOKENS < tokens.len() {
+        words.push("…".to_owned());
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differing_tokens_stand_between_arrows() {
+        let tokens = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(marked(&tokens("a b c d e"), &tokens("a b x e")), "a b »c d« e");
+        assert_eq!(marked(&tokens("1 2 3 a b"), &tokens("1 2 3 x")), "… 2 3 »a b«");
+        assert_eq!(marked(&tokens("a b"), &tokens("a b")), "a b");
+    }
+}
