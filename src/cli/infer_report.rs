@@ -78,7 +78,7 @@ impl InferReport {
                 }
                 let lines = lines(&self.task, predicted, &text.text, result);
                 let lines: String = lines.iter().map(|line| format!("\n  {line}")).collect();
-                escape(&format!("{:?}{lines}", text.text))
+                escape(&format!("{}{lines}", quoted(&text.text)))
             }
         };
         print(format!("{shown}\n").as_bytes())
@@ -95,6 +95,11 @@ impl InferReport {
         }
         parts.iter().try_for_each(|part| print(format!("{}\n", escape(part)).as_bytes()))
     }
+}
+
+/// A text in quotation marks, on one line.
+pub(super) fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\n', "\\n").replace('\t', "\\t"))
 }
 
 /// The numbers of a vector.
@@ -254,7 +259,7 @@ fn ranking(scores: Vec<(Option<String>, String, f64)>) -> String {
             })
             .collect();
         let rows = table(["RANK", "SCORE", "DOCUMENT"], &rows);
-        parts.push(format!("{:?}\n{rows}", query.unwrap_or_default()));
+        parts.push(format!("{}\n{rows}", quoted(&query.unwrap_or_default())));
     }
     parts.join("\n\n")
 }

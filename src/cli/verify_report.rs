@@ -1,6 +1,7 @@
 //! The report of `rust-eland verify`.
 
 use super::command_error::CommandError;
+use super::infer_report::quoted;
 use super::report::Report;
 use crate::elasticsearch::DeployedModel;
 use crate::source::hub::Hub;
@@ -74,7 +75,7 @@ impl Report for Verification {
 /// A text whose answers differ.
 fn of_answer(answer: &DifferentAnswer) -> Vec<String> {
     let difference = answer.difference.map(|it| format!("{it:.1e}  ")).unwrap_or_default();
-    let first = answer.first.as_ref().map(|first| format!("{first:?} ")).unwrap_or_default();
+    let first = answer.first.as_ref().map(|first| format!("{} ", quoted(first))).unwrap_or_default();
     let mut lines = vec![format!("{difference}{}  {first}{:?}", answer.cause.name(), answer.text)];
     lines.extend(answer.error.iter().map(|error| format!("  {error}")));
     if let (Some(server), Some(model)) = (&answer.server_tokens, &answer.model_tokens) {

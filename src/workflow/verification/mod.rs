@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::local_model::LocalModel;
 use super::resolve::ResolvedSource;
 use super::token_comparison::{server, settings, tokenization};
+use crate::bundle::DEFINITION_SHA256;
 use crate::config::SentenceTransformers;
 use crate::conversion::{Conversion, ConversionError, Options};
 use crate::elasticsearch::{Client, DeployedModel, DeploymentError};
@@ -26,6 +27,7 @@ use crate::source::ModelFiles;
 use crate::tasks::Task;
 use crate::tasks::agreement::{Figure, Pair};
 use crate::tokenizer::ModelTokenizer;
+use crate::version::Target;
 
 use comparison::{agreement, difference};
 
@@ -216,8 +218,9 @@ impl VerifyRequest {
             origin: self.source.origin(),
             ..Options::default()
         };
-        let conversion = Conversion::read(&files, options, progress)?;
-        let sides = Sides::new(&conversion, &files, served, served_settings, &overrides)?;
+        let conversion = Conversion::read(&files, options.clone(), progress)?;
+        let sides =
+            Sides::new(&conversion, &files, options, served, served_settings, &overrides)?;
         let mut verification = sides.compare(&inputs, &answers, self.tolerance)?;
         verification.model_id = model_id.to_owned();
         verification.source = source;
@@ -228,6 +231,8 @@ impl VerifyRequest {
 /// Both sides of a comparison in this process: the model as its authors run it, and the model as the cluster should run it.
 struct Sides<'a> {
     conversion: &'a Conversion,
+    files: &'a ModelFiles,
+    options: Options,
     /// The float32 graph with the settings of the model.
     own: LocalModel,
     /// The request with the settings of the model.
@@ -255,7 +260,8 @@ fn ids(rows: &Result<Vec<Row>, InferenceError>) -> Vec<&[u32]> {
 impl<'a> Sides<'a> {
     fn new(
         conversion: &'a Conversion,
-        files: &ModelFiles,
+        files: &'a ModelFiles,
+        options: Options,
         served: Map<String, Value>,
         served_settings: Settings,
         overrides: &Map<String, Value>,
@@ -275,6 +281,8 @@ impl<'a> Sides<'a> {
             server(served_settings, vocabulary).map_err(ConversionError::from)?;
         Ok(Self {
             conversion,
+            files,
+            options,
             own,
             own_request,
             model_tokenizer,
@@ -344,7 +352,7 @@ impl<'a> Sides<'a> {
             // A text that both sides reject does not differ.
             let both_reject = expected.is_none() && found.get("error").is_some();
             match off {
-                Some(off) if off <= tolerance => largest = largest.max(off),
+                Some(off) if off <= tolerance => {}
                 None if both_reject => {}
                 off => different.push((at, off)),
             }
@@ -495,14 +503,20 @@ impl<'a> Sides<'a> {
 
     /// What is known when no cause explains the numbers.
     fn unexplained(&self) -> Result<String, Error> {
-        let traced = self.conversion.trace()?;
-        let archive = traced.module.archive().map_err(ConversionError::from)?;
-        let stored = self.served.get("metadata").and_then(|it| it.get("definition_sha256"));
-        let own = archive.sha256(&|_| ());
-        Ok(if stored.and_then(Value::as_str) == Some(own.as_str()) {
-            "vocabulary: the definition in the cluster is that of the model, so the vocabulary in the cluster differs".into()
+        let stored = self.served.get("metadata").and_then(|it| it.get(DEFINITION_SHA256));
+        let sha256 = |conversion: &Conversion| -> Result<String, ConversionError> {
+            Ok(conversion.trace()?.module.archive()?.sha256(&|_| ()))
+        };
+        let is_stored = |own: String| stored.and_then(Value::as_str) == Some(own.as_str());
+        // A bundle for any release of Elasticsearch has another graph than an import into this cluster.
+        let options = Options { target: Target::Any, ..self.options.clone() };
+        let portable = || Conversion::read(self.files, options, &Progress::quiet());
+        let is_own = stored.is_some()
+            && (is_stored(sha256(self.conversion)?) || is_stored(sha256(&portable()?)?));
+        Ok(if is_own {
+            "vocabulary: the definition in the cluster is that of the model, so the vocabulary differs".into()
         } else {
-            "numbers: the weights, the graph or the vocabulary in the cluster differ from the model's".into()
+            "numbers: the weights, the graph or the vocabulary in the cluster differ from those of the model".into()
         })
     }
 
