@@ -78,6 +78,18 @@ impl ModelArguments {
         !self.no_verify
     }
 
+    /// The longest input in tokens, if the options set one.
+    #[cfg(feature = "torch")]
+    pub(super) fn max_model_input_length(&self) -> Option<u32> {
+        self.max_model_input_length
+    }
+
+    /// Whether the model is quantized.
+    #[cfg(feature = "torch")]
+    pub(super) fn is_quantized(&self) -> bool {
+        self.quantize.options().is_some()
+    }
+
     /// A client of the hub with the settings of the options.
     pub(super) fn hub(&self) -> Result<Hub, CommandError> {
         self.source.hub()

@@ -10,13 +10,21 @@ use super::definition::DefinitionArguments;
 use super::option_value::{SetOption, Unset, Value};
 use super::output::Session;
 use super::plan_report::PlanReport;
+#[cfg(feature = "torch")]
+use super::report::Report;
 use super::report::ReportArguments;
 use super::start_arguments::StartArguments;
 use super::summary::Summary;
 use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
 use super::upload::{UploadArguments, interruption};
+#[cfg(feature = "torch")]
+use super::{verify, verify_report};
 use crate::bundle::Bundle;
+#[cfg(feature = "torch")]
+use crate::elasticsearch::{Client, DeployedModel, ServedId};
 use crate::elasticsearch::{Connection, EndpointId, Outcome};
+#[cfg(feature = "torch")]
+use crate::workflow::verification::VerifyRequest;
 use crate::workflow::{ImportInput, ImportRequest, Imported, StopSignal, connect};
 
 #[derive(Debug, Args)]
@@ -51,6 +59,11 @@ pub(super) struct ImportArguments {
     create_endpoint: Option<EndpointId>,
     #[command(flatten)]
     report: ReportArguments,
+    /// After the start, compare the answers of the cluster to 64 texts with those of the model's own tokenizer and float32 graph, like
+    /// `rust-eland verify`. --no-verify skips the check of the converted graph before the upload; --smoke-test only checks that the
+    /// cluster answers one text
+    #[arg(long, requires = "start", conflicts_with_all = ["definition", "tree_model", "dry_run"])]
+    verify_served: bool,
     /// Start the model after the upload
     #[arg(long)]
     start: bool,
@@ -115,10 +128,54 @@ impl ImportArguments {
             self.report.print(&report)?;
             return report.into_result();
         }
-        self.report(
-            &import.run(&client, StopSignal::WhileStoring(interruption), progress).await?,
-            session,
-        )
+        let stop = StopSignal::WhileStoring(interruption);
+        let imported = import.run(&client, stop, progress).await?;
+        if !self.verify_served {
+            return self.report(&imported, session);
+        }
+        #[cfg(feature = "torch")]
+        return self.verify_served(&client, &imported, session).await;
+        #[cfg(not(feature = "torch"))]
+        Err(crate::conversion::ConversionError::NoLibtorch.into())
+    }
+
+    /// Verifies a model that was started, and prints what the import did.
+    #[cfg(feature = "torch")]
+    async fn verify_served(
+        &self,
+        client: &Client,
+        imported: &Imported,
+        session: &Session,
+    ) -> Result<(), CommandError> {
+        let deployment = imported.started.as_ref().map(|it| &it.deployment.deployment_id);
+        let id = match deployment.map(|id| id.parse::<ServedId>()) {
+            Some(Ok(id)) => id,
+            _ => ServedId::from(&imported.model_id),
+        };
+        let model = DeployedModel::find(client, id.clone()).await?;
+        let source = match self.bundle {
+            Some(_) => verify_report::source_of(&model, self.model.hub()?)?,
+            None => self.model.source()?,
+        };
+        let request = VerifyRequest {
+            source: source.resolve().await?,
+            texts: None,
+            tolerance: verify::TOLERANCE,
+            max_length: self.model.max_model_input_length(),
+        };
+        let verification = request.run(client, id.as_str(), &model, &session.progress).await?;
+        let mut summary = Summary::of(imported, session.timings.report());
+        summary.verify(
+            verify_report::summary(&verification),
+            serde_json::to_value(&verification).map_err(std::io::Error::from)?,
+        );
+        self.report.print(&summary)?;
+        tracing::info!("{}", summary.for_people());
+        let result = verify_report::into_result(&verification, self.model.is_quantized());
+        if result.is_err() {
+            tracing::warn!("{}", crate::terminal_text::escape(&verification.text()));
+        }
+        result
     }
 
     /// Prints what an import did.

@@ -78,7 +78,7 @@ impl InferReport {
                 }
                 let lines = lines(&self.task, predicted, &text.text, result);
                 let lines: String = lines.iter().map(|line| format!("\n  {line}")).collect();
-                escape(&format!("{}{lines}", quoted(&text.text)))
+                escape(&format!("{}{lines}", in_quotes(&text.text)))
             }
         };
         print(format!("{shown}\n").as_bytes())
@@ -98,7 +98,7 @@ impl InferReport {
 }
 
 /// A text in quotation marks, on one line.
-pub(super) fn quoted(text: &str) -> String {
+pub(super) fn in_quotes(text: &str) -> String {
     format!("\"{}\"", text.replace('\n', "\\n").replace('\t', "\\t"))
 }
 
@@ -259,7 +259,7 @@ fn ranking(scores: Vec<(Option<String>, String, f64)>) -> String {
             })
             .collect();
         let rows = table(["RANK", "SCORE", "DOCUMENT"], &rows);
-        parts.push(format!("{}\n{rows}", quoted(&query.unwrap_or_default())));
+        parts.push(format!("{}\n{rows}", in_quotes(&query.unwrap_or_default())));
     }
     parts.join("\n\n")
 }

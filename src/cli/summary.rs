@@ -2,6 +2,7 @@
 
 use indicatif::HumanBytes;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::bundle_report::BundleReport;
 use super::plan_report::million;
@@ -31,6 +32,12 @@ pub(super) struct Summary<'a> {
     next: Suggestions,
     /// Durations of the stages.
     timings: TimingReport,
+    /// The comparison with the model's source, if one was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<Value>,
+    /// The comparison in one line.
+    #[serde(skip)]
+    verified: Option<String>,
     #[serde(skip)]
     model_id: &'a ModelId,
 }
@@ -79,8 +86,16 @@ impl<'a> Summary<'a> {
             }),
             next,
             timings,
+            verification: None,
+            verified: None,
             model_id: &imported.model_id,
         }
+    }
+
+    /// Adds a comparison with the model's source: one line, and the whole report.
+    #[cfg(feature = "torch")]
+    pub(super) fn verify(&mut self, line: String, report: Value) {
+        (self.verified, self.verification) = (Some(line), Some(report));
     }
 
     /// The summary for the log.
@@ -122,6 +137,9 @@ impl<'a> Summary<'a> {
             line("endpoint", format!("{inference_id} ({task_type}) {state}"));
         }
         line("took", took(&self.timings));
+        if let Some(verified) = &self.verified {
+            lines.push(format!("  verified: {verified}"));
+        }
         let mut text = lines.join("\n");
         for paragraph in self.next.paragraphs() {
             text = format!("{text}\n{paragraph}");

@@ -13,6 +13,9 @@ use super::tree_predictions;
 use crate::elasticsearch::ServedId;
 use crate::observer::Progress;
 
+/// Largest accepted difference, unless the user sets another.
+pub(super) const TOLERANCE: f64 = 1e-5;
+
 #[derive(Debug, Args)]
 #[command(mut_arg("tree_model", |argument| argument.requires("data").conflicts_with_all(["hub_model_id", "texts"])))]
 pub(super) struct VerifyArguments {
@@ -29,7 +32,7 @@ pub(super) struct VerifyArguments {
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     /// Largest accepted difference of two answers, relative to the largest number of an answer, or to 1
-    #[arg(long, value_name = "NUMBER", default_value_t = 1e-5, value_parser = tolerance)]
+    #[arg(long, value_name = "NUMBER", default_value_t = TOLERANCE, value_parser = tolerance)]
     tolerance: f64,
     #[command(flatten)]
     tree: TreeModelArguments,
@@ -90,9 +93,9 @@ impl VerifyArguments {
             }
             None => None,
         };
-        let request = VerifyRequest { source, texts, tolerance: self.tolerance };
+        let request = VerifyRequest { source, texts, tolerance: self.tolerance, max_length: None };
         let verification = request.run(&client, id.as_str(), &model, progress).await?;
         self.report.print(&verification)?;
-        verify_report::into_result(&verification)
+        verify_report::into_result(&verification, false)
     }
 }

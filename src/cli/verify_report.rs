@@ -1,12 +1,12 @@
 //! The report of `rust-eland verify`.
 
 use super::command_error::CommandError;
-use super::infer_report::quoted;
+use super::infer_report::in_quotes;
 use super::report::Report;
 use crate::elasticsearch::DeployedModel;
 use crate::source::hub::Hub;
 use crate::workflow::ModelSource;
-use crate::workflow::verification::{DifferentAnswer, Verification};
+use crate::workflow::verification::{Cause, DifferentAnswer, Verification};
 
 /// Texts that are shown. JSON has all of them.
 const SHOWN: usize = 10;
@@ -28,13 +28,31 @@ pub(super) fn source_of(model: &DeployedModel, hub: Hub) -> Result<ModelSource, 
     Ok(ModelSource::Hub { hub, id: id.parse()?, revision: commit.parse()? })
 }
 
-/// An error if an answer differs.
-pub(super) fn into_result(verification: &Verification) -> Result<(), CommandError> {
-    if verification.is_equal() {
+/// An error if an answer differs. `accepts_quantization` accepts the differences that 8-bit weights cause.
+pub(super) fn into_result(
+    verification: &Verification,
+    accepts_quantization: bool,
+) -> Result<(), CommandError> {
+    let is_accepted =
+        |it: &DifferentAnswer| accepts_quantization && it.cause == Cause::Quantization;
+    if verification.different.iter().all(is_accepted) {
         return Ok(());
     }
     let (all, tolerance) = (verification.texts, verification.tolerance);
     Err(CommandError::Verification { different: all - verification.equal, all, tolerance })
+}
+
+/// The result in one line, for the summary of an import.
+pub(super) fn summary(verification: &Verification) -> String {
+    let [first, second] = verification.agreement;
+    let figures = match verification.is_quantized {
+        true => format!(
+            "; {} {:.4} and {} {:.4} against the float32 model",
+            first.name, first.value, second.name, second.value
+        ),
+        false => String::new(),
+    };
+    format!("{}{figures}", verification.summary())
 }
 
 impl Report for Verification {
@@ -75,7 +93,8 @@ impl Report for Verification {
 /// A text whose answers differ.
 fn of_answer(answer: &DifferentAnswer) -> Vec<String> {
     let difference = answer.difference.map(|it| format!("{it:.1e}  ")).unwrap_or_default();
-    let first = answer.first.as_ref().map(|first| format!("{} ", quoted(first))).unwrap_or_default();
+    let first =
+        answer.first.as_ref().map(|first| format!("{} ", in_quotes(first))).unwrap_or_default();
     let mut lines = vec![format!("{difference}{}  {first}{:?}", answer.cause.name(), answer.text)];
     lines.extend(answer.error.iter().map(|error| format!("  {error}")));
     if let (Some(server), Some(model)) = (&answer.server_tokens, &answer.model_tokens) {

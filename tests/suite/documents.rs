@@ -244,6 +244,7 @@ run! {
     quantization_commands_run: "docs/quantization.md",
     tokenize_commands_run: "docs/tokenize.md",
     tree_commands_run: "docs/trees.md",
+    verify_commands_run: "docs/verify.md",
 }
 
 #[test]

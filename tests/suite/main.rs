@@ -72,6 +72,8 @@ mod trees;
 mod uploads;
 #[cfg(feature = "torch")]
 mod verify;
+#[cfg(feature = "torch")]
+mod verify_served;
 mod vocabularies;
 mod walls;
 #[cfg(feature = "torch")]

@@ -43,6 +43,8 @@ pub struct VerifyRequest {
     pub texts: Option<Vec<Input<'static>>>,
     /// Largest accepted difference, relative to the largest number of an answer, or to 1.
     pub tolerance: f64,
+    /// Longest input in tokens, for a model whose limit was changed on purpose; the model's own limit by default.
+    pub max_length: Option<u32>,
 }
 
 /// Why an answer differs.
@@ -216,11 +218,11 @@ impl VerifyRequest {
             task: Some(task),
             target: client.target(),
             origin: self.source.origin(),
+            max_length: self.max_length,
             ..Options::default()
         };
         let conversion = Conversion::read(&files, options.clone(), progress)?;
-        let sides =
-            Sides::new(&conversion, &files, options, served, served_settings, &overrides)?;
+        let sides = Sides::new(&conversion, &files, options, served, served_settings, &overrides)?;
         let mut verification = sides.compare(&inputs, &answers, self.tolerance)?;
         verification.model_id = model_id.to_owned();
         verification.source = source;
