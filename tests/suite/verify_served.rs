@@ -47,7 +47,11 @@ fn changed(fixture: &str, file: &str, change: impl FnOnce(&mut Value)) -> tempfi
         for entry in fs::read_dir(from).unwrap() {
             let path = entry.unwrap().path();
             let target = to.join(path.file_name().unwrap());
-            if path.is_dir() { copy(&path, &target) } else { fs::copy(&path, &target).map(drop).unwrap() }
+            if path.is_dir() {
+                copy(&path, &target)
+            } else {
+                fs::copy(&path, &target).map(drop).unwrap()
+            }
         }
     }
     let folder = tempfile::tempdir().unwrap();
@@ -61,8 +65,12 @@ fn changed(fixture: &str, file: &str, change: impl FnOnce(&mut Value)) -> tempfi
 
 /// The causes of all different answers.
 fn causes(report: &Value) -> Vec<&str> {
-    let mut causes: Vec<&str> =
-        report["different"].as_array().unwrap().iter().map(|it| it["cause"].as_str().unwrap()).collect();
+    let mut causes: Vec<&str> = report["different"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["cause"].as_str().unwrap())
+        .collect();
     causes.sort_unstable();
     causes.dedup();
     causes
@@ -89,7 +97,11 @@ fn own_models_of_all_tasks_are_verified() {
         let causes = causes(&report);
         assert!(causes.iter().all(|cause| *cause == "tokens"), "{fixture} {task}: {report}");
         assert_eq!(code, if causes.is_empty() { 0 } else { 9 }, "{fixture} {task}");
-        assert_eq!((&report["texts"], &report["settings"]), (&json!(64), &json!([])), "{fixture} {task}");
+        assert_eq!(
+            (&report["texts"], &report["settings"]),
+            (&json!(64), &json!([])),
+            "{fixture} {task}"
+        );
         assert!(report["equal"].as_u64().unwrap() >= 60, "{fixture} {task}: {report}");
     }
 }
@@ -143,7 +155,17 @@ fn other_vocabulary_is_found() {
         assert!(output.status.success(), "{}", message(&output));
     };
     let path = model.to_str().unwrap();
-    run(&["export", "--task-type", "text_embedding", "--es-model-id", "m", "--output", ".", "--hub-model-id", path]);
+    run(&[
+        "export",
+        "--task-type",
+        "text_embedding",
+        "--es-model-id",
+        "m",
+        "--output",
+        ".",
+        "--hub-model-id",
+        path,
+    ]);
     let file = folder.path().join("m.vocab.json");
     let mut vocabulary: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     // The special tokens keep their places.
@@ -153,7 +175,10 @@ fn other_vocabulary_is_found() {
     run(&["import", "--url", &standin.url(), "--bundle", "m.metadata.json", "--start"]);
     let (report, code) = verify(&standin, &model, &[]);
     assert_eq!((code, causes(&report)), (9, vec!["numbers"]));
-    says(&report["findings"].to_string(), &["vocabulary: the definition in the cluster is that of the model"]);
+    says(
+        &report["findings"].to_string(),
+        &["vocabulary: the definition in the cluster is that of the model"],
+    );
 }
 
 #[test]
@@ -163,7 +188,14 @@ fn cross_encoder_of_eland_lacks_token_types() {
     let output = program()
         .current_dir(&folder)
         .args(["import", "--url", &standin.url(), "--es-model-id", "m", "--start"])
-        .args(["--definition", "model.pt", "--vocabulary", "vocabulary.json", "--config", "config.json"])
+        .args([
+            "--definition",
+            "model.pt",
+            "--vocabulary",
+            "vocabulary.json",
+            "--config",
+            "config.json",
+        ])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", message(&output));
@@ -171,10 +203,8 @@ fn cross_encoder_of_eland_lacks_token_types() {
     assert_eq!((code, causes(&report)), (9, vec!["graph"]));
     says(&report["findings"].to_string(), &["token types"]);
     // eland does not store the source.
-    let output = program()
-        .args(["verify", "--url", &standin.url(), "--es-model-id", "m"])
-        .output()
-        .unwrap();
+    let output =
+        program().args(["verify", "--url", &standin.url(), "--es-model-id", "m"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     says(&message(&output), &["set --hub-model-id"]);
 }
@@ -183,7 +213,11 @@ fn cross_encoder_of_eland_lacks_token_types() {
 fn tokens_and_truncation_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let texts: PathBuf = folder.path().join("texts.txt");
-    fs::write(&texts, "hello\nbonjour\u{A0}!\nThe train from London runs by the old river in the morning.\n").unwrap();
+    fs::write(
+        &texts,
+        "hello\nbonjour\u{A0}!\nThe train from London runs by the old river in the morning.\n",
+    )
+    .unwrap();
     let standin = StandIn::start(Options::default());
     let model = Fixture::named("bert/st-mean").model();
     import(&standin, &model, Task::TextEmbedding, &["--max-model-input-length", "10"]);
@@ -213,7 +247,8 @@ fn source_comes_from_the_metadata() {
         assert!(output.status.success(), "{}", message(&output));
         output
     };
-    let import = ["import", "--hub-model-id", "org/name", "--task-type", "text_embedding", "--start"];
+    let import =
+        ["import", "--hub-model-id", "org/name", "--task-type", "text_embedding", "--start"];
     let output = run(&[&import[..], &["--verify-served", "--output", "json"]].concat());
     says(&message(&output), &["verified: 64 of 64 texts within 1e-5"]);
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
