@@ -249,6 +249,12 @@ struct Sides<'a> {
     served_request: Request,
 }
 
+/// Answers of a graph to the texts that differ.
+type Run<'r> = dyn Fn(&LocalModel) -> Vec<Option<Value>> + 'r;
+
+/// Which answers equal those of the cluster, up to a difference.
+type Explain<'r> = dyn Fn(&[Option<Value>], f64) -> Vec<bool> + 'r;
+
 /// The rows of one text on both sides.
 struct Rows {
     own: Result<Vec<Row>, InferenceError>,
@@ -451,8 +457,8 @@ impl<'a> Sides<'a> {
     fn graph_causes(
         &self,
         causes: &mut [Option<Cause>],
-        run: &dyn Fn(&LocalModel) -> Vec<Option<Value>>,
-        explains: &dyn Fn(&[Option<Value>], f64) -> Vec<bool>,
+        run: &Run<'_>,
+        explains: &Explain<'_>,
         rounding: f64,
         findings: &mut Vec<String>,
     ) -> Result<(), Error> {
