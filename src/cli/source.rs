@@ -58,6 +58,7 @@ impl SourceArguments {
     }
 
     /// Whether a model is named.
+    #[cfg(feature = "torch")]
     pub(super) fn is_set(&self) -> bool {
         self.hub_model_id.is_some()
     }
