@@ -23,7 +23,9 @@ pub(super) struct DownloadArguments {
 impl DownloadArguments {
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
         let name = self.source.name()?;
-        if Path::new(name).exists() {
+        // The output folder of an earlier run can have the name of the repository.
+        let is_output = self.output.as_deref().is_some_and(|output| is_same_path(output, name));
+        if Path::new(name).exists() && !is_output {
             let message =
                 format!("{name} is a folder on this machine; there is nothing to download");
             return Err(CommandError::Usage(message));
@@ -63,4 +65,11 @@ impl DownloadArguments {
         println!("{}", output.display());
         Ok(())
     }
+}
+
+/// Whether two paths lead to the same existing file or folder.
+fn is_same_path(one: &Path, other: &str) -> bool {
+    one.canonicalize()
+        .ok()
+        .is_some_and(|one| Path::new(other).canonicalize().is_ok_and(|it| it == one))
 }

@@ -15,12 +15,11 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::addresses::Addresses;
-use super::connection_failure::causes;
 use super::payload::Payload;
 use super::refusal::Refusal;
 use super::server_info::ServerInfo;
 use super::{ClientError, Connection, ConnectionFailure, http_client};
-use crate::error_chain::ErrorChain;
+use crate::error_chain::{ErrorChain, causes};
 use crate::proxies::Proxies;
 use crate::secrets::redact;
 use crate::version::{Target, Version};

@@ -1,11 +1,11 @@
 //! [`ConnectionFailure`]: the reason why a server did not respond.
 
-use std::error::Error;
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use super::tls::NotPinned;
+use crate::error_chain::chain;
 use crate::hint::{Hint, Setting, hint};
 
 /// Reason why a server did not respond.
@@ -201,55 +201,13 @@ impl ConnectionFailure {
     }
 }
 
-/// Texts of an error and its causes, outermost first. The error inside an I/O error is not one of its sources, so it is added
-/// explicitly.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let mut next = Some(error);
-    std::iter::from_fn(move || {
-        let error = next?;
-        next = match error.downcast_ref::<io::Error>() {
-            Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-            None => error.source(),
-        };
-        Some(error)
-    })
-}
-
-/// The texts of an error and its causes, down to the innermost one. Texts that only say that a request failed are left out.
-pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
-    const EMPTY: [&str; 4] = [
-        "error sending request",
-        "client error (",
-        "request or response body error",
-        "error decoding response body",
-    ];
-    let mut texts: Vec<String> = Vec::new();
-    for error in chain(error) {
-        // This error has only a debug form.
-        let text = match error.downcast_ref() {
-            Some(rustls::Error::InvalidCertificate(CertificateError::Other(error))) => {
-                format!("invalid peer certificate: {}", error.0)
-            }
-            _ => error.to_string(),
-        };
-        if error.is::<rustls::Error>() {
-            // The i/o error around it has the same text.
-            texts.pop();
-        }
-        if texts.last() != Some(&text) {
-            texts.push(text);
-        }
-    }
-    let first = texts.iter().position(|text| !EMPTY.iter().any(|empty| text.starts_with(empty)));
-    texts.split_off(first.unwrap_or(0)).join(": ")
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
 
     use super::*;
+    use crate::error_chain::causes;
 
     #[test]
     fn silent_server_is_a_timeout() {

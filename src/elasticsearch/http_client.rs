@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::connection_failure::causes;
 use super::{ClientError, Connection, Trust, tls};
+use crate::error_chain::causes;
 use crate::proxies::Proxies;
 use crate::secrets::redact;
 

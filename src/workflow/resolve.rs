@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use crate::conversion::{ConversionError, WeightsSeen, check_architecture};
 use crate::error::Error;
 use crate::observer::{Progress, Stage};
-use crate::source::hub::{DownloadPlan, Hub, RemoteWeights, RepositoryId, Revision};
+use crate::source::hub::{
+    DownloadPlan, Hub, RemoteWeights, RepositoryId, Revision, verify_snapshot,
+};
 use crate::source::{ModelFiles, Origin};
 
 /// Where a model is.
@@ -82,13 +84,16 @@ impl ResolvedSource {
         }
     }
 
-    /// Downloads the model's files if necessary, and returns them. Rejects an unsupported architecture before it downloads weights.
+    /// Downloads the model's files if necessary, and returns them. Checks the bytes of files in the hub's cache. Rejects an unsupported architecture before it downloads weights.
     ///
     /// # Errors
     /// When the architecture is not supported, or a file cannot be downloaded or read.
     pub async fn files(&self, progress: &Progress) -> Result<ModelFiles, Error> {
         let folder = match self {
-            Self::Folder(folder) => folder.clone(),
+            Self::Folder(folder) => {
+                verify_snapshot(folder).await?;
+                folder.clone()
+            }
             Self::Hub(plan) => {
                 check_plan(plan)?;
                 let downloading = (**plan).clone().download(progress);

@@ -71,7 +71,29 @@ impl RepositoryCache {
 
     /// The listing of a commit that huggingface_hub stored, if there is one.
     pub(super) fn stored_listing(&self, commit: &Commit) -> Option<Listing> {
-        tree_cache::read(&self.folder.join("trees").join(format!("{}.json", commit.as_str())))
+        tree_cache::read(&self.listing_path(commit))
+    }
+
+    fn listing_path(&self, commit: &Commit) -> PathBuf {
+        self.folder.join("trees").join(format!("{}.json", commit.as_str()))
+    }
+
+    /// Stores the listing of a commit like huggingface_hub if the snapshot contains files in place of links, because the name of a link's
+    /// target is the only other record of a file's hash. Failures are logged only.
+    pub(super) fn store_listing_without_links(
+        &self,
+        commit: &Commit,
+        listing: &Listing,
+        needed: &[String],
+    ) {
+        let snapshot = self.snapshot(commit);
+        let path = self.listing_path(commit);
+        if needed.iter().all(|file| snapshot.join(file).is_symlink()) || path.exists() {
+            return;
+        }
+        if let Err(error) = write_atomically(&path, &tree_cache::text(listing)) {
+            tracing::debug!("cannot write {}: {error}", path.display());
+        }
     }
 
     /// Stores the commit of a branch or tag. The crate's `create_ref` would leave the file empty for a moment. Failures are logged only,
@@ -136,6 +158,11 @@ impl RepositoryCache {
         let Some(digest) = Digest::parse(&name) else { return true };
         // Some mirrors name blobs by the plain SHA-1 of the content.
         digest.matches(&file).unwrap_or(false) || digest.is_plain_sha1(&file).unwrap_or(false)
+    }
+
+    /// Whether a link of a snapshot points to a blob of this repository.
+    pub(super) fn is_link_to_blob(&self, path: &Path) -> bool {
+        blob_of_link(&self.folder, path).is_some()
     }
 
     /// Puts a file into a snapshot: a link to its blob, or the file itself where links are disabled or not supported. `is_disposable`
@@ -245,7 +272,7 @@ mod tests {
         let cache = RepositoryCache::new(root.path(), &"org/name".parse().unwrap(), links);
         let commit = Commit::parse(&"c".repeat(40)).unwrap();
         let digest = Digest::parse("d670460b4b4aece5915caf5c68d12f560a9fe3e4").unwrap();
-        let file = RepositoryFile { size: 13, digest };
+        let file = RepositoryFile { size: 13, digest, pointer: None };
         cache.create_folders().unwrap();
         fs::write(cache.blob(&file.digest), "test content\n").unwrap();
         (root, cache, commit, file)

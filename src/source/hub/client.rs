@@ -20,7 +20,7 @@ use super::listing::RepositoryFile;
 use super::retry::{RequestFailure, Retries};
 use super::settings::host;
 use super::{Commit, HubError, HubSettings, RepositoryId, refusal};
-use crate::error_chain::ErrorChain;
+use crate::error_chain::{ErrorChain, causes};
 use crate::proxies::Proxies;
 
 /// A client of one hub.
@@ -340,6 +340,8 @@ impl HubClient {
         let error = error.without_url();
         let reason = if error.is_timeout() {
             format!("no answer within {} s", self.settings.read_timeout.as_secs_f32())
+        } else if error.is_body() || error.is_decode() {
+            format!("the connection broke: {}", causes(&error))
         } else {
             causes(&error)
         };
@@ -399,15 +401,4 @@ fn next_page(headers: &HeaderMap, url: &Url) -> Option<Url> {
     let (_, rest) = next.split_once('<')?;
     let (address, _) = rest.split_once('>')?;
     url.join(address).ok()
-}
-
-/// An error with its causes, outermost first.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

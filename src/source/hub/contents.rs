@@ -82,8 +82,9 @@ impl RepositoryContents for ListedContents<'_> {
 
 /// The files of a snapshot in the cache.
 pub(super) struct CachedContents<'a> {
-    pub id: &'a RepositoryId,
     pub snapshot: &'a Path,
+    /// The name to download, for messages.
+    pub name: &'a str,
 }
 
 impl RepositoryContents for CachedContents<'_> {
@@ -95,7 +96,7 @@ impl RepositoryContents for CachedContents<'_> {
         let path = self.snapshot.join(path);
         let size = fs::metadata(&path).map_err(HubError::io("read", &path))?.len();
         if size > MAX_SMALL_FILE {
-            return Err(HubError::Damaged { id: self.id.clone(), path });
+            return Err(HubError::Damaged { path, name: self.name.to_owned() });
         }
         fs::read(&path).map_err(HubError::io("read", &path))
     }

@@ -1,6 +1,7 @@
 //! The download of the planned files into the cache.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct DownloadPlan {
     /// The hub's listing. `None` if the plan uses only the cache.
     pub(super) listing: Option<(HubClient, Listing)>,
     revision: Revision,
+    /// The name to download, for messages.
+    name: String,
 }
 
 /// The files of a model in the cache.
@@ -53,10 +56,15 @@ impl DownloadPlan {
         repository: RepositoryAtCommit,
         files: Vec<String>,
         config: Option<Value>,
-        listing: Option<(HubClient, Listing)>,
         revision: Revision,
+        name: String,
     ) -> Self {
-        Self { repository, files, config, listing, revision }
+        Self { repository, files, config, listing: None, revision, name }
+    }
+
+    /// The plan with the hub's listing, from which missing files are downloaded.
+    pub(super) fn with_listing(self, client: HubClient, listing: Listing) -> Self {
+        Self { listing: Some((client, listing)), ..self }
     }
 
     /// The model's `config.json`, with which a model that cannot be used is rejected before its weights are downloaded. Static
@@ -87,12 +95,12 @@ impl DownloadPlan {
 
     /// Checks the bytes of all files of a plan that uses only the cache.
     pub(super) fn verified(self) -> Result<Self, HubError> {
-        let RepositoryAtCommit { id, commit, cache } = &self.repository;
+        let RepositoryAtCommit { commit, cache, .. } = &self.repository;
         let listing = cache.stored_listing(commit).unwrap_or_default();
         for file in &self.files {
             let path = self.snapshot_folder().join(file);
             if !cache.is_sound(&path, listing.get(file)) {
-                return Err(HubError::Damaged { id: id.clone(), path });
+                return Err(HubError::Damaged { path, name: self.name });
             }
         }
         Ok(self)
@@ -117,13 +125,48 @@ impl DownloadPlan {
     /// Compares a folder with the planned files, before anything is downloaded.
     ///
     /// # Errors
-    /// [`HubError::OutputInUse`] if the folder contains other files than these.
+    /// [`HubError::OutputInUse`] if the folder contains other files than these, and [`HubError::Space`] if its disk is too full.
     pub fn compare_output(&self, output: &Path) -> Result<OutputFolder, HubError> {
         let snapshot = self.snapshot_folder();
-        OutputFolder::compare(output, &self.files, |file, path| {
-            let listed = self.listing.as_ref().and_then(|(_, listing)| listing.get(file));
-            output_folder::is_same(path, listed, &snapshot.join(file))
-        })
+        let folder = OutputFolder::compare(output, &self.files, |file, path| {
+            output_folder::is_same(path, self.listed(file), &snapshot.join(file))
+        })?;
+        let size = |file: &String| match self.listed(file) {
+            Some(listed) => listed.size,
+            None => fs::metadata(snapshot.join(file)).map_or(0, |data| data.len()),
+        };
+        let mut needed = folder.missing.iter().map(size).fold(0, u64::saturating_add);
+        let path = existing_ancestor(output);
+        if is_on_disk_of(path, existing_ancestor(&self.repository.cache.blobs())) {
+            needed = needed.saturating_add(self.bytes_to_download());
+        }
+        match fs4::available_space(path) {
+            Ok(free) if free < needed && !folder.is_complete() => {
+                Err(HubError::Space { needed, free, path: path.to_owned(), is_output: true })
+            }
+            // Some file systems do not report their free space.
+            _ => Ok(folder),
+        }
+    }
+
+    fn listed(&self, file: &str) -> Option<&RepositoryFile> {
+        self.listing.as_ref().and_then(|(_, listing)| listing.get(file))
+    }
+
+    /// An estimate of the bytes that the cache lacks, for which no file is read.
+    fn bytes_to_download(&self) -> u64 {
+        let RepositoryAtCommit { commit, cache, .. } = &self.repository;
+        let listed = self.files.iter().filter_map(|file| Some((file, self.listed(file)?)));
+        let missing = listed.filter(|(path, file)| {
+            let pointer = cache.snapshot(commit).join(path);
+            let has_size =
+                |path: &Path| fs::metadata(path).is_ok_and(|data| data.len() == file.size);
+            !has_size(&pointer) && !has_size(&cache.blob(&file.digest))
+        });
+        let rest = |(_, file): (_, &RepositoryFile)| {
+            file.size - partial_length(cache, &file.digest, file.size)
+        };
+        missing.map(rest).fold(0, u64::saturating_add)
     }
 
     /// Brings all files into the cache. Files that the cache has with the right bytes are not downloaded.
@@ -145,6 +188,7 @@ impl DownloadPlan {
             }
             add_to_snapshot(&repository, &needed, &missing)?;
             let RepositoryAtCommit { commit, cache, .. } = &repository;
+            cache.store_listing_without_links(commit, &listing, &files);
             for name in DECISIVE_FILES.into_iter().filter(|name| !listing.contains_key(*name)) {
                 cache.store_absence(commit, name);
             }
@@ -237,10 +281,31 @@ fn announce(
         names.join(", ")
     );
     match fs4::available_space(&blobs) {
-        Ok(free) if free < rest => Err(HubError::Space { needed: rest, free, path: blobs }),
+        Ok(free) if free < rest => {
+            Err(HubError::Space { needed: rest, free, path: blobs, is_output: false })
+        }
         // Some file systems do not report their free space.
         _ => Ok(()),
     }
+}
+
+/// The nearest folder above a path, or the path itself, that exists.
+fn existing_ancestor(path: &Path) -> &Path {
+    let is_named = |path: &&Path| !path.as_os_str().is_empty();
+    path.ancestors().filter(is_named).find(|path| path.exists()).unwrap_or(Path::new("."))
+}
+
+/// Whether two paths are on the same disk.
+#[cfg(unix)]
+fn is_on_disk_of(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::metadata(path).ok().map(|data| data.dev());
+    device(one) == device(other)
+}
+
+#[cfg(not(unix))]
+fn is_on_disk_of(_: &Path, _: &Path) -> bool {
+    false
 }
 
 /// Downloads files into the cache, several at a time.

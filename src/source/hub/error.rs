@@ -50,6 +50,8 @@ pub enum HubError {
         revision: String,
         /// The folder of the cache.
         cache: PathBuf,
+        /// The name to download: the repository with file and revision.
+        name: String,
     },
     /// Offline, and the cache has only a part of the repository.
     #[error("the cache contains only a part of {id}: {reason} in {snapshot}")]
@@ -60,6 +62,8 @@ pub enum HubError {
         snapshot: PathBuf,
         /// What is missing.
         reason: String,
+        /// The name to download: the repository with file and revision.
+        name: String,
     },
     /// The bytes of a cached file do not have the hash in the file's name.
     #[error(
@@ -67,10 +71,10 @@ pub enum HubError {
          page, or the disk may be faulty"
     )]
     Damaged {
-        /// The repository.
-        id: RepositoryId,
         /// The file.
         path: PathBuf,
+        /// The name to download: the repository with file and revision.
+        name: String,
     },
     /// The hub did not respond.
     #[error("cannot reach the hub at {host}{}: {reason}",
@@ -203,7 +207,7 @@ pub enum HubError {
         times: u32,
     },
     /// The listing or a header contains something that a real hub does not send.
-    #[error("the responses of {host} cannot be trusted: {reason}. None of them was used")]
+    #[error("the responses of {host} cannot be trusted: {reason}")]
     Hostile {
         /// Host name and port.
         host: String,
@@ -262,7 +266,8 @@ pub enum HubError {
         base: Option<String>,
     },
     /// The disk does not have enough space.
-    #[error("the download needs {}, but only {} are free at {path}", ByteCount(*.needed), ByteCount(*.free))]
+    #[error("{} {}, but only {} are free at {path}",
+        if *.is_output { "the copy of the model needs" } else { "the download needs" }, ByteCount(*.needed), ByteCount(*.free))]
     Space {
         /// Bytes that are still to be downloaded.
         needed: u64,
@@ -270,14 +275,26 @@ pub enum HubError {
         free: u64,
         /// The folder.
         path: PathBuf,
+        /// Whether the space is needed in the output folder. Otherwise it is needed in the cache.
+        is_output: bool,
     },
     /// The folder for the downloaded files contains other files.
-    #[error("{output} is not empty, and {reason}")]
+    #[error("the model cannot be copied to {output}: {reason}")]
     OutputInUse {
         /// The folder.
         output: PathBuf,
         /// The file that differs, or does not belong to the download.
         reason: String,
+    },
+    /// A file could not be written to the output folder.
+    #[error("cannot {what} {path}: {source}")]
+    Output {
+        /// The action.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
     },
     /// A file could not be read or written.
     #[error("cannot {what} {path}: {source}")]
@@ -307,7 +324,7 @@ impl HubError {
                 )
             }
             Self::Revision(_) => hint!("Check ", Setting::Revision, "."),
-            Self::Setting { .. } | Self::Hostile { .. } => return None,
+            Self::Setting { .. } => return None,
             Self::Certificates { .. } => {
                 hint!(
                     "Set ",
@@ -315,23 +332,23 @@ impl HubError {
                     " to a file of certificates in PEM format."
                 )
             }
-            Self::NotCached { id, .. } => hint!(
+            Self::NotCached { name, .. } => hint!(
                 "Run ",
-                Command::Download(Some(id.to_string())),
+                Command::Download(Some(name.clone())),
                 " on a machine with network access and the same HF_HOME, or switch off ",
                 Setting::Offline,
                 " (HF_HUB_OFFLINE)."
             ),
-            Self::PartlyCached { id, .. } => hint!(
+            Self::PartlyCached { name, .. } => hint!(
                 "Run ",
-                Command::Download(Some(id.to_string())),
+                Command::Download(Some(name.clone())),
                 " without ",
                 Setting::Offline,
                 " (HF_HUB_OFFLINE) to download the rest."
             ),
-            Self::Damaged { id, .. } => hint!(
+            Self::Damaged { name, .. } => hint!(
                 "Run ",
-                Command::Download(Some(id.to_string())),
+                Command::Download(Some(name.clone())),
                 " without ",
                 Setting::Offline,
                 " (HF_HUB_OFFLINE) to download the file again."
@@ -403,6 +420,11 @@ impl HubError {
             Self::NoFile { .. } => {
                 hint!("Try again later, or choose another ", Setting::Revision, ".")
             }
+            Self::Hostile { .. } => {
+                hint!(
+                    "A proxy or a mirror may change the answers. Check HTTPS_PROXY and HF_ENDPOINT."
+                )
+            }
             Self::Mismatch { .. } => {
                 hint!("A proxy or a mirror may change the file. Check HTTPS_PROXY and HF_ENDPOINT.")
             }
@@ -422,10 +444,24 @@ impl HubError {
                 Setting::HubModelId,
                 " to its folder."
             ),
-            Self::Space { .. } => {
+            Self::Space { is_output: false, .. } => {
                 hint!("Free some space, or set HF_HOME to a folder on another disk.")
             }
+            Self::Space { is_output: true, .. } => {
+                hint!(
+                    "Free some space, or set ",
+                    Setting::Output,
+                    " or HF_HOME to a folder on another disk."
+                )
+            }
             Self::OutputInUse { .. } => hint!("Set ", Setting::Output, " to another folder."),
+            Self::Output { .. } => {
+                hint!(
+                    "Check the permissions and the disk, or set ",
+                    Setting::Output,
+                    " to another folder."
+                )
+            }
             Self::Io { .. } => {
                 hint!(
                     "Check the permissions and the disk. HF_HOME or HF_HUB_CACHE set the folder of the cache."
@@ -447,9 +483,25 @@ impl HubError {
         move |source| Self::Io { what, path, source }
     }
 
-    /// Whether the hub cannot be reached or does not work, so that the cache is used instead.
+    /// Adds the action and the path to an error of the operating system in the output folder.
+    pub(super) fn output<P: Into<PathBuf>>(
+        what: &'static str,
+        path: P,
+    ) -> impl FnOnce(io::Error) -> Self + use<P> {
+        let path = path.into();
+        move |source| Self::Output { what, path, source }
+    }
+
+    /// Whether the hub cannot be reached or does not work, so that the cache is used instead. Another server may answer in its place,
+    /// such as the login page of a network.
     pub(super) fn is_outage(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. } | Self::RateLimit { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Unavailable { .. }
+                | Self::RateLimit { .. }
+                | Self::NotAHub { .. }
+        )
     }
 }
 

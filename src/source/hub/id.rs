@@ -156,6 +156,8 @@ impl FromStr for HubName {
             name.strip_prefix("https://").or_else(|| name.strip_prefix("http://"))
         {
             Self::from_address(rest)
+        } else if is_on_hub(name) {
+            Self::from_address(name)
         } else {
             Self::from_path(name)
         };
@@ -177,6 +179,12 @@ impl HubName {
             && let Some((revision, file)) = split_revision(after)
         {
             return Self::new(before, Some(revision), Some(file));
+        }
+        // This form is never a local path, so the name of a file does not need an extension.
+        if !path.contains('@')
+            && let [organization, name, file] = *path.splitn(3, '/').collect::<Vec<_>>()
+        {
+            return Self::new(&format!("{organization}/{name}"), None, Some(file));
         }
         Self::from_path(path)
     }
@@ -201,8 +209,8 @@ impl HubName {
     fn from_address(address: &str) -> Result<Self, HubError> {
         let error = |reason| HubError::Id { name: address.to_owned(), reason };
         let address = address.split(['?', '#']).next().unwrap_or_default();
-        let (host, path) = address.split_once('/').unwrap_or((address, ""));
-        if !HOSTS.contains(&host.strip_prefix("www.").unwrap_or(host)) {
+        let path = address.split_once('/').map_or("", |(_, path)| path);
+        if !is_on_hub(address) {
             return Err(error("only addresses of huggingface.co and hf.co are accepted"));
         }
         let decoded: Vec<String> = path
@@ -211,9 +219,12 @@ impl HubName {
             .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
             .collect();
         let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
-        let view = parts.iter().position(|part| ["tree", "blob", "resolve", "raw"].contains(part));
-        // An id has one or two parts, none of which is a view.
-        let (id, rest) = parts.split_at(view.filter(|at| *at > 0).unwrap_or(parts.len()));
+        // An id has one or two parts, and a view is followed by a revision.
+        let is_view = |at: &usize| {
+            let is_view = |part: &&str| ["tree", "blob", "resolve", "raw"].contains(part);
+            parts.get(*at).is_some_and(is_view) && parts.len() > at + 1
+        };
+        let (id, rest) = parts.split_at([2, 1].into_iter().find(is_view).unwrap_or(parts.len()));
         if OTHER_TYPES.contains(id.first().unwrap_or(&"")) {
             return Err(error(NOT_A_MODEL));
         }
@@ -253,6 +264,12 @@ fn split_revision(text: &str) -> Option<(&str, &str)> {
     let (revision, file) = text.split_at(slash);
     let file = file.strip_prefix('/')?;
     is_file_name(file).then_some((revision, file))
+}
+
+/// Whether an address without its scheme is one of the hub.
+fn is_on_hub(address: &str) -> bool {
+    let host = address.split_once('/').map_or(address, |(host, _)| host);
+    HOSTS.contains(&host.strip_prefix("www.").unwrap_or(host))
 }
 
 /// Whether the last part of a path has an extension.
@@ -342,7 +359,12 @@ mod tests {
 
     #[test]
     fn hub_name_is_an_address() {
-        for prefix in ["https://huggingface.co", "http://www.huggingface.co", "https://hf.co"] {
+        for prefix in [
+            "https://huggingface.co",
+            "http://www.huggingface.co",
+            "https://hf.co",
+            "huggingface.co",
+        ] {
             let name = |path: &str| format!("{prefix}/{path}");
             assert_parsed(&name("org/name"), "org/name", None, None);
             assert_parsed(&name("org/name/?x=y#z"), "org/name", None, None);
@@ -353,6 +375,11 @@ mod tests {
             assert_parsed(&file, "org/name", Some("v1"), Some("a/model.json"));
             let file = name("org/name/resolve/main/model.json?download=true");
             assert_parsed(&file, "org/name", Some("main"), Some("model.json"));
+            // Repositories can have the name of a view.
+            assert_parsed(&name("org/tree"), "org/tree", None, None);
+            assert_parsed(&name("org/raw/tree/v1"), "org/raw", Some("v1"), None);
+            let file = name("org/tree/blob/main/LICENSE");
+            assert_parsed(&file, "org/tree", Some("main"), Some("LICENSE"));
         }
         for name in [
             "https://example.org/org/name",
@@ -379,7 +406,9 @@ mod tests {
         assert_parsed("hf://org/name@refs/pr/3", "org/name", Some("refs/pr/3"), None);
         assert_parsed("hf://org/name@a/branch", "org/name", Some("a/branch"), None);
         assert_parsed("org/name@release/1.0", "org/name", Some("release/1.0"), None);
+        assert_parsed("hf://org/name/LICENSE", "org/name", None, Some("LICENSE"));
         assert!(parsed("hf://datasets/org/name").is_err());
+        assert!(parsed("hf://org/name/").is_err());
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) struct RepositoryFile {
     /// Bytes.
     pub size: u64,
     pub digest: Digest,
+    /// git's name of the LFS pointer, for files in LFS.
+    pub pointer: Option<String>,
 }
 
 impl RepositoryFile {
@@ -83,6 +85,8 @@ pub(super) async fn list(
 ) -> Result<Listing, HubError> {
     /// A page has about 1,000 entries, so this is far more than any model has.
     const MAX_PAGES: usize = 200;
+    /// How many unsafe names are shown.
+    const SHOWN: usize = 5;
     let settings = client.settings();
     let hostile = |reason: String| HubError::Hostile { host: host(&settings.endpoint), reason };
     let mut parts = vec!["api", "models"];
@@ -91,29 +95,40 @@ pub(super) async fn list(
     let mut url = settings.url(&parts);
     url.set_query(Some("recursive=true&expand=false"));
     let mut listing = Listing::new();
+    let mut unsafe_names = 0;
     for _ in 0..MAX_PAGES {
         let (nodes, next) = client.json::<Vec<Node>>(url, id, commit.as_str()).await?;
         for node in nodes.into_iter().filter(|node| node.kind == "file") {
             // No model needs a file with such a name, and the name must not become a path.
             if !is_inside(&node.path) {
-                tracing::warn!("ignoring {:?} in the listing of {id}: unsafe name", node.path);
+                unsafe_names += 1;
+                if unsafe_names <= SHOWN {
+                    tracing::warn!("ignoring {:?} in the listing of {id}: unsafe name", node.path);
+                }
                 continue;
             }
-            let (name, size) = match node.lfs {
-                Some(lfs) => (Some(lfs.oid), Some(lfs.size)),
-                None => (node.oid, node.size),
+            let (name, size, pointer) = match node.lfs {
+                Some(lfs) => (Some(lfs.oid), Some(lfs.size), node.oid),
+                None => (node.oid, node.size, None),
             };
             let digest = name.as_deref().and_then(Digest::parse);
             let (Some(digest), Some(size)) = (digest, size) else {
                 let reason = format!("it lists {} without a size or a valid hash", node.path);
                 return Err(hostile(reason));
             };
-            let file = RepositoryFile { size, digest };
+            let file = RepositoryFile { size, digest, pointer };
             if listing.insert(node.path.clone(), file).is_some() {
                 return Err(hostile(format!("it lists {} twice", node.path)));
             }
         }
-        let Some(next) = next else { return Ok(listing) };
+        let Some(next) = next else {
+            if unsafe_names > SHOWN {
+                tracing::warn!(
+                    "ignored {unsafe_names} files with unsafe names in the listing of {id}"
+                );
+            }
+            return Ok(listing);
+        };
         // The token is sent along, and the pages belong together.
         if !settings.is_hub(&next) {
             return Err(hostile("its listing continues on another host".into()));

@@ -24,6 +24,7 @@ mod transfer;
 mod tree_cache;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::cache::RepositoryCache;
@@ -39,6 +40,7 @@ use self::selection::{Selection, select};
 pub use self::settings::{
     HubOptions, HubSettings, RangeSettings, Token, progress_bars_are_disabled,
 };
+use super::Origin;
 
 /// A hub and its cache.
 #[derive(Debug)]
@@ -55,6 +57,20 @@ enum Wanted<'a> {
     Model,
     /// One file.
     File(&'a str),
+}
+
+impl Wanted<'_> {
+    /// The name with which the program downloads it.
+    fn name(&self, id: &RepositoryId, revision: &Revision) -> String {
+        let mut name = id.to_string();
+        if let Self::File(path) = self {
+            name += &format!("/{path}");
+        }
+        if *revision != Revision::default() {
+            name += &format!("@{revision}");
+        }
+        name
+    }
 }
 
 impl Hub {
@@ -202,8 +218,9 @@ impl Hub {
                 });
             }
         };
-        let origin = Some((client.clone(), listing));
-        Ok(DownloadPlan::new(repository, files, config, origin, revision.clone()))
+        let name = wanted.name(&repository.id, revision);
+        let plan = DownloadPlan::new(repository, files, config, revision.clone(), name);
+        Ok(plan.with_listing(client.clone(), listing))
     }
 
     /// Plans with the cache alone. The bytes of the files are not checked yet.
@@ -213,10 +230,12 @@ impl Hub {
         revision: &Revision,
         wanted: &Wanted<'_>,
     ) -> Result<DownloadPlan, HubError> {
+        let name = wanted.name(id, revision);
         let not_cached = || HubError::NotCached {
             id: id.clone(),
             revision: revision.to_string(),
             cache: self.settings.cache.clone(),
+            name: name.clone(),
         };
         let cache = RepositoryCache::new(&self.settings.cache, id, self.settings.links);
         let commit = cache.commit(revision).ok_or_else(not_cached)?;
@@ -228,6 +247,7 @@ impl Hub {
             id: id.clone(),
             snapshot: snapshot.clone(),
             reason,
+            name: name.clone(),
         };
         let selection = match wanted {
             Wanted::File(path) if snapshot.join(path).is_file() => {
@@ -235,7 +255,7 @@ impl Hub {
             }
             Wanted::File(path) => return Err(partly(format!("{path} is missing"))),
             Wanted::Model => {
-                let contents = CachedContents { id, snapshot: &snapshot };
+                let contents = CachedContents { snapshot: &snapshot, name: &name };
                 let selected = select(id, &contents).await;
                 let selection = selected.map_err(|error| match error {
                     HubError::NoConfig { .. } => partly("config.json is missing".into()),
@@ -260,7 +280,42 @@ impl Hub {
         };
         let Selection { files, config } = selection;
         let repository = RepositoryAtCommit { id: id.clone(), commit, cache };
-        Ok(DownloadPlan::new(repository, files, config, None, revision.clone()))
+        Ok(DownloadPlan::new(repository, files, config, revision.clone(), name))
+    }
+}
+
+/// Checks the bytes of the files that an import reads from a snapshot folder of a cache. Other folders are not checked, because nothing
+/// records what they should contain.
+///
+/// # Errors
+/// [`HubError::Damaged`] if a file does not have the hash that the cache records.
+pub async fn verify_snapshot(folder: &Path) -> Result<(), HubError> {
+    let snapshot = || {
+        let origin = Origin::of_folder(folder)?;
+        let folder = folder.canonicalize().ok()?;
+        let cache = folder.ancestors().nth(3)?.to_owned();
+        Some((
+            cache,
+            folder,
+            origin.model_id.parse::<RepositoryId>().ok()?,
+            Commit::parse(&origin.commit)?,
+        ))
+    };
+    let Some((cache, folder, id, commit)) = snapshot() else { return Ok(()) };
+    let name = format!("{id}@{commit}");
+    let contents = CachedContents { snapshot: &folder, name: &name };
+    // The import reports what is wrong with a repository.
+    let Ok(Selection { files, .. }) = select(&id, &contents).await else { return Ok(()) };
+    let cache = RepositoryCache::new(&cache, &id, true);
+    let listing = cache.stored_listing(&commit).unwrap_or_default();
+    // Links to other places than blobs are refused or followed by the import.
+    let is_checked = |path: &Path| !path.is_symlink() || cache.is_link_to_blob(path);
+    let is_damaged = |(file, path): &(&String, PathBuf)| {
+        is_checked(path) && !cache.is_sound(path, listing.get(*file))
+    };
+    match files.iter().map(|file| (file, folder.join(file))).find(is_damaged) {
+        Some((_, path)) => Err(HubError::Damaged { path, name }),
+        None => Ok(()),
     }
 }
 
@@ -272,7 +327,7 @@ async fn missing_file(
     listing: &Listing,
     selected: &[String],
 ) -> Option<String> {
-    let contents = StoredContents { cached, paths: listing.keys().cloned().collect() };
+    let contents = StoredContents { id, cached, paths: listing.keys().cloned().collect() };
     let needed = match select(id, &contents).await {
         Ok(selection) => selection.files,
         // A file that names others is missing.
@@ -290,6 +345,7 @@ async fn missing_file(
 
 /// A stored listing of all files, with the contents of those that are cached.
 struct StoredContents<'a> {
+    id: &'a RepositoryId,
     cached: &'a CachedContents<'a>,
     paths: BTreeSet<String>,
 }
@@ -302,9 +358,10 @@ impl selection::RepositoryContents for StoredContents<'_> {
     async fn read(&self, path: &str) -> Result<Vec<u8>, HubError> {
         if !self.cached.snapshot.join(path).is_file() {
             return Err(HubError::NotCached {
-                id: self.cached.id.clone(),
+                id: self.id.clone(),
                 revision: path.to_owned(),
                 cache: self.cached.snapshot.to_owned(),
+                name: self.cached.name.to_owned(),
             });
         }
         self.cached.read(path).await

@@ -105,9 +105,7 @@ impl PartialFile {
         let blob = cache.blob(&self.digest);
         fs::rename(&self.path, &blob).map_err(HubError::io("write", &blob))?;
         for path in partial_files(cache, &self.digest) {
-            let modified = fs::metadata(&path).and_then(|data| data.modified()).ok();
-            let age = modified.and_then(|time| time.elapsed().ok());
-            if age.is_some_and(|age| age > ABANDONED_AFTER) {
+            if is_abandoned(&path) {
                 let _ = fs::remove_file(&path);
             }
         }
@@ -119,6 +117,12 @@ impl PartialFile {
         // The next run does not need it to be gone.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Whether a file or folder has not changed for so long that no process writes it any more.
+pub(super) fn is_abandoned(path: &Path) -> bool {
+    let modified = fs::symlink_metadata(path).and_then(|data| data.modified()).ok();
+    modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > ABANDONED_AFTER)
 }
 
 /// Bytes from earlier downloads of a blob, at most `size`.

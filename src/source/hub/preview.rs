@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::HubError;
 use super::client::{FileRequest, HubClient};
+use super::contents::RepositoryAtCommit;
 use super::download_plan::{DownloadPlan, add_to_snapshot, download_files, listed, missing_files};
 use super::listing::RepositoryFile;
 use super::selection::is_weights;
@@ -51,17 +52,16 @@ impl DownloadPlan {
         let Some((client, listing)) = listing else {
             return Ok(Preview { folder, origin, weights: None });
         };
-        let (weights, mut small): (Vec<String>, Vec<String>) =
+        let (weights, small): (Vec<String>, Vec<String>) =
             files.into_iter().partition(|path| is_weights(path));
-        let card = listing.get(CARD).filter(|card| card.size <= MAX_CARD);
-        small.extend(card.map(|_| CARD.to_owned()));
-        let needed = listed(&small, &listing);
-        let missing = missing_files(&repository, &needed).await?;
-        if !missing.is_empty() {
-            repository.cache.create_folders()?;
-            download_files(&client, &repository, &missing, &Progress::quiet()).await?;
+        download_quietly(&client, &repository, &listed(&small, &listing)).await?;
+        if listing.get(CARD).is_some_and(|card| card.size <= MAX_CARD) {
+            let card = listed(&[CARD.to_owned()], &listing);
+            if let Err(error) = download_quietly(&client, &repository, &card).await {
+                // The card only adds to the description. The cache may be complete and read-only.
+                tracing::debug!("the model card is not available: {error}");
+            }
         }
-        add_to_snapshot(&repository, &needed, &missing)?;
         let weights = listed(&weights, &listing);
         let is_cached = |(path, file): &(String, RepositoryFile)| {
             fs::metadata(folder.join(path)).is_ok_and(|data| data.len() == file.size)
@@ -83,6 +83,20 @@ impl DownloadPlan {
         }
         Ok(Preview { folder, origin, weights: Some(remote) })
     }
+}
+
+/// Adds files to the snapshot, and downloads those that the cache lacks.
+async fn download_quietly(
+    client: &HubClient,
+    repository: &RepositoryAtCommit,
+    needed: &[(String, RepositoryFile)],
+) -> Result<(), HubError> {
+    let missing = missing_files(repository, needed).await?;
+    if !missing.is_empty() {
+        repository.cache.create_folders()?;
+        download_files(client, repository, &missing, &Progress::quiet()).await?;
+    }
+    add_to_snapshot(repository, needed, &missing)
 }
 
 /// The header of a safetensors file with the eight bytes of its length. If the length is not valid, the first bytes of the file; the

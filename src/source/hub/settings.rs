@@ -288,9 +288,10 @@ fn endpoint_url(address: &str) -> Result<Url, HubError> {
     // The value may contain a password, so no message repeats it.
     let invalid =
         |reason: &str| HubError::Setting { name: "HF_ENDPOINT", reason: reason.to_owned() };
-    let mut url = Url::parse(address.trim()).map_err(|error| invalid(&error.to_string()))?;
+    let no_address = || invalid("the value must start with http:// or https:// and a host");
+    let mut url = Url::parse(address.trim()).map_err(|_| no_address())?;
     if !["http", "https"].contains(&url.scheme()) || !url.has_host() {
-        return Err(invalid("the value must start with http:// or https:// and a host"));
+        return Err(no_address());
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(invalid(

@@ -1,12 +1,15 @@
 //! The download of one file into the cache. A blob gets its name after every byte has been checked.
 //!
 //! Large files are downloaded in ranges over several connections, because the hub's CDN limits the speed of each connection. The
-//! ranges are written in order, so a partial file always consists of the first bytes of the file.
+//! ranges are written in order, so a partial file always consists of the first bytes of the file. The first unfinished range is written
+//! as it arrives; the others wait in memory until it is complete.
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use reqwest::{Response, StatusCode, Url};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 
 use super::HubError;
@@ -20,6 +23,9 @@ use crate::observer::RunningStage;
 /// Maximum number of downloads of a file with the wrong hash.
 const MAX_MISMATCHES: u32 = 3;
 
+/// After how many failures the rest of a file is downloaded over one connection.
+const MAX_RANGE_FAILURES: u32 = 4;
+
 /// Downloads a file, unless another process has downloaded it into the cache in the meantime.
 pub(super) async fn download(
     client: &HubClient,
@@ -30,6 +36,7 @@ pub(super) async fn download(
     let FileRequest { commit, path, file, .. } = request;
     let lock = cache.lock(&file.digest, path).await?;
     if cache.verified_file(commit, path, file).is_some() {
+        stage.resume_at(file.size);
         return Ok(());
     }
     let open = {
@@ -64,7 +71,7 @@ struct Download<'a> {
     request: &'a FileRequest,
     stage: &'a RunningStage,
     partial: PartialFile,
-    /// Whether to download in ranges. A failure turns it off.
+    /// Whether to download in ranges.
     in_ranges: bool,
     /// The host that sent the latest bytes.
     sender: String,
@@ -74,7 +81,7 @@ impl Download<'_> {
     /// Downloads until the partial file is complete and valid.
     async fn run(&mut self) -> Result<(), HubError> {
         let mut retries = self.client.retries();
-        let mut mismatches = 0;
+        let (mut mismatches, mut range_failures) = (0, 0);
         loop {
             if self.partial.missing() == 0 {
                 if self.partial.is_valid() {
@@ -95,7 +102,10 @@ impl Download<'_> {
                 retries.reset();
             }
             if let Err(failure) = result {
-                self.in_ranges = false;
+                range_failures += 1;
+                // The server may not support what the ranges need. A connection that breaks now and then is no reason to stop them.
+                self.in_ranges &=
+                    self.partial.length() > before && range_failures < MAX_RANGE_FAILURES;
                 retries.wait_after(failure).await?;
             }
         }
@@ -178,10 +188,12 @@ impl Download<'_> {
                 queue.push_back(self.request_range(None, &url, range));
                 next = range.1 + 1;
             }
-            let Some(range) = queue.pop_front() else { return Ok(()) };
-            let bytes = range.join().await?;
-            self.partial.append(&bytes)?;
-            self.stage.advance(bytes.len() as u64);
+            let Some(mut range) = queue.pop_front() else { return Ok(()) };
+            while let Some(chunk) = range.chunk().await {
+                self.partial.append(&chunk)?;
+                self.stage.advance(chunk.len() as u64);
+            }
+            range.finish().await?;
         }
     }
 
@@ -199,6 +211,7 @@ impl Download<'_> {
         (start, end): (u64, u64),
     ) -> RangeTask {
         let (client, request, url) = (self.client.clone(), self.request.clone(), url.clone());
+        let (sender, chunks) = mpsc::unbounded_channel();
         let task = async move {
             let _permit = client.range_permit().await;
             let mut response = match response {
@@ -210,35 +223,46 @@ impl Download<'_> {
             if response.status() != StatusCode::PARTIAL_CONTENT || first != start {
                 return Err(unfit("the answer is another range".into()));
             }
-            let length = usize::try_from(end - start + 1).unwrap_or(usize::MAX);
-            let mut bytes = Vec::with_capacity(length);
+            let (length, mut received) = (end - start + 1, 0);
             while let Some(chunk) = client.chunk(&mut response, &url, &request.id).await? {
-                bytes.extend_from_slice(&chunk);
-                if bytes.len() > length {
+                received += chunk.len() as u64;
+                if received > length {
                     break;
                 }
+                // The receiver is gone if the download has failed, which stops this task too.
+                let _ = sender.send(chunk);
             }
-            if bytes.len() == length {
-                return Ok(bytes);
+            if received == length {
+                return Ok(());
             }
-            Err(unfit(format!("the answer has {} instead of {length} bytes", bytes.len())))
+            Err(unfit(format!("the answer has {received} instead of {length} bytes")))
         };
-        RangeTask(tokio::spawn(task))
+        RangeTask { chunks, task: tokio::spawn(task) }
     }
 }
 
 /// A range that is being received. Dropping it stops the transfer.
-struct RangeTask(JoinHandle<Result<Vec<u8>, RequestFailure>>);
+struct RangeTask {
+    /// The received bytes, at most those of the range.
+    chunks: UnboundedReceiver<Bytes>,
+    task: JoinHandle<Result<(), RequestFailure>>,
+}
 
 impl RangeTask {
-    async fn join(mut self) -> Result<Vec<u8>, RequestFailure> {
-        (&mut self.0).await.map_err(|_| HubError::Stopped)?
+    /// The next bytes. `None` at the end of the range and after a failure.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        self.chunks.recv().await
+    }
+
+    /// Whether the whole range has been received.
+    async fn finish(mut self) -> Result<(), RequestFailure> {
+        (&mut self.task).await.map_err(|_| HubError::Stopped)?
     }
 }
 
 impl Drop for RangeTask {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 

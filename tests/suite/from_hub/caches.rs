@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "torch")]
 use ::hub::{Hub, Options, Repository};
-use rust_eland::source::hub::HubError;
+use rust_eland::source::hub::{HubError, verify_snapshot};
 
 use super::{Cache, ID, NEEDED, asked, explained, fetch, noise, repository, serving};
 use crate::program::{message, says};
@@ -129,6 +129,14 @@ fn complete_cache_replaces_a_hub_that_fails() {
         let snapshot = fetch(cache.settings(&url), ID, "main").unwrap();
         assert_eq!(snapshot.origin.commit, repository().commit());
     }
+    // The login page of a network, sent in place of the hub's answer, or at an address to which it redirects.
+    let location = [("Location", "http://login.example/")];
+    for page in [::hub::Break::status(200, &[]), ::hub::Break::status(302, &location)] {
+        let hub = serving([repository()]);
+        hub.inject(::hub::Fault::hub("", usize::MAX, page));
+        cache.fetch(&hub).unwrap();
+        assert!(matches!(Cache::new().fetch(&hub), Err(HubError::NotAHub { .. })));
+    }
     let error = fetch(Cache::new().settings("http://127.0.0.1:9"), ID, "main").unwrap_err();
     assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
     says(&explained(&error), &["127.0.0.1:9", "git clone", "LFS", "`output`", "HTTPS_PROXY"]);
@@ -201,6 +209,56 @@ fn disabled_links_give_a_snapshot_of_files() {
     run(&[]);
     run(&["--offline"]);
     assert!(asked(&hub, "/resolve").is_empty());
+}
+
+#[test]
+fn changed_byte_is_found_offline_without_links_too() {
+    let cache = Cache::new();
+    let hub = serving([repository()]);
+    let mut settings = cache.settings(&hub.url());
+    settings.links = false;
+    let snapshot = fetch(settings, ID, "main").unwrap();
+    cache.fetch_offline("main").unwrap();
+    let path = snapshot.folder.join(WEIGHTS);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = cache.fetch_offline("main").unwrap_err();
+    assert!(matches!(error, HubError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn changed_byte_in_a_snapshot_folder_is_refused() {
+    let cache = filled();
+    let verified = |folder: &Path| super::runtime().block_on(verify_snapshot(folder));
+    let snapshot = cache.snapshot(&repository().commit());
+    verified(&snapshot).unwrap();
+    let blob = cache.blob(&repository().files["vocab.txt"].etag());
+    fs::write(&blob, noise(99, 30_000)).unwrap();
+    let error = verified(&snapshot).unwrap_err();
+    let advice = format!("`download org/model@{}`", repository().commit());
+    says(&explained(&error), &["vocab.txt is damaged", &advice]);
+    // Nothing records what another folder should contain.
+    let copy = cache.home().join("copy");
+    fs::create_dir(&copy).unwrap();
+    for name in NEEDED {
+        fs::copy(snapshot.join(name), copy.join(name)).unwrap();
+    }
+    verified(&copy).unwrap();
+}
+
+#[test]
+fn preview_does_not_need_the_model_card() {
+    let cache = filled();
+    let hub = serving([repository()]);
+    hub.inject(::hub::Fault::hub("README.md", usize::MAX, ::hub::Break::status(404, &[])));
+    let preview = super::runtime().block_on(async {
+        let (id, revision) = (ID.parse().unwrap(), "main".parse().unwrap());
+        let client = rust_eland::source::hub::Hub::new(cache.settings(&hub.url())).unwrap();
+        client.plan(&id, &revision).await?.preview().await
+    });
+    assert!(preview.unwrap().weights.is_none());
+    assert!(!asked(&hub, "README.md").is_empty());
 }
 
 #[test]

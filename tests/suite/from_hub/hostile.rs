@@ -7,7 +7,7 @@ use rust_eland::source::hub::HubError;
 use serde_json::{Value, json};
 
 use super::{Cache, ID, explained, fetch, files_below, repository, serving};
-use crate::program::says;
+use crate::program::{message, says};
 
 fn listing(more: &[Value]) -> String {
     let mut nodes: Vec<Value> = repository()
@@ -46,6 +46,16 @@ fn listed_names_outside_the_repository_are_ignored() {
         assert!(path.starts_with(outer.path().join("deep/cache")), "{path:?}");
         assert!(!path.to_string_lossy().contains("evil"), "{path:?}");
     }
+}
+
+#[test]
+fn unsafe_names_are_counted_after_the_first_five() {
+    let oid = repository().files["README.md"].blob();
+    let nodes: Vec<Value> = (0..100).map(|n| node(&format!("../{n}"), &oid)).collect();
+    let output = Cache::new().download(&answering("/tree/", listing(&nodes)), &[]);
+    assert!(output.status.success(), "{}", message(&output));
+    says(&message(&output), &["\"../4\"", "ignored 100 files with unsafe names"]);
+    assert!(!message(&output).contains("../5"), "{}", message(&output));
 }
 
 #[test]

@@ -145,6 +145,42 @@ fn download_in_ranges_resumes_after_the_last_written_byte() {
 }
 
 #[test]
+fn stopped_download_in_ranges_keeps_the_bytes_of_the_first_range() {
+    let hub = serving([repository()]);
+    // Each connection stalls within its range.
+    hub.inject(Fault::cdn("", usize::MAX, Break::Stall(10_000)));
+    let cache = Cache::new();
+    let settings = in_ranges(&cache, &hub);
+    let path = || {
+        let files = files_below(&cache.hub().join("models--org--model/blobs"));
+        let etag = repository().files[WEIGHTS].etag();
+        files.into_iter().find(|path| path.to_string_lossy().contains(&etag))
+    };
+    let length = || path().and_then(|path| fs::metadata(path).ok()).map_or(0, |data| data.len());
+    let begun = Instant::now();
+    runtime().block_on(async {
+        let (id, revision) = (ID.parse().unwrap(), "main".parse().unwrap());
+        let client = rust_eland::source::hub::Hub::new(settings).unwrap();
+        let plan = client.plan(&id, &revision).await.unwrap();
+        let written = async {
+            while length() < 10_000 && begun.elapsed() < Duration::from_secs(20) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let progress = rust_eland::observer::Progress::quiet();
+        tokio::select! {
+            result = plan.download(&progress) => panic!("{result:?}"),
+            () = written => {}
+        }
+    });
+    assert_eq!(length(), 10_000);
+    let hub = serving([repository()]);
+    fetch(in_ranges(&cache, &hub), ID, "main").unwrap();
+    cache.holds(&repository());
+    assert_eq!(ranges(&hub).into_iter().map(|(start, _)| start).min(), Some(10_000));
+}
+
+#[test]
 fn ranges_are_faster_where_each_connection_is_limited() {
     let time = |connections: usize| {
         let hub = Hub::start(Options {
@@ -325,11 +361,19 @@ fn full_disk_is_reported_before_the_download() {
             "lfs": file.large.then(|| json!({"oid": file.sha256(), "size": size}))}));
     }
     let listing = Value::from(nodes).to_string();
-    hub.inject(Fault::hub("/tree/", 1, Break::Answer(200, Vec::new(), listing)));
+    hub.inject(Fault::hub("/tree/", 1, Break::Answer(200, Vec::new(), listing.clone())));
     let error = Cache::new().fetch(&hub).unwrap_err();
     assert!(matches!(error, HubError::Space { .. }), "{error}");
     says(&explained(&error), &["are free", "HF_HOME"]);
     assert!(asked(&hub, "vocab.txt").is_empty() && asked(&hub, WEIGHTS).is_empty());
+    // The copy of the files needs space too.
+    hub.inject(Fault::hub("/tree/", 1, Break::Answer(200, Vec::new(), listing)));
+    let (cache, folder) = (Cache::new(), tempfile::tempdir().unwrap());
+    let output = folder.path().join("new/model");
+    let output = cache.download(&hub, &["--output", output.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(4), "{}", message(&output));
+    says(&message(&output), &["copy of the model needs", "are free", "--output"]);
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
 }
 
 #[cfg_attr(not(feature = "torch"), ignore = "imports a model with libtorch")]

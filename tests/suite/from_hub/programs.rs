@@ -231,7 +231,7 @@ fn second_download_to_a_folder_confirms_completes_or_refuses_it() {
     hub.forget();
     let refused = download();
     assert_eq!(refused.status.code(), Some(2), "{}", message(&refused));
-    says(&message(&refused), &["is not empty", "vocab.txt differs", "--output"]);
+    says(&message(&refused), &["cannot be copied", "vocab.txt differs", "--output"]);
     assert!(asked(&hub, "model.safetensors").is_empty() && content("vocab.txt") == b"other");
     // A folder without any file of the model is something else.
     fs::remove_dir_all(&folder).unwrap();
@@ -239,7 +239,37 @@ fn second_download_to_a_folder_confirms_completes_or_refuses_it() {
     fs::write(folder.join("thesis.tex"), "mine").unwrap();
     let refused = download();
     assert_eq!(refused.status.code(), Some(2), "{}", message(&refused));
-    says(&message(&refused), &["is not empty", "none of the model's files"]);
+    says(&message(&refused), &["cannot be copied", "other files, and none of the model's"]);
+}
+
+#[test]
+fn download_fills_an_empty_folder_that_exists() {
+    let hub = serving([repository()]);
+    let cache = Cache::new();
+    let root = tempfile::tempdir().unwrap();
+    // The working folder cannot be replaced, and neither can the mount point of a volume.
+    let output = cache
+        .program(&hub.url())
+        .current_dir(root.path())
+        .args(["download", "--hub-model-id", ID, "--output", "."])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    let mut names: Vec<_> =
+        fs::read_dir(root.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["config.json", "model.safetensors", "vocab.txt"]);
+    // A folder with the name of the repository is the output folder of the first run, not a model to import.
+    for part in ["is in", "already complete"] {
+        let output = cache
+            .program(&hub.url())
+            .current_dir(root.path())
+            .args(["download", "--hub-model-id", ID, "--output", ID])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", message(&output));
+        says(&message(&output), &[part, ID]);
+    }
 }
 
 #[test]
@@ -260,6 +290,14 @@ fn one_file_of_a_repository_is_downloaded_by_its_name() {
         cache.program(&hub.url()).args(["download", "--hub-model-id", &missing]).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
     says(&message(&output), &["no file other.json", "trees/model.json"]);
+    // The advice names the file and the revision.
+    let output = cache
+        .program(&hub.url())
+        .args(["download", "--offline", "--hub-model-id", &format!("{missing}@v1")])
+        .output()
+        .unwrap();
+    let advice = format!("download --hub-model-id {ST}/other.json@v1");
+    says(&message(&output), &["other.json is missing", &advice]);
     // An import needs a whole repository.
     let standin = StandIn::start(standin::Options::default());
     let name = format!("{ST}/trees/model.json");

@@ -176,7 +176,7 @@ impl<C: RepositoryContents> Reader<'_, C> {
             let class = modules.first().map(|module| module.class.as_str());
             needs_config = class.is_none_or(|class| class.ends_with("Transformer"));
             for module in modules {
-                folders.push(self.folder(MODULES, "", &module.path)?);
+                self.add_folder(&mut folders, MODULES, "", &module.path)?;
             }
         }
         if folders.is_empty() {
@@ -192,13 +192,32 @@ impl<C: RepositoryContents> Reader<'_, C> {
             }
             let Router { structure } = self.json(&path).await?;
             for module in structure.values().flatten() {
-                let folder = self.folder(&path, &folder, module)?;
-                if !folders.contains(&folder) {
-                    folders.push(folder);
-                }
+                self.add_folder(&mut folders, &path, &folder, module)?;
             }
         }
         Ok((folders, needs_config))
+    }
+
+    /// Adds the folder of a module, which `file` in the folder `base` names.
+    fn add_folder(
+        &self,
+        folders: &mut Vec<String>,
+        file: &str,
+        base: &str,
+        name: &str,
+    ) -> Result<(), HubError> {
+        /// Models have fewer than ten. The time to select files grows with the number of folders times the number of files.
+        const MAX_FOLDERS: usize = 200;
+        let folder = self.folder(file, base, name)?;
+        if folders.contains(&folder) {
+            return Ok(());
+        }
+        if folders.len() == MAX_FOLDERS {
+            let reason = format!("it names more than {MAX_FOLDERS} folders of modules");
+            return Err(self.invalid(file, reason));
+        }
+        folders.push(folder);
+        Ok(())
     }
 
     /// The path of a module's folder, which `file` in the folder `base` names.

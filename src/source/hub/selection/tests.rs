@@ -161,6 +161,10 @@ async fn selection_covers_the_layouts_of_sentence_transformers_5_and_model2vec()
     ];
     let expected = ["config.json", "sparse_linear.pt", "tokenizer.json", "pytorch_model.bin"];
     assert_eq!(selected(&heads).await.unwrap(), expected);
+    let many: Vec<String> = (0..300).map(|n| format!(r#"{{"path": "{n}"}}"#)).collect();
+    let many = format!("[{}]", many.join(","));
+    let many = [("config.json", "{}"), ("modules.json", many.leak() as &str)];
+    assert!(selected(&many).await.unwrap_err().contains("more than 200 folders"));
     let outside = [("router_config.json", r#"{"structure": {"query": ["../x"]}}"#)];
     assert!(selected(&outside).await.unwrap_err().contains("outside the repository"));
 }
