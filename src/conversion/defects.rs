@@ -106,13 +106,13 @@ impl Conversion {
         defect: Defect,
     ) -> Result<Tensor, TorchError> {
         let network = &self.network;
-        let (mut form, mut special) = (network.form, network.special);
+        let (mut form, mut special) = (network.form.clone(), network.special);
         match (defect, &mut form) {
             (Defect::TokenTypes, RowForm::Pair { typed, .. }) => *typed = false,
             (Defect::Padding, _) => special.padding = NO_PADDING,
             _ => {}
         }
-        let inputs = Inputs::of_server(tensors, special, form, network.attention)?;
+        let inputs = Inputs::of_server(tensors, special, &form, network.attention)?;
         let output = network.model.forward(&inputs)?;
         match (&network.output, defect) {
             (GraphOutput::Embedding(embedder), Defect::Pooling(mode)) => {
