@@ -63,6 +63,7 @@ impl Error {
             Self::Hub(error) => error.hint(),
             Self::NoEndpointForTask { .. } => Some(hint!("Remove ", Setting::CreateEndpoint, ".")),
             Self::ModelId(error) => Some(error.hint()),
+            Self::Tree(error) => error.hint(),
             _ => None,
         }
     }

@@ -216,6 +216,10 @@ settings! {
     Priority = "priority",
     /// Stop or delete a model although something uses it.
     Force = "force",
+    /// The feature extractors of learning to rank.
+    RankingConfiguration = "ltr_config",
+    /// A file of documents for a tree model.
+    Data = "data",
     /// The id of the inference endpoint to create.
     CreateEndpoint = "create_endpoint",
     /// The hub repository or the directory of the model.

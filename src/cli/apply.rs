@@ -16,13 +16,17 @@ use super::import::ImportArguments;
 use super::models_file::{self, Model, ModelsFile, Setting, Wrong};
 use super::option_rules::{self, find};
 use super::option_value::{SetOption, Unset, Value};
+use super::quantize::QuantizeArguments;
 use super::report::{Report, ReportArguments, cell, table};
 use super::similar::similar;
+use super::start_arguments::StartArguments;
+use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments};
 use super::upload::interruption;
 use crate::elasticsearch::{Client, Interruption, Outcome};
 use crate::observer::Progress;
 use crate::secrets::redact;
-use crate::workflow::{ImportRequest, Imported, StopSignal, connect};
+use crate::trees::TreeModel;
+use crate::workflow::{ImportRequest, Imported, StopSignal, ValidatedImport, connect};
 
 /// Options of `import` that a file cannot set, because they would change the output of `apply`.
 const NOT_HERE: [&str; 2] = ["output", "dry-run"];
@@ -160,6 +164,12 @@ impl ApplyArguments {
     }
 }
 
+/// A model to store, checked without the cluster.
+enum Input {
+    Tree(Box<TreeModel>),
+    Model(Box<ValidatedImport>),
+}
+
 /// Runs one import.
 async fn apply(
     planned: Planned,
@@ -172,8 +182,12 @@ async fn apply(
     let begun = Instant::now();
     let model_id = import.model_id();
     let work = async {
-        let request = ImportRequest { uses_fingerprint: true, ..import.request()? };
-        let validated = request.validate().await?;
+        let input = if import.is_tree_model() {
+            Input::Tree(Box::new(import.tree_model(progress).await?.1))
+        } else {
+            let request = ImportRequest { uses_fingerprint: true, ..import.request()? };
+            Input::Model(Box::new(request.validate().await?))
+        };
         // Imports with the same connection share a client, so that the user enters a password only once.
         let client = match clients.iter().find(|(settings, _)| *settings == connection) {
             Some((_, client)) => client.clone(),
@@ -183,8 +197,13 @@ async fn apply(
                 client
             }
         };
-        let stop = StopSignal::Always(interruption.clone());
-        Ok::<_, CommandError>(validated.run(&client, stop, progress).await?)
+        match input {
+            Input::Tree(model) => import.store_tree_model(&model, &client, interruption).await,
+            Input::Model(validated) => {
+                let stop = StopSignal::Always(interruption.clone());
+                Ok(validated.run(&client, stop, progress).await?)
+            }
+        }
     };
     let done = work.await;
     let seconds = begun.elapsed().as_secs_f64();
@@ -322,7 +341,7 @@ fn planned_import(
     if !names.iter().any(|name| ["on-conflict", "clear-previous"].contains(name)) {
         import.set("on-conflict", &Value::Text("skip".into())).map_err(|_| String::new())?;
     }
-    let source = ["hub-model-id", "bundle", "definition"].iter().find_map(|name| {
+    let source = ["hub-model-id", "bundle", "definition", "tree-model"].iter().find_map(|name| {
         let setting = settings.iter().find(|setting| setting.name == *name)?;
         Some(setting.value.text().ok()?.to_owned())
     });
@@ -363,11 +382,6 @@ fn check(setting: &Setting, options: &clap::Command) -> Option<Wrong> {
         };
         return wrong(format!("unknown option {name:?}{tip}"));
     };
-    if option.get_help_heading() == Some("Tree model") || name == "force" {
-        return wrong(format!(
-            "{name} is an option of tree models, which apply does not import; use `rust-eland import`"
-        ));
-    }
     let secrecy = Secrecy::of(option);
     if secrecy == Some(Secrecy::Always) {
         let instead = match option.get_env() {
@@ -399,12 +413,30 @@ fn effective(model: &Model, defaults: &[Setting], overrides: &Overrides) -> Vec<
     let has_cluster = model.settings.iter().any(|it| is_cluster(&it.name));
     let elsewhere = overrides.names.iter().any(|name| is_cluster(name));
     let own = |name: &str| model.settings.iter().any(|setting| setting.name == name);
-    let inherited = defaults
-        .iter()
-        .filter(|setting| !(own(&setting.name) || is_cluster(&setting.name) && has_cluster));
+    // Defaults for transformers have no effect on tree models, and the other way round.
+    let has_effect = |name: &str| {
+        if own("tree-model") { !is_of_transformers(name) } else { !is_of_tree_models(name) }
+    };
+    let inherited = defaults.iter().filter(|setting| {
+        has_effect(&setting.name)
+            && !(own(&setting.name) || is_cluster(&setting.name) && has_cluster)
+    });
     let is_overridden = |setting: &&Setting| {
         overrides.names.contains(&setting.name) || elsewhere && is_cluster(&setting.name)
     };
     let settings = model.settings.iter().chain(inherited);
     settings.filter(|setting| !is_overridden(setting)).cloned().collect()
+}
+
+/// Whether an option has a meaning for tree models only.
+fn is_of_tree_models(name: &str) -> bool {
+    name == "force" || find(&options_of::<TreeModelArguments>(), name).is_some()
+}
+
+/// Whether an option has no meaning for tree models.
+fn is_of_transformers(name: &str) -> bool {
+    ["start", "create-endpoint"].contains(&name)
+        || TREE_MODEL_CONFLICTS.contains(&&*name.replace('-', "_"))
+        || find(&options_of::<QuantizeArguments>(), name).is_some()
+        || find(&options_of::<StartArguments>(), name).is_some()
 }

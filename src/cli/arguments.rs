@@ -12,10 +12,12 @@ use super::password;
 use super::quantize::QuantizeArguments;
 use super::source::SourceArguments;
 use super::task_type::{TaskChoice, TaskParser};
+use super::tree_model::TreeSource;
 use crate::conversion::Options;
 use crate::elasticsearch::{Connection, Credentials, Trust};
 use crate::model_id::ModelId;
 use crate::secrets::Secret;
+#[cfg(feature = "torch")]
 use crate::source::hub::Hub;
 use crate::tasks::Task;
 use crate::workflow::{ImportInput, ModelRequest, ModelSource, ResolvedSource};
@@ -91,8 +93,14 @@ impl ModelArguments {
     }
 
     /// A client of the hub with the settings of the options.
+    #[cfg(feature = "torch")]
     pub(super) fn hub(&self) -> Result<Hub, CommandError> {
         self.source.hub()
+    }
+
+    /// Where the file of a tree model is looked for if it is not on this machine.
+    pub(super) fn tree_source(&self) -> TreeSource<'_> {
+        TreeSource { revision: self.source.revision(), hub: Box::new(|| self.source.hub()) }
     }
 
     /// Name of the model for its description: the hub id, or the id in Elasticsearch if the model is in a folder.

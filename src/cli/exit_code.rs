@@ -48,7 +48,7 @@ pub fn of_library(error: &Error) -> u8 {
         Error::Inference(_) => 3,
         Error::Conversion(_) | Error::Bundle(_) | Error::Prebuilt(_) => 3,
         Error::Tree(error) => match error {
-            TreeError::Options(_) => 2,
+            TreeError::Options(_) | TreeError::NoExtractors => 2,
             TreeError::Io { .. } => 4,
             TreeError::Different { .. } => 9,
             _ => 3,
@@ -97,16 +97,20 @@ fn client_code(error: &ClientError) -> u8 {
         ClientError::DefinitionTooLarge { .. }
         | ClientError::Unsupported { .. }
         | ClientError::Licence(_)
+        | ClientError::RankingLicence(_)
         | ClientError::Refused { .. }
         | ClientError::Incomplete(_)
         | ClientError::Leftover(_)
         | ClientError::TooManyParts { .. }
         | ClientError::InUse { .. }
+        | ClientError::TreeModelInUse { .. }
         | ClientError::Unfinished { .. } => 6,
         ClientError::Exists(_)
         | ClientError::Alias { .. }
         | ClientError::ExistsIncomplete(_)
         | ClientError::Different(_)
+        | ClientError::NotATreeModel { .. }
+        | ClientError::NoDefinition(_)
         | ClientError::Underway(_)
         | ClientError::Overtaken(_)
         | ClientError::Lost(_) => 7,

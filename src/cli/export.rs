@@ -91,7 +91,7 @@ impl ExportArguments {
         progress: &Progress,
     ) -> Result<(), CommandError> {
         let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
-        let read = self.tree.read(|| self.model.hub(), progress).await?;
+        let read = self.tree.read(&self.model.tree_source(), progress).await?;
         let model = read.model(model_id, self.model.is_verified())?;
         let path = self.folder.join(format!("{}.tree_model.json", model.model_id));
         let body = serde_json::to_vec(&model.body(target)).map_err(std::io::Error::from)?;

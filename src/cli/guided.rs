@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr, stdin};
+use std::path::Path;
 
 use dialoguer::{Confirm, Input, Password, Select};
 
@@ -15,10 +16,13 @@ use super::option_value::{SetOption, Unset, Value};
 use super::output::Session;
 use super::plan_report::PlanReport;
 use super::report::Report;
+use super::tree_model::TreeModelReport;
 use super::upload::interruption;
 use crate::conversion::Plan;
 use crate::elasticsearch::{Client, ClientError};
+use crate::observer::Progress;
 use crate::secrets::{Secret, redact};
+use crate::source::hub::HubName;
 use crate::tasks::Task;
 use crate::terminal_text::escape;
 use crate::workflow::{ImportInput, ModelSource, ResolvedSource, StopSignal, ValidatedImport};
@@ -33,15 +37,18 @@ pub(super) fn is_wanted(arguments: &[OsString]) -> bool {
 /// An import that the user confirmed.
 pub(super) struct Guided {
     import: ImportArguments,
-    client: Client,
-    resolved: ValidatedImport,
+    /// The connection and the model; `None` for a tree model, which takes so little time that its import starts from the options.
+    resolved: Option<(Client, ValidatedImport)>,
 }
 
 impl Guided {
     /// Imports the model.
     pub(super) async fn execute(self, session: &Session) -> Result<(), CommandError> {
+        let Some((client, resolved)) = self.resolved else {
+            return self.import.execute(session).await;
+        };
         let stop = StopSignal::WhileStoring(interruption);
-        let imported = self.resolved.run(&self.client, stop, &session.progress).await?;
+        let imported = resolved.run(&client, stop, &session.progress).await?;
         self.import.report(&imported, session)
     }
 }
@@ -104,12 +111,15 @@ impl Answers {
 ///
 /// # Errors
 /// When the terminal is closed.
-pub(super) async fn ask() -> Result<Option<Guided>, CommandError> {
+pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandError> {
     say(
         "Import a model into Elasticsearch. Press Ctrl-C to quit. Nothing is stored until you confirm.\n",
     );
     let (mut answers, client) = cluster().await?;
-    let (source, plan) = model(&mut answers, &client).await?;
+    let (source, plan) = match model(&mut answers, &client, progress).await? {
+        Chosen::Tree => return ask_about_tree(answers, &client, progress).await,
+        Chosen::Model(model) => *model,
+    };
     task(&mut answers, &plan)?;
     let derived = answers.import()?.model_id().unwrap_or_default();
     loop {
@@ -137,18 +147,101 @@ pub(super) async fn ask() -> Result<Option<Guided>, CommandError> {
     if let Some(error) = &problem {
         report(error);
     }
-    let note = answers.note().map(|note| format!("\n({note})")).unwrap_or_default();
-    say(&format!(
-        "To run this import without questions:\n\n  {}\n{note}",
-        redact(&answers.shown())
-    ));
+    say(&command(&answers));
     let question = if problem.is_some() { "Import anyway?" } else { "Import the model?" };
     if confirm(question, problem.is_none())? {
         let resolved = resolved(&import, &source).await?;
-        return Ok(Some(Guided { import, client, resolved }));
+        return Ok(Some(Guided { import, resolved: Some((client, resolved)) }));
     }
     say("Nothing was stored.");
     Ok(None)
+}
+
+/// Asks the questions of a tree model and shows what it is.
+async fn ask_about_tree(
+    mut answers: Answers,
+    client: &Client,
+    progress: &Progress,
+) -> Result<Option<Guided>, CommandError> {
+    let derived = answers.import()?.model_id().unwrap_or_default();
+    loop {
+        answers.set("--es-model-id", text("Id of the model in Elasticsearch", &derived)?);
+        match answers.import() {
+            Ok(_) => break,
+            Err(error) => report(&error),
+        }
+    }
+    let (read, _) = answers.import()?.tree_model(progress).await?;
+    if !read.has_names() {
+        let names = read.names();
+        let first: Vec<_> = names.iter().take(3).map(String::as_str).collect();
+        let prompt = format!(
+            "Names of the document fields of the {} features, separated by commas (empty: {})",
+            names.len(),
+            shortened(&first, names.len())
+        );
+        list(&mut answers, "--feature-names", &prompt, progress).await?;
+    }
+    if read.ensemble.prediction.is_classification() && read.ensemble.labels.is_none() {
+        let prompt = "Labels of the classes, separated by commas (empty: 0, 1, …)";
+        list(&mut answers, "--classification-labels", prompt, progress).await?;
+    }
+    let import = answers.import()?;
+    let (read, model) = import.tree_model(progress).await?;
+    say(&format!("\n{}\n", escape(&TreeModelReport::of(&read, &model).text())));
+    let problem = import.check_tree_model(&model, client).await.err();
+    if let Some(error) = &problem {
+        report(error);
+    }
+    say(&command(&answers));
+    let question = if problem.is_some() { "Import anyway?" } else { "Import the model?" };
+    if confirm(question, problem.is_none())? {
+        return Ok(Some(Guided { import, resolved: None }));
+    }
+    say("Nothing was stored.");
+    Ok(None)
+}
+
+/// The first names of a list, with an ellipsis if there are others.
+fn shortened(first: &[&str], count: usize) -> String {
+    let more = if count > first.len() { ", …" } else { "" };
+    escape(&format!("{}{more}", first.join(", ")))
+}
+
+/// Asks for a list, until the model accepts it. An empty answer leaves the option out.
+async fn list(
+    answers: &mut Answers,
+    option: &'static str,
+    prompt: &str,
+    progress: &Progress,
+) -> Result<(), CommandError> {
+    loop {
+        let input = Input::<String>::new().with_prompt(prompt).allow_empty(true).interact_text();
+        let value = input.map_err(gone)?;
+        if value.trim().is_empty() {
+            return Ok(());
+        }
+        let mut trial = answers.clone();
+        trial.set(option, value.trim());
+        let checked = match trial.import() {
+            Ok(import) => import.tree_model(progress).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok(()) => {
+                *answers = trial;
+                return Ok(());
+            }
+            Err(error) => report(&error),
+        }
+    }
+}
+
+/// The command line of an import, without secrets.
+fn command(answers: &Answers) -> String {
+    let note = answers.note().map(|note| format!("\n({note})")).unwrap_or_default();
+    let line = redact(&answers.shown());
+    format!("To run this import without questions:\n\n  {line}\n{note}")
 }
 
 /// Asks for the address of the cluster and the credentials, until the connection works.
@@ -215,28 +308,57 @@ fn log_in(answers: &mut Answers) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// The model that the user names.
+enum Chosen {
+    /// A tree model.
+    Tree,
+    /// A transformer, and what it is.
+    Model(Box<(ResolvedSource, Plan)>),
+}
+
 /// Asks for the model, until it can be read.
 async fn model(
     answers: &mut Answers,
     client: &Client,
-) -> Result<(ResolvedSource, Plan), CommandError> {
+    progress: &Progress,
+) -> Result<Chosen, CommandError> {
     loop {
-        let prompt = "Model: its hub id or a folder";
+        let prompt = "Model: its hub id, a folder, or the file of a tree model";
         let name: String = Input::new().with_prompt(prompt).interact_text().map_err(gone)?;
-        answers.set("--hub-model-id", name.trim());
+        let name = name.trim();
+        answers.open.retain(|(option, _)| !["--hub-model-id", "--tree-model"].contains(option));
+        if is_file(name) {
+            answers.set("--tree-model", name);
+            match answers.import() {
+                Ok(import) => match import.tree_model(progress).await {
+                    Ok(_) => return Ok(Chosen::Tree),
+                    Err(error) => report(&error),
+                },
+                Err(error) => report(&error),
+            }
+            continue;
+        }
+        answers.set("--hub-model-id", name);
         match plan(answers, client).await {
             // A problem with one task remains part of the plan, because another task may work.
             Ok((source, plan))
                 if plan.problem.is_none()
                     || plan.tasks.as_ref().is_some_and(|it| !it.is_empty()) =>
             {
-                return Ok((source, plan));
+                return Ok(Chosen::Model(Box::new((source, plan))));
             }
             Ok((_, Plan { problem: Some(problem), .. })) => report(&problem.into()),
-            Ok(resolved) => return Ok(resolved),
+            Ok(resolved) => return Ok(Chosen::Model(Box::new(resolved))),
             Err(error) => report(&error),
         }
     }
+}
+
+/// Whether a name is that of a file on this machine or on the hub.
+fn is_file(name: &str) -> bool {
+    let path = Path::new(name);
+    path.is_file()
+        || !path.exists() && name.parse::<HubName>().is_ok_and(|name| name.file.is_some())
 }
 
 /// Resolves the model that the answers name, and plans its import.

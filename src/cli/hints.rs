@@ -52,6 +52,8 @@ pub(super) fn option(setting: Setting) -> &'static str {
         Setting::MaxAllocations => "--max-allocations",
         Setting::Priority => "--priority",
         Setting::Force => "--force",
+        Setting::RankingConfiguration => "--ltr-config",
+        Setting::Data => "--data",
         Setting::CreateEndpoint => "--create-endpoint",
         Setting::HubModelId => "--hub-model-id",
         Setting::Revision => "--revision",

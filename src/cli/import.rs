@@ -15,14 +15,16 @@ use super::report::Report;
 use super::report::ReportArguments;
 use super::start_arguments::StartArguments;
 use super::summary::Summary;
-use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
+use super::tree_model::{ReadTreeModel, TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
 use super::upload::{UploadArguments, interruption};
 #[cfg(feature = "torch")]
 use super::{verify, verify_report};
 use crate::bundle::Bundle;
+use crate::elasticsearch::{Client, Connection, EndpointId, Interruption, Outcome};
 #[cfg(feature = "torch")]
-use crate::elasticsearch::{Client, DeployedModel, ServedId};
-use crate::elasticsearch::{Connection, EndpointId, Outcome};
+use crate::elasticsearch::{DeployedModel, ServedId};
+use crate::observer::Progress;
+use crate::trees::TreeModel;
 #[cfg(feature = "torch")]
 use crate::workflow::verification::VerifyRequest;
 use crate::workflow::{ImportInput, ImportRequest, Imported, StopSignal, connect};
@@ -77,11 +79,13 @@ impl SetOption for ImportArguments {
             "bundle" => self.bundle = Some(value.parsed()?),
             "create-endpoint" => self.create_endpoint = Some(value.parsed()?),
             "start" => self.start = value.switch()?,
+            "force" => self.force = value.switch()?,
             _ => {
-                let groups: [&mut dyn SetOption; 5] = [
+                let groups: [&mut dyn SetOption; 6] = [
                     &mut self.connection,
                     &mut self.model,
                     &mut self.definition,
+                    &mut self.tree,
                     &mut self.upload,
                     &mut self.start_arguments,
                 ];
@@ -192,6 +196,32 @@ impl ImportArguments {
 
     /// Imports a tree model.
     async fn import_tree_model(self, session: &Session) -> Result<(), CommandError> {
+        let (read, model) = self.tree_model(&session.progress).await?;
+        let client = connect(self.connection()?, &session.progress).await?;
+        let mut report = TreeModelReport::of(&read, &model);
+        if self.dry_run {
+            let unchanged = self.check_tree_model(&model, &client).await?;
+            report.state = Some(if unchanged { "would stay unchanged" } else { "would be stored" });
+        } else {
+            let imported = self.store_tree_model(&model, &client, &interruption()?).await?;
+            report.state = Some(match imported.outcome {
+                Outcome::Unchanged => "unchanged",
+                _ => "stored",
+            });
+        }
+        self.report.print(&report)
+    }
+
+    /// Whether the options name a tree model.
+    pub(super) fn is_tree_model(&self) -> bool {
+        self.tree.is_set()
+    }
+
+    /// Reads the tree model that the options name, and checks it. The cluster is not used.
+    pub(super) async fn tree_model(
+        &self,
+        progress: &Progress,
+    ) -> Result<(ReadTreeModel, TreeModel), CommandError> {
         if self.start || self.create_endpoint.is_some() {
             return Err(CommandError::Usage(
                 "a tree model needs no deployment and has no inference endpoint; remove --start and --create-endpoint"
@@ -199,20 +229,38 @@ impl ImportArguments {
             ));
         }
         let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
-        let read = self.tree.read(|| self.model.hub(), &session.progress).await?;
+        let read = self.tree.read(&self.model.tree_source(), progress).await?;
         let model = read.model(model_id, self.model.is_verified())?;
+        Ok((read, model))
+    }
+
+    /// Checks whether the cluster would accept a tree model. Returns whether it has the same model.
+    pub(super) async fn check_tree_model(
+        &self,
+        model: &TreeModel,
+        client: &Client,
+    ) -> Result<bool, CommandError> {
+        Ok(client.check_tree_model(model, &self.upload.import()).await?)
+    }
+
+    /// Stores a tree model.
+    pub(super) async fn store_tree_model(
+        &self,
+        model: &TreeModel,
+        client: &Client,
+        interruption: &Interruption,
+    ) -> Result<Imported, CommandError> {
         let import = self.upload.import();
-        let client = connect(self.connection()?, &session.progress).await?;
-        let mut report = TreeModelReport::of(&read, &model);
-        if self.dry_run {
-            let unchanged = client.check_tree_model(&model, &import).await?;
-            report.state = Some(if unchanged { "would stay unchanged" } else { "would be stored" });
-        } else {
-            let outcome =
-                client.import_tree_model(&model, &import, self.force, &interruption()?).await?;
-            report.state = Some(if outcome == Outcome::Unchanged { "unchanged" } else { "stored" });
-        }
-        self.report.print(&report)
+        let outcome = client.import_tree_model(model, &import, self.force, interruption).await?;
+        Ok(Imported {
+            model_id: model.model_id.clone(),
+            outcome,
+            definition_sha256: Some(model.definition.sha256.clone()),
+            bundle: None,
+            parameters: None,
+            started: None,
+            endpoint: None,
+        })
     }
 
     /// The import that the options describe. Validates options and files before it uses the network.
@@ -247,7 +295,11 @@ impl ImportArguments {
 
     /// The model's id, if the options determine it.
     pub(super) fn model_id(&self) -> Option<String> {
-        self.model.model_id().ok().map(|id| id.to_string())
+        let id = match self.is_tree_model() {
+            true => self.tree.model_id(self.model.es_model_id.as_ref()),
+            false => self.model.model_id(),
+        };
+        id.ok().map(|id| id.to_string())
     }
 
     /// The model that the options describe.

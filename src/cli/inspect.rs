@@ -41,7 +41,7 @@ impl InspectArguments {
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
         if self.tree.is_set() {
             let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
-            let read = self.tree.read(|| self.model.hub(), progress).await?;
+            let read = self.tree.read(&self.model.tree_source(), progress).await?;
             let model = read.model(model_id, self.model.is_verified())?;
             return self.report.print(&TreeModelReport::of(&read, &model));
         }

@@ -148,7 +148,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
 async fn guided(output: OutputArguments) -> Result<(), Failed> {
     let session = output.start();
     let work = async {
-        match guided::ask().await? {
+        match guided::ask(&session.progress).await? {
             Some(import) => import.execute(&session).await,
             None => Ok(()),
         }

@@ -3,9 +3,9 @@
 
 use clap::{Arg, Command};
 
-use super::start_arguments;
+use super::{start_arguments, tree_model};
 
-/// Options that need another option, in addition to those of a deployment, which need `start`.
+/// Options that need another option, in addition to those of a deployment, which need `start`, and those of a tree model.
 const REQUIREMENTS: [(&str, &str); 7] = [
     ("client-key", "client-cert"),
     ("quantize-min-agreement", "quantize"),
@@ -56,7 +56,10 @@ pub(super) fn broken(options: &Command, set: &[&str]) -> Option<String> {
         let name = option.get_long().unwrap_or_default();
         let of_deployment = (option.get_help_heading() == Some(start_arguments::HEADING))
             .then_some((name, "start"));
-        let needed = REQUIREMENTS.iter().copied().chain(of_deployment);
+        let is_of_tree_model = option.get_help_heading() == Some(tree_model::HEADING);
+        let of_tree_model = (is_of_tree_model && name != "tree-model" || name == "force")
+            .then_some((name, "tree-model"));
+        let needed = REQUIREMENTS.iter().copied().chain(of_deployment).chain(of_tree_model);
         let mut needed = needed.filter(|(needing, _)| *needing == name);
         let absent = needed.find_map(|(_, needed)| find(options, needed).filter(|it| !is_set(it)));
         if let Some(absent) = absent {
@@ -96,6 +99,10 @@ mod tests {
             "calibration-texts" => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")),
             "part-size" => Some("1MiB"),
             "cache-size" => Some("1mb"),
+            "target" => Some("regression"),
+            "prediction-field-type" => Some("number"),
+            "default-field-map" => Some("a=b"),
+            "classification-weights" | "num-top-classes" | "feature-importance" => Some("1"),
             "timeout" | "start-timeout" => Some("7s"),
             "max-model-input-length" | "upload-concurrency" | "retries" => Some("7"),
             "threads-per-allocation" | "number-of-allocations" | "queue-capacity" => Some("4"),
@@ -106,11 +113,8 @@ mod tests {
 
     /// Options that a file of imports can set.
     fn names(options: &Command) -> Vec<&Arg> {
-        let is_of_file = |option: &&Arg| {
-            let name = option.get_long().unwrap();
-            !(["output", "dry-run", "force"].contains(&name)
-                || option.get_help_heading() == Some("Tree model"))
-        };
+        let is_of_file =
+            |option: &&Arg| !["output", "dry-run"].contains(&option.get_long().unwrap());
         options.get_arguments().filter(is_of_file).collect()
     }
 

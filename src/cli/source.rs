@@ -118,6 +118,11 @@ impl SourceArguments {
         Ok((name, revision))
     }
 
+    /// The revision that the options name.
+    pub(super) fn revision(&self) -> Option<&Revision> {
+        self.revision.as_ref()
+    }
+
     /// A client of the hub.
     pub(super) fn hub(&self) -> Result<Hub, CommandError> {
         let options = HubOptions {

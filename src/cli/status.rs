@@ -89,11 +89,17 @@ impl Report for Status {
             Some(commit) => format!("{hub} at {commit}"),
             None => hub.clone(),
         });
+        let trees = model.trees.map(|trees| match model.nodes {
+            Some(nodes) => format!("{trees}, with {nodes} nodes"),
+            None => trees.to_string(),
+        });
         let facts = [
             ("model", model.model_id.clone()),
             ("type", cell(model.model_type.as_ref())),
             ("task", cell(model.task.as_ref())),
             ("size", cell(model.size_bytes.map(HumanBytes))),
+            ("objective", cell(model.objective.as_ref())),
+            ("trees", cell(trees)),
             ("hub", cell(hub)),
             ("definition", cell(complete)),
             ("pipelines", cell(model.pipelines)),

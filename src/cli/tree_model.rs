@@ -1,31 +1,34 @@
 //! Options of tree models, and functions that several commands share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueHint};
 use indicatif::HumanBytes;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::command_error::CommandError;
+use super::option_value::{SetOption, Unset, Value};
 use super::report::Report;
 use crate::mapped_file::MappedFile;
 use crate::model_id::ModelId;
 use crate::observer::Progress;
-use crate::source::hub::{Hub, HubName, Revision};
+use crate::source::Origin;
+use crate::source::hub::{Hub, HubName, HubOptions, HubSettings, RepositoryId, Revision};
 use crate::trees::configuration::{ConfigurationOptions, RankingConfiguration, TreeModel};
+use crate::trees::ensemble::{Node, Side};
 use crate::trees::{
-    self, DefinitionOptions, Ensemble, FeatureKind, LabelType, ReadOptions, Target, Totals,
-    TreeError, check,
+    self, DefinitionOptions, Ensemble, Feature, FeatureKind, LabelType, ReadOptions, Target,
+    Totals, TreeError, check,
 };
 
 /// Options that select a tree model and control its definition.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Tree model")]
+#[command(next_help_heading = HEADING)]
 pub(super) struct TreeModelArguments {
-    /// Tree model of XGBoost, LightGBM or scikit-learn: a file, or ID/FILE on the hub
-    #[arg(long, value_name = "FILE")]
+    /// Tree model of XGBoost, LightGBM, scikit-learn or ONNX: a file, or ID/FILE on the hub
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     tree_model: Option<String>,
     /// Names of the document fields, in the order of the training columns [default: the names in the file]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "tree_model")]
@@ -39,8 +42,9 @@ pub(super) struct TreeModelArguments {
     /// Numbers by which the probabilities of the classes are multiplied before the best class is chosen
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "tree_model")]
     classification_weights: Option<Vec<f64>>,
-    /// What the model predicts: regression, classification or ranking [default: from the file]
-    #[arg(long, value_name = "TARGET", requires = "tree_model")]
+    /// What the model predicts [default: from the file]
+    #[arg(long, value_name = "TARGET", requires = "tree_model",
+        value_parser = PossibleValuesParser::new(TARGETS).try_map(|name| name.parse::<Target>()))]
     target: Option<Target>,
     /// Import the exact probability of this class as a regression, for forests of scikit-learn
     #[arg(long, value_name = "LABEL", requires = "tree_model")]
@@ -54,8 +58,9 @@ pub(super) struct TreeModelArguments {
     /// Features whose document fields are booleans, which Elasticsearch would otherwise treat as missing values
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "tree_model")]
     boolean_fields: Vec<String>,
-    /// Type of the predicted label: string, number or boolean [default: the type of the labels in the file]
-    #[arg(long, value_name = "TYPE", requires = "tree_model")]
+    /// Type of the predicted label [default: the type of the labels in the file]
+    #[arg(long, value_name = "TYPE", requires = "tree_model",
+        value_parser = PossibleValuesParser::new(LABEL_TYPES).try_map(|name| name.parse::<LabelType>()))]
     prediction_field_type: Option<LabelType>,
     /// Number of classes to return with their probabilities; -1 for all
     #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "tree_model")]
@@ -80,6 +85,18 @@ pub(super) struct TreeModelArguments {
     ltr_config: Option<PathBuf>,
 }
 
+/// The heading of the options in the help.
+pub(super) const HEADING: &str = "Tree model";
+
+/// Values of `--target`.
+const TARGETS: [&str; 3] = ["regression", "classification", "ranking"];
+
+/// Values of `--prediction-field-type`.
+const LABEL_TYPES: [&str; 3] = ["string", "number", "boolean"];
+
+/// The field of an answer that holds the prediction, unless the configuration names another one.
+pub(super) const RESULTS_FIELD: &str = "predicted_value";
+
 /// Options of text models that do not apply to tree models.
 pub(super) const TREE_MODEL_CONFLICTS: [&str; 6] = [
     "task_type",
@@ -89,6 +106,76 @@ pub(super) const TREE_MODEL_CONFLICTS: [&str; 6] = [
     "quantize",
     "prompts",
 ];
+
+/// The hub, and the revision that an option names.
+pub(super) struct TreeSource<'a> {
+    pub(super) revision: Option<&'a Revision>,
+    pub(super) hub: Box<dyn Fn() -> Result<Hub, CommandError> + 'a>,
+}
+
+impl TreeSource<'_> {
+    /// The hub with the settings of the environment.
+    pub(super) fn from_environment() -> Self {
+        let hub = || Ok(Hub::new(HubSettings::from_environment(HubOptions::default())?)?);
+        Self { revision: None, hub: Box::new(hub) }
+    }
+}
+
+/// Where the file of a tree model is.
+enum Place {
+    File(PathBuf),
+    Hub { id: RepositoryId, revision: Option<Revision>, file: String },
+}
+
+impl SetOption for TreeModelArguments {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
+        match name {
+            "tree-model" => self.tree_model = Some(value.parsed()?),
+            "feature-names" => self.feature_names = Some(texts(value)?),
+            "feature-names-file" => self.feature_names_file = Some(value.parsed()?),
+            "classification-labels" => self.classification_labels = Some(texts(value)?),
+            "classification-weights" => {
+                let weights = texts(value)?;
+                let weights = weights.into_iter().map(|text| Value::Text(text).parsed());
+                self.classification_weights = Some(weights.collect::<Result<_, _>>()?);
+            }
+            "target" => self.target = Some(value.parsed()?),
+            "output-class" => self.output_class = Some(value.parsed()?),
+            "all-rounds" => self.all_rounds = value.switch()?,
+            "with-sample-counts" => self.with_sample_counts = value.switch()?,
+            "boolean-fields" => self.boolean_fields = texts(value)?,
+            "prediction-field-type" => self.prediction_field_type = Some(value.parsed()?),
+            "num-top-classes" => self.num_top_classes = Some(value.parsed()?),
+            "feature-importance" => self.feature_importance = Some(value.parsed()?),
+            "results-field" => self.results_field = Some(value.parsed()?),
+            "default-field-map" => {
+                let maps = list(value)?.into_iter().map(|text| field_map(&text));
+                self.default_field_map = maps.collect::<Result<_, _>>()?;
+            }
+            "description" => self.description = Some(value.parsed()?),
+            "tag" => self.tag = list(value)?,
+            "ltr-config" => self.ltr_config = Some(value.parsed()?),
+            _ => return Err(Unset::UnknownName),
+        }
+        Ok(())
+    }
+}
+
+/// The items of a list; one text is one item.
+fn list(value: &Value) -> Result<Vec<String>, Unset> {
+    match value {
+        Value::List(items) => Ok(items.clone()),
+        one => Ok(vec![one.text()?.to_owned()]),
+    }
+}
+
+/// The items of a list; one text may hold several, separated by commas.
+fn texts(value: &Value) -> Result<Vec<String>, Unset> {
+    match value {
+        Value::List(items) => Ok(items.clone()),
+        one => Ok(one.text()?.split(',').map(str::to_owned).collect()),
+    }
+}
 
 fn field_map(text: &str) -> Result<(String, String), String> {
     let (field, feature) = text.split_once('=').ok_or("write FIELD=FEATURE")?;
@@ -109,24 +196,46 @@ impl TreeModelArguments {
         self.tree_model.is_some()
     }
 
-    /// The id in Elasticsearch: the one that the user set, or one derived from the file's name.
+    /// The id of the model. If the user does not set one, it is derived from the name of the file; `org/name/model.ubj` on the hub becomes
+    /// `org__name__model`.
     pub(super) fn model_id(&self, set: Option<&ModelId>) -> Result<ModelId, CommandError> {
         if let Some(id) = set {
             return Ok(id.clone());
         }
+        let stem = |path: &Path| {
+            path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned()
+        };
+        Ok(ModelId::derive(&match self.place() {
+            Place::File(path) => stem(&path),
+            Place::Hub { id, file, .. } => format!("{id}/{}", stem(Path::new(&file))),
+        })?)
+    }
+
+    /// Where the file is. An existing file or folder takes precedence over the hub.
+    fn place(&self) -> Place {
         let name = self.tree_model.as_deref().unwrap_or_default();
-        let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        Ok(ModelId::derive(stem)?)
+        let path = PathBuf::from(name);
+        if !path.exists()
+            && let Ok(HubName { id, revision, file: Some(file) }) = name.parse()
+        {
+            return Place::Hub { id, revision, file };
+        }
+        Place::File(path)
     }
 
     /// Reads the model from a file or from the hub.
     pub(super) async fn read(
         &self,
-        hub: impl FnOnce() -> Result<Hub, CommandError>,
+        source: &TreeSource<'_>,
         progress: &Progress,
     ) -> Result<ReadTreeModel, CommandError> {
-        let name = self.tree_model.clone().unwrap_or_default();
-        let path = self.path(&name, hub, progress).await?;
+        let (path, origin) = self.path(source, progress).await?;
+        if path.is_dir() {
+            return Err(CommandError::Usage(format!(
+                "{} is a folder; set --tree-model to the model's file in it",
+                path.display()
+            )));
+        }
         let file = MappedFile::open(&path)
             .map_err(|source| TreeError::Io { path: path.clone(), source })?;
         let read = ReadOptions { all_rounds: self.all_rounds, ..ReadOptions::default() };
@@ -138,6 +247,7 @@ impl TreeModelArguments {
             (None, Some(path)) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| TreeError::Io { path: path.clone(), source })?;
+                let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
                 Some(
                     text.lines()
                         .map(str::trim)
@@ -168,28 +278,40 @@ impl TreeModelArguments {
             feature_importance: self.feature_importance,
             default_field_map: self.default_field_map.iter().cloned().collect::<BTreeMap<_, _>>(),
             ranking,
+            hub: origin.map(|origin| (origin.model_id, origin.commit)),
         };
         Ok(ReadTreeModel { ensemble, totals, options, settings })
     }
 
+    /// The file on this machine, downloaded if it is on the hub, and its origin there.
     async fn path(
         &self,
-        name: &str,
-        hub: impl FnOnce() -> Result<Hub, CommandError>,
+        source: &TreeSource<'_>,
         progress: &Progress,
-    ) -> Result<PathBuf, CommandError> {
-        let path = PathBuf::from(name);
-        if path.exists() {
-            return Ok(path);
-        }
-        let missing =
-            || TreeError::Io { path: path.clone(), source: std::io::ErrorKind::NotFound.into() };
-        let Ok(HubName { id, revision, file: Some(file) }) = name.parse::<HubName>() else {
-            return Err(missing().into());
+    ) -> Result<(PathBuf, Option<Origin>), CommandError> {
+        let (id, own, file) = match self.place() {
+            Place::File(path) => {
+                if source.revision.is_some() && path.exists() {
+                    return Err(CommandError::Usage(format!(
+                        "--revision selects a revision of a hub repository, but {} is a file; remove --revision",
+                        path.display()
+                    )));
+                }
+                return Ok((path, None));
+            }
+            Place::Hub { id, revision, file } => (id, revision, file),
         };
-        let revision: Revision = revision.unwrap_or_default();
-        let plan = hub()?.plan_file(&id, &revision, &file).await?;
-        Ok(plan.download(progress).await?.folder.join(file))
+        let revision = match (own, source.revision) {
+            (Some(one), Some(other)) if one != *other => {
+                return Err(CommandError::Usage(format!(
+                    "--tree-model names the revision {one}, and --revision names {other}; remove one of them"
+                )));
+            }
+            (one, other) => one.or_else(|| other.cloned()).unwrap_or_default(),
+        };
+        let plan = (source.hub)()?.plan_file(&id, &revision, &file).await?;
+        let snapshot = plan.download(progress).await?;
+        Ok((snapshot.folder.join(file), Some(snapshot.origin)))
     }
 }
 
@@ -214,6 +336,45 @@ impl ReadTreeModel {
             tracing::warn!("{note}");
         }
         Ok(TreeModel::new(model_id, &self.ensemble, definition, &self.options, &self.settings)?)
+    }
+
+    /// For each feature, the number of tests in all trees, and how many of them send missing values to the left child.
+    pub(super) fn splits(&self) -> Vec<(u64, u64)> {
+        let mut splits = vec![(0, 0); self.ensemble.features.len()];
+        for node in self.ensemble.trees.iter().flat_map(|tree| &tree.nodes) {
+            if let Node::Split { feature, missing, .. } = node
+                && let Some((all, left)) = splits.get_mut(*feature as usize)
+            {
+                *all += 1;
+                *left += u64::from(*missing == Side::Left);
+            }
+        }
+        splits
+    }
+
+    /// The field that a feature is read from if the document has no field with the feature's name.
+    pub(super) fn mapped_fields(&self) -> HashMap<&str, &str> {
+        let fields = self.settings.default_field_map.iter();
+        fields.map(|(field, feature)| (feature.as_str(), field.as_str())).collect()
+    }
+
+    /// The field of the answer that holds the prediction.
+    pub(super) fn results_field(&self) -> &str {
+        self.settings.results_field.as_deref().unwrap_or(RESULTS_FIELD)
+    }
+
+    /// The number of classes in an answer; negative for all.
+    pub(super) fn top_classes(&self) -> i32 {
+        self.settings.num_top_classes.unwrap_or(0)
+    }
+
+    /// Whether the file or the options name the features.
+    pub(super) fn has_names(&self) -> bool {
+        let is_default = |(index, feature): (usize, &Feature)| {
+            [format!("f{index}"), format!("Column_{index}")].contains(&feature.name)
+        };
+        self.options.feature_names.is_some()
+            || !self.ensemble.features.iter().enumerate().all(is_default)
     }
 
     /// Names of the document fields, in the order of the features.
@@ -251,7 +412,7 @@ pub(super) struct TreeModelReport {
     minimum_version: String,
     notes: Vec<String>,
     /// The body of `PUT _ingest/pipeline/NAME`.
-    pipeline: Option<Value>,
+    pipeline: Option<serde_json::Value>,
     /// The file that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<PathBuf>,
@@ -263,6 +424,10 @@ struct FeatureReport {
     kind: &'static str,
     /// Whether a tree tests the feature.
     used: bool,
+    /// The number of tests of the feature.
+    splits: u64,
+    /// The number of tests that send missing values to the left child.
+    missing_left: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     categories: Vec<String>,
 }
@@ -271,6 +436,7 @@ impl TreeModelReport {
     pub(super) fn of(read: &ReadTreeModel, model: &TreeModel) -> Self {
         let definition = &model.definition;
         let origin = &read.ensemble.origin;
+        let mut splits = read.splits().into_iter();
         let features = read.ensemble.features.iter().zip(read.names()).map(|(feature, name)| {
             let (kind, categories) = match &feature.kind {
                 _ if read.options.boolean_features.contains(&name) => ("boolean", Vec::new()),
@@ -281,7 +447,8 @@ impl TreeModelReport {
                     ("category", names.iter().map(ToString::to_string).collect())
                 }
             };
-            FeatureReport { used: definition.fields.contains(&name), name, kind, categories }
+            let (splits, missing_left) = splits.next().unwrap_or_default();
+            FeatureReport { used: splits > 0, splits, missing_left, name, kind, categories }
         });
         Self {
             model_id: model.model_id.to_string(),
@@ -311,6 +478,21 @@ impl TreeModelReport {
     }
 }
 
+/// The first names of a list, and the number of the others.
+fn shortened(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let first = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => first,
+        others => format!("{first} and {others} others"),
+    }
+}
+
+/// A name from a file, with visible line breaks.
+fn on_one_line(name: &str) -> String {
+    name.replace('\r', "\\r").replace('\n', "\\n")
+}
+
 impl Report for TreeModelReport {
     fn text(&self) -> String {
         let mut lines = Vec::new();
@@ -324,7 +506,7 @@ impl Report for TreeModelReport {
         lines.push(format!("objective    {}", self.objective));
         lines.push(format!("prediction   {} ({})", self.target, self.aggregation));
         if !self.labels.is_empty() {
-            lines.push(format!("labels       {}", self.labels.join(", ")));
+            lines.push(format!("labels       {}", on_one_line(&self.labels.join(", "))));
         }
         lines.push(format!(
             "size         {} trees, {} nodes, depth {}",
@@ -336,22 +518,30 @@ impl Report for TreeModelReport {
             HumanBytes(self.request_bytes)
         ));
         lines.push("features".to_owned());
-        for feature in &self.features {
-            let unused = if feature.used { "" } else { ", not used by any tree" };
-            let mut line = format!("  {}: {}{unused}", feature.name, feature.kind);
+        for feature in self.features.iter().filter(|feature| feature.used) {
+            let mut line = format!("  {}: {}", on_one_line(&feature.name), feature.kind);
             if !feature.categories.is_empty() {
-                const SHOWN: usize = 8;
-                let names: Vec<_> = feature.categories.iter().take(SHOWN).cloned().collect();
-                let more = if feature.categories.len() > SHOWN { ", …" } else { "" };
-                line += &format!(" ({}{more})", names.join(", "));
+                line += &format!(" ({})", on_one_line(&shortened(&feature.categories)));
             }
+            line += &format!(
+                "; {} tests, of which {} send missing values left",
+                feature.splits, feature.missing_left
+            );
             lines.push(line);
+        }
+        let unused: Vec<_> =
+            self.features.iter().filter(|it| !it.used).map(|it| on_one_line(&it.name)).collect();
+        if !unused.is_empty() {
+            lines.push(format!("  not used by any tree: {}", shortened(&unused)));
         }
         for note in &self.notes {
             lines.push(format!("note         {note}"));
         }
         if let Some(pipeline) = &self.pipeline {
-            lines.push(format!("pipeline     PUT _ingest/pipeline/{} {pipeline}", self.model_id));
+            lines.push("an ingest pipeline that adds the prediction to each document:".to_owned());
+            lines.push(format!("PUT _ingest/pipeline/{}", self.model_id));
+            // A map of texts always serializes.
+            lines.push(serde_json::to_string_pretty(pipeline).unwrap_or_default());
         }
         lines.join("\n")
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::deployment_error::is_unknown_model;
 use super::stats::StatsEntry;
 use super::{Client, ClientError, Deployment, DeploymentError, ServedId};
+use crate::trees::configuration;
 use crate::version::Version;
 
 const ROOT: &str = "_ml/trained_models";
@@ -31,6 +32,15 @@ pub struct ModelReport {
     pub hub_model_id: Option<String>,
     /// The commit of the hub repository.
     pub hub_commit: Option<String>,
+    /// The objective or the estimator of a tree model, as its library names it. Only rust-eland records it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objective: Option<String>,
+    /// The number of trees of a tree model, if recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trees: Option<u64>,
+    /// The number of nodes of a tree model, if recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u64>,
     /// Ingest pipelines that use the model.
     pub pipelines: Option<u64>,
     /// Whether the server has every part of the definition. Absent in lists, and before 8.8.
@@ -52,6 +62,9 @@ impl ModelReport {
             size_bytes: configuration["model_size_bytes"].as_u64().filter(|bytes| *bytes > 0),
             hub_model_id: text(&metadata["hub_model_id"]),
             hub_commit: text(&metadata["hub_commit"]),
+            objective: text(&metadata[configuration::OBJECTIVE]),
+            trees: metadata[configuration::TREES].as_u64(),
+            nodes: metadata[configuration::NODES].as_u64(),
             pipelines: None,
             definition_complete: configuration["fully_defined"].as_bool(),
             deployments: Vec::new(),

@@ -111,6 +111,9 @@ pub enum ClientError {
     /// The license of the cluster does not include machine learning.
     #[error("the license of the cluster does not allow machine learning: {0}")]
     Licence(String),
+    /// The license of the cluster does not include learning to rank.
+    #[error("learning to rank needs an enterprise license, and the cluster has a {0} license")]
+    RankingLicence(String),
     /// The cluster has a model with this id.
     #[error("the cluster already has a model {0}")]
     Exists(ModelId),
@@ -182,6 +185,29 @@ pub enum ClientError {
         /// Whether the model was stopped before.
         stopped: bool,
     },
+    /// The tree model to be replaced is in use.
+    #[error("the old model {model_id} cannot be deleted: {reason}\nNothing was changed.")]
+    TreeModelInUse {
+        /// The model.
+        model_id: ModelId,
+        /// The server's reason.
+        reason: String,
+    },
+    /// A tree model cannot replace a model of another type.
+    #[error(
+        "the cluster has a model {model_id} of type {kind}, which a tree model does not replace. The model was kept"
+    )]
+    NotATreeModel {
+        /// The model.
+        model_id: ModelId,
+        /// Its type.
+        kind: String,
+    },
+    /// The cluster does not return the definition of the tree model to be replaced.
+    #[error(
+        "the cluster does not return the definition of the model {0}, so that it could not be restored after a failure. The model was kept"
+    )]
+    NoDefinition(ModelId),
     /// The server acknowledged every part, and still reports an incomplete definition.
     #[error(
         "Elasticsearch reports an incomplete definition of {0}, although it acknowledged every part"
@@ -282,6 +308,7 @@ impl ClientError {
                 if privilege == "manage_ml" { " (role machine_learning_admin)" } else { "" }
             )),
             Self::Licence(_) => hint!("Use a platinum, enterprise or trial license."),
+            Self::RankingLicence(_) => hint!("Use an enterprise or trial license."),
             Self::Exists(_) => hint!(
                 "Choose another id with ",
                 Setting::ModelId,
@@ -322,6 +349,20 @@ impl ClientError {
             Self::InUse { reason, .. } => {
                 hint!(release_hint(reason), " Or choose another id with ", Setting::ModelId, ".")
             }
+            Self::TreeModelInUse { .. } => hint!(
+                "Replace the model nevertheless with ",
+                Setting::Force,
+                ": its pipelines then use the new model. Or choose another id with ",
+                Setting::ModelId,
+                "."
+            ),
+            Self::NotATreeModel { model_id, .. } | Self::NoDefinition(model_id) => hint!(
+                "Choose another id with ",
+                Setting::ModelId,
+                ", or delete the model first with ",
+                Command::Delete(Some(model_id.to_string())),
+                "."
+            ),
             Self::Incomplete(_) => hint!("Import the model again."),
             Self::Unfinished { cause, model_id, remote_state, .. } => {
                 let state = remote_state.hint(model_id);

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::attempts::{Attempts, is_pushback};
 use super::payload::Payload;
+use super::tree_import::TREE_ENSEMBLE;
 use super::{Client, ClientError, DeploymentError, ServedId};
-use crate::hint::{Command, hint};
+use crate::hint::{Command, Setting, hint};
 use crate::retry::RetryPolicy;
 
 /// What the server answers while no deployment of a model runs.
@@ -42,6 +43,12 @@ impl DeployedModel {
             }
             other => (id, other?),
         };
+        if configuration["model_type"] == TREE_ENSEMBLE {
+            return Err(DeploymentError::Settings {
+                reason: format!("{id} is a tree model, which reads the fields of documents"),
+                hint: hint!("Set ", Setting::Data, " to a file of documents instead of texts."),
+            });
+        }
         let tasks = configuration["inference_config"].as_object();
         let Some((task, _)) = tasks.and_then(|tasks| tasks.iter().next()) else {
             let reason = format!("the configuration of {id} names no task");

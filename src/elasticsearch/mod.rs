@@ -31,6 +31,7 @@ mod stats;
 mod tls;
 mod trained_models;
 mod transaction;
+mod tree_import;
 mod tree_models;
 mod upload;
 mod window;

@@ -32,6 +32,11 @@ impl Payload {
         Self { body: json_bytes(value).into(), compressed: false }
     }
 
+    /// JSON that is serialized already. Clones of the bytes share their memory.
+    pub(super) fn bytes(json: Bytes) -> Self {
+        Self { body: json.into(), compressed: false }
+    }
+
     /// Compressed JSON.
     pub(super) fn gzip(compressed: Bytes) -> Self {
         Self { body: compressed.into(), compressed: true }

@@ -1,5 +1,7 @@
 //! [`RemoteState`]: what an import that ended early has stored on the cluster.
 
+use std::path::PathBuf;
+
 use crate::hint::{Command, Hint, hint};
 use crate::model_id::ModelId;
 
@@ -22,6 +24,20 @@ pub enum RemoteState {
     Incomplete(String),
     /// The old model, which is stopped.
     OldModelStopped,
+    /// The old tree model, which was deleted and created again.
+    OldModelRestored,
+    /// Neither the old nor the new tree model, or one of them; a file on this machine holds the old one.
+    OldModelSaved {
+        /// The body of the request that creates the old model.
+        file: PathBuf,
+        /// Why the old model could not be created again.
+        reason: String,
+    },
+    /// Neither the old nor the new tree model, or one of them; no file holds the old one.
+    OldModelLost {
+        /// Why the old model could not be created again.
+        reason: String,
+    },
 }
 
 impl RemoteState {
@@ -43,6 +59,14 @@ impl RemoteState {
             Self::OldModelStopped => {
                 format!("\nThe old model {id} was stopped, and may still exist.")
             }
+            Self::OldModelRestored => format!("\nThe old model {id} was restored."),
+            Self::OldModelSaved { file, reason } => format!(
+                "\nThe old model {id} may be missing in the cluster: {reason}. It is saved in {}.",
+                file.display()
+            ),
+            Self::OldModelLost { reason } => {
+                format!("\nThe old model {id} may be missing in the cluster: {reason}.")
+            }
         }
     }
 
@@ -51,7 +75,16 @@ impl RemoteState {
     pub fn hint(&self, id: &ModelId) -> Option<Hint> {
         let delete = || Command::Delete(Some(id.to_string()));
         match self {
-            Self::Nothing | Self::Removed | Self::OldModelStopped => None,
+            Self::Nothing
+            | Self::Removed
+            | Self::OldModelStopped
+            | Self::OldModelRestored
+            | Self::OldModelLost { .. } => None,
+            Self::OldModelSaved { .. } => Some(hint!(
+                "Run the same command again: it restores the old model first. Or send the file as the body of PUT _ml/trained_models/",
+                id.to_string(),
+                "."
+            )),
             Self::Resumable { .. } => Some(hint!(
                 "Run the same command again to send the rest, or discard the upload with ",
                 delete(),

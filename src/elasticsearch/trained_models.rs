@@ -26,6 +26,8 @@ pub(super) const FINGERPRINT: &str = "recipe_sha256";
 pub(super) struct StoredModel {
     /// The id. An alias has another one.
     pub(super) model_id: String,
+    /// `pytorch`, `tree_ensemble` or `lang_ident`.
+    pub(super) model_type: Option<String>,
     /// Milliseconds since 1970. A model with another creation time is another model.
     pub(super) create_time: Option<u64>,
     /// The import that created the model, if rust-eland did.
@@ -52,6 +54,7 @@ impl Client {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Ok(Some(StoredModel {
             model_id: text(&found["model_id"]).unwrap_or_else(|| id.to_string()),
+            model_type: text(&found["model_type"]),
             create_time: found["create_time"].as_u64(),
             import_id: text(&found["metadata"][IMPORT_ID]),
             definition_sha256: text(&found["metadata"][DEFINITION_SHA256]),

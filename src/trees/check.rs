@@ -41,7 +41,7 @@ pub fn check(
     );
     let served = Served::read(json)
         .map_err(|error| TreeError::SelfCheck(format!("the definition is not valid: {error}")))?;
-    let checker = Checker {
+    let mut checker = Checker {
         ensemble,
         served: &served,
         names: options.feature_names.clone().unwrap_or_else(|| {
@@ -58,7 +58,13 @@ pub fn check(
             labels.iter().position(|label| label == class)
         }),
         logarithms: options.output_class.is_none() && ensemble.is_tree_of_fractions(),
+        booleans: Vec::new(),
+        computed: Vec::new(),
     };
+    let names = checker.names.iter();
+    checker.computed =
+        names.clone().map(|name| served.computed_from(name).next().is_some()).collect();
+    checker.booleans = names.map(|name| options.boolean_features.contains(name)).collect();
     let mut checked = Checked::default();
     let mut rows = vec![vec![f64::NAN; ensemble.features.len()]];
     for index in 0..ensemble.trees.len() {
@@ -78,6 +84,10 @@ struct Checker<'a> {
     /// The one class that is exported.
     class: Option<usize>,
     logarithms: bool,
+    /// Whether documents carry a feature as `true` or `false`, for each feature. No other value is allowed then.
+    booleans: Vec<bool>,
+    /// Whether preprocessors compute fields from a feature, for each feature.
+    computed: Vec<bool>,
 }
 
 /// A value to put into the row before a node is visited.
@@ -122,7 +132,11 @@ impl Checker<'_> {
             };
             let current = row[feature as usize];
             candidates.clear();
-            edges(test, self.ensemble, &mut candidates);
+            if self.booleans[feature as usize] {
+                candidates.extend([0.0, 1.0]);
+            } else {
+                edges(test, self.ensemble, &mut candidates);
+            }
             let mut ways = [None, None];
             for &value in candidates.iter().chain([&f64::NAN]) {
                 row[feature as usize] = value;
@@ -153,6 +167,14 @@ impl Checker<'_> {
     /// Puts a value into the fields that the trees see, the preprocessors' included.
     fn set(&self, fields: &mut JsonMap<String, Value>, feature: u32, value: f64) {
         let name = &self.names[feature as usize];
+        if !self.computed[feature as usize] {
+            let value = self.field(feature, value);
+            match fields.get_mut(name) {
+                Some(field) => *field = value,
+                None => drop(fields.insert(name.clone(), value)),
+            }
+            return;
+        }
         let document = JsonMap::from_iter([(name.clone(), self.field(feature, value))]);
         for (key, value) in self.served.preprocess(&document) {
             fields.insert(key, value);

@@ -27,6 +27,15 @@ const DEFINITION_SHA256: &str = "definition_sha256";
 /// Key of the metadata for the SHA-256 of definition and configuration.
 const BUNDLE_SHA256: &str = "bundle_sha256";
 
+/// Key of the metadata for the library's objective, or the estimator's class.
+pub const OBJECTIVE: &str = "objective";
+
+/// Key of the metadata for the number of trees.
+pub const TREES: &str = "trees";
+
+/// Key of the metadata for the number of nodes of all trees.
+pub const NODES: &str = "nodes";
+
 /// What the configuration says beside the definition.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigurationOptions {
@@ -42,6 +51,8 @@ pub struct ConfigurationOptions {
     pub feature_importance: Option<u32>,
     /// Document field to feature name.
     pub default_field_map: BTreeMap<String, String>,
+    /// Hub id and commit of the file, if it comes from the hub.
+    pub hub: Option<(String, String)>,
     /// Feature extractors, for learning to rank.
     pub ranking: Option<RankingConfiguration>,
 }
@@ -187,10 +198,7 @@ impl TreeModel {
         let refuse = |reason: String| Err(TreeError::Options(reason));
         match (&settings.ranking, ranks) {
             (None, true) => {
-                return refuse(
-                    "a model for learning to rank needs a configuration of its feature extractors"
-                        .to_owned(),
-                );
+                return Err(TreeError::NoExtractors);
             }
             (Some(_), false) => {
                 return refuse(
@@ -271,10 +279,19 @@ impl TreeModel {
         let mut hash = Sha256::new();
         hash.update(&definition.sha256);
         hash.update(json!([configuration, definition.fields]).to_string());
-        configuration.insert(
-            "metadata".to_owned(),
-            json!({DEFINITION_SHA256: definition.sha256, BUNDLE_SHA256: hexadecimal(&hash.finalize())}),
-        );
+        let origin = &ensemble.origin;
+        let mut metadata = json!({
+            DEFINITION_SHA256: definition.sha256,
+            BUNDLE_SHA256: hexadecimal(&hash.finalize()),
+            OBJECTIVE: origin.objective,
+            TREES: ensemble.trees.len(),
+            NODES: definition.totals.nodes,
+        });
+        if let Some((id, commit)) = &settings.hub {
+            metadata["hub_model_id"] = id.as_str().into();
+            metadata["hub_commit"] = commit.as_str().into();
+        }
+        configuration.insert("metadata".to_owned(), metadata);
         let minimum_version = if ranks { LEARNING_TO_RANK } else { Version::OLDEST };
         Ok(Self { model_id, definition, minimum_version, configuration })
     }

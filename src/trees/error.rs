@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::hint::{Hint, Setting, hint};
+
 /// Why a tree model cannot be read or expressed for Elasticsearch.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -50,6 +52,11 @@ pub enum TreeError {
     /// A limit of the reader or of the server.
     #[error("the model exceeds a limit: {0}")]
     Limit(String),
+    /// A model for learning to rank has no feature extractors.
+    #[error(
+        "a model for learning to rank needs feature extractors: the queries that compute its features"
+    )]
+    NoExtractors,
     /// The options do not fit the model.
     #[error("{0}")]
     Options(String),
@@ -67,6 +74,19 @@ pub enum TreeError {
 }
 
 impl TreeError {
+    /// What the user can do about the error.
+    #[must_use]
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::NoExtractors => Some(hint!(
+                "Set ",
+                Setting::RankingConfiguration,
+                " to a file with the feature extractors."
+            )),
+            _ => None,
+        }
+    }
+
     /// A malformed file.
     pub(crate) fn malformed(format: &'static str, reason: impl Into<String>) -> Self {
         Self::Malformed { format, reason: reason.into() }

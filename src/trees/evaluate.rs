@@ -139,6 +139,8 @@ impl Feature {
             }
             _ => match field {
                 Value::Bool(truth) if boolean => f64::from(u8::from(*truth)),
+                Value::String(text) if boolean && text == "true" => 1.0,
+                Value::String(text) if boolean && text == "false" => 0.0,
                 _ => number(field).unwrap_or(f64::NAN),
             },
         }

@@ -11,7 +11,7 @@ use standin::{Credential, Options, StandIn};
 use crate::bundle_fixtures::bundle;
 use crate::fixtures::Fixture;
 use crate::from_hub::{Cache, asked, serving};
-use crate::interruptions::{end, held, signal, spawn, wait_for};
+use crate::processes::{end, held, signal, spawn, wait_for};
 use crate::program::{message, program, says};
 use crate::terminal::Terminal;
 use crate::uploads::rules;

@@ -21,9 +21,9 @@ fn answer(terminal: &mut Terminal, url: &str) -> String {
     // Two lines down: "no".
     terminal.type_text("\x1b[B\x1b[B\r");
     terminal.wait_for("connected to Elasticsearch 9.5.0");
-    terminal.wait_for("Model: its hub id");
+    terminal.wait_for("Model: its hub id, a folder");
     terminal.type_line("/no/such/folder");
-    terminal.wait_for("Model: its hub id");
+    terminal.wait_for("Model: its hub id, a folder");
     terminal.type_line(&model());
     terminal.wait_for("Task");
     terminal.wait_for("text_embedding (modules.json");
@@ -99,7 +99,7 @@ fn guided_import_reports_a_wrong_password_and_hides_it() {
     }
     shown += &terminal.wait_for("connected to Elasticsearch");
     says(&shown, &["does not accept the credentials"]);
-    terminal.wait_for("Model: its hub id");
+    terminal.wait_for("Model: its hub id, a folder");
     terminal.type_line(&model());
     terminal.wait_for("Task");
     terminal.type_text("\r");
@@ -134,4 +134,42 @@ fn import_without_a_terminal_asks_nothing() {
     let (text, code) = Terminal::start_program(Path::new("sh"), &["-c", &line], &[]).end();
     assert_eq!((text.as_str(), code), ("", Some(2)));
     says(&std::fs::read_to_string(log.path()).unwrap(), &["required"]);
+}
+
+#[test]
+fn guided_import_of_a_tree_model_asks_for_names_and_labels() {
+    let standin = StandIn::start(Options::default());
+    let mut terminal = Terminal::start(&["import"], &[]);
+    terminal.wait_for("Address or cloud ID of the cluster");
+    terminal.type_line(&standin.url());
+    terminal.wait_for("How do you log in?");
+    terminal.type_text("\x1b[B\x1b[B\r");
+    terminal.wait_for("the file of a tree model");
+    terminal.type_line("tests/fixtures/trees/xgboost-dump.json");
+    terminal.wait_for("save_model");
+    terminal.wait_for("the file of a tree model");
+    terminal.type_line("tests/fixtures/trees/xgboost-3.2.0-softprob.ubj");
+    terminal.wait_for("Id of the model in Elasticsearch");
+    terminal.type_line("mine");
+    terminal.wait_for("Names of the document fields of the 5 features");
+    terminal.type_line("a,b");
+    terminal.wait_for("Names of the document fields of the 5 features");
+    terminal.type_line("a,b,c,d,e");
+    terminal.wait_for("Labels of the classes");
+    terminal.type_line("low,middle,high");
+    let plan = terminal.wait_for("Import the model?");
+    says(
+        &plan,
+        &[
+            "multi:softprob",
+            "a: number",
+            "labels       low, middle, high",
+            "--feature-names a,b,c,d,e",
+        ],
+    );
+    terminal.type_text("y");
+    let (rest, code) = terminal.end();
+    assert_eq!(code, Some(0), "{rest}");
+    says(&rest, &["mine stored"]);
+    assert_eq!(ask(&standin, "GET", "/_ml/trained_models/mine", None).0, 200);
 }

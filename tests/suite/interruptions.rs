@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use serde_json::json;
 use standin::{Exchange, Faults, Options, StandIn};
 
 use crate::bundle_fixtures::{bundle, definition};
+use crate::processes::{end, held, signal, spawn, wait_for};
 use crate::program::{ask, message, program, says};
 use crate::uploads::{Numbers, journalled, journals, parts, rules};
 
@@ -46,47 +47,6 @@ fn is_whole(standin: &StandIn, id: &str) -> bool {
     let definition = standin.definition(id);
     standin.vocabulary(id).is_some()
         && definition.is_some_and(|path| fs::read(path).unwrap() == *DEFINITION)
-}
-
-/// Waits until `count` requests are held or the program has ended. Returns whether they are held.
-pub fn held(standin: &StandIn, count: usize, child: &mut Child) -> bool {
-    loop {
-        if standin.held() >= count {
-            return true;
-        }
-        if child.try_wait().unwrap().is_some() {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(3));
-    }
-}
-
-/// Sends a signal to a process.
-pub fn signal(child: &Child, name: &str) {
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
-}
-
-/// Reads the output of the program until it contains `text`.
-pub fn wait_for(stderr: &mut BufReader<ChildStderr>, text: &str) -> String {
-    let mut said = String::new();
-    while !said.contains(text) {
-        assert!(stderr.read_line(&mut said).unwrap() > 0, "{text:?} is not in: {said}");
-    }
-    said
-}
-
-/// Waits for the end of a program and returns its exit code and remaining output.
-pub fn end(mut child: Child, mut stderr: BufReader<ChildStderr>) -> (Option<i32>, String) {
-    let mut rest = String::new();
-    stderr.read_to_string(&mut rest).unwrap();
-    (child.wait().unwrap().code(), rest)
-}
-
-pub fn spawn(mut command: Command) -> (Child, BufReader<ChildStderr>) {
-    let mut child = command.spawn().unwrap();
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    (child, stderr)
 }
 
 /// Imports one model after another and kills the import every few requests, `kills` times in total.

@@ -47,6 +47,7 @@ mod keys;
 mod messages;
 #[cfg(feature = "torch")]
 mod numbers;
+mod processes;
 mod program;
 #[cfg(feature = "torch")]
 mod progress;

@@ -175,7 +175,7 @@ impl Cluster {
                     .filter(|model| matches(pattern, &model.model_id))
                     .map(|m| m.model_id.clone()),
             );
-            if wanted.len() == before && !is_wildcard {
+            if wanted.len() == before && !is_wildcard && self.trees.get(part).is_none() {
                 return Err(ApiError::not_found(format!(
                     "No known trained model with model_id [{part}]"
                 )));
@@ -183,6 +183,11 @@ impl Cluster {
         }
         Ok(all.into_iter().filter(|model| wanted.contains(&model.model_id)).collect())
     }
+}
+
+/// Whether an expression of comma-separated ids and wildcards matches an id.
+pub(crate) fn is_matched(expression: &str, id: &str) -> bool {
+    expression.split(',').any(|part| part.trim() == "_all" || matches(part.trim(), id))
 }
 
 /// Whether a name matches a pattern in which `*` matches any text.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Call};
-use crate::cluster::{Cluster, LANGUAGE_IDENTIFICATION, is_packaged};
+use crate::cluster::{Cluster, LANGUAGE_IDENTIFICATION, is_matched, is_packaged};
 use crate::configuration::{Configuration, GENERATED};
 use crate::definition::check_complete;
 use crate::deployment::stats::required_memory;
@@ -191,7 +191,10 @@ pub(super) fn stats(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
         if let Some(only) = deployment.as_ref().filter(|d| d.parameters.deployment_id != model_id) {
             deployments = vec![Arc::clone(only)];
         }
-        let length = cluster.definition_length(&model_id);
+        let length = match cluster.trees.get(&model_id) {
+            Some(tree) => tree.document["model_size_bytes"].as_u64().unwrap_or_default(),
+            None => cluster.definition_length(&model_id),
+        };
         let memory = cluster
             .store
             .configuration(&model_id)
@@ -270,21 +273,19 @@ fn matching(
         return Ok(vec![language_identification()]);
     }
     let expression = expression.unwrap_or("_all");
-    if let Some(tree) = cluster.trees.get(expression) {
-        return Ok(vec![tree.document.clone()]);
-    }
     let mut documents: Vec<_> = cluster
         .matching(expression)?
         .into_iter()
         .map(|configuration| configuration.document)
         .collect();
-    if matches!(expression, "_all" | "*") {
-        documents.extend(cluster.trees.all().into_iter().map(|tree| tree.document.clone()));
-    }
+    let trees = cluster.trees.all();
+    let has_id = |id: &str| is_matched(expression, id);
+    let trees = trees.iter().map(|tree| &tree.document);
+    documents.extend(trees.filter(|it| it["model_id"].as_str().is_some_and(has_id)).cloned());
     if matches!(expression, "_all" | "*") {
         documents.push(language_identification());
-        documents.sort_by(|a, b| a["model_id"].as_str().cmp(&b["model_id"].as_str()));
     }
+    documents.sort_by(|a, b| a["model_id"].as_str().cmp(&b["model_id"].as_str()));
     Ok(documents)
 }
 

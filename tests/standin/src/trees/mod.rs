@@ -19,6 +19,9 @@ use inference::InferenceConfig;
 
 const PARSER: &str = "trained_model_config";
 
+/// The first version in which a model for learning to rank has no fields.
+const RANKING_WITHOUT_FIELDS: Version = Version::new(8, 15, 0);
+
 /// A stored tree model.
 #[derive(Debug)]
 pub(crate) struct TreeModel {
@@ -140,6 +143,10 @@ impl TreeModel {
             None => None,
         };
         let names = match (inference.is_ranking(), names) {
+            // Before 8.15 the fields are required for every model.
+            (true, None) if version < RANKING_WITHOUT_FIELDS => {
+                return Err(ApiError::validation(&["[input] must not be null".to_owned()]));
+            }
             (true, names) => names.unwrap_or_default(),
             (false, Some(names)) if !names.is_empty() => names,
             (false, _) => {
@@ -148,7 +155,7 @@ impl TreeModel {
                 ]));
             }
         };
-        if inference.is_ranking() && !names.is_empty() {
+        if inference.is_ranking() && !names.is_empty() && version >= RANKING_WITHOUT_FIELDS {
             return Err(ApiError::validation(&[
                 "[input.field_names] must be empty for learning_to_rank".to_owned(),
             ]));

@@ -1,4 +1,4 @@
-//! ONNX models with one tree ensemble: `TreeEnsembleRegressor` or `TreeEnsembleClassifier` of `ai.onnx.ml`.
+//! ONNX models with one tree ensemble: `TreeEnsembleRegressor`, `TreeEnsembleClassifier` or `TreeEnsemble` of `ai.onnx.ml`.
 //!
 //! Converters of scikit-learn, XGBoost and LightGBM write them, and CatBoost's own export. Thresholds and leaves are float32, so that the
 //! predictions are those of the ONNX file, not of the original model.
@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 
 use prost::Message;
+
+mod tree_ensemble;
 
 use super::TreeError;
 use super::ensemble::{
@@ -64,6 +66,10 @@ struct AttributeProto {
 struct TensorProto {
     #[prost(int32, tag = "2")]
     data_type: i32,
+    #[prost(float, repeated, tag = "4")]
+    float_data: Vec<f32>,
+    #[prost(int32, repeated, tag = "5")]
+    int32_data: Vec<i32>,
     #[prost(bytes = "vec", tag = "9")]
     raw_data: Vec<u8>,
     #[prost(double, repeated, tag = "10")]
@@ -84,6 +90,8 @@ struct TypeProto {
 
 #[derive(Clone, PartialEq, Message)]
 struct TensorTypeProto {
+    #[prost(int32, tag = "1")]
+    elem_type: i32,
     #[prost(message, optional, tag = "2")]
     shape: Option<ShapeProto>,
 }
@@ -118,10 +126,46 @@ impl Attributes<'_> {
         })
     }
 
+    fn number(&self, name: &str) -> Option<i64> {
+        self.0.get(name).map(|attribute| attribute.i)
+    }
+
+    /// The numbers of a tensor. The flag says whether they are doubles.
+    fn tensor(&self, name: &str) -> Result<(Vec<f64>, bool), TreeError> {
+        let missing = || malformed(format!("the attribute {name} is missing"));
+        let tensor = self.0.get(name).and_then(|it| it.t.as_ref()).ok_or_else(missing)?;
+        let raw = tensor.raw_data.as_slice();
+        let (numbers, odd): (Vec<f64>, _) = match tensor.data_type {
+            FLOAT => {
+                let (raw, odd) = raw.as_chunks::<4>();
+                let raw = raw.iter().map(|bytes| f32::from_le_bytes(*bytes));
+                (raw.chain(tensor.float_data.iter().copied()).map(f64::from).collect(), odd)
+            }
+            UINT8 => {
+                let raw = raw.iter().map(|&byte| f64::from(byte));
+                (raw.chain(tensor.int32_data.iter().map(|&it| f64::from(it))).collect(), &[][..])
+            }
+            DOUBLE => {
+                let (raw, odd) = raw.as_chunks::<8>();
+                let raw = raw.iter().map(|bytes| f64::from_le_bytes(*bytes));
+                (raw.chain(tensor.double_data.iter().copied()).collect(), odd)
+            }
+            other => {
+                return Err(TreeError::unsupported(
+                    format!("an ONNX tensor of the data type {other}"),
+                    "float32 and double are supported",
+                ));
+            }
+        };
+        if odd.is_empty() {
+            Ok((numbers, tensor.data_type == DOUBLE))
+        } else {
+            Err(malformed(format!("{name} is cut")))
+        }
+    }
+
     /// Numbers, as float32 or, under another name, as a tensor of doubles. The flag says which.
     fn numbers(&self, name: &str) -> Result<(Vec<f64>, bool), TreeError> {
-        /// `TensorProto.DOUBLE`
-        const DOUBLE: i32 = 11;
         if let Some(tensor) =
             self.0.get(format!("{name}_as_tensor").as_str()).and_then(|it| it.t.as_ref())
         {
@@ -141,6 +185,15 @@ impl Attributes<'_> {
     }
 }
 
+/// `TensorProto.FLOAT`
+const FLOAT: i32 = 1;
+
+/// `TensorProto.UINT8`
+const UINT8: i32 = 2;
+
+/// `TensorProto.DOUBLE`
+const DOUBLE: i32 = 11;
+
 /// Operators beside the ensemble that do not change its numbers.
 const HARMLESS: [&str; 3] = ["Cast", "Identity", "ZipMap"];
 
@@ -154,12 +207,14 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, TreeError> {
     let mut ensembles = Vec::new();
     for node in &graph.node {
         match node.op_type.as_str() {
-            "TreeEnsembleRegressor" | "TreeEnsembleClassifier" => ensembles.push(node),
+            "TreeEnsembleRegressor" | "TreeEnsembleClassifier" | "TreeEnsemble" => {
+                ensembles.push(node);
+            }
             other if HARMLESS.contains(&other) => {}
             other => {
                 return Err(TreeError::unsupported(
                     format!("the ONNX operator {:?}", other.chars().take(60).collect::<String>()),
-                    "a model of one TreeEnsembleRegressor or TreeEnsembleClassifier is supported; import the model from the library's own file",
+                    "a model of one TreeEnsembleRegressor, TreeEnsembleClassifier or TreeEnsemble is supported; import the model from the library's own file",
                 ));
             }
         }
@@ -171,23 +226,7 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, TreeError> {
         ));
     };
     let attributes = Attributes(node.attribute.iter().map(|it| (it.name.as_str(), it)).collect());
-    let classifies = node.op_type == "TreeEnsembleClassifier";
-    let (trees, leaves) = nodes_of(&attributes, if classifies { "class" } else { "target" })?;
-
-    let shape = graph
-        .input
-        .first()
-        .and_then(|input| input.kind.as_ref()?.tensor_type.as_ref()?.shape.as_ref());
-    let stated =
-        shape.and_then(|shape| usize::try_from(shape.dim.get(1)?.dim_value).ok()).unwrap_or(0);
-    let used = trees.iter().flat_map(|tree| &tree.nodes).filter_map(|node| match node {
-        Node::Split { feature, .. } => Some(*feature as usize + 1),
-        _ => None,
-    });
-    let features = used.max().unwrap_or(0).max(stated).max(1);
-    if features > MAX_FEATURES {
-        return Err(TreeError::Limit(format!("{features} features")));
-    }
+    let input = graph.input.first().and_then(|input| input.kind.as_ref()?.tensor_type.as_ref());
     let ensemble = Ensemble {
         origin: Origin {
             format: FORMAT.to_owned(),
@@ -197,20 +236,41 @@ pub fn read(bytes: &[u8]) -> Result<Ensemble, TreeError> {
             .filter(|version| !version.is_empty()),
             objective: node.op_type.clone(),
         },
-        features: features_named(Vec::new(), features),
+        features: Vec::new(),
         category_sets: Vec::new(),
-        trees,
+        trees: Vec::new(),
         base: Vec::new(),
         weight: 1.0,
         prediction: Prediction::Value,
         labels: None,
         notes: Vec::new(),
     };
-    let ensemble = if classifies {
-        classifier(ensemble, &attributes, leaves)?
-    } else {
-        regressor(ensemble, &attributes, leaves)?
+    let mut ensemble = match node.op_type.as_str() {
+        "TreeEnsemble" => {
+            let is_float = input.is_some_and(|input| input.elem_type == FLOAT);
+            tree_ensemble::read(ensemble, &attributes, is_float)?
+        }
+        "TreeEnsembleClassifier" => {
+            let (trees, leaves) = nodes_of(&attributes, "class")?;
+            classifier(Ensemble { trees, ..ensemble }, &attributes, leaves)?
+        }
+        _ => {
+            let (trees, leaves) = nodes_of(&attributes, "target")?;
+            regressor(Ensemble { trees, ..ensemble }, &attributes, leaves)?
+        }
     };
+    let columns = input.and_then(|input| input.shape.as_ref()?.dim.get(1));
+    let stated = columns.and_then(|columns| usize::try_from(columns.dim_value).ok()).unwrap_or(0);
+    let nodes = ensemble.trees.iter().flat_map(|tree| &tree.nodes);
+    let used = nodes.filter_map(|node| match node {
+        Node::Split { feature, .. } => Some(*feature as usize + 1),
+        _ => None,
+    });
+    let features = used.max().unwrap_or(0).max(stated).max(1);
+    if features > MAX_FEATURES {
+        return Err(TreeError::Limit(format!("{features} features")));
+    }
+    ensemble.features = features_named(Vec::new(), features);
     ensemble.check(FORMAT)?;
     Ok(ensemble)
 }
