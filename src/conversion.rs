@@ -4,6 +4,8 @@
 //! so.
 
 #[cfg(feature = "torch")]
+mod answers;
+#[cfg(feature = "torch")]
 mod bundle_creation;
 #[cfg(feature = "torch")]
 mod configuration;
@@ -21,7 +23,10 @@ mod plan;
 #[cfg(feature = "torch")]
 mod quantization_report;
 #[cfg(feature = "torch")]
+mod server_rows;
+#[cfg(feature = "torch")]
 mod task_modules;
+mod token_effect;
 #[cfg(feature = "torch")]
 mod tokenization_notes;
 #[cfg(feature = "torch")]
@@ -45,6 +50,9 @@ pub use plan::{
 };
 #[cfg(feature = "torch")]
 pub use quantization_report::Quantization;
+#[cfg(feature = "torch")]
+pub use server_rows::ServerRows;
+pub use token_effect::TokenEffect;
 #[cfg(not(feature = "torch"))]
 pub use without_torch::{Conversion, check_architecture};
 

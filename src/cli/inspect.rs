@@ -11,6 +11,7 @@ use super::command_error::CommandError;
 use super::plan_report::PlanReport;
 use super::report::ReportArguments;
 use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
+use crate::conversion::Options;
 use crate::elasticsearch::Client;
 use crate::observer::Progress;
 use crate::version::Target;
@@ -27,7 +28,7 @@ pub(super) struct InspectArguments {
     #[command(flatten)]
     model: ModelArguments,
     /// Show which texts of this file Elasticsearch tokenizes differently from the model's own tokenizer. The file has one text per line;
-    /// a tab separates the two texts of a pair
+    /// a tab separates the two texts of a pair. Different tokens lead to a comparison of the answers, which downloads the weights
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     #[command(flatten)]
@@ -55,7 +56,7 @@ impl InspectArguments {
         let model = self.model.request(source.resolve().await?)?;
         let (plan, origin) = (model.plan(target).await?, model.source.origin());
         let texts = match &self.texts {
-            Some(path) => Some(summary(&model, path).await?),
+            Some(path) => Some(summary(&model, path, target, progress).await?),
             None => None,
         };
         let options = self.model.as_options();
@@ -71,8 +72,13 @@ impl InspectArguments {
     }
 }
 
-/// Compares the tokens of the texts in a file.
-async fn summary(model: &ModelRequest, path: &Path) -> Result<TextsSummary, CommandError> {
+/// Compares the tokens of the texts in a file, and the answers where tokens differ.
+async fn summary(
+    model: &ModelRequest,
+    path: &Path,
+    target: Target,
+    progress: &Progress,
+) -> Result<TextsSummary, CommandError> {
     let unreadable =
         |error| CommandError::Usage(format!("cannot read {}: {error}", path.display()));
     let file = BufReader::new(File::open(path).map_err(unreadable)?);
@@ -81,8 +87,11 @@ async fn summary(model: &ModelRequest, path: &Path) -> Result<TextsSummary, Comm
         let message = "the model has no tokenizer.json to compare the texts with; remove --texts";
         return Err(CommandError::Usage(message.into()));
     }
-    tokenizers.summary(file).map_err(|error| match error {
+    let mut summary = tokenizers.summary(file).map_err(|error| match error {
         SummaryError::Read(error) => unreadable(error),
         SummaryError::Model(error) => error.into(),
-    })
+    })?;
+    let options = Options { target, ..model.options.clone() };
+    summary.compare_answers(&model.source, options, progress).await?;
+    Ok(summary)
 }

@@ -206,11 +206,12 @@ impl Sheet {
 
     fn texts(&mut self, texts: &TextsSummary) {
         self.heading("Your texts");
-        let TextsSummary { total, equal, different } = texts;
+        let TextsSummary { total, equal, different, answers, .. } = texts;
         self.line(
             "same tokens",
             format!("{equal} of {total} texts, compared with the model's own tokenizer"),
         );
+        self.some("answers", answers.as_ref());
         for text in different {
             let causes = match &text.causes[..] {
                 [] => "other differences".to_owned(),

@@ -83,22 +83,32 @@ fn table(tokenizers: &TokenComparison, comparison: &Comparison) -> String {
         Text::Single(text) => format!("{text:?}"),
         Text::Pair(first, second) => format!("{first:?} {second:?}"),
     };
-    let server = comparison.server.as_deref().unwrap_or_default();
+    if comparison.truncated {
+        text += " (too long for one row)";
+    }
+    let read = comparison.model_input().unwrap_or_default();
     let common = match &comparison.model {
-        Some(model) if comparison.server.is_some() => Some(common(server, model)),
+        Some(model) if comparison.server.is_some() => Some(common(read, model)),
         _ => None,
     };
-    let lines = |name: &str, ids: &[u32], token: &dyn Fn(u32) -> String| {
+    let lines = |name: &str, ids: &[u32], common, token: &dyn Fn(u32) -> String| {
         let tokens = marked(ids, common, token);
         let numbers = marked(ids, common, &|id| id.to_string());
         format!("\n  {name:<7}{tokens}\n         {numbers}")
     };
-    text += &match &comparison.error {
-        Some(error) => format!("\n  server  error: {error}"),
-        None => lines("server", server, &|id| tokenizers.server_token(id).to_owned()),
+    let server_token = |id| tokenizers.server_token(id).to_owned();
+    text += &match (&comparison.error, &comparison.server, &comparison.graph) {
+        (Some(error), ..) => format!("\n  server  error: {error}"),
+        (None, Some(server), Some(graph)) => {
+            lines("server", server, None, &server_token)
+                + &lines("graph", graph, common, &server_token)
+        }
+        (None, server, _) => {
+            lines("server", server.as_deref().unwrap_or_default(), common, &server_token)
+        }
     };
     if let Some(model) = &comparison.model {
-        text += &lines("model", model, &|id| tokenizers.model_token(id));
+        text += &lines("model", model, common, &|id| tokenizers.model_token(id));
     }
     text
 }

@@ -69,6 +69,7 @@ impl Description {
         let mut tokenizer =
             progress.run(Stage::ReadTokenizer, || Tokenizer::read(&folder, &config))?;
         tokenizer.check_embeddings(dimensions.vocabulary)?;
+        tokenizer.append_tokens();
         let usage = Usage::read(files)?;
         let ignored = ignored_keys(files, &folder, sentence_transformers.as_ref());
         let files = files.clone();

@@ -15,7 +15,9 @@ use super::task_modules::{TaskModules, row_form};
 use super::{ConversionError, Options, Quantization, tokenization_notes};
 use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::mapped_file::MappedFile;
-use crate::models::{Architecture, AttentionForm, Inputs, Model, RowForm, WeightLoader};
+use crate::models::{
+    Architecture, AttentionForm, EntityLabels, Inputs, Model, RowForm, WeightLoader,
+};
 use crate::observer::{Progress, Stage};
 use crate::segmented_bytes::SegmentedBytes;
 use crate::source::ModelFiles;
@@ -37,8 +39,6 @@ pub struct Conversion {
     pub(super) similarity: Option<&'static str>,
     pub(super) options: Options,
     pub(super) notes: Vec<String>,
-    /// Number of notes at the end of `notes` that hold for every model with the same tokenizer.
-    pub(super) tokenization_notes: usize,
     pub(super) not_understood: Vec<String>,
     /// Memory-mapped files that contain weights.
     pub(super) files: Vec<Arc<MappedFile>>,
@@ -51,14 +51,22 @@ pub(super) struct Network {
     pub(super) model: Box<dyn Model>,
     pub(super) output: GraphOutput,
     pub(super) special: SpecialTokens,
-    pub(super) vocabulary: i64,
+    /// Whether the answers are one for each token of Elasticsearch.
+    pub(super) answers_tokens: bool,
+    /// The labels, for the task that finds entities.
+    pub(super) entities: Option<EntityLabels>,
     pub(super) attention: AttentionForm,
 }
 
 impl Network {
     pub(super) fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
-        let inputs = Inputs::of_server(tensors, self.special, &self.form, self.attention)?;
-        self.output.forward(&self.model.forward(&inputs)?, &inputs)
+        let inputs = Inputs::of_server(tensors, self.special, &self.form, self.attention)?
+            .answering_tokens(self.answers_tokens);
+        let output = self.output.forward(&self.model.forward(&inputs)?, &inputs)?;
+        match &self.entities {
+            Some(labels) => inputs.label_removed(&output, labels),
+            None => Ok(output),
+        }
     }
 }
 
@@ -250,12 +258,10 @@ impl Conversion {
                 );
             }
         }
-        let of_tokenizer = tokenization_notes::notes(&folder, &tokenizer, task.pair())?;
-        let tokenization_notes = of_tokenizer.len();
-        notes.extend(of_tokenizer);
+        notes.extend(tokenization_notes::notes(&folder, &tokenizer, task.pair())?);
         let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?
             .of_server(form.added_tokens(), &options, dimensions)?;
-        let vocabulary = i64::try_from(tokenizer.vocabulary.vocabulary.len()).unwrap_or(i64::MAX);
+        let vocabulary = tokenizer.model_tokens();
         let output = if let Some(embedder) = embedder {
             GraphOutput::Embedding(embedder)
         } else if let Some(splade) = modules.splade() {
@@ -274,7 +280,11 @@ impl Conversion {
                 model: loaded.model,
                 output,
                 special: tokenizer.special,
-                vocabulary,
+                answers_tokens: task.answers_tokens(),
+                entities: match task {
+                    Task::Ner => Some(EntityLabels::of(&labels.names)?),
+                    _ => None,
+                },
                 attention: if options.target.has(Version::FUSED_ATTENTION) {
                     AttentionForm::Fused
                 } else {
@@ -288,7 +298,6 @@ impl Conversion {
             tokenizer,
             options,
             notes,
-            tokenization_notes,
             not_understood,
             files: Vec::new(),
             progress: Progress::quiet(),
@@ -331,12 +340,9 @@ impl Conversion {
         &self.notes
     }
 
-    /// Logs the notes. Notes that hold for every model with the same tokenizer have the level info, all others are warnings.
+    /// Logs the notes as warnings.
     pub fn log_notes(&self) {
-        let (own, of_tokenizer) =
-            self.notes.split_at(self.notes.len().saturating_sub(self.tokenization_notes));
-        own.iter().for_each(|note| tracing::warn!("{note}"));
-        of_tokenizer.iter().for_each(|note| tracing::info!("{note}"));
+        self.notes.iter().for_each(|note| tracing::warn!("{note}"));
     }
 
     /// Keys of the model's files that are not understood, with the names of the files.

@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use super::{Conversion, ConversionError, Quantize};
+use super::{Conversion, ConversionError, Quantize, ServerRows};
 use crate::tasks::agreement::{Figure, Sample};
-use crate::tokenizer::Encoder;
 use crate::torchscript::{Module, Quantized, TorchError};
 use serde::{Serialize, Serializer};
 
@@ -67,14 +66,16 @@ impl Conversion {
         quantized: Quantized,
         module: &Module,
     ) -> Result<Quantization, ConversionError> {
-        let encoder = Encoder::new(&self.tokenizer, self.limit.tokens)?;
+        let rows = ServerRows::new(&self.tokenizer, self.limit.tokens)?;
         let mut texts = quantize.texts();
         if let Some(prefix) = &self.options.ingest_prefix {
             texts.iter_mut().for_each(|text| text.insert_str(0, prefix));
         }
         let measure = self.task.agreement();
         let mut pairs = Vec::new();
-        for row in self.task.rows(&texts, &encoder)? {
+        let rows = rows.of_task(self.task, &texts);
+        let texts = rows.len();
+        for row in rows {
             let inputs = self.inputs(&[&row.ids])?;
             let (reference, output) = (self.forward(&inputs)?, module.forward_plainly(&inputs)?);
             let finite =
@@ -87,7 +88,7 @@ impl Conversion {
         }
         let agreement = measure.summarize(&pairs);
         let Quantized { layers, kept } = quantized;
-        let report = Quantization { layers, layers_kept: kept, texts: texts.len(), agreement };
+        let report = Quantization { layers, layers_kept: kept, texts, agreement };
         let others = match kept {
             0 => String::new(),
             kept => format!(", and {kept} other layers are unchanged"),

@@ -29,6 +29,15 @@ pub(super) fn notes(
     tokenizer: &Tokenizer,
     reads_pairs: bool,
 ) -> Result<Vec<String>, ConversionError> {
+    if reads_pairs && matches!(tokenizer.kind, TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2)
+    {
+        // The server fails on each empty text; there is no need to build the large tokenizer.
+        let word = example_word(&tokenizer.vocabulary.vocabulary);
+        let note = format!(
+            "Elasticsearch rejects pairs with an empty text: the pair \"\", {word:?} is an error"
+        );
+        return Ok(vec![note]);
+    }
     let settings = serde_json::json!({ tokenizer.kind.name(): tokenizer.settings });
     let vocabulary = &tokenizer.vocabulary;
     let merges = vocabulary.merges.as_deref().unwrap_or_default();
@@ -77,7 +86,7 @@ fn probes(tokenizer: &Tokenizer, reads_pairs: bool) -> Vec<Probe> {
                 format!("{word}{special}"),
             ),
         ],
-        // These differences are rare, and reading the large tokenizer.json a second time is slow.
+        // The other differences are rare, and reading the large tokenizer.json a second time is slow.
         TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2 | TokenizerKind::BertJapanese => {
             Vec::new()
         }

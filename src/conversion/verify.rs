@@ -47,7 +47,8 @@ impl Conversion {
     /// Rows of ids from the whole vocabulary, each as two texts followed by separators. The last of several rows is shorter.
     fn varied(&self, batch: i64, tokens: i64) -> Vec<Vec<i64>> {
         let special = self.tokenizer.special;
-        let count = self.network.vocabulary.max(1);
+        let count = self.tokenizer.vocabulary.vocabulary.len();
+        let count = i64::try_from(count).unwrap_or(i64::MAX).max(1);
         let id = |row: i64, place: i64, length: i64| match place {
             place if place == length - 1 || place == length / 2 => special.separator,
             // A stride that is coprime to every real vocabulary size.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ConversionError, Options};
+use super::{ConversionError, Options, TokenEffect};
 use crate::bundle::Bundle;
 use crate::model_id::ModelId;
 use crate::observer::Progress;
@@ -54,6 +54,17 @@ impl Conversion {
     /// # Errors
     /// [`ConversionError::Target`] if it does not.
     pub fn check_target(&self) -> Result<(), ConversionError> {
+        match *self {}
+    }
+
+    /// Compares the answers for rows of Elasticsearch and for rows of the model's own tokenizer.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn token_effect(
+        &self,
+        _rows: &[(Vec<u32>, Vec<u32>)],
+    ) -> Result<TokenEffect, ConversionError> {
         match *self {}
     }
 

@@ -396,7 +396,7 @@ pub struct EncoderModel {
 
 impl Model for EncoderModel {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        self.head.forward(&self.encoder.forward(inputs)?)
+        self.head.forward(&self.encoder.forward(inputs)?, inputs)
     }
 }
 

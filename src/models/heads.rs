@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::activation::ActivationLayer;
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
-use super::{Blueprint, Head};
+use super::{Blueprint, Head, Inputs};
 use crate::torchscript::TorchError;
 
 /// A head that most architectures have.
@@ -44,16 +44,17 @@ impl TaskHead {
         }
     }
 
-    /// Returns the output described by [`Head`].
+    /// Returns the output described by [`Head`]. Outputs per token have the places of Elasticsearch's tokens.
     ///
     /// # Errors
     /// Errors of libtorch.
-    pub fn forward(&self, hidden_states: &Tensor) -> Result<Tensor, TorchError> {
+    pub fn forward(&self, hidden_states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let hidden_states = inputs.at_server_places(hidden_states)?;
         match self {
-            Self::None => Ok(hidden_states.shallow_clone()),
-            Self::MaskedLm(head) => head.forward(hidden_states),
-            Self::Tokens(classifier) => classifier.forward(hidden_states),
-            Self::Sequence(head) => head.forward(hidden_states),
+            Self::None => Ok(hidden_states),
+            Self::MaskedLm(head) => head.forward(&hidden_states),
+            Self::Tokens(classifier) => classifier.forward(&hidden_states),
+            Self::Sequence(head) => head.forward(&hidden_states),
             Self::First(classifier) => classifier.forward(&hidden_states.f_select(1, 0)?),
         }
     }

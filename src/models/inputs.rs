@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::compaction::{Compaction, EntityLabels};
 use crate::special_tokens::SpecialTokens;
 use crate::tokenizer::{Piece, RowLayout};
 use crate::torchscript::{Size, TorchError, arange, slice};
@@ -71,7 +72,12 @@ pub struct Inputs {
     special: SpecialTokens,
     removed: Option<RemovedToken>,
     composed: Option<ComposedRows>,
+    compaction: Option<Compaction>,
+    answers_tokens: bool,
 }
+
+/// The logit of a place that no answer has.
+const NOWHERE: f64 = -1e9;
 
 /// Position of a token that was removed from each row.
 #[derive(Debug)]
@@ -208,9 +214,6 @@ impl ComposedRows {
     }
 }
 
-/// A logit at a token that the model does not have. It is too low to be chosen as an answer.
-const NOWHERE: f64 = -1e9;
-
 impl Inputs {
     /// Computes the inputs from the tensors that Elasticsearch passes, in its order: `input_ids`, `attention_mask`, and for some
     /// tokenizers `token_type_ids` and `position_ids`, each int64 `[batch, tokens]`.
@@ -235,6 +238,14 @@ impl Inputs {
         let mut attention_mask = mask.f_mul(&input_ids.f_ne(special.padding)?)?;
         let mut server_token_types = rest.first().map(Tensor::shallow_clone);
         let mut removed = None;
+        let compaction = special.appended.map(|it| Compaction::find(&input_ids, it)).transpose()?;
+        if let Some(compaction) = &compaction {
+            input_ids = compaction.ids(&input_ids, special.padding)?;
+            attention_mask = compaction.compact(&attention_mask, 0)?;
+            server_token_types =
+                server_token_types.map(|types| compaction.compact(&types, 0)).transpose()?;
+        }
+        // The tokenizers with appended tokens write one separator, so that none is dropped from their pairs.
         if let RowForm::Pair { drops_separator: true, .. } = *form {
             let separators = input_ids.f_eq(special.separator)?.f_to_kind(Kind::Int64)?;
             let token = RemovedToken::find(&separators, Size::of(&input_ids, 1)?)?;
@@ -263,7 +274,42 @@ impl Inputs {
             special,
             removed,
             composed,
+            compaction,
+            answers_tokens: false,
         })
+    }
+
+    /// Declares that the graph answers for each token, so that hidden states get the places of Elasticsearch's tokens before the head.
+    #[must_use]
+    pub fn answering_tokens(self, answers_tokens: bool) -> Self {
+        Self { answers_tokens, ..self }
+    }
+
+    /// Hidden states `[batch, tokens, hidden]` at the places of Elasticsearch's tokens, if the graph answers for each token. A token that
+    /// was removed gets the states of the token before.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn at_server_places(&self, hidden_states: &Tensor) -> Result<Tensor, TorchError> {
+        match &self.compaction {
+            Some(compaction) if self.answers_tokens => compaction.expand(hidden_states),
+            _ => Ok(hidden_states.shallow_clone()),
+        }
+    }
+
+    /// Logits of labels, `[batch, tokens, labels]`, where tokens that the model did not read begin no entity.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn label_removed(
+        &self,
+        logits: &Tensor,
+        labels: &EntityLabels,
+    ) -> Result<Tensor, TorchError> {
+        match &self.compaction {
+            Some(compaction) => compaction.label_removed(logits, labels),
+            None => Ok(logits.shallow_clone()),
+        }
     }
 
     /// Type of each token, int64 `[batch, tokens]`, for a model with `types` token types. `None` if all types are 0.
@@ -297,19 +343,20 @@ impl Inputs {
         }
     }
 
-    /// Moves logits per token, `[2, batch, tokens]`, to the positions of the tokens in Elasticsearch's rows.
+    /// Moves the logits of the start and the end of an answer, `[2, batch, tokens]`, to the positions of the tokens in Elasticsearch's rows.
     ///
     /// # Errors
     /// Errors of libtorch.
     pub fn restore_tokens(&self, logits: &Tensor) -> Result<Tensor, TorchError> {
-        match (&self.removed, &self.composed) {
-            (Some(removed), _) => removed.restore(logits),
-            (None, Some(rows)) => {
+        match (&self.removed, &self.composed, &self.compaction) {
+            (Some(removed), ..) => removed.restore(logits),
+            (None, Some(rows), _) => {
                 let index = rows.places.f_unsqueeze(0)?.f_expand([2, -1, -1], false)?;
                 let restored = logits.f_gather(-1, &index, false)?;
                 Ok(restored.f_masked_fill(&rows.kept.f_eq(0)?, NOWHERE)?)
             }
-            (None, None) => Ok(logits.shallow_clone()),
+            (None, None, Some(compaction)) => compaction.hide_removed(logits, NOWHERE),
+            (None, None, None) => Ok(logits.shallow_clone()),
         }
     }
 
@@ -339,7 +386,7 @@ mod tests {
             [0, 5, 8, 2, 2, 6, 2],
             [0, 2, 2, 6, 2, 1, 1],
         ]);
-        let special = SpecialTokens { padding: 1, separator: 2 };
+        let special = SpecialTokens { padding: 1, separator: 2, appended: None };
         let form = RowForm::Pair { drops_separator: true, typed };
         Inputs::of_server(
             &[ids.shallow_clone(), ids.ones_like()],
@@ -386,7 +433,7 @@ mod tests {
     fn rows_are_composed_in_any_order() {
         // [CLS] A [SEP] B [SEP] with ids 9, 2; padded with 0.
         let server = Tensor::from_slice2(&[[9i64, 5, 6, 2, 7, 2, 0], [9, 5, 2, 7, 8, 6, 2]]);
-        let special = SpecialTokens { padding: 0, separator: 2 };
+        let special = SpecialTokens { padding: 0, separator: 2, appended: None };
         let compose = |pieces: &[(Piece, i64)]| {
             let layout = RowLayout { pieces: pieces.to_vec() };
             let form = RowForm::Composed { layout, between: Some(1) };

@@ -3,6 +3,7 @@
 pub mod activation;
 mod bart;
 pub mod bert;
+mod compaction;
 mod deberta_v2;
 mod distance;
 mod distilbert;
@@ -26,6 +27,7 @@ use tch::Tensor;
 use crate::checkpoint::{Checkpoint, Spellings};
 use crate::config::Head;
 use crate::torchscript::TorchError;
+pub use compaction::EntityLabels;
 pub use inputs::{AttentionForm, Inputs, RowForm};
 pub use weights::{WeightError, WeightLoader, Weights};
 

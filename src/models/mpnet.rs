@@ -153,7 +153,7 @@ impl Model for MPNet {
         let rows = expand(&row, &[1.into(), heads, tokens, (-1).into()])?;
         let by_distance = skew(&rows, [1.into(), heads], &inputs.tokens)?;
         let bias = attention_bias(&inputs.attention_mask)?.f_add(&by_distance)?;
-        self.head.forward(&self.encoder.forward_with(inputs, &bias)?)
+        self.head.forward(&self.encoder.forward_with(inputs, &bias)?, inputs)
     }
 }
 

@@ -139,7 +139,7 @@ impl Model for SqueezeBert {
         for layer in &self.layers {
             hidden_states = layer.forward(&hidden_states, &bias, inputs)?;
         }
-        self.head.forward(&hidden_states)
+        self.head.forward(&hidden_states, inputs)
     }
 }
 

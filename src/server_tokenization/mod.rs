@@ -4,6 +4,7 @@
 //! they throw. `tests/fixtures/server-tokens` holds the ids that Elasticsearch's own classes returned.
 
 mod byte_pair;
+mod differences;
 mod error;
 mod java;
 mod layout;
@@ -16,6 +17,7 @@ mod word_piece;
 
 use std::ops::Range;
 
+pub use differences::Difference;
 pub use error::{Exception, TokenizationError};
 pub use layout::Row;
 pub use settings::{BpeTokens, Kind, NO_SPAN, Settings, Truncate};

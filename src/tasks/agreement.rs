@@ -6,8 +6,16 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
-use crate::tokenizer::Row;
 use crate::torchscript::TorchError;
+
+/// One row of ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The ids, special tokens included.
+    pub ids: Vec<i64>,
+    /// Positions of the tokens of the text, or of the second text of a pair.
+    pub text: Range<usize>,
+}
 
 /// Outputs of two versions of a model for one row.
 #[derive(Debug)]

@@ -1,8 +1,7 @@
 //! fill_mask: prediction of a masked word.
 
-use super::Definition;
+use super::{Definition, TextForm};
 use crate::config::Head;
-use crate::tokenizer::{Encoder, Row, TokenizerError};
 
 /// Returns logits `[batch, tokens, vocabulary]`; the server uses the row of the mask.
 pub(super) struct FillMask;
@@ -16,7 +15,7 @@ impl Definition for FillMask {
         Head::MaskedLm
     }
 
-    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
-        texts.iter().map(|text| encoder.masked(text)).collect()
+    fn text_form(&self) -> TextForm {
+        TextForm::Masked
     }
 }

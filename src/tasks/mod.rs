@@ -26,7 +26,6 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Head, Labels};
-use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
 #[cfg(feature = "torch")]
 pub use embedder::{Embedder, EmbedderError};
 #[cfg(feature = "torch")]
@@ -103,6 +102,12 @@ impl Task {
         self.definition().pair()
     }
 
+    /// Whether the result has one part for each token: logits of labels or words, positions of an answer, or hidden states.
+    #[must_use]
+    pub fn answers_tokens(self) -> bool {
+        matches!(self, Self::FillMask | Self::Ner | Self::PassThrough | Self::QuestionAnswering)
+    }
+
     /// The model's labels in the form that Elasticsearch accepts for this task.
     ///
     /// # Errors
@@ -153,13 +158,24 @@ impl Task {
         self.definition().max_sequence_length()
     }
 
-    /// Rows that the server would create from texts. If the task has two texts per row, each text is paired with the next one.
-    ///
-    /// # Errors
-    /// [`TokenizerError`] if the tokenizer fails.
-    pub fn rows(self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
-        self.definition().rows(texts, encoder)
+    /// How example texts are combined for the task.
+    #[must_use]
+    pub fn text_form(self) -> TextForm {
+        self.definition().text_form()
     }
+}
+
+/// How example texts are combined to the inputs of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextForm {
+    /// Each text alone.
+    Single,
+    /// Each text alone, with one masked token.
+    Masked,
+    /// Each text with the next one.
+    Neighbours,
+    /// Each text with the server's hypothesis about one of the topics.
+    Hypotheses(&'static [&'static str]),
 }
 
 impl fmt::Display for Task {
@@ -217,9 +233,8 @@ trait Definition: Sync {
         Ok(ServedLabels::unchanged(labels))
     }
 
-    /// Rows that the server would create from texts.
-    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
-        texts.iter().map(|text| encoder.single(text)).collect()
+    fn text_form(&self) -> TextForm {
+        TextForm::Single
     }
 
     /// Adds settings of the task to the tokenization.
@@ -233,10 +248,4 @@ trait Definition: Sync {
 fn classification_labels(facts: &Facts<'_>, config: &mut Map<String, Value>) {
     let labels: Vec<_> = facts.labels.iter().map(|label| label.replace('-', "_")).collect();
     config.insert("classification_labels".into(), labels.into());
-}
-
-/// Pairs each text with the next one. If both are too long together, the second one is truncated.
-fn neighbours(texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
-    let next = texts.iter().cycle().skip(1);
-    texts.iter().zip(next).map(|(a, b)| encoder.pair(a, b, Cut::Second)).collect()
 }

@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Definition, neighbours};
+use super::{Definition, TextForm};
 use crate::config::Head;
-use crate::tokenizer::{Encoder, Row, TokenizerError};
 
 /// Returns start and end logits `[2, batch, tokens]` for pairs of question and text.
 pub(super) struct QuestionAnswering;
@@ -36,7 +35,7 @@ impl Definition for QuestionAnswering {
         tokenization.insert("span".into(), SPAN.min(max_sequence_length / 3).into());
     }
 
-    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
-        neighbours(texts, encoder)
+    fn text_form(&self) -> TextForm {
+        TextForm::Neighbours
     }
 }

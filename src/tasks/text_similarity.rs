@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Definition, ServedLabels, neighbours};
+use super::{Definition, ServedLabels, TextForm};
 use crate::config::Head;
-use crate::tokenizer::{Encoder, Row, TokenizerError};
 
 /// Returns one raw score per row, `[batch, 1]`, for pairs of query and text.
 pub(super) struct TextSimilarity;
@@ -38,7 +37,7 @@ impl Definition for TextSimilarity {
         tokenization.insert("truncate".into(), "second".into());
     }
 
-    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
-        neighbours(texts, encoder)
+    fn text_form(&self) -> TextForm {
+        TextForm::Neighbours
     }
 }

@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Definition, Facts, ServedLabels, classification_labels};
+use super::{Definition, Facts, ServedLabels, TextForm, classification_labels};
 use crate::config::Head;
-use crate::tokenizer::{Cut, Encoder, Row, TokenizerError};
 
 /// Returns logits `[batch, 3]` for pairs of text and hypothesis.
 pub(super) struct ZeroShotClassification;
@@ -34,9 +33,7 @@ impl Definition for ZeroShotClassification {
         classification_labels(facts, config);
     }
 
-    /// Pairs each text with a topic in the server's hypothesis template.
-    fn rows(&self, texts: &[String], encoder: &Encoder) -> Result<Vec<Row>, TokenizerError> {
-        let hypotheses = TOPICS.iter().cycle().map(|topic| format!("This example is {topic}."));
-        texts.iter().zip(hypotheses).map(|(a, b)| encoder.pair(a, &b, Cut::First)).collect()
+    fn text_form(&self) -> TextForm {
+        TextForm::Hypotheses(&TOPICS)
     }
 }

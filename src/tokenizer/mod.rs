@@ -5,9 +5,9 @@
 //! files, and otherwise the fast tokenizer of `tokenizer.json`.
 
 mod added;
+mod appended;
 mod byte_level;
 mod class;
-mod encoder;
 mod error;
 mod ids;
 mod japanese;
@@ -24,8 +24,8 @@ mod wordpiece;
 use serde_json::{Map, Value};
 
 use self::added::AddedTokens;
+pub use self::appended::append_tokens;
 use self::class::Choice;
-pub use self::encoder::{Cut, Encoder, Row};
 pub use self::error::TokenizerError;
 pub use self::kind::{ServerTokens, TokenizerKind};
 pub use self::model_tokenizer::ModelTokenizer;

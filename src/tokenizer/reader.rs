@@ -266,8 +266,8 @@ impl Reader<'_> {
             return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
         }
         let id = |token: &str| ids.place(token).and_then(|id| i64::try_from(id).ok()).unwrap_or(-1);
-        let special =
-            SpecialTokens { padding: id(server.padding), separator: id(server.separator) };
+        let (padding, separator) = (id(server.padding), id(server.separator));
+        let special = SpecialTokens { padding, separator, appended: None };
         Ok((special, id(server.class)))
     }
 

@@ -117,17 +117,12 @@ pub(super) fn lower_case_note(class: Class) -> String {
     )
 }
 
-/// Warns if the server treats unknown characters differently: it splits them into bytes for DeBERTa only.
+/// Warns if the server treats unknown characters differently. For DeBERTa, the graph undoes the difference.
 fn bytes_note(class: Class, byte_fallback: bool) -> Option<String> {
-    match (class == Class::DebertaV2, byte_fallback) {
-        (true, true) | (false, false) => None,
-        (true, false) => Some(
-            "Elasticsearch returns one [UNK] per byte of a character outside the vocabulary; the model's tokenizer returns one [UNK] for a whole sequence of such characters"
-                .into(),
-        ),
-        (false, true) => Some(format!(
+    (byte_fallback && class != Class::DebertaV2).then(|| {
+        format!(
             "the tokenizer splits unknown characters into bytes (byte_fallback); Elasticsearch's {} tokenizer does not",
             class.kind().name()
-        )),
-    }
+        )
+    })
 }

@@ -8,10 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::resolve::ResolvedSource;
 use crate::config::SentenceTransformers;
-use crate::conversion::{ConversionError, Options, Plan};
+use crate::conversion::{Conversion, ConversionError, Options, Plan, TokenEffect};
 use crate::error::Error;
-use crate::server_tokenization::{Kind, Settings, Tokenizer as ServerTokenizer};
+use crate::observer::Progress;
+use crate::server_tokenization::{Settings, Tokenizer as ServerTokenizer};
 use crate::source::ModelFiles;
+use crate::special_tokens::AppendedTokens;
 use crate::tokenizer::{ModelTokenizer, TokenizerError};
 use crate::vocabulary::Vocabulary;
 
@@ -58,16 +60,28 @@ pub struct Comparison {
     /// The message of the exception.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The ids that the graph passes to the model, where they are not those of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Vec<u32>>,
     /// The ids of the model's own tokenizer; `None` if the model is not available or has no `tokenizer.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<Vec<u32>>,
+    /// Whether the text is too long for one row: Elasticsearch cuts the text, or reads several windows.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 impl Comparison {
     /// Whether the server and the model's own tokenizer return the same ids. True without a model to compare with.
     #[must_use]
     pub fn is_equal(&self) -> bool {
-        self.model.is_none() || self.server == self.model
+        self.model.is_none() || self.model_input() == self.model.as_deref()
+    }
+
+    /// The ids that the model reads in Elasticsearch.
+    #[must_use]
+    pub fn model_input(&self) -> Option<&[u32]> {
+        self.graph.as_deref().or(self.server.as_deref())
     }
 }
 
@@ -80,6 +94,40 @@ pub struct TextsSummary {
     pub equal: usize,
     /// The first texts with other ids.
     pub different: Vec<DifferentText>,
+    /// How far the answers move, if any text has other ids.
+    pub answers: Option<TokenEffect>,
+    /// The ids of different texts: of the server, and of the model's own tokenizer.
+    #[serde(skip)]
+    rows: Vec<(Vec<u32>, Vec<u32>)>,
+}
+
+impl TextsSummary {
+    /// Runs the model on the ids of both tokenizers, if any text has other ids. Downloads the weights.
+    ///
+    /// # Errors
+    /// When the model cannot be downloaded or converted.
+    pub async fn compare_answers(
+        &mut self,
+        source: &ResolvedSource,
+        options: Options,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let files = source.files(progress).await?;
+        let options = Options { quantize: None, ..options };
+        let (rows, progress) = (std::mem::take(&mut self.rows), progress.clone());
+        let compared = tokio::task::spawn_blocking(move || {
+            Conversion::read(&files, options, &progress)?.token_effect(&rows)
+        });
+        self.answers = match compared.await {
+            Ok(effect) => Some(effect?),
+            // The task is not cancelled, so it can only have panicked.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        Ok(())
+    }
 }
 
 /// A text that the server tokenizes differently.
@@ -97,10 +145,14 @@ pub struct DifferentText {
 /// Maximum number of different texts in a summary.
 const MAX_DIFFERENT: usize = 10;
 
+/// The greatest number of texts whose answers are compared.
+const MAX_ROWS: usize = 1000;
+
 /// A tokenizer of the server, and the model's own.
 pub struct TokenComparison {
     server: ServerTokenizer,
     model: Option<ModelTokenizer>,
+    appended: Option<AppendedTokens>,
 }
 
 impl TokenComparison {
@@ -127,7 +179,8 @@ impl TokenComparison {
         };
         let folder = SentenceTransformers::read(files)?.map_or(String::new(), |st| st.transformer);
         let model = ModelTokenizer::read(&files.sub(&folder)?, settings.max_sequence_length)?;
-        Ok(Self { server: server(settings, uploaded.vocabulary)?, model })
+        let appended = uploaded.special.appended;
+        Ok(Self { server: server(settings, uploaded.vocabulary)?, model, appended })
     }
 
     /// Builds the server's tokenizer from a configuration and vocabulary that are ready to be uploaded, without a model to compare
@@ -142,7 +195,7 @@ impl TokenComparison {
         // Elasticsearch uses bert tokenization if the configuration names none.
         let default = json!({"bert": {}});
         let settings = settings(tokenization(configuration).unwrap_or(&default))?;
-        Ok(Self { server: server(settings, vocabulary)?, model: None })
+        Ok(Self { server: server(settings, vocabulary)?, model: None, appended: None })
     }
 
     /// Whether the model's own tokenizer is available.
@@ -160,18 +213,22 @@ impl TokenComparison {
             Text::Single(text) => (text.as_str(), None),
             Text::Pair(first, second) => (first.as_str(), Some(second.as_str())),
         };
-        let truncate = self.server.settings().truncate;
+        let (truncate, span) = (self.server.settings().truncate, self.server.settings().span);
         let rows = match second {
-            None => self.server.single(first, truncate, self.server.settings().span),
-            Some(second) => self.server.pair(first, second, truncate).map(|row| vec![row]),
+            None => self.server.single(first, truncate, span),
+            Some(second) => self.server.pair_windows(first, second, truncate, span),
         };
+        let truncated =
+            rows.as_ref().is_ok_and(|rows| rows.len() > 1 || rows.iter().any(|it| it.is_truncated));
         let model = self.model.as_ref().map(|model| model.ids(first, second)).transpose()?;
-        let (server, error) = match rows {
+        let (server, error): (Option<Vec<u32>>, _) = match rows {
             // The windows of a long text are joined.
             Ok(rows) => (Some(rows.into_iter().flat_map(|row| row.ids).collect()), None),
             Err(error) => (None, Some(error.to_string())),
         };
-        Ok(Comparison { text, server, error, model })
+        let graph = self.appended.zip(server.as_deref()).map(|(it, ids)| it.model_ids(ids));
+        let graph = graph.filter(|graph| server.as_ref() != Some(graph));
+        Ok(Comparison { text, server, error, graph, model, truncated })
     }
 
     /// Compares the tokens of all lines of a file. Empty lines are texts, too.
@@ -179,13 +236,26 @@ impl TokenComparison {
     /// # Errors
     /// When a line cannot be read or the model's own tokenizer fails.
     pub fn summary(&self, lines: impl BufRead) -> Result<TextsSummary, SummaryError> {
-        let mut summary = TextsSummary { total: 0, equal: 0, different: Vec::new() };
+        let mut summary = TextsSummary {
+            total: 0,
+            equal: 0,
+            different: Vec::new(),
+            answers: None,
+            rows: Vec::new(),
+        };
         for line in lines.lines() {
             let comparison = self.compare(Text::of_line(&line?))?;
             summary.total += 1;
             if comparison.is_equal() {
                 summary.equal += 1;
-            } else if summary.different.len() < MAX_DIFFERENT {
+                continue;
+            }
+            if let (Some(server), Some(model)) = (&comparison.server, &comparison.model)
+                && summary.rows.len() < MAX_ROWS
+            {
+                summary.rows.push((server.clone(), model.clone()));
+            }
+            if summary.different.len() < MAX_DIFFERENT {
                 let causes = self.causes(&comparison);
                 summary.different.push(DifferentText { line: summary.total, comparison, causes });
             }
@@ -199,39 +269,15 @@ impl TokenComparison {
         if let Some(error) = &comparison.error {
             causes.push(format!("Elasticsearch throws an exception ({error})"));
         }
-        let text = match &comparison.text {
-            Text::Single(text) => text.clone(),
-            Text::Pair(first, second) => format!("{first}\t{second}"),
-        };
-        match self.server.settings().kind {
-            Kind::Bert | Kind::Mpnet => {
-                let is_no_break = |c: &char| ['\u{A0}', '\u{2007}', '\u{202F}'].contains(c);
-                if let Some(space) = text.chars().find(is_no_break) {
-                    causes.push(format!("no-break spaces (U+{:04X})", u32::from(space)));
-                }
-                if let Some(c) = text.chars().find(|c| u32::from(*c) > 0xFFFF) {
-                    causes.push(format!("characters beyond U+FFFF ({c})"));
-                }
-            }
-            Kind::Roberta { .. } | Kind::ByteLevelBpe { .. } => {
-                let spaces: Vec<char> = text.chars().collect();
-                let is_run = |pair: &[char]| pair.iter().all(|c| c.is_whitespace());
-                if spaces.windows(2).any(is_run) {
-                    causes.push("runs of white space".into());
-                }
-                if text.contains('\'') {
-                    causes.push("apostrophes".into());
-                }
-            }
-            Kind::DebertaV2 => {
-                let unknown = self.server.unknown_id();
-                let has_unknown = |ids: &Vec<u32>| ids.contains(&unknown);
-                if comparison.server.as_ref().is_some_and(has_unknown) {
-                    causes.push("characters outside the vocabulary".into());
-                }
-            }
-            Kind::BertJa | Kind::XlmRoberta => {}
+        if comparison.truncated {
+            let max = self.server.settings().max_sequence_length;
+            causes.push(format!("more than {max} tokens"));
         }
+        let differences = match &comparison.text {
+            Text::Single(text) => self.server.differences(text, None),
+            Text::Pair(first, second) => self.server.differences(first, Some(second)),
+        };
+        causes.extend(differences.iter().map(ToString::to_string));
         causes
     }
 

@@ -11,7 +11,7 @@ use crate::fixtures::{Case, Fixture};
 use crate::program::{ask, clean, message, program};
 
 /// Imports and starts a fixture.
-fn import(standin: &StandIn, fixture: &Fixture, task: Task) {
+pub fn import(standin: &StandIn, fixture: &Fixture, task: Task) {
     let output = program()
         .args(["import", "--start", "--clear-previous", "--es-model-id", "m"])
         .args(["--url", &standin.url(), "--task-type", task.name()])
@@ -24,7 +24,7 @@ fn import(standin: &StandIn, fixture: &Fixture, task: Task) {
 }
 
 /// Inference results of the stand-in for each row of a case.
-fn infer(standin: &StandIn, task: Task, texts: &[String]) -> Value {
+pub fn infer(standin: &StandIn, task: Task, texts: &[String]) -> Value {
     let (document, options) = match (task, texts) {
         (Task::QuestionAnswering, [question, text]) => (text, json!({ "question": question })),
         (Task::TextSimilarity, [query, text]) => (text, json!({ "text": query })),
@@ -58,7 +58,7 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
 }
 
 /// Compares a result with Hugging Face's output for the row, in the form of the task's result.
-fn compare(
+pub fn compare(
     answer: &Value,
     task: Task,
     case: &Case,

@@ -7,6 +7,8 @@
     allow(dead_code, unused_imports, reason = "used by modules that need the feature")
 )]
 
+#[cfg(feature = "torch")]
+mod appended;
 mod apply;
 #[cfg(feature = "torch")]
 mod bad_clusters;

@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 
 /// Converts inputs of Hugging Face's tokenizer to the server's inputs (contract, 3.4): the mask contains the padding token's id at
 /// padding, token types are 0, positions start at 0.
-fn as_the_server_sends(case: &Case, kind: TokenizerKind, padding: i64) -> Vec<Tensor> {
+pub fn as_the_server_sends(case: &Case, kind: TokenizerKind, padding: i64) -> Vec<Tensor> {
     let ids = &case.input_ids;
     let mask = case.attention_mask.masked_fill(&case.attention_mask.eq(0), padding);
     let positions = Tensor::arange(ids.size()[1], (Kind::Int64, ids.device()));

@@ -111,6 +111,41 @@ fn model_gives_both_ids_and_marks_differences() {
 }
 
 #[test]
+fn graph_line_shows_what_the_model_reads() {
+    let model = Fixture::named("deberta-v2/st-mean").model();
+    let model = model.to_str().unwrap();
+    let found = tokenize(&["--hub-model-id", model], "London😀😀\nLondon\n");
+    assert_eq!(found[0]["graph"], found[0]["model"]);
+    assert!(
+        found[0]["server"].as_array().unwrap().len() > found[0]["model"].as_array().unwrap().len()
+    );
+    assert_eq!((found[1].get("graph"), &found[1]["server"]), (None, &found[1]["model"]));
+    let output =
+        program().args(["tokenize", "--hub-model-id", model, "London😀"]).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    says(&table, &["<0xF0> <0x9F> <0x98> <0x80>", "\n  graph  ", "[UNK]"]);
+    assert!(!table.contains('»'), "{table}");
+}
+
+#[test]
+fn unusual_texts_are_shown_safely() {
+    let model = Fixture::named("bert/st-mean").model();
+    let model = model.to_str().unwrap();
+    let long = "the river ".repeat(400);
+    let input = format!("\u{1b}[31mred\u{7}\n\n{long}\r\n");
+    let found = tokenize(&["--hub-model-id", model], &input);
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0]["text"], "\u{1b}[31mred\u{7}");
+    assert_eq!((&found[1]["text"], found[1]["server"].as_array().unwrap().len()), (&json!(""), 2));
+    assert_eq!((&found[2]["truncated"], &found[2]["text"]), (&json!(true), &json!(long)));
+    let arguments = ["tokenize", "--hub-model-id", model, "\u{1b}[31mred\u{7}", "", &long];
+    let output = program().args(arguments).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(!table.contains(['\u{1b}', '\u{7}']), "{table}");
+    says(&table, &["\n\"\"\n  server  [CLS] [SEP]", "(too long for one row)"]);
+}
+
+#[test]
 fn inspect_warns_with_an_example_of_each_difference() {
     let inspect = |fixture: &str, more: &[&str]| {
         let model = Fixture::named(fixture).model();
@@ -127,6 +162,8 @@ fn inspect_warns_with_an_example_of_each_difference() {
     says(&bert, &["beyond U+FFFF", "😀", "no-break spaces", "instead of"]);
     assert!(!bert.contains("pairs"), "{bert}");
     says(&inspect("bert/zero-shot", &[]), &["rejects pairs whose first text is empty"]);
+    says(&inspect("deberta-v2/zero-shot", &[]), &["rejects pairs with an empty text"]);
+    assert!(!inspect("deberta-v2/st-mean", &[]).contains("bytes"));
     says(&inspect("roberta/ner", &[]), &["splits special tokens", "</s>"]);
 }
 
@@ -147,5 +184,58 @@ fn inspect_texts_names_the_causes() {
     assert_eq!(summary["different"][0]["line"], 2);
     says(&summary["different"][0]["causes"].to_string(), &["no-break spaces (U+00A0)"]);
     says(&summary["different"][1]["causes"].to_string(), &["beyond U+FFFF (😀)"]);
-    says(&inspect(&[]), &["1 of 3 texts", "line 2: no-break spaces (U+00A0)"]);
+    assert_eq!(summary["answers"]["texts"], 2);
+    let cosine = summary["answers"]["cosine_min"].as_f64().unwrap();
+    assert!(cosine < 0.9999 && cosine > -1., "{cosine}");
+    says(&inspect(&[]), &["1 of 3 texts", "line 2: no-break spaces (U+00A0)", "answers", "cosine"]);
+}
+
+#[test]
+fn answers_of_every_task_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = folder.path().join("texts.txt");
+    fs::write(&texts, "[MASK] London\u{A0}river 😀\tLondon 😀 river\n").unwrap();
+    let single = folder.path().join("single.txt");
+    fs::write(&single, "[MASK] London\u{A0}river 😀\n").unwrap();
+    for (fixture, texts) in [
+        ("bert/masked-lm", &single),
+        ("bert/ner", &single),
+        ("bert/text-classification", &single),
+        ("bert/zero-shot", &texts),
+        ("bert/cross-encoder", &texts),
+        ("bert/question-answering", &texts),
+    ] {
+        let output = program()
+            .args(["inspect", "--output", "json", "--hub-model-id"])
+            .arg(Fixture::named(fixture).model())
+            .arg("--texts")
+            .arg(texts)
+            .output()
+            .unwrap();
+        let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let answers = &plan["texts"]["answers"];
+        assert_eq!(answers["texts"], 1, "{fixture}: {}", message(&output));
+        let has_choice = fixture != "bert/cross-encoder";
+        assert_eq!(answers["same_answer"].is_u64(), has_choice, "{fixture}: {answers}");
+        assert!(answers["largest_difference"].as_f64().unwrap() >= 0., "{fixture}");
+    }
+}
+
+#[test]
+fn inspect_names_the_no_break_spaces_of_french_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = folder.path().join("french.txt");
+    let french = "Quel est le r\u{E9}pertoire\u{A0}?\nIl dit\u{202F}: \u{AB}\u{A0}bonjour\u{A0}\u{BB}.\nSans espace.\n";
+    fs::write(&texts, french).unwrap();
+    let output = program()
+        .args(["inspect", "--hub-model-id"])
+        .arg(Fixture::named("bert/st-mean").model())
+        .arg("--texts")
+        .arg(&texts)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    let plan = String::from_utf8(output.stdout).unwrap();
+    says(&plan, &["line 1: no-break spaces (U+00A0)", "line 2: no-break spaces (U+202F)"]);
+    assert!(!plan.contains("line 3"), "{plan}");
 }

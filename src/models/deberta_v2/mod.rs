@@ -82,7 +82,7 @@ impl Model for Deberta {
         let mask = inputs.attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(2)?;
         let embedded = self.embeddings.forward(inputs)?.f_mul(&mask)?;
         let hidden_states = self.encoder.forward(&embedded, &mask, inputs)?;
-        self.head.forward(&hidden_states)
+        self.head.forward(&hidden_states, inputs)
     }
 }
 

@@ -1,0 +1,101 @@
+//! Tokens that are appended to the uploaded vocabulary, where Elasticsearch would otherwise return tokens that the model's own tokenizer
+//! does not return.
+
+use std::collections::HashSet;
+
+use super::{Tokenizer, TokenizerKind};
+use crate::special_tokens::AppendedTokens;
+use crate::vocabulary::Vocabulary;
+
+/// Characters that MeCab, the segmenter of the model's own tokenizer, drops after NFKC.
+const BLANKS: [&str; 6] = [" ", "\t", "\n", "\u{A0}", "\u{202F}", "\u{3000}"];
+
+/// Characters in the name of a byte, such as `<0x0A>`.
+const NAME_LENGTH: f64 = 6.;
+
+/// Appends the tokens with which the graph can restore the rows of the model's own tokenizer: bytes for `deberta_v2`, unless the
+/// vocabulary has them already, and white space for `bert_ja`. Returns what was appended.
+pub fn append_tokens(kind: TokenizerKind, vocabulary: &mut Vocabulary) -> Option<AppendedTokens> {
+    let Vocabulary { vocabulary: tokens, scores, .. } = vocabulary;
+    let first = i64::try_from(tokens.len()).ok()?;
+    match kind {
+        TokenizerKind::DebertaV2 => {
+            let unknown = tokens.iter().rposition(|token| token == kind.tokens().unknown)?;
+            let unknown = i64::try_from(unknown).ok()?;
+            let bytes: Vec<String> = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>")).collect();
+            let known: HashSet<&str> = tokens.iter().map(String::as_str).collect();
+            if bytes.iter().all(|byte| known.contains(byte.as_str())) {
+                return None;
+            }
+            if let Some(scores) = scores {
+                // Lower than the sum for the characters of the name, so that a text that contains the name is cut as before. The score
+                // of unknown characters falls, too, which has no effect: a token of a trained vocabulary contains no character that is
+                // not a token itself, so that there is no other way to cut such a text.
+                let least = scores.iter().copied().fold(0., f64::min);
+                scores.resize(scores.len() + bytes.len(), least * NAME_LENGTH - 1.);
+            }
+            tokens.extend(bytes);
+            Some(AppendedTokens::Bytes { first, unknown })
+        }
+        TokenizerKind::BertJapanese => {
+            // A run of white space may be one word.
+            tokens.extend(BLANKS.map(str::to_owned));
+            tokens.extend(BLANKS.map(|blank| format!("##{blank}")));
+            Some(AppendedTokens::Blanks { first })
+        }
+        TokenizerKind::Bert
+        | TokenizerKind::MpNet
+        | TokenizerKind::Roberta
+        | TokenizerKind::XlmRoberta => None,
+    }
+}
+
+impl Tokenizer {
+    /// Appends the tokens with which the graph can restore the rows of the model's own tokenizer. The vocabulary must have the model's
+    /// tokens only.
+    pub fn append_tokens(&mut self) {
+        self.special.appended = append_tokens(self.kind, &mut self.vocabulary);
+    }
+
+    /// The number of tokens that the model has: those of the uploaded vocabulary without the appended ones.
+    #[must_use]
+    pub fn model_tokens(&self) -> i64 {
+        let uploaded = i64::try_from(self.vocabulary.vocabulary.len()).unwrap_or(i64::MAX);
+        self.special.appended.map_or(uploaded, AppendedTokens::first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary(tokens: &[&str]) -> Vocabulary {
+        Vocabulary {
+            vocabulary: tokens.iter().map(|token| (*token).to_owned()).collect(),
+            scores: Some(tokens.iter().map(|_| -2.).collect()),
+            merges: None,
+        }
+    }
+
+    #[test]
+    fn bytes_follow_the_vocabulary_with_the_lowest_scores() {
+        let mut uploaded = vocabulary(&["[PAD]", "[UNK]", "a"]);
+        let appended = append_tokens(TokenizerKind::DebertaV2, &mut uploaded);
+        assert_eq!(appended, Some(AppendedTokens::Bytes { first: 3, unknown: 1 }));
+        assert_eq!(uploaded.vocabulary.len(), 3 + 256);
+        assert_eq!(uploaded.vocabulary[3 + 0x2D], "<0x2D>");
+        assert_eq!(uploaded.scores.as_ref().unwrap()[2..5], [-2., -13., -13.]);
+        // A vocabulary with all bytes has them for the model's own tokenizer.
+        assert_eq!(append_tokens(TokenizerKind::DebertaV2, &mut uploaded), None);
+    }
+
+    #[test]
+    fn white_space_is_appended_for_japanese_only() {
+        let mut uploaded = vocabulary(&["a"]);
+        assert_eq!(append_tokens(TokenizerKind::Bert, &mut uploaded), None);
+        let appended = append_tokens(TokenizerKind::BertJapanese, &mut uploaded);
+        assert_eq!(appended, Some(AppendedTokens::Blanks { first: 1 }));
+        assert_eq!(uploaded.vocabulary[1], " ");
+        assert_eq!(uploaded.vocabulary.last().unwrap(), "##\u{3000}");
+    }
+}
