@@ -28,8 +28,9 @@ use crate::secrets::redact;
 use crate::trees::TreeModel;
 use crate::workflow::{ImportRequest, Imported, StopSignal, ValidatedImport, connect};
 
-/// Options of `import` that a file cannot set, because they would change the output of `apply`.
-const NOT_HERE: [&str; 2] = ["output", "dry-run"];
+/// Options of `import` that a file cannot set. The first two would change the output of `apply`, which has them itself. `apply` does not
+/// verify served models; `verify` does.
+pub(super) const NOT_IN_A_FILE: [&str; 3] = ["output", "dry-run", "verify-served"];
 
 #[derive(Debug, Args)]
 #[command(mut_group("cluster", |group| group.required(false)))]
@@ -373,9 +374,12 @@ fn check(setting: &Setting, options: &clap::Command) -> Option<Wrong> {
     let Setting { line, name, value } = setting;
     let wrong = |problem: String| Some(Wrong::new(*line, problem));
     let names = || {
-        options.get_arguments().filter_map(Arg::get_long).filter(|name| !NOT_HERE.contains(name))
+        options
+            .get_arguments()
+            .filter_map(Arg::get_long)
+            .filter(|name| !NOT_IN_A_FILE.contains(name))
     };
-    let Some(option) = find(options, name).filter(|_| !NOT_HERE.contains(&&**name)) else {
+    let Some(option) = find(options, name).filter(|_| !NOT_IN_A_FILE.contains(&&**name)) else {
         let tip = match similar(name, names()).first() {
             Some(meant) => format!(": did you mean {meant}?"),
             None => "; `rust-eland import --help` lists all options".to_owned(),
