@@ -60,6 +60,13 @@ pub fn message(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Standard error of the program without its warnings about the server's tokenizer, which nearly every model causes.
+pub fn message_without_tokenizer_warnings(output: &Output) -> String {
+    let message = message(output);
+    let is_about_tokenizer = |line: &&str| line.contains(" WARNING : Elasticsearch ");
+    message.split_inclusive('\n').filter(|line| !is_about_tokenizer(line)).collect()
+}
+
 /// Panics unless the message contains every part.
 #[track_caller]
 pub fn says(message: &str, parts: &[&str]) {
