@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::observer::{Event, Observer, Stage};
 use crate::terminal_text::escape;
@@ -33,10 +33,8 @@ impl ProgressBars {
             (Stage::Start, None) => "{prefix:>19} {msg} {elapsed}",
             _ => return None,
         };
-        let bar = match total {
-            Some(total) => ProgressBar::new(total),
-            None => ProgressBar::no_length(),
-        };
+        // Hidden until it is on the screen: a bar draws itself when it gets a prefix, and the log would not clear that drawing.
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
