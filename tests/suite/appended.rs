@@ -25,7 +25,7 @@ struct Reference {
     fixture: String,
     task: String,
     texts: Vec<String>,
-    /// The words of a Japanese analyser, with the white space between them.
+    /// The words of a Japanese analyser and the white space that separates them, in the order of the text.
     segments: Option<Vec<String>>,
     ids: Vec<i64>,
     shape: Vec<i64>,

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use standin::{Credential, Options, StandIn};
 
 use crate::bundle_fixtures::bundle;
-use crate::fixtures::Fixture;
+use crate::fixtures::{Fixture, copy};
 use crate::from_hub::{Cache, asked, serving};
 use crate::processes::{end, held, signal, spawn, wait_for};
 use crate::program::{message, program, says};
@@ -69,19 +68,6 @@ impl Folder {
         let output = self.apply(&["--url", &standin.url(), "--output", "json"]);
         let document = serde_json::from_slice(&output.stdout).unwrap_or_default();
         (document, output.status.code(), message(&output))
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            fs::create_dir(&target).unwrap();
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, target).unwrap();
-        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Unsuitable model folders: one clear message, exit code 3, and no output.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::fixtures::Fixture;
+use crate::fixtures::{Fixture, copy};
 use crate::program::{program, says};
 
 /// A copy of a fixture's model that a test can damage.
@@ -63,19 +63,6 @@ impl Model {
         assert_eq!(left, 0, "files are left in {output:?}");
         assert!(message.starts_with("error: "), "{message}");
         message
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
     }
 }
 

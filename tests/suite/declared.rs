@@ -2,6 +2,7 @@
 //! sentence-transformers compute (see tests/fixtures/declared.py).
 
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -209,20 +210,25 @@ fn weights_of_unusual_shape_and_type_are_built() {
 /// A copy of a fixture with `config.json` changed.
 fn refused(name: &str, change: impl FnOnce(&mut Value), file: &str) -> String {
     let copy = tempfile::tempdir().unwrap();
-    crate::weights::copy(&folder(name).join("model"), copy.path());
+    crate::fixtures::copy(&folder(name).join("model"), copy.path());
     let path = copy.path().join(file);
     let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     change(&mut json);
     std::fs::write(&path, json.to_string()).unwrap();
-    let output = program()
-        .args(["export", "--es-model-id", "m", "--output"])
-        .arg(copy.path().join("out"))
-        .arg("--hub-model-id")
-        .arg(copy.path())
-        .output()
-        .unwrap();
+    let output = export(copy.path());
     assert!(!output.status.success());
     message(&output)
+}
+
+/// Exports the model of a folder to its subfolder `out`.
+fn export(folder: &Path) -> Output {
+    program()
+        .args(["export", "--es-model-id", "m", "--output"])
+        .arg(folder.join("out"))
+        .arg("--hub-model-id")
+        .arg(folder)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -245,7 +251,7 @@ fn quantized_checkpoint_is_rejected_with_its_scheme() {
 #[test]
 fn steps_that_the_server_does_not_have_are_named() {
     let copy = tempfile::tempdir().unwrap();
-    crate::weights::copy(&folder("no-token-types-by-template").join("model"), copy.path());
+    crate::fixtures::copy(&folder("no-token-types-by-template").join("model"), copy.path());
     let path = copy.path().join("tokenizer.json");
     let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "b"});
@@ -262,7 +268,7 @@ fn steps_that_the_server_does_not_have_are_named() {
 fn integers_without_scales_are_rejected_as_weights() {
     let name = "bitsandbytes-8-bit";
     let copy = tempfile::tempdir().unwrap();
-    crate::weights::copy(&folder(name).join("model"), copy.path());
+    crate::fixtures::copy(&folder(name).join("model"), copy.path());
     let weights = copy.path().join("model.safetensors");
     let bytes = std::fs::read(&weights).unwrap();
     // The scales get another name of the same length.
@@ -276,14 +282,7 @@ fn integers_without_scales_are_rejected_as_weights() {
             bytes
         });
     std::fs::write(&weights, text).unwrap();
-    let output = program()
-        .args(["export", "--es-model-id", "m", "--output"])
-        .arg(copy.path().join("out"))
-        .arg("--hub-model-id")
-        .arg(copy.path())
-        .output()
-        .unwrap();
-    let message = message(&output);
+    let message = message(&export(copy.path()));
     assert!(message.contains("has the type int8"), "{message}");
 }
 

@@ -11,7 +11,7 @@ use rust_eland::models::Architecture;
 use rust_eland::tasks::Task;
 use standin::{Options, StandIn};
 
-use crate::fixtures::Fixture;
+use crate::fixtures::{Fixture, copy};
 use crate::from_hub::serving;
 use crate::program::{clean, message, program};
 
@@ -161,19 +161,6 @@ fn session(document: &str) -> Session {
 
 fn read_or_nothing(document: &str) -> String {
     fs::read_to_string(root().join(document)).unwrap_or_default()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target)
-        } else {
-            fs::copy(&path, &target).map(drop).unwrap()
-        }
-    }
 }
 
 impl Session {

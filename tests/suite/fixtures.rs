@@ -1,6 +1,7 @@
 //! Reads the fixtures: tiny checkpoints with reference outputs (see tests/fixtures/README.md).
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "torch")]
@@ -11,6 +12,20 @@ use rust_eland::tasks::Task;
 use serde::Deserialize;
 #[cfg(feature = "torch")]
 use tch::Tensor;
+
+/// Copies the files of a folder and of its subfolders.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(path, target).unwrap();
+        }
+    }
+}
 
 /// A fixture: a checkpoint with references.
 pub struct Fixture {

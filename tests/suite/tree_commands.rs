@@ -375,6 +375,16 @@ fn replacement(standin: &StandIn, state: &Path) -> Command {
     command
 }
 
+/// Kills the replacement of the model `m` while the stand-in holds the request that `rule` names.
+fn kill_replacement(standin: &StandIn, state: &Path, rule: &str) {
+    standin.set_faults(rules(&[rule]));
+    let mut child = replacement(standin, state).spawn().unwrap();
+    assert!(held(standin, 1, &mut child));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    standin.set_faults(Faults::default());
+}
+
 /// The files of old models.
 fn saved(state: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(state.join("imports")) else { return Vec::new() };
@@ -385,23 +395,12 @@ fn saved(state: &Path) -> Vec<PathBuf> {
 #[test]
 fn model_deleted_by_a_killed_import_is_restored_by_the_next_one() {
     let (standin, state) = with_old_model();
-    standin.set_faults(rules(&["create=hold"]));
-    let mut child = replacement(&standin, state.path()).spawn().unwrap();
-    assert!(held(&standin, 1, &mut child));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    standin.set_faults(Faults::default());
+    kill_replacement(&standin, state.path(), "create=hold");
     assert_eq!(description(&standin), None, "the old model is deleted");
     assert_eq!(saved(state.path()).len(), 1);
     // The new import is one that fails.
-    let path = file("xgboost-3.2.0-regression.json");
-    let output = program()
-        .args(["import", "--es-model-id", "m", "--tree-model"])
-        .arg(path)
-        .args(["--url", &standin.url(), "--state-dir"])
-        .arg(state.path())
-        .output()
-        .unwrap();
+    let in_state = ["--state-dir", state.path().to_str().unwrap()];
+    let output = import(&standin, "xgboost-3.2.0-regression.json", &in_state);
     failed(&output, 7, &["the model m was restored", "already has a model m"]);
     assert!(description(&standin).unwrap().contains("scikit-learn"));
     assert!(saved(state.path()).is_empty());
@@ -414,12 +413,7 @@ fn model_deleted_by_a_killed_import_is_restored_by_the_next_one() {
 #[test]
 fn model_stored_just_before_a_kill_is_kept_by_the_next_import() {
     let (standin, state) = with_old_model();
-    standin.set_faults(rules(&["create=store-hold"]));
-    let mut child = replacement(&standin, state.path()).spawn().unwrap();
-    assert!(held(&standin, 1, &mut child));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    standin.set_faults(Faults::default());
+    kill_replacement(&standin, state.path(), "create=store-hold");
     assert!(description(&standin).unwrap().contains("LightGBM"));
     let output = replacement(&standin, state.path()).output().unwrap();
     assert!(succeeded(&output).starts_with("m unchanged\n"));

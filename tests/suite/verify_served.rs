@@ -9,7 +9,7 @@ use rust_eland::tasks::Task;
 use serde_json::{Value, json};
 use standin::{Options, StandIn};
 
-use crate::fixtures::Fixture;
+use crate::fixtures::{Fixture, copy};
 use crate::from_hub::serving;
 use crate::program::{message, program, says};
 
@@ -42,18 +42,6 @@ fn verify(standin: &StandIn, model: &Path, more: &[&str]) -> (Value, i32) {
 
 /// A copy of a fixture's model, in which a JSON file is changed.
 fn changed(fixture: &str, file: &str, change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let target = to.join(path.file_name().unwrap());
-            if path.is_dir() {
-                copy(&path, &target)
-            } else {
-                fs::copy(&path, &target).map(drop).unwrap()
-            }
-        }
-    }
     let folder = tempfile::tempdir().unwrap();
     copy(&Fixture::named(fixture).model(), folder.path());
     let path = folder.path().join(file);

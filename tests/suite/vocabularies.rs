@@ -468,7 +468,7 @@ fn special_tokens_with_other_names_are_renamed_in_the_upload() {
 fn lower_casing_before_the_tokenizer_is_not_sent() {
     let folder = tempfile::tempdir().unwrap();
     let model = crate::fixtures::Fixture::named("bert/st-mean").model();
-    crate::weights::copy(&model, folder.path());
+    crate::fixtures::copy(&model, folder.path());
     let settings = |lower: bool, cased: bool| {
         for (name, key) in [("sentence_bert_config.json", lower), ("tokenizer_config.json", !cased)]
         {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::corpus::targets::zip;
-use crate::fixtures::Fixture;
+use crate::fixtures::{Fixture, copy};
 use crate::program::says;
 
 /// The model bert/st-mean with the weights of `checkpoints/NAME` (see checkpoints.py), or without weights.
@@ -31,19 +31,6 @@ fn checkpoint(name: &str) -> PathBuf {
 }
 
 /// Copies a folder recursively.
-pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(path, target).unwrap();
-        }
-    }
-}
-
 fn read(folder: &Path) -> Result<Conversion, String> {
     let files = ModelFiles::open(folder).unwrap();
     let options = Options::of_task(Task::TextEmbedding);
