@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{Conversion, ConversionError, TokenEffect};
+use crate::inference_results::softmax;
 use crate::models::{EntityLabels, Inputs, RowForm};
 use crate::special_tokens::SpecialTokens;
 use crate::tasks::Task;
@@ -152,13 +153,6 @@ fn signed(ids: &[u32]) -> Vec<i64> {
 
 fn numbers(tensor: &Tensor) -> Result<Vec<f64>, TorchError> {
     Ok(Vec::<f64>::try_from(&tensor.f_to_kind(Kind::Double)?.f_flatten(0, -1)?)?)
-}
-
-fn softmax(logits: &[f64]) -> Vec<f64> {
-    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = logits.iter().map(|logit| (logit - largest).exp()).collect();
-    let sum: f64 = weights.iter().sum();
-    weights.iter().map(|weight| weight / sum).collect()
 }
 
 fn best(values: &[f64]) -> i64 {

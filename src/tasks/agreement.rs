@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
+use crate::inference_results::softmax;
 use crate::torchscript::TorchError;
 
 /// One row of ids.
@@ -163,15 +164,8 @@ fn argmax(values: &[f64]) -> usize {
     values.iter().enumerate().fold((0, f64::NEG_INFINITY), better).0
 }
 
-fn softmax(logits: &[f64]) -> Vec<f64> {
-    let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exponentials: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
-    let sum: f64 = exponentials.iter().sum();
-    exponentials.iter().map(|e| e / sum).collect()
-}
-
 /// Cosine similarity. For vectors of length 0 it is 1 if they are equal.
-fn cosine(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let lengths = (dot(a, a) * dot(b, b)).sqrt();
     if lengths == 0. { f64::from(u8::from(a == b)) } else { dot(a, b) / lengths }

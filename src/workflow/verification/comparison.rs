@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::tasks::Task;
-use crate::tasks::agreement::Pair;
+use crate::tasks::agreement::{self, Pair};
 
 /// Heaviest tokens of a sparse vector whose overlap is measured, as for quantized models.
 const HEAVIEST: usize = 100;
@@ -141,9 +141,7 @@ fn cosine(a: &Value, b: &Value) -> f64 {
     if flatten(a, &mut one).is_none() || flatten(b, &mut other).is_none() {
         return f64::NAN;
     }
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let lengths = (dot(&one, &one) * dot(&other, &other)).sqrt();
-    if lengths == 0. { f64::from(u8::from(one == other)) } else { dot(&one, &other) / lengths }
+    agreement::cosine(&one, &other)
 }
 
 /// Overlap of the heaviest tokens, as a share of the longer list.
