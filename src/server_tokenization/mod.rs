@@ -52,6 +52,18 @@ pub enum Inputs {
     Four,
 }
 
+impl Inputs {
+    /// The number of tensors.
+    #[must_use]
+    pub fn count(self) -> usize {
+        match self {
+            Self::Two => 2,
+            Self::Three => 3,
+            Self::Four => 4,
+        }
+    }
+}
+
 /// A tokenizer of the server, built from a vocabulary.
 #[derive(Debug)]
 pub struct Tokenizer {

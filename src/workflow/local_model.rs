@@ -1,6 +1,6 @@
 //! A model that runs in this process as Elasticsearch would run it: the graph that would be uploaded, with the server's tokens.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::inference_results::{InferenceError, Input, Output, Request};
 use crate::observer::Progress;
 use crate::prebuilt::Inspected;
-use crate::server_tokenization::{Inputs, Row, Tokenizer};
+use crate::server_tokenization::{Row, Tokenizer};
 use crate::torchscript::{Module, TorchError, server_inputs_of_width};
 use crate::vocabulary::Vocabulary;
 
@@ -29,13 +29,6 @@ const OPTIMIZED_FROM: usize = 32;
 /// Difference of a row's outputs, alone and in a batch, that counts as rounding; relative to the largest number, or to 1.
 const ROUNDING: f64 = 1e-5;
 
-/// Whether rows can share a pass of the graph.
-mod batching {
-    pub(super) const UNKNOWN: u8 = 0;
-    pub(super) const POSSIBLE: u8 = 1;
-    pub(super) const IMPOSSIBLE: u8 = 2;
-}
-
 /// A model in this process.
 #[derive(Debug)]
 pub struct LocalModel {
@@ -43,7 +36,8 @@ pub struct LocalModel {
     tokenizer: Tokenizer,
     configuration: Map<String, Value>,
     stacks_answers: bool,
-    batching: AtomicU8,
+    /// Whether rows can share a pass of the graph, once it is known.
+    batches: OnceLock<bool>,
 }
 
 /// One row of a text, padded to the longest row of that text.
@@ -118,11 +112,10 @@ impl LocalModel {
         let tokenizer = server(settings, vocabulary)?;
         // A quantized layer derives the scale of its input from all rows of a pass.
         let is_quantized = module.operations()?.contains_key("quantized::linear_dynamic");
-        let batching = if is_quantized { batching::IMPOSSIBLE } else { batching::UNKNOWN };
+        let batches = if is_quantized { OnceLock::from(false) } else { OnceLock::new() };
         let tasks = configuration.get("inference_config").and_then(Value::as_object);
         let stacks_answers = tasks.is_some_and(|tasks| tasks.contains_key("question_answering"));
-        let batching = AtomicU8::new(batching);
-        Ok(Self { module, tokenizer, configuration, stacks_answers, batching })
+        Ok(Self { module, tokenizer, configuration, stacks_answers, batches })
     }
 
     /// The body of the request that creates the model in Elasticsearch.
@@ -162,7 +155,7 @@ impl LocalModel {
         let results = inputs.iter().zip(&rows).map(|(input, rows)| {
             let rows = rows.as_ref().map_err(Clone::clone)?;
             let output =
-                outputs.next().ok_or_else(|| InferenceError::Output("there is none".into()));
+                outputs.next().ok_or_else(|| InferenceError::Output("it is missing".into()));
             request.result(&self.tokenizer, input, rows, &output?)
         });
         Ok(results.collect())
@@ -207,23 +200,21 @@ impl LocalModel {
     /// The outputs of rows of one length.
     fn pieces(&self, batch: &[Job<'_>], optimize: bool) -> Result<Vec<Piece>, TorchError> {
         let alone = |job: &Job<'_>| piece(&self.forward(std::slice::from_ref(job), optimize)?);
-        let known = self.batching.load(Ordering::Relaxed);
-        let ([first, _, ..], batching::UNKNOWN | batching::POSSIBLE) = (batch, known) else {
+        let known = self.batches.get().copied();
+        let ([first, _, ..], None | Some(true)) = (batch, known) else {
             return batch.iter().map(alone).collect();
         };
         let together =
             self.forward(batch, optimize).and_then(|output| self.split(&output, batch.len()));
-        if known == batching::POSSIBLE {
+        if known == Some(true) {
             return together;
         }
         // Graphs of other tools may accept one row only.
         let first = alone(first)?;
         let agrees = matches!(&together, Ok(pieces) if pieces.first().is_some_and(|it| is_equal(it, &first)));
-        if agrees {
-            self.batching.store(batching::POSSIBLE, Ordering::Relaxed);
+        if *self.batches.get_or_init(|| agrees) {
             return together;
         }
-        self.batching.store(batching::IMPOSSIBLE, Ordering::Relaxed);
         batch.iter().map(alone).collect()
     }
 
@@ -233,11 +224,7 @@ impl LocalModel {
         let padding = i64::from(self.tokenizer.pad_id());
         let ids = |job: &Job<'_>| job.ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>();
         let rows: Vec<_> = batch.iter().map(ids).collect();
-        let count = match self.tokenizer.inputs() {
-            Inputs::Two => 2,
-            Inputs::Three => 3,
-            Inputs::Four => 4,
-        };
+        let count = self.tokenizer.inputs().count();
         let tensors = server_inputs_of_width(&rows, width, padding, count)?;
         if optimize { self.module.forward(&tensors) } else { self.module.forward_plainly(&tensors) }
     }

@@ -31,7 +31,7 @@ use crate::version::Target;
 
 use comparison::{agreement, difference};
 
-/// Largest difference of answers that counts as rounding when causes are told apart; relative like the tolerance.
+/// Answers that differ by at most this much, relative like the tolerance, count as equal when the cause of a difference is determined.
 const ROUNDING: f64 = 1e-4;
 
 /// A comparison to run.
@@ -261,6 +261,11 @@ struct Rows {
     served: Result<Vec<Row>, InferenceError>,
 }
 
+/// The tokens of a text as the model's own tokenizer returns them.
+fn own_tokens(tokenizer: &ModelTokenizer, text: &str) -> Result<Vec<Token>, InferenceError> {
+    tokenizer.tokens(text).map_err(|error| InferenceError::Input(error.to_string()))
+}
+
 fn ids(rows: &Result<Vec<Row>, InferenceError>) -> Vec<&[u32]> {
     rows.iter().flatten().map(|row| row.ids.as_slice()).collect()
 }
@@ -308,9 +313,7 @@ impl<'a> Sides<'a> {
         let Some(tokenizer) = &self.model_tokenizer else {
             return Ok(Rows { own: by_server, served });
         };
-        let tokens = |text: &str| -> Result<Vec<Token>, InferenceError> {
-            tokenizer.tokens(text).map_err(|error| InferenceError::Input(error.to_string()))
-        };
+        let tokens = |text: &str| own_tokens(tokenizer, text);
         let own = self.own_request.rows_of(self.own.tokenizer(), input, &tokens);
         let own = if ids(&own) == ids(&by_server) && by_server.is_ok() { by_server } else { own };
         Ok(Rows { own, served })
@@ -502,9 +505,7 @@ impl<'a> Sides<'a> {
         let Some(tokenizer) = &self.model_tokenizer else {
             return served.iter().flatten().any(|row| row.is_truncated);
         };
-        let tokens = |text: &str| -> Result<Vec<Token>, InferenceError> {
-            tokenizer.tokens(text).map_err(|error| InferenceError::Input(error.to_string()))
-        };
+        let tokens = |text: &str| own_tokens(tokenizer, text);
         let cut = self.served_request.rows_of(&self.served_tokenizer, input, &tokens);
         ids(&cut) == ids(served)
     }

@@ -11,14 +11,9 @@ use crate::version::{Version, since};
 ///
 /// The attention mask is padded with the id of the padding token too, as the server does.
 pub(crate) fn tensors(rows: &[Row], pad: u32, inputs: Inputs) -> Result<Vec<Tensor>, String> {
-    let count = match inputs {
-        Inputs::Two => 2,
-        Inputs::Three => 3,
-        Inputs::Four => 4,
-    };
     let ids = |row: &Row| row.ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>();
     let rows: Vec<_> = rows.iter().map(ids).collect();
-    server_inputs(&rows, i64::from(pad), count).map_err(|error| error.to_string())
+    server_inputs(&rows, i64::from(pad), inputs.count()).map_err(|error| error.to_string())
 }
 
 /// Evaluates the graph on `rows`.
