@@ -93,7 +93,7 @@ impl ModelReport {
 impl Client {
     /// The models of every type whose ids match a pattern such as `sentence-transformers__*`, in the order of their ids.
     ///
-    /// [`DeploymentError`] if the cluster does not respond.
+    /// # Errors
     /// When the cluster does not answer.
     pub async fn reports(
         &self,

@@ -6,7 +6,8 @@
 //! 3. [`Transaction::run`] checks the cluster again, removes what is in the way, and uploads.
 //! 4. [`StartOptions::start`](super::StartOptions::start) starts the model, if requested.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -98,10 +99,29 @@ impl Default for Import {
 }
 
 impl Import {
+    /// Keeps other processes on this machine from importing a model with this id. `None` without a state folder, or if it cannot be
+    /// used, which `warn` says.
+    pub(super) fn claim(
+        &self,
+        client: &Client,
+        model_id: &ModelId,
+        warn: fn(&Path, &io::Error),
+    ) -> Result<Option<Claim>, ClientError> {
+        let Some(folder) = &self.state_folder else { return Ok(None) };
+        match Claim::take(folder, client.identity(), model_id) {
+            Ok(claim) => Ok(Some(claim)),
+            Err(Unclaimed::Held) => Err(ClientError::Underway(model_id.clone())),
+            Err(Unclaimed::Io(path, error)) => {
+                warn(&path, &error);
+                Ok(None)
+            }
+        }
+    }
+
     /// Checks the cluster before any long work: the privilege, the license, and whether the id is free or the existing model can be
     /// resumed, replaced or kept.
     ///
-    /// [`ClientError`] if the import cannot succeed, or another process on this machine is importing a model with this id.
+    /// # Errors
     /// When the import cannot succeed, or another process on this machine is importing a model with this id.
     pub async fn begin<'a>(
         &'a self,
@@ -113,17 +133,7 @@ impl Import {
             with_retries(self.retry, || client.check_licence())
         );
         privilege.and(licence)?;
-        let claim = match &self.state_folder {
-            None => None,
-            Some(folder) => match Claim::take(folder, client.identity(), model_id) {
-                Ok(claim) => Some(claim),
-                Err(Unclaimed::Held) => return Err(ClientError::Underway(model_id.clone())),
-                Err(Unclaimed::Io(path, error)) => {
-                    warn_unresumable(&path, &error);
-                    None
-                }
-            },
-        };
+        let claim = self.claim(client, model_id, warn_unresumable)?;
         let mut transaction = Transaction {
             import: self,
             client,

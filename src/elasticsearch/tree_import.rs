@@ -13,7 +13,6 @@ use reqwest::Method;
 use serde_json::{Map, Value};
 
 use super::attempts::{Attempts, already_exists, with_retries};
-use super::claim::{Claim, Unclaimed};
 use super::payload::{Payload, json_bytes};
 use super::trained_models::StoredModel;
 use super::{Client, ClientError, Import, Interruption, OnConflict, Outcome, RemoteState};
@@ -63,7 +62,7 @@ impl Client {
         force: bool,
         interruption: &Interruption,
     ) -> Result<Outcome, ClientError> {
-        let claim = self.claim(&model.model_id, import)?;
+        let claim = import.claim(self, &model.model_id, warn_unsaved)?;
         let file = claim.as_ref().map(|claim| claim.journal.with_extension("previous.json"));
         if let Some(file) = &file {
             self.recover(&model.model_id, file, import.retry).await?;
@@ -82,19 +81,6 @@ impl Client {
         };
         replacement.carry_out(stored.as_ref(), file, force).await?;
         Ok(Outcome::Stored { parts: 1 })
-    }
-
-    /// Keeps other processes on this machine from importing a model with this id.
-    fn claim(&self, id: &ModelId, import: &Import) -> Result<Option<Claim>, ClientError> {
-        let Some(folder) = &import.state_folder else { return Ok(None) };
-        match Claim::take(folder, self.identity(), id) {
-            Ok(claim) => Ok(Some(claim)),
-            Err(Unclaimed::Held) => Err(ClientError::Underway(id.clone())),
-            Err(Unclaimed::Io(path, error)) => {
-                warn_unsaved(&path, &error);
-                Ok(None)
-            }
-        }
     }
 
     /// Creates the old model again that a killed process deleted.
