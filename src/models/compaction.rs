@@ -63,9 +63,7 @@ impl Compaction {
 
     /// `[batch, tokens, width]` at the places before the removal. A removed token gets the values of the token before.
     pub(super) fn expand(&self, values: &Tensor) -> Result<Tensor, TorchError> {
-        let width = values.size().last().copied().unwrap_or_default();
-        let index = self.places.f_unsqueeze(-1)?.f_expand([-1, -1, width], false)?;
-        Ok(values.f_gather(1, &index, false)?)
+        at_places(values, &self.places)
     }
 
     /// Logits of the start and the end of an answer, `[2, batch, tokens]`, with `filling` where the model has no token. An answer that
@@ -155,6 +153,13 @@ impl EntityLabels {
     pub fn outside(&self) -> Option<i64> {
         self.outside
     }
+}
+
+/// The values `[batch, tokens, width]` at `places`, int64 `[batch, places]`.
+pub(super) fn at_places(values: &Tensor, places: &Tensor) -> Result<Tensor, TorchError> {
+    let width = values.size().last().copied().unwrap_or_default();
+    let index = places.f_unsqueeze(-1)?.f_expand([-1, -1, width], false)?;
+    Ok(values.f_gather(1, &index, false)?)
 }
 
 /// The value of the token before each token, false for the first; bool `[batch, tokens]`.

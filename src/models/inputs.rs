@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::compaction::{Compaction, EntityLabels};
+use super::compaction::{Compaction, EntityLabels, at_places};
 use crate::special_tokens::SpecialTokens;
 use crate::tokenizer::{Piece, RowLayout};
 use crate::torchscript::{Size, TorchError, arange, slice};
@@ -367,9 +367,7 @@ impl Inputs {
     /// Errors of libtorch.
     pub fn restore_rows(&self, logits: &Tensor) -> Result<Tensor, TorchError> {
         let Some(rows) = &self.composed else { return Ok(logits.shallow_clone()) };
-        let width = logits.size().last().copied().unwrap_or_default();
-        let index = rows.places.f_unsqueeze(-1)?.f_expand([-1, -1, width], false)?;
-        Ok(logits.f_gather(1, &index, false)?)
+        at_places(logits, &rows.places)
     }
 }
 
