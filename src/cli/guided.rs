@@ -121,14 +121,7 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
         Chosen::Model(model) => *model,
     };
     task(&mut answers, &plan)?;
-    let derived = answers.import()?.model_id().unwrap_or_default();
-    loop {
-        answers.set("--es-model-id", text("Id of the model in Elasticsearch", &derived)?);
-        match answers.import() {
-            Ok(_) => break,
-            Err(error) => report(&error),
-        }
-    }
+    model_id(&mut answers)?;
     if confirm(
         "Quantize the model to 8-bit integers (smaller and faster, slightly less exact)?",
         false,
@@ -157,20 +150,25 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
     Ok(None)
 }
 
+/// Asks for the id of the model until it is valid.
+fn model_id(answers: &mut Answers) -> Result<(), CommandError> {
+    let derived = answers.import()?.model_id().unwrap_or_default();
+    loop {
+        answers.set("--es-model-id", text("Id of the model in Elasticsearch", &derived)?);
+        match answers.import() {
+            Ok(_) => return Ok(()),
+            Err(error) => report(&error),
+        }
+    }
+}
+
 /// Asks the questions of a tree model and shows what it is.
 async fn ask_about_tree(
     mut answers: Answers,
     client: &Client,
     progress: &Progress,
 ) -> Result<Option<Guided>, CommandError> {
-    let derived = answers.import()?.model_id().unwrap_or_default();
-    loop {
-        answers.set("--es-model-id", text("Id of the model in Elasticsearch", &derived)?);
-        match answers.import() {
-            Ok(_) => break,
-            Err(error) => report(&error),
-        }
-    }
+    model_id(&mut answers)?;
     let (read, _) = answers.import()?.tree_model(progress).await?;
     if !read.has_names() {
         let names = read.names();

@@ -151,12 +151,17 @@ impl<'a> Local<'a> {
         Ok(ensemble.predict(&row))
     }
 
+    /// The probability of a class times its weight.
+    fn score(&self, class: usize, probabilities: &[f64]) -> f64 {
+        let weights = self.read.options.weights.as_deref().unwrap_or_default();
+        probabilities[class] * weights.get(class).copied().unwrap_or(1.0)
+    }
+
     /// The class that wins, with its probability.
     fn best(&self, index: usize, probabilities: &[f64]) -> (usize, Option<f64>) {
         let mut best = index;
-        if let Some(weights) = &self.read.options.weights {
-            let score =
-                |class: usize| probabilities[class] * weights.get(class).copied().unwrap_or(1.0);
+        if self.read.options.weights.is_some() {
+            let score = |class: usize| self.score(class, probabilities);
             for class in 0..probabilities.len() {
                 if class == 0 || score(class) > score(best) {
                     best = class;
@@ -182,9 +187,7 @@ impl<'a> Local<'a> {
         let count = usize::try_from(self.read.top_classes()).unwrap_or(usize::MAX);
         if count > 0 {
             let mut classes: Vec<usize> = (0..probabilities.len()).collect();
-            let weights = self.read.options.weights.as_deref().unwrap_or_default();
-            let score =
-                |class: usize| probabilities[class] * weights.get(class).copied().unwrap_or(1.0);
+            let score = |class: usize| self.score(class, &probabilities);
             classes.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
             let top = classes.into_iter().take(count).map(|class| {
                 json!({
