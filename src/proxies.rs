@@ -15,7 +15,7 @@ use crate::secrets::Secret;
 const VARIABLES: [[&str; 2]; 3] =
     [["HTTPS_PROXY", "https_proxy"], ["HTTP_PROXY", "http_proxy"], ["ALL_PROXY", "all_proxy"]];
 
-/// Proxies from the environment. The default is none.
+/// Proxies from the environment. By default, no proxy is used.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies(Option<Matcher>);
 
