@@ -13,6 +13,9 @@ use serde::Deserialize;
 #[cfg(feature = "torch")]
 use tch::Tensor;
 
+/// Folders of fixtures that no test reads yet, because the program cannot read their models. Whoever adds a reader removes its folder.
+const WITHOUT_READER: &[&str] = &["gte", "jina", "modernbert", "nomic", "sparse"];
+
 /// Copies the files of a folder and of its subfolders.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -67,7 +70,7 @@ pub struct Case {
 }
 
 impl Fixture {
-    /// All fixtures, sorted by name.
+    /// All fixtures of models that the program reads, sorted by name.
     pub fn all() -> Vec<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         let folders = |path: &Path| {
@@ -81,6 +84,7 @@ impl Fixture {
         };
         folders(&root)
             .iter()
+            .filter(|folder| !WITHOUT_READER.iter().any(|name| folder.ends_with(name)))
             .flat_map(|architecture| folders(architecture))
             .filter(|folder| folder.join("reference.json").is_file())
             .map(|folder| {
