@@ -9,6 +9,9 @@ pub struct SpecialTokens {
     pub separator: i64,
     /// The tokens at the end of the uploaded vocabulary that the model does not have.
     pub appended: Option<AppendedTokens>,
+    /// The first id that the model has no embedding for, if `<unk>`, `<pad>` or both were appended because Elasticsearch requires them. No
+    /// row contains such an `<unk>`. `<pad>` fills short rows, where the graph replaces the id by 0 behind the mask.
+    pub without_embedding: Option<i64>,
 }
 
 /// Tokens at the end of the uploaded vocabulary that the model does not have. With them, Elasticsearch's rows contain what the graph

@@ -44,6 +44,10 @@ impl Version {
     /// First version that rejects a `queue_capacity` of 100,000 or more.
     pub const SMALLER_QUEUE: Self = Self::new(8, 16, 0);
 
+    /// First version that serves text_expansion with other tokenizers than `bert`.
+    pub const TEXT_EXPANSION_TOKENIZERS: Self = Self::new(8, 17, 0);
+    /// First version with the tokenizer `byte_level_bpe`.
+    pub const BYTE_LEVEL_BPE: Self = Self::new(9, 5, 0);
     /// First version that accepts a result of rank 0.
     pub const SCALAR_RESULT: Self = Self::new(8, 16, 0);
 

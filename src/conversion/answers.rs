@@ -98,7 +98,7 @@ impl Conversion {
                 Some(Answer::Choice(vec![best(&probabilities)], probabilities))
             }
             Task::FillMask => {
-                let mask = self.tokenizer.vocabulary.id(self.tokenizer.kind.mask_token());
+                let mask = self.tokenizer.vocabulary.id(self.tokenizer.mask_token());
                 let mask = mask.and_then(|id| i64::try_from(id).ok());
                 let Some(place) = ids.iter().position(|id| Some(*id) == mask) else {
                     return Ok(None);

@@ -173,6 +173,12 @@ impl Conversion {
         if settings.do_lower_case {
             tokenizer.lower_case();
         }
+        // These tasks return tokens, and texts contain the mask.
+        if matches!(task, Task::FillMask | Task::TextExpansion)
+            && options.target.has(Version::BYTE_LEVEL_BPE)
+        {
+            tokenizer.keep_names();
+        }
         let form = row_form(task, &tokenizer)?;
         let mut notes = std::mem::take(&mut tokenizer.warnings);
         if let (Some(by), Some(model_type)) = (inferred, &config.model_type) {
@@ -383,7 +389,11 @@ impl Conversion {
         let prefixed = self.options.ingest_prefix.is_some() || self.options.search_prefix.is_some();
         let prefixes = prefixed.then(|| (Version::PREFIX_STRINGS, "the prefixes".to_owned()));
         let tokenizer = (kind.since(), format!("its tokenizer ({})", kind.name()));
-        [Some((Version::OLDEST, "its libtorch".to_owned())), Some(tokenizer), prefixes]
+        let expansion = self
+            .task
+            .since_with(kind)
+            .map(|since| (since, format!("{} with its tokenizer ({})", self.task, kind.name())));
+        [Some((Version::OLDEST, "its libtorch".to_owned())), Some(tokenizer), expansion, prefixes]
             .into_iter()
             .flatten()
     }

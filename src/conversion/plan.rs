@@ -251,13 +251,7 @@ impl Plan {
         let by_weights =
             |_: &ModelFiles| Architecture::type_of_tensors(survey.as_ref()?.checkpoint());
         let mut description = Description::read(files, &Progress::quiet(), &by_weights)?;
-        let tokenizer = &description.tokenizer;
-        self.tokenizer = Some(PlannedTokenizer {
-            kind: tokenizer.kind.name(),
-            vocabulary_size: tokenizer.vocabulary.vocabulary.len(),
-            lower_case: tokenizer.settings.get("do_lower_case").and_then(Value::as_bool),
-        });
-        self.uploaded = Some(tokenizer.clone());
+        self.show_tokenizer(&description.tokenizer);
         // Without the shapes of the weights, the tasks are unknown.
         self.tasks = survey.as_ref().map(|survey| description.servable(survey));
         let survey = survey.unwrap_or_else(WeightLoader::outline);
@@ -284,7 +278,11 @@ impl Plan {
         let mut loaded = description.load(task, quantize, &WeightLoader::sketch())?;
         (loaded.unused, loaded.bytes, loaded.file) = (unused, bytes, file);
         let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
+        let kind_without_task = description.tokenizer.kind;
         let conversion = Conversion::of(description, task, loaded, options, &open)?;
+        if kind_without_task != conversion.tokenizer().kind {
+            self.show_tokenizer(conversion.tokenizer());
+        }
         self.max_length = Some(conversion.limit.tokens);
         self.max_length_reason = Some(conversion.limit.by);
         self.minimum_version = Some(conversion.minimum_version());
@@ -318,6 +316,15 @@ impl Plan {
             memory.per_allocation_bytes,
         ));
         conversion.check_target()
+    }
+
+    fn show_tokenizer(&mut self, tokenizer: &Tokenizer) {
+        self.tokenizer = Some(PlannedTokenizer {
+            kind: tokenizer.kind.name(),
+            vocabulary_size: tokenizer.vocabulary.vocabulary.len(),
+            lower_case: tokenizer.settings.get("do_lower_case").and_then(Value::as_bool),
+        });
+        self.uploaded = Some(tokenizer.clone());
     }
 
     /// Reads names and shapes of the weights. `None` if the format has no header.

@@ -60,7 +60,9 @@ pub(super) fn notes(
 fn probes(tokenizer: &Tokenizer, reads_pairs: bool) -> Vec<Probe> {
     let word = example_word(&tokenizer.vocabulary.vocabulary);
     let single = |what, first| Probe { what, first, second: None };
-    let special = tokenizer.kind.tokens().separator;
+    let special = usize::try_from(tokenizer.special.separator).ok();
+    let special = special.and_then(|id| tokenizer.vocabulary.vocabulary.get(id));
+    let special = special.map_or("", String::as_str);
     let mut probes = match tokenizer.kind {
         TokenizerKind::Bert | TokenizerKind::MpNet => vec![
             single(
@@ -76,7 +78,7 @@ fn probes(tokenizer: &Tokenizer, reads_pairs: bool) -> Vec<Probe> {
                 format!("{word} {special}"),
             ),
         ],
-        TokenizerKind::Roberta => vec![
+        TokenizerKind::Roberta | TokenizerKind::ByteLevelBpe => vec![
             single(
                 "Elasticsearch keeps a run of white space together, unless its last character is a space",
                 format!("{word}\n\n{word}"),

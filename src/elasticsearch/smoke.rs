@@ -104,9 +104,10 @@ fn question(task: &str, config: &Value) -> (String, Map<String, Value>) {
 
 /// The token for the missing word: the one in the configuration, or else the one of the tokenizer.
 fn mask(config: &Value) -> &str {
-    let tokenizer = config["tokenization"].as_object().and_then(|kinds| kinds.keys().next());
-    config["mask_token"].as_str().unwrap_or(match tokenizer.map(String::as_str) {
-        Some("roberta" | "xlm_roberta" | "mpnet") => "<mask>",
+    let tokenizer = config["tokenization"].as_object().and_then(|kinds| kinds.iter().next());
+    config["mask_token"].as_str().unwrap_or(match tokenizer.map(|(name, it)| (name.as_str(), it)) {
+        Some(("byte_level_bpe", settings)) => settings["mask_token"].as_str().unwrap_or("<mask>"),
+        Some(("roberta" | "xlm_roberta" | "mpnet", _)) => "<mask>",
         _ => "[MASK]",
     })
 }

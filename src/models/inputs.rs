@@ -263,6 +263,10 @@ impl Inputs {
             server_token_types = None;
             composed = Some(rows);
         }
+        if let Some(first) = special.without_embedding {
+            // Only padding has such an id, which the mask hides.
+            input_ids = input_ids.f_masked_fill(&input_ids.f_ge(first)?, 0)?;
+        }
         Ok(Self {
             batch: Size::of(&input_ids, 0)?,
             tokens: Size::of(&input_ids, 1)?,
@@ -377,6 +381,21 @@ mod tests {
 
     use super::*;
 
+    fn special(padding: i64) -> SpecialTokens {
+        SpecialTokens { padding, separator: 2, appended: None, without_embedding: None }
+    }
+
+    #[test]
+    fn padding_without_embedding_becomes_id_0_behind_the_mask() {
+        let ids = Tensor::from_slice2(&[[3i64, 5, 2], [3, 2, 11]]);
+        let mask = Tensor::from_slice2(&[[1i64, 1, 1], [1, 1, 11]]);
+        let special = SpecialTokens { without_embedding: Some(10), ..special(11) };
+        let form = AttentionForm::Plain;
+        let inputs = Inputs::of_server(&[ids, mask], special, &RowForm::Single, form).unwrap();
+        assert_eq!(inputs.input_ids, Tensor::from_slice2(&[[3i64, 5, 2], [3, 2, 0]]));
+        assert_eq!(inputs.attention_mask, Tensor::from_slice2(&[[1i64, 1, 1], [1, 1, 0]]));
+    }
+
     /// Rows in Elasticsearch's layout of pairs for RoBERTa. Id 0 starts a row, 2 separates, 1 pads.
     fn inputs(typed: bool) -> Inputs {
         let ids = Tensor::from_slice2(&[
@@ -384,7 +403,7 @@ mod tests {
             [0, 5, 8, 2, 2, 6, 2],
             [0, 2, 2, 6, 2, 1, 1],
         ]);
-        let special = SpecialTokens { padding: 1, separator: 2, appended: None };
+        let special = special(1);
         let form = RowForm::Pair { drops_separator: true, typed };
         Inputs::of_server(
             &[ids.shallow_clone(), ids.ones_like()],
@@ -431,7 +450,7 @@ mod tests {
     fn rows_are_composed_in_any_order() {
         // [CLS] A [SEP] B [SEP] with ids 9, 2; padded with 0.
         let server = Tensor::from_slice2(&[[9i64, 5, 6, 2, 7, 2, 0], [9, 5, 2, 7, 8, 6, 2]]);
-        let special = SpecialTokens { padding: 0, separator: 2, appended: None };
+        let special = special(0);
         let compose = |pieces: &[(Piece, i64)]| {
             let layout = RowLayout { pieces: pieces.to_vec() };
             let form = RowForm::Composed { layout, between: Some(1) };

@@ -189,6 +189,11 @@ fn printable(byte: u8) -> char {
     u32::try_from(before).ok().and_then(|n| char::from_u32(0x100 + n)).unwrap_or_default()
 }
 
+/// The characters that stand for the bytes, in the order of the bytes.
+pub fn byte_symbols() -> impl Iterator<Item = char> {
+    (0..=u8::MAX).map(printable)
+}
+
 /// The text that a token's printable characters stand for, without white space around it.
 pub(super) fn decoded(token: &str) -> String {
     let byte = |c: char| (0..=u8::MAX).find(|byte| printable(*byte) == c);

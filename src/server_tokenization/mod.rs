@@ -17,6 +17,7 @@ mod word_piece;
 
 use std::ops::Range;
 
+pub use byte_pair::byte_symbols;
 pub use differences::Difference;
 pub use error::{Exception, TokenizationError};
 pub use layout::Row;

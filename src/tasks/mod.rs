@@ -26,6 +26,8 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Head, Labels};
+use crate::tokenizer::TokenizerKind;
+use crate::version::Version;
 #[cfg(feature = "torch")]
 pub use embedder::{Embedder, EmbedderError};
 #[cfg(feature = "torch")]
@@ -100,6 +102,13 @@ impl Task {
     #[must_use]
     pub fn pair(self) -> bool {
         self.definition().pair()
+    }
+
+    /// First version that serves the task with a tokenizer, if older versions have both but refuse them together.
+    #[must_use]
+    pub fn since_with(self, kind: TokenizerKind) -> Option<Version> {
+        let is_refused = self == Self::TextExpansion && kind != TokenizerKind::Bert;
+        is_refused.then_some(Version::TEXT_EXPANSION_TOKENIZERS)
     }
 
     /// Whether the result has one part for each token: logits of labels or words, positions of an answer, or hidden states.

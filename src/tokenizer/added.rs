@@ -22,11 +22,14 @@ pub(super) struct AddedTokens {
 impl AddedTokens {
     /// Collects the added tokens. `added_tokens_decoder` in `tokenizer_config.json` replaces all other files; without it (before Transformers
     /// 4.34) they are in `special_tokens_map.json`, `added_tokens.json` and `tokenizer.json`.
+    ///
+    /// With `by_content`, no class of Transformers is named: then only tokens of `tokenizer.json` have a role by default.
     pub(super) fn gather(
         files: &ModelFiles,
         config: &TokenizerConfig,
         map: &SpecialTokenNames,
         class: Class,
+        by_content: bool,
         json: Option<&TokenizerJson>,
     ) -> Result<Self, TokenizerError> {
         let mut by_id = BTreeMap::new();
@@ -49,7 +52,13 @@ impl AddedTokens {
 
         let own = config.special_tokens();
         let map = (config.added_tokens_decoder.is_none()).then_some(map);
-        let defaults = class.special_tokens();
+        let mut defaults = class.special_tokens();
+        if let Some(json) = json.filter(|_| by_content) {
+            defaults = defaults.map(|token| token.filter(|token| json.has(token)));
+            let [_, _, unknown, _, padding, ..] = &mut defaults;
+            *unknown = json.unknown().or(*unknown);
+            *padding = json.pad().or(*padding);
+        }
         let mut roles = [const { None }; 7];
         for ((role, default), to) in SPECIAL_TOKEN_ROLES.into_iter().zip(defaults).zip(&mut roles) {
             let said = map.and_then(|map| map.role(role)).or_else(|| own.role(role));

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::{Tokenizer, TokenizerKind};
-use crate::special_tokens::AppendedTokens;
+use super::{ServerTokens, Tokenizer, TokenizerKind};
+use crate::special_tokens::{AppendedTokens, SpecialTokens};
 use crate::vocabulary::Vocabulary;
 
 /// Characters that MeCab, the segmenter of the model's own tokenizer, drops after NFKC.
@@ -46,22 +46,47 @@ pub fn append_tokens(kind: TokenizerKind, vocabulary: &mut Vocabulary) -> Option
         TokenizerKind::Bert
         | TokenizerKind::MpNet
         | TokenizerKind::Roberta
+        | TokenizerKind::ByteLevelBpe
         | TokenizerKind::XlmRoberta => None,
     }
 }
 
 impl Tokenizer {
-    /// Appends the tokens with which the graph can restore the rows of the model's own tokenizer. The vocabulary must have the model's
-    /// tokens only.
+    /// Appends the tokens with which the graph can restore the rows of the model's own tokenizer, and those that Elasticsearch requires.
+    /// The vocabulary must have the model's tokens only.
     pub fn append_tokens(&mut self) {
         self.special.appended = append_tokens(self.kind, &mut self.vocabulary);
+        if self.kind == TokenizerKind::Roberta {
+            self.append_required();
+        }
+    }
+
+    /// Appends the tokens for unknown text and for padding to a byte-level BPE vocabulary that lacks them.
+    fn append_required(&mut self) {
+        let ServerTokens { unknown, padding, .. } = self.kind.tokens();
+        let missing: Vec<&str> = [unknown, padding]
+            .into_iter()
+            .filter(|token| self.vocabulary.id(token).is_none())
+            .collect();
+        if missing.is_empty() {
+            return;
+        }
+        let id = |id: usize| i64::try_from(id).unwrap_or(i64::MAX);
+        self.special.without_embedding = Some(id(self.vocabulary.vocabulary.len()));
+        self.warnings.push(format!(
+            "appended to the uploaded vocabulary, because Elasticsearch requires them: {}",
+            missing.join(", ")
+        ));
+        self.vocabulary.vocabulary.extend(missing.into_iter().map(str::to_owned));
+        self.special.padding = self.vocabulary.id(padding).map_or(-1, id);
     }
 
     /// The number of tokens that the model has: those of the uploaded vocabulary without the appended ones.
     #[must_use]
     pub fn model_tokens(&self) -> i64 {
         let uploaded = i64::try_from(self.vocabulary.vocabulary.len()).unwrap_or(i64::MAX);
-        self.special.appended.map_or(uploaded, AppendedTokens::first)
+        let SpecialTokens { appended, without_embedding, .. } = self.special;
+        appended.map(AppendedTokens::first).or(without_embedding).unwrap_or(uploaded)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::ids::some_of;
-use super::tokenizer_json::{NAME, TokenizerJson, Tokens};
+use super::tokenizer_json::{NAME, TokenizerJson, Tokens, WordSplit};
 use super::wordpiece::lines;
 use super::{Base, Reader, TokenizerError};
+use crate::server_tokenization::byte_symbols;
 
 /// Files of the slow tokenizers.
 pub(super) const VOCABULARY: &str = "vocab.json";
@@ -116,8 +117,40 @@ pub(super) fn fast(json: &TokenizerJson) -> Result<Base, TokenizerError> {
     })
 }
 
-/// Whether texts are treated as if they started with a space. `tokenizer_config.json` decides; `tokenizer.json` is ignored.
-pub(super) fn add_prefix_space(reader: &Reader<'_>, warnings: &mut Vec<String>) -> bool {
+/// Whether a vocabulary has a token for each byte, so that no text is unknown.
+pub(super) fn has_all_bytes(tokens: &[String]) -> bool {
+    let known: HashSet<&str> = tokens.iter().map(String::as_str).collect();
+    let mut buffer = [0; 4];
+    byte_symbols().all(|symbol| known.contains(&*symbol.encode_utf8(&mut buffer)))
+}
+
+/// Notes on the steps before the merges that Elasticsearch approximates.
+pub(super) fn notes_of_steps(json: &TokenizerJson) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(WordSplit::Similar(model)) = json.word_split() {
+        notes.push(format!(
+            "the tokenizer splits words with the expression of {model}, but Elasticsearch always splits them with that of GPT-2, so texts are tokenized differently, mostly at punctuation inside of words"
+        ));
+    }
+    if json.composes() {
+        notes.push(
+            "the tokenizer composes characters (NFC), but Elasticsearch does not, so texts with decomposed characters are tokenized differently"
+                .into(),
+        );
+    }
+    notes
+}
+
+/// Whether texts are treated as if they started with a space. `tokenizer_config.json` decides, and `tokenizer.json` only if the step is
+/// one of several, which Transformers does not change.
+pub(super) fn add_prefix_space(
+    reader: &Reader<'_>,
+    by_content: bool,
+    warnings: &mut Vec<String>,
+) -> bool {
+    if let Some(add) = reader.json.filter(|json| by_content && json.has_several_splitters()) {
+        return add.add_prefix_space().unwrap_or(false);
+    }
     let add = reader.config.add_prefix_space.unwrap_or(false);
     if let Some(other) =
         reader.json.and_then(TokenizerJson::add_prefix_space).filter(|&other| other != add)

@@ -97,14 +97,14 @@ impl Class {
             Some(first) => first == token,
             None => json.has(token),
         };
+        let begins_with_any = template.and_then(|template| template.first).or(first).is_some()
+            || begins_with("<s>")
+            || begins_with("[CLS]");
         match json.algorithm() {
             Algorithm::WordPiece if begins_with("[CLS]") => Some(Self::Bert),
             Algorithm::WordPiece if begins_with("<s>") => Some(Self::MpNet),
-            Algorithm::Bpe
-                if json.is_byte_level() && (begins_with("<s>") || begins_with("[CLS]")) =>
-            {
-                Some(Self::Roberta)
-            }
+            // The names of the special tokens do not matter: the upload renames them.
+            Algorithm::Bpe if json.is_byte_level() && begins_with_any => Some(Self::Roberta),
             Algorithm::Unigram if begins_with("[CLS]") && json.has("[UNK]") => {
                 Some(Self::DebertaV2)
             }
@@ -221,7 +221,8 @@ pub(super) fn choose(
         said.push((format!("config.json's model_type {model_type}"), class));
     }
 
-    let by_content = generic.zip(json);
+    // A model_type that Transformers does not know determines no class either.
+    let by_content = generic.or(said.is_empty().then_some("")).zip(json);
     let unsupported = |json: &TokenizerJson| TokenizerError::Unsupported(json.describe());
     let class = match by_content {
         Some((_, json)) => content.ok_or_else(|| unsupported(json))?,

@@ -33,16 +33,18 @@ impl Ids {
         (!self.appended.iter().any(|other| other == token)).then_some(place)
     }
 
-    /// Renames tokens. Other tokens with one of the new names are renamed to filler tokens.
-    pub(super) fn rename(&mut self, names: &[(usize, &str)]) {
+    /// Renames tokens. Other tokens with one of the new names are renamed to filler tokens. Returns the replaced names, by id.
+    pub(super) fn rename(&mut self, names: &[(usize, &str)]) -> Vec<(usize, String)> {
+        let mut replaced = Vec::new();
         for (id, token) in self.tokens.iter_mut().enumerate() {
-            let new = names.iter().find(|(place, _)| *place == id);
-            match new {
-                Some((_, name)) => (*name).clone_into(token),
-                None if names.iter().any(|(_, name)| name == token) => *token = filler(id),
-                None => (),
-            }
+            let new = match names.iter().find(|(place, _)| *place == id) {
+                Some((_, name)) => (*name).to_owned(),
+                None if names.iter().any(|(_, name)| name == token) => filler(id),
+                None => continue,
+            };
+            replaced.push((id, std::mem::replace(token, new)));
         }
+        replaced
     }
 }
 

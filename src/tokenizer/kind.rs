@@ -13,6 +13,8 @@ pub enum TokenizerKind {
     MpNet,
     /// Byte-level BPE.
     Roberta,
+    /// Byte-level BPE whose special tokens have any names.
+    ByteLevelBpe,
     /// Unigram.
     XlmRoberta,
     /// Unigram with BERT's special tokens.
@@ -36,11 +38,12 @@ pub struct ServerTokens {
 
 impl TokenizerKind {
     /// All tokenizers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Bert,
         Self::BertJapanese,
         Self::MpNet,
         Self::Roberta,
+        Self::ByteLevelBpe,
         Self::XlmRoberta,
         Self::DebertaV2,
     ];
@@ -53,6 +56,7 @@ impl TokenizerKind {
             Self::BertJapanese => "bert_ja",
             Self::MpNet => "mpnet",
             Self::Roberta => "roberta",
+            Self::ByteLevelBpe => "byte_level_bpe",
             Self::XlmRoberta => "xlm_roberta",
             Self::DebertaV2 => "deberta_v2",
         }
@@ -65,7 +69,7 @@ impl TokenizerKind {
         match self {
             Self::Bert | Self::BertJapanese => 4,
             Self::DebertaV2 => 3,
-            Self::MpNet | Self::Roberta | Self::XlmRoberta => 2,
+            Self::MpNet | Self::Roberta | Self::ByteLevelBpe | Self::XlmRoberta => 2,
         }
     }
 
@@ -74,7 +78,7 @@ impl TokenizerKind {
     pub fn separators(self) -> usize {
         match self {
             Self::Bert | Self::BertJapanese | Self::DebertaV2 => 1,
-            Self::MpNet | Self::Roberta | Self::XlmRoberta => 2,
+            Self::MpNet | Self::Roberta | Self::ByteLevelBpe | Self::XlmRoberta => 2,
         }
     }
 
@@ -86,6 +90,7 @@ impl TokenizerKind {
             Self::MpNet | Self::Roberta => Version::new(8, 2, 0),
             Self::BertJapanese | Self::XlmRoberta => Version::new(8, 9, 0),
             Self::DebertaV2 => Version::new(8, 16, 0),
+            Self::ByteLevelBpe => Version::BYTE_LEVEL_BPE,
         }
     }
 
@@ -105,7 +110,10 @@ impl TokenizerKind {
             }
             // The unknown token is that of BERT, whose vocabulary is part of MPNet's.
             Self::MpNet => of(["<pad>", "</s>", "<s>", "[UNK]", "<mask>"]),
-            Self::Roberta | Self::XlmRoberta => of(["<pad>", "</s>", "<s>", "<unk>", "<mask>"]),
+            // The defaults of byte_level_bpe, whose settings can name other tokens.
+            Self::Roberta | Self::ByteLevelBpe | Self::XlmRoberta => {
+                of(["<pad>", "</s>", "<s>", "<unk>", "<mask>"])
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod ids;
 mod japanese;
 mod kind;
 mod model_tokenizer;
+mod own_names;
 mod reader;
 mod row_layout;
 mod sentencepiece;
@@ -61,6 +62,8 @@ pub struct Tokenizer {
     pub warnings: Vec<String>,
     /// Tokens that only Transformers' defaults require.
     appended: Vec<String>,
+    /// The model's names of the tokens that are renamed in the uploaded vocabulary, by id.
+    own_names: Vec<(usize, String)>,
 }
 
 const DO_LOWER_CASE: &str = "do_lower_case";
@@ -97,7 +100,7 @@ impl Tokenizer {
             // The named class is fast, so `tokenizer.json` determines its behaviour.
             (class, by_content) = (class::by_content(&config, &map, json)?, true);
         }
-        let added = AddedTokens::gather(files, &config, &map, class, json)?;
+        let added = AddedTokens::gather(files, &config, &map, class, by_content, json)?;
         let from_json = slow.is_none() && json.is_some();
         let (base, ids) = match (slow, json) {
             (Some(base), json) => {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::added::AddedTokens;
 use super::class::Class;
 use super::ids::{self, Ids, Precedence};
+use super::own_names::RENAMED;
 use super::row_layout::Ends;
 use super::tokenizer_json::{self, Algorithm, TokenizerJson};
 use super::{
@@ -64,6 +65,15 @@ pub(super) struct Draft {
     pub(super) base: Base,
     pub(super) ids: Ids,
     pub(super) added: AddedTokens,
+}
+
+/// The special tokens of a vocabulary.
+struct SpecialIds {
+    special: SpecialTokens,
+    /// Id of the token that starts a row.
+    first: i64,
+    /// The model's names of the renamed tokens, by id.
+    own_names: Vec<(usize, String)>,
 }
 
 impl Reader<'_> {
@@ -145,7 +155,7 @@ impl Reader<'_> {
                 settings.insert(DO_LOWER_CASE.into(), lower_case.into());
             }
             Class::Roberta => {
-                let add = byte_level::add_prefix_space(self, &mut warnings);
+                let add = byte_level::add_prefix_space(self, by_content, &mut warnings);
                 settings.insert("add_prefix_space".into(), add.into());
             }
             Class::XlmRoberta | Class::Camembert | Class::DebertaV2 => {
@@ -159,6 +169,9 @@ impl Reader<'_> {
                 "tokenizer.json changes or splits texts in a way that Elasticsearch does not, so some of them are tokenized differently: {}",
                 unusual.join(", ")
             ));
+        }
+        if let (Class::Roberta, Some(json)) = (class, json) {
+            warnings.extend(byte_level::notes_of_steps(json));
         }
         if let Some(merges) = &merges {
             if merges.is_empty() {
@@ -175,7 +188,7 @@ impl Reader<'_> {
         let types = self.makes_token_types(makes_token_types);
         let [single, pair] =
             ["single", "pair"].map(|rows| self.layout_of_json(rows, class, from_json, types, &ids));
-        let (special, first) =
+        let SpecialIds { special, first, own_names } =
             self.special_tokens(kind, from_json, &mut ids, &added, &mut warnings)?;
         let ends = Ends { first, separator: special.separator };
         let server_single = || Ok(RowLayout::of_server(first, special.separator, None));
@@ -195,11 +208,13 @@ impl Reader<'_> {
             max_length: self.config.max_length(),
             warnings,
             appended: ids.appended,
+            own_names,
         })
     }
 
-    /// Ids of the special tokens, and of the token that starts a row. If they have other names than Elasticsearch requires, they are renamed in `ids`: Elasticsearch
-    /// finds tokens by name, and the graph only uses ids.
+    /// Ids of the special tokens. If they have other names than Elasticsearch requires, they are renamed in `ids`: Elasticsearch finds
+    /// tokens by name, and the graph only uses ids. A byte-level BPE vocabulary may lack the tokens for padding and unknown text, which
+    /// [`Tokenizer::append_tokens`] appends.
     fn special_tokens(
         &self,
         kind: TokenizerKind,
@@ -207,7 +222,7 @@ impl Reader<'_> {
         ids: &mut Ids,
         added: &AddedTokens,
         warnings: &mut Vec<String>,
-    ) -> Result<(SpecialTokens, i64), TokenizerError> {
+    ) -> Result<SpecialIds, TokenizerError> {
         let server = kind.tokens();
         // A fast tokenizer follows the template in its file, and a slow one the roles.
         let template = self.json.filter(|_| from_json).map(TokenizerJson::template);
@@ -223,6 +238,8 @@ impl Reader<'_> {
         ];
         let mut renamed: Vec<(usize, &str)> = Vec::new();
         let mut names = Vec::new();
+        let can_append = kind == TokenizerKind::Roberta && byte_level::has_all_bytes(&ids.tokens);
+        let appends = |token: &str| can_append && [server.padding, server.unknown].contains(&token);
         for (role, token, server) in wanted {
             let Some(token) = token else { continue };
             let other = || TokenizerError::OtherToken {
@@ -234,9 +251,13 @@ impl Reader<'_> {
             let required = matches!(role, "first token" | "last token");
             match ids.place(token) {
                 Some(id) => {
-                    match renamed.iter().find(|(place, _)| *place == id) {
-                        Some((_, name)) if *name != server => return Err(other()),
-                        _ => renamed.push((id, server)),
+                    let is_taken =
+                        renamed.iter().any(|(place, name)| *place == id && *name != server);
+                    match is_taken {
+                        // Another token gets this name, which the model does not read.
+                        true if appends(server) => continue,
+                        true => return Err(other()),
+                        false => renamed.push((id, server)),
                     }
                     if token != server {
                         names.push(format!("{token} → {server}"));
@@ -250,25 +271,26 @@ impl Reader<'_> {
                 )),
             }
         }
+        let mut own_names = Vec::new();
         if !names.is_empty() {
-            ids.rename(&renamed);
+            own_names = ids.rename(&renamed);
             warnings.push(format!(
-                "special tokens are renamed in the uploaded vocabulary to the names that Elasticsearch's {} tokenizer requires: {}",
+                "{RENAMED} to the names that Elasticsearch's {} tokenizer requires: {}",
                 kind.name(),
                 names.join(", ")
             ));
         }
         let missing: Vec<_> = [server.padding, server.separator, server.class, server.unknown]
             .into_iter()
-            .filter(|token| ids.place(token).is_none())
+            .filter(|token| ids.place(token).is_none() && !appends(token))
             .collect();
         if !missing.is_empty() {
             return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
         }
         let id = |token: &str| ids.place(token).and_then(|id| i64::try_from(id).ok()).unwrap_or(-1);
         let (padding, separator) = (id(server.padding), id(server.separator));
-        let special = SpecialTokens { padding, separator, appended: None };
-        Ok((special, id(server.class)))
+        let special = SpecialTokens { padding, separator, appended: None, without_embedding: None };
+        Ok(SpecialIds { special, first: id(server.class), own_names })
     }
 
     /// Whether the tokenizer outputs token types.

@@ -15,6 +15,9 @@ use crate::source::ModelFiles;
 /// Name of the file.
 pub(super) const NAME: &str = "tokenizer.json";
 
+/// Number of characters of an expression that a message shows.
+const SHOWN: usize = 60;
+
 /// Algorithm that splits words into tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Algorithm {
@@ -39,6 +42,8 @@ pub(super) struct TokenizerJson {
     post_processor: Value,
     #[serde(default)]
     truncation: Value,
+    #[serde(default)]
+    padding: Value,
     pub(super) model: Model,
 }
 
@@ -58,6 +63,8 @@ pub(super) struct Model {
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
     max_input_chars_per_word: Option<u64>,
+    unk_token: Option<String>,
+    unk_id: Option<usize>,
     /// Whether characters outside the vocabulary become bytes.
     #[serde(default)]
     pub(super) byte_fallback: bool,
@@ -140,6 +147,33 @@ pub(super) struct Template<'a> {
     pub(super) last: Option<&'a str>,
 }
 
+/// How a byte-level BPE model splits a text into words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WordSplit<'a> {
+    /// With GPT-2's expression, which Elasticsearch implements.
+    Gpt2,
+    /// With the expression of the named model, whose words are similar to GPT-2's.
+    Similar(&'static str),
+    /// With another expression, or in several steps.
+    Other(&'a str),
+}
+
+/// The expressions that split words, with their models. Elasticsearch approximates all of them with the first.
+const EXPRESSIONS: [(&str, WordSplit<'static>); 3] = [
+    (
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        WordSplit::Gpt2,
+    ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        WordSplit::Similar("Llama 3"),
+    ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        WordSplit::Similar("Qwen 2"),
+    ),
+];
+
 impl TokenizerJson {
     /// Parses the file, if it exists.
     pub(super) fn read(files: &ModelFiles) -> Result<Option<Self>, TokenizerError> {
@@ -189,7 +223,15 @@ impl TokenizerJson {
         let of = match self.algorithm() {
             Algorithm::WordPiece => "WordPiece",
             Algorithm::Bpe if self.is_byte_level() => "byte-level BPE",
-            Algorithm::Bpe => "BPE of another kind than RoBERTa's",
+            Algorithm::Bpe => match self.word_split() {
+                Some(WordSplit::Other(expression)) => {
+                    let shown: String = expression.chars().take(SHOWN).collect();
+                    return format!(
+                        "in tokenizer.json (byte-level BPE on words that Elasticsearch does not split in this way: {shown})"
+                    );
+                }
+                _ => "BPE of another kind than RoBERTa's",
+            },
             Algorithm::Unigram => "Unigram",
             Algorithm::Other => self.model.name.as_deref().unwrap_or("an unknown model"),
         };
@@ -204,17 +246,52 @@ impl TokenizerJson {
         format!("in tokenizer.json ({of}{})", around.unwrap_or_default())
     }
 
-    /// Whether the model is GPT-2's BPE: over bytes, without marks at the ends of words.
+    /// Whether the model is GPT-2's BPE: over bytes, without marks at the ends of words, on words as GPT-2 splits them or similar ones.
     pub(super) fn is_byte_level(&self) -> bool {
         let marked = |mark: &Option<String>| mark.as_ref().is_some_and(|mark| !mark.is_empty());
-        let parts = parts(&self.pre_tokenizer, "pretokenizers");
-        // With a `Split` or without `use_regex`, another expression splits words.
-        parts
-            .iter()
-            .any(|part| is(part, "ByteLevel") && part.get("use_regex") != Some(&Value::Bool(false)))
-            && !parts.iter().any(|part| is(part, "Split"))
+        matches!(self.word_split(), Some(WordSplit::Gpt2 | WordSplit::Similar(_)))
             && !marked(&self.model.continuing_subword_prefix)
             && !marked(&self.model.end_of_word_suffix)
+    }
+
+    /// How a byte-level model splits words; `None` for other models.
+    pub(super) fn word_split(&self) -> Option<WordSplit<'_>> {
+        let parts = parts(&self.pre_tokenizer, "pretokenizers");
+        let bytes = parts.iter().find(|part| is(part, "ByteLevel"))?;
+        let uses_gpt2 = bytes.get("use_regex") != Some(&Value::Bool(false));
+        let mut splits = parts.iter().filter(|part| is(part, "Split"));
+        Some(match (splits.next(), splits.next(), uses_gpt2) {
+            (None, _, true) => WordSplit::Gpt2,
+            (None, _, false) => WordSplit::Other("whole texts"),
+            (Some(split), None, false) => {
+                match split.get("pattern").and_then(|it| it.get("Regex")).and_then(Value::as_str) {
+                    Some(expression) => EXPRESSIONS
+                        .iter()
+                        .find(|(known, _)| *known == expression)
+                        .map_or(WordSplit::Other(expression), |(_, split)| *split),
+                    None => WordSplit::Other("Split"),
+                }
+            }
+            _ => WordSplit::Other("several steps"),
+        })
+    }
+
+    /// The token for text outside of the vocabulary, if the model has one.
+    pub(super) fn unknown(&self) -> Option<&str> {
+        match (&self.model.vocab, self.model.unk_id) {
+            (Tokens::Scored(tokens), Some(id)) => tokens.get(id).map(|(token, _)| token.as_str()),
+            _ => self.model.unk_token.as_deref(),
+        }
+    }
+
+    /// The token that fills short rows, if the file names one.
+    pub(super) fn pad(&self) -> Option<&str> {
+        self.padding.get("pad_token")?.as_str()
+    }
+
+    /// Whether texts are composed to NFC.
+    pub(super) fn composes(&self) -> bool {
+        parts(&self.normalizer, "normalizers").iter().any(|part| is(part, "NFC"))
     }
 
     /// Whether a WordPiece model marks inner pieces of words as BERT does.
@@ -234,6 +311,11 @@ impl TokenizerJson {
             .find(|part| is(part, "ByteLevel"))?
             .get("add_prefix_space")?
             .as_bool()
+    }
+
+    /// Whether several steps split a text into words.
+    pub(super) fn has_several_splitters(&self) -> bool {
+        self.pre_tokenizer.get("pretokenizers").is_some()
     }
 
     /// Changes of a text before it is split into words.
@@ -267,7 +349,8 @@ impl TokenizerJson {
             Algorithm::WordPiece => {
                 &["BertNormalizer", "Lowercase", "StripAccents", "BertPreTokenizer"]
             }
-            Algorithm::Bpe => &["ByteLevel"],
+            // Split and NFC have warnings of their own.
+            Algorithm::Bpe => &["ByteLevel", "Split", "NFC"],
             Algorithm::Unigram => &[
                 "Precompiled",
                 "Nmt",

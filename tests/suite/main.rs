@@ -17,6 +17,7 @@ mod bad_models;
 #[cfg(feature = "torch")]
 mod bundle;
 mod bundle_fixtures;
+mod byte_level;
 mod certificates;
 mod connections;
 mod corpus;

@@ -78,6 +78,7 @@ impl Configuration {
         let minimum_version = [
             Some(Version::OLDEST),
             Some(kind.since()),
+            task.since_with(kind),
             read.prefix_strings.map(|_| Version::PREFIX_STRINGS),
             (settings.truncate == Truncate::Balanced).then_some(Version::BALANCED_TRUNCATION),
         ];

@@ -152,12 +152,14 @@ pub mod since {
         SMALLER_QUEUE = 8 . 16;
         /// Results of rank 0 are reshaped.
         RANK_ZERO = 8 . 16;
+        /// Task `text_expansion` with other tokenizers than `bert`.
+        TEXT_EXPANSION_TOKENIZERS = 8 . 17;
         /// `deployment_id` of an inference endpoint (8.16 or 8.18).
         ENDPOINT_OF_DEPLOYMENT = 8 . 18;
         /// `expansion_type` (first release unverified).
         EXPANSION_TYPE = 9 . 1;
-        /// Tokenizer `byte_level_bpe` (9.4 or later, unverified).
-        BYTE_LEVEL_BPE = 9 . 4;
+        /// Tokenizer `byte_level_bpe`.
+        BYTE_LEVEL_BPE = 9 . 5;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Task of a configuration: `inference_config` (contract, 2.4).
 
+use rust_eland::server_tokenization::Kind;
 use serde_json::{Map, Value, json};
 
 use super::tokenization::{NO_SPAN, Tokenization, not_built};
@@ -314,6 +315,14 @@ impl TaskReader<'_> {
     }
 
     fn text_expansion(&mut self) -> Result<Task, ApiError> {
+        if self.version < since::TEXT_EXPANSION_TOKENIZERS
+            && self.tokenization.tokenizer != Kind::Bert
+        {
+            return Err(self.broken(format!(
+                "text expansion models must be configured with BERT tokenizer, [{}] given",
+                self.tokenization.name()
+            )));
+        }
         let supplied = if self.version >= since::EXPANSION_TYPE {
             self.fields.string("expansion_type")?
         } else {
@@ -494,6 +503,17 @@ mod tests {
         let expansion = json!({"text_expansion": {}});
         assert!(InferenceConfig::parse(expansion.clone(), Version::new(8, 6, 2)).is_err());
         assert!(InferenceConfig::parse(expansion, Version::new(8, 7, 0)).is_ok());
+        let with = |tokenizer: &str| json!({"text_expansion": {"tokenization": {tokenizer: {}}}});
+        for (tokenizer, version, is_accepted) in [
+            ("bert", Version::new(8, 16, 6), true),
+            ("roberta", Version::new(8, 16, 6), false),
+            ("roberta", Version::new(8, 17, 0), true),
+            ("byte_level_bpe", Version::new(9, 4, 5), false),
+            ("byte_level_bpe", Version::new(9, 5, 0), true),
+        ] {
+            let parsed = InferenceConfig::parse(with(tokenizer), version);
+            assert_eq!(parsed.is_ok(), is_accepted, "{tokenizer} {version}");
+        }
         let embedding = json!({"text_embedding": {"embedding_size": 3}});
         assert!(InferenceConfig::parse(embedding, Version::new(8, 7, 0)).is_err());
     }
