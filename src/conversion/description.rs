@@ -7,7 +7,8 @@ use crate::checkpoint::{CheckpointError, WeightFiles};
 use crate::config::keys::{IgnoredKey, ignored_keys};
 use crate::config::{ModelConfig, Quantization, SentenceTransformers, Usage};
 use crate::models::{
-    Architecture, Blueprint, ConfigError, Dimensions, Model, WeightError, WeightLoader,
+    Architecture, Blueprint, ConfigError, Dimensions, Evidence, Model, TensorShapes, WeightError,
+    WeightLoader,
 };
 use crate::observer::{Progress, Stage};
 use crate::source::ModelFiles;
@@ -52,19 +53,20 @@ pub(super) struct Limit {
 }
 
 impl Description {
-    /// Reads the small files. `checkpoint` returns the `model_type` that the names of the weights suggest, if the weights are
-    /// available; it is called only if `config.json` does not name the architecture.
+    /// Reads the small files. `tensors` returns the shapes of the weights in a folder, if they are available.
     pub(super) fn read(
         files: &ModelFiles,
         progress: &Progress,
-        checkpoint: &dyn Fn(&ModelFiles) -> Option<&'static str>,
+        tensors: &dyn Fn(&ModelFiles) -> Option<TensorShapes>,
     ) -> Result<Self, ConversionError> {
         let sentence_transformers = SentenceTransformers::read(files)?;
         let root = sentence_transformers.as_ref().map_or("", |st| st.transformer.as_str());
         let folder = files.sub(root)?;
         let mut config = ModelConfig::read(&folder)?;
-        let inferred = infer_model_type(&mut config, || checkpoint(&folder));
-        let architecture = architecture(&config)?;
+        let (architecture, inferred) = detect(&config, tensors(&folder).as_ref())?;
+        if inferred.is_some() {
+            config.model_type = Some(architecture.name.to_owned());
+        }
         let dimensions = (architecture.dimensions)(&config.json)?;
         let mut tokenizer =
             progress.run(Stage::ReadTokenizer, || Tokenizer::read(&folder, &config))?;
@@ -167,17 +169,32 @@ pub(super) fn as_wrong_task(
     ConversionError::WrongTask { task, reason, can: can() }
 }
 
-fn architecture(config: &ModelConfig) -> Result<&'static Architecture, ConversionError> {
-    let found = config.model_type.as_deref().unwrap_or("(none)");
-    Architecture::find(found, &config.architectures).ok_or_else(|| {
-        let (found, known) = (found.to_owned(), Architecture::model_types());
-        match (Architecture::why_not(&found), config.own_code()) {
-            (Some(reason), _) => ConversionError::Unservable(found, reason),
-            (None, Some(class)) => {
-                ConversionError::OwnCode { found, class: class.to_owned(), known }
-            }
-            (None, None) => ConversionError::ModelType { found, known },
+/// The architecture of a folder. If `config.json` states no `model_type`, also the source of the architecture: the classes in
+/// `architectures`, or else the names of the weights.
+fn detect(
+    config: &ModelConfig,
+    tensors: Option<&TensorShapes>,
+) -> Result<(&'static Architecture, Option<String>), ConversionError> {
+    let model_type = config.model_type.as_deref();
+    if model_type.is_none() {
+        let by_class = |class: &String| {
+            Some((Architecture::of_class(class)?, format!("{class} in architectures")))
+        };
+        if let Some((architecture, source)) = config.architectures.iter().find_map(by_class) {
+            return Ok((architecture, Some(source)));
         }
+    }
+    let (json, classes) = (&config.json, &config.architectures[..]);
+    let evidence = Evidence { config: json, model_type, classes, tensors };
+    if let Some(architecture) = Architecture::detect(&evidence) {
+        let source = model_type.is_none().then(|| "the names of the weights".to_owned());
+        return Ok((architecture, source));
+    }
+    let (found, known) = (model_type.unwrap_or("(none)").to_owned(), Architecture::names());
+    Err(match (Architecture::why_not(&found), config.own_code()) {
+        (Some(reason), _) => ConversionError::Unservable(found, reason),
+        (None, Some(class)) => ConversionError::OwnCode { found, class: class.to_owned(), known },
+        (None, None) => ConversionError::ModelType { found, known },
     })
 }
 
@@ -186,32 +203,12 @@ fn architecture(config: &ModelConfig) -> Result<&'static Architecture, Conversio
 /// # Errors
 /// [`ConversionError`] if the architecture is not supported.
 pub fn check_architecture(config: &Value) -> Result<(), ConversionError> {
-    let mut config = ModelConfig::parse(config.as_object().cloned().unwrap_or_default());
-    infer_model_type(&mut config, || None);
+    let config = ModelConfig::parse(config.as_object().cloned().unwrap_or_default());
     if config.model_type.is_none() {
         // The names of the weights may reveal the architecture.
         return Ok(());
     }
-    architecture(&config).map(drop)
-}
-
-/// Sets a missing `model_type` from the classes in `architectures`, or else from the names of the weights. Returns the source.
-fn infer_model_type(
-    config: &mut ModelConfig,
-    weights: impl FnOnce() -> Option<&'static str>,
-) -> Option<String> {
-    if config.model_type.is_some() {
-        return None;
-    }
-    let by_class = config.architectures.iter().find_map(|class| {
-        Some((Architecture::type_of_class(class)?, format!("{class} in architectures")))
-    });
-    let (model_type, by) = match by_class {
-        Some(found) => found,
-        None => (weights()?, "the names of the weights".to_owned()),
-    };
-    config.model_type = Some(model_type.to_owned());
-    Some(by)
+    detect(&config, None).map(drop)
 }
 
 /// Note about an adapter that is stored beside a whole model.

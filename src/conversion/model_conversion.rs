@@ -16,7 +16,7 @@ use super::{ConversionError, Options, Quantization, tokenization_notes};
 use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::mapped_file::MappedFile;
 use crate::models::{
-    Architecture, AttentionForm, EntityLabels, Inputs, Model, RowForm, WeightLoader,
+    AttentionForm, EntityLabels, Inputs, Model, RowForm, WeightLoader, tensor_shapes,
 };
 use crate::observer::{Progress, Stage};
 use crate::segmented_bytes::SegmentedBytes;
@@ -101,7 +101,7 @@ impl Conversion {
         refuse_adapter(files)?;
         let by_weights = |folder: &ModelFiles| {
             let checkpoint = Checkpoint::open(&WeightFiles::find(folder).ok()?).ok()?;
-            Architecture::type_of_tensors(&checkpoint)
+            Some(tensor_shapes(&checkpoint))
         };
         let description = Description::read(files, progress, &by_weights)?;
         let weights = WeightFiles::find(&description.folder)?;

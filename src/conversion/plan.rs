@@ -18,7 +18,7 @@ use crate::checkpoint::{Checkpoint, Dtype, Format, WeightFiles};
 use crate::config::Usage;
 use crate::config::{ModelConfig, SentenceTransformers};
 #[cfg(feature = "torch")]
-use crate::models::{Architecture, WeightLoader};
+use crate::models::{WeightLoader, tensor_shapes};
 #[cfg(feature = "torch")]
 use crate::observer::Progress;
 use crate::source::ModelFiles;
@@ -248,8 +248,7 @@ impl Plan {
         let root = SentenceTransformers::read(files)?.map_or(String::new(), |st| st.transformer);
         let survey = self.survey(&files.sub(&root)?, seen)?;
 
-        let by_weights =
-            |_: &ModelFiles| Architecture::type_of_tensors(survey.as_ref()?.checkpoint());
+        let by_weights = |_: &ModelFiles| Some(tensor_shapes(survey.as_ref()?.checkpoint()));
         let mut description = Description::read(files, &Progress::quiet(), &by_weights)?;
         self.show_tokenizer(&description.tokenizer);
         // Without the shapes of the weights, the tasks are unknown.

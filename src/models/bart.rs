@@ -10,11 +10,16 @@ use super::activation::{Activation, ActivationLayer};
 use super::layers::{CrossAttention, LayerNorm, Linear, attention_bias, causal_bias, embedding};
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_heads, check_sizes,
-    read_config_by,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, check_heads,
+    check_sizes, read_config_by,
 };
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, arange, slice};
+
+/// Whether a folder contains this architecture.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    evidence.is("bart") || evidence.is_untyped_with(&[".self_attn.q_proj."])
+}
 
 /// Parameter names in its files. The word embeddings, which encoder and decoder share, are stored under up to three names. Old
 /// files contain fairseq's version number and the head for generating text.

@@ -9,8 +9,13 @@ use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names, Prun
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config};
+use super::{Blueprint, ConfigError, Dimensions, Evidence, Model, check_encoder, read_config};
 use crate::checkpoint::Spellings;
+
+/// Whether a folder contains this architecture.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    evidence.is("bert") || evidence.is_untyped_with(&[".attention.self.query."])
+}
 
 /// Parameter names in its files. Most files contain the pooler and the pre-training heads.
 pub(super) static SPELLINGS: Spellings = Spellings {

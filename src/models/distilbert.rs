@@ -11,8 +11,13 @@ use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names, Prun
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_by};
+use super::{Blueprint, ConfigError, Dimensions, Evidence, Model, check_encoder, read_config_by};
 use crate::checkpoint::Spellings;
+
+/// Whether a folder contains this architecture.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    evidence.is("distilbert") || evidence.is_untyped_with(&[".q_lin."])
+}
 
 /// Parameter names in its files. Most files contain the masked language model head that the training started with.
 pub(super) static SPELLINGS: Spellings = Spellings {

@@ -10,13 +10,22 @@ use super::encoder::Encoder;
 use super::layers::Linear;
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Head, Inputs, MAX_SIZE, Model, Output, read_config,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, MAX_SIZE, Model, Output,
+    read_config,
 };
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
 
 /// Encoder classes of Transformers, as listed in `architectures` of `config.json`.
-pub(super) const ENCODERS: [&str; 2] = ["DPRContextEncoder", "DPRQuestionEncoder"];
+const ENCODERS: [&str; 2] = ["DPRContextEncoder", "DPRQuestionEncoder"];
+
+/// Whether a folder contains this architecture. Some encoders have the `model_type` bert, but only DPR's class can read their weights.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    let is_encoder = evidence.classes.iter().any(|class| ENCODERS.contains(&class.as_str()));
+    evidence.is("dpr")
+        || evidence.is("bert") && is_encoder
+        || evidence.is_untyped_with(&[".ctx_encoder.", ".question_encoder."])
+}
 
 /// Parameter names in its files. Old files contain a pooler.
 pub(super) static SPELLINGS: Spellings =

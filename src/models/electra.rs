@@ -12,8 +12,18 @@ use super::encoder::{Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
+use super::{Blueprint, ConfigError, Dimensions, Evidence, Model, check_encoder, read_config_over};
 use crate::checkpoint::Spellings;
+
+/// Whether a folder contains this architecture.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    evidence.is("electra")
+        || evidence.is_untyped_with(&[
+            ".electra.",
+            ".discriminator_predictions.",
+            ".embeddings_project.",
+        ])
+}
 
 /// Parameter names in its files.
 pub(super) static SPELLINGS: Spellings = Spellings {

@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+pub use super::blocks::LayerNorm;
 use super::distance::{DistanceEmbedding, PositionEmbedding};
 use super::weights::Weights;
 use super::{AttentionForm, Inputs};
@@ -24,6 +25,41 @@ impl Linear {
         }
     }
 
+    /// Reads `weight` `[outputs, inputs]`.
+    #[must_use]
+    pub fn without_bias(weights: &Weights<'_>, inputs: i64, outputs: i64) -> Self {
+        Self { weight: weights.tensor("weight", &[outputs, inputs]), bias: None }
+    }
+
+    /// Reads `weight` `[outputs, inputs]`, and `bias` `[outputs]` if `config.json` states that the layer has one.
+    #[must_use]
+    pub fn with_bias_if(has_bias: bool, weights: &Weights<'_>, inputs: i64, outputs: i64) -> Self {
+        if has_bias {
+            Self::load(weights, inputs, outputs)
+        } else {
+            Self::without_bias(weights, inputs, outputs)
+        }
+    }
+
+    /// Reads `N` layers `[outputs, inputs]` from one weight `[N * outputs, inputs]`, and from one bias `[N * outputs]` if `config.json`
+    /// states that there is one.
+    ///
+    /// `N` products were faster than one product and its parts: on one thread, one product for query, key and value of width 768 took
+    /// 1.1 to 1.3 of the time for 16 to 32 tokens, and 1.02 to 1.07 for 128 to 512 tokens.
+    #[must_use]
+    pub fn packed<const N: usize>(
+        has_bias: bool,
+        weights: &Weights<'_>,
+        inputs: i64,
+        outputs: i64,
+    ) -> [Self; N] {
+        let rows = N as i64 * outputs;
+        let mut biases = has_bias.then(|| weights.parts::<N>("bias", &[rows]).into_iter());
+        weights
+            .parts::<N>("weight", &[rows, inputs])
+            .map(|weight| Self { weight, bias: biases.as_mut().and_then(Iterator::next) })
+    }
+
     /// A linear layer from tensors, for example with a weight that is tied to another layer's.
     #[must_use]
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
@@ -36,37 +72,6 @@ impl Linear {
     /// Errors of libtorch.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor, TorchError> {
         Ok(input.f_linear(&self.weight, self.bias.as_ref())?)
-    }
-}
-
-/// `torch.nn.LayerNorm` over the last axis.
-#[derive(Debug)]
-pub struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    size: i64,
-    epsilon: f64,
-}
-
-impl LayerNorm {
-    /// Reads `weight` and `bias`, both `[size]`.
-    #[must_use]
-    pub fn load(weights: &Weights<'_>, size: i64, epsilon: f64) -> Self {
-        Self {
-            weight: weights.tensor("weight", &[size]),
-            bias: weights.tensor("bias", &[size]),
-            size,
-            epsilon,
-        }
-    }
-
-    /// Normalizes the last axis.
-    ///
-    /// # Errors
-    /// Errors of libtorch.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor, TorchError> {
-        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
-        Ok(input.f_layer_norm([self.size], weight, bias, self.epsilon, false)?)
     }
 }
 

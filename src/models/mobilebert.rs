@@ -12,11 +12,16 @@ use super::layers::{
 };
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_heads,
-    check_sizes, read_config,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, check_encoder,
+    check_heads, check_sizes, read_config,
 };
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, slice};
+
+/// Whether a folder contains this architecture.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    evidence.is("mobilebert") || evidence.is_untyped_with(&[".embedding_transformation."])
+}
 
 /// Parameter names in its files.
 pub(super) static SPELLINGS: Spellings = Spellings {

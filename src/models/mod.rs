@@ -3,8 +3,10 @@
 pub mod activation;
 mod bart;
 pub mod bert;
+pub mod blocks;
 mod compaction;
 mod deberta_v2;
+mod detection;
 mod distance;
 mod distilbert;
 mod dpr;
@@ -24,10 +26,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::Tensor;
 
-use crate::checkpoint::{Checkpoint, Spellings};
+use crate::checkpoint::Spellings;
 use crate::config::Head;
 use crate::torchscript::TorchError;
 pub use compaction::EntityLabels;
+pub use detection::{Evidence, TensorShapes, tensor_shapes};
 pub use inputs::{AttentionForm, Inputs, RowForm};
 pub use weights::{WeightError, WeightLoader, Weights};
 
@@ -96,8 +99,12 @@ pub struct Dimensions {
 
 /// A supported architecture.
 pub struct Architecture {
-    /// `model_type` in `config.json`.
-    pub model_type: &'static str,
+    /// Name, which is the `model_type` in `config.json` unless another architecture has the same `model_type`.
+    pub name: &'static str,
+    /// First part of the names of its classes in Transformers, for a `config.json` without `model_type`.
+    pub class: &'static str,
+    /// Whether a folder contains this architecture.
+    pub detects: fn(&Evidence<'_>) -> bool,
     /// Parameter names in its files.
     pub spellings: &'static Spellings,
     /// Reads the sizes from `config.json`.
@@ -110,92 +117,120 @@ pub struct Architecture {
 pub type Load = fn(&Weights<'_>, Blueprint<'_>) -> Result<Box<dyn Model>, ConfigError>;
 
 /// All architectures. To add one, add a file and an entry here.
+///
+/// The first entry that detects a folder reads it. An architecture precedes those whose `model_type` or tensor names it shares.
 pub static ARCHITECTURES: &[Architecture] = &[
     Architecture {
-        model_type: "bart",
-        spellings: &bart::SPELLINGS,
-        dimensions: bart::dimensions,
-        load: bart::load,
-    },
-    Architecture {
-        model_type: "bert",
-        spellings: &bert::SPELLINGS,
-        dimensions: bert::dimensions,
-        load: bert::load,
-    },
-    Architecture {
-        model_type: "camembert",
-        spellings: &roberta::SPELLINGS,
-        dimensions: roberta::dimensions,
-        load: roberta::load,
-    },
-    Architecture {
-        model_type: "deberta-v2",
-        spellings: &deberta_v2::SPELLINGS,
-        dimensions: deberta_v2::dimensions,
-        load: deberta_v2::load,
-    },
-    Architecture {
-        model_type: "distilbert",
-        spellings: &distilbert::SPELLINGS,
-        dimensions: distilbert::dimensions,
-        load: distilbert::load,
-    },
-    Architecture {
-        model_type: "dpr",
+        name: "dpr",
+        class: "DPR",
+        detects: dpr::detects,
         spellings: &dpr::SPELLINGS,
         dimensions: dpr::dimensions,
         load: dpr::load,
     },
     Architecture {
-        model_type: "electra",
-        spellings: &electra::SPELLINGS,
-        dimensions: electra::dimensions,
-        load: electra::load,
-    },
-    Architecture {
-        model_type: "mobilebert",
-        spellings: &mobilebert::SPELLINGS,
-        dimensions: mobilebert::dimensions,
-        load: mobilebert::load,
-    },
-    Architecture {
-        model_type: "mpnet",
-        spellings: &mpnet::SPELLINGS,
-        dimensions: mpnet::dimensions,
-        load: mpnet::load,
-    },
-    Architecture {
-        model_type: "retribert",
+        name: "retribert",
+        class: "RetriBert",
+        detects: retribert::detects,
         spellings: &retribert::SPELLINGS,
         dimensions: retribert::dimensions,
         load: retribert::load,
     },
     Architecture {
-        model_type: "roberta",
-        spellings: &roberta::SPELLINGS,
-        dimensions: roberta::dimensions,
-        load: roberta::load,
+        name: "electra",
+        class: "Electra",
+        detects: electra::detects,
+        spellings: &electra::SPELLINGS,
+        dimensions: electra::dimensions,
+        load: electra::load,
     },
     Architecture {
-        model_type: "squeezebert",
+        name: "distilbert",
+        class: "DistilBert",
+        detects: distilbert::detects,
+        spellings: &distilbert::SPELLINGS,
+        dimensions: distilbert::dimensions,
+        load: distilbert::load,
+    },
+    Architecture {
+        name: "mpnet",
+        class: "MPNet",
+        detects: mpnet::detects,
+        spellings: &mpnet::SPELLINGS,
+        dimensions: mpnet::dimensions,
+        load: mpnet::load,
+    },
+    Architecture {
+        name: "deberta-v2",
+        class: "DebertaV2",
+        detects: deberta_v2::detects,
+        spellings: &deberta_v2::SPELLINGS,
+        dimensions: deberta_v2::dimensions,
+        load: deberta_v2::load,
+    },
+    Architecture {
+        name: "bart",
+        class: "Bart",
+        detects: bart::detects,
+        spellings: &bart::SPELLINGS,
+        dimensions: bart::dimensions,
+        load: bart::load,
+    },
+    Architecture {
+        name: "mobilebert",
+        class: "MobileBert",
+        detects: mobilebert::detects,
+        spellings: &mobilebert::SPELLINGS,
+        dimensions: mobilebert::dimensions,
+        load: mobilebert::load,
+    },
+    Architecture {
+        name: "squeezebert",
+        class: "SqueezeBert",
+        detects: squeezebert::detects,
         spellings: &squeezebert::SPELLINGS,
         dimensions: squeezebert::dimensions,
         load: squeezebert::load,
     },
     Architecture {
-        model_type: "xlm-roberta",
+        name: "camembert",
+        class: "Camembert",
+        detects: roberta::detects_camembert,
         spellings: &roberta::SPELLINGS,
         dimensions: roberta::dimensions,
         load: roberta::load,
     },
+    Architecture {
+        name: "xlm-roberta",
+        class: "XLMRoberta",
+        detects: roberta::detects_xlm_roberta,
+        spellings: &roberta::SPELLINGS,
+        dimensions: roberta::dimensions,
+        load: roberta::load,
+    },
+    Architecture {
+        name: "roberta",
+        class: "Roberta",
+        detects: roberta::detects,
+        spellings: &roberta::SPELLINGS,
+        dimensions: roberta::dimensions,
+        load: roberta::load,
+    },
+    Architecture {
+        name: "bert",
+        class: "Bert",
+        detects: bert::detects,
+        spellings: &bert::SPELLINGS,
+        dimensions: bert::dimensions,
+        load: bert::load,
+    },
 ];
 
-/// Known values of `model_type` that Elasticsearch cannot serve, with the reasons.
+/// Known values of `model_type` that are not supported, with the reasons.
 const UNSERVABLE: &[(&[&str], &str)] = &[
     (
         &["deberta"],
-        "Elasticsearch has no tokenizer for DeBERTa v1; DeBERTa v2 and v3 (model_type deberta-v2) are supported",
+        "DeBERTa v1 is not supported yet; DeBERTa v2 and v3 (model_type deberta-v2) are supported",
     ),
     (
         &["albert", "big_bird", "xlm", "xlnet"],
@@ -209,82 +244,17 @@ const UNSERVABLE: &[(&[&str], &str)] = &[
         "it is a decoder that generates text, and Elasticsearch only serves encoders",
     ),
     (
-        &["marian", "mbart", "mt5", "pegasus", "t5"],
+        &["mt5", "t5"],
+        "encoders of T5 are not supported yet; the only supported encoder-decoder is BART",
+    ),
+    (
+        &["marian", "mbart", "pegasus"],
         "Elasticsearch has no tokenizer for it; the only supported encoder-decoder is BART",
     ),
     (&["blip", "clip", "siglip", "vit"], "Elasticsearch passes text to models, not images"),
 ];
 
 impl Architecture {
-    /// The architecture of a `config.json` with this `model_type` and these Transformers classes in `architectures`.
-    #[must_use]
-    pub fn find(model_type: &str, classes: &[String]) -> Option<&'static Self> {
-        // Some DPR encoders have the model_type bert, but only DPR's class can read their weights.
-        let is_dpr = classes.iter().any(|class| dpr::ENCODERS.contains(&class.as_str()));
-        let model_type = if model_type == "bert" && is_dpr { "dpr" } else { model_type };
-        ARCHITECTURES.iter().find(|known| known.model_type == model_type)
-    }
-
-    /// The `model_type` of a Transformers class, such as `BertForMaskedLM`.
-    #[must_use]
-    pub fn type_of_class(class: &str) -> Option<&'static str> {
-        const CLASSES: [(&str, &str); 13] = [
-            ("XLMRoberta", "xlm-roberta"),
-            ("DistilBert", "distilbert"),
-            ("MobileBert", "mobilebert"),
-            ("SqueezeBert", "squeezebert"),
-            ("RetriBert", "retribert"),
-            ("DebertaV2", "deberta-v2"),
-            ("Camembert", "camembert"),
-            ("Roberta", "roberta"),
-            ("Electra", "electra"),
-            ("MPNet", "mpnet"),
-            ("Bart", "bart"),
-            ("DPR", "dpr"),
-            ("Bert", "bert"),
-        ];
-        let follows = |rest: &str| {
-            ["For", "Model", "Context", "Question", "Pre", "LM"]
-                .iter()
-                .any(|part| rest.starts_with(part))
-        };
-        let known = |(name, _): &&(&str, &str)| class.strip_prefix(name).is_some_and(follows);
-        CLASSES.iter().find(known).map(|&(_, model_type)| model_type)
-    }
-
-    /// The `model_type` that the names of a checkpoint's tensors suggest.
-    #[must_use]
-    pub fn type_of_tensors(checkpoint: &Checkpoint) -> Option<&'static str> {
-        let tensors = checkpoint.tensors();
-        let has = |part: &str| tensors.keys().any(|name| format!(".{name}").contains(part));
-        const PARTS: [(&str, &str); 12] = [
-            (".ctx_encoder.", "dpr"),
-            (".question_encoder.", "dpr"),
-            (".bert_query.", "retribert"),
-            (".electra.", "electra"),
-            (".discriminator_predictions.", "electra"),
-            (".embeddings_project.", "electra"),
-            (".q_lin.", "distilbert"),
-            (".attention.attn.q.", "mpnet"),
-            (".rel_embeddings.", "deberta-v2"),
-            (".self_attn.q_proj.", "bart"),
-            (".embedding_transformation.", "mobilebert"),
-            (".transformer.encoder.layers.", "squeezebert"),
-        ];
-        if let Some((_, model_type)) = PARTS.iter().find(|(part, _)| has(part)) {
-            return Some(model_type);
-        }
-        if !has(".attention.self.query.") {
-            return None;
-        }
-        // The RoBERTa family has one token type, BERT has two.
-        let types = tensors
-            .iter()
-            .find(|(name, _)| name.ends_with("token_type_embeddings.weight"))
-            .and_then(|(_, stored)| stored.slice.shape.first());
-        Some(if has(".roberta.") || types == Some(&1) { "roberta" } else { "bert" })
-    }
-
     /// The reason why Elasticsearch cannot serve a `model_type`, if it is a known one.
     #[must_use]
     pub fn why_not(model_type: &str) -> Option<&'static str> {
@@ -292,10 +262,12 @@ impl Architecture {
         known.map(|&(_, reason)| reason)
     }
 
-    /// The supported values of `model_type`.
+    /// The names of the supported architectures, sorted.
     #[must_use]
-    pub fn model_types() -> Vec<&'static str> {
-        ARCHITECTURES.iter().map(|known| known.model_type).collect()
+    pub fn names() -> Vec<&'static str> {
+        let mut names: Vec<_> = ARCHITECTURES.iter().map(|known| known.name).collect();
+        names.sort_unstable();
+        names
     }
 }
 

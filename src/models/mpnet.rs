@@ -14,9 +14,16 @@ use super::heads::{SequenceHead, TaskHead};
 use super::layers::attention_bias;
 use super::roberta::lm_head;
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, read_config};
+use super::{
+    Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, check_encoder, read_config,
+};
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, expand};
+
+/// Whether a folder contains this architecture.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    evidence.is("mpnet") || evidence.is_untyped_with(&[".attention.attn.q."])
+}
 
 /// Parameter names in its files.
 pub(super) static SPELLINGS: Spellings = Spellings {

@@ -10,11 +10,16 @@ use super::encoder::Encoder;
 use super::layers::Linear;
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Head, Inputs, Model, Output, check_encoder, check_sizes,
-    read_config_over,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, check_encoder,
+    check_sizes, read_config_over,
 };
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
+
+/// Whether a folder contains this architecture.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    evidence.is("retribert") || evidence.is_untyped_with(&[".bert_query."])
+}
 
 /// Parameter names in its files, which also contain the document encoder.
 pub(super) static SPELLINGS: Spellings =
@@ -59,11 +64,10 @@ pub(super) fn load(
     let weights = weights.base();
     let base = weights.sub("bert_query");
     let hidden = bert.hidden_size;
-    let shape = [projection_dim, hidden];
     let model = RetriBert {
         encoder: encoder(&base, &bert),
         pooler: Linear::load(&base.sub("pooler.dense"), hidden, hidden),
-        projection: Linear::new(weights.sub("project_query").tensor("weight", &shape), None),
+        projection: Linear::without_bias(&weights.sub("project_query"), hidden, projection_dim),
     };
     Ok(Box::new(model))
 }

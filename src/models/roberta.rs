@@ -13,10 +13,29 @@ use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Model, check_encoder, read_config_over};
+use super::{Blueprint, ConfigError, Dimensions, Evidence, Model, check_encoder, read_config_over};
 use crate::checkpoint::Spellings;
 
 /// Parameter names in the files of all three.
+/// Whether a folder contains a RoBERTa.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    // BERT has the same names and two token types instead of one.
+    evidence.is("roberta")
+        || evidence.is_untyped_with(&[".attention.self.query."])
+            && (evidence.has_tensor(".roberta.")
+                || evidence.rows_of_tensor("token_type_embeddings.weight") == Some(1))
+}
+
+/// Whether a folder contains a CamemBERT.
+pub(super) fn detects_camembert(evidence: &Evidence<'_>) -> bool {
+    evidence.is("camembert")
+}
+
+/// Whether a folder contains an XLM-RoBERTa.
+pub(super) fn detects_xlm_roberta(evidence: &Evidence<'_>) -> bool {
+    evidence.is("xlm-roberta")
+}
+
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["roberta"],
     same: &[&["lm_head.bias", "lm_head.decoder.bias"]],

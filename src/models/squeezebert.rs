@@ -13,10 +13,16 @@ use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{Heads, LayerNorm, Linear, attend, attention_bias};
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Inputs, Model, check_encoder, check_sizes, read_config_over,
+    Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, check_encoder, check_sizes,
+    read_config_over,
 };
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
+
+/// Whether a folder contains this architecture.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    evidence.is("squeezebert") || evidence.is_untyped_with(&[".transformer.encoder.layers."])
+}
 
 /// Parameter names in its files.
 pub(super) static SPELLINGS: Spellings = Spellings {

@@ -13,8 +13,12 @@ const HEADS: [Head; 5] = [
     Head::QuestionAnswering,
 ];
 
+fn named(name: &str) -> &'static Architecture {
+    ARCHITECTURES.iter().find(|known| known.name == name).unwrap()
+}
+
 /// A checkpoint of zeros.
-fn checkpoint(tensors: &[(String, Vec<i64>)]) -> WeightLoader {
+pub(super) fn checkpoint(tensors: &[(String, Vec<i64>)]) -> WeightLoader {
     let mut header = serde_json::Map::new();
     let mut end = 0;
     for (name, shape) in tensors {
@@ -79,10 +83,10 @@ const RELATIVE: &str = "relative_key_query";
 #[test]
 fn bert_reads_expected_tensors_and_reports_missing_ones() {
     for architecture in ["bert", "roberta", "electra", "distilbert", "mpnet"] {
-        let architecture = Architecture::find(architecture, &[]).unwrap();
+        let architecture = named(architecture);
         let relative = json!({ "position_embedding_type": RELATIVE, "hidden_act": "prelu" });
         for more in [json!({}), relative, json!({ "tie_word_embeddings": false })] {
-            let config = tiny(architecture.model_type, more);
+            let config = tiny(architecture.name, more);
             for head in HEADS {
                 let wanted = wanted(architecture, &config, head);
                 let unused = load(architecture, &config, head, &checkpoint(&wanted)).unwrap();
@@ -150,7 +154,7 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
 #[test]
 fn other_architectures_read_expected_tensors() {
     for (model_type, more, heads) in others() {
-        let architecture = Architecture::find(model_type, &[]).unwrap();
+        let architecture = named(model_type);
         let config = tiny(model_type, more);
         for &head in heads {
             let wanted = wanted(architecture, &config, head);
@@ -194,7 +198,7 @@ fn other_architectures_read_old_parameter_names() {
         ("squeezebert", "transformer", &["transformer.pooler.dense.bias", "cls.predictions.bias"]),
     ];
     for (model_type, more, _) in others() {
-        let architecture = Architecture::find(model_type, &[]).unwrap();
+        let architecture = named(model_type);
         let config = tiny(model_type, more);
         for (_, prefix, extra) in old.iter().filter(|old| old.0 == model_type) {
             let old_name = |name: String| match model_type {
@@ -212,7 +216,7 @@ fn other_architectures_read_old_parameter_names() {
 
 #[test]
 fn bart_reads_embeddings_under_every_name() {
-    let architecture = Architecture::find("bart", &[]).unwrap();
+    let architecture = named("bart");
     let config = tiny("bart", others().remove(0).1);
     for name in ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"] {
         let mut tensors = wanted(architecture, &config, Head::Base);
@@ -289,7 +293,7 @@ fn old_parameter_names_are_read_or_ignored() {
         ),
     ];
     for (model_type, prefix, extra, [bias, old_bias]) in old {
-        let architecture = Architecture::find(model_type, &[]).unwrap();
+        let architecture = named(model_type);
         let config = tiny(model_type, json!({}));
         for head in HEADS {
             let base: Vec<_> = wanted(architecture, &config, Head::Base);
@@ -318,7 +322,7 @@ fn old_parameter_names_are_read_or_ignored() {
 #[test]
 fn invalid_configurations_are_rejected() {
     let refused = |model_type: &str, more: Value| {
-        let architecture = Architecture::find(model_type, &[]).unwrap();
+        let architecture = named(model_type);
         let config = tiny(model_type, more.clone());
         assert!((architecture.dimensions)(&config).is_err(), "{model_type} {more}");
     };
@@ -381,7 +385,7 @@ fn invalid_configurations_are_rejected() {
 #[test]
 fn position_count_excludes_padding_offset() {
     let positions = |model_type: &str, more: Value| {
-        let architecture = Architecture::find(model_type, &[]).unwrap();
+        let architecture = named(model_type);
         (architecture.dimensions)(&tiny(model_type, more)).unwrap().positions
     };
     assert_eq!(positions("bert", json!({})), 8);
@@ -396,13 +400,60 @@ fn unsupported_and_unknown_architectures_are_distinguished() {
     assert!(Architecture::why_not("deberta").unwrap().contains("deberta-v2"));
     assert!(Architecture::why_not("nobody-knows").is_none());
     for (types, _) in UNSERVABLE {
-        assert!(types.iter().all(|known| Architecture::find(known, &[]).is_none()));
+        assert!(types.iter().all(|known| detected(Some(known), &[], &[]).is_none()));
+    }
+}
+
+/// Name of the architecture that is detected by `model_type`, classes, and names and rows of tensors.
+fn detected(
+    model_type: Option<&str>,
+    classes: &[&str],
+    tensors: &[(&str, i64)],
+) -> Option<&'static str> {
+    let tensors = tensors.iter().map(|(name, rows)| ((*name).to_owned(), vec![*rows, 4])).collect();
+    let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
+    let (config, tensors) = (json!({ "model_type": model_type }), Some(&tensors));
+    let evidence = Evidence { config: &config, model_type, classes: &classes, tensors };
+    Architecture::detect(&evidence).map(|found| found.name)
+}
+
+#[test]
+fn every_architecture_is_detected_by_its_model_type() {
+    for name in Architecture::names() {
+        assert_eq!(detected(Some(name), &[], &[]), Some(name));
     }
 }
 
 #[test]
-fn dpr_encoder_with_bert_model_type_is_read() {
-    let find = |class: &str| Architecture::find("bert", &[class.to_owned()]).unwrap();
-    assert_eq!(find("DPRContextEncoder").model_type, "dpr");
-    assert_eq!(find("BertModel").model_type, "bert");
+fn dpr_encoder_with_bert_model_type_is_detected() {
+    assert_eq!(detected(Some("bert"), &["DPRContextEncoder"], &[]), Some("dpr"));
+    assert_eq!(detected(Some("bert"), &["BertModel"], &[]), Some("bert"));
+}
+
+#[test]
+fn folder_without_model_type_is_detected_by_its_tensors() {
+    let query = "encoder.layer.0.attention.self.query.weight";
+    let types = "embeddings.token_type_embeddings.weight";
+    let bert = [(query, 4), (types, 2)];
+    for (tensors, expected) in [
+        (&bert[..], Some("bert")),
+        (&[(query, 4), (types, 1)], Some("roberta")),
+        (&[("roberta.encoder.layer.0.attention.self.query.weight", 4)], Some("roberta")),
+        (&[("electra.encoder.layer.0.attention.self.query.weight", 4)], Some("electra")),
+        (&[("bert_query.encoder.layer.0.attention.self.query.weight", 4)], Some("retribert")),
+        (&[("ctx_encoder.bert_model.encoder.layer.0.attention.self.query.weight", 4)], Some("dpr")),
+        (&[("encoder.layer.0.attention.attn.q.weight", 4)], Some("mpnet")),
+        (&[("wte.weight", 4)], None),
+    ] {
+        assert_eq!(detected(None, &[], tensors), expected, "{tensors:?}");
+    }
+}
+
+#[test]
+fn class_names_belong_to_one_architecture() {
+    let of = |class: &str| Architecture::of_class(class).map(|found| found.name);
+    assert_eq!(of("XLMRobertaForMaskedLM"), Some("xlm-roberta"));
+    assert_eq!(of("BertLMHeadModel"), Some("bert"));
+    assert_eq!(of("DPRQuestionEncoder"), Some("dpr"));
+    assert_eq!(of("BertoldModel"), None);
 }

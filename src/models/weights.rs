@@ -314,6 +314,16 @@ impl Weights<'_> {
         tensor.unwrap_or_else(Tensor::new)
     }
 
+    /// The tensor `name` of `shape` as `N` equal parts along its first axis, which share its memory.
+    pub fn parts<const N: usize>(&self, name: &str, shape: &[i64]) -> [Tensor; N] {
+        let whole = self.tensor(name, shape);
+        let rows = shape.first().map_or(0, |rows| rows / N as i64);
+        let is_placeholder = whole.size() != shape;
+        std::array::from_fn(|part| {
+            if is_placeholder { Tensor::new() } else { whole.narrow(0, part as i64 * rows, rows) }
+        })
+    }
+
     /// Reads the weight `name` if the file contains a matrix in 8-bit form, as bitsandbytes saves it: int8 values, and one scale
     /// per row (`SCB`). The value 127 stands for the largest absolute value of a row.
     fn widened(&self, name: &str, shape: &[i64]) -> Option<Tensor> {

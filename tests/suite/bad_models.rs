@@ -88,7 +88,7 @@ fn unknown_architecture_is_rejected() {
         &model.config("model_type", json!("mamba")).refused("ner"),
         &["model_type mamba", "supported: bart, bert"],
     );
-    // The server has no tokenizer for DeBERTa v1.
+    // DeBERTa v1 is a known architecture that is not supported yet.
     let message = model.config("model_type", json!("deberta")).refused("ner");
     says(&message, &["deberta", "deberta-v2"]);
 }

@@ -85,7 +85,7 @@ fn operations_of_graphs_match_their_snapshot() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    let expected = Architecture::model_types()
+    let expected = Architecture::names()
         .into_iter()
         .chain(["bert-japanese"])
         .map(|name| format!("{name}.txt"))

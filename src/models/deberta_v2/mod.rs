@@ -13,12 +13,17 @@ use super::encoder::{FeedForward, Names, PostAttention};
 use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear, embedding, token_type_embedding};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Inputs, Model, Output};
+use super::{Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, Output};
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, slice};
 use attention::DisentangledAttention;
 use config::DebertaV2Config;
 use relative_positions::{Distances, Places, Relative};
+
+/// Whether a folder contains this architecture.
+pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
+    evidence.is("deberta-v2") || evidence.is_untyped_with(&[".rel_embeddings."])
+}
 
 /// Parameter names in its files. The files contain absolute positions that the input does not use, and heads of other tasks, among them
 /// the discriminator that v3 was trained with.
@@ -108,8 +113,7 @@ impl Embeddings {
             token_types: (types > 0).then(|| table("token_type_embeddings", types)),
             types,
             projection: (width != config.hidden_size).then(|| {
-                let shape = [config.hidden_size, width];
-                Linear::new(weights.sub("embed_proj").tensor("weight", &shape), None)
+                Linear::without_bias(&weights.sub("embed_proj"), width, config.hidden_size)
             }),
             norm: config.norm(weights),
         }

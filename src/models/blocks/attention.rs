@@ -1,0 +1,75 @@
+//! Multi-head self-attention with its output projection.
+
+use tch::Tensor;
+
+use super::norm::{LayerNorm, RmsNorm};
+use super::rotary::Angles;
+use crate::models::Inputs;
+use crate::models::layers::{Heads, Linear, attend};
+use crate::torchscript::TorchError;
+
+/// Norm of query and key before the scores.
+#[derive(Debug)]
+pub enum QueryKeyNorm {
+    /// Over all heads (JinaBERT v2 with `layer_norm_q` and `layer_norm_k`).
+    AllHeads {
+        /// Norm of the query.
+        query: LayerNorm,
+        /// Norm of the key.
+        key: LayerNorm,
+    },
+    /// Over each head (Gemma 3).
+    EachHead {
+        /// Norm of the query.
+        query: RmsNorm,
+        /// Norm of the key.
+        key: RmsNorm,
+    },
+}
+
+/// Multi-head self-attention with its output projection.
+#[derive(Debug)]
+pub struct Attention {
+    /// Projections to query, key and value, each from the hidden states to the width of all heads. A checkpoint with one tensor for all
+    /// three is read by [`Linear::packed`].
+    pub query_key_value: [Linear; 3],
+    /// Norm of query and key.
+    pub norm: Option<QueryKeyNorm>,
+    /// Shape of the heads.
+    pub heads: Heads,
+    /// Linear layer after attention.
+    pub output: Linear,
+}
+
+impl Attention {
+    /// Maps `[batch, tokens, hidden]` to `[batch, tokens, hidden]`. `bias` is added to the scores and is broadcast to
+    /// `[batch, heads, tokens, tokens]`. Query and key are rotated by `angles`.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn forward(
+        &self,
+        states: &Tensor,
+        bias: &Tensor,
+        angles: Option<&Angles>,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        let heads = self.heads;
+        let [query, key, value] = &self.query_key_value;
+        let [mut query, mut key] = [query.forward(states)?, key.forward(states)?];
+        if let Some(QueryKeyNorm::AllHeads { query: of_query, key: of_key }) = &self.norm {
+            (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
+        }
+        let split = |states: &Tensor| heads.split(states, inputs);
+        let [mut query, mut key] = [split(&query)?, split(&key)?];
+        let value = split(&value.forward(states)?)?;
+        if let Some(QueryKeyNorm::EachHead { query: of_query, key: of_key }) = &self.norm {
+            (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
+        }
+        if let Some(angles) = angles {
+            (query, key) = (angles.rotate(&query)?, angles.rotate(&key)?);
+        }
+        let context = attend([&query, &key, &value], bias, heads.scale(), inputs)?;
+        self.output.forward(&heads.join(&context, inputs)?)
+    }
+}

@@ -1,0 +1,216 @@
+//! Tests of the blocks against their formulas, computed element by element.
+
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+use crate::models::activation::Activation;
+use crate::models::layers::{Heads, Linear, attention_bias};
+use crate::models::{AttentionForm, Inputs, RowForm, WeightLoader};
+use crate::special_tokens::SpecialTokens;
+use crate::torchscript::{Module, TorchError, operations};
+
+const FORMS: [AttentionForm; 2] = [AttentionForm::Plain, AttentionForm::Fused];
+
+/// Rows of tokens with the id 5 and padding with the id 0.
+fn rows(tokens: i64, lengths: &[i64]) -> [Tensor; 2] {
+    let places = Tensor::arange(tokens, (Kind::Int64, Device::Cpu));
+    let mask = places.unsqueeze(0).lt_tensor(&Tensor::from_slice(lengths).unsqueeze(1));
+    let mask = mask.to_kind(Kind::Int64);
+    [&mask * 5, mask]
+}
+
+fn inputs_of(tensors: &[Tensor], form: AttentionForm) -> Inputs {
+    let special =
+        SpecialTokens { padding: 0, separator: 2, appended: None, without_embedding: None };
+    Inputs::of_server(tensors, special, &RowForm::Single, form).unwrap()
+}
+
+fn inputs(tokens: i64, lengths: &[i64]) -> Inputs {
+    inputs_of(&rows(tokens, lengths), AttentionForm::Plain)
+}
+
+fn random(shape: &[i64]) -> Tensor {
+    Tensor::randn(shape, (Kind::Float, Device::Cpu))
+}
+
+fn linear(inputs: i64, outputs: i64) -> Linear {
+    Linear::new(random(&[outputs, inputs]) * 0.3, None)
+}
+
+fn assert_near(ours: &Tensor, expected: &Tensor) {
+    assert_eq!(ours.size(), expected.size());
+    let difference = (ours - expected).abs().max().double_value(&[]);
+    assert!(difference < 1e-5, "{difference}");
+}
+
+/// Cosines and sines of the first element's angle at the last of `tokens`.
+fn last_angles(rotary: &Rotary, tokens: i64) -> Vec<f64> {
+    let angles = rotary.angles(&inputs(tokens, &[tokens])).unwrap();
+    let states = Tensor::zeros([1, 1, tokens, 8], (Kind::Float, Device::Cpu));
+    let _ = states.narrow(3, 0, 4).fill_(1.);
+    let last = angles.rotate(&states).unwrap().select(2, tokens - 1).view(-1);
+    // (1, 0) becomes (cos, sin).
+    (0..4).map(|i| last.double_value(&[i + 4]).atan2(last.double_value(&[i]))).collect()
+}
+
+fn assert_angles(rotary: &Rotary, tokens: i64, frequency: impl Fn(f64) -> f64) {
+    for (i, angle) in (0..4).zip(last_angles(rotary, tokens)) {
+        let expected = (tokens - 1) as f64 * frequency(f64::from(i));
+        let expected = expected.sin().atan2(expected.cos());
+        assert!((angle - expected).abs() < 1e-4, "{i}: {angle} {expected}");
+    }
+}
+
+#[test]
+fn rotary_angles_follow_their_formulas() {
+    let loader = WeightLoader::sketch();
+    let weights = loader.weights();
+    let (base, width, half) = (1000f64, 8., 4f64);
+    let plain = |base: f64, i: f64| base.powf(-2. * i / width);
+    assert_angles(&Rotary::new(&weights, 8, base), 40, |i| plain(base, i));
+    let ntk = Rotary::with_ntk(&weights, 8, base, 2.);
+    assert_angles(&ntk, 40, |i| plain(base * 2., i) / 2f64.powf(2. / width));
+    let mixed = Rotary::with_mixed_ntk(&weights, 8, base, 3., 0.625);
+    let a = 3f64.ln() / half.powf(0.625);
+    assert_angles(&mixed, 40, |i| plain(base, i) / (a * (i + 1.).powf(0.625)).exp());
+    let dynamic = Rotary::with_dynamic_ntk(&weights, 8, base, 2., 32);
+    for tokens in [8, 32, 33, 100] {
+        let longer = 2. * tokens as f64 / 32. - 1.;
+        let scaled = if tokens > 32 { base * longer.powf(8. / 6.) } else { base };
+        assert_angles(&dynamic, tokens, |i| plain(scaled, i));
+    }
+}
+
+#[test]
+fn rotation_of_a_part_keeps_the_rest_of_a_head() {
+    let loader = WeightLoader::sketch();
+    let angles = Rotary::new(&loader.weights(), 4, 100.).angles(&inputs(5, &[5])).unwrap();
+    let states = random(&[2, 3, 5, 6]);
+    let rotated = angles.rotate(&states).unwrap();
+    assert_eq!(rotated.narrow(3, 4, 2), states.narrow(3, 4, 2));
+    assert_near(&rotated.narrow(3, 0, 4), &angles.rotate(&states.narrow(3, 0, 4)).unwrap());
+}
+
+#[test]
+fn sliding_window_hides_far_tokens_and_padding() {
+    let inputs = inputs(6, &[6, 4]);
+    let bias = sliding_window_bias(&attention_bias(&inputs.attention_mask).unwrap(), 2, &inputs);
+    let bias = bias.unwrap();
+    assert_eq!(bias.size(), [2, 1, 6, 6]);
+    for (row, length) in [(0, 6), (1, 4)] {
+        for (i, j) in (0..6i64).flat_map(|i| (0..6).map(move |j| (i, j))) {
+            let visible = (i - j).abs() <= 2 && j < length;
+            let expected = if visible { 0. } else { f64::from(f32::MIN) };
+            assert_eq!(bias.double_value(&[row, 0, i, j]), expected, "{row} {i} {j}");
+        }
+    }
+}
+
+#[test]
+fn alibi_bias_grows_with_distance_and_hides_padding() {
+    let loader = WeightLoader::sketch();
+    let inputs = inputs(3, &[3, 2]);
+    let bias = Alibi::new(&loader.weights(), 2)
+        .bias(&attention_bias(&inputs.attention_mask).unwrap(), &inputs)
+        .unwrap();
+    assert_eq!(bias.size(), [2, 2, 3, 3]);
+    assert_eq!(bias.double_value(&[0, 0, 0, 2]), -2. / 16.);
+    assert_eq!(bias.double_value(&[0, 1, 2, 1]), -1. / 256.);
+    assert!(bias.double_value(&[1, 0, 0, 2]) < -1e38);
+}
+
+#[test]
+fn feed_forward_applies_the_activation_to_one_of_two_layers() {
+    let (activated, gate, output) = (linear(4, 3), linear(4, 3), linear(3, 4));
+    let states = random(&[2, 5, 4]);
+    let inner = activated.forward(&states).unwrap().relu() * gate.forward(&states).unwrap();
+    let expected = output.forward(&inner).unwrap();
+    let activation = Activation::Relu.into();
+    let block = FeedForward { inner: Inner::Gated { activated, gate }, activation, output };
+    assert_near(&block.forward(&states).unwrap(), &expected);
+}
+
+/// A pass with every block, which returns `[batch, tokens, hidden]`.
+fn all_blocks() -> impl Fn(&[Tensor], AttentionForm) -> Result<Tensor, TorchError> {
+    let loader = WeightLoader::sketch();
+    let weights = loader.weights();
+    let heads = Heads::of(8, 2);
+    let rotary = Rotary::with_dynamic_ntk(&weights, 4, 100., 2., 6);
+    let alibi = Alibi::new(&weights, 2);
+    let attention = || Attention {
+        query_key_value: [linear(8, 8), linear(8, 8), linear(8, 8)],
+        norm: None,
+        heads,
+        output: linear(8, 8),
+    };
+    let (near_attention, far_attention) = (attention(), attention());
+    let feed_forward = FeedForward {
+        inner: Inner::Gated { activated: linear(8, 12), gate: linear(8, 12) },
+        activation: Activation::Silu.into(),
+        output: linear(12, 8),
+    };
+    let table = random(&[6, 8]);
+    move |tensors, form| {
+        let inputs = inputs_of(tensors, form);
+        let states = crate::models::layers::embedding(&table, &inputs.input_ids)?;
+        let bias = attention_bias(&inputs.attention_mask)?;
+        let near = sliding_window_bias(&bias, 2, &inputs)?;
+        let angles = rotary.angles(&inputs)?;
+        let states = near_attention.forward(&states, &near, Some(&angles), &inputs)?;
+        let states = far_attention.forward(&states, &alibi.bias(&bias, &inputs)?, None, &inputs)?;
+        feed_forward.forward(&states)
+    }
+}
+
+#[test]
+fn traced_blocks_run_at_other_sizes_with_accepted_operations() {
+    for form in FORMS {
+        let forward = all_blocks();
+        let forward = |tensors: &[Tensor]| forward(tensors, form);
+        let module = Module::trace(&rows(5, &[5]), forward).unwrap();
+        operations::check(&module.operations().unwrap()).unwrap();
+        for (tokens, lengths) in [(1, vec![1]), (5, vec![5]), (9, vec![9, 4, 1]), (40, vec![40])] {
+            let rows = rows(tokens, &lengths);
+            assert_near(&module.forward(&rows).unwrap(), &forward(&rows).unwrap());
+        }
+    }
+}
+
+#[test]
+fn fused_and_plain_attention_agree() {
+    let forward = all_blocks();
+    let [plain, fused] = FORMS.map(|form| forward(&rows(9, &[9, 4]), form).unwrap());
+    assert_near(&plain.get(0), &fused.get(0));
+    assert_near(&plain.get(1).narrow(0, 0, 4), &fused.get(1).narrow(0, 0, 4));
+}
+
+#[test]
+fn rotated_scores_depend_on_the_distance_only() {
+    // Two tokens three places apart have the same score at every place.
+    let loader = WeightLoader::sketch();
+    let angles = Rotary::new(&loader.weights(), 8, 100.).angles(&inputs(12, &[12])).unwrap();
+    let (query, key) = (random(&[1, 1, 1, 8]), random(&[1, 1, 1, 8]));
+    let place = |states: &Tensor| angles.rotate(&states.expand([1, 1, 12, 8], false)).unwrap();
+    let scores = place(&query).matmul(&place(&key).transpose(-1, -2));
+    for place in 0..9 {
+        let difference =
+            scores.double_value(&[0, 0, place, place + 3]) - scores.double_value(&[0, 0, 0, 3]);
+        assert!(difference.abs() < 1e-4, "{place}: {difference}");
+    }
+}
+
+#[test]
+fn layers_of_a_packed_weight_share_its_memory_and_are_saved_once() {
+    let packed = [("layer.weight".to_owned(), vec![48, 128]), ("layer.bias".to_owned(), vec![48])];
+    let loader = crate::models::tests::checkpoint(&packed);
+    let [first, second, third] = Linear::packed::<3>(true, &loader.weights().sub("layer"), 128, 16);
+    let (unused, bytes) = loader.finish().unwrap();
+    assert_eq!((unused, bytes), (Vec::new(), 4 * 48 * 129));
+    let module = Module::trace(&[random(&[1, 128])], |inputs| -> Result<Tensor, TorchError> {
+        let sum = first.forward(&inputs[0])?.f_add(&second.forward(&inputs[0])?)?;
+        Ok(sum.f_add(&third.forward(&inputs[0])?)?)
+    });
+    let mut archive = Vec::new();
+    module.unwrap().save(&mut archive).unwrap();
+    assert!(archive.len() < 4 * 48 * 129 + 16_384, "{}", archive.len());
+}
