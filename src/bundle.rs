@@ -197,30 +197,9 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`] if a file cannot be read, is not valid, or is not the one that the metadata describes.
     pub fn read(metadata: &Path, model_id: Option<ModelId>) -> Result<Self, BundleError> {
-        let read = |path: &Path| fs::read(path).map_err(io_error("cannot read", path));
-        let invalid = |path: &Path| {
-            let path = path.to_owned();
-            |reason: serde_json::Error| BundleError::Invalid { path, reason: reason.to_string() }
-        };
-        let described: Metadata =
-            serde_json::from_slice(&read(metadata)?).map_err(invalid(metadata))?;
+        let (described, vocabulary) = described(metadata)?;
         let id: ModelId = described.packaged_model_id.parse()?;
         let folder = metadata.parent().unwrap_or(Path::new(""));
-        let sibling = |name: &String| match Path::new(name).file_name() {
-            Some(file) if file == name.as_str() => Ok(folder.join(name)),
-            _ => Err(BundleError::Invalid {
-                path: metadata.to_owned(),
-                reason: format!("{name:?} is not the name of a file beside it"),
-            }),
-        };
-        let vocabulary = match &described.vocabulary_file {
-            Some(name) => {
-                let path = sibling(name)?;
-                Some(serde_json::from_slice(&read(&path)?).map_err(invalid(&path))?)
-            }
-            None => None,
-        };
-
         let invalid = |reason| BundleError::Invalid { path: metadata.to_owned(), reason };
         let format = ArtifactFormat::of(&described.configuration).map_err(invalid)?;
         if vocabulary.is_none() && format == ArtifactFormat::TorchScript {
@@ -251,6 +230,17 @@ impl Bundle {
             minimum_version,
             target,
         })
+    }
+
+    /// The configuration and the vocabulary of a bundle. The artifact is neither read nor needed.
+    ///
+    /// # Errors
+    /// [`BundleError`] if `metadata` or the vocabulary cannot be read or is not valid.
+    pub fn read_vocabulary(
+        metadata: &Path,
+    ) -> Result<(JsonMap<String, Value>, Option<Vocabulary>), BundleError> {
+        let (described, vocabulary) = described(metadata)?;
+        Ok((described.configuration, vocabulary))
     }
 
     /// The body of the request that creates the model in a cluster of version `target`.
@@ -287,6 +277,33 @@ pub(crate) fn with_artifact_sha256(
         metadata.insert(DEFINITION_SHA256.to_owned(), sha256.into());
     }
     configuration
+}
+
+/// Reads the metadata of a bundle and its vocabulary, if the bundle has one.
+fn described(metadata: &Path) -> Result<(Metadata, Option<Vocabulary>), BundleError> {
+    let read = |path: &Path| fs::read(path).map_err(io_error("cannot read", path));
+    let invalid = |path: &Path| {
+        let path = path.to_owned();
+        |reason: serde_json::Error| BundleError::Invalid { path, reason: reason.to_string() }
+    };
+    let described: Metadata =
+        serde_json::from_slice(&read(metadata)?).map_err(invalid(metadata))?;
+    let folder = metadata.parent().unwrap_or(Path::new(""));
+    let sibling = |name: &String| match Path::new(name).file_name() {
+        Some(file) if file == name.as_str() => Ok(folder.join(name)),
+        _ => Err(BundleError::Invalid {
+            path: metadata.to_owned(),
+            reason: format!("{name:?} is not the name of a file beside it"),
+        }),
+    };
+    let vocabulary = match &described.vocabulary_file {
+        Some(name) => {
+            let path = sibling(name)?;
+            Some(serde_json::from_slice(&read(&path)?).map_err(invalid(&path))?)
+        }
+        None => None,
+    };
+    Ok((described, vocabulary))
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BundleError {

@@ -7,6 +7,7 @@ use crate::hint::{Hint, Setting, hint};
 use crate::inference_results::InferenceError;
 use crate::model_id::ModelIdError;
 use crate::prebuilt::PrebuiltError;
+use crate::server_tokenization::TokenizationError;
 use crate::source::hub::HubError;
 use crate::trees::TreeError;
 
@@ -64,6 +65,9 @@ impl Error {
             Self::NoEndpointForTask { .. } => Some(hint!("Remove ", Setting::CreateEndpoint, ".")),
             Self::ModelId(error) => Some(error.hint()),
             Self::Tree(error) => error.hint(),
+            Self::Inference(InferenceError::Text(TokenizationError::NoJapaneseAnalyser)) => {
+                Some(hint!("Compare the answers of the cluster with those of Transformers."))
+            }
             _ => None,
         }
     }

@@ -53,7 +53,7 @@ pub enum Stage {
     Start,
     /// Creates an inference endpoint.
     CreateEndpoint,
-    /// Computes the results of texts; measured in bytes of text.
+    /// Computes the results of texts; measured in texts.
     Infer,
 }
 
@@ -95,7 +95,7 @@ pub enum Event {
     Started {
         /// The stage.
         stage: Stage,
-        /// Bytes to process, for stages measured in bytes.
+        /// Bytes to process, for stages measured in bytes; texts for [`Infer`](Stage::Infer).
         total: Option<u64>,
     },
     /// An earlier run already completed a part of the stage.
@@ -105,11 +105,11 @@ pub enum Event {
         /// Bytes from which the work continues. 0 when earlier work was discarded.
         done: u64,
     },
-    /// More bytes were processed.
+    /// More bytes or texts were processed.
     Advanced {
         /// The stage.
         stage: Stage,
-        /// Bytes processed so far, including those of an earlier run.
+        /// Bytes or texts processed so far, including those of an earlier run.
         done: u64,
     },
     /// The state of something that the stage waits for.
@@ -123,7 +123,7 @@ pub enum Event {
     Finished {
         /// The stage.
         stage: Stage,
-        /// Bytes processed, including those of an earlier run.
+        /// Bytes or texts processed, including those of an earlier run.
         done: u64,
         /// Whether the stage completed; `false` after an error or an interruption.
         completed: bool,
@@ -179,7 +179,7 @@ impl Progress {
         Self(Some(Arc::new(observer)))
     }
 
-    /// Starts a stage that is not measured in bytes.
+    /// Starts a stage that is not measured.
     #[must_use]
     pub fn start(&self, stage: Stage) -> RunningStage {
         self.begin(stage, None)
@@ -188,6 +188,12 @@ impl Progress {
     /// Starts a stage of `total` bytes.
     #[must_use]
     pub fn start_bytes(&self, stage: Stage, total: u64) -> RunningStage {
+        self.begin(stage, Some(total))
+    }
+
+    /// Starts a stage of `total` texts.
+    #[must_use]
+    pub fn start_texts(&self, stage: Stage, total: u64) -> RunningStage {
         self.begin(stage, Some(total))
     }
 
@@ -245,9 +251,9 @@ impl RunningStage {
         self.progress.report(|| Event::Resumed { stage: self.stage.clone(), done });
     }
 
-    /// Adds bytes that were processed now.
-    pub fn advance(&self, bytes: u64) {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    /// Adds bytes or texts that were processed now.
+    pub fn advance(&self, count: u64) {
+        let done = self.done.fetch_add(count, Ordering::Relaxed) + count;
         self.progress.report(|| Event::Advanced { stage: self.stage.clone(), done });
     }
 

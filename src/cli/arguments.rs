@@ -281,6 +281,15 @@ impl ConnectionArguments {
         self.url.is_some() || self.cloud_id.is_some()
     }
 
+    /// Whether an option, rather than the environment, sets an address.
+    pub(super) fn is_set_by_option(&self) -> bool {
+        let is_option = |value: Option<&str>, variable: &str| {
+            value.is_some_and(|value| std::env::var(variable).as_deref() != Ok(value))
+        };
+        is_option(self.url.as_ref().map(|it| it.0.as_str()), "ES_URL")
+            || is_option(self.cloud_id.as_deref(), "CLOUD_ID")
+    }
+
     /// The connection that the options describe. Asks for the password if only a user name is set.
     pub(super) fn connection(&self) -> Result<Connection, CommandError> {
         let mut connection = match (&self.url, &self.cloud_id) {

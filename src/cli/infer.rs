@@ -30,11 +30,15 @@ const LOCAL_BATCH: usize = 256;
 /// Bytes of text in one call of a local model, so that results of long texts appear soon.
 const LOCAL_BATCH_BYTES: usize = 16 << 10;
 
+/// The task with labels of the user.
+const ZERO_SHOT: &str = "zero_shot_classification";
+
 /// Number of texts from which progress is shown.
 const LONG: usize = 64;
 
 #[derive(Debug, Args)]
 #[command(mut_group("cluster", |group| group.required(false)))]
+#[command(mut_arg("tree_model", |argument| argument.requires("data")))]
 #[command(group = ArgGroup::new("model").required(true).args(["es_model_id", "hub_model_id", "bundle", "tree_model"]))]
 pub(super) struct InferArguments {
     /// Texts [default: one text per line of standard input]. Without --question or --query, a tab separates the two texts of a pair
@@ -65,8 +69,7 @@ pub(super) struct InferArguments {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with = "texts",
-        required_unless_present_any = ["es_model_id", "hub_model_id", "bundle"]
+        conflicts_with_all = ["texts", "hub_model_id", "bundle"]
     )]
     data: Option<PathBuf>,
     /// Labels to choose from, separated by commas (zero_shot_classification)
@@ -84,14 +87,15 @@ pub(super) struct InferArguments {
     /// Query to compare each text with (text_similarity)
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
-    /// Number of classes, tokens or answers to return per text
-    #[arg(long, value_name = "N")]
-    top_classes: Option<u32>,
-    /// Number of texts per request
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Number of classes, tokens or answers to return per text; -1 for all classes or tokens (text_classification, fill_mask,
+    /// question_answering)
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..))]
+    top_classes: Option<i32>,
+    /// Number of texts per request, for a model in Elasticsearch
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "es_model_id", value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
-    /// Seconds to wait for the results of one request
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    /// Seconds to wait for the results of one request, for a model in Elasticsearch
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "es_model_id")]
     timeout: u64,
     /// Format of the result: a table, or one JSON document per text [default: table on a terminal, otherwise json]
     #[arg(long, value_name = "FORMAT", value_enum)]
@@ -110,6 +114,12 @@ impl InferArguments {
     /// Prints the result of each text, batch by batch.
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
         let id = self.es_model_id.as_ref();
+        if id.is_none() && self.connection.is_set_by_option() {
+            return Err(CommandError::Usage(
+                "--url and --cloud-id need --es-model-id, the model in the cluster; remove them to run the model on this machine"
+                    .into(),
+            ));
+        }
         if let Some(data) = &self.data {
             return tree_predictions::infer(&self.connection, &self.tree, id, data, progress).await;
         }
@@ -120,11 +130,12 @@ impl InferArguments {
     }
 
     async fn infer_remotely(&self, id: &ServedId, progress: &Progress) -> Result<(), CommandError> {
+        let lines = self.given_lines()?;
         let client = Client::connect(self.connection.connection()?).await?;
         let model = DeployedModel::find(&client, id.clone()).await?;
-        let mut run = self.run(model.task(), model.configuration(), progress)?;
+        let mut settings = self.settings(model.task(), model.configuration())?;
+        let mut run = self.run(lines, model.task(), model.configuration(), progress)?;
         let timeout = Duration::from_secs(self.timeout);
-        let mut settings = self.settings();
         for (at, end) in run.batches(self.batch_size as usize, usize::MAX, true) {
             let batch = &run.texts[at..end];
             if let (Some(name), Some(first)) =
@@ -135,7 +146,7 @@ impl InferArguments {
             let texts: Vec<String> = batch.iter().map(|text| text.text.clone()).collect();
             let mut interruption = run.interruption.clone();
             let results = tokio::select! {
-                results = model.infer(&client, &texts, &settings, timeout) => results?,
+                results = model.infer_each(&client, &texts, &settings, timeout) => results?,
                 () = interruption.requested() => break,
             };
             run.show(at, &results)?;
@@ -144,6 +155,10 @@ impl InferArguments {
     }
 
     async fn infer_locally(&self, progress: &Progress) -> Result<(), CommandError> {
+        let lines = self.given_lines()?;
+        if let TaskChoice::Named(task) = self.task_type {
+            self.check_options(task.name())?;
+        }
         let model = match &self.bundle {
             Some(path) => {
                 let bundle = Bundle::read(path, None)?;
@@ -164,10 +179,11 @@ impl InferArguments {
                 LocalModel::of_source(&source, options, progress).await?
             }
         };
-        let request = model.request(&self.settings())?;
         let configuration = Value::Object(model.configuration().clone());
         let task = configuration["inference_config"].as_object().and_then(|it| it.keys().next());
-        let mut run = self.run(task.map_or("", String::as_str), &configuration, progress)?;
+        let task = task.map_or("", String::as_str);
+        let request = model.request(&self.settings(task, &configuration)?)?;
+        let mut run = self.run(lines, task, &configuration, progress)?;
         for (at, end) in run.batches(LOCAL_BATCH, LOCAL_BATCH_BYTES, false) {
             if run.interruption.is_requested() {
                 break;
@@ -183,47 +199,122 @@ impl InferArguments {
         run.finish()
     }
 
-    /// Reads the texts, and handles Ctrl-C from here on.
+    /// The texts of the arguments or of the file. Reading them before other work reports mistakes early.
+    fn given_lines(&self) -> Result<Option<Vec<Text>>, CommandError> {
+        if self.texts.is_empty() && self.input.is_none() {
+            return Ok(None);
+        }
+        infer_texts::read(&self.texts, self.input.as_deref()).map(Some)
+    }
+
+    /// Reads the texts of standard input if there are no others, and handles Ctrl-C from here on.
     fn run(
         &self,
+        lines: Option<Vec<Text>>,
         task: &str,
         configuration: &Value,
         progress: &Progress,
     ) -> Result<Run, CommandError> {
-        let first = match task {
-            "question_answering" => self.question.as_deref(),
-            "text_similarity" => self.query.as_deref(),
-            _ => None,
+        let lines = match lines {
+            Some(lines) => lines,
+            None => infer_texts::read(&[], None)?,
         };
-        let lines = infer_texts::read(&self.texts, self.input.as_deref())?;
-        let texts = infer_texts::pairs(lines, infer_texts::first_setting(task), first)?;
+        let (first, option) = match task {
+            "question_answering" => (self.question.as_deref(), "--question"),
+            _ => (self.query.as_deref(), "--query"),
+        };
+        let advice = format!("set {option}, or separate the two texts by a tab");
+        let texts = infer_texts::pairs(lines, infer_texts::first_setting(task), first, &advice)?;
+        if texts.is_empty() {
+            tracing::warn!("there are no texts");
+        }
         let is_terminal = stdout().is_terminal();
         let format = self.output.unwrap_or(if is_terminal { Format::Table } else { Format::Json });
-        let bytes = texts.iter().map(Text::bytes).sum();
+        let of_arguments = !self.texts.is_empty();
         // Results on a terminal are their own progress.
         let is_long = texts.len() >= LONG && !is_terminal;
         Ok(Run {
-            report: InferReport::new(task, configuration, format),
-            progress: is_long.then(|| progress.start_bytes(Stage::Infer, bytes)),
+            report: InferReport::new(task, configuration, format, texts.len(), of_arguments),
+            progress: is_long.then(|| progress.start_texts(Stage::Infer, texts.len() as u64)),
             texts,
             interruption: interruption()?,
         })
     }
 
     /// The settings of the task for all texts.
-    fn settings(&self) -> Map<String, Value> {
+    fn settings(
+        &self,
+        task: &str,
+        configuration: &Value,
+    ) -> Result<Map<String, Value>, CommandError> {
+        self.check_options(task)?;
+        let labels = labels(&self.labels)?;
+        let stored = &configuration["inference_config"][task]["labels"];
+        let has_labels = stored.as_array().is_some_and(|labels| !labels.is_empty());
+        if task == ZERO_SHOT && labels.is_empty() && !has_labels {
+            let message = "zero_shot_classification needs labels to choose from: set --labels";
+            return Err(CommandError::Usage(message.into()));
+        }
         let mut settings = Map::new();
         let mut set = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
                 settings.insert(name.to_owned(), value);
             }
         };
-        set("labels", (!self.labels.is_empty()).then(|| json!(self.labels)));
+        set("labels", (!labels.is_empty()).then(|| json!(labels)));
         set("multi_label", self.multi_label.then(|| json!(true)));
         set("hypothesis_template", self.hypothesis_template.as_ref().map(|text| json!(text)));
         set("num_top_classes", self.top_classes.map(|count| json!(count)));
-        settings
+        Ok(settings)
     }
+
+    /// Rejects options that have no effect on a task.
+    fn check_options(&self, task: &str) -> Result<(), CommandError> {
+        let ranked = ["text_classification", "fill_mask", "question_answering", "classification"];
+        let options: [(bool, &str, &[&str]); 6] = [
+            (!self.labels.is_empty(), "--labels", &[ZERO_SHOT]),
+            (self.multi_label, "--multi-label", &[ZERO_SHOT]),
+            (self.hypothesis_template.is_some(), "--hypothesis-template", &[ZERO_SHOT]),
+            (self.question.is_some(), "--question", &["question_answering"]),
+            (self.query.is_some(), "--query", &["text_similarity"]),
+            (self.top_classes.is_some(), "--top-classes", &ranked),
+        ];
+        for (is_set, option, tasks) in options {
+            if is_set && !tasks.contains(&task) {
+                return Err(CommandError::Usage(format!(
+                    "{option} has no effect on the task of the model, {task}; remove {option}"
+                )));
+            }
+        }
+        if task == "question_answering" && self.top_classes.is_some_and(|count| count < 0) {
+            let message = "question_answering cannot return all answers: set --top-classes to a number from 0";
+            return Err(CommandError::Usage(message.into()));
+        }
+        match &self.hypothesis_template {
+            Some(template) if !template.contains("{}") => Err(CommandError::Usage(format!(
+                "--hypothesis-template {template:?} has no {{}}, which is replaced by the label"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The labels without the white space around them.
+fn labels(texts: &[String]) -> Result<Vec<&str>, CommandError> {
+    let mut labels: Vec<&str> = Vec::with_capacity(texts.len());
+    for label in texts.iter().map(|label| label.trim()) {
+        if label.is_empty() {
+            let message = "a label of --labels is empty: separate labels by single commas";
+            return Err(CommandError::Usage(message.into()));
+        }
+        if labels.contains(&label) {
+            let message =
+                format!("--labels contains the label {label:?} twice; remove one of them");
+            return Err(CommandError::Usage(message));
+        }
+        labels.push(label);
+    }
+    Ok(labels)
 }
 
 impl Run {
@@ -255,7 +346,7 @@ impl Run {
         for (text, result) in self.texts.iter().skip(at).zip(results) {
             self.report.show(text, result)?;
             if let Some(progress) = &self.progress {
-                progress.advance(text.bytes());
+                progress.advance(1);
             }
         }
         Ok(())

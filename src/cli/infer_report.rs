@@ -16,6 +16,9 @@ const TOKENS: usize = 10;
 /// Numbers of a vector that are shown.
 const NUMBERS: usize = 4;
 
+/// Rejected texts that are logged.
+const WARNED: usize = 10;
+
 /// Characters of a text that are shown on one line.
 const LINE: usize = 60;
 
@@ -25,22 +28,35 @@ pub(super) struct InferReport {
     /// The member of a result that holds the prediction.
     field: String,
     format: Format,
+    /// Number of texts.
+    total: usize,
+    /// What a place of a text is: a line, or an argument.
+    place: &'static str,
     shown: usize,
     failed: usize,
-    /// The first embeddings.
-    embeddings: Vec<Vec<f64>>,
+    /// The first embeddings, with the numbers of their texts.
+    embeddings: Vec<(usize, Vec<f64>)>,
     /// Queries, documents and scores.
     scores: Vec<(Option<String>, String, f64)>,
 }
 
 impl InferReport {
-    /// A report on texts for a task of a model with this configuration.
-    pub(super) fn new(task: &str, configuration: &Value, format: Format) -> Self {
+    /// A report on `total` texts for a task of a model with this configuration. The texts are arguments, or lines of a file or of
+    /// standard input.
+    pub(super) fn new(
+        task: &str,
+        configuration: &Value,
+        format: Format,
+        total: usize,
+        of_arguments: bool,
+    ) -> Self {
         let field = configuration["inference_config"][task]["results_field"].as_str();
         Self {
             task: task.to_owned(),
             field: field.unwrap_or("predicted_value").to_owned(),
             format,
+            total,
+            place: if of_arguments { "text" } else { "line" },
             shown: 0,
             failed: 0,
             embeddings: Vec::new(),
@@ -61,7 +77,12 @@ impl InferReport {
     /// Prints the result of a text, or keeps a score for the ranking.
     pub(super) fn show(&mut self, text: &Text, result: &Value) -> Result<(), CommandError> {
         self.shown += 1;
-        self.failed += usize::from(result.get("error").is_some());
+        if let Some(reason) = result["error"].as_str() {
+            self.failed += 1;
+            if self.format == Format::Json {
+                self.warn(text.line, reason);
+            }
+        }
         let shown = match self.format {
             Format::Json => escape_json(&result.to_string()),
             Format::Table => {
@@ -70,7 +91,7 @@ impl InferReport {
                     && self.embeddings.len() < COMPARED
                     && let Some(vector) = vector(predicted)
                 {
-                    self.embeddings.push(vector);
+                    self.embeddings.push((self.shown, vector));
                 }
                 if let (true, Some(score)) = (self.task == "text_similarity", predicted.as_f64()) {
                     self.scores.push((text.first.clone(), text.text.clone(), score));
@@ -78,10 +99,23 @@ impl InferReport {
                 }
                 let lines = lines(&self.task, predicted, &text.text, result);
                 let lines: String = lines.iter().map(|line| format!("\n  {line}")).collect();
-                escape(&format!("{}{lines}", in_quotes(&text.text)))
+                let number =
+                    if self.total > 1 { format!("{}. ", self.shown) } else { String::new() };
+                escape(&format!("{number}{}{lines}", in_quotes(&text.text)))
             }
         };
         print(format!("{shown}\n").as_bytes())
+    }
+
+    /// Logs a rejected text, whose line in the output has no number.
+    fn warn(&self, line: usize, reason: &str) {
+        match self.failed {
+            0..=WARNED => tracing::warn!("{} {line} is rejected: {reason}", self.place),
+            _ if self.failed == WARNED + 1 => {
+                tracing::warn!("more texts are rejected; their results have an error");
+            }
+            _ => {}
+        }
     }
 
     /// Prints what compares the texts: the ranking of documents, or the similarities of embeddings.
@@ -264,18 +298,16 @@ fn ranking(scores: Vec<(Option<String>, String, f64)>) -> String {
     parts.join("\n\n")
 }
 
-/// The cosine similarity of each pair of embeddings.
-fn similarities(embeddings: &[Vec<f64>]) -> String {
+/// The cosine similarity of each pair of embeddings, under the numbers of their texts.
+fn similarities(embeddings: &[(usize, Vec<f64>)]) -> String {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let cosine = |a: &[f64], b: &[f64]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
     let mut lines = vec!["cosine similarity".to_owned()];
-    let numbers = 1..=embeddings.len();
-    lines.push(
-        std::iter::once("    ".to_owned()).chain(numbers.map(|n| format!("{n:>7}"))).collect(),
-    );
-    for (at, one) in embeddings.iter().enumerate() {
-        let cells = embeddings.iter().map(|other| format!("{:>7.3}", cosine(one, other)));
-        lines.push(std::iter::once(format!("{:>4}", at + 1)).chain(cells).collect());
+    let numbers = embeddings.iter().map(|(number, _)| format!("{number:>7}"));
+    lines.push(std::iter::once("    ".to_owned()).chain(numbers).collect());
+    for (number, one) in embeddings {
+        let cells = embeddings.iter().map(|(_, other)| format!("{:>7.3}", cosine(one, other)));
+        lines.push(std::iter::once(format!("{number:>4}")).chain(cells).collect());
     }
     lines.join("\n")
 }
@@ -316,10 +348,10 @@ mod tests {
 
     #[test]
     fn similarity_of_an_embedding_with_itself_is_one() {
-        let text = similarities(&[vec![1., 0.], vec![0., 2.]]);
+        let text = similarities(&[(1, vec![1., 0.]), (3, vec![0., 2.])]);
         assert_eq!(
             text,
-            "cosine similarity\n          1      2\n   1  1.000  0.000\n   2  0.000  1.000"
+            "cosine similarity\n          1      3\n   1  1.000  0.000\n   3  0.000  1.000"
         );
     }
 

@@ -1,13 +1,12 @@
 //! The texts of `rust-eland infer`: arguments, standard input or a file.
 
 use std::borrow::Cow;
-use std::fs;
-use std::io::{self, BufRead};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::command_error::CommandError;
+use super::input;
 use crate::inference_results::Input;
 
 /// Names of columns and members that hold the text, in the order of preference.
@@ -20,6 +19,8 @@ const FIRST: [&str; 2] = ["question", "query"];
 /// A text, with the first text of its pair for tasks that read pairs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Text {
+    /// The line of the text in its file or on standard input, or its number among the arguments, from 1.
+    pub(super) line: usize,
     pub(super) first: Option<String>,
     pub(super) text: String,
 }
@@ -34,6 +35,10 @@ pub(super) fn first_setting(task: &str) -> Option<&'static str> {
 }
 
 impl Text {
+    fn at(line: usize, text: &str) -> Self {
+        Self { line, first: None, text: text.to_owned() }
+    }
+
     /// The input of a local model.
     pub(super) fn input(&self) -> Input<'_> {
         Input {
@@ -47,28 +52,18 @@ impl Text {
     pub(super) fn into_input(self) -> Input<'static> {
         Input { first: self.first.map(Cow::Owned), text: Cow::Owned(self.text) }
     }
-
-    /// Length of the texts in bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        (self.text.len() + self.first.as_ref().map_or(0, String::len)) as u64
-    }
 }
 
 /// Reads texts from the arguments, a file or standard input.
 pub(super) fn read(arguments: &[String], file: Option<&Path>) -> Result<Vec<Text>, CommandError> {
-    let of_line = |text: String| Text { first: None, text };
+    let of_line = |(index, text): (usize, &str)| Text::at(index + 1, text);
     let Some(path) = file else {
         return Ok(match arguments {
-            [] => io::stdin()
-                .lock()
-                .lines()
-                .map(|line| line.map(of_line))
-                .collect::<Result<_, _>>()?,
-            texts => texts.iter().cloned().map(of_line).collect(),
+            [] => input::of_standard_input()?.lines().enumerate().map(of_line).collect(),
+            texts => texts.iter().map(String::as_str).enumerate().map(of_line).collect(),
         });
     };
-    let content = fs::read_to_string(path)
-        .map_err(|error| CommandError::Usage(format!("cannot read {}: {error}", path.display())))?;
+    let content = input::of_file(path)?;
     let invalid = |line: usize, reason: String| {
         CommandError::Usage(format!("{}, line {line}: {reason}", path.display()))
     };
@@ -80,31 +75,53 @@ pub(super) fn read(arguments: &[String], file: Option<&Path>) -> Result<Vec<Text
                 .map(|(index, line)| {
                     let value = serde_json::from_str(line)
                         .map_err(|error| invalid(index + 1, error.to_string()))?;
-                    of_json(value).map_err(|reason| invalid(index + 1, reason))
+                    let text = of_json(value).map_err(|reason| invalid(index + 1, reason))?;
+                    Ok(Text { line: index + 1, ..text })
                 })
                 .collect()
         }
-        Some("csv") => {
-            let mut reader = csv::Reader::from_reader(content.as_bytes());
-            let names = reader.headers().map_err(|error| invalid(1, error.to_string()))?.clone();
-            let mut texts = Vec::new();
-            for (index, record) in reader.records().enumerate() {
-                let record = record.map_err(|error| invalid(index + 2, error.to_string()))?;
-                let cells = names.iter().zip(&record);
-                let cells = cells.map(|(name, cell)| (name.to_owned(), cell.into()));
-                let text = of_members(cells.collect()).map_err(|reason| invalid(1, reason))?;
-                texts.push(text);
-            }
-            Ok(texts)
-        }
-        _ => Ok(content.lines().map(|line| of_line(line.to_owned())).collect()),
+        Some("csv") => of_csv(&content).map_err(|(line, reason)| invalid(line, reason)),
+        _ => Ok(content.lines().enumerate().map(of_line).collect()),
     }
+}
+
+/// The texts of a CSV file, or the line that is not valid and the reason.
+fn of_csv(content: &str) -> Result<Vec<Text>, (usize, String)> {
+    if let Some(line) = input::line_of_open_quote(content) {
+        let reason = "a quotation mark is not closed; write \"\" for a quotation mark in a cell";
+        return Err((line, reason.into()));
+    }
+    let mut reader = csv::Reader::from_reader(content.as_bytes());
+    let line_of = |position: Option<&csv::Position>| {
+        position.and_then(|it| usize::try_from(it.line()).ok()).unwrap_or(1)
+    };
+    let wrong = |error: csv::Error| match error.kind() {
+        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
+            let reason = format!("the row has {len} cells, and the header has {expected_len}");
+            (line_of(pos.as_ref()), reason)
+        }
+        _ => (line_of(error.position()), error.to_string()),
+    };
+    let names = reader.headers().map_err(wrong)?.clone();
+    if let (1, Some(separator)) = (names.len(), names.get(0).and_then(input::other_separator)) {
+        let reason = format!("the columns are separated by {separator:?}; separate them by commas");
+        return Err((1, reason));
+    }
+    let mut texts = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(wrong)?;
+        let cells = names.iter().zip(&record);
+        let cells = cells.map(|(name, cell)| (name.to_owned(), cell.into()));
+        let text = of_members(cells.collect()).map_err(|reason| (1, reason))?;
+        texts.push(Text { line: line_of(record.position()), ..text });
+    }
+    Ok(texts)
 }
 
 /// The text of a JSON string or object.
 fn of_json(value: Value) -> Result<Text, String> {
     match value {
-        Value::String(text) => Ok(Text { first: None, text }),
+        Value::String(text) => Ok(Text::at(0, &text)),
         Value::Object(members) => of_members(members),
         _ => Err("expected a string, or an object with a text".into()),
     }
@@ -127,34 +144,33 @@ fn of_members(members: Map<String, Value>) -> Result<Text, String> {
         }
     };
     match named(&TEXT).or_else(strings) {
-        Some(text) => Ok(Text { first, text }),
+        Some(text) => Ok(Text { line: 0, first, text }),
         None => Err(format!("there is no text: use one of the names {}", TEXT.join(", "))),
     }
 }
 
 /// The texts of a task. `setting` is the name of the first text of a pair, for tasks that read pairs; `first` is its value from an
-/// option. Without that option, each text has its own first text, or a tab separates the two.
+/// option. Without that option, each text has its own first text, or a tab separates the two. `advice` says how to set pairs.
 pub(super) fn pairs(
     texts: Vec<Text>,
     setting: Option<&str>,
     first: Option<&str>,
+    advice: &str,
 ) -> Result<Vec<Text>, CommandError> {
-    let Some(setting) = setting else {
+    if setting.is_none() {
         return Ok(texts.into_iter().map(|text| Text { first: None, ..text }).collect());
-    };
+    }
     let of = |text: Text| match (first, text.first) {
-        (Some(first), _) => Ok(Text { first: Some(first.to_owned()), text: text.text }),
-        (None, Some(first)) => Ok(Text { first: Some(first), text: text.text }),
+        (Some(first), _) => Ok(Text { first: Some(first.to_owned()), ..text }),
+        (None, Some(first)) => Ok(Text { first: Some(first), ..text }),
         (None, None) => match text.text.split_once('\t') {
             Some((first, second)) => {
-                Ok(Text { first: Some(first.to_owned()), text: second.to_owned() })
+                Ok(Text { line: text.line, first: Some(first.to_owned()), text: second.to_owned() })
             }
-            None => {
-                let option = if setting == "question" { "--question" } else { "--query" };
-                Err(CommandError::Usage(format!(
-                    "the model reads pairs of texts: set {option}, or separate the two texts by a tab"
-                )))
-            }
+            None => Err(CommandError::Usage(format!(
+                "the model reads pairs of texts, and text {} is not a pair: {advice}",
+                text.line
+            ))),
         },
     };
     texts.into_iter().map(of).collect()
@@ -165,38 +181,69 @@ mod tests {
     use super::*;
 
     fn text(first: Option<&str>, text: &str) -> Text {
-        Text { first: first.map(str::to_owned), text: text.to_owned() }
+        Text { line: 1, first: first.map(str::to_owned), text: text.to_owned() }
+    }
+
+    fn file(name: &str, content: &str) -> Result<Vec<Text>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        read(&[], Some(&path)).map_err(|error| error.to_string())
     }
 
     #[test]
     fn files_are_read_by_their_extension() {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, content) in [
-            ("a.txt", "one\ntwo, three\n"),
-            ("a.jsonl", "\"one\"\n{\"id\": 1, \"text\": \"two, three\", \"title\": \"x\"}\n"),
-            ("a.csv", "id,body\n1,one\n2,\"two, three\"\n"),
+        let lines = |first, second| {
+            [text(None, "one"), text(None, "two, three")]
+                .into_iter()
+                .zip([first, second])
+                .map(|(text, line)| Text { line, ..text })
+                .collect::<Vec<_>>()
+        };
+        for (name, content, lines) in [
+            ("a.txt", "one\ntwo, three\n", lines(1, 2)),
+            (
+                "a.jsonl",
+                "\"one\"\n\n{\"id\": 1, \"text\": \"two, three\", \"title\": \"x\"}\n",
+                lines(1, 3),
+            ),
+            ("a.csv", "id,body\n1,one\n2,\"two, three\"\n", lines(2, 3)),
         ] {
-            let path = folder.path().join(name);
-            fs::write(&path, content).unwrap();
-            let texts = read(&[], Some(&path)).unwrap();
-            assert_eq!(texts, [text(None, "one"), text(None, "two, three")], "{name}");
+            assert_eq!(file(name, content).unwrap(), lines, "{name}");
+            // Spreadsheets and editors on Windows write a byte order mark.
+            assert_eq!(file(name, &format!("\u{feff}{content}")).unwrap(), lines, "{name}");
         }
-        let path = folder.path().join("b.jsonl");
-        fs::write(&path, "{\"question\": \"q\", \"context\": \"c\"}\n7\n").unwrap();
-        let error = read(&[], Some(&path)).unwrap_err().to_string();
+        let pair = "{\"question\": \"q\", \"context\": \"c\"}\n";
+        let error = file("b.jsonl", &format!("{pair}7\n")).unwrap_err();
         assert!(error.contains("b.jsonl, line 2"), "{error}");
-        fs::write(&path, "{\"question\": \"q\", \"context\": \"c\"}\n").unwrap();
-        assert_eq!(read(&[], Some(&path)).unwrap(), [text(Some("q"), "c")]);
+        assert_eq!(file("b.jsonl", pair).unwrap(), [text(Some("q"), "c")]);
+    }
+
+    #[test]
+    fn csv_with_another_separator_or_an_open_quote_is_rejected() {
+        for (content, parts) in [
+            ("id;text\n1;one\n", ["line 1", "separate them by commas"]),
+            ("id\ttext\n1\tone\n", ["line 1", "separate them by commas"]),
+            ("id,text\n1,\"one\n2,two\n", ["line 2", "not closed"]),
+            ("id,text\n1,\"one\n2,\"two\"\n", ["line 2", "not closed"]),
+            ("id,text\n1,one,two\n", ["line 2", "3 cells"]),
+        ] {
+            let error = file("a.csv", content).unwrap_err();
+            assert!(parts.iter().all(|part| error.contains(part)), "{content}: {error}");
+        }
+        assert_eq!(file("a.csv", "text\n\"a; b\"\n").unwrap()[0].text, "a; b");
     }
 
     #[test]
     fn pair_comes_from_the_option_the_file_or_a_tab() {
-        let of =
-            |it: Text, first| pairs(vec![it], Some("question"), first).map(|mut it| it.remove(0));
+        let of = |it: Text, first| {
+            pairs(vec![it], Some("question"), first, "set it").map(|mut it| it.remove(0))
+        };
         assert_eq!(of(text(Some("a"), "c"), Some("q")).unwrap(), text(Some("q"), "c"));
         assert_eq!(of(text(Some("a"), "c"), None).unwrap(), text(Some("a"), "c"));
         assert_eq!(of(text(None, "a\tc"), None).unwrap(), text(Some("a"), "c"));
-        assert!(of(text(None, "c"), None).unwrap_err().to_string().contains("--question"));
-        assert_eq!(pairs(vec![text(None, "a\tc")], None, None).unwrap(), [text(None, "a\tc")]);
+        assert!(of(text(None, "c"), None).unwrap_err().to_string().contains("not a pair: set it"));
+        let single = pairs(vec![text(None, "a\tc")], None, None, "").unwrap();
+        assert_eq!(single, [text(None, "a\tc")]);
     }
 }

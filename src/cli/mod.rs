@@ -18,6 +18,7 @@ mod import;
 mod infer;
 mod infer_report;
 mod infer_texts;
+mod input;
 mod inspect;
 mod list;
 mod log;
@@ -94,6 +95,7 @@ enum Command {
     /// Start a model that is stored in the cluster
     Start(start::StartModelArguments),
     /// Show the results of a model for your texts, locally or in the cluster
+    #[command(after_help = exit_codes())]
     Infer(Box<infer::InferArguments>),
     /// Stop the deployments of a model and keep the model
     Stop(stop::StopArguments),

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::observer::{Event, Observer, Stage};
 use crate::terminal_text::escape;
 
-/// Draws a bar for every stage that is measured in bytes, and a line with the elapsed time for every wait.
+/// Draws a bar for every stage that is measured in bytes or texts, and a line with the elapsed time for every wait.
 #[derive(Debug)]
 pub(super) struct ProgressBars {
     screen: MultiProgress,
@@ -27,6 +27,7 @@ impl ProgressBars {
             (Stage::DownloadFile(_), Some(_)) => {
                 "{prefix:>25!} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left"
             }
+            (Stage::Infer, Some(_)) => "{prefix:>19} [{bar:30}] {pos}/{len} texts {eta} left",
             (_, Some(_)) => {
                 "{prefix:>19} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left"
             }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::byte_count::ByteCount;
 use crate::observer::{Event, Observer, Stage};
 
-/// Logs the end of every stage that is measured in bytes and of every wait, and each new state of a wait.
+/// Logs the end of every stage that is measured in bytes or texts and of every wait, and each new state of a wait.
 #[derive(Debug)]
 pub(super) struct ProgressLog {
     /// Whether to log the states of waits. If a bar shows them, they are not logged.
@@ -66,7 +66,10 @@ impl Observer for ProgressLog {
                     0 => String::new(),
                     bytes => format!(" ({} were already done)", ByteCount(bytes)),
                 };
-                if is_measured {
+                if *stage == Stage::Infer {
+                    let texts = if *done == 1 { "text" } else { "texts" };
+                    tracing::info!("{stage}: {done} {texts} in {seconds:.1} s");
+                } else if is_measured {
                     let done = ByteCount(*done);
                     tracing::info!("{stage}: {done} in {seconds:.1} s{resumed}");
                 } else if *stage == Stage::Start {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::command_error::CommandError;
+use super::input;
 use super::report::{Format, print};
 use super::source::SourceArguments;
 use crate::bundle::Bundle;
@@ -53,17 +54,27 @@ impl TokenizeArguments {
         if !self.texts.is_empty() {
             return self.texts.iter().try_for_each(|text| show(text));
         }
-        io::stdin().lock().lines().try_for_each(|line| show(&line?))
+        let mut lines = io::stdin().lock();
+        let mut bytes = Vec::new();
+        for number in 1.. {
+            bytes.clear();
+            if lines.read_until(b'\n', &mut bytes).map_err(input::unreadable)? == 0 {
+                break;
+            }
+            let line = input::line(&bytes, number)?;
+            show(line)?;
+        }
+        Ok(())
     }
 
     async fn tokenizers(&self) -> Result<TokenComparison, CommandError> {
         if let Some(path) = &self.bundle {
-            let bundle = Bundle::read(path, None)?;
-            let Some(vocabulary) = bundle.vocabulary else {
+            let (configuration, vocabulary) = Bundle::read_vocabulary(path)?;
+            let Some(vocabulary) = vocabulary else {
                 let message = format!("the model in {} does not read text", path.display());
                 return Err(CommandError::Usage(message));
             };
-            return Ok(TokenComparison::of_upload(&bundle.configuration, vocabulary)?);
+            return Ok(TokenComparison::of_upload(&configuration, vocabulary)?);
         }
         let source = self.source.source()?.resolve().await?;
         let options = Options { max_length: self.max_model_input_length, ..Options::default() };

@@ -43,6 +43,10 @@ pub(super) struct VerifyArguments {
     report: ReportArguments,
 }
 
+/// How the file of `--texts` contains pairs.
+#[cfg(feature = "torch")]
+const TAB: &str = "separate the two texts of each line by a tab, or use .jsonl or .csv with a member or column \"question\" or \"query\"";
+
 fn tolerance(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number >= 0. => Ok(number),
@@ -60,7 +64,7 @@ impl VerifyArguments {
             return tree_predictions::verify(connection, tree, id, data, report, progress).await;
         }
         let Some(id) = id else {
-            return Err(CommandError::Usage("set --es-model-id".into()));
+            return Err(CommandError::Usage("no model is set: set --es-model-id".into()));
         };
         #[cfg(feature = "torch")]
         return self.verify(id, progress).await;
@@ -80,6 +84,7 @@ impl VerifyArguments {
 
         let client = Client::connect(self.connection.connection()?).await?;
         let model = DeployedModel::find(&client, id.clone()).await?;
+        VerifyRequest::check(&model)?;
         let source = match self.source.is_set() {
             true => self.source.source()?,
             false => verify_report::source_of(&model, self.source.hub()?)?,
@@ -88,7 +93,11 @@ impl VerifyArguments {
         let texts = match &self.texts {
             Some(path) => {
                 let setting = infer_texts::first_setting(model.task());
-                let texts = infer_texts::pairs(infer_texts::read(&[], Some(path))?, setting, None)?;
+                let lines = infer_texts::read(&[], Some(path))?;
+                if lines.is_empty() {
+                    return Err(CommandError::Usage(format!("{} has no texts", path.display())));
+                }
+                let texts = infer_texts::pairs(lines, setting, None, TAB)?;
                 Some(texts.into_iter().map(infer_texts::Text::into_input).collect())
             }
             None => None,

@@ -44,13 +44,12 @@ pub(super) fn into_result(
 
 /// The result in one line, for the summary of an import.
 pub(super) fn summary(verification: &Verification) -> String {
-    let [first, second] = verification.agreement;
-    let figures = match verification.is_quantized {
-        true => format!(
+    let figures = match verification.agreement {
+        Some([first, second]) if verification.is_quantized => format!(
             "; {} {:.4} and {} {:.4} against the float32 model",
             first.name, first.value, second.name, second.value
         ),
-        false => String::new(),
+        _ => String::new(),
     };
     format!("{}{figures}", verification.summary())
 }
@@ -62,11 +61,13 @@ impl Report for Verification {
             format!("verified: {}", self.summary()),
             format!("largest difference: {:.1e}", self.largest_difference),
         ];
-        let [first, second] = self.agreement;
-        lines.push(format!(
-            "agreement with the float32 model: {} {:.4}, {} {:.4}",
-            first.name, first.value, second.name, second.value
-        ));
+        lines.push(match self.agreement {
+            Some([first, second]) => format!(
+                "agreement with the float32 model: {} {:.4}, {} {:.4}",
+                first.name, first.value, second.name, second.value
+            ),
+            None => "no text has an answer on both sides".into(),
+        });
         if self.is_quantized {
             lines
                 .push("the model is quantized, so its answers differ by more than rounding".into());
@@ -94,14 +95,31 @@ impl Report for Verification {
 fn of_answer(answer: &DifferentAnswer) -> Vec<String> {
     let difference = answer.difference.map(|it| format!("{it:.1e}  ")).unwrap_or_default();
     let first =
-        answer.first.as_ref().map(|first| format!("{} ", in_quotes(first))).unwrap_or_default();
-    let mut lines = vec![format!("{difference}{}  {first}{:?}", answer.cause.name(), answer.text)];
-    lines.extend(answer.error.iter().map(|error| format!("  {error}")));
+        answer.first.as_ref().map(|first| format!("{} ", quoted(first))).unwrap_or_default();
+    let text = quoted(&answer.text);
+    let mut lines = vec![format!("{difference}{}  {first}{text}", answer.cause.name())];
+    lines.extend(answer.error.iter().map(|error| format!("  cluster  {error}")));
+    lines.extend(answer.model_error.iter().map(|error| format!("  model    {error}")));
     if let (Some(server), Some(model)) = (&answer.server_tokens, &answer.model_tokens) {
         lines.push(format!("  server  {}", marked(server, model)));
         lines.push(format!("  model   {}", marked(model, server)));
     }
     lines
+}
+
+/// A text in quotation marks, on one line. White space other than blanks, and characters without a width, are shown by their codes.
+fn quoted(text: &str) -> String {
+    let mut shown = String::new();
+    for c in in_quotes(text).chars() {
+        let is_invisible =
+            matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
+        if is_invisible || (c.is_whitespace() && c != ' ') {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// Tokens with arrows around those that differ, from a few tokens before the first difference.
@@ -129,6 +147,11 @@ fn marked(tokens: &[String], others: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn invisible_characters_are_shown_by_their_codes() {
+        assert_eq!(quoted("e\u{301}\u{a0}!\u{200b}"), "\"e\u{301}\\u{a0}!\\u{200b}\"");
+    }
 
     #[test]
     fn differing_tokens_stand_between_arrows() {

@@ -39,6 +39,8 @@ pub struct Conversion {
     pub(super) similarity: Option<&'static str>,
     pub(super) options: Options,
     pub(super) notes: Vec<String>,
+    /// Number of notes at the end that describe tokens.
+    token_notes: usize,
     pub(super) not_understood: Vec<String>,
     /// Memory-mapped files that contain weights.
     pub(super) files: Vec<Arc<MappedFile>>,
@@ -264,7 +266,9 @@ impl Conversion {
                 );
             }
         }
-        notes.extend(tokenization_notes::notes(&folder, &tokenizer, task.pair())?);
+        let of_tokens = tokenization_notes::notes(&folder, &tokenizer, task.pair())?;
+        let token_notes = of_tokens.len();
+        notes.extend(of_tokens);
         let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?
             .of_server(form.added_tokens(), &options, dimensions)?;
         let vocabulary = tokenizer.model_tokens();
@@ -304,6 +308,7 @@ impl Conversion {
             tokenizer,
             options,
             notes,
+            token_notes,
             not_understood,
             files: Vec::new(),
             progress: Progress::quiet(),
@@ -349,6 +354,13 @@ impl Conversion {
     /// Logs the notes as warnings.
     pub fn log_notes(&self) {
         self.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    }
+
+    /// Logs the notes for a user who sees the results of the server's tokens: notes on tokens as information, the others as warnings.
+    pub fn log_notes_beside_results(&self) {
+        let (others, tokens) = self.notes.split_at(self.notes.len() - self.token_notes);
+        others.iter().for_each(|note| tracing::warn!("{note}"));
+        tokens.iter().for_each(|note| tracing::info!("{note}"));
     }
 
     /// Keys of the model's files that are not understood, with the names of the files.

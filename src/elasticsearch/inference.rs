@@ -114,6 +114,46 @@ impl DeployedModel {
             }
         }
     }
+
+    /// The server's results for some texts, in order. A text that the server rejects has an object with `error`, the reason.
+    ///
+    /// # Errors
+    /// As for [`infer`](Self::infer), except for rejected texts.
+    pub async fn infer_each(
+        &self,
+        client: &Client,
+        texts: &[String],
+        overrides: &Map<String, Value>,
+        timeout: Duration,
+    ) -> Result<Vec<Value>, DeploymentError> {
+        let rejected = match self.infer(client, texts, overrides, timeout).await {
+            Ok(results) => return Ok(results),
+            Err(error) => rejection(error)?,
+        };
+        if texts.len() == 1 {
+            return Ok(vec![rejected]);
+        }
+        // One text fails the whole request, so each is sent alone.
+        let mut results = Vec::with_capacity(texts.len());
+        for text in texts {
+            let text = std::slice::from_ref(text);
+            match self.infer(client, text, overrides, timeout).await {
+                Ok(result) => results.extend(result),
+                Err(error) => results.push(rejection(error)?),
+            }
+        }
+        Ok(results)
+    }
+}
+
+/// The result of a text that the server rejects, or else the error.
+fn rejection(error: DeploymentError) -> Result<Value, DeploymentError> {
+    match error {
+        DeploymentError::Client(ClientError::Refused { status: 400 | 500, reason, .. }) => {
+            Ok(json!({ "error": reason }))
+        }
+        error => Err(error),
+    }
 }
 
 /// The deployment with this id, or that of the inference endpoint with this id, and the configuration of its model.

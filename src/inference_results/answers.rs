@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{InferenceError, Output, softmax, utf16_position};
-use crate::server_tokenization::Row;
+use crate::server_tokenization::{Exception, Row};
 
 /// An answer: tokens of one window.
 struct Answer {
@@ -69,7 +69,8 @@ pub(super) fn find(
         })
         .collect();
     let Some(best) = shown.first() else {
-        return Err(InferenceError::Output("the text has no tokens".into()));
+        // The server takes the first token of a text that has none.
+        return Err(Exception::IndexOutOfBounds.index(0, 0).into());
     };
     let mut result = Map::new();
     result.insert(field.to_owned(), best["answer"].clone());

@@ -148,7 +148,8 @@ impl Request {
             },
             "pass_through" => TaskSettings::PassThrough,
             "question_answering" => TaskSettings::QuestionAnswering {
-                num_top_classes: top(0),
+                // For answers, a negative number is as good as 0.
+                num_top_classes: usize::try_from(fields.num_top_classes.unwrap_or(0)).unwrap_or(0),
                 max_answer_length: fields.max_answer_length.unwrap_or(15),
             },
             "text_classification" => TaskSettings::TextClassification {

@@ -13,7 +13,7 @@ pub enum TokenizationError {
     },
     /// The tokenizer needs a dictionary that this program does not have.
     #[error(
-        "Elasticsearch segments text for bert_ja with its Japanese analyser (kuromoji), which this program does not contain"
+        "the tokens of a bert_ja model cannot be computed on this machine: Elasticsearch segments the text with its Japanese analyser (kuromoji), which this program does not contain"
     )]
     NoJapaneseAnalyser,
 }
@@ -63,7 +63,7 @@ impl Exception {
     }
 
     /// The error of an index outside a list, in Java's words.
-    pub(super) fn index(self, index: i64, length: usize) -> TokenizationError {
+    pub(crate) fn index(self, index: i64, length: usize) -> TokenizationError {
         self.error(format!("Index {index} out of bounds for length {length}"))
     }
 }

@@ -158,6 +158,12 @@ impl Tokenizer {
         }))
     }
 
+    /// Whether several tokens can belong to one word. In Unigram tokenizers, each token counts as a word.
+    #[must_use]
+    pub fn has_words(&self) -> bool {
+        !matches!(self.algorithm, Algorithm::Unigram(_))
+    }
+
     /// The settings that the tokenizer was built with.
     #[must_use]
     pub fn settings(&self) -> &Settings {

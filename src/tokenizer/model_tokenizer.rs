@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use tokenizers::{
-    EncodeInput, Tokenizer as Library, TruncationDirection, TruncationParams, TruncationStrategy,
+    EncodeInput, Encoding, Tokenizer as Library, TruncationDirection, TruncationParams,
+    TruncationStrategy,
 };
 
 use super::tokenizer_json::NAME;
@@ -55,28 +56,24 @@ impl ModelTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The tokens of a text, without special tokens. Pieces of a word have the place of the word, as in the server.
+    /// The tokens of a text, without special tokens. Pieces of a word have the number and the place of the word, as in the WordPiece and
+    /// byte-pair tokenizers of the server.
     ///
     /// # Errors
     /// [`TokenizerError`] if the library cannot tokenize the text.
     pub fn tokens(&self, text: &str) -> Result<Vec<Token>, TokenizerError> {
-        let encoding = self.library.encode(text, false);
-        let encoding = encoding.map_err(|error| TokenizerError::Encoder(error.to_string()))?;
+        let (encoding, mut tokens) = self.encoded(text)?;
         let words = encoding.get_word_ids();
-        let mut tokens: Vec<Token> = Vec::with_capacity(encoding.len());
         // Numbers of the words of tokens that belong to no word, such as special tokens in the text.
-        let mut alone = encoding.len();
-        for (at, (id, (start, end))) in
-            encoding.get_ids().iter().zip(encoding.get_offsets()).enumerate()
-        {
-            let word = words.get(at).copied().flatten().map_or_else(
+        let mut alone = tokens.len();
+        for (at, token) in tokens.iter_mut().enumerate() {
+            token.word = words.get(at).copied().flatten().map_or_else(
                 || {
                     alone += 1;
                     alone
                 },
                 |word| word as usize,
             );
-            tokens.push(Token { id: *id, word, place: place(text, *start, *end) });
         }
         for pieces in tokens.chunk_by_mut(|a, b| a.word == b.word) {
             let start = pieces.first().map_or(0, |piece| piece.place.start);
@@ -84,6 +81,28 @@ impl ModelTokenizer {
             pieces.iter_mut().for_each(|piece| piece.place = start..end.max(start));
         }
         Ok(tokens)
+    }
+
+    /// The tokens of a text, without special tokens. Each token counts as a word, as in the Unigram tokenizers of the server.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] if the library cannot tokenize the text.
+    pub fn tokens_as_words(&self, text: &str) -> Result<Vec<Token>, TokenizerError> {
+        Ok(self.encoded(text)?.1)
+    }
+
+    /// The encoding of a text, and its tokens with their own places. The number of a token is its position.
+    fn encoded(&self, text: &str) -> Result<(Encoding, Vec<Token>), TokenizerError> {
+        let encoding = self.library.encode(text, false);
+        let encoding = encoding.map_err(|error| TokenizerError::Encoder(error.to_string()))?;
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets()).enumerate();
+        let tokens = tokens.map(|(word, (id, (start, end)))| Token {
+            id: *id,
+            word,
+            place: place(text, *start, *end),
+        });
+        let tokens = tokens.collect();
+        Ok((encoding, tokens))
     }
 
     /// The text of a token.

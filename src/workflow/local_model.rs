@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::inference_results::{InferenceError, Input, Output, Request};
 use crate::observer::Progress;
 use crate::prebuilt::Inspected;
-use crate::server_tokenization::{Row, Tokenizer};
+use crate::server_tokenization::{Kind as TokenizerKind, Row, TokenizationError, Tokenizer};
 use crate::torchscript::{Module, TorchError, server_inputs_of_width};
 use crate::vocabulary::Vocabulary;
 
@@ -66,7 +66,7 @@ impl LocalModel {
         let progress = progress.clone();
         let conversion = tokio::task::spawn_blocking(move || {
             let conversion = Conversion::read(&files, options, &progress)?;
-            conversion.log_notes();
+            conversion.log_notes_beside_results();
             Self::of_conversion(&conversion)
         });
         match conversion.await {
@@ -133,8 +133,12 @@ impl LocalModel {
     /// A request with settings that replace those of the configuration. They have the names of the API.
     ///
     /// # Errors
-    /// [`InferenceError::Settings`] if a setting is missing or not valid.
+    /// [`InferenceError::Settings`] if a setting is missing or not valid; [`InferenceError::Text`] if the tokens of the model cannot be
+    /// computed here.
     pub fn request(&self, overrides: &Map<String, Value>) -> Result<Request, InferenceError> {
+        if self.tokenizer.settings().kind == TokenizerKind::BertJa {
+            return Err(TokenizationError::NoJapaneseAnalyser.into());
+        }
         let config = self.configuration.get("inference_config").unwrap_or(&Value::Null);
         Request::read(config, self.tokenizer.settings(), overrides)
     }

@@ -143,6 +143,12 @@ fn local_results_of_all_tasks_equal_those_of_the_server() {
         assert_eq!((local.len(), remote.len()), (texts.len(), texts.len()), "{name} {task}");
         for (at, (local, remote)) in local.iter().zip(&remote).enumerate() {
             assert_close(local, remote, TOLERANCE, &format!("{name} {task} {at}"));
+            if task == Task::TextExpansion {
+                let tokens = |it: &Value| -> Vec<String> {
+                    it["predicted_value"].as_object().unwrap().keys().cloned().collect()
+                };
+                assert_eq!(tokens(local), tokens(remote), "{name} {task} {at}");
+            }
         }
         let truncated = local.iter().any(|result| result["is_truncated"] == true);
         assert_eq!(
@@ -238,7 +244,7 @@ fn bundle_and_batches_have_the_results_of_the_model() {
         .unwrap();
     let of_bundle = results(&output);
     assert_eq!(of_bundle.len(), texts.len());
-    says(&message(&output), &["inferring"]);
+    says(&message(&output), &["inferring: 300 texts in"]);
     for at in [0, 1, 2, 299] {
         let alone = results(&infer_locally(&model, Task::TextEmbedding, &[&texts[at]]));
         assert_close(&of_bundle[at], &alone[0], TOLERANCE, &texts[at]);
@@ -258,6 +264,128 @@ fn remote_results_are_those_of_the_server() {
     assert_eq!(json!(found), answer["inference_results"]);
     let table = infer(&standin, &["--output", "table", "--labels", "a,b", "hello"]);
     says(&String::from_utf8(table.stdout).unwrap(), &["\"hello\"\n  0."]);
+}
+
+/// Runs the program with bytes on standard input.
+fn with_input(arguments: &[&str], input: &[u8]) -> Output {
+    use std::io::Write;
+    let mut child = program()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn rejected_text_of_a_batch_has_an_error_and_its_line_is_named() {
+    let standin = StandIn::start(Options::default());
+    import(&standin, &Fixture::named("bert/masked-lm").model(), Task::FillMask, &["--start"]);
+    let url = standin.url();
+    let arguments = ["infer", "--url", &url, "--es-model-id", "m", "--output", "json"];
+    let output = with_input(&arguments, b"The [MASK] was by London.\nno mask\nThe [MASK].\n");
+    assert_eq!(output.status.code(), Some(6), "{}", message(&output));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[0]["predicted_value"].is_string() && lines[2]["predicted_value"].is_string());
+    says(lines[1]["error"].as_str().unwrap(), &["no [MASK] token could be found"]);
+    says(&message(&output), &["line 2 is rejected: no [MASK]", "1 of 3 texts have no result"]);
+
+    // The context of a question is empty.
+    let standin = StandIn::start(Options::default());
+    let model = Fixture::named("bert/question-answering").model();
+    import(&standin, &model, Task::QuestionAnswering, &["--start"]);
+    let arguments = ["--output", "json", "--question", "who won", ""];
+    let remote = infer(&standin, &arguments);
+    let local = infer_locally(&model, Task::QuestionAnswering, &arguments);
+    says(&message(&local), &["text 1 is rejected"]);
+    assert_eq!((local.status.code(), remote.status.code()), (Some(6), Some(6)));
+    assert_eq!(String::from_utf8(local.stdout), String::from_utf8(remote.stdout));
+}
+
+#[test]
+fn input_that_is_not_utf8_names_its_line() {
+    let model = Fixture::named("bert/st-mean").model();
+    let model = model.to_str().unwrap();
+    for command in ["infer", "tokenize"] {
+        let output = with_input(&[command, "--hub-model-id", model], b"one\ncaf\xe9\n");
+        assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+        says(&message(&output), &["standard input, line 2", "not UTF-8", "iconv"]);
+    }
+    // The model is not looked for.
+    let output = program()
+        .args(["infer", "--hub-model-id", "no/model", "--input", "no-such-file.txt"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    says(&message(&output), &["cannot read no-such-file.txt"]);
+}
+
+#[test]
+fn options_without_effect_are_rejected() {
+    let fails = |fixture: &str, task, arguments: &[&str], parts: &[&str]| {
+        let arguments = [arguments, &["--", "hello"]].concat();
+        let output = infer_locally(&Fixture::named(fixture).model(), task, &arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", message(&output));
+        says(&message(&output), parts);
+        message(&output)
+    };
+    let embedding = ("bert/st-mean", Task::TextEmbedding);
+    for (option, value) in [
+        ("--labels", "a,b"),
+        ("--hypothesis-template", "{}"),
+        ("--question", "a"),
+        ("--query", "a"),
+        ("--top-classes", "2"),
+    ] {
+        let parts = [option, "no effect", "text_embedding"];
+        fails(embedding.0, embedding.1, &[option, value], &parts);
+    }
+    fails(embedding.0, embedding.1, &["--timeout", "3"], &["--es-model-id"]);
+    fails(embedding.0, embedding.1, &["--url", "http://127.0.0.1:9"], &["need --es-model-id"]);
+    let zero_shot = ("bert/zero-shot", Task::ZeroShotClassification);
+    for (options, part) in [
+        (&["--labels", "a,,b"][..], "empty"),
+        (&["--labels", "a, a"], "twice"),
+        (&["--labels", "a,b", "--hypothesis-template", "about"], "has no {}"),
+        (&["--labels", "a,b", "--top-classes", "1"], "no effect"),
+    ] {
+        fails(zero_shot.0, zero_shot.1, options, &[part]);
+    }
+    let classification = ("bert/text-classification", Task::TextClassification);
+    fails(classification.0, classification.1, &["--top-classes", "-2"], &["-2"]);
+    let model = Fixture::named(classification.0).model();
+    let all = results(&infer_locally(&model, classification.1, &["--top-classes", "-1", "hello"]));
+    assert!(all[0]["top_classes"].as_array().unwrap().len() > 1);
+    let model = Fixture::named(zero_shot.0).model();
+    let found = results(&infer_locally(&model, zero_shot.1, &["--labels", "sad city , a", "b"]));
+    let labels = found[0]["top_classes"].as_array().unwrap().iter().map(|it| &it["class_name"]);
+    let mut labels: Vec<&str> = labels.map(|it| it.as_str().unwrap()).collect();
+    labels.sort_unstable();
+    assert_eq!(labels, ["a", "sad city"]);
+
+    let output =
+        program().args(["infer", "--url", "http://127.0.0.1:9", "hello"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!message(&output).contains("--data"), "{}", message(&output));
+}
+
+#[test]
+fn texts_have_numbers_and_quiet_runs_have_no_notes() {
+    let model = Fixture::named("xlm-roberta/st-cls").model();
+    let texts = ["--output", "table", "the river", "", "the river"];
+    let output = infer_locally(&model, Task::TextEmbedding, &texts);
+    assert_eq!(output.status.code(), Some(6));
+    let table = String::from_utf8(output.stdout).unwrap();
+    says(&table, &["1. \"the river\"", "2. \"\"\n  error: ", "3. \"the river\""]);
+    says(&table, &["          1      3\n   1  1.000  1.000\n   3  1.000  1.000"]);
+    let model = Fixture::named("bert/st-mean").model();
+    let output = infer_locally(&model, Task::TextEmbedding, &["--quiet", "hello"]);
+    assert_eq!(message(&output), "");
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::process::Stdio;
 
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::fixtures::Fixture;
@@ -33,7 +32,7 @@ fn tokenize(arguments: &[&str], input: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A bundle with the vocabulary and settings of a folder of `tests/fixtures/server-tokens`. Its definition is not an archive.
+/// A bundle with the vocabulary and settings of a folder of `tests/fixtures/server-tokens`, without its definition.
 fn bundle_of(name: &str) -> (TempDir, PathBuf) {
     let source =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/server-tokens").join(name);
@@ -42,12 +41,10 @@ fn bundle_of(name: &str) -> (TempDir, PathBuf) {
     let file = fs::File::open(source.join("vocabulary.json.gz")).unwrap();
     GzDecoder::new(file).read_to_end(&mut vocabulary).unwrap();
     fs::write(folder.path().join("m.vocab.json"), vocabulary).unwrap();
-    fs::write(folder.path().join("m.pt"), b"archive").unwrap();
     let tokenization: Value =
         serde_json::from_slice(&fs::read(source.join("tokenization.json")).unwrap()).unwrap();
-    let hash: String = Sha256::digest(b"archive").iter().map(|b| format!("{b:02x}")).collect();
     let metadata = json!({
-        "packaged_model_id": "m", "minimum_version": "8.16.0", "size": 7, "sha256": hash,
+        "packaged_model_id": "m", "minimum_version": "8.16.0", "size": 7, "sha256": "0",
         "vocabulary_file": "m.vocab.json", "model_type": "pytorch",
         "inference_config": {"text_embedding": {"tokenization": tokenization}},
     });

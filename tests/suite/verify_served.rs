@@ -76,6 +76,12 @@ fn own_models_of_all_tasks_are_verified() {
         ("bert/masked-lm", Task::TextExpansion),
         ("bert/cross-encoder", Task::TextSimilarity),
         ("roberta/zero-shot", Task::ZeroShotClassification),
+        // Each token of a Unigram tokenizer is a word; unknown characters have a token for each byte.
+        ("deberta-v2/ner", Task::Ner),
+        ("deberta-v2/question-answering", Task::QuestionAnswering),
+        ("deberta-v2/st-mean", Task::TextEmbedding),
+        ("xlm-roberta/question-answering", Task::QuestionAnswering),
+        ("camembert/ner", Task::Ner),
     ] {
         let standin = StandIn::start(Options::default());
         let model = Fixture::named(fixture).model();
@@ -83,14 +89,21 @@ fn own_models_of_all_tasks_are_verified() {
         let (report, code) = verify(&standin, &model, &[]);
         // Differences of the tokenizers are possible; the graph and its settings must be equal.
         let causes = causes(&report);
-        assert!(causes.iter().all(|cause| *cause == "tokens"), "{fixture} {task}: {report}");
+        let is_of_tokens = |cause: &&str| ["tokens", "truncation"].contains(cause);
+        assert!(causes.iter().all(is_of_tokens), "{fixture} {task}: {report}");
         assert_eq!(code, if causes.is_empty() { 0 } else { 9 }, "{fixture} {task}");
         assert_eq!(
             (&report["texts"], &report["settings"]),
             (&json!(64), &json!([])),
             "{fixture} {task}"
         );
-        assert!(report["equal"].as_u64().unwrap() >= 60, "{fixture} {task}: {report}");
+        // Tokens for bytes leave less room for the text in the 64 tokens of the fixture.
+        let least = if fixture.starts_with("deberta") { 50 } else { 60 };
+        assert!(report["equal"].as_u64().unwrap() >= least, "{fixture} {task}: {report}");
+        for different in report["different"].as_array().unwrap() {
+            assert_ne!(different["server_tokens"], different["model_tokens"], "{fixture} {task}");
+            assert!(different["model_tokens"].is_array(), "{fixture} {task}: {different}");
+        }
     }
 }
 
@@ -119,6 +132,94 @@ fn quantization_is_found_and_measured() {
     assert!(report["agreement"]["cosine_mean"].as_f64().unwrap() > 0.99, "{report}");
     let (_, code) = verify(&standin, &model, &["--tolerance", "0.5"]);
     assert_eq!(code, 0);
+}
+
+/// Multiplies the numbers of one tensor in a checkpoint.
+fn scale(checkpoint: &Path, tensor: &str, factor: f32) {
+    let mut bytes = fs::read(checkpoint).unwrap();
+    let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let tensors: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    assert_eq!(tensors[tensor]["dtype"], "F32");
+    let end = |at: usize| {
+        header + usize::try_from(tensors[tensor]["data_offsets"][at].as_u64().unwrap()).unwrap()
+    };
+    for number in bytes[end(0)..end(1)].chunks_exact_mut(4) {
+        let scaled = f32::from_le_bytes((&*number).try_into().unwrap()) * factor;
+        number.copy_from_slice(&scaled.to_le_bytes());
+    }
+    fs::write(checkpoint, bytes).unwrap();
+}
+
+#[test]
+fn slightly_different_weights_are_not_called_quantized() {
+    let standin = StandIn::start(Options::default());
+    let other = changed("bert/st-mean", "config.json", |_| ());
+    let tensor = "encoder.layer.0.output.dense.weight";
+    scale(&other.path().join("model.safetensors"), tensor, 1.002);
+    import(&standin, other.path(), Task::TextEmbedding, &[]);
+    let (report, code) = verify(&standin, &Fixture::named("bert/st-mean").model(), &[]);
+    assert_eq!((code, causes(&report)), (9, vec!["numbers"]), "{report}");
+    // So small a difference could be one of 8-bit weights.
+    assert!(report["largest_difference"].as_f64().unwrap() < 5e-3, "{report}");
+    assert_eq!(report["findings"].as_array().unwrap().len(), 1, "{report}");
+    says(&report["findings"].to_string(), &["numbers: the weights"]);
+}
+
+#[test]
+fn models_and_texts_that_cannot_be_verified_are_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let standin = StandIn::start(Options::default());
+    let fails = |id: &str, model: &Path, texts: Option<&str>, code: i32, parts: &[&str]| {
+        let mut command = program();
+        command.args(["verify", "--url", &standin.url(), "--es-model-id", id, "--hub-model-id"]);
+        command.arg(model);
+        if let Some(texts) = texts {
+            let file = folder.path().join("texts.txt");
+            fs::write(&file, texts).unwrap();
+            command.arg("--texts").arg(file);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", message(&output));
+        says(&message(&output), parts);
+        message(&output)
+    };
+    let model = Fixture::named("bert/japanese").model();
+    import(&standin, &model, Task::FillMask, &[]);
+    let analyser = ["bert_ja", "Japanese analyser (kuromoji)", "does not contain"];
+    fails("m", &model, None, 3, &analyser);
+    fails("lang_ident_model_1", &model, None, 2, &["part of Elasticsearch", "no source"]);
+    let output =
+        program().args(["infer", "--hub-model-id"]).arg(&model).arg("[MASK]").output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    says(&message(&output), &analyser);
+
+    let standin = StandIn::start(Options::default());
+    let model = Fixture::named("bert/cross-encoder").model();
+    import(&standin, &model, Task::TextSimilarity, &["--create-endpoint", "e"]);
+    let fails = |texts: &str, parts: &[&str]| {
+        let file = folder.path().join("texts.txt");
+        fs::write(&file, texts).unwrap();
+        let output = program()
+            .args(["verify", "--url", &standin.url(), "--es-model-id", "m", "--hub-model-id"])
+            .arg(&model)
+            .arg("--texts")
+            .arg(file)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+        says(&message(&output), parts);
+        message(&output)
+    };
+    fails("", &["texts.txt has no texts"]);
+    let said = fails("a single text\n", &["text 1 is not a pair", "by a tab"]);
+    assert!(!said.contains("--query"), "{said}");
+    // The id of an inference endpoint stands for its model.
+    let output = program()
+        .args(["verify", "--url", &standin.url(), "--es-model-id", "e", "--hub-model-id"])
+        .arg(&model)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", message(&output));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::elasticsearch::{Client, ClientError, DeployedModel, DeploymentError};
+use crate::elasticsearch::{Client, DeployedModel, DeploymentError};
 use crate::inference_results::Input;
 use crate::observer::{Progress, Stage};
 
@@ -27,8 +27,7 @@ pub(super) async fn answers(
         "text_similarity" => Some("text"),
         _ => None,
     };
-    let bytes = inputs.iter().map(|input| input.text.len() as u64).sum();
-    let asking = progress.start_bytes(Stage::Infer, bytes);
+    let asking = progress.start_texts(Stage::Infer, inputs.len() as u64);
     let mut answers = Vec::with_capacity(inputs.len());
     for same in inputs.chunk_by(|a, b| a.first == b.first) {
         let mut settings = overrides.clone();
@@ -38,36 +37,10 @@ pub(super) async fn answers(
         }
         for batch in same.chunks(BATCH) {
             let texts: Vec<String> = batch.iter().map(|it| it.text.clone().into_owned()).collect();
-            match model.infer(client, &texts, &settings, TIMEOUT).await {
-                Ok(found) => answers.extend(found),
-                // One text fails the whole request, so each is sent alone.
-                Err(error) if rejection(&error).is_some() => {
-                    for text in &texts {
-                        let alone = std::slice::from_ref(text);
-                        match model.infer(client, alone, &settings, TIMEOUT).await {
-                            Ok(found) => answers.extend(found),
-                            Err(error) => match rejection(&error) {
-                                Some(reason) => answers.push(json!({ "error": reason })),
-                                None => return Err(error),
-                            },
-                        }
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-            asking.advance(texts.iter().map(|text| text.len() as u64).sum());
+            answers.extend(model.infer_each(client, &texts, &settings, TIMEOUT).await?);
+            asking.advance(texts.len() as u64);
         }
     }
     asking.finish();
     Ok(answers)
-}
-
-/// The reason if the cluster rejects a text.
-fn rejection(error: &DeploymentError) -> Option<&str> {
-    match error {
-        DeploymentError::Client(ClientError::Refused { status: 400 | 500, reason, .. }) => {
-            Some(reason)
-        }
-        _ => None,
-    }
 }

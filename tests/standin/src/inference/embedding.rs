@@ -20,7 +20,7 @@ pub(super) fn text_embedding(output: &Output, field: &str) -> Result<Map<String,
     }
 }
 
-/// Positive weights by token.
+/// Positive weights by token, heaviest first.
 pub(super) fn text_expansion(
     output: &Output,
     expansion: Expansion,
@@ -41,7 +41,10 @@ pub(super) fn text_expansion(
             .collect(),
     };
     let mut weights = Map::new();
-    for (id, weight) in pooled.into_iter().enumerate().filter(|(_, weight)| *weight > 0.0) {
+    let mut heavy: Vec<_> =
+        pooled.into_iter().enumerate().filter(|(_, weight)| *weight > 0.0).collect();
+    heavy.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (id, weight) in heavy {
         let Some(token) = tokenizer.stored(id) else {
             return Err(ApiError::internal(format!(
                 "the model's output has weight for token id [{id}], which the vocabulary does not have"
@@ -107,6 +110,7 @@ mod tests {
         let output = Output::new([1, 2, 5], &rows);
         let elser = text_expansion(&output, Expansion::Elser, &tokenizer, "p").unwrap();
         assert_eq!(elser["p"], json!({"[CLS]": 2.0, "a__b": 0.5}));
+        assert_eq!(elser["p"].to_string(), r#"{"[CLS]":2.0,"a__b":0.5}"#);
         let splade = text_expansion(&output, Expansion::Splade, &tokenizer, "p").unwrap();
         assert_eq!(splade["p"], json!({"[CLS]": 2.0_f64.ln_1p(), "a__b": 1.0_f64.ln_1p()}));
         let wide = Output::new([1, 1, 6], &[1.0; 6]);

@@ -3,6 +3,7 @@
 //! The graph gives [2, 1, tokens] for each window: start logits, then end logits. The windows' outputs lie behind each other. Releases
 //! before 8.9, which evaluate all windows in one call, get [2, windows, tokens].
 
+use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::output::Output;
@@ -82,8 +83,13 @@ pub(super) fn question_answering(
             })
         })
         .collect();
+    // The server takes the first token of a text that has none.
     let Some(best) = entries.first() else {
-        return Err(ApiError::internal("question answering result has no data"));
+        return Err(ApiError::exception(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "index_out_of_bounds_exception",
+            "Index 0 out of bounds for length 0",
+        ));
     };
     let mut result = Map::new();
     result.insert(field.to_owned(), best["answer"].clone());
