@@ -78,7 +78,6 @@ fn own_models_of_all_tasks_are_verified() {
         ("roberta/zero-shot", Task::ZeroShotClassification),
         // Each token of a Unigram tokenizer is a word; unknown characters have a token for each byte.
         ("deberta-v2/ner", Task::Ner),
-        ("deberta-v2/question-answering", Task::QuestionAnswering),
         ("deberta-v2/st-mean", Task::TextEmbedding),
         ("xlm-roberta/question-answering", Task::QuestionAnswering),
         ("camembert/ner", Task::Ner),
@@ -105,6 +104,20 @@ fn own_models_of_all_tasks_are_verified() {
             assert!(different["model_tokens"].is_array(), "{fixture} {task}: {different}");
         }
     }
+}
+
+#[test]
+fn answers_of_unigram_models_are_equal_beside_unknown_characters() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = folder.path().join("texts.txt");
+    // The built-in texts have more tokens for bytes than the fixture's maximum of 64 tokens.
+    let pairs = "who won\tLondon 東京 won\n東京 who\tthe river 😀 by London\nwhere is Ada\tAda lives in 東 York\n";
+    fs::write(&texts, pairs).unwrap();
+    let standin = StandIn::start(Options::default());
+    let model = Fixture::named("deberta-v2/question-answering").model();
+    import(&standin, &model, Task::QuestionAnswering, &[]);
+    let (report, code) = verify(&standin, &model, &["--texts", texts.to_str().unwrap()]);
+    assert_eq!((code, &report["equal"]), (0, &json!(3)), "{report}");
 }
 
 #[test]
