@@ -8,6 +8,7 @@ use std::thread;
 use serde_json::json;
 
 use crate::api::endpoints::Endpoints;
+use crate::api::pipelines::Pipelines;
 use crate::configuration::Configuration;
 use crate::configuration::identifier;
 use crate::deployment::allocation::{Layout, node_id};
@@ -26,6 +27,7 @@ pub(crate) struct Cluster {
     pub(crate) deployments: Deployments,
     pub(crate) endpoints: Endpoints,
     pub(crate) trees: TreeModels,
+    pub(crate) pipelines: Pipelines,
     pub(crate) log: Arc<RequestLog>,
     /// UUID of the cluster, unchanged by a restart.
     pub(crate) uuid: String,
@@ -53,13 +55,16 @@ impl Cluster {
                 Err(StoreError::Io(error)) => return Err(error),
             }
         }
+        let trees = TreeModels::open(data.join("trees"), options.version, options.heap)?;
+        let pipelines = Pipelines::open(data.join("pipelines"))?;
         let deployments = Deployments::default();
         let cluster = Arc::new(Self {
             options,
             store,
             deployments,
             endpoints: Endpoints::default(),
-            trees: TreeModels::default(),
+            trees,
+            pipelines,
             log,
             uuid,
         });
@@ -91,6 +96,12 @@ impl Cluster {
             License::Platinum | License::Enterprise => Ok(()),
             License::Basic => Err(ApiError::forbidden("current license is non-compliant for [ml]")),
         }
+    }
+
+    /// Number of ingest pipelines that use a model or a deployment.
+    pub(crate) fn pipelines_with(&self, id: &str) -> usize {
+        let named = self.options.in_pipelines.iter().filter(|named| *named == id).count();
+        named + self.pipelines.with_model(id)
     }
 
     /// Memory stated in a model's metadata: per deployment and per allocation.

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use standin::{BuildFlavor, Credential, Fault, Faults, Options, Random, Rule, StandIn, Version};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use standin::{
+    BuildFlavor, Credential, Fault, Faults, License, Options, Random, Rule, StandIn, Version,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -21,6 +24,10 @@ struct Arguments {
     /// Version of Elasticsearch to imitate
     #[arg(long, default_value_t)]
     version: Version,
+    /// Licence of the cluster; only enterprise includes learning to rank
+    #[arg(long, value_name = "LICENCE", default_value = "platinum",
+        value_parser = PossibleValuesParser::new(["basic", "platinum", "enterprise"]).map(|name| licence(&name)))]
+    license: License,
     /// Enable security, with a user who has every privilege
     #[arg(long, requires = "password")]
     user: Option<String>,
@@ -71,6 +78,14 @@ struct Arguments {
     record: Option<PathBuf>,
 }
 
+fn licence(name: &str) -> License {
+    match name {
+        "basic" => License::Basic,
+        "enterprise" => License::Enterprise,
+        _ => License::Platinum,
+    }
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,6 +117,7 @@ fn run(arguments: Arguments) -> std::io::Result<()> {
     let standin = StandIn::try_start(Options {
         port: arguments.port,
         version: arguments.version,
+        license: arguments.license,
         build_flavor,
         credentials,
         data: Some(arguments.data),

@@ -157,7 +157,7 @@ pub(super) fn stop(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     call.query.time("timeout")?;
     call.query.finish()?;
     if cluster.deployments.get(&id).is_some() && !force {
-        if cluster.options.in_pipelines.contains(&id) {
+        if cluster.pipelines_with(&id) > 0 {
             return Err(ApiError::conflict(format!(
                 "Cannot stop deployment [{id}] as it is referenced by ingest processors; use force to stop the deployment"
             )));

@@ -4,7 +4,7 @@ mod deployments;
 pub(crate) mod endpoints;
 mod info;
 mod models;
-mod pipelines;
+pub(crate) mod pipelines;
 mod uploads;
 
 use std::collections::HashMap;
@@ -97,6 +97,9 @@ pub(crate) fn router(cluster: Arc<Cluster>) -> Router {
         (MethodFilter::GET, MethodFilter::PUT, MethodFilter::POST, MethodFilter::DELETE);
     const GET: &str = "cluster:monitor/xpack/ml/inference/get";
     const SIMULATE: &str = "cluster:admin/ingest/pipeline/simulate";
+    const GET_PIPELINE: &str = "cluster:admin/ingest/pipeline/get";
+    const PUT_PIPELINE: &str = "cluster:admin/ingest/pipeline/put";
+    const DELETE_PIPELINE: &str = "cluster:admin/ingest/pipeline/delete";
     const STATS: &str = "cluster:monitor/xpack/ml/inference/stats/get";
     const PUT: &str = "cluster:admin/xpack/ml/inference/put";
     const DELETE: &str = "cluster:admin/xpack/ml/inference/delete";
@@ -128,6 +131,17 @@ pub(crate) fn router(cluster: Arc<Cluster>) -> Router {
         .route(&model("/deployment/_stop"), on_disk(post, STOP, Manage, deployments::stop))
         .route(&model("/_infer"), on(post, deployments::infer))
         .route("/_ingest/pipeline/_simulate", on_disk(post, SIMULATE, Monitor, pipelines::simulate))
+        .route("/_ingest/pipeline", on_disk(get_, GET_PIPELINE, Monitor, pipelines::get))
+        .route(
+            "/_ingest/pipeline/{id}",
+            on_disk(get_, GET_PIPELINE, Monitor, pipelines::get)
+                .merge(on_disk(put, PUT_PIPELINE, Manage, pipelines::put))
+                .merge(on_disk(delete, DELETE_PIPELINE, Manage, pipelines::delete)),
+        )
+        .route(
+            "/_ingest/pipeline/{id}/_simulate",
+            on_disk(post, SIMULATE, Monitor, pipelines::simulate),
+        )
         .route(
             "/_inference/{task}/{id}",
             on(put, endpoints::put).merge(on_disk(get_, GET_ENDPOINT, Monitor, endpoints::get)),

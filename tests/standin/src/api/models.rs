@@ -43,12 +43,13 @@ pub(super) fn put(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
                 "current license is non-compliant for [learning-to-rank]",
             ));
         }
-        let model = TreeModel::create(&id, body, version, defer, cluster.options.heap)?;
+        let model = TreeModel::create(&id, body.clone(), version, defer, cluster.options.heap)?;
         if cluster.store.configuration(&id).is_some() || id == LANGUAGE_IDENTIFICATION {
             return Err(exists());
         }
         let document = model.document.clone();
-        return if cluster.trees.add(&id, model) { Ok(document.into()) } else { Err(exists()) };
+        let is_added = cluster.trees.add(&id, model, &body).map_err(unreadable)?;
+        return if is_added { Ok(document.into()) } else { Err(exists()) };
     }
     if cluster.trees.get(&id).is_some() {
         return Err(exists());
@@ -205,7 +206,7 @@ pub(super) fn stats(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
                 "model_size_bytes": length,
                 "required_native_memory_bytes": required_memory(length, memory.0, memory.1, 1),
             },
-            "pipeline_count": cluster.options.in_pipelines.iter().filter(|id| **id == model_id).count(),
+            "pipeline_count": cluster.pipelines_with(&model_id),
         });
         if deployments.is_empty() {
             entries.push(entry);
@@ -232,12 +233,12 @@ pub(super) fn delete(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
         )));
     }
     if cluster.trees.get(&id).is_some() {
-        if cluster.options.in_pipelines.contains(&id) && !force {
+        if cluster.pipelines_with(&id) > 0 && !force {
             return Err(ApiError::conflict(format!(
                 "Cannot delete model [{id}] as it is still referenced by ingest processors; use force to delete the model"
             )));
         }
-        cluster.trees.remove(&id);
+        cluster.trees.remove(&id).map_err(unreadable)?;
         return Ok(json!({"acknowledged": true}));
     }
     let deployments = cluster.deployments.of_model(&id);
@@ -247,7 +248,7 @@ pub(super) fn delete(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
         )));
     }
     cluster.model(&id)?;
-    if cluster.options.in_pipelines.contains(&id) && !force {
+    if cluster.pipelines_with(&id) > 0 && !force {
         return Err(ApiError::conflict(format!(
             "Cannot delete model [{id}] as it is still referenced by ingest processors; use force to delete the model"
         )));
@@ -334,6 +335,6 @@ impl Page {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
-fn unreadable(error: std::io::Error) -> ApiError {
+pub(super) fn unreadable(error: std::io::Error) -> ApiError {
     ApiError::server(format!("the stand-in's directory: {error}"))
 }

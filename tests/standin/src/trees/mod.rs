@@ -6,7 +6,9 @@ mod definition;
 mod inference;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
 
 use serde_json::{Map, Value, json};
 
@@ -35,13 +37,35 @@ pub(crate) struct TreeModel {
     definition: Definition,
 }
 
-/// All tree models of a cluster, in memory.
-#[derive(Debug, Default)]
-pub(crate) struct TreeModels(Mutex<BTreeMap<String, Arc<TreeModel>>>);
+/// All tree models of a cluster. The body of each creation is kept in a file, from which a restart creates the model again.
+#[derive(Debug)]
+pub(crate) struct TreeModels {
+    folder: PathBuf,
+    models: Mutex<BTreeMap<String, Arc<TreeModel>>>,
+}
 
 impl TreeModels {
+    /// Loads the models of a folder.
+    pub(crate) fn open(folder: PathBuf, version: Version, heap: u64) -> io::Result<Self> {
+        fs::create_dir_all(&folder)?;
+        let mut models = BTreeMap::new();
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let Some(id) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+            match read(&path, id, version, heap) {
+                Ok(model) => drop(models.insert(id.to_owned(), Arc::new(model))),
+                Err(reason) => tracing::warn!("tree model {id} was not loaded: {reason}"),
+            }
+        }
+        Ok(Self { folder, models: Mutex::new(models) })
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<TreeModel>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self, id: &str) -> PathBuf {
+        self.folder.join(format!("{id}.json"))
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<TreeModel>> {
@@ -52,19 +76,32 @@ impl TreeModels {
         self.lock().values().cloned().collect()
     }
 
-    pub(crate) fn remove(&self, id: &str) -> bool {
-        self.lock().remove(id).is_some()
+    pub(crate) fn remove(&self, id: &str) -> io::Result<()> {
+        self.lock().remove(id);
+        fs::remove_file(self.file(id))
     }
 
-    /// Stores a model. Returns false if the id is taken.
-    pub(crate) fn add(&self, id: &str, model: TreeModel) -> bool {
+    /// Stores a model with the body of its creation. Returns false if the id is taken.
+    pub(crate) fn add(&self, id: &str, model: TreeModel, body: &Value) -> io::Result<bool> {
         let mut models = self.lock();
         if models.contains_key(id) {
-            return false;
+            return Ok(false);
         }
+        let stored = json!({"create_time": model.document["create_time"], "body": body});
+        fs::write(self.file(id), stored.to_string())?;
         models.insert(id.to_owned(), Arc::new(model));
-        true
+        Ok(true)
     }
+}
+
+/// Creates a model again from the file of an earlier stand-in.
+fn read(path: &Path, id: &str, version: Version, heap: u64) -> Result<TreeModel, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let mut stored: Value = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let model = TreeModel::create(id, stored["body"].take(), version, false, heap);
+    let mut model = model.map_err(|error| error.reason().to_owned())?;
+    model.document.insert("create_time".to_owned(), stored["create_time"].take());
+    Ok(model)
 }
 
 /// Whether the body of a creation is that of a tree model.
@@ -267,7 +304,7 @@ impl TreeModel {
         let mut values = inference::flattened(document);
         for (from, to) in &self.field_map {
             if let Some(value) = values.get(from).cloned()
-                && !values.contains_key(to)
+                && values.get(to).is_none_or(Value::is_null)
             {
                 values.insert(to.clone(), value);
             }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{get, put, send};
+use crate::support::{get, post, put, send};
 
 /// A running program, killed on drop.
 struct Program {
@@ -59,6 +59,48 @@ fn program_keeps_models_over_a_restart_and_stops_on_a_signal() {
     get(&program.url, "/_ml/trained_models/m").ok();
     assert_eq!(get(&program.url, "/").ok()["version"]["build_flavor"], "serverless");
     program.end("-INT");
+}
+
+#[test]
+fn program_keeps_tree_models_and_pipelines_over_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let model = "/_ml/trained_models/trees";
+    let tree =
+        serde_json::json!({"tree": {"feature_names": [], "tree_structure": [{"leaf_value": 2.5}]}});
+    let ensemble = serde_json::json!({
+        "trained_models": [tree], "aggregate_output": {"weighted_sum": {}}, "target_type": "regression"
+    });
+    let configuration = serde_json::json!({
+        "inference_config": {"regression": {}},
+        "input": {"field_names": ["x"]},
+        "definition": {"trained_model": {"ensemble": ensemble}},
+    });
+    let pipeline = serde_json::json!({"processors": [{"inference": {"model_id": "trees"}}]});
+    let program = Program::start(data.path(), &["--license", "enterprise"]);
+    assert_eq!(get(&program.url, "/_license").ok()["license"]["type"], "enterprise");
+    put(&program.url, model, &configuration).ok();
+    put(&program.url, "/_ingest/pipeline/p", &pipeline).ok();
+    let before = get(&program.url, model).ok();
+    program.end("-TERM");
+
+    let program = Program::start(data.path(), &["--license", "basic"]);
+    assert_eq!(get(&program.url, "/_license").ok()["license"]["type"], "basic");
+    assert_eq!(get(&program.url, model).ok(), before);
+    assert_eq!(get(&program.url, "/_ingest/pipeline/p").ok()["p"], pipeline);
+    program.end("-TERM");
+
+    let program = Program::start(data.path(), &[]);
+    let documents = serde_json::json!({"docs": [{"x": 1}]});
+    let answer = post(&program.url, &format!("{model}/_infer"), &documents).ok();
+    assert_eq!(answer["inference_results"][0]["predicted_value"], 2.5);
+    let delete = |path: &str| send(&program.url, "DELETE", path, &[], b"");
+    delete(model).refused(409, "status_exception", "ingest processors");
+    delete("/_ingest/pipeline/p").ok();
+    delete(model).ok();
+    assert_eq!(get(&program.url, model).status, 404);
+    program.end("-TERM");
+    let program = Program::start(data.path(), &[]);
+    assert_eq!(get(&program.url, model).status, 404);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use standin::{License, Options, StandIn};
 
-use super::support::send;
+use super::support::{call, get, send};
 
 const MODEL: &str = "/_ml/trained_models/trees";
 
@@ -153,4 +153,40 @@ fn learning_to_rank_needs_an_enterprise_licence() {
     request(&standin, "PUT", MODEL, &body).ok();
     let reply = request(&standin, "POST", &format!("{MODEL}/_infer"), &json!({"docs": [{"x": 1}]}));
     assert_eq!(reply.status, 400);
+}
+
+#[test]
+fn pipelines_are_validated_stored_and_deleted() {
+    let standin = start(Options::default());
+    let body = regression(json!([split(leaf(1), leaf(2))]), &json!({"weighted_sum": {}}));
+    request(&standin, "PUT", MODEL, &body).ok();
+    let path = "/_ingest/pipeline/p";
+    let put = |body: Value| request(&standin, "PUT", path, &body);
+    let inference = json!({"inference": {"model_id": "trees", "target_field": "ml.trees"}});
+    for (body, reason) in [
+        (json!({}), "[processors] required property is missing"),
+        (json!({"processors": {}}), "isn't a list"),
+        (json!({"processors": [{"inference": {}}]}), "[model_id] required property is missing"),
+        (json!({"processors": [{"infer": {}}]}), "No processor type exists with name [infer]"),
+        (json!({"processors": [], "other": 1}), "other"),
+    ] {
+        let reply = put(body);
+        assert_eq!(reply.status, 400, "{}", reply.text());
+        assert!(reply.text().contains(reason), "{}", reply.text());
+    }
+    put(json!({"description": "d", "processors": [{"set": {"field": "a", "value": 1}}]})).ok();
+    let documents = json!({"docs": [{"_source": {"x": 1}}]});
+    // Another processor uses the model.
+    put(json!({"processors": [{"foreach": {"field": "f", "processor": inference}}]})).ok();
+    let delete = |path: &str| call(&standin.url(), "DELETE", path, &Value::Null);
+    delete(MODEL).refused(409, "status_exception", "ingest processors");
+    let stats = get(&standin.url(), "/_ml/trained_models/trees/_stats").ok();
+    assert_eq!(stats["trained_model_stats"][0]["pipeline_count"], 1);
+    put(json!({"processors": [inference]})).ok();
+    let answer = request(&standin, "POST", &format!("{path}/_simulate"), &documents).ok();
+    assert_eq!(answer["docs"][0]["doc"]["_source"]["ml"]["trees"]["predicted_value"], 2.0);
+    delete(path).ok();
+    delete(path).refused(404, "resource_not_found_exception", "pipeline [p] is missing");
+    assert_eq!(get(&standin.url(), path).status, 404);
+    delete(MODEL).ok();
 }
