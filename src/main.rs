@@ -1,5 +1,6 @@
 //! The program: parse, run, print the error, choose the exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use rust_eland::cli;
@@ -8,7 +9,8 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start the threads of the program: {error}");
+            let line = format!("error: cannot start the threads of the program: {error}");
+            let _ = writeln!(std::io::stderr(), "{line}");
             return ExitCode::FAILURE;
         }
     };

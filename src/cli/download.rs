@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::command_error::CommandError;
+use super::report::print;
 use super::source::SourceArguments;
 use crate::observer::Progress;
 use crate::workflow::plan_download;
@@ -41,8 +42,7 @@ impl DownloadArguments {
             let snapshot = plan.download(progress).await?;
             let path = name.file.map_or(snapshot.folder.clone(), |file| snapshot.folder.join(file));
             tracing::info!("{origin} is in {}", path.display());
-            println!("{}", path.display());
-            return Ok(());
+            return print(format!("{}\n", path.display()).as_bytes());
         };
         // Checked before the download, so that a folder with other files is rejected immediately.
         let folder = plan.compare_output(output)?;
@@ -62,8 +62,7 @@ impl DownloadArguments {
                 output.display()
             );
         }
-        println!("{}", output.display());
-        Ok(())
+        print(format!("{}\n", output.display()).as_bytes())
     }
 }
 

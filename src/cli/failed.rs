@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::command_error::CommandError;
 use super::log::{LogFormat, is_coloured, json_time};
+use super::report::print_error;
 use super::{exit_code, hints, similar};
 use crate::secrets::redact;
 use crate::terminal_text::{escape, escape_json};
@@ -43,7 +44,7 @@ impl Failed {
                     let _ = write!(text, "\n  {number}. {cause}");
                 }
                 let label = if is_coloured() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
-                eprintln!("{label} {}", escape(&redact(&text)));
+                print_error(&format!("{label} {}", escape(&redact(&text))));
             }
         }
     }
@@ -93,5 +94,5 @@ fn print_json(message: &str, causes: &[String], exit_code: u8) {
         line["causes"] = causes.into();
     }
     line["exit_code"] = exit_code.into();
-    eprintln!("{}", escape_json(&redact(&line.to_string())));
+    print_error(&escape_json(&redact(&line.to_string())));
 }

@@ -92,7 +92,8 @@ impl<W: Write> Write for LogWriter<W> {
         if self.format == LogFormat::Json {
             text = escape_json(&text);
         }
-        self.screen.suspend(|| self.to.write_all(text.as_bytes()))?;
+        // If standard error is closed, the log is lost and the program goes on.
+        let _ = self.screen.suspend(|| self.to.write_all(text.as_bytes()));
         Ok(bytes.len())
     }
 

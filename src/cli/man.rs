@@ -35,8 +35,7 @@ impl ManArguments {
             };
             fs::create_dir_all(&folder).map_err(usage)?;
             clap_mangen::generate_to(program, &folder).map_err(usage)?;
-            println!("{}", folder.display());
-            return Ok(());
+            return report::print(format!("{}\n", folder.display()).as_bytes());
         }
         let command = match &self.command {
             None => program,

@@ -13,7 +13,7 @@ use super::failed::Failed;
 use super::log::{Lines, LogFormat, LogWriter, is_coloured};
 use super::progress_bars::ProgressBars;
 use super::progress_log::ProgressLog;
-use super::report::Format;
+use super::report::{Format, print_error};
 use super::timings::Timings;
 use crate::observer::{Event, Observer, Progress};
 use crate::source::hub::progress_bars_are_disabled;
@@ -140,10 +140,10 @@ impl Drop for Session {
         let report = self.timings.report();
         match self.format {
             None => {}
-            Some(Format::Table) => eprintln!("{}", escape(&report.to_string())),
+            Some(Format::Table) => print_error(&escape(&report.to_string())),
             Some(Format::Json) => {
                 if let Ok(line) = serde_json::to_string(&report) {
-                    eprintln!("{}", escape_json(&line));
+                    print_error(&escape_json(&line));
                 }
             }
         }

@@ -52,6 +52,11 @@ pub(super) fn print(text: &[u8]) -> Result<(), CommandError> {
     }
 }
 
+/// Prints a line to standard error. A program whose standard error is closed goes on.
+pub(super) fn print_error(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// Rows below a header. Columns are as wide as their longest cell, and empty columns are omitted.
 pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {

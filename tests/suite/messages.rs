@@ -400,3 +400,30 @@ fn invalid_log_levels_are_reported() {
         assert!(!list(valid).contains("RUST_LOG"), "{valid}");
     }
 }
+
+#[test]
+fn closed_standard_error_does_not_change_the_exit_code() {
+    for (arguments, code) in [
+        (&["inspect", "--tree-model", "none.json"][..], 4),
+        (&["inspect", "--tree-model", "none.json", "--log-format", "json"], 4),
+        (&["inspect", "--tree-model", "none.json", "--timings"], 4),
+        (&["inspect", "--tree-model", "none.json", "--timings=json", "-vv"], 4),
+        (
+            &[
+                "infer",
+                "--tree-model",
+                "tests/fixtures/trees/sklearn-1.9.1-forest-labels.pkl",
+                "--data",
+                "README.md",
+            ],
+            2,
+        ),
+        (&["inspect", "--tree-model", "tests/fixtures/trees/sklearn-1.9.1-forest-labels.pkl"], 0),
+        (&["--unknown"], 2),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = program().args(arguments).stderr(writer).stdout(Stdio::null()).status();
+        assert_eq!(status.unwrap().code(), Some(code), "{arguments:?}");
+    }
+}
