@@ -45,6 +45,8 @@ const GENERATED: [&str; 10] = [
 /// The model that a replacement deletes: the body of the request that creates it again.
 struct OldModel {
     body: Bytes,
+    /// SHA-256 of definition and configuration, if recorded.
+    sha256: Option<String>,
     /// The file that holds the body, if it could be written.
     file: Option<PathBuf>,
 }
@@ -65,7 +67,7 @@ impl Client {
         let claim = import.claim(self, &model.model_id, warn_unsaved)?;
         let file = claim.as_ref().map(|claim| claim.journal.with_extension("previous.json"));
         if let Some(file) = &file {
-            self.recover(&model.model_id, file, import.retry).await?;
+            self.recover(model, file, import.retry).await?;
         }
         let stored = match self.tree_conflict(model, import).await? {
             TreeConflict::None => None,
@@ -83,39 +85,56 @@ impl Client {
         Ok(Outcome::Stored { parts: 1 })
     }
 
-    /// Creates the old model again that a killed process deleted.
+    /// Creates the old model again that a killed process deleted. If another model has its id now, the old model is kept in a file.
     async fn recover(
         &self,
-        id: &ModelId,
+        model: &TreeModel,
         file: &Path,
         retry: RetryPolicy,
     ) -> Result<(), ClientError> {
+        let id = &model.model_id;
         let Ok(body) = fs::read(file) else { return Ok(()) };
-        let is_whole = serde_json::from_slice::<Map<String, Value>>(&body).is_ok();
-        if is_whole && self.stored_tree_model(id, retry).await?.is_none() {
+        let Ok(old) = serde_json::from_slice::<Map<String, Value>>(&body) else {
+            remove(file);
+            return Ok(());
+        };
+        let mut stored = self.stored_tree_model(id, retry).await?;
+        if stored.is_none() {
             let body = Bytes::from(body);
             let created = with_retries(retry, || self.put_tree_model(id, body.clone())).await;
             match created {
                 Ok(()) => tracing::warn!(
                     "the model {id} was restored, which an earlier import deleted before it was killed"
                 ),
-                Err(error) if already_exists(&error) => {}
+                // An earlier attempt may have created the model, or another program.
+                Err(error) if already_exists(&error) => {
+                    stored = self.stored_tree_model(id, retry).await?;
+                }
                 Err(error) => {
+                    // The next replacement of this id must not overwrite the file.
                     tracing::warn!(
                         "the model {id}, which an earlier import deleted before it was killed, cannot be restored: {error}. \
                          It is kept in {}",
-                        file.display()
+                        keep(file).display()
                     );
-                    // The next replacement of this id must not overwrite it.
-                    let kept = file.with_extension("kept.json");
-                    if let Err(error) = fs::rename(file, &kept) {
-                        tracing::warn!("cannot rename {}: {error}", file.display());
-                    }
                     return Ok(());
                 }
             }
         }
-        remove(file);
+        // The earlier import had not deleted the old model yet, or had stored the new one already.
+        let is_settled = |stored: &StoredModel| {
+            let sha256 = stored.bundle_sha256.as_deref();
+            sha256.is_some() && (sha256 == bundle_sha256(&old) || sha256 == Some(model.sha256()))
+        };
+        if stored.as_ref().is_none_or(is_settled) {
+            remove(file);
+        } else {
+            tracing::warn!(
+                "an earlier import of {id} was killed while it replaced the model, and another model has this id now. \
+                 The old model is kept in {}, as the body of the request that creates it",
+                keep(file).display()
+            );
+        }
         Ok(())
     }
 
@@ -229,16 +248,21 @@ impl Replacement<'_> {
                 return Err(self.unfinished(ClientError::Interrupted, &old, "it was stopped at once"));
             }
         };
-        if let Some(file) = &old.file
-            && !matches!(
-                failed,
+        match (&old.file, &failed) {
+            (
+                Some(_),
                 Some(ClientError::Unfinished {
                     remote_state: RemoteState::OldModelSaved { .. },
                     ..
-                })
+                }),
             )
-        {
-            remove(file);
+            | (None, _) => {}
+            (Some(file), Some(ClientError::Overtaken(id))) => tracing::warn!(
+                "the old model {id} was deleted before another import created the new one. \
+                 The old model is kept in {}, as the body of the request that creates it",
+                keep(file).display()
+            ),
+            (Some(file), _) => remove(file),
         }
         failed.map_or(Ok(()), Err)
     }
@@ -310,10 +334,19 @@ impl Replacement<'_> {
             let error = match created {
                 Ok(()) => break,
                 Err(error) if already_exists(&error) => {
-                    // Either the request that failed has stored the new model, or an earlier attempt has stored the old one.
-                    match self.is_stored().await {
-                        Ok(true) => return Ok(()),
-                        Ok(false) => break,
+                    // The request that failed has stored the new model, an earlier attempt has stored the old one, or another import
+                    // has stored a model.
+                    match self.client.stored_tree_model(self.id(), self.retry).await {
+                        Ok(stored) => {
+                            let stored = stored.and_then(|stored| stored.bundle_sha256);
+                            if stored.as_deref() == Some(self.model.sha256()) {
+                                return Ok(());
+                            }
+                            if stored == old.sha256 {
+                                break;
+                            }
+                            return Err(ClientError::Overtaken(self.id().clone()));
+                        }
                         Err(error) => error,
                     }
                 }
@@ -373,6 +406,7 @@ impl Replacement<'_> {
                 "the alias {alias} is deleted with the old model; create it again with PUT {ROOT}/{id}/model_aliases/{alias}"
             );
         }
+        let sha256 = bundle_sha256(&body).map(str::to_owned);
         let body = Bytes::from(json_bytes(&body));
         let file = file.and_then(|file| match write(&file, &body) {
             Ok(()) => Some(file),
@@ -381,7 +415,7 @@ impl Replacement<'_> {
                 None
             }
         });
-        Ok(OldModel { body, file })
+        Ok(OldModel { body, sha256, file })
     }
 }
 
@@ -426,6 +460,28 @@ fn remove(path: &Path) {
         }
         _ => {}
     }
+}
+
+/// Renames the file of an old model, so that nothing overwrites it. Returns the new path.
+fn keep(file: &Path) -> PathBuf {
+    let names = (1_u32..).map(|number| match number {
+        1 => file.with_extension("kept.json"),
+        number => file.with_extension(format!("kept-{number}.json")),
+    });
+    let kept = names.take(1000).find(|name| !name.exists());
+    match kept.map(|kept| fs::rename(file, &kept).map(|()| kept)) {
+        Some(Ok(kept)) => kept,
+        Some(Err(error)) => {
+            tracing::warn!("cannot rename {}: {error}", file.display());
+            file.to_owned()
+        }
+        None => file.to_owned(),
+    }
+}
+
+/// SHA-256 of definition and configuration, as recorded in the metadata of a configuration.
+fn bundle_sha256(configuration: &Map<String, Value>) -> Option<&str> {
+    configuration.get("metadata")?.get("bundle_sha256")?.as_str()
 }
 
 fn warn_unsaved(path: &Path, error: &io::Error) {
