@@ -48,7 +48,7 @@ pub fn of_library(error: &Error) -> u8 {
         Error::Inference(_) => 3,
         Error::Conversion(_) | Error::Bundle(_) | Error::Prebuilt(_) => 3,
         Error::Tree(error) => match error {
-            TreeError::Options(_) | TreeError::NoExtractors => 2,
+            TreeError::Options(_) | TreeError::NoExtractors { .. } => 2,
             TreeError::Io { .. } => 4,
             TreeError::Different { .. } => 9,
             _ => 3,

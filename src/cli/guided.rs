@@ -15,8 +15,8 @@ use super::import::ImportArguments;
 use super::option_value::{SetOption, Unset, Value};
 use super::output::Session;
 use super::plan_report::PlanReport;
-use super::report::Report;
-use super::tree_model::TreeModelReport;
+use super::report::{Report, print_error};
+use super::tree_model_report::TreeModelReport;
 use super::upload::interruption;
 use crate::conversion::Plan;
 use crate::elasticsearch::{Client, ClientError};
@@ -424,9 +424,9 @@ fn gone(error: dialoguer::Error) -> CommandError {
 }
 
 fn say(text: &str) {
-    eprintln!("{text}");
+    print_error(text);
 }
 
 fn report(error: &CommandError) {
-    eprintln!("  {}\n", escape(&redact(&message(error))));
+    print_error(&format!("  {}\n", escape(&redact(&message(error)))));
 }

@@ -15,7 +15,8 @@ use super::report::Report;
 use super::report::ReportArguments;
 use super::start_arguments::StartArguments;
 use super::summary::Summary;
-use super::tree_model::{ReadTreeModel, TREE_MODEL_CONFLICTS, TreeModelArguments, TreeModelReport};
+use super::tree_model::{ReadTreeModel, TREE_MODEL_CONFLICTS, TreeModelArguments};
+use super::tree_model_report::TreeModelReport;
 use super::upload::{UploadArguments, interruption};
 #[cfg(feature = "torch")]
 use super::{verify, verify_report};

@@ -5,12 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueHint};
-use indicatif::HumanBytes;
-use serde::Serialize;
 
 use super::command_error::CommandError;
 use super::option_value::{SetOption, Unset, Value};
-use super::report::Report;
 use crate::mapped_file::MappedFile;
 use crate::model_id::ModelId;
 use crate::observer::Progress;
@@ -19,8 +16,8 @@ use crate::source::hub::{Hub, HubName, HubOptions, HubSettings, RepositoryId, Re
 use crate::trees::configuration::{ConfigurationOptions, RankingConfiguration, TreeModel};
 use crate::trees::ensemble::{Node, Side};
 use crate::trees::{
-    self, DefinitionOptions, Ensemble, Feature, FeatureKind, LabelType, ReadOptions, Target,
-    Totals, TreeError, check,
+    self, Classes, DefinitionOptions, Ensemble, Feature, LabelType, ReadOptions, Target, Totals,
+    TreeError, check,
 };
 
 /// Options that select a tree model and control its definition.
@@ -63,7 +60,8 @@ pub(super) struct TreeModelArguments {
         value_parser = PossibleValuesParser::new(LABEL_TYPES).try_map(|name| name.parse::<LabelType>()))]
     prediction_field_type: Option<LabelType>,
     /// Number of classes to return with their probabilities; -1 for all
-    #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "tree_model")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "tree_model",
+        value_parser = clap::value_parser!(i32).range(-1..))]
     num_top_classes: Option<i32>,
     /// Number of features whose influence on the prediction is returned; needs --with-sample-counts
     #[arg(long, value_name = "N", requires = "tree_model")]
@@ -276,11 +274,24 @@ impl TreeModelArguments {
             results_field: self.results_field.clone(),
             num_top_classes: self.num_top_classes,
             feature_importance: self.feature_importance,
-            default_field_map: self.default_field_map.iter().cloned().collect::<BTreeMap<_, _>>(),
+            default_field_map: self.field_map()?,
             ranking,
             hub: origin.map(|origin| (origin.model_id, origin.commit)),
         };
         Ok(ReadTreeModel { ensemble, totals, options, settings })
+    }
+
+    /// The feature of each document field.
+    fn field_map(&self) -> Result<BTreeMap<String, String>, CommandError> {
+        let mut map = BTreeMap::new();
+        for (field, feature) in &self.default_field_map {
+            if map.insert(field.clone(), feature.clone()).is_some() {
+                return Err(CommandError::Usage(format!(
+                    "--default-field-map maps the field {field:?} twice"
+                )));
+            }
+        }
+        Ok(map)
     }
 
     /// The file on this machine, downloaded if it is on the hub, and its origin there.
@@ -338,6 +349,13 @@ impl ReadTreeModel {
         Ok(TreeModel::new(model_id, &self.ensemble, definition, &self.options, &self.settings)?)
     }
 
+    /// Checks the options without writing the definition. Returns the classes and what the model predicts.
+    pub(super) fn check_options(&self) -> Result<(Classes, Target), CommandError> {
+        let (classes, target) = self.ensemble.check_options(&self.options)?;
+        self.settings.check(target, self.options.sample_counts, &self.names())?;
+        Ok((classes, target))
+    }
+
     /// For each feature, the number of tests in all trees, and how many of them send missing values to the left child.
     pub(super) fn splits(&self) -> Vec<(u64, u64)> {
         let mut splits = vec![(0, 0); self.ensemble.features.len()];
@@ -383,166 +401,5 @@ impl ReadTreeModel {
             Some(names) => names.clone(),
             None => self.ensemble.features.iter().map(|feature| feature.name.clone()).collect(),
         }
-    }
-}
-
-/// Report of a tree model, as text and JSON.
-#[derive(Debug, Serialize)]
-pub(super) struct TreeModelReport {
-    model_id: String,
-    /// Result of the command, if the command changes anything.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) state: Option<&'static str>,
-    format: String,
-    library_version: Option<String>,
-    objective: String,
-    target: &'static str,
-    aggregation: &'static str,
-    trees: usize,
-    nodes: usize,
-    depth: usize,
-    features: Vec<FeatureReport>,
-    labels: Vec<String>,
-    prediction_field_type: Option<&'static str>,
-    preprocessors: usize,
-    json_bytes: u64,
-    compressed_bytes: usize,
-    request_bytes: u64,
-    definition_sha256: String,
-    minimum_version: String,
-    notes: Vec<String>,
-    /// The body of `PUT _ingest/pipeline/NAME`.
-    pipeline: Option<serde_json::Value>,
-    /// The file that was written.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) file: Option<PathBuf>,
-}
-
-#[derive(Debug, Serialize)]
-struct FeatureReport {
-    name: String,
-    kind: &'static str,
-    /// Whether a tree tests the feature.
-    used: bool,
-    /// The number of tests of the feature.
-    splits: u64,
-    /// The number of tests that send missing values to the left child.
-    missing_left: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    categories: Vec<String>,
-}
-
-impl TreeModelReport {
-    pub(super) fn of(read: &ReadTreeModel, model: &TreeModel) -> Self {
-        let definition = &model.definition;
-        let origin = &read.ensemble.origin;
-        let mut splits = read.splits().into_iter();
-        let features = read.ensemble.features.iter().zip(read.names()).map(|(feature, name)| {
-            let (kind, categories) = match &feature.kind {
-                _ if read.options.boolean_features.contains(&name) => ("boolean", Vec::new()),
-                FeatureKind::Number => ("number", Vec::new()),
-                FeatureKind::Boolean => ("number (true and false in training)", Vec::new()),
-                FeatureKind::Category(None) => ("category code", Vec::new()),
-                FeatureKind::Category(Some(names)) => {
-                    ("category", names.iter().map(ToString::to_string).collect())
-                }
-            };
-            let (splits, missing_left) = splits.next().unwrap_or_default();
-            FeatureReport { used: splits > 0, splits, missing_left, name, kind, categories }
-        });
-        Self {
-            model_id: model.model_id.to_string(),
-            state: None,
-            format: origin.format.clone(),
-            library_version: origin.version.clone(),
-            objective: origin.objective.clone(),
-            target: definition.target.name(),
-            aggregation: definition.aggregation,
-            trees: read.totals.trees,
-            nodes: definition.totals.nodes,
-            depth: definition.totals.depth,
-            features: features.collect(),
-            labels: definition.labels.clone(),
-            prediction_field_type: (definition.target == Target::Classification)
-                .then(|| definition.label_type.name()),
-            preprocessors: definition.preprocessors,
-            json_bytes: definition.json_bytes,
-            compressed_bytes: definition.compressed.len(),
-            request_bytes: definition.body_bytes(),
-            definition_sha256: definition.sha256.clone(),
-            minimum_version: model.minimum_version.to_string(),
-            notes: definition.notes.clone(),
-            pipeline: model.pipeline(),
-            file: None,
-        }
-    }
-}
-
-/// The first names of a list, and the number of the others.
-fn shortened(names: &[String]) -> String {
-    const SHOWN: usize = 8;
-    let first = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => first,
-        others => format!("{first} and {others} others"),
-    }
-}
-
-/// A name from a file, with visible line breaks.
-fn on_one_line(name: &str) -> String {
-    name.replace('\r', "\\r").replace('\n', "\\n")
-}
-
-impl Report for TreeModelReport {
-    fn text(&self) -> String {
-        let mut lines = Vec::new();
-        match (self.state, &self.file) {
-            (Some(state), _) => lines.push(format!("{} {state}", self.model_id)),
-            (None, Some(file)) => lines.push(file.display().to_string()),
-            (None, None) => {}
-        }
-        let version = self.library_version.as_ref().map(|version| format!(", version {version}"));
-        lines.push(format!("file         {}{}", self.format, version.unwrap_or_default()));
-        lines.push(format!("objective    {}", self.objective));
-        lines.push(format!("prediction   {} ({})", self.target, self.aggregation));
-        if !self.labels.is_empty() {
-            lines.push(format!("labels       {}", on_one_line(&self.labels.join(", "))));
-        }
-        lines.push(format!(
-            "size         {} trees, {} nodes, depth {}",
-            self.trees, self.nodes, self.depth
-        ));
-        lines.push(format!(
-            "definition   {} of JSON (limit 1 GB or a tenth of the heap), {} in the request (limit 100 MB)",
-            HumanBytes(self.json_bytes),
-            HumanBytes(self.request_bytes)
-        ));
-        lines.push("features".to_owned());
-        for feature in self.features.iter().filter(|feature| feature.used) {
-            let mut line = format!("  {}: {}", on_one_line(&feature.name), feature.kind);
-            if !feature.categories.is_empty() {
-                line += &format!(" ({})", on_one_line(&shortened(&feature.categories)));
-            }
-            line += &format!(
-                "; {} tests, of which {} send missing values left",
-                feature.splits, feature.missing_left
-            );
-            lines.push(line);
-        }
-        let unused: Vec<_> =
-            self.features.iter().filter(|it| !it.used).map(|it| on_one_line(&it.name)).collect();
-        if !unused.is_empty() {
-            lines.push(format!("  not used by any tree: {}", shortened(&unused)));
-        }
-        for note in &self.notes {
-            lines.push(format!("note         {note}"));
-        }
-        if let Some(pipeline) = &self.pipeline {
-            lines.push("an ingest pipeline that adds the prediction to each document:".to_owned());
-            lines.push(format!("PUT _ingest/pipeline/{}", self.model_id));
-            // A map of texts always serializes.
-            lines.push(serde_json::to_string_pretty(pipeline).unwrap_or_default());
-        }
-        lines.join("\n")
     }
 }

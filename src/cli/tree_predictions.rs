@@ -1,7 +1,6 @@
 //! `rust-eland verify` and `infer` for tree models: predictions for documents, from the file and from the cluster.
 
-use std::collections::{HashMap, HashSet};
-use std::io::Read;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -10,11 +9,12 @@ use serde_json::{Map, Value, json};
 use super::arguments::ConnectionArguments;
 use super::command_error::CommandError;
 use super::report::{Report, ReportArguments, print};
+use super::tree_documents::{field, read_documents, shortened};
 use super::tree_model::{RESULTS_FIELD, ReadTreeModel, TreeModelArguments, TreeSource};
 use crate::elasticsearch::{Client, ServedId};
 use crate::observer::Progress;
 use crate::terminal_text::escape_json;
-use crate::trees::{Predicted, Prediction, TreeError};
+use crate::trees::{Classes, LabelType, Predicted, Prediction, Target, TreeError};
 
 /// Number of documents per request.
 const BATCH: usize = 500;
@@ -101,54 +101,45 @@ struct Local<'a> {
     labels: Vec<Value>,
     /// The one class whose probability is predicted.
     class: Option<usize>,
+    /// Whether a document without any of the fields has a prediction: for learning to rank, whose features are computed by queries.
+    predicts_without_fields: bool,
 }
 
 impl<'a> Local<'a> {
     fn new(read: &'a ReadTreeModel) -> Result<Self, CommandError> {
-        let (ensemble, options) = (&read.ensemble, &read.options);
-        let names = read.names();
-        if names.len() != ensemble.features.len() {
-            return Err(CommandError::Usage(format!(
-                "the model has {} features, and {} names are set; set one name for each feature",
-                ensemble.features.len(),
-                names.len()
-            )));
-        }
-        let labels: Vec<Value> = match (&options.labels, &ensemble.labels) {
-            (Some(labels), _) => labels.iter().map(|label| Value::from(label.as_str())).collect(),
-            (None, Some(labels)) => labels.iter().map(crate::trees::Label::to_json).collect(),
-            (None, None) => (0..ensemble.classes()).map(Value::from).collect(),
+        let (Classes { labels, label_type, output }, target) = read.check_options()?;
+        let label = |text: String| match label_type {
+            LabelType::Number => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+            LabelType::Boolean => text.parse::<bool>().map_or_else(|_| text.into(), Value::from),
+            LabelType::Text => text.into(),
         };
-        let class = match &options.output_class {
-            Some(name) => Some(
-                labels.iter().position(|label| label_text(label) == *name).ok_or_else(|| {
-                    CommandError::Usage(format!(
-                        "the model has no class {name:?}; inspect shows its classes"
-                    ))
-                })?,
-            ),
-            None => None,
-        };
-        Ok(Self { read, names, fields: read.mapped_fields(), labels, class })
+        Ok(Self {
+            read,
+            names: read.names(),
+            fields: read.mapped_fields(),
+            labels: labels.into_iter().map(label).collect(),
+            class: output,
+            predicts_without_fields: target == Target::Ranking,
+        })
     }
 
-    /// The prediction for a document.
-    fn predict(&self, document: &Value) -> Result<Predicted, CommandError> {
+    /// The values of the features in a document. `None` if Elasticsearch makes no prediction for the document, because all of the
+    /// model's fields are missing.
+    fn row(&self, document: &Value) -> Result<Option<Vec<f64>>, CommandError> {
         let Value::Object(document) = document else {
             return Err(CommandError::Usage("a document is not a JSON object".to_owned()));
         };
-        let (ensemble, options) = (&self.read.ensemble, &self.read.options);
-        let row: Vec<f64> = ensemble
-            .features
-            .iter()
-            .zip(&self.names)
-            .map(|(feature, name)| {
-                let own = field(document, name);
-                let mapped = || field(document, self.fields.get(name.as_str())?);
-                feature.value(own.or_else(mapped), options.boolean_features.contains(name))
-            })
-            .collect();
-        Ok(ensemble.predict(&row))
+        let present = |name: &str| field(document, name).filter(|value| !value.is_null());
+        let mut is_empty = true;
+        let features = self.read.ensemble.features.iter().zip(&self.names);
+        let row = features.map(|(feature, name)| {
+            let mapped = || present(self.fields.get(name.as_str())?);
+            let value = present(name).or_else(mapped);
+            is_empty &= value.is_none();
+            feature.value(value, self.read.options.boolean_features.contains(name))
+        });
+        let row = row.collect();
+        Ok((self.predicts_without_fields || !is_empty).then_some(row))
     }
 
     /// The probability of a class times its weight.
@@ -173,8 +164,13 @@ impl<'a> Local<'a> {
 
     /// The answer for a document, in the form of the cluster's answers.
     fn answer(&self, document: &Value) -> Result<Value, CommandError> {
+        let Some(row) = self.row(document)? else {
+            return Ok(json!({
+                "warning": "the model could not be applied, because all of its fields are missing"
+            }));
+        };
         let field = self.read.results_field();
-        let (index, probabilities) = match self.predict(document)? {
+        let (index, probabilities) = match self.read.ensemble.predict(&row) {
             Predicted::Value(value) => return Ok(json!({field: value})),
             Predicted::Class { index, probabilities } => (index, probabilities),
         };
@@ -205,11 +201,6 @@ impl<'a> Local<'a> {
     fn difference(&self, own: &Predicted, answer: &Value, remote: &Remote) -> Option<f64> {
         let theirs = &answer[remote.results_field.as_str()];
         let probability = answer["prediction_probability"].as_f64();
-        let relative = |a: f64, b: f64| {
-            // A sum that is nearly zero has few exact digits.
-            let difference = (a - b).abs();
-            if difference <= SMALLEST_DIFFERENCE { 0.0 } else { difference / a.abs().max(b.abs()) }
-        };
         match own {
             // A probability, which the cluster gives for the class that it predicts.
             Predicted::Value(own) if remote.classifies => {
@@ -243,82 +234,22 @@ impl<'a> Local<'a> {
     }
 }
 
-/// Value of a field. Dots in the name separate nested objects.
-fn field<'a>(document: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    if let Some(value) = document.get(name) {
-        return Some(value);
-    }
-    name.match_indices('.').find_map(|(at, _)| {
-        let inner = document.get(&name[..at])?.as_object()?;
-        field(inner, &name[at + 1..])
-    })
+/// The difference of two numbers, relative to the larger one.
+fn relative(a: f64, b: f64) -> f64 {
+    // A sum that is nearly zero has few exact digits.
+    let difference = (a - b).abs();
+    if difference <= SMALLEST_DIFFERENCE { 0.0 } else { difference / a.abs().max(b.abs()) }
 }
 
-/// The documents in a file.
-fn read_documents(path: &Path) -> Result<Vec<Value>, CommandError> {
-    let unreadable = |source| TreeError::Io { path: path.to_owned(), source };
-    let text = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(unreadable)?;
-        text
-    } else {
-        std::fs::read_to_string(path).map_err(unreadable)?
-    };
-    // Spreadsheets write a byte order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let invalid = |line: u64, reason: String| {
-        CommandError::Usage(format!("{}, line {line}: {reason}", path.display()))
-    };
-    let mut documents = Vec::new();
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
-        let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(text.as_bytes());
-        let wrong = |error: &csv::Error| {
-            let line = error.position().map_or(1, |position| position.line());
-            let reason = match error.kind() {
-                csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                    format!("the row has {len} cells, and the header has {expected_len}")
-                }
-                _ => error.to_string(),
-            };
-            invalid(line, reason)
-        };
-        let names = reader.headers().map_err(|error| wrong(&error))?.clone();
-        let mut seen = HashSet::new();
-        if let Some(name) = names.iter().find(|name| !seen.insert(name.to_owned())) {
-            return Err(invalid(1, format!("two columns have the name {name:?}")));
+/// The largest relative difference of the numbers in two predictions.
+fn largest_difference(first: &Predicted, second: &Predicted) -> f64 {
+    match (first, second) {
+        (Predicted::Value(a), Predicted::Value(b)) => relative(*a, *b),
+        (Predicted::Class { probabilities: a, .. }, Predicted::Class { probabilities: b, .. }) => {
+            a.iter().zip(b).map(|(a, b)| relative(*a, *b)).fold(0.0, f64::max)
         }
-        for record in reader.records() {
-            let record = record.map_err(|error| wrong(&error))?;
-            let fields =
-                names.iter().zip(&record).map(|(name, text)| (name.to_owned(), cell(text)));
-            documents.push(Value::Object(fields.collect()));
-        }
-    } else {
-        for (index, line) in text.lines().enumerate() {
-            if line.trim().is_empty() {
-                continue;
-            }
-            let line_number = index as u64 + 1;
-            match serde_json::from_str(line) {
-                Ok(document @ Value::Object(_)) => documents.push(document),
-                Ok(_) => {
-                    return Err(invalid(line_number, "a document must be a JSON object".into()));
-                }
-                Err(error) => return Err(invalid(line_number, json_reason(&error))),
-            }
-        }
+        _ => 0.0,
     }
-    if documents.is_empty() {
-        return Err(CommandError::Usage(format!("{} has no documents", path.display())));
-    }
-    Ok(documents)
-}
-
-/// Why a line is not JSON, without the position in the line's own count of lines.
-fn json_reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let reason = text.split(" at line ").next().unwrap_or(&text);
-    format!("not a JSON object: {reason} at column {}", error.column())
 }
 
 /// Warns of what the user should be aware of: notes of the file, and features of the model that no document has.
@@ -364,29 +295,6 @@ fn warn_of_features(read: &ReadTreeModel, documents: &[Value]) {
     tracing::warn!("no document has {list}, which the model uses as features{advice}");
 }
 
-/// A cell of a CSV file: null, a number, a boolean or a text.
-fn cell(text: &str) -> Value {
-    match text {
-        "" => Value::Null,
-        "true" | "True" => true.into(),
-        "false" | "False" => false.into(),
-        // Elasticsearch reads such texts as numbers too, but they may be the names of categories, such as 01234.
-        text if has_odd_start(text) => text.into(),
-        text => match (text.parse::<i64>(), text.parse::<f64>()) {
-            (Ok(number), _) => number.into(),
-            (_, Ok(number)) if number.is_finite() => number.into(),
-            (_, Ok(_)) => Value::Null,
-            _ => text.into(),
-        },
-    }
-}
-
-/// Whether a text starts with a plus sign or with a zero before another digit.
-fn has_odd_start(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
-    matches!(digits, [b'+', ..] | [b'0', b'0'..=b'9', ..])
-}
-
 /// Result of a comparison.
 #[derive(Debug, Serialize)]
 struct Verified {
@@ -395,21 +303,43 @@ struct Verified {
     different: usize,
     /// Documents for which the cluster has no prediction, because all of the model's fields are missing.
     without_prediction: usize,
+    /// Documents for which the cluster and the file predict different labels, or only one of them makes a prediction.
+    different_labels: usize,
     /// Largest relative difference of two numbers.
     largest_difference: f64,
+    /// Largest relative difference between the file's predictions and those of XGBoost, which adds float32 numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    float32_difference: Option<f64>,
     /// The first documents with different predictions.
     examples: Vec<Value>,
 }
 
+/// A relative difference for readers.
+fn shown_difference(difference: f64) -> String {
+    if difference == 0.0 { "0".to_owned() } else { format!("{difference:.1e}") }
+}
+
 impl Report for Verified {
     fn text(&self) -> String {
+        let compared = self.documents - self.without_prediction;
         let mut lines = vec![format!(
-            "{}: {} of {} predictions equal those of the file; largest relative difference {:e}",
+            "{}: {} of {compared} predictions equal those of the file",
             self.model_id,
-            self.documents - self.different - self.without_prediction,
-            self.documents,
-            self.largest_difference
+            compared - self.different,
         )];
+        if self.different_labels > 0 {
+            lines.push(format!("{} predictions have another label", self.different_labels));
+        }
+        if self.different_labels < compared {
+            let difference = shown_difference(self.largest_difference);
+            lines.push(format!("largest relative difference of two numbers: {difference}"));
+        }
+        if let Some(difference) = self.float32_difference {
+            lines.push(format!(
+                "XGBoost adds its leaves as float32 numbers; this changes its own predictions for these documents by up to {} (relative)",
+                shown_difference(difference)
+            ));
+        }
         if self.without_prediction > 0 {
             lines.push(format!(
                 "{} documents have none of the model's fields; Elasticsearch returns no prediction for them",
@@ -439,24 +369,42 @@ pub(super) async fn verify(
         Some(id) => id.clone(),
         None => ServedId::from(&tree.model_id(None)?),
     };
+    let local = Local::new(&read)?;
+    let rows: Vec<_> =
+        documents.iter().map(|document| local.row(document)).collect::<Result<_, _>>()?;
+    if rows.iter().all(Option::is_none) {
+        return Err(nothing_to_compare(data, &local, &documents));
+    }
     let client = Client::connect(connection.connection()?).await?;
     let remote = remote(&client, &id, &documents).await?;
-    let local = Local::new(&read)?;
     let mut verified = Verified {
         model_id: id.to_string(),
         documents: documents.len(),
         different: 0,
         without_prediction: 0,
+        different_labels: 0,
         largest_difference: 0.0,
+        float32_difference: read.ensemble.adds_float32().then_some(0.0),
         examples: Vec::new(),
     };
-    for (document, answer) in documents.iter().zip(&remote.answers) {
-        if answer.get("warning").is_some() {
-            verified.without_prediction += 1;
-            continue;
-        }
-        let own = local.predict(document)?;
-        let difference = local.difference(&own, answer, &remote);
+    for ((document, row), answer) in documents.iter().zip(&rows).zip(&remote.answers) {
+        let is_predicted = answer.get("warning").is_none();
+        let difference = match row {
+            None if !is_predicted => {
+                verified.without_prediction += 1;
+                continue;
+            }
+            Some(row) if is_predicted => {
+                let own = read.ensemble.predict(row);
+                if let Some(largest) = &mut verified.float32_difference {
+                    let rounded = read.ensemble.predict_in_float32(row);
+                    *largest = largest.max(largest_difference(&own, &rounded));
+                }
+                local.difference(&own, answer, &remote)
+            }
+            _ => None,
+        };
+        verified.different_labels += usize::from(difference.is_none());
         verified.largest_difference = verified.largest_difference.max(difference.unwrap_or(0.0));
         if difference.is_none_or(|difference| difference > TOLERANCE) {
             verified.different += 1;
@@ -477,6 +425,27 @@ pub(super) async fn verify(
         .into());
     }
     Ok(())
+}
+
+/// The error for documents without any field of the model.
+fn nothing_to_compare(data: &Path, local: &Local<'_>, documents: &[Value]) -> CommandError {
+    let listed = |names: &mut dyn Iterator<Item = &String>| {
+        const SHOWN: usize = 8;
+        let names: Vec<_> = names.map(|name| format!("{:?}", shortened(name))).collect();
+        let first = names[..names.len().min(SHOWN)].join(", ");
+        match names.len().saturating_sub(SHOWN) {
+            0 => first,
+            others => format!("{first} and {others} others"),
+        }
+    };
+    let fields: BTreeSet<&String> =
+        documents.iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
+    CommandError::Usage(format!(
+        "no document in {} has a field of the model, so nothing can be compared. The model's fields are {}; the documents have {}. Rename the fields, or set --feature-names",
+        data.display(),
+        listed(&mut local.names.iter()),
+        listed(&mut fields.into_iter()),
+    ))
 }
 
 fn label_text(value: &Value) -> String {

@@ -47,16 +47,7 @@ pub fn check(
         names: options.feature_names.clone().unwrap_or_else(|| {
             ensemble.features.iter().map(|feature| feature.name.clone()).collect()
         }),
-        class: options.output_class.as_ref().and_then(|class| {
-            let labels = ensemble
-                .labels
-                .as_ref()
-                .map(|labels| labels.iter().map(ToString::to_string).collect());
-            let labels: Vec<String> = options.labels.clone().or(labels).unwrap_or_else(|| {
-                (0..ensemble.classes()).map(|class| class.to_string()).collect()
-            });
-            labels.iter().position(|label| label == class)
-        }),
+        class: ensemble.check_options(options)?.0.output,
         logarithms: options.output_class.is_none() && ensemble.is_tree_of_fractions(),
         booleans: Vec::new(),
         computed: Vec::new(),

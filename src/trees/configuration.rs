@@ -131,6 +131,100 @@ impl RankingConfiguration {
     }
 }
 
+impl ConfigurationOptions {
+    /// Checks that the options have an effect on a model with this target and these features.
+    ///
+    /// # Errors
+    /// The first option that does not.
+    pub fn check(
+        &self,
+        target: Target,
+        has_sample_counts: bool,
+        features: &[String],
+    ) -> Result<(), TreeError> {
+        let refuse = |reason: &str| Err(TreeError::Options(reason.to_owned()));
+        if self.feature_importance.is_some() && !has_sample_counts {
+            return refuse(
+                "feature importance needs the sample counts of the nodes in the definition",
+            );
+        }
+        if let Some(count) = self.num_top_classes {
+            if target != Target::Classification {
+                return refuse("only a classification has top classes");
+            }
+            if count < -1 {
+                return refuse(
+                    "the number of top classes must be at least 0, or -1 for all classes",
+                );
+            }
+        }
+        if target == Target::Ranking {
+            if self.results_field.is_some() {
+                return refuse("a model for learning to rank has no results field");
+            }
+            if !self.default_field_map.is_empty() {
+                return refuse(
+                    "a model for learning to rank reads no document fields, so a field map has no effect",
+                );
+            }
+        }
+        if let Some(field) = &self.results_field {
+            check_results_field(field)?;
+        }
+        check_field_map(&self.default_field_map, features)
+    }
+}
+
+/// Checks that each entry of the field map leads to a feature, and at most one entry to each.
+fn check_field_map(map: &BTreeMap<String, String>, features: &[String]) -> Result<(), TreeError> {
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+    for (field, feature) in map {
+        let refuse = |reason: String| Err(TreeError::Options(reason));
+        if field.is_empty() {
+            return refuse(format!("the field that is mapped to {feature:?} has no name"));
+        }
+        if !features.contains(feature) {
+            return refuse(format!(
+                "the field {field:?} is mapped to {feature:?}, but the model has no feature of that name"
+            ));
+        }
+        if let Some(other) = seen.insert(feature, field) {
+            return refuse(format!(
+                "the fields {other:?} and {field:?} are both mapped to {feature:?}; map one field to each feature"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Fields that Elasticsearch puts beside the prediction.
+const RESULT_FIELDS: [&str; 7] = [
+    "prediction_probability",
+    "prediction_score",
+    "top_classes",
+    "feature_importance",
+    "model_id",
+    "is_truncated",
+    "warning",
+];
+
+/// Checks the name of the field that holds the prediction.
+fn check_results_field(field: &str) -> Result<(), TreeError> {
+    let refuse = |reason: &str| {
+        Err(TreeError::Options(format!("{field:?} cannot hold the prediction: {reason}")))
+    };
+    if field.split('.').any(|part| part.trim().is_empty()) {
+        return refuse("a part of the name is empty");
+    }
+    if field.trim() != field || field.chars().any(char::is_control) {
+        return refuse("the name starts or ends with a space, or has control characters");
+    }
+    if RESULT_FIELDS.contains(&field) {
+        return refuse("Elasticsearch uses a field of that name for another result");
+    }
+    Ok(())
+}
+
 /// Checks that each `{{` has its `}}`, with a name between.
 fn check_templates(query: &Value) -> Result<(), String> {
     let mut pending = vec![query];
@@ -173,12 +267,8 @@ impl Ensemble {
     /// Gives features without names in the file the names of the extractors, which have the same order.
     #[must_use]
     pub fn named_by_extractors(&self, ranking: &RankingConfiguration) -> Option<Vec<String>> {
-        let unnamed = self
-            .features
-            .iter()
-            .enumerate()
-            .all(|(index, feature)| feature.name == format!("f{index}"));
-        (unnamed && ranking.features.len() == self.features.len()).then(|| ranking.features.clone())
+        (self.has_default_names() && ranking.features.len() == self.features.len())
+            .then(|| ranking.features.clone())
     }
 }
 
@@ -198,7 +288,9 @@ impl TreeModel {
         let refuse = |reason: String| Err(TreeError::Options(reason));
         match (&settings.ranking, ranks) {
             (None, true) => {
-                return Err(TreeError::NoExtractors);
+                return Err(TreeError::NoExtractors {
+                    objective: ensemble.origin.objective.clone(),
+                });
             }
             (Some(_), false) => {
                 return refuse(
@@ -226,15 +318,7 @@ impl TreeModel {
             }
             (None, false) => {}
         }
-        if settings.feature_importance.is_some() && !options.sample_counts {
-            return refuse(
-                "feature importance needs the sample counts of the nodes in the definition"
-                    .to_owned(),
-            );
-        }
-        if settings.num_top_classes.is_some() && definition.target != Target::Classification {
-            return refuse("only a classification has top classes".to_owned());
-        }
+        settings.check(definition.target, options.sample_counts, &definition.fields)?;
         let mut inference = match &settings.ranking {
             Some(ranking) => ranking.object.clone(),
             None => JsonMap::new(),
@@ -243,9 +327,6 @@ impl TreeModel {
             inference.insert("num_top_feature_importance_values".to_owned(), count.into());
         }
         if let Some(field) = &settings.results_field {
-            if ranks {
-                return refuse("a model for learning to rank has no results field".to_owned());
-            }
             inference.insert("results_field".to_owned(), field.as_str().into());
         }
         if definition.target == Target::Classification {

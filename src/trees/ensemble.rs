@@ -3,10 +3,12 @@
 //! Every reader produces an [`Ensemble`]. Its nodes keep the comparisons of the training library ([`Test`]), so that the library's
 //! predictions can be repeated exactly. `definition.rs` translates the comparisons into those of Elasticsearch.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 
 use super::TreeError;
+pub use super::category_sets::CategorySet;
+pub(crate) use super::category_sets::CategorySets;
 use super::java_values::category_keys;
 
 /// Nodes that all trees of a model may have together. 1 GB of JSON, the most that Elasticsearch accepts, holds about as many.
@@ -109,27 +111,6 @@ impl fmt::Display for Label {
             Self::Number(number) => write!(formatter, "{number}"),
             Self::Boolean(truth) => write!(formatter, "{truth}"),
         }
-    }
-}
-
-/// Codes of one feature's categories.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CategorySet {
-    /// Index of the feature.
-    pub feature: u32,
-    /// The codes in ascending order, without duplicates.
-    pub codes: Vec<u32>,
-}
-
-impl CategorySet {
-    /// Whether the set holds the category of a value. Negative values are in no set; fractions are cut off.
-    #[must_use]
-    pub fn contains(&self, value: f64) -> bool {
-        let code = value.trunc();
-        // Casts of numbers outside the range of u32 saturate; the comparison excludes them.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let found = self.codes.binary_search(&(code as u32)).is_ok();
-        found && (0.0..=f64::from(u32::MAX)).contains(&value)
     }
 }
 
@@ -387,6 +368,12 @@ impl Ensemble {
         self.prediction.classes(self.outputs())
     }
 
+    /// Whether the features have the names `f0`, `f1`, … of a file without names.
+    #[must_use]
+    pub fn has_default_names(&self) -> bool {
+        self.features.iter().enumerate().all(|(index, feature)| feature.name == format!("f{index}"))
+    }
+
     /// Whether softmax of the logarithms of the leaves returns the outputs: one tree whose leaves are fractions of the classes.
     #[must_use]
     pub fn is_tree_of_fractions(&self) -> bool {
@@ -416,6 +403,12 @@ impl Ensemble {
     pub fn check(&self, format: &'static str) -> Result<Totals, TreeError> {
         if self.features.len() > MAX_FEATURES {
             return Err(TreeError::Limit(format!("more than {MAX_FEATURES} features")));
+        }
+        if self.trees.is_empty() {
+            return Err(TreeError::unsupported(
+                "a model without trees",
+                "it predicts the same for every document; train it for at least one round",
+            ));
         }
         if self.outputs() == 0 || self.outputs() > MAX_CLASSES {
             return Err(TreeError::Limit(format!(
@@ -479,34 +472,4 @@ pub(crate) fn features_named(names: Vec<String>, count: usize) -> Vec<Feature> {
             kind: FeatureKind::Number,
         })
         .collect()
-}
-
-/// Collects category sets and gives equal sets the same index.
-#[derive(Debug, Default)]
-pub(crate) struct CategorySets {
-    indices: HashMap<CategorySet, u32>,
-    sets: Vec<CategorySet>,
-}
-
-impl CategorySets {
-    /// The index of a set.
-    pub fn index(&mut self, feature: u32, mut codes: Vec<u32>) -> u32 {
-        codes.sort_unstable();
-        codes.dedup();
-        let set = CategorySet { feature, codes };
-        if let Some(&index) = self.indices.get(&set) {
-            return index;
-        }
-        // There are at most as many sets as nodes.
-        #[allow(clippy::cast_possible_truncation)]
-        let index = self.sets.len() as u32;
-        self.sets.push(set.clone());
-        self.indices.insert(set, index);
-        index
-    }
-
-    /// All sets, by index.
-    pub fn into_sets(self) -> Vec<CategorySet> {
-        self.sets
-    }
 }

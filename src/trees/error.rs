@@ -54,9 +54,12 @@ pub enum TreeError {
     Limit(String),
     /// A model for learning to rank has no feature extractors.
     #[error(
-        "a model for learning to rank needs feature extractors: the queries that compute its features"
+        "the target is ranking, but a model for learning to rank needs feature extractors: the queries that compute its features"
     )]
-    NoExtractors,
+    NoExtractors {
+        /// The library's objective. Models of other objectives than ranking can be used for learning to rank too.
+        objective: String,
+    },
     /// The options do not fit the model.
     #[error("{0}")]
     Options(String),
@@ -78,10 +81,12 @@ impl TreeError {
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {
         match self {
-            Self::NoExtractors => Some(hint!(
+            Self::NoExtractors { objective } => Some(hint!(
                 "Set ",
                 Setting::RankingConfiguration,
-                " to a file with the feature extractors."
+                " to a file with the feature extractors, or import the model as a regression. Its objective is ",
+                objective.clone(),
+                "."
             )),
             _ => None,
         }

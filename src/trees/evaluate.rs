@@ -3,7 +3,9 @@
 
 use serde_json::Value;
 
-use super::ensemble::{Ensemble, Feature, FeatureKind, Node, Prediction, Side, Test, Tree, ZERO};
+use super::ensemble::{
+    Ensemble, Feature, FeatureKind, Label, Node, Prediction, Side, Test, Tree, ZERO,
+};
 use super::java_values::{category_keys, java_string, number};
 
 /// A prediction.
@@ -46,7 +48,34 @@ impl Ensemble {
     /// The library's prediction for a row (see [`Ensemble::raw`]).
     #[must_use]
     pub fn predict(&self, row: &[f64]) -> Predicted {
-        let outputs = self.raw(row);
+        self.predicted(self.raw(row))
+    }
+
+    /// Whether the library adds the leaves as float32 numbers, unlike Elasticsearch, which adds doubles.
+    #[must_use]
+    pub fn adds_float32(&self) -> bool {
+        self.origin.format.starts_with("XGBoost")
+    }
+
+    /// The prediction of a library that adds the base score and the leaves as float32 numbers, in the order of the trees.
+    #[must_use]
+    pub fn predict_in_float32(&self, row: &[f64]) -> Predicted {
+        #[allow(clippy::cast_possible_truncation)]
+        let mut sums: Vec<f32> = self.base.iter().map(|base| *base as f32).collect();
+        for tree in &self.trees {
+            if let Some(Node::Leaf { value, .. }) = tree.leaf(row, self)
+                && let Some(sum) = sums.get_mut(tree.output as usize)
+            {
+                #[allow(clippy::cast_possible_truncation)]
+                let value = (value * self.weight) as f32;
+                *sum += value;
+            }
+        }
+        self.predicted(sums.into_iter().map(f64::from).collect())
+    }
+
+    /// The prediction that follows from the outputs.
+    fn predicted(&self, outputs: Vec<f64>) -> Predicted {
         let first = outputs.first().copied().unwrap_or_default();
         match self.prediction {
             Prediction::Value | Prediction::Ranking => Predicted::Value(first),
@@ -137,6 +166,12 @@ impl Feature {
                 #[allow(clippy::cast_precision_loss)]
                 position.map_or(-1.0, |position| position as f64)
             }
+            FeatureKind::Category(None) => {
+                if field.is_null() {
+                    return f64::NAN;
+                }
+                code(&java_string(field)).map_or(-1.0, f64::from)
+            }
             _ => match field {
                 Value::Bool(truth) if boolean => f64::from(u8::from(*truth)),
                 Value::String(text) if boolean && text == "true" => 1.0,
@@ -145,6 +180,22 @@ impl Feature {
             },
         }
     }
+}
+
+/// The code that Elasticsearch recognises in the text of a field: a whole number, with or without `.0`.
+fn code(text: &str) -> Option<u32> {
+    let digits = text.strip_suffix(".0").unwrap_or(text);
+    let code = match digits.parse() {
+        Ok(code) => code,
+        // Java writes doubles from 10 million on with an exponent.
+        Err(_) => {
+            let number = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0)?;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let code = number as u32;
+            (f64::from(code) == number).then_some(code)?
+        }
+    };
+    category_keys(&Label::Number(code.into())).iter().any(|key| key == text).then_some(code)
 }
 
 /// `1 / (1 + exp(-x))`.

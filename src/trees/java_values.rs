@@ -26,6 +26,10 @@ pub(super) fn java_string(field: &Value) -> String {
         Value::Number(number) if number.is_f64() => {
             java_double(number.as_f64().unwrap_or_default())
         }
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(java_string).collect();
+            format!("[{}]", items.join(", "))
+        }
         other => other.to_string(),
     }
 }

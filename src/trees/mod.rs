@@ -3,6 +3,7 @@
 //! [`read`] recognises the format of a file and returns a neutral [`Ensemble`], which repeats the library's predictions
 //! ([`Ensemble::predict`]). [`Ensemble::define`] writes the definition that Elasticsearch stores. [`check::check`] compares the two.
 
+mod category_sets;
 pub mod check;
 mod comparison;
 pub mod configuration;
@@ -11,6 +12,7 @@ pub mod ensemble;
 mod error;
 pub mod evaluate;
 mod java_values;
+mod json_tokens;
 pub mod lightgbm;
 pub mod onnx;
 pub mod scikit_learn;
@@ -19,7 +21,7 @@ mod ubjson;
 pub mod xgboost;
 
 pub use configuration::{ConfigurationOptions, RankingConfiguration, TreeModel};
-pub use definition::{Definition, DefinitionOptions, LabelType, Target};
+pub use definition::{Classes, Definition, DefinitionOptions, LabelType, Target};
 pub use ensemble::{Ensemble, Feature, FeatureKind, Label, Prediction, Totals};
 pub use error::TreeError;
 pub use evaluate::Predicted;
@@ -30,8 +32,25 @@ pub use served::Served;
 pub struct ReadOptions {
     /// Use all trees of a model that was trained with early stopping, rather than those up to the best iteration.
     pub all_rounds: bool,
-    /// Bytes to which a compressed file may inflate.
+    /// Bytes to which a compressed file may inflate, whatever its size. A small file may inflate to less: 64 MiB and 32 times its size.
     pub max_inflated: u64,
+}
+
+/// Bytes to which every compressed file may inflate.
+const INFLATED_BASE: u64 = 64 << 20;
+
+/// Bytes to which each byte of a compressed file may inflate beyond [`INFLATED_BASE`]. Forests with many classes come near: most of
+/// their class fractions are zero.
+const INFLATED_PER_BYTE: u64 = 32;
+
+impl ReadOptions {
+    /// Bytes to which a compressed file of `size` bytes may inflate.
+    fn inflated_limit(&self, size: usize) -> u64 {
+        (size as u64)
+            .saturating_mul(INFLATED_PER_BYTE)
+            .saturating_add(INFLATED_BASE)
+            .min(self.max_inflated)
+    }
 }
 
 impl Default for ReadOptions {
@@ -46,7 +65,7 @@ impl Default for ReadOptions {
 /// When the format is not supported, the file is malformed, or Elasticsearch cannot serve the model.
 pub fn read(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> {
     if scikit_learn::is_compressed(bytes) {
-        let inflated = scikit_learn::inflate(bytes, options.max_inflated)?;
+        let inflated = scikit_learn::inflate(bytes, options.inflated_limit(bytes.len()))?;
         if scikit_learn::is_compressed(&inflated) {
             return Err(unrecognized("the file is compressed twice"));
         }
@@ -63,7 +82,8 @@ pub fn read(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> 
         return onnx::read(bytes);
     }
     let start = bytes.trim_ascii_start();
-    if bytes.starts_with(b"{L") {
+    // A key follows, with a marker of the type of its length. JSON has a quotation mark there.
+    if matches!(bytes, [b'{', b'i' | b'U' | b'I' | b'l' | b'L' | b'#' | b'$', ..]) {
         return xgboost::read_ubjson(bytes, options);
     }
     if bytes.starts_with(b"tree\n") || bytes.starts_with(b"tree\r\n") {
@@ -84,17 +104,22 @@ pub fn read(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> 
     }
     if start.starts_with(b"[") {
         return Err(unrecognized(
-            "this looks like a dump of XGBoost's trees, which lacks the objective and the base score; save the model with save_model(\"model.ubj\")",
+            "this looks like a dump of XGBoost's trees, which lacks the objective and the base score; save the model with save_model(\"model.json\")",
         ));
     }
     if start.starts_with(b"booster[") {
         return Err(unrecognized(
-            "this is a text dump of XGBoost's trees, which lacks the objective and the base score; save the model with save_model(\"model.ubj\")",
+            "this is a text dump of XGBoost's trees, which lacks the objective and the base score; save the model with save_model(\"model.json\")",
         ));
     }
     if bytes.starts_with(b"binf") || bytes.starts_with(&0.5_f32.to_le_bytes()) {
         return Err(unrecognized(
-            "this is a model in XGBoost's old binary format; load it with XGBoost 3.0 or older (Booster().load_model(FILE)) and save it with save_model(\"model.ubj\")",
+            "this is a model in XGBoost's old binary format; load it with XGBoost 1.3 to 3.0 (Booster().load_model(FILE)) and save it with save_model(\"model.json\")",
+        ));
+    }
+    if scikit_learn::is_text_pickle(bytes) {
+        return Err(unrecognized(
+            "this is a Python pickle of protocol 0 or 1; load it in Python and save the model again with pickle.dump(model, file, protocol=4)",
         ));
     }
     Err(unrecognized(

@@ -305,6 +305,10 @@ struct Number<'a, 'de> {
 impl<'de> Deserializer<'de> for Number<'_, 'de> {
     type Error = UbjsonError;
 
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, UbjsonError> {
+        visitor.visit_some(self)
+    }
+
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, UbjsonError> {
         self.reader.scalar(self.kind, visitor)
     }
@@ -318,7 +322,7 @@ impl<'de> Deserializer<'de> for Number<'_, 'de> {
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
         unit unit_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }

@@ -220,6 +220,77 @@ fn counts_are_checked_before_allocation() {
 }
 
 #[test]
+fn compressed_files_inflate_in_proportion_to_their_size() {
+    let refused = |bytes: &[u8]| {
+        let error = trees::read(bytes, &ReadOptions::default()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("save the model without compression"), "{message}");
+        message
+    };
+    // A gzip file can have several members.
+    let mut member = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    member.write_all(&vec![0; 1 << 20]).unwrap();
+    let bomb = member.finish().unwrap().repeat(96);
+    assert!(bomb.len() < 1 << 20);
+    assert!(refused(&bomb).contains("the gzip file inflates to more than"));
+    let schema = [b"[", &b"0,".repeat(3 << 20)[..], b"0]"].concat();
+    assert!(refused(&zip(&[("schema.json", &schema)])).contains("schema.json of the skops"));
+}
+
+#[test]
+fn counts_that_differ_from_the_content_are_refused() {
+    let trees = |key: &str, value: &str| {
+        xgboost(|model| {
+            model["learner"]["gradient_booster"]["model"]["gbtree_model_param"][key] = value.into();
+        })
+    };
+    assert_refused(trees("num_trees", "2"), "num_trees is 2, but the file has 1 trees");
+    assert_refused(trees("num_trees", "x"), "num_trees is \"x\"");
+    assert_refused(
+        xgboost_tree("tree_param", json!({"num_nodes": "4"})),
+        "num_nodes is \"4\", but the tree has 3 nodes",
+    );
+    assert_refused(
+        xgboost(|model| {
+            model["learner"]["gradient_booster"]["model"]["trees"] = json!([]);
+            model["learner"]["gradient_booster"]["model"]["tree_info"] = json!([]);
+        }),
+        "a model without trees is not supported",
+    );
+    assert_refused(
+        lightgbm("feature_infos=", "tree_sizes=100 200\nfeature_infos="),
+        "tree_sizes lists 2 trees",
+    );
+    assert_refused(lightgbm("num_class=1", "num_class=3"), "num_class is 3");
+    assert_refused(
+        lightgbm("feature_names=a b", "feature_names=a b c"),
+        "3 feature names for 2 features",
+    );
+    assert_refused(lightgbm("Tree=0", "Tree=1"), "expected tree 0");
+}
+
+#[test]
+fn formats_that_are_not_read_are_named() {
+    for (bytes, part) in [
+        (
+            &b"ccopy_reg\n_reconstructor\np0\n(csklearn.tree._classes\nDecisionTreeRegressor\n"[..],
+            "protocol 0 or 1",
+        ),
+        (b"ccopy_reg\n_reconstructor\nq\x00(csklearn", "protocol 0 or 1"),
+        (b"(ixgboost.core\nBooster\np0\n", "protocol 0 or 1"),
+        (b"binf\0\0", "save_model(\"model.json\")"),
+        (b"booster[0]:\n0:leaf=1", "save_model(\"model.json\")"),
+        (b"[{\"nodeid\": 0}]", "save_model(\"model.json\")"),
+        (b"{U\x07learner{}}", "malformed XGBoost UBJSON"),
+        (b"{i\x07learner{}}", "malformed XGBoost UBJSON"),
+        (b"{$i#i\x01", "objects with a count"),
+        (b"cat,dog\nx,y\n1,2\n", "not a model of XGBoost"),
+    ] {
+        assert_refused(bytes, part);
+    }
+}
+
+#[test]
 fn cycles_and_children_out_of_range_are_refused() {
     for (key, children, part) in [
         ("left_children", [0, -1, -1], "node 0 has two parents"),

@@ -59,7 +59,6 @@ fn documents(name: &str, names: &[String]) -> Vec<Value> {
 }
 
 fn names(standin: &StandIn) -> Vec<String> {
-    // Trees that test no feature leave it out of the fields; the fixtures have five features at most.
     let (_, answer) = ask(standin, "GET", "/_ml/trained_models/m", None);
     let fields = &answer["trained_model_configs"][0]["input"]["field_names"];
     fields.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
@@ -169,23 +168,196 @@ fn verify_compares_the_cluster_with_the_file() {
     let data = folder.path().join("rows.csv");
     fs::write(&data, "price,count,delta,change,flag\n19.99,3,0.001,0,1\n7,,-0.002,0.5,0\n,2,,,1\n")
         .unwrap();
-    let verify = |name: &str| {
-        let path = file(name);
-        run(&[
+    let verify_with = |name: &str, more: &[&str]| {
+        let (path, url) = (file(name), standin.url());
+        let arguments = [
             "verify",
             "--tree-model",
             path.to_str().unwrap(),
             "--url",
-            &standin.url(),
+            &url,
             "--es-model-id",
             "m",
             "--data",
             data.to_str().unwrap(),
-        ])
+        ];
+        run(&[&arguments[..], more].concat())
     };
+    let verify = |name: &str| verify_with(name, &[]);
     let text = succeeded(&verify("xgboost-3.2.0-regression.json"));
     assert!(text.contains("3 of 3 predictions equal those of the file"), "{text}");
-    failed(&verify("xgboost-2.1.4-quantile.ubj"), 9, &["predictions differ"]);
+    assert!(text.contains("XGBoost adds its leaves as float32 numbers"), "{text}");
+    let names = ["--feature-names", "price,count,delta,change,flag"];
+    failed(&verify_with("xgboost-2.1.4-quantile.ubj", &names), 9, &["predictions differ"]);
+    // The same rows under other names, or with semicolons.
+    fs::write(&data, "cost,number\n19.99,3\n7,\n").unwrap();
+    let requests = standin.requests().len();
+    let output = verify("xgboost-3.2.0-regression.json");
+    failed(&output, 2, &["nothing can be compared", "\"price\"", "\"cost\"", "--feature-names"]);
+    assert_eq!(standin.requests().len(), requests);
+    for separator in [";", "\t"] {
+        let rows = "price,count,delta,change,flag\n19.99,3,0.001,0,1\n".replace(',', separator);
+        fs::write(&data, rows).unwrap();
+        failed(&verify("xgboost-3.2.0-regression.json"), 2, &["single column", "commas"]);
+    }
+    // Some rows can be compared.
+    fs::write(&data, "price,other\n19.99,1\n,2\n").unwrap();
+    let text = succeeded(&verify("xgboost-3.2.0-regression.json"));
+    says(&text, &["1 of 1 predictions equal", "1 documents have none of the model's fields"]);
+}
+
+#[test]
+fn verify_counts_other_labels_and_shows_no_difference_of_numbers_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let standin = StandIn::start(Options::default());
+    let name = "sklearn-1.9.1-forest-labels.pkl";
+    succeeded(&import(&standin, name, &["--classification-labels", "a,b,c"]));
+    let data = written(folder.path(), &[json!({"f0": 1}), json!({"f0": 30})]);
+    let path = file(name);
+    let output = run(&[
+        "verify",
+        "--tree-model",
+        path.to_str().unwrap(),
+        "--es-model-id",
+        "m",
+        "--url",
+        &standin.url(),
+        "--data",
+        data.to_str().unwrap(),
+    ]);
+    failed(&output, 9, &["2 of 2 predictions differ"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    says(&text, &["0 of 2 predictions equal", "2 predictions have another label"]);
+    assert!(!text.contains("largest") && !text.contains("0e0"), "{text}");
+}
+
+#[test]
+fn documents_are_answered_alike_by_the_file_and_the_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let standin = StandIn::start(Options::default());
+    let answers_of = |name: &str, more: &[&str], documents: &[Value]| {
+        succeeded(&import(&standin, name, &[more, &["--clear-previous"]].concat()));
+        let data = written(folder.path(), documents);
+        let data = data.to_str().unwrap();
+        let url = standin.url();
+        let remote = ["infer", "--es-model-id", "m", "--url", &url, "--data", data];
+        let path = file(name);
+        let path = path.to_str().unwrap();
+        let local = [&["infer", "--tree-model", path, "--data", data][..], more].concat();
+        let [local, remote] = [local, remote.to_vec()].map(|it| answers(&succeeded(&run(&it))));
+        for ((local, remote), document) in local.iter().zip(&remote).zip(documents) {
+            let (own, theirs) = (&local["predicted_value"], &remote["predicted_value"]);
+            let equal = match (own.as_f64(), theirs.as_f64()) {
+                (Some(own), Some(theirs)) => close(own, theirs, 0.0),
+                _ => own == theirs,
+            };
+            assert!(equal, "{name} {document}: {local} {remote}");
+            assert_eq!(
+                local.get("warning").is_some(),
+                remote.get("warning").is_some(),
+                "{document}"
+            );
+        }
+        remote
+    };
+    // Values of a categorical field that are no codes.
+    let values = json!(["abc", "", "3", "3.0", " 3", "3d", 1.5, 3, 3.0, -1, true, [1], null]);
+    let documents: Vec<_> = values
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|value| json!({"f0": 20, "f1": value, "f4": 1}))
+        .collect();
+    answers_of("xgboost-1.7.6-categorical.json", &[], &documents);
+    // A feature that no tree tests.
+    let path = file("xgboost-3.2.0-regression.json");
+    let report =
+        succeeded(&run(&["inspect", "--output", "json", "--tree-model", path.to_str().unwrap()]));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let features = report["features"].as_array().unwrap();
+    let documents: Vec<_> =
+        features.iter().map(|feature| json!({feature["name"].as_str().unwrap(): 1})).collect();
+    let all = answers_of("xgboost-3.2.0-regression.json", &[], &documents);
+    assert!(all.iter().all(|answer| answer["predicted_value"].is_number()), "{all:?}");
+    // None of the fields, and a field under another name. A field that is null counts as absent.
+    let documents = [
+        json!({}),
+        json!({"price": null}),
+        json!({"other": 1}),
+        json!({"cost": 19.99}),
+        json!({"cost": 19.99, "price": null}),
+        json!({"cost": 1, "price": 30}),
+    ];
+    let map = ["--default-field-map", "cost=price"];
+    let all = answers_of("xgboost-3.2.0-regression.json", &map, &documents);
+    let warned: Vec<_> = all.iter().map(|answer| answer.get("warning").is_some()).collect();
+    assert_eq!(warned, [true, true, true, false, false, false]);
+    // Labels of every type.
+    let labels = ["--classification-labels", "false,true", "--prediction-field-type", "boolean"];
+    answers_of("xgboost-3.2.0-binary.ubj", &labels, &[json!({"price": 1}), json!({"price": 40})]);
+    let numbers = ["--classification-labels", "7,-8", "--prediction-field-type", "number"];
+    answers_of("xgboost-3.2.0-binary.ubj", &numbers, &[json!({"price": 1}), json!({"price": 40})]);
+    let texts = ["--prediction-field-type", "string"];
+    answers_of("xgboost-3.2.0-binary.ubj", &texts, &[json!({"price": 1}), json!({"price": 40})]);
+}
+
+#[test]
+fn settings_without_an_effect_are_refused() {
+    let standin = StandIn::start(Options::default());
+    let folder = tempfile::tempdir().unwrap();
+    let data = written(folder.path(), &[json!({"price": 1})]);
+    for (name, more, part) in [
+        ("xgboost-3.2.0-binary.ubj", &["--num-top-classes", "-2"][..], "-2"),
+        ("xgboost-3.2.0-regression.json", &["--num-top-classes", "2"], "only a classification"),
+        (
+            "xgboost-3.2.0-regression.json",
+            &["--default-field-map", "cost=prise"],
+            "the model has no feature of that name",
+        ),
+        (
+            "xgboost-3.2.0-regression.json",
+            &["--default-field-map", "a=price", "--default-field-map", "b=price"],
+            "both mapped to \"price\"",
+        ),
+        (
+            "xgboost-3.2.0-regression.json",
+            &["--default-field-map", "a=price", "--default-field-map", "a=count"],
+            "maps the field \"a\" twice",
+        ),
+        ("xgboost-3.2.0-regression.json", &["--default-field-map", "=price"], "has no name"),
+        ("xgboost-3.2.0-regression.json", &["--results-field", ""], "cannot hold the prediction"),
+        (
+            "xgboost-3.2.0-regression.json",
+            &["--results-field", "a..b"],
+            "a part of the name is empty",
+        ),
+        (
+            "xgboost-3.2.0-regression.json",
+            &["--results-field", " a"],
+            "starts or ends with a space",
+        ),
+        ("xgboost-3.2.0-binary.ubj", &["--results-field", "top_classes"], "another result"),
+        ("xgboost-3.2.0-regression.json", &["--output-class", "a"], "is not a classification"),
+        (
+            "xgboost-3.2.0-binary.ubj",
+            &["--classification-weights", "1,-1"],
+            "numbers of at least 0",
+        ),
+        (
+            "xgboost-3.2.0-binary.ubj",
+            &["--classification-labels", "a,b", "--prediction-field-type", "number"],
+            "\"a\" is not a whole number",
+        ),
+    ] {
+        failed(&import(&standin, name, more), 2, &[part]);
+        let path = file(name);
+        let local =
+            ["infer", "--tree-model", path.to_str().unwrap(), "--data", data.to_str().unwrap()];
+        failed(&run(&[&local[..], more].concat()), 2, &[part]);
+    }
+    assert!(!standin.requests().iter().any(|request| request.method == "PUT"));
+    let output = import(&standin, "xgboost-3.2.0-regression.json", &["--target", "ranking"]);
+    failed(&output, 2, &["the target is ranking", "--ltr-config", "reg:squarederror"]);
 }
 
 #[test]
@@ -340,7 +512,11 @@ fn inspect_shows_the_model_without_a_cluster() {
     let path = file("sklearn-refused-linear.pkl");
     failed(&run(&["inspect", "--tree-model", path.to_str().unwrap()]), 3, &["LinearRegression"]);
     let path = file("xgboost-old-binary.model");
-    failed(&run(&["inspect", "--tree-model", path.to_str().unwrap()]), 3, &["save_model"]);
+    failed(
+        &run(&["inspect", "--tree-model", path.to_str().unwrap()]),
+        3,
+        &["save_model(\"model.json\")"],
+    );
 }
 
 /// The id, type, description and predictions of the model `m`, as far as a test needs them to recognise it.
@@ -419,6 +595,79 @@ fn model_stored_just_before_a_kill_is_kept_by_the_next_import() {
     assert!(succeeded(&output).starts_with("m unchanged\n"));
     assert!(description(&standin).unwrap().contains("LightGBM"));
     assert!(saved(state.path()).is_empty());
+}
+
+/// The files of old models that were kept.
+fn kept(state: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(state.join("imports")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.to_str().unwrap().contains(".kept")).collect()
+}
+
+/// Creates another model `m`.
+fn create_another(standin: &StandIn) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file("xgboost-3.2.0-regression.json");
+    let (path, output) = (path.to_str().unwrap(), folder.path().to_str().unwrap());
+    succeeded(&run(&["export", "--tree-model", path, "--output", output, "--es-model-id", "m"]));
+    let body = fs::read(folder.path().join("m.tree_model.json")).unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(ask(standin, "PUT", "/_ml/trained_models/m", Some(&body)).0, 200);
+}
+
+/// Asserts that a file is the body of a request that creates the old model.
+fn is_old_model(file: &Path) {
+    let body: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert!(body["description"].as_str().unwrap().contains("scikit-learn"), "{body}");
+    let standin = StandIn::start(Options::default());
+    assert_eq!(ask(&standin, "PUT", "/_ml/trained_models/m", Some(&body)).0, 200);
+}
+
+#[test]
+fn old_model_of_a_killed_import_is_kept_if_its_id_is_taken() {
+    let (standin, state) = with_old_model();
+    for number in 1..=2 {
+        kill_replacement(&standin, state.path(), "create=hold");
+        create_another(&standin);
+        let output = replacement(&standin, state.path()).output().unwrap();
+        assert!(succeeded(&output).starts_with("m stored\n"));
+        let files = kept(state.path());
+        assert_eq!(files.len(), number);
+        says(&message(&output), &["another model has this id now", "The old model is kept in"]);
+        assert!(files.iter().any(|file| message(&output).contains(file.to_str().unwrap())));
+        files.iter().for_each(|file| is_old_model(file));
+        assert!(saved(state.path()).is_empty());
+        succeeded(&import(&standin, OLD, &["--clear-previous"]));
+    }
+}
+
+#[test]
+fn old_model_is_kept_if_another_import_creates_the_new_one() {
+    let (standin, state) = with_old_model();
+    standin.set_faults(rules(&["delete=store-hold"]));
+    let (mut child, stderr) = spawn(replacement(&standin, state.path()));
+    assert!(held(&standin, 1, &mut child));
+    create_another(&standin);
+    standin.release();
+    let (code, said) = end(child, stderr);
+    assert_eq!(code, Some(7), "{said}");
+    let files = kept(state.path());
+    assert_eq!(files.len(), 1);
+    says(&said, &["another import created the model m", files[0].to_str().unwrap()]);
+    is_old_model(&files[0]);
+    assert!(description(&standin).unwrap().contains("reg:squarederror"));
+}
+
+#[test]
+fn model_that_a_stored_pipeline_uses_needs_force() {
+    let (standin, state) = with_old_model();
+    let pipeline = json!({"processors": [{"inference": {"model_id": "m"}}]});
+    assert_eq!(ask(&standin, "PUT", "/_ingest/pipeline/p", Some(&pipeline)).0, 200);
+    let output = replacement(&standin, state.path()).output().unwrap();
+    failed(&output, 6, &["ingest processors"]);
+    assert!(description(&standin).unwrap().contains("scikit-learn"));
+    assert_eq!(ask(&standin, "DELETE", "/_ingest/pipeline/p", None).0, 200);
+    succeeded(&replacement(&standin, state.path()).output().unwrap());
 }
 
 #[test]

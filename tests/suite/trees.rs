@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use rust_eland::trees::{
-    self, DefinitionOptions, Ensemble, FeatureKind, Predicted, ReadOptions, Served, Target,
-    TreeError, check,
+    self, DefinitionOptions, Ensemble, FeatureKind, LabelType, Predicted, Prediction, ReadOptions,
+    Served, Target, TreeError, check,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -85,9 +85,9 @@ fn compare(name: &str, ensemble: &Ensemble, options: &DefinitionOptions) -> usiz
     check::check(ensemble, &definition, options).unwrap_or_else(|error| panic!("{name}: {error}"));
     let served = Served::read(GzDecoder::new(definition.compressed.as_slice())).unwrap();
     let exact = !definition.notes.iter().any(|note| note.contains("ignore prediction_probability"));
-    // XGBoost 1.3 does not write the names.
+    // XGBoost 1.3 writes the names into pickles only.
     if let Some(columns) = &expected.columns
-        && !name.starts_with("xgboost-1.3")
+        && !(name.starts_with("xgboost-1.3") && name.ends_with(".json"))
     {
         let names: Vec<_> = ensemble.features.iter().map(|feature| feature.name.clone()).collect();
         assert_eq!(&names, columns, "{name}");
@@ -107,12 +107,18 @@ fn compare(name: &str, ensemble: &Ensemble, options: &DefinitionOptions) -> usiz
         }
         let answer = served.infer(&document).unwrap();
         let own = ensemble.predict(&values);
-        // A fraction is no category. XGBoost and LightGBM cut fractions off, each in its own way.
-        let categories_are_whole = ensemble.features.iter().zip(&values).all(|(feature, value)| {
-            let is_fraction = value.fract().abs() > 0.0;
+        // A fraction is no category. XGBoost and LightGBM cut fractions off, each in its own way; Elasticsearch does not.
+        let categories_are_whole = ensemble.features.iter().zip(row).all(|(feature, value)| {
+            let is_fraction = value.as_f64().is_some_and(|value| value.fract() != 0.0);
             !matches!(feature.kind, FeatureKind::Category(_)) || !is_fraction
         });
         if !categories_are_whole {
+            match own {
+                Predicted::Value(own) => assert!(near(own, answer.value), "{name} row {index}"),
+                Predicted::Class { index, .. } => {
+                    assert_eq!(definition.labels.get(index), answer.label.as_ref(), "{name}");
+                }
+            }
             continue;
         }
         let at = || format!("{name} row {index}: {}", Value::from(document.clone()));
@@ -195,6 +201,216 @@ fn onnx_files_predict_as_onnxruntime_on_every_row() {
     compare_all("onnx-", &[]);
 }
 
+/// The bound of docs/trees.md: XGBoost's float32 sum against the exact sum, in units of the absolute values that are added up.
+const FLOAT32_BOUND: f64 = 3e-7;
+
+#[test]
+fn xgboost_sums_differ_by_rounding_of_the_summands_only() {
+    let (mut largest, mut relative) = (0.0_f64, 0.0_f64);
+    let mut equal = (0, 0);
+    for name in models("xgboost-") {
+        let ensemble = read(&name).unwrap();
+        let expected = expected(&name);
+        let Some(values) = expected
+            .values
+            .filter(|_| matches!(ensemble.prediction, Prediction::Value | Prediction::Ranking))
+        else {
+            continue;
+        };
+        for (row, value) in expected.rows.iter().zip(values) {
+            let row: Vec<f64> = ensemble
+                .features
+                .iter()
+                .zip(row)
+                .map(|(feature, value)| feature.value(Some(value), false))
+                .collect();
+            let leaf = |tree: &trees::ensemble::Tree| match tree.leaf(&row, &ensemble) {
+                Some(trees::ensemble::Node::Leaf { value, .. }) => value.abs(),
+                _ => 0.0,
+            };
+            let summands = ensemble.base[0].abs() + ensemble.trees.iter().map(leaf).sum::<f64>();
+            let (Predicted::Value(own), Predicted::Value(rounded)) =
+                (ensemble.predict(&row), ensemble.predict_in_float32(&row))
+            else {
+                panic!("{name}: no value")
+            };
+            let fractions = ensemble.features.iter().zip(&row).any(|(feature, value)| {
+                matches!(feature.kind, FeatureKind::Category(_)) && *value < 0.0
+            });
+            if fractions {
+                continue;
+            }
+            largest = largest.max((own - value).abs() / summands);
+            relative = relative.max((own - value).abs() / value.abs().max(1e-30));
+            equal.0 += usize::from(rounded == value);
+            equal.1 += 1;
+            assert!((own - value).abs() <= FLOAT32_BOUND * summands, "{name}: {own} {value}");
+        }
+    }
+    println!("{largest:e} of the summands, {relative:e} relative, {equal:?} equal in float32");
+    assert!(equal.0 * 10 >= equal.1 * 9, "{equal:?}");
+}
+
+/// An XGBoost model of one tree that tests `f0` only, of two features.
+fn half_used() -> Ensemble {
+    let tree = serde_json::json!({
+        "tree_param": {"num_nodes": "3"}, "left_children": [1, -1, -1], "right_children": [2, -1, -1], "split_indices": [0, 0, 0],
+        "split_conditions": [0.5, 1.0, 2.0], "default_left": [1, 0, 0],
+    });
+    let model = serde_json::json!({"learner": {
+        "learner_model_param": {"base_score": "0.5", "num_class": "0", "num_feature": "2"},
+        "objective": {"name": "reg:squarederror"},
+        "gradient_booster": {"name": "gbtree", "model": {"gbtree_model_param": {"num_trees": "1"}, "tree_info": [0], "trees": [tree]}},
+    }});
+    trees::read(model.to_string().as_bytes(), &ReadOptions::default()).unwrap()
+}
+
+#[test]
+fn features_that_no_tree_tests_are_fields_too() {
+    let ensemble = half_used();
+    let definition = ensemble.define(&DefinitionOptions::default()).unwrap();
+    assert_eq!(definition.fields, ["f0", "f1"]);
+    // In learning to rank, every field needs an extractor.
+    let ranking = DefinitionOptions { target: Some(Target::Ranking), ..Default::default() };
+    assert_eq!(ensemble.define(&ranking).unwrap().fields, ["f0"]);
+}
+
+#[test]
+fn values_that_are_no_category_codes_are_in_no_set() {
+    let name = "xgboost-1.7.6-categorical.json";
+    let ensemble = read(name).unwrap();
+    let definition = ensemble.define(&DefinitionOptions::default()).unwrap();
+    let served = Served::read(GzDecoder::new(definition.compressed.as_slice())).unwrap();
+    let mut unknown = Vec::new();
+    for value in ["abc", "", "3", "3.0", "03", "+3", " 3", "3d", "3e0", "true", "[3]"]
+        .map(Value::from)
+        .into_iter()
+        .chain(
+            serde_json::json!([
+                1.5,
+                3,
+                3.0,
+                1e300,
+                -1,
+                -0.0,
+                true,
+                false,
+                [3],
+                [3, 4],
+                12345678.0,
+                null
+            ])
+            .as_array()
+            .unwrap()
+            .clone(),
+        )
+    {
+        let mut document = Map::new();
+        for feature in &ensemble.features {
+            let value = if feature.name == "f1" { value.clone() } else { 1.into() };
+            document.insert(feature.name.clone(), value);
+        }
+        let row: Vec<f64> = ensemble
+            .features
+            .iter()
+            .map(|feature| feature.value(document.get(&feature.name), false))
+            .collect();
+        let Predicted::Value(own) = ensemble.predict(&row) else { panic!("{value}: no value") };
+        let answer = served.infer(&document).unwrap();
+        assert!(near(own, answer.value), "{value}: own {own}, served {}", answer.value);
+        if row[1] < 0.0 {
+            unknown.push(value.to_string());
+        }
+    }
+    let known = ["\"3\"", "\"3.0\"", "3", "3.0", "-0.0", "null", "12345678.0"];
+    assert_eq!(unknown.len(), 23 - known.len(), "{unknown:?}");
+    assert!(!known.iter().any(|known| unknown.contains(&(*known).to_owned())), "{unknown:?}");
+}
+
+#[test]
+fn options_without_an_effect_are_refused() {
+    let regression = read("xgboost-3.2.0-regression.json").unwrap();
+    let classifier = read("xgboost-3.2.0-binary.ubj").unwrap();
+    let forest = read("sklearn-1.9.1-forest-labels.pkl").unwrap();
+    let options = DefinitionOptions::default;
+    let labels = |labels: &[&str]| Some(labels.iter().map(ToString::to_string).collect());
+    for (ensemble, options, part) in [
+        (
+            &regression,
+            DefinitionOptions { labels: labels(&["a", "b"]), ..options() },
+            "not a classification",
+        ),
+        (
+            &regression,
+            DefinitionOptions { weights: Some(vec![1.0]), ..options() },
+            "not a classification",
+        ),
+        (
+            &regression,
+            DefinitionOptions { output_class: Some("a".into()), ..options() },
+            "not a classification",
+        ),
+        (
+            &regression,
+            DefinitionOptions { label_type: Some(LabelType::Text), ..options() },
+            "not a classification",
+        ),
+        (
+            &classifier,
+            DefinitionOptions { weights: Some(vec![1.0, -1.0]), ..options() },
+            "2 numbers of at least 0",
+        ),
+        (
+            &classifier,
+            DefinitionOptions { weights: Some(vec![1.0]), ..options() },
+            "2 numbers of at least 0",
+        ),
+        (
+            &classifier,
+            DefinitionOptions { weights: Some(vec![0.0, 0.0]), ..options() },
+            "more than 0",
+        ),
+        (
+            &classifier,
+            DefinitionOptions {
+                labels: labels(&["stays", "1"]),
+                label_type: Some(LabelType::Number),
+                ..options()
+            },
+            "\"stays\" is not a whole number",
+        ),
+        (
+            &classifier,
+            DefinitionOptions { label_type: Some(LabelType::Boolean), ..options() },
+            "\"0\" is not true or false",
+        ),
+        (
+            &forest,
+            DefinitionOptions {
+                output_class: Some("10".into()),
+                weights: Some(vec![1.0; 3]),
+                ..options()
+            },
+            "the probability of one class is a number",
+        ),
+        (
+            &forest,
+            DefinitionOptions { output_class: Some("11".into()), ..options() },
+            "its classes are 0, 10, 20",
+        ),
+    ] {
+        let error = ensemble.define(&options).unwrap_err().to_string();
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+        assert_eq!(ensemble.check_options(&options).unwrap_err().to_string(), error);
+    }
+    let booleans = DefinitionOptions {
+        labels: labels(&["false", "true"]),
+        label_type: Some(LabelType::Boolean),
+        ..options()
+    };
+    classifier.define(&booleans).unwrap();
+}
+
 #[test]
 fn early_stopped_models_use_all_rounds_when_asked() {
     let names = models("xgboost-");
@@ -222,7 +438,7 @@ fn early_stopped_models_use_all_rounds_when_asked() {
 #[test]
 fn unsupported_models_are_refused_with_the_reason() {
     for (name, part) in [
-        ("xgboost-old-binary.model", "save_model(\"model.ubj\")"),
+        ("xgboost-old-binary.model", "save_model(\"model.json\")"),
         ("xgboost-dump.json", "save_model"),
         ("xgboost-dump.txt", "save_model"),
         ("xgboost-linear.json", "gblinear"),

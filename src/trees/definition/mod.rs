@@ -14,7 +14,8 @@ use super::TreeError;
 use super::ensemble::{Ensemble, Totals};
 use fields::{UsedFeatures, fields};
 use json_output::JsonOutput;
-use plan::plan;
+pub use plan::Classes;
+use plan::{classes, plan};
 use tree_writer::write;
 
 /// Bytes of JSON that Elasticsearch inflates at most, whatever the size of its heap.
@@ -137,7 +138,8 @@ pub struct Definition {
     pub target: Target,
     /// The server's aggregation.
     pub aggregation: &'static str,
-    /// The document fields that the model reads.
+    /// Names of the document fields: one for each feature, also for features that no tree tests. Elasticsearch predicts for a document
+    /// that has one of them. For learning to rank only the features that a tree tests.
     pub fields: Vec<String>,
     /// Class labels, for classification.
     pub labels: Vec<String>,
@@ -176,6 +178,19 @@ impl Definition {
 }
 
 impl Ensemble {
+    /// Checks that the options fit the model, without writing the definition. Returns the classes and what the model predicts.
+    ///
+    /// # Errors
+    /// When the options do not fit the model, or the server cannot express it.
+    pub fn check_options(
+        &self,
+        options: &DefinitionOptions,
+    ) -> Result<(Classes, Target), TreeError> {
+        let target = plan(self, options)?.target;
+        fields(self, options, &UsedFeatures::of(self))?;
+        Ok((classes(self, options)?, target))
+    }
+
     /// Writes the definition.
     ///
     /// # Errors
@@ -192,7 +207,7 @@ impl Ensemble {
                 || used.sets.iter().any(|&set| self.category_sets[set].feature as usize == *index)
         };
         let mut names: Vec<_> = (0..self.features.len())
-            .filter(read)
+            .filter(|index| plan.target != Target::Ranking || read(index))
             .map(|index| fields.documents[index].clone())
             .collect();
         if names.is_empty() {

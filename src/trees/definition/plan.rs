@@ -29,11 +29,23 @@ pub(super) struct Plan {
     pub notes: Vec<String>,
 }
 
-/// Checks the options against the ensemble and chooses the aggregation.
-pub(super) fn plan(ensemble: &Ensemble, options: &DefinitionOptions) -> Result<Plan, TreeError> {
-    let prediction = ensemble.prediction;
+/// The classes of an ensemble, as the options name them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classes {
+    /// The labels, in the order of the classes. Empty unless the model is a classifier.
+    pub labels: Vec<String>,
+    /// The type in which Elasticsearch returns the labels.
+    pub label_type: LabelType,
+    /// The one class whose probability is exported.
+    pub output: Option<usize>,
+}
+
+/// The labels, checked with the options that only a classification has.
+pub(super) fn classes(
+    ensemble: &Ensemble,
+    options: &DefinitionOptions,
+) -> Result<Classes, TreeError> {
     let classes = ensemble.classes();
-    let mut notes = Vec::new();
     let default_labels;
     let own = match &ensemble.labels {
         Some(labels) => labels,
@@ -44,17 +56,11 @@ pub(super) fn plan(ensemble: &Ensemble, options: &DefinitionOptions) -> Result<P
             &default_labels
         }
     };
-    let (labels, mut label_type) = match &options.labels {
-        Some(labels) if prediction.is_classification() => (labels.clone(), LabelType::Text),
-        Some(_) => {
-            return Err(TreeError::Options(format!(
-                "class labels were set, but {} is not a classification",
-                ensemble.origin.objective
-            )));
-        }
+    let (labels, label_type) = match &options.labels {
+        Some(labels) => (labels.clone(), LabelType::Text),
         None => (own.iter().map(Label::to_string).collect(), type_of(own)),
     };
-    label_type = options.label_type.unwrap_or(label_type);
+    check_class_options(ensemble, options, &labels)?;
     if labels.len() != classes {
         return Err(TreeError::Options(format!(
             "the model has {classes} classes, but {} labels were set",
@@ -65,21 +71,24 @@ pub(super) fn plan(ensemble: &Ensemble, options: &DefinitionOptions) -> Result<P
     if different.len() != labels.len() {
         return Err(TreeError::Options("the class labels are not all different".to_owned()));
     }
-    if let Some(weights) = &options.weights
-        && (weights.len() != classes || weights.iter().any(|weight| !weight.is_finite()))
-    {
-        return Err(TreeError::Options(format!(
-            "classification weights must be {classes} finite numbers, one for each class"
-        )));
-    }
-
-    if let Some(class) = &options.output_class {
-        let Some(index) = labels.iter().position(|label| label == class) else {
-            return Err(TreeError::Options(format!(
+    let output = match &options.output_class {
+        Some(class) => Some(labels.iter().position(|label| label == class).ok_or_else(|| {
+            TreeError::Options(format!(
                 "the model has no class {class:?}; its classes are {}",
                 labels.join(", ")
-            )));
-        };
+            ))
+        })?),
+        None => None,
+    };
+    Ok(Classes { labels, label_type: options.label_type.unwrap_or(label_type), output })
+}
+
+/// Checks the options against the ensemble and chooses the aggregation.
+pub(super) fn plan(ensemble: &Ensemble, options: &DefinitionOptions) -> Result<Plan, TreeError> {
+    let prediction = ensemble.prediction;
+    let mut notes = Vec::new();
+    let Classes { labels, label_type, output } = classes(ensemble, options)?;
+    if let Some(index) = output {
         if prediction != Prediction::Mean {
             return Err(TreeError::Options(format!(
                 "a single class's probability can be exported only for forests and decision trees of scikit-learn, not for {}; import the model as a classification",
@@ -157,6 +166,7 @@ pub(super) fn plan(ensemble: &Ensemble, options: &DefinitionOptions) -> Result<P
             ("logistic_regression", LeafForm::Vector)
         }
     };
+    let classes = labels.len();
     if target == Target::Classification && classes < 2 {
         return Err(TreeError::unsupported(
             format!("a classification with {classes} class"),
@@ -164,6 +174,61 @@ pub(super) fn plan(ensemble: &Ensemble, options: &DefinitionOptions) -> Result<P
         ));
     }
     Ok(Plan { target, aggregation, form, labels, label_type, notes })
+}
+
+/// Checks the options that only a classification has.
+fn check_class_options(
+    ensemble: &Ensemble,
+    options: &DefinitionOptions,
+    labels: &[String],
+) -> Result<(), TreeError> {
+    let refuse = |reason: String| Err(TreeError::Options(reason));
+    let set = [
+        ("class labels", options.labels.is_some()),
+        ("classification weights", options.weights.is_some()),
+        ("a type of labels", options.label_type.is_some()),
+    ];
+    let first = set.iter().find(|(_, is_set)| *is_set).map(|(what, _)| *what);
+    let objective = &ensemble.origin.objective;
+    if !ensemble.prediction.is_classification() {
+        return match first.or(options.output_class.as_ref().map(|_| "an output class")) {
+            Some(what) => refuse(format!(
+                "{what} cannot be set: {objective} predicts a number and is not a classification"
+            )),
+            None => Ok(()),
+        };
+    }
+    if let Some(class) = &options.output_class
+        && let Some((what, _)) = set[1..].iter().find(|(_, is_set)| *is_set)
+    {
+        return refuse(format!(
+            "{what} cannot be set together with the output class {class:?}: the probability of one class is a number"
+        ));
+    }
+    if let Some(weights) = &options.weights {
+        let is_weight = |weight: &f64| weight.is_finite() && *weight >= 0.0;
+        let classes = ensemble.classes();
+        if weights.len() != classes || !weights.iter().all(is_weight) {
+            return refuse(format!(
+                "classification weights must be {classes} numbers of at least 0, one for each class"
+            ));
+        }
+        if weights.iter().all(|weight| *weight == 0.0) {
+            return refuse("at least one classification weight must be more than 0".to_owned());
+        }
+    }
+    let (kind, is_valid): (_, fn(&str) -> bool) = match options.label_type {
+        Some(LabelType::Number) => ("a whole number", |label| label.parse::<i64>().is_ok()),
+        Some(LabelType::Boolean) => ("true or false", |label| matches!(label, "true" | "false")),
+        Some(LabelType::Text) | None => return Ok(()),
+    };
+    match labels.iter().find(|label| !is_valid(label)) {
+        Some(label) => refuse(format!(
+            "the label {label:?} is not {kind}, so Elasticsearch cannot return it as a {}",
+            options.label_type.map_or("", LabelType::name)
+        )),
+        None => Ok(()),
+    }
 }
 
 fn type_of(labels: &[Label]) -> LabelType {

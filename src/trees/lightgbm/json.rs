@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Header, MissingType, assemble, in_tree, linear, malformed, numeric};
 use crate::trees::TreeError;
 use crate::trees::ensemble::{CategorySets, Ensemble, MAX_FEATURES, Node, Side, Test};
+use crate::trees::json_tokens::standard_json;
 
 /// Thresholds of this size stand for infinity.
 const JSON_INFINITY: f64 = 1e300;
@@ -17,6 +18,8 @@ struct Dump {
     #[serde(default)]
     version: String,
     num_tree_per_iteration: usize,
+    #[serde(default)]
+    num_class: Option<usize>,
     max_feature_idx: usize,
     #[serde(default)]
     objective: Option<String>,
@@ -66,7 +69,7 @@ enum Threshold {
 /// # Errors
 /// When the JSON is malformed, or the model is one that Elasticsearch cannot serve.
 pub fn read_json(bytes: &[u8]) -> Result<Ensemble, TreeError> {
-    let dump: Dump = serde_json::from_slice(bytes).map_err(|error| {
+    let dump: Dump = serde_json::from_slice(&standard_json(bytes)).map_err(|error| {
         let reason = if error.to_string().contains("recursion limit") {
             "its trees are too deep for this reader of nested JSON; save the model as text with save_model".to_owned()
         } else {
@@ -98,6 +101,7 @@ pub fn read_json(bytes: &[u8]) -> Result<Ensemble, TreeError> {
     let header = Header {
         version: dump.version,
         trees_per_iteration: dump.num_tree_per_iteration,
+        classes: dump.num_class,
         features,
         names: dump.feature_names,
         categorical,

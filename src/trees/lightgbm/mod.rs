@@ -35,6 +35,8 @@ enum MissingType {
 struct Header {
     version: String,
     trees_per_iteration: usize,
+    /// Number of classes, 1 unless the objective has several.
+    classes: Option<usize>,
     features: usize,
     names: Vec<String>,
     /// Features whose values in training are listed as categories.
@@ -131,6 +133,17 @@ fn assemble(
             format!("the objective {name} with {outputs} outputs"),
             "Elasticsearch serves one output",
         ));
+    }
+    if let Some(classes) = header.classes
+        && classes != outputs
+    {
+        return Err(malformed(format!(
+            "num_class is {classes}, but there are {outputs} trees per iteration"
+        )));
+    }
+    if !header.names.is_empty() && header.names.len() != header.features {
+        let (names, features) = (header.names.len(), header.features);
+        return Err(malformed(format!("{names} feature names for {features} features")));
     }
     let mut notes = Vec::new();
     if matches!(name.as_str(), "custom" | "none" | "null" | "") {

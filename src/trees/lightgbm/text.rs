@@ -61,6 +61,7 @@ pub fn read_text(text: &str) -> Result<Ensemble, TreeError> {
     let mut header = Header {
         version: head.text("version").unwrap_or_default().to_owned(),
         trees_per_iteration: head.number("num_tree_per_iteration")?,
+        classes: head.number("num_class").ok(),
         features,
         names: head
             .text("feature_names")
@@ -83,13 +84,20 @@ pub fn read_text(text: &str) -> Result<Ensemble, TreeError> {
         if line == "end of trees" {
             break;
         }
-        if !line.starts_with("Tree=") {
-            return Err(malformed(format!("expected a tree instead of {:?}", shown(line))));
+        let index = trees.len();
+        if line.strip_prefix("Tree=") != Some(&index.to_string()) {
+            return Err(malformed(format!("expected tree {index} instead of {:?}", shown(line))));
         }
         let block = Block::read(&mut lines);
-        let index = trees.len();
         let nodes = tree_of(&block, &mut sets).map_err(|error| in_tree(index, error))?;
         trees.push(nodes);
+    }
+    if let Some(sizes) = head.text("tree_sizes") {
+        let count = sizes.split_ascii_whitespace().count();
+        if count != trees.len() {
+            let trees = trees.len();
+            return Err(malformed(format!("tree_sizes lists {count} trees, but {trees} follow")));
+        }
     }
     for line in lines {
         if let Some(list) = line.strip_prefix("pandas_categorical:") {

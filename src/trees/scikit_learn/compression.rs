@@ -77,7 +77,7 @@ pub(crate) fn inflate(bytes: &[u8], limit: u64) -> Result<Vec<u8>, TreeError> {
     }
     if inflated.len() as u64 > limit {
         return Err(TreeError::Limit(format!(
-            "the {name} file inflates to more than {limit} bytes"
+            "the {name} file inflates to more than {limit} bytes, which is out of proportion to its size; if you trust the file, save the model without compression"
         )));
     }
     Ok(inflated)

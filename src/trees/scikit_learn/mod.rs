@@ -21,6 +21,22 @@ pub(super) fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80, 2..=5, ..])
 }
 
+/// Whether a file starts like a pickle of protocol 0 or 1: with the name of a class or function, or a mark and such a name.
+pub(super) fn is_text_pickle(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"(").unwrap_or(bytes);
+    let Some(rest) = bytes.strip_prefix(b"c").or_else(|| bytes.strip_prefix(b"i")) else {
+        return false;
+    };
+    let mut lines = rest.splitn(3, |&byte| byte == b'\n');
+    let mut is_name = || {
+        lines.next().is_some_and(|line| {
+            !line.is_empty()
+                && line.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._".contains(byte))
+        })
+    };
+    is_name() && is_name() && lines.next().is_some()
+}
+
 /// Reads a pickle or a joblib file that is not compressed.
 ///
 /// # Errors
@@ -35,7 +51,7 @@ pub fn read_pickle(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, Tree
 /// # Errors
 /// When it is malformed, or holds an estimator that is not supported.
 pub fn read_skops(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> {
-    let (graph, root) = skops::read(bytes, options.max_inflated)?;
+    let (graph, root) = skops::read(bytes, options.inflated_limit(bytes.len()))?;
     read_object(&graph, root, "skops", options)
 }
 

@@ -13,6 +13,15 @@ use crate::trees::TreeError;
 /// Nodes of the schema.
 const MAX_NODES: usize = 1 << 20;
 
+/// Bytes to which the schema may inflate.
+const SCHEMA_BASE: usize = 4 << 20;
+
+/// Bytes to which the schema may inflate in addition, for each byte of the archive.
+const SCHEMA_PER_BYTE: usize = 8;
+
+/// What to do about an archive that inflates too much.
+const TRUSTED: &str = "if you trust the file, save the model without compression";
+
 /// Levels of nesting. The JSON parser has a limit of its own.
 const MAX_DEPTH: usize = 100;
 
@@ -37,6 +46,13 @@ pub(crate) fn read(bytes: &[u8], limit: u64) -> Result<(Graph<'static>, Id), Tre
     }
     let mut files = Files { archive: &mut archive, limit };
     let schema = files.read("schema.json")?;
+    // Parsed JSON takes up to 16 times the memory of its text.
+    let longest = SCHEMA_BASE.saturating_add(bytes.len().saturating_mul(SCHEMA_PER_BYTE));
+    if schema.len() > longest {
+        return Err(TreeError::Limit(format!(
+            "schema.json of the skops archive inflates to more than {longest} bytes; {TRUSTED}"
+        )));
+    }
     let schema: Json =
         serde_json::from_slice(&schema).map_err(|error| malformed(error.to_string()))?;
     let mut reader = Reader { graph: Graph::default(), files, seen: HashMap::new() };
@@ -66,7 +82,7 @@ impl Files<'_, '_> {
         let read = file.take(self.limit.saturating_add(1)).read_to_end(&mut bytes);
         read.map_err(|error| malformed(format!("{name:?}: {error}")))?;
         self.limit = self.limit.checked_sub(bytes.len() as u64).ok_or_else(|| {
-            TreeError::Limit("the skops archive inflates to too many bytes".to_owned())
+            TreeError::Limit(format!("the skops archive inflates to too many bytes; {TRUSTED}"))
         })?;
         Ok(bytes)
     }

@@ -76,6 +76,8 @@ pub(super) struct Model {
 pub(super) struct TreeParameters {
     #[serde(default)]
     pub num_parallel_tree: Option<String>,
+    #[serde(default)]
+    pub num_trees: Option<String>,
 }
 
 /// Names of categories (3.1 and later).
@@ -107,12 +109,12 @@ struct TreeArrays {
     left_children: Vec<i32>,
     right_children: Vec<i32>,
     split_indices: Vec<u32>,
-    split_conditions: Vec<f32>,
+    split_conditions: Vec<Float>,
     default_left: Vec<Flag>,
     #[serde(default)]
     split_type: Vec<u8>,
     #[serde(default)]
-    sum_hessian: Vec<f32>,
+    sum_hessian: Vec<Float>,
     #[serde(default)]
     categories: Vec<i32>,
     #[serde(default)]
@@ -123,8 +125,20 @@ struct TreeArrays {
     categories_sizes: Vec<usize>,
 }
 
+/// A number, or `null` for one that is not finite. XGBoost 1.7 writes NaN as the threshold of a categorical split.
+struct Float(f32);
+
+impl<'de> Deserialize<'de> for Float {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = Option::deserialize(deserializer)?;
+        Ok(Self(number.unwrap_or(f32::NAN)))
+    }
+}
+
 #[derive(Deserialize)]
 struct TreeParam {
+    #[serde(default)]
+    num_nodes: Option<String>,
     #[serde(default)]
     size_leaf_vector: Option<String>,
 }
@@ -177,13 +191,18 @@ impl TreeArrays {
                 return Err(format!("{name} has {length} items for {count} nodes"));
             }
         }
+        if let Some(nodes) = &self.tree_param.num_nodes
+            && nodes.parse() != Ok(count)
+        {
+            return Err(format!("num_nodes is {nodes:?}, but the tree has {count} nodes"));
+        }
         let vectors = self.tree_param.size_leaf_vector.as_deref();
         let vector_leaves = !matches!(vectors, None | Some("" | "0" | "1"));
         let mut nodes = Vec::with_capacity(count);
         let mut categorical = Vec::new();
         for index in 0..count {
-            let samples = self.sum_hessian.get(index).map_or(0, |&cover| rounded(cover));
-            let condition = self.split_conditions[index];
+            let samples = self.sum_hessian.get(index).map_or(0, |cover| rounded(cover.0));
+            let condition = self.split_conditions[index].0;
             if self.left_children[index] < 0 {
                 nodes.push(Node::Leaf { value: condition.into(), samples });
                 continue;

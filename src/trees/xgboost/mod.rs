@@ -11,6 +11,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::ensemble::{CategorySets, Ensemble, Node, Origin, Prediction, Test, Tree};
+use super::json_tokens::standard_json;
 use super::{ReadOptions, TreeError, ubjson};
 use document::{Booster, Document, Model};
 use features::features_of;
@@ -22,7 +23,7 @@ const FORMAT: &str = "XGBoost";
 /// # Errors
 /// When the document is malformed, or the model is one that Elasticsearch cannot serve.
 pub fn read_json(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> {
-    let document: Document = serde_json::from_slice(bytes)
+    let document: Document = serde_json::from_slice(&standard_json(bytes))
         .map_err(|error| TreeError::malformed("XGBoost JSON", error.to_string()))?;
     document.convert("JSON", options)
 }
@@ -52,10 +53,10 @@ pub fn read_serialized(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, 
     let serialized: Serialized = if bytes.starts_with(b"{L") {
         ubjson::from_slice(bytes).map_err(|error| malformed(&error))?
     } else if bytes.starts_with(b"{") {
-        serde_json::from_slice(bytes).map_err(|error| malformed(&error))?
+        serde_json::from_slice(&standard_json(bytes)).map_err(|error| malformed(&error))?
     } else {
         return Err(TreeError::Unrecognized {
-            reason: "the pickle holds a booster in XGBoost's old binary format; load it in Python and save the model with save_model(\"model.ubj\")".to_owned(),
+            reason: "the pickle holds a booster in XGBoost's old binary format; load it in Python and save the model with save_model(\"model.json\")".to_owned(),
         });
     };
     serialized.model.convert("pickle", options)
@@ -97,6 +98,12 @@ impl Document {
         }
         if model.tree_info.len() != model.trees.len() {
             return Err(malformed("tree_info and trees have different lengths"));
+        }
+        if let Some(text) = &model.gbtree_model_param.num_trees
+            && number("num_trees", text)? != model.trees.len()
+        {
+            let trees = model.trees.len();
+            return Err(malformed(format!("num_trees is {text}, but the file has {trees} trees")));
         }
         if !weights.is_empty() && weights.len() != model.trees.len() {
             return Err(malformed("weight_drop and trees have different lengths"));
