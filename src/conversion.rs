@@ -17,6 +17,7 @@ mod error;
 #[cfg(feature = "torch")]
 mod model_conversion;
 mod options;
+mod parts;
 #[cfg(feature = "torch")]
 mod peak_memory;
 mod plan;
@@ -27,6 +28,8 @@ mod server_rows;
 #[cfg(feature = "torch")]
 mod task_modules;
 mod token_effect;
+#[cfg(feature = "torch")]
+mod token_table;
 #[cfg(feature = "torch")]
 mod tokenization_notes;
 #[cfg(feature = "torch")]
@@ -42,11 +45,12 @@ pub use error::ConversionError;
 #[cfg(feature = "torch")]
 pub use model_conversion::{Conversion, Saved, Traced};
 pub use options::{Options, Quantize};
+pub use parts::PlannedPart;
 #[cfg(feature = "torch")]
 pub use peak_memory::PeakMemory;
 pub use plan::{
-    Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedTokenizer, PlannedUsage,
-    PlannedWeights, WeightsSeen,
+    MemoryAtLength, Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedTokenizer,
+    PlannedUsage, PlannedWeights, WeightsSeen,
 };
 #[cfg(feature = "torch")]
 pub use quantization_report::Quantization;
@@ -55,6 +59,9 @@ pub use server_rows::ServerRows;
 pub use token_effect::TokenEffect;
 #[cfg(not(feature = "torch"))]
 pub use without_torch::{Conversion, check_architecture};
+
+/// The key of a configuration's metadata that holds the name of the model within a repository that provides several.
+pub const PART: &str = "part";
 
 /// The key of a configuration's metadata that holds the recommended `similarity` of a `dense_vector` field.
 pub const SIMILARITY: &str = "similarity";

@@ -238,6 +238,8 @@ settings! {
     Bundle = "bundle",
     /// The task of the model.
     Task = "task",
+    /// The model of a repository that provides several.
+    Part = "part",
     /// The longest input of the model, in tokens.
     MaxInputLength = "max_model_input_length",
     /// Quantize the model.

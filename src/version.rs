@@ -39,6 +39,8 @@ impl Version {
     pub const ENDPOINT_OF_DEPLOYMENT: Self = Self::new(8, 18, 0);
     /// First version whose libtorch supports `scaled_dot_product_attention`.
     pub const FUSED_ATTENTION: Self = Self::new(8, 13, 0);
+    /// First version whose libtorch (2.3) does not store the scores of fused attention with a mask.
+    pub const FUSED_ATTENTION_WITHOUT_SCORES: Self = Self::new(8, 16, 0);
     /// First version with `adaptive_allocations` in the API.
     pub const ADAPTIVE_ALLOCATIONS: Self = Self::new(8, 16, 0);
     /// First version that rejects a `queue_capacity` of 100,000 or more.

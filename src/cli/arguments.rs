@@ -34,6 +34,10 @@ pub(super) struct ModelArguments {
     /// Task of the model; auto chooses it from the model's files
     #[arg(long, value_name = "TASK", default_value = "auto", value_parser = TaskParser)]
     task_type: TaskChoice,
+    /// Model to use from a repository that provides several, such as document and query; `rust-eland inspect` lists them. The default id of the
+    /// model ends in this name [default: the model for documents, or the dense one]
+    #[arg(long, value_name = "NAME")]
+    part: Option<String>,
     /// Text to prepend to each document at ingest time (Elasticsearch 8.12 and later)
     #[arg(long, value_name = "TEXT")]
     ingest_prefix: Option<String>,
@@ -58,6 +62,7 @@ impl SetOption for ModelArguments {
         match name {
             "es-model-id" => self.es_model_id = Some(value.parsed()?),
             "task-type" => self.task_type = value.parsed()?,
+            "part" => self.part = Some(value.parsed()?),
             "ingest-prefix" => self.ingest_prefix = Some(value.parsed()?),
             "search-prefix" => self.search_prefix = Some(value.parsed()?),
             "prompts" => self.prompts = value.switch()?,
@@ -116,9 +121,14 @@ impl ModelArguments {
         if let Some(id) = &self.es_model_id {
             return Ok(id.clone());
         }
-        Ok(match self.source.hub_id()? {
-            Some(id) => ModelId::derive(id.as_str())?,
-            None => ModelId::derive(self.source.name()?)?,
+        let hub_id = self.source.hub_id()?;
+        let name = match &hub_id {
+            Some(id) => id.as_str(),
+            None => self.source.name()?,
+        };
+        Ok(match &self.part {
+            Some(part) => ModelId::derive_part(name, part)?,
+            None => ModelId::derive(name)?,
         })
     }
 
@@ -131,7 +141,7 @@ impl ModelArguments {
     pub(super) fn input(&self) -> Result<ImportInput, CommandError> {
         Ok(ImportInput::Model {
             source: Box::new(self.source()?),
-            options: self.options(),
+            options: Box::new(self.options()),
             title: self.title()?,
         })
     }
@@ -153,6 +163,7 @@ impl ModelArguments {
     fn options(&self) -> Options {
         Options {
             task: self.task(),
+            part: self.part.clone(),
             max_length: self.max_model_input_length,
             ingest_prefix: self.ingest_prefix.clone(),
             search_prefix: self.search_prefix.clone(),
@@ -169,6 +180,7 @@ impl ModelArguments {
         self.source.write(&mut line);
         line.option("--es-model-id", self.es_model_id.as_ref());
         line.option("--task-type", self.task());
+        line.option("--part", self.part.as_ref());
         line.option("--ingest-prefix", self.ingest_prefix.as_ref());
         line.option("--search-prefix", self.search_prefix.as_ref());
         line.flag("--prompts", self.prompts);

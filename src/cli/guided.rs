@@ -118,7 +118,7 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
     let (mut answers, client) = cluster().await?;
     let (source, plan) = match model(&mut answers, &client, progress).await? {
         Chosen::Tree => return ask_about_tree(answers, &client, progress).await,
-        Chosen::Model(model) => *model,
+        Chosen::Model(model) => part(&mut answers, &client, *model).await?,
     };
     task(&mut answers, &plan)?;
     model_id(&mut answers)?;
@@ -377,6 +377,29 @@ async fn resolved(
         **unresolved = ModelSource::Resolved(source.clone());
     }
     Ok(request.validate().await?)
+}
+
+/// Asks which model of a repository to import, if it provides several.
+async fn part(
+    answers: &mut Answers,
+    client: &Client,
+    (source, default): (ResolvedSource, Plan),
+) -> Result<(ResolvedSource, Plan), CommandError> {
+    let mut parts = default.parts.clone();
+    if parts.is_empty() {
+        return Ok((source, default));
+    }
+    parts.sort_by_key(|part| !part.is_chosen);
+    let names: Vec<_> =
+        parts.iter().map(|it| escape(&format!("{} ({})", it.part, it.task))).collect();
+    let chosen = select("Model of the repository", &names, 0)?;
+    match parts.get(chosen) {
+        Some(part) if !part.is_chosen => answers.set("--part", part.part.as_str()),
+        _ => return Ok((source, default)),
+    }
+    let import = answers.import()?;
+    let plan = import.model().request(source.clone())?.plan(client.target()).await?;
+    Ok((source, plan))
 }
 
 /// Asks for the task. The guessed task is the default.

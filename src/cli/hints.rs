@@ -63,6 +63,7 @@ pub(super) fn option(setting: Setting) -> &'static str {
         Setting::Output => "--output",
         Setting::Bundle => "--bundle",
         Setting::Task => "--task-type",
+        Setting::Part => "--part",
         Setting::MaxInputLength => "--max-model-input-length",
         Setting::Quantize => "--quantize",
         Setting::QuantizeMinAgreement => "--quantize-min-agreement",

@@ -60,6 +60,9 @@ pub(super) struct InferArguments {
     /// Task of a model that runs locally; auto chooses it from the model's files
     #[arg(long, value_name = "TASK", default_value = "auto", value_parser = TaskParser, conflicts_with_all = ["es_model_id", "bundle"])]
     task_type: TaskChoice,
+    /// Model to use from a repository that provides several; `rust-eland inspect` lists them
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["es_model_id", "bundle"])]
+    part: Option<String>,
     /// Maximum number of input tokens, instead of the model's own limit
     #[arg(long, value_name = "N", conflicts_with_all = ["es_model_id", "bundle"], value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
@@ -175,7 +178,8 @@ impl InferArguments {
                     TaskChoice::Named(task) => Some(task),
                 };
                 let max_length = self.max_model_input_length;
-                let options = Options { task, max_length, ..Options::default() };
+                let part = self.part.clone();
+                let options = Options { task, part, max_length, ..Options::default() };
                 LocalModel::of_source(&source, options, progress).await?
             }
         };

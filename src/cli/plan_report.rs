@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::command_error::CommandError;
 use super::report::Report;
 use crate::bundle::Bundle;
-use crate::conversion::{Plan, SIMILARITY};
+use crate::conversion::{MemoryAtLength, Plan, PlannedPart, SIMILARITY};
 use crate::elasticsearch::{Client, ClientError, Room, required_memory};
 use crate::model_id::ModelId;
 use crate::source::Origin;
@@ -339,6 +339,13 @@ impl PlanReport {
                 "per allocation",
                 format!("{per_allocation} in addition to the model, at the maximum input length"),
             );
+            let at = |it: &MemoryAtLength| {
+                format!("{} at {} tokens", HumanBytes(it.bytes), HumanCount(it.tokens.into()))
+            };
+            let by_length: Vec<_> = plan.memory_by_length.iter().map(at).collect();
+            if !by_length.is_empty() {
+                sheet.line("by input length", by_length.join(", "));
+            }
         }
         if let Some(required) = self.required_memory_bytes {
             sheet.line(
@@ -356,7 +363,11 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
         classes => format!(" ({})", classes.join(", ")),
     };
     let model_type = plan.model_type.as_deref().unwrap_or("not set in config.json");
-    sheet.line("architecture", format!("{model_type}{classes}"));
+    if plan.is_token_table {
+        sheet.line("architecture", "a table with one weight for each token");
+    } else {
+        sheet.line("architecture", format!("{model_type}{classes}"));
+    }
     let by = |name: &str| format!(" ({name} in config_sentence_transformers.json)");
     if let Some(parameters) = plan.parameters {
         let text = match parameters.stored {
@@ -393,6 +404,15 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
     }
     if !plan.languages.is_empty() {
         sheet.line("languages", shortened(&plan.languages));
+    }
+
+    if !plan.parts.is_empty() {
+        sheet.heading("Models of the repository");
+        for PlannedPart { part, task, is_chosen } in &plan.parts {
+            let note =
+                if *is_chosen { " (chosen)".to_owned() } else { format!(" (--part {part})") };
+            sheet.line(part, format!("{task}{note}"));
+        }
     }
 
     sheet.heading("Tasks");

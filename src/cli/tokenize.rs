@@ -26,6 +26,9 @@ pub(super) struct TokenizeArguments {
     /// tokenizer
     #[arg(long, value_name = "PATH")]
     bundle: Option<PathBuf>,
+    /// Model to use from a repository that provides several; `rust-eland inspect` lists them
+    #[arg(long, value_name = "NAME", conflicts_with = "bundle")]
+    part: Option<String>,
     /// Maximum number of input tokens, instead of the model's own limit
     #[arg(long, value_name = "N", conflicts_with = "bundle", value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
@@ -77,7 +80,11 @@ impl TokenizeArguments {
             return Ok(TokenComparison::of_upload(&configuration, vocabulary)?);
         }
         let source = self.source.source()?.resolve().await?;
-        let options = Options { max_length: self.max_model_input_length, ..Options::default() };
+        let options = Options {
+            part: self.part.clone(),
+            max_length: self.max_model_input_length,
+            ..Options::default()
+        };
         let tokenizers = TokenComparison::of_model(&source, options).await?;
         if !tokenizers.has_model() {
             tracing::warn!(

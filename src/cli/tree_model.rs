@@ -96,8 +96,9 @@ const LABEL_TYPES: [&str; 3] = ["string", "number", "boolean"];
 pub(super) const RESULTS_FIELD: &str = "predicted_value";
 
 /// Options of text models that do not apply to tree models.
-pub(super) const TREE_MODEL_CONFLICTS: [&str; 6] = [
+pub(super) const TREE_MODEL_CONFLICTS: [&str; 7] = [
     "task_type",
+    "part",
     "ingest_prefix",
     "search_prefix",
     "max_model_input_length",

@@ -113,13 +113,19 @@ pub fn ignored_keys(
             all.extend(ignored(kind, file, &object));
         }
     };
-    for name in [
-        "config.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "sentence_bert_config.json",
+    let is_table = modules.is_some_and(SentenceTransformers::is_token_table);
+    let config = if is_table { "SparseStaticEmbedding" } else { "config.json" };
+    for (kind, name) in [
+        (config, "config.json"),
+        ("tokenizer_config.json", "tokenizer_config.json"),
+        ("special_tokens_map.json", "special_tokens_map.json"),
+        ("sentence_bert_config.json", "sentence_bert_config.json"),
     ] {
-        review(name, name, folder, name);
+        review(kind, name, folder, name);
+    }
+    let router = modules.and_then(SentenceTransformers::router_folder);
+    if let Some(Ok(folder)) = router.map(|folder| files.sub(folder)) {
+        review("router_config.json", "router_config.json", &folder, "router_config.json");
     }
     let usage = crate::source::SENTENCE_TRANSFORMERS_CONFIG;
     review(usage, usage, files, usage);

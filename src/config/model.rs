@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::SentenceTransformers;
 use crate::source::{ModelFiles, SourceError};
 
 /// The parts of `config.json` that every architecture shares.
@@ -70,6 +71,22 @@ impl ModelConfig {
             "it describes a Transformers model; check that this is the folder of the model",
         )?;
         Ok(Self::parse(json))
+    }
+
+    /// Reads `config.json` in the folder of the first module of a repository. A table of token weights needs no such file.
+    ///
+    /// # Errors
+    /// [`SourceError`] if a required file is missing, or the file is not a JSON object.
+    pub fn of_module(
+        folder: &ModelFiles,
+        modules: Option<&SentenceTransformers>,
+    ) -> Result<Self, SourceError> {
+        match modules {
+            Some(modules) if modules.is_token_table() => {
+                Ok(Self::parse(folder.json("config.json")?.unwrap_or_default()))
+            }
+            _ => Self::read(folder),
+        }
     }
 
     /// Interprets the content of `config.json`.

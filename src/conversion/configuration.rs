@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::quantization_report::platform_architecture;
-use super::{Conversion, SIMILARITY, Saved};
+use super::{Conversion, PART, SIMILARITY, Saved};
 use crate::tasks::{Embedder, Facts};
 
 /// Similarity of a `dense_vector` field for a similarity name of sentence-transformers. `dot_product` requires vectors of length 1.
@@ -35,7 +35,10 @@ impl Conversion {
         };
         let mut configuration = Map::new();
         let mut set = |name: &str, value| configuration.insert(name.to_owned(), value);
-        set("description", format!("Model {title} for task type '{}'", self.task).into());
+        // The id of a model in a folder, which is its title, ends in the name already.
+        let part = self.part.as_ref().filter(|part| !title.ends_with(part.as_str()));
+        let part = part.map(|part| format!(" ({part})")).unwrap_or_default();
+        set("description", format!("Model {title}{part} for task type '{}'", self.task).into());
         set("model_type", "pytorch".into());
         set("inference_config", self.task.inference_config(&facts));
         set("input", json!({ "field_names": ["text_field"] }));
@@ -46,6 +49,9 @@ impl Conversion {
         if let Some(origin) = &self.options.origin {
             metadata["hub_model_id"] = origin.model_id.as_str().into();
             metadata["hub_commit"] = origin.commit.as_str().into();
+        }
+        if let Some(part) = &self.part {
+            metadata[PART] = part.as_str().into();
         }
         if let Some(similarity) = self.similarity {
             metadata[SIMILARITY] = similarity.into();

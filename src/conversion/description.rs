@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use super::parts::{Part, PartKind, Parts};
+use super::token_table::TableWeights;
 use super::{ConversionError, Options};
 use crate::checkpoint::{CheckpointError, WeightFiles};
 use crate::config::keys::{IgnoredKey, ignored_keys};
-use crate::config::{ModelConfig, Quantization, SentenceTransformers, Usage};
+use crate::config::{Head, ModelConfig, Quantization, SentenceTransformers, Usage};
 use crate::models::{
     Architecture, Blueprint, ConfigError, Dimensions, Evidence, Model, TensorShapes, WeightError,
     WeightLoader,
@@ -16,13 +18,14 @@ use crate::tasks::{Task, guess};
 use crate::tokenizer::Tokenizer;
 
 /// What the small files of a model declare: configuration, sizes and tokenizer.
+#[derive(Clone)]
 pub(super) struct Description {
     /// The files of the whole model.
     pub(super) files: ModelFiles,
     /// The folder of the transformer within the model.
     pub(super) folder: ModelFiles,
     pub(super) config: ModelConfig,
-    pub(super) architecture: &'static Architecture,
+    pub(super) base: Base,
     pub(super) dimensions: Dimensions,
     pub(super) tokenizer: Tokenizer,
     pub(super) sentence_transformers: Option<SentenceTransformers>,
@@ -31,6 +34,25 @@ pub(super) struct Description {
     pub(super) inferred: Option<String>,
     /// Keys of the files that the program does not apply.
     pub(super) ignored: Vec<IgnoredKey>,
+    /// The model among those of the repository, if the repository provides several.
+    pub(super) part: Option<Part>,
+    /// The names of the other models of the repository.
+    pub(super) other_parts: Vec<String>,
+}
+
+/// Whether a model is a table with one weight for each token.
+pub(super) fn is_table(part: Option<&Part>, modules: Option<&SentenceTransformers>) -> bool {
+    part.is_some_and(|part| part.kind == PartKind::Table)
+        || modules.is_some_and(SentenceTransformers::is_token_table)
+}
+
+/// What computes the output of a model.
+#[derive(Clone)]
+pub(super) enum Base {
+    /// An architecture of Transformers.
+    Architecture(&'static Architecture),
+    /// A table with one weight for each token.
+    TokenTable(TableWeights),
 }
 
 /// Opens the weights of a sentence-transformers module.
@@ -53,25 +75,45 @@ pub(super) struct Limit {
 }
 
 impl Description {
-    /// Reads the small files. `tensors` returns the shapes of the weights in a folder, if they are available.
+    /// Reads the small files of the model that `options` select. `tensors` returns the shapes of the weights in a folder, if they are
+    /// available.
     pub(super) fn read(
         files: &ModelFiles,
+        options: &Options,
         progress: &Progress,
         tensors: &dyn Fn(&ModelFiles) -> Option<TensorShapes>,
     ) -> Result<Self, ConversionError> {
-        let sentence_transformers = SentenceTransformers::read(files)?;
+        let parts = Parts::of(files)?;
+        let part = parts.choose(options.part.as_deref(), options.task)?;
+        let other_parts = part.map(|part| parts.others(part)).unwrap_or_default();
+        let other_parts = other_parts.into_iter().map(str::to_owned).collect();
+        let route = part.map(|part| part.name.as_str());
+        let sentence_transformers = SentenceTransformers::read(files, route)?;
         let root = sentence_transformers.as_ref().map_or("", |st| st.transformer.as_str());
         let folder = files.sub(root)?;
-        let mut config = ModelConfig::read(&folder)?;
-        let (architecture, inferred) = detect(&config, tensors(&folder).as_ref())?;
-        if inferred.is_some() {
-            config.model_type = Some(architecture.name.to_owned());
+        let mut config = ModelConfig::of_module(&folder, sentence_transformers.as_ref())?;
+        let read_tokenizer = |config: &ModelConfig| {
+            progress.run(Stage::ReadTokenizer, || Tokenizer::read(&folder, config))
+        };
+        let (base, dimensions, tokenizer, inferred);
+        if is_table(part, sentence_transformers.as_ref()) {
+            let mut read = read_tokenizer(&config)?;
+            read.append_tokens();
+            read.leave_out_special_tokens();
+            let has_modules = sentence_transformers.is_some();
+            base = Base::TokenTable(TableWeights::read(files, &folder, has_modules, &read)?);
+            (dimensions, tokenizer, inferred) = (TableWeights::dimensions(&read), read, None);
+        } else {
+            let (architecture, source) = detect(&config, tensors(&folder).as_ref())?;
+            if source.is_some() {
+                config.model_type = Some(architecture.name.to_owned());
+            }
+            dimensions = (architecture.dimensions)(&config.json)?;
+            let mut read = read_tokenizer(&config)?;
+            read.check_embeddings(dimensions.vocabulary)?;
+            read.append_tokens();
+            (base, tokenizer, inferred) = (Base::Architecture(architecture), read, source);
         }
-        let dimensions = (architecture.dimensions)(&config.json)?;
-        let mut tokenizer =
-            progress.run(Stage::ReadTokenizer, || Tokenizer::read(&folder, &config))?;
-        tokenizer.check_embeddings(dimensions.vocabulary)?;
-        tokenizer.append_tokens();
         let usage = Usage::read(files)?;
         let ignored = ignored_keys(files, &folder, sentence_transformers.as_ref());
         let files = files.clone();
@@ -79,18 +121,25 @@ impl Description {
             files,
             folder,
             config,
-            architecture,
+            base,
             dimensions,
             tokenizer,
             sentence_transformers,
             usage,
             inferred,
             ignored,
+            part: part.cloned(),
+            other_parts,
         })
     }
 
     /// Task that the files suggest, and the reason.
     pub(super) fn guess(&self, options: &Options) -> Option<(Task, String)> {
+        if let Some(Part { name, kind, task }) = &self.part
+            && !matches!(kind, PartKind::Route | PartKind::Dense)
+        {
+            return Some((*task, format!("{name} is a sparse model of the repository")));
+        }
         // eland does the same for repositories of the sentence-transformers organization that lack modules.json.
         let of_library = options
             .origin
@@ -116,7 +165,11 @@ impl Description {
         quantize: bool,
         checkpoint: &WeightLoader,
     ) -> Result<Loaded, ConversionError> {
-        let Self { config, architecture, .. } = self;
+        let Self { config, tokenizer, .. } = self;
+        let architecture = match &self.base {
+            Base::Architecture(architecture) => architecture,
+            Base::TokenTable(weights) => return weights.load(task, tokenizer, checkpoint),
+        };
         task.served_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
             task,
             reason,
@@ -131,11 +184,56 @@ impl Description {
         }
         check_pruned_heads(config)?;
         let labels = i64::try_from(config.labels.count()).unwrap_or(i64::MAX);
-        let blueprint = Blueprint { config: &config.json, head: task.head(), labels, quantize };
+        let head = self.head(task)?;
+        let blueprint = Blueprint { config: &config.json, head, labels, quantize };
         let weights = checkpoint.weights().spelled(architecture.spellings);
         let model = (architecture.load)(&weights, blueprint)?;
         let (unused, bytes) = checkpoint.finish()?;
         Ok(Loaded { model, file: checkpoint.file_name(), unused, bytes })
+    }
+}
+
+impl Description {
+    /// Leaves out all layers but two of each stack. The peak of live tensors in a pass depends neither on the number of layers nor on the
+    /// values of the weights. The first layers of a stack can differ in their attention.
+    pub(super) fn reduce_layers(&mut self) {
+        const KEPT: usize = 2;
+        const NUMBERS: [&str; 6] = [
+            "num_hidden_layers",
+            "num_layers",
+            "n_layers",
+            "n_layer",
+            "encoder_layers",
+            "decoder_layers",
+        ];
+        let Some(fields) = self.config.json.as_object_mut() else { return };
+        for (name, value) in fields {
+            match value {
+                Value::Array(kinds) if name == "layer_types" => kinds.truncate(KEPT),
+                value if NUMBERS.contains(&name.as_str()) && value.as_u64() > Some(KEPT as u64) => {
+                    *value = KEPT.into();
+                }
+                _ => (),
+            }
+        }
+    }
+
+    /// The head of the architecture for a task.
+    fn head(&self, task: Task) -> Result<Head, ConversionError> {
+        let Some(part) = self.part.as_ref().filter(|part| part.kind.has_token_weights()) else {
+            return Ok(task.head());
+        };
+        if task != part.task {
+            return Err(ConversionError::WrongTask {
+                task,
+                reason: format!("{} is a sparse model of the repository", part.name),
+                can: Vec::new(),
+            });
+        }
+        Ok(match part.kind {
+            PartKind::TokenClassifier => Head::TokenClassification,
+            _ => Head::Base,
+        })
     }
 }
 

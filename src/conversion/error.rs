@@ -88,6 +88,14 @@ pub enum ConversionError {
     /// Elasticsearch cannot serve this architecture. Fields: `model_type`, and the reason.
     #[error("the model_type {0} in config.json cannot be served: {1}")]
     Unservable(String, &'static str),
+    /// The repository provides no model of the requested name, or several models and none by default.
+    #[error("{}", no_part(.asked.as_deref(), .has))]
+    Part {
+        /// Requested name.
+        asked: Option<String>,
+        /// Names of the models that the repository provides; empty if it provides only one.
+        has: Vec<String>,
+    },
     /// The files do not determine the task.
     #[error("config.json does not determine the task of the model; it can serve {}", names(.can))]
     NoTask {
@@ -194,6 +202,10 @@ impl ConversionError {
             Self::Adapter { .. } => hint!(
                 "Import the base model, or merge the adapter into it (merge_and_unload in PEFT), save the result and import its folder."
             ),
+            Self::Part { has, .. } if has.is_empty() => hint!("Remove ", Setting::Part, "."),
+            Self::Part { has, .. } => {
+                hint!("Set ", Setting::Part, format!(" to {}.", has.join(" or ")))
+            }
             Self::NoTask { .. } => hint!("Set ", Setting::Task, "."),
             Self::Length { positions, .. } => {
                 hint!("Set ", Setting::MaxInputLength, format!(" to at most {positions}."))
@@ -236,6 +248,17 @@ impl ConversionError {
             ),
             _ => return None,
         })
+    }
+}
+
+fn no_part(asked: Option<&str>, has: &[String]) -> String {
+    let provides = format!("the repository provides {}", has.join(" and "));
+    match asked {
+        Some(asked) if has.is_empty() => {
+            format!("the repository provides one model, and no model {asked:?}")
+        }
+        Some(asked) => format!("{provides}, and no model {asked:?}"),
+        None => format!("{provides}, and declares none of them as the default"),
     }
 }
 

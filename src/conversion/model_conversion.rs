@@ -9,12 +9,16 @@ use tch::Tensor;
 
 use super::configuration::dense_vector_similarity;
 use super::description::{
-    Description, Limit, Loaded, OpenModule, adapter_note, as_wrong_task, refuse_adapter,
+    Base, Description, Limit, Loaded, OpenModule, adapter_note, as_wrong_task, refuse_adapter,
 };
+use super::parts::{PartKind, SPARSE_HEAD};
+use super::peak_memory::{DEFAULT_LENGTH, MemoryCurve};
 use super::task_modules::{TaskModules, row_form};
+use super::token_table::TableWeights;
 use super::{ConversionError, Options, Quantization, tokenization_notes};
-use crate::checkpoint::{Checkpoint, WeightFiles};
+use crate::checkpoint::{Checkpoint, Format, WeightFiles};
 use crate::mapped_file::MappedFile;
+use crate::models::layers::Linear;
 use crate::models::{
     AttentionForm, EntityLabels, Inputs, Model, RowForm, WeightLoader, tensor_shapes,
 };
@@ -22,7 +26,7 @@ use crate::observer::{Progress, Stage};
 use crate::segmented_bytes::SegmentedBytes;
 use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
-use crate::tasks::{Embedder, GraphOutput, Task};
+use crate::tasks::{Embedder, GraphOutput, OccurringTokens, Task};
 use crate::tokenizer::Tokenizer;
 use crate::torchscript::{Module, OneThread, Quantized, TorchError, operations, server_inputs};
 use crate::version::{Target, Version};
@@ -33,6 +37,8 @@ pub struct Conversion {
     pub(super) tokenizer: Tokenizer,
     pub(super) network: Network,
     pub(super) labels: Vec<String>,
+    /// Name of the model within a repository that provides several.
+    pub(super) part: Option<String>,
     pub(super) limit: Limit,
     pub(super) parameter_bytes: u64,
     /// Similarity of a `dense_vector` field, if the model's files declare one.
@@ -72,6 +78,20 @@ impl Network {
     }
 }
 
+/// The linear layer of `sparse_linear.pt`, from hidden states of the width `hidden` to one number. Its files are added to `mapped`.
+fn sparse_head(
+    folder: &ModelFiles,
+    hidden: i64,
+    mapped: &mut Vec<Arc<MappedFile>>,
+) -> Result<Linear, ConversionError> {
+    let path = folder.folder().join(SPARSE_HEAD);
+    let loader = WeightLoader::open(&WeightFiles::one(Format::Pytorch, path))?;
+    let linear = Linear::load(&loader.weights(), hidden, 1);
+    loader.finish()?;
+    mapped.extend(loader.checkpoint().files().iter().cloned());
+    Ok(linear)
+}
+
 /// A traced model.
 pub struct Traced {
     /// The graph, with the weights as constants.
@@ -105,11 +125,18 @@ impl Conversion {
             let checkpoint = Checkpoint::open(&WeightFiles::find(folder).ok()?).ok()?;
             Some(tensor_shapes(&checkpoint))
         };
-        let description = Description::read(files, progress, &by_weights)?;
-        let weights = WeightFiles::find(&description.folder)?;
-        let checkpoint = WeightLoader::open(&weights)?;
+        let description = Description::read(files, &options, progress, &by_weights)?;
+        let weights = match description.base {
+            Base::TokenTable(TableWeights::Json(_)) => None,
+            _ => Some(WeightFiles::find(&description.folder)?),
+        };
+        let open = |weights: &Option<WeightFiles>| match weights {
+            Some(weights) => Checkpoint::open(weights),
+            None => Ok(Checkpoint::empty()),
+        };
+        let checkpoint = WeightLoader::read(open(&weights)?);
         checkpoint.show(progress);
-        let can = || match Checkpoint::open(&weights) {
+        let can = || match open(&weights) {
             Ok(survey) => description.servable(&WeightLoader::survey(survey)),
             Err(_) => Vec::new(),
         };
@@ -124,15 +151,42 @@ impl Conversion {
             mapped.borrow_mut().extend(loader.checkpoint().files().iter().cloned());
             Ok(loader)
         };
+        let (asked, others) = (options.part.clone(), description.other_parts.clone());
+        let may_be_long = description.dimensions.positions > DEFAULT_LENGTH.into();
+        let reduced = may_be_long.then(|| description.clone());
         let mut conversion = Self::of(description, task, loaded, options, &open)?;
-        conversion.files = mapped.into_inner();
+        conversion.files.append(&mut mapped.into_inner());
         conversion.progress = progress.clone();
+        if let Some(mut reduced) = reduced.filter(|_| conversion.limits_memory()) {
+            reduced.reduce_layers();
+            let curve = Self::memory_curve(reduced, task, &conversion.options)?;
+            conversion.limit_memory(&curve);
+        }
+        if let (Some(part), None) = (&conversion.part, &asked) {
+            let others = others.join(" and ");
+            tracing::info!(
+                "this is the model {part} of the repository, which also provides {others}"
+            );
+        }
         let Limit { tokens, by } = conversion.limit;
         tracing::info!("max_sequence_length is {tokens} (from {by})");
         for key in &conversion.not_understood {
             tracing::debug!("{key}");
         }
         Ok(conversion)
+    }
+
+    /// The memory of a pass by the length of the input, measured without the weights.
+    fn memory_curve(
+        description: Description,
+        task: Task,
+        options: &Options,
+    ) -> Result<MemoryCurve, ConversionError> {
+        let loaded = description.load(task, false, &WeightLoader::sketch())?;
+        let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
+        let mut conversion = Self::of(description, task, loaded, options.clone(), &open)?;
+        conversion.store_scores();
+        Ok(conversion.peak_memory()?.curve(&conversion.trace_float()?)?)
     }
 
     /// Combines a model with the settings in its files. `open` opens the weights of sentence-transformers modules.
@@ -147,14 +201,19 @@ impl Conversion {
             files,
             folder,
             config,
+            base,
             dimensions,
             mut tokenizer,
             sentence_transformers,
             usage,
             inferred,
             ignored,
+            part,
             ..
         } = description;
+        let kind = part.as_ref().map(|part| part.kind);
+        let has_token_weights = kind.is_some_and(PartKind::has_token_weights);
+        let is_table = matches!(base, Base::TokenTable(_));
         let labels = task
             .served_labels(&config.labels)
             .map_err(|reason| ConversionError::WrongTask { task, reason, can: Vec::new() })?;
@@ -175,6 +234,7 @@ impl Conversion {
         if settings.do_lower_case {
             tokenizer.lower_case();
         }
+        let special_ids = tokenizer.special_ids();
         // These tasks return tokens, and texts contain the mask.
         if matches!(task, Task::FillMask | Task::TextExpansion)
             && options.target.has(Version::BYTE_LEVEL_BPE)
@@ -201,6 +261,13 @@ impl Conversion {
         if config.quantization().is_some() {
             notes.push(
                 "the checkpoint has 8-bit weights (bitsandbytes); they are converted to float32, which does not restore the lost precision"
+                    .into(),
+            );
+        }
+        if (kind, task) == (Some(PartKind::MaskedLm), Task::TextExpansion) {
+            notes.push(
+                "the repository has no modules.json, which declares how token weights are computed; they are computed as in SPLADE, with \
+                 log(1 + relu(logits))"
                     .into(),
             );
         }
@@ -272,8 +339,20 @@ impl Conversion {
         let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?
             .of_server(form.added_tokens(), &options, dimensions)?;
         let vocabulary = tokenizer.model_tokens();
+        let mut head_files = Vec::new();
         let output = if let Some(embedder) = embedder {
             GraphOutput::Embedding(embedder)
+        } else if has_token_weights {
+            let linear = match kind {
+                Some(PartKind::SparseHead) => {
+                    Some(sparse_head(&folder, dimensions.hidden, &mut head_files)?)
+                }
+                _ => None,
+            };
+            let special = special_ids;
+            GraphOutput::OccurringTokens(OccurringTokens { linear, special, vocabulary })
+        } else if is_table {
+            GraphOutput::Head
         } else if let Some(splade) = modules.splade() {
             GraphOutput::TokenWeights { vocabulary, splade }
         } else if let Some(entailment) = labels.entailment_of_two {
@@ -302,6 +381,7 @@ impl Conversion {
                 },
             },
             labels: labels.names,
+            part: part.map(|part| part.name),
             limit,
             parameter_bytes,
             similarity,
@@ -310,7 +390,7 @@ impl Conversion {
             notes,
             token_notes,
             not_understood,
-            files: Vec::new(),
+            files: head_files,
             progress: Progress::quiet(),
         })
     }
@@ -319,6 +399,12 @@ impl Conversion {
     #[must_use]
     pub fn task(&self) -> Task {
         self.task
+    }
+
+    /// Name of the model within a repository that provides several.
+    #[must_use]
+    pub fn part(&self) -> Option<&str> {
+        self.part.as_deref()
     }
 
     /// Elasticsearch version that the model is converted for.

@@ -16,6 +16,8 @@ use crate::version::Target;
 pub struct Options {
     /// Task; guessed from the files by default.
     pub task: Option<Task>,
+    /// The model to convert, if the repository provides several; the default model without it.
+    pub part: Option<String>,
     /// Longest input in tokens; read from the files by default.
     pub max_length: Option<u32>,
     /// Text to prepend to each document at ingest time.

@@ -8,7 +8,12 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 #[cfg(feature = "torch")]
-use super::description::{Description, as_wrong_task, refuse_adapter};
+use super::description::{Description, as_wrong_task, is_table, refuse_adapter};
+#[cfg(feature = "torch")]
+use super::parts::Parts;
+use super::parts::PlannedPart;
+#[cfg(feature = "torch")]
+use super::peak_memory::DEFAULT_LENGTH;
 #[cfg(feature = "torch")]
 use super::{Conversion, Saved};
 use super::{ConversionError, Options};
@@ -44,8 +49,13 @@ pub struct Plan {
     pub model_type: Option<String>,
     /// Transformers classes in `architectures`.
     pub classes: Vec<String>,
+    /// Whether the model is a table with one weight for each token, without a transformer.
+    pub is_token_table: bool,
     /// Languages listed in the model card.
     pub languages: Vec<String>,
+    /// The models of a repository that provides several; empty if it provides one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PlannedPart>,
     /// Files that contain the weights.
     pub weights: Option<PlannedWeights>,
     /// Number of parameters. The number for the task that would be chosen comes first.
@@ -73,6 +83,9 @@ pub struct Plan {
     pub embedding: Option<PlannedEmbedding>,
     /// Memory needs.
     pub memory: Option<PlannedMemory>,
+    /// Memory of an allocation by the length of the input, for models that read more than 512 tokens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_by_length: Vec<MemoryAtLength>,
     /// Oldest Elasticsearch version that can serve the model.
     #[serde(serialize_with = "shown")]
     pub minimum_version: Option<Version>,
@@ -156,6 +169,15 @@ pub struct PlannedMemory {
     pub per_allocation_bytes: u64,
 }
 
+/// Additional memory of an allocation for inputs of one length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MemoryAtLength {
+    /// Length in tokens.
+    pub tokens: u32,
+    /// Bytes.
+    pub bytes: u64,
+}
+
 fn name<S: Serializer>(task: &Option<Task>, to: S) -> Result<S::Ok, S::Error> {
     task.map(Task::name).serialize(to)
 }
@@ -185,14 +207,18 @@ impl Plan {
         if matches!(seen, WeightsSeen::Folder) {
             refuse_adapter(files)?;
         }
-        let config = match SentenceTransformers::read(files) {
-            Ok(Some(st)) => ModelConfig::read(&files.sub(&st.transformer)?)?,
+        let config = match SentenceTransformers::read(files, options.part.as_deref()) {
+            Ok(Some(modules)) => {
+                ModelConfig::of_module(&files.sub(&modules.transformer)?, Some(&modules))?
+            }
             _ => ModelConfig::read(files)?,
         };
         let mut plan = Self {
             model_type: config.model_type,
             classes: config.architectures,
+            is_token_table: false,
             languages: languages(files),
+            parts: Vec::new(),
             weights: None,
             parameters: None,
             tokenizer: None,
@@ -205,6 +231,7 @@ impl Plan {
             usage: PlannedUsage::default(),
             embedding: None,
             memory: None,
+            memory_by_length: Vec::new(),
             minimum_version: None,
             configuration: None,
             warnings: Vec::new(),
@@ -213,6 +240,14 @@ impl Plan {
         };
         plan.problem = plan.fill(files, seen, options, title).err();
         Ok(plan)
+    }
+}
+
+impl Plan {
+    /// Name of the model that an import would store, if the repository provides several.
+    #[must_use]
+    pub fn chosen_part(&self) -> Option<&str> {
+        self.parts.iter().find(|part| part.is_chosen).map(|part| part.part.as_str())
     }
 }
 
@@ -245,14 +280,27 @@ impl Plan {
             document_prompt: usage.document().map(str::to_owned),
             similarity: usage.similarity.clone(),
         };
-        let root = SentenceTransformers::read(files)?.map_or(String::new(), |st| st.transformer);
-        let survey = self.survey(&files.sub(&root)?, seen)?;
+        let parts = Parts::of(files)?;
+        let part = parts.choose(options.part.as_deref(), options.task);
+        self.parts = parts.planned(part.as_ref().ok().copied().flatten());
+        let part = part?;
+        let modules = SentenceTransformers::read(files, part.map(|part| part.name.as_str()))?;
+        let root = modules.as_ref().map_or("", |modules| modules.transformer.as_str());
+        self.is_token_table = is_table(part, modules.as_ref());
+        let survey = match self.is_token_table {
+            true => None,
+            false => self.survey(&files.sub(root)?, seen)?,
+        };
 
         let by_weights = |_: &ModelFiles| Some(tensor_shapes(survey.as_ref()?.checkpoint()));
-        let mut description = Description::read(files, &Progress::quiet(), &by_weights)?;
+        let mut description = Description::read(files, &options, &Progress::quiet(), &by_weights)?;
         self.show_tokenizer(&description.tokenizer);
         // Without the shapes of the weights, the tasks are unknown.
-        self.tasks = survey.as_ref().map(|survey| description.servable(survey));
+        self.tasks = match &survey {
+            Some(survey) => Some(description.servable(survey)),
+            None if self.is_token_table => Some(vec![Task::TextExpansion]),
+            None => None,
+        };
         let survey = survey.unwrap_or_else(WeightLoader::outline);
         let can = || description.servable(&survey);
         let (task, reason) = match options.task {
@@ -269,19 +317,23 @@ impl Plan {
         let (unused, bytes, file) = (loaded.unused, loaded.bytes, loaded.file);
         let dimensions = description.dimensions;
 
-        // The peak of live tensors in a pass depends neither on the number of layers nor on the values of the weights.
-        if let Some(fields) = description.config.json.as_object_mut() {
-            let layers = fields.iter_mut().filter(|(name, _)| name.ends_with("layers"));
-            layers.filter(|(_, n)| n.as_i64() > Some(1)).for_each(|(_, n)| *n = 1.into());
-        }
+        description.reduce_layers();
         let mut loaded = description.load(task, quantize, &WeightLoader::sketch())?;
         (loaded.unused, loaded.bytes, loaded.file) = (unused, bytes, file);
         let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
         let kind_without_task = description.tokenizer.kind;
-        let conversion = Conversion::of(description, task, loaded, options, &open)?;
+        let mut conversion = Conversion::of(description, task, loaded, options, &open)?;
         if kind_without_task != conversion.tokenizer().kind {
             self.show_tokenizer(conversion.tokenizer());
         }
+        if conversion.limits_memory() {
+            conversion.store_scores();
+        }
+        let module = conversion.trace_float()?;
+        operations::check(&module.operations()?)?;
+        let curve = conversion.peak_memory_by_length()?.curve(&module)?;
+        let longest = conversion.limit.tokens;
+        conversion.limit_memory(&curve);
         self.max_length = Some(conversion.limit.tokens);
         self.max_length_reason = Some(conversion.limit.by);
         self.minimum_version = Some(conversion.minimum_version());
@@ -297,8 +349,6 @@ impl Plan {
         let bytes = conversion.parameter_bytes();
         let stored = self.parameters.and_then(|parameters| parameters.stored);
         self.parameters = Some(Parameters { used: bytes / 4, stored });
-        let module = conversion.trace_float()?;
-        operations::check(&module.operations()?)?;
         // Quantization keeps the embedding table, and reduces nearly all other weights to a quarter.
         let table = dimensions.vocabulary.saturating_mul(dimensions.hidden).saturating_mul(4);
         let table = bytes.min(table.try_into().unwrap_or_default());
@@ -306,9 +356,15 @@ impl Plan {
         let memory = PlannedMemory {
             definition_bytes: held.saturating_add(CODE),
             per_deployment_bytes: held,
-            per_allocation_bytes: conversion.peak_memory()?.measure(&module)?,
+            per_allocation_bytes: curve.at(conversion.limit.tokens.into()),
         };
         self.memory = Some(memory);
+        if longest > DEFAULT_LENGTH {
+            let lengths = [DEFAULT_LENGTH, 2048, longest].into_iter().filter(|it| *it <= longest);
+            let bytes = |tokens: u32| MemoryAtLength { tokens, bytes: curve.at(tokens.into()) };
+            self.memory_by_length = lengths.map(bytes).collect();
+            self.memory_by_length.dedup();
+        }
         self.configuration = Some(conversion.configuration(
             title,
             &Saved { per_deployment_memory_bytes: memory.per_deployment_bytes, quantization: None },

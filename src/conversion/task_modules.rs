@@ -31,6 +31,14 @@ impl TaskModules {
         let refused = |reason: &str| EmbedderError::Module(reason.to_owned()).into();
         let list = match task {
             Task::TextEmbedding => read()?,
+            Task::TextExpansion if declared.is_token_table() => match read()? {
+                list if list.is_empty() => list,
+                _ => {
+                    return Err(refused(
+                        "modules.json has modules after the SparseStaticEmbedding",
+                    ));
+                }
+            },
             Task::TextExpansion if declared.is_sparse() || kind == Some("SparseEncoder") => {
                 match read()? {
                     list if matches!(list[..], [Module::SpladePooling(_)]) => list,
@@ -74,6 +82,9 @@ impl TaskModules {
 
 /// How Elasticsearch's rows become the model's.
 pub(super) fn row_form(task: Task, tokenizer: &Tokenizer) -> Result<RowForm, ConversionError> {
+    if !tokenizer.has_special_tokens() {
+        return Ok(RowForm::Single);
+    }
     let layout = if task.pair() { &tokenizer.pair } else { &tokenizer.single };
     let refused = |reason| ConversionError::RowLayout { task, reason };
     let layout = layout.clone().map_err(refused)?;

@@ -52,7 +52,8 @@ pub(super) fn notes(
     if probes.is_empty() {
         return Ok(Vec::new());
     }
-    let model = ModelTokenizer::read(folder, MAX_LENGTH)?;
+    let model = ModelTokenizer::read(folder, MAX_LENGTH)?
+        .map(|model| model.adding_special_tokens(tokenizer.has_special_tokens()));
     probes.iter().filter_map(|probe| probe.note(&server, model.as_ref()).transpose()).collect()
 }
 

@@ -95,7 +95,13 @@ impl WeightLoader {
     /// # Errors
     /// [`CheckpointError`] if a file cannot be read or is not valid.
     pub fn open(files: &WeightFiles) -> Result<Self, CheckpointError> {
-        Ok(Self::new(Checkpoint::open(files)?, Mode::Read))
+        Ok(Self::read(Checkpoint::open(files)?))
+    }
+
+    /// A loader that returns the tensors of a checkpoint.
+    #[must_use]
+    pub fn read(checkpoint: Checkpoint) -> Self {
+        Self::new(checkpoint, Mode::Read)
     }
 
     /// A loader that only determines which models a checkpoint could serve. All its tensors are placeholders.

@@ -1,8 +1,9 @@
 //! Output of the graph of each task, and the comparison of two versions of a graph.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::agreement::{ANSWER, COSINES, FILLING, HEAVIEST, LABEL, LABELS, Measure, RANKING};
+use super::token_weights::{OccurringTokens, splade_weights};
 use super::{Embedder, Task};
 use crate::config::SpladeConfig;
 use crate::models::Inputs;
@@ -24,6 +25,8 @@ pub enum GraphOutput {
         /// Pooling of the token weights.
         splade: SpladeConfig,
     },
+    /// Weights of the tokens that the text contains, `[batch, vocabulary]`.
+    OccurringTokens(OccurringTokens),
     /// Logits of tokens, `[batch, tokens, logits]`.
     Tokens,
     /// Logits of tokens, `[batch, tokens, labels]`, for labels that stand for several of the model's: first the greatest logit of each
@@ -78,8 +81,9 @@ impl GraphOutput {
             Self::StartAndEnd => inputs.restore_tokens(&head_output.f_permute([2, 0, 1])?),
             Self::Embedding(embedder) => embedder.forward(head_output, inputs),
             Self::TokenWeights { vocabulary, splade } => {
-                token_weights(head_output, inputs, *vocabulary, *splade)
+                splade_weights(head_output, inputs, *vocabulary, *splade)
             }
+            Self::OccurringTokens(weights) => weights.forward(head_output, inputs),
             Self::Tokens => inputs.restore_rows(head_output),
             Self::GroupedLabels { groups, adds_outside } => {
                 let logits = inputs.restore_rows(head_output)?;
@@ -108,36 +112,6 @@ impl GraphOutput {
                 Ok(Tensor::f_cat(&[entailed, neutral, column(1 - *entailment)?], 1)?)
             }
         }
-    }
-}
-
-/// Max or sum over tokens of log(1 + relu(logits)), for the first `vocabulary` tokens (SPLADE, Formal et al. 2021, arXiv:2109.10086).
-/// `log1p_relu` takes the logarithm twice.
-///
-/// Elasticsearch uses one row as the result, so the pooling is part of the graph.
-fn token_weights(
-    logits: &Tensor,
-    inputs: &Inputs,
-    vocabulary: i64,
-    splade: SpladeConfig,
-) -> Result<Tensor, TorchError> {
-    let mask = inputs.attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?;
-    // Padding becomes 0, which is the minimum of relu.
-    let logits = logits.f_mul(&mask)?;
-    let activate = |logits: &Tensor| -> Result<Tensor, TorchError> {
-        let once = logits.f_relu()?.f_add_scalar(1.)?.f_log()?;
-        if splade.log_twice { Ok(once.f_add_scalar(1.)?.f_log()?) } else { Ok(once) }
-    };
-    let weights = if splade.sum {
-        activate(&logits)?.f_sum_dim_intlist([1i64].as_slice(), false, None)?
-    } else {
-        // The activation is monotonic, so it is applied after the maximum, to one row only.
-        activate(&logits.f_max_dim(1, false)?.0)?
-    };
-    // The table can have more rows than there are tokens, and the server fails on a weight without a token.
-    match weights.size().last() {
-        Some(&rows) if rows > vocabulary => Ok(weights.f_slice(1, 0, vocabulary, 1)?),
-        _ => Ok(weights),
     }
 }
 

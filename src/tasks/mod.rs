@@ -18,6 +18,8 @@ mod text_classification;
 mod text_embedding;
 mod text_expansion;
 mod text_similarity;
+#[cfg(feature = "torch")]
+mod token_weights;
 mod zero_shot_classification;
 
 use std::fmt;
@@ -34,6 +36,8 @@ pub use embedder::{Embedder, EmbedderError};
 pub use graph_output::GraphOutput;
 pub use guess::guess;
 pub use labels::ServedLabels;
+#[cfg(feature = "torch")]
+pub use token_weights::{OccurringTokens, TokenTable};
 
 /// A task, with its name in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -67,6 +67,7 @@ pub struct Tokenizer {
 }
 
 const DO_LOWER_CASE: &str = "do_lower_case";
+const WITH_SPECIAL_TOKENS: &str = "with_special_tokens";
 
 impl Tokenizer {
     /// Reads the tokenizer files of a model.
@@ -140,6 +141,27 @@ impl Tokenizer {
             "the model reads lower-cased text with accents (do_lower_case in sentence_bert_config.json), but Elasticsearch removes the accents of a text that it lower-cases. Therefore do_lower_case is not sent: convert texts to lower case before you send them"
                 .to_owned(),
         );
+    }
+
+    /// Uploads that rows consist of the tokens of one text, without a first token and a separator.
+    pub fn leave_out_special_tokens(&mut self) {
+        self.settings.insert(WITH_SPECIAL_TOKENS.to_owned(), false.into());
+        self.single = Ok(RowLayout::of_texts(false, false));
+    }
+
+    /// The ids of the first token, the separator, padding and the unknown token.
+    #[must_use]
+    pub fn special_ids(&self) -> Vec<i64> {
+        let unknown = self.vocabulary.id(self.kind.tokens().unknown);
+        let unknown = unknown.and_then(|id| i64::try_from(id).ok());
+        let SpecialTokens { padding, separator, .. } = self.special;
+        [self.first, separator, padding].into_iter().chain(unknown).collect()
+    }
+
+    /// Whether rows have a first token and separators.
+    #[must_use]
+    pub fn has_special_tokens(&self) -> bool {
+        self.settings.get(WITH_SPECIAL_TOKENS) != Some(&Value::Bool(false))
     }
 
     /// Checks that every token has a row in the embedding table. Special tokens that are in no file and have no row are removed,

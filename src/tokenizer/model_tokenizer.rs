@@ -15,6 +15,7 @@ use crate::source::ModelFiles;
 /// The tokenizer that the model was trained with, as the reference for Elasticsearch's tokenizer.
 pub struct ModelTokenizer {
     library: Library,
+    adds_special_tokens: bool,
 }
 
 impl ModelTokenizer {
@@ -39,10 +40,16 @@ impl ModelTokenizer {
         };
         library.with_truncation(Some(truncation)).map_err(broken)?;
         library.with_padding(None);
-        Ok(Some(Self { library }))
+        Ok(Some(Self { library, adds_special_tokens: true }))
     }
 
-    /// Ids of a text or of a pair of texts, including special tokens.
+    /// The same tokenizer for a model that reads rows with or without special tokens.
+    #[must_use]
+    pub fn adding_special_tokens(self, adds_special_tokens: bool) -> Self {
+        Self { adds_special_tokens, ..self }
+    }
+
+    /// Ids of a text or of a pair of texts, including special tokens if the model reads them.
     ///
     /// # Errors
     /// [`TokenizerError`] if the library cannot tokenize the text.
@@ -51,7 +58,7 @@ impl ModelTokenizer {
             Some(second) => EncodeInput::Dual(text.into(), second.into()),
             None => EncodeInput::Single(text.into()),
         };
-        let encoding = self.library.encode_fast(input, true);
+        let encoding = self.library.encode_fast(input, self.adds_special_tokens);
         let encoding = encoding.map_err(|error| TokenizerError::Encoder(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -103,6 +110,12 @@ impl ModelTokenizer {
         });
         let tokens = tokens.collect();
         Ok((encoding, tokens))
+    }
+
+    /// The id of a token.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.library.token_to_id(token)
     }
 
     /// The text of a token.

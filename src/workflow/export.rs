@@ -61,7 +61,7 @@ impl ExportRequest {
                 ImportInput::Bundle(bundle) => *bundle,
                 ImportInput::Prebuilt(definition) => definition.bundle(target)?,
                 ImportInput::Model { source, options, title } => {
-                    let source = source.resolve().await?;
+                    let (source, options) = (source.resolve().await?, *options);
                     let accept = |conversion: &Conversion| Ok(conversion.check_target()?);
                     let model = ModelRequest { source, options, title };
                     model.prepare(model_id, target, progress, accept).await?.bundle

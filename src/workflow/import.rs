@@ -35,7 +35,7 @@ pub enum ImportInput {
         /// Where the model is.
         source: Box<ModelSource>,
         /// How to convert the model.
-        options: Options,
+        options: Box<Options>,
         /// The model's name in its description.
         title: String,
     },
@@ -76,7 +76,7 @@ pub enum StopSignal {
 enum ValidatedInput {
     Bundle(Box<Bundle>, Box<Inspected>),
     Prebuilt(Box<PrebuiltDefinition>),
-    Model { source: Box<ModelSource>, options: Options, title: String },
+    Model { source: Box<ModelSource>, options: Box<Options>, title: String },
 }
 
 /// The input after all steps that do not need the cluster.
@@ -242,7 +242,7 @@ impl ValidatedInput {
             Self::Model { .. } => return Err(ConversionError::NoLibtorch.into()),
             #[cfg(feature = "torch")]
             Self::Model { source, options, title } => {
-                let source = source.resolve().await?;
+                let (source, options) = (source.resolve().await?, *options);
                 ResolvedInput::Model(Box::new(ModelRequest { source, options, title }))
             }
         })
@@ -259,7 +259,7 @@ impl ValidatedInput {
             Self::Model { source, options, title } => match options.task {
                 Some(task) => Some(task.name().to_owned()),
                 None => {
-                    let (options, title) = (options.clone(), title.clone());
+                    let (options, title) = ((**options).clone(), title.clone());
                     let source = source.resolved().await?;
                     let plan = ModelRequest { source, options, title }.plan(Target::Any).await?;
                     if let Some(problem) = plan.problem {

@@ -21,6 +21,7 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
     // A new option does not compile until it is listed here.
     let Options {
         task,
+        part,
         max_length,
         ingest_prefix,
         search_prefix,
@@ -33,7 +34,7 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
     let quantize = quantize
         .as_ref()
         .map(|it| json!({"texts": it.texts.as_deref(), "least": it.min_agreement}));
-    let all = json!({
+    let mut all = json!({
         "program": program,
         "files": {"id": commit.model_id, "commit": commit.commit},
         "origin": origin.as_ref().map(ToString::to_string),
@@ -46,6 +47,10 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
         "target": target.to_string(),
         "quantize": quantize,
     });
+    // Absent by default, so that the fingerprints of earlier imports stay the same.
+    if let Some(part) = part {
+        all["part"] = part.as_str().into();
+    }
     hexadecimal(&Sha256::digest(all.to_string()))
 }
 
@@ -76,6 +81,7 @@ mod tests {
         let others = [
             Options { task: Some(crate::tasks::Task::Ner), ..plain.clone() },
             Options { max_length: Some(7), ..plain.clone() },
+            Options { part: Some("query".into()), ..plain.clone() },
             Options { search_prefix: Some("q: ".into()), ..plain.clone() },
             Options { ingest_prefix: Some("q: ".into()), ..plain.clone() },
             Options { quantize: Some(Default::default()), ..plain.clone() },
@@ -88,7 +94,7 @@ mod tests {
         all.push(first);
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 10);
+        assert_eq!(all.len(), 11);
     }
 
     /// A change would make every model that was imported before look outdated.

@@ -168,6 +168,7 @@ impl TokenComparison {
 
     /// The tokenizers of a model. `plan` describes what an import of `files` would upload.
     fn of_plan(files: &ModelFiles, plan: Plan) -> Result<Self, ConversionError> {
+        let modules = SentenceTransformers::read(files, plan.chosen_part())?;
         let uploaded = match (plan.uploaded, plan.problem) {
             (Some(uploaded), _) => uploaded,
             (None, Some(problem)) => return Err(problem),
@@ -177,8 +178,9 @@ impl TokenComparison {
             Some(tokenization) => settings(tokenization)?,
             None => settings(&json!({ uploaded.kind.name(): uploaded.settings }))?,
         };
-        let folder = SentenceTransformers::read(files)?.map_or(String::new(), |st| st.transformer);
-        let model = ModelTokenizer::read(&files.sub(&folder)?, settings.max_sequence_length)?;
+        let folder = files.sub(modules.as_ref().map_or("", |it| it.transformer.as_str()))?;
+        let model = ModelTokenizer::read(&folder, settings.max_sequence_length)?;
+        let model = model.map(|it| it.adding_special_tokens(uploaded.has_special_tokens()));
         let appended = uploaded.special.appended;
         Ok(Self { server: server(settings, uploaded.vocabulary)?, model, appended })
     }

@@ -107,10 +107,15 @@ struct Session {
 }
 
 /// Models named in the documents, and the fixtures that replace them.
-const MODELS: [(&str, &str); 3] = [
+const MODELS: [(&str, &str); 5] = [
     ("sentence-transformers/all-MiniLM-L6-v2", "bert/st-mean"),
     ("dslim/bert-base-NER", "bert/ner"),
     ("cross-encoder/ms-marco-MiniLM-L6-v2", "bert/cross-encoder"),
+    (
+        "opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill",
+        "sparse/opensearch-doc-v3-distill",
+    ),
+    ("BAAI/bge-m3", "sparse/bge-m3"),
 ];
 
 /// Tree models named in the documents, and the fixtures that replace them.
@@ -229,6 +234,7 @@ run! {
     migration_commands_run: "docs/migrating-from-eland.md",
     option_commands_run: "docs/options.md",
     quantization_commands_run: "docs/quantization.md",
+    sparse_commands_run: "docs/sparse.md",
     tokenize_commands_run: "docs/tokenize.md",
     tree_commands_run: "docs/trees.md",
     verify_commands_run: "docs/verify.md",
@@ -272,8 +278,7 @@ fn quoted(text: &str) -> Vec<&str> {
 fn model_table_matches_the_fixtures() {
     let mut proved: BTreeMap<String, BTreeSet<Task>> = BTreeMap::new();
     for fixture in Fixture::all() {
-        let architecture = fixture.name.split('/').next().unwrap();
-        proved.entry(architecture.to_owned()).or_default().extend(fixture.tasks());
+        proved.entry(fixture.architecture().to_owned()).or_default().extend(fixture.tasks());
     }
     let known: BTreeSet<_> = Architecture::names().into_iter().map(str::to_owned).collect();
     assert_eq!(known, proved.keys().cloned().collect());

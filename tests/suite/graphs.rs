@@ -87,7 +87,7 @@ fn operations_of_graphs_match_their_snapshot() {
         .collect();
     let expected = Architecture::names()
         .into_iter()
-        .chain(["bert-japanese"])
+        .chain(["bert-japanese", "sparse"])
         .map(|name| format!("{name}.txt"))
         .collect();
     assert_eq!(files, expected);

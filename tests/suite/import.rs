@@ -106,7 +106,8 @@ pub fn compare(
                     close(weight.and_then(Value::as_f64).unwrap_or(0.), reference, of);
                 }
             }
-            assert!(positive > 0 && ours.len() >= positive, "{of}");
+            // A text whose tokens have no weight has an empty result.
+            assert!(ours.len() >= positive, "{of}: {} of {positive}", ours.len());
         }
         Task::TextSimilarity => {
             close(predicted.as_f64().unwrap(), output.double_value(&[0]), of);
@@ -240,6 +241,11 @@ fn roberta_family_inference_matches_hugging_face() {
 #[test]
 fn distilbert_electra_and_mpnet_inference_matches_hugging_face() {
     served(&["distilbert", "electra", "mpnet"]);
+}
+
+#[test]
+fn sparse_encoder_inference_matches_sentence_transformers() {
+    served(&["sparse"]);
 }
 
 #[test]

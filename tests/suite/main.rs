@@ -47,9 +47,13 @@ mod interruptions;
 #[cfg(feature = "torch")]
 mod keys;
 #[cfg(feature = "torch")]
+mod long_inputs;
+#[cfg(feature = "torch")]
 mod messages;
 #[cfg(feature = "torch")]
 mod numbers;
+#[cfg(feature = "torch")]
+mod parts;
 mod processes;
 mod program;
 #[cfg(feature = "torch")]

@@ -107,6 +107,11 @@ fn distilbert_electra_and_mpnet_graphs_match_hugging_face() {
 }
 
 #[test]
+fn sparse_encoder_graphs_match_sentence_transformers() {
+    compare(&["sparse"]);
+}
+
+#[test]
 fn bart_dpr_and_retribert_graphs_match_hugging_face() {
     compare(&["bart", "dpr", "retribert"]);
 }

@@ -1,6 +1,7 @@
 //! The files of a sentence-transformers model: `modules.json`, `sentence_bert_config.json` and each module's `config.json`.
 
 mod module_settings;
+mod router;
 mod usage;
 
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use super::lenient;
 use crate::source::{ModelFiles, SourceError};
 pub use module_settings::{DenseConfig, PoolingConfig, PoolingMode, SpladeConfig};
 use module_settings::{RawPooling, RawSplade};
+use router::Router;
 pub use usage::Usage;
 
 /// The modules of a sentence-transformers model.
@@ -24,6 +26,8 @@ pub struct SentenceTransformers {
     after: Vec<(ModuleClass, String)>,
     /// Class of the first module.
     first: ModuleClass,
+    /// The router of which this is one route, and its folder.
+    router: Option<(Router, String)>,
 }
 
 /// A module after the transformer.
@@ -62,6 +66,8 @@ enum ModuleClass {
     Dense,
     LayerNorm,
     SpladePooling,
+    SparseStaticEmbedding,
+    Router,
     /// Any other class, with its path.
     Other(String),
 }
@@ -71,7 +77,7 @@ impl ModuleClass {
     fn of_path(path: &str) -> Self {
         const LIBRARY: &str = "sentence_transformers.";
         /// Class, path of its file since release 5.4, and package of that file.
-        const CLASSES: [(ModuleClass, &str, &str, &str); 8] = [
+        const CLASSES: [(ModuleClass, &str, &str, &str); 10] = [
             (ModuleClass::Transformer, "Transformer", "transformer", "base.modules"),
             (
                 ModuleClass::MlmTransformer,
@@ -90,6 +96,13 @@ impl ModuleClass {
                 "splade_pooling",
                 "sparse_encoder.modules",
             ),
+            (
+                ModuleClass::SparseStaticEmbedding,
+                "SparseStaticEmbedding",
+                "sparse_static_embedding",
+                "sparse_encoder.modules",
+            ),
+            (ModuleClass::Router, "Router", "router", "base.modules"),
         ];
         /// Packages that export classes under their own names, in some release.
         const PACKAGES: [&str; 6] = [
@@ -166,23 +179,65 @@ struct ModuleEntry {
 impl SentenceTransformers {
     /// Reads `modules.json` and the settings of the transformer. `None` for a folder without `modules.json`.
     ///
+    /// If the first module is a Router, the modules are those of one of its routes, followed by the modules after the Router. `route` is the
+    /// name of the route; by default, and for a name that no route has, it is the default route or else the first.
+    ///
     /// # Errors
     /// [`SourceError`] if a file is not valid, or a path leads out of the folder.
-    pub fn read(files: &ModelFiles) -> Result<Option<Self>, SourceError> {
+    pub fn read(files: &ModelFiles, route: Option<&str>) -> Result<Option<Self>, SourceError> {
         let Some(entries) = files.json::<Vec<ModuleEntry>>("modules.json")? else {
             return Ok(None);
         };
-        let mut entries =
-            entries.into_iter().map(|entry| (ModuleClass::of_path(&entry.class), entry.path));
+        let mut modules: Vec<_> = entries
+            .into_iter()
+            .map(|entry| (ModuleClass::of_path(&entry.class), entry.path))
+            .collect();
+        let mut router = None;
+        if let Some((ModuleClass::Router, folder)) = modules.first()
+            && let Some(found) = Router::read(files, folder)?
+        {
+            let folder = folder.clone();
+            let chosen = route.and_then(|name| found.routes.get(name));
+            let chosen = chosen.or_else(|| found.routes.get(found.default_route()?));
+            let chosen = chosen.or_else(|| found.routes.values().next());
+            modules.splice(..1, chosen.cloned().unwrap_or_default());
+            router = Some((found, folder));
+        }
+        let mut modules = modules.into_iter();
         let (first, transformer) =
-            entries.next().unwrap_or((ModuleClass::Other("no class".into()), String::new()));
-        let after = entries.collect();
+            modules.next().unwrap_or((ModuleClass::Other("no class".into()), String::new()));
+        let after = modules.collect();
         let folder = files.sub(&transformer)?;
         let mut settings = None;
         for name in SETTINGS {
             settings = settings.or(folder.json(name)?);
         }
-        Ok(Some(Self { transformer, settings: settings.unwrap_or_default(), after, first }))
+        let settings = settings.unwrap_or_default();
+        Ok(Some(Self { transformer, settings, after, first, router }))
+    }
+
+    /// The names of the routes, if the first module is a Router.
+    #[must_use]
+    pub fn routes(&self) -> Vec<String> {
+        let routes = self.router.iter().flat_map(|(router, _)| router.routes.keys());
+        routes.cloned().collect()
+    }
+
+    /// The name of the route for documents, or else of the route that the library uses by default.
+    #[must_use]
+    pub fn default_route(&self) -> Option<&str> {
+        self.router.as_ref()?.0.default_route()
+    }
+
+    /// The folder of the Router, if there is one.
+    pub(super) fn router_folder(&self) -> Option<&str> {
+        self.router.as_ref().map(|(_, folder)| folder.as_str())
+    }
+
+    /// Whether the model is a table with one weight for each token, without a transformer. Its folder is that of the transformer.
+    #[must_use]
+    pub fn is_token_table(&self) -> bool {
+        self.first == ModuleClass::SparseStaticEmbedding
     }
 
     /// Class and folder of each module that has a `config.json`.
@@ -202,7 +257,7 @@ impl SentenceTransformers {
     /// Whether the model returns sparse vectors (SPLADE).
     #[must_use]
     pub fn is_sparse(&self) -> bool {
-        self.first == ModuleClass::MlmTransformer
+        matches!(self.first, ModuleClass::MlmTransformer | ModuleClass::SparseStaticEmbedding)
             || self.after.iter().any(|(class, _)| *class == ModuleClass::SpladePooling)
     }
 
@@ -225,12 +280,20 @@ impl SentenceTransformers {
             };
             ModulesError::Unsupported(format!(
                 "modules.json names the class {class}: {own}. Supported are the library's own Transformer followed by Pooling, Dense, \
-                 LayerNorm, Dropout and Normalize, and MLMTransformer or Transformer followed by SpladePooling"
+                 LayerNorm, Dropout and Normalize, MLMTransformer or Transformer followed by SpladePooling, SparseStaticEmbedding, and a \
+                 Router of these"
             ))
         };
         match &self.first {
-            ModuleClass::Transformer | ModuleClass::MlmTransformer => (),
+            ModuleClass::Transformer
+            | ModuleClass::MlmTransformer
+            | ModuleClass::SparseStaticEmbedding => (),
             ModuleClass::Other(class) => return Err(unsupported(class)),
+            ModuleClass::Router => {
+                return Err(ModulesError::Unsupported(
+                    "the first module in modules.json is a Router without router_config.json; download this file too".into(),
+                ));
+            }
             other => {
                 return Err(ModulesError::Unsupported(format!(
                     "the first module in modules.json is a {other:?}; it must be a Transformer"
@@ -266,6 +329,11 @@ impl SentenceTransformers {
                     return Err(ModulesError::Unsupported(
                         "modules.json names a second transformer, which is not supported".into(),
                     ));
+                }
+                ModuleClass::SparseStaticEmbedding | ModuleClass::Router => {
+                    return Err(ModulesError::Unsupported(format!(
+                        "modules.json names a {class:?} after another module, which is not supported"
+                    )));
                 }
                 ModuleClass::Other(class) => return Err(unsupported(class)),
             }
@@ -338,6 +406,20 @@ mod tests {
             "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling",
         ] {
             assert_eq!(ModuleClass::of_path(path), ModuleClass::SpladePooling, "{path}");
+        }
+        for path in [
+            "sentence_transformers.models.Router",
+            "sentence_transformers.models.Router.Router",
+            "sentence_transformers.base.modules.router.Router",
+        ] {
+            assert_eq!(ModuleClass::of_path(path), ModuleClass::Router, "{path}");
+        }
+        for path in [
+            "sentence_transformers.sparse_encoder.models.SparseStaticEmbedding",
+            "sentence_transformers.sparse_encoder.models.SparseStaticEmbedding.SparseStaticEmbedding",
+            "sentence_transformers.sparse_encoder.modules.sparse_static_embedding.SparseStaticEmbedding",
+        ] {
+            assert_eq!(ModuleClass::of_path(path), ModuleClass::SparseStaticEmbedding, "{path}");
         }
     }
 

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::resolve::ResolvedSource;
 use super::token_comparison::{settings, tokenization};
-use crate::conversion::{Conversion, ConversionError, Options};
+use crate::conversion::{Conversion, ConversionError, Options, PART};
 use crate::elasticsearch::{Client, DeployedModel, DeploymentError};
 use crate::error::Error;
 use crate::hint::hint;
@@ -255,6 +255,7 @@ impl VerifyRequest {
         };
         let options = Options {
             task: Some(task),
+            part: configuration["metadata"][PART].as_str().map(str::to_owned),
             target: client.target(),
             origin: self.source.origin(),
             max_length: self.max_length,

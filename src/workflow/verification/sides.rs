@@ -55,7 +55,8 @@ impl<'a> Sides<'a> {
     ) -> Result<Self, Error> {
         let own = LocalModel::of_conversion(conversion)?;
         let own_request = own.request(overrides)?;
-        let folder = SentenceTransformers::read(files).map_err(ConversionError::from)?;
+        let folder =
+            SentenceTransformers::read(files, conversion.part()).map_err(ConversionError::from)?;
         let folder = folder.map_or(String::new(), |modules| modules.transformer);
         let folder = files.sub(&folder).map_err(ConversionError::from)?;
         // Rows are truncated as the server truncates them, not by the library.
