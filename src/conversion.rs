@@ -17,12 +17,15 @@ mod error;
 #[cfg(feature = "torch")]
 mod model_conversion;
 mod options;
+#[cfg(feature = "torch")]
 mod parts;
 #[cfg(feature = "torch")]
 mod peak_memory;
 mod plan;
 #[cfg(feature = "torch")]
 mod quantization_report;
+#[cfg(feature = "torch")]
+mod requirements;
 #[cfg(feature = "torch")]
 mod server_rows;
 #[cfg(feature = "torch")]
@@ -45,12 +48,11 @@ pub use error::ConversionError;
 #[cfg(feature = "torch")]
 pub use model_conversion::{Conversion, Saved, Traced};
 pub use options::{Options, Quantize};
-pub use parts::PlannedPart;
 #[cfg(feature = "torch")]
 pub use peak_memory::PeakMemory;
 pub use plan::{
-    MemoryAtLength, Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedTokenizer,
-    PlannedUsage, PlannedWeights, WeightsSeen,
+    MemoryAtLength, Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedPart,
+    PlannedTokenizer, PlannedUsage, PlannedWeights, WeightsSeen,
 };
 #[cfg(feature = "torch")]
 pub use quantization_report::Quantization;

@@ -11,14 +11,13 @@ use super::configuration::dense_vector_similarity;
 use super::description::{
     Base, Description, Limit, Loaded, OpenModule, adapter_note, as_wrong_task, refuse_adapter,
 };
-use super::parts::{PartKind, SPARSE_HEAD};
-use super::peak_memory::{DEFAULT_LENGTH, MemoryCurve};
+use super::parts::{PartKind, UNDECLARED_POOLING, sparse_head};
+use super::peak_memory::DEFAULT_LENGTH;
 use super::task_modules::{TaskModules, row_form};
 use super::token_table::TableWeights;
 use super::{ConversionError, Options, Quantization, tokenization_notes};
-use crate::checkpoint::{Checkpoint, Format, WeightFiles};
+use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::mapped_file::MappedFile;
-use crate::models::layers::Linear;
 use crate::models::{
     AttentionForm, EntityLabels, Inputs, Model, RowForm, WeightLoader, tensor_shapes,
 };
@@ -76,20 +75,6 @@ impl Network {
             None => Ok(output),
         }
     }
-}
-
-/// The linear layer of `sparse_linear.pt`, from hidden states of the width `hidden` to one number. Its files are added to `mapped`.
-fn sparse_head(
-    folder: &ModelFiles,
-    hidden: i64,
-    mapped: &mut Vec<Arc<MappedFile>>,
-) -> Result<Linear, ConversionError> {
-    let path = folder.folder().join(SPARSE_HEAD);
-    let loader = WeightLoader::open(&WeightFiles::one(Format::Pytorch, path))?;
-    let linear = Linear::load(&loader.weights(), hidden, 1);
-    loader.finish()?;
-    mapped.extend(loader.checkpoint().files().iter().cloned());
-    Ok(linear)
 }
 
 /// A traced model.
@@ -176,19 +161,6 @@ impl Conversion {
         Ok(conversion)
     }
 
-    /// The memory of a pass by the length of the input, measured without the weights.
-    fn memory_curve(
-        description: Description,
-        task: Task,
-        options: &Options,
-    ) -> Result<MemoryCurve, ConversionError> {
-        let loaded = description.load(task, false, &WeightLoader::sketch())?;
-        let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
-        let mut conversion = Self::of(description, task, loaded, options.clone(), &open)?;
-        conversion.store_scores();
-        Ok(conversion.peak_memory()?.curve(&conversion.trace_float()?)?)
-    }
-
     /// Combines a model with the settings in its files. `open` opens the weights of sentence-transformers modules.
     pub(super) fn of(
         description: Description,
@@ -265,11 +237,7 @@ impl Conversion {
             );
         }
         if (kind, task) == (Some(PartKind::MaskedLm), Task::TextExpansion) {
-            notes.push(
-                "the repository has no modules.json, which declares how token weights are computed; they are computed as in SPLADE, with \
-                 log(1 + relu(logits))"
-                    .into(),
-            );
+            notes.push(UNDECLARED_POOLING.into());
         }
         notes.extend(labels.note.clone());
         let problem_type = config.json.get("problem_type").and_then(Value::as_str);
@@ -343,12 +311,9 @@ impl Conversion {
         let output = if let Some(embedder) = embedder {
             GraphOutput::Embedding(embedder)
         } else if has_token_weights {
-            let linear = match kind {
-                Some(PartKind::SparseHead) => {
-                    Some(sparse_head(&folder, dimensions.hidden, &mut head_files)?)
-                }
-                _ => None,
-            };
+            let has_file = kind == Some(PartKind::SparseHead);
+            let load = || sparse_head(&folder, dimensions.hidden, &mut head_files);
+            let linear = has_file.then(load).transpose()?;
             let special = special_ids;
             GraphOutput::OccurringTokens(OccurringTokens { linear, special, vocabulary })
         } else if is_table {
@@ -459,41 +424,6 @@ impl Conversion {
     #[must_use]
     pub fn parameter_bytes(&self) -> u64 {
         self.parameter_bytes
-    }
-
-    /// Oldest Elasticsearch version that supports the tokenizer and the settings. The graph may need a newer one.
-    #[must_use]
-    pub fn minimum_version(&self) -> Version {
-        self.needs().map(|(version, _)| version).max().unwrap_or(Version::OLDEST)
-    }
-
-    /// Checks that the target version supports the model.
-    ///
-    /// # Errors
-    /// [`ConversionError::Target`] if it does not.
-    pub fn check_target(&self) -> Result<(), ConversionError> {
-        let target = self.options.target;
-        let lacks =
-            |(version, _): &(Version, String)| target != Target::Any && !target.has(*version);
-        match self.needs().filter(lacks).max() {
-            Some((needed, what)) => Err(ConversionError::Target { target, needed, what }),
-            None => Ok(()),
-        }
-    }
-
-    /// Features that the oldest supported version lacks, each with the version that introduced it.
-    pub(super) fn needs(&self) -> impl Iterator<Item = (Version, String)> {
-        let kind = self.tokenizer.kind;
-        let prefixed = self.options.ingest_prefix.is_some() || self.options.search_prefix.is_some();
-        let prefixes = prefixed.then(|| (Version::PREFIX_STRINGS, "the prefixes".to_owned()));
-        let tokenizer = (kind.since(), format!("its tokenizer ({})", kind.name()));
-        let expansion = self
-            .task
-            .since_with(kind)
-            .map(|since| (since, format!("{} with its tokenizer ({})", self.task, kind.name())));
-        [Some((Version::OLDEST, "its libtorch".to_owned())), Some(tokenizer), expansion, prefixes]
-            .into_iter()
-            .flatten()
     }
 
     /// Runs the model on the tensors that the server passes, without a graph.

@@ -1,10 +1,14 @@
 //! The models of a repository that provides several: the routes of a Router, a masked language model beside a table of weights for
 //! queries, or a dense and a sparse model on one encoder.
 
-use serde::Serialize;
+use std::sync::Arc;
 
-use super::ConversionError;
+use super::{ConversionError, PlannedPart};
+use crate::checkpoint::{Format, WeightFiles};
 use crate::config::{ModelConfig, SentenceTransformers};
+use crate::mapped_file::MappedFile;
+use crate::models::WeightLoader;
+use crate::models::layers::Linear;
 use crate::source::{ModelFiles, SourceError};
 use crate::tasks::Task;
 
@@ -21,10 +25,14 @@ const DENSE: &str = "dense";
 const SPARSE: &str = "sparse";
 
 /// The file with the sparse head of BGE-M3.
-pub(super) const SPARSE_HEAD: &str = "sparse_linear.pt";
+const SPARSE_HEAD: &str = "sparse_linear.pt";
 
 /// The weights of a table as JSON: an object with a number for each token.
 pub(super) const IDF: &str = "idf.json";
+
+/// Note about a sparse model in a repository without `modules.json`.
+pub(super) const UNDECLARED_POOLING: &str = "the repository has no modules.json, which declares how token weights are computed; they are \
+     computed as in SPLADE, with log(1 + relu(logits))";
 
 /// One of several models in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,22 +65,6 @@ impl PartKind {
     pub(super) fn has_token_weights(self) -> bool {
         matches!(self, Self::SparseHead | Self::TokenClassifier)
     }
-}
-
-/// One of several models in a repository, for reports.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PlannedPart {
-    /// Name of the model in the repository.
-    pub part: String,
-    /// Task of the model.
-    #[serde(serialize_with = "task_name")]
-    pub task: Task,
-    /// Whether an import with the same options would store this model.
-    pub is_chosen: bool,
-}
-
-fn task_name<S: serde::Serializer>(task: &Task, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(task.name())
 }
 
 /// The models of a repository that provides several. Empty if it provides one.
@@ -179,4 +171,18 @@ fn route_task(modules: &SentenceTransformers) -> Task {
 fn weighs_tokens(config: &ModelConfig) -> bool {
     let classifies_tokens = |class: &String| class.ends_with("ForTokenClassification");
     config.architectures.iter().any(classifies_tokens) && config.labels.count() == 1
+}
+
+/// The linear layer of `sparse_linear.pt`, from hidden states of the width `hidden` to one number. Its files are added to `mapped`.
+pub(super) fn sparse_head(
+    folder: &ModelFiles,
+    hidden: i64,
+    mapped: &mut Vec<Arc<MappedFile>>,
+) -> Result<Linear, ConversionError> {
+    let path = folder.folder().join(SPARSE_HEAD);
+    let loader = WeightLoader::open(&WeightFiles::one(Format::Pytorch, path))?;
+    let linear = Linear::load(&loader.weights(), hidden, 1);
+    loader.finish()?;
+    mapped.extend(loader.checkpoint().files().iter().cloned());
+    Ok(linear)
 }

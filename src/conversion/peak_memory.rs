@@ -2,9 +2,11 @@
 
 use tch::Tensor;
 
-use super::Conversion;
-use super::description::Limit;
-use crate::models::AttentionForm;
+use super::description::{Description, Limit};
+use super::{Conversion, ConversionError, Options};
+use crate::models::{AttentionForm, WeightLoader};
+use crate::source::ModelFiles;
+use crate::tasks::Task;
 use crate::torchscript::{Module, OneThread, TorchError};
 use crate::version::{Target, Version};
 
@@ -95,6 +97,19 @@ impl Conversion {
         let longest = i64::from(self.limit.tokens);
         let inputs = lengths.into_iter().map(|tokens| Ok((tokens, self.example(tokens)?)));
         Ok(PeakMemory { longest, inputs: inputs.collect::<Result<_, TorchError>>()? })
+    }
+
+    /// The memory of a pass by the length of the input, measured without the weights.
+    pub(super) fn memory_curve(
+        description: Description,
+        task: Task,
+        options: &Options,
+    ) -> Result<MemoryCurve, ConversionError> {
+        let loaded = description.load(task, false, &WeightLoader::sketch())?;
+        let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
+        let mut conversion = Self::of(description, task, loaded, options.clone(), &open)?;
+        conversion.store_scores();
+        Ok(conversion.peak_memory()?.curve(&conversion.trace_float()?)?)
     }
 
     /// Whether the longest input depends on its memory: the user sets none, and the model's files allow more than the default.

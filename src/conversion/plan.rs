@@ -11,7 +11,6 @@ use serde_json::{Map, Value};
 use super::description::{Description, as_wrong_task, is_table, refuse_adapter};
 #[cfg(feature = "torch")]
 use super::parts::Parts;
-use super::parts::PlannedPart;
 #[cfg(feature = "torch")]
 use super::peak_memory::DEFAULT_LENGTH;
 #[cfg(feature = "torch")]
@@ -100,6 +99,18 @@ pub struct Plan {
     pub problem: Option<ConversionError>,
 }
 
+/// One of several models in a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedPart {
+    /// Name of the model in the repository.
+    pub part: String,
+    /// Task of the model.
+    #[serde(serialize_with = "task_name")]
+    pub task: Task,
+    /// Whether an import with the same options would store this model.
+    pub is_chosen: bool,
+}
+
 /// Files that contain the weights.
 #[derive(Debug, Serialize)]
 pub struct PlannedWeights {
@@ -176,6 +187,10 @@ pub struct MemoryAtLength {
     pub tokens: u32,
     /// Bytes.
     pub bytes: u64,
+}
+
+fn task_name<S: Serializer>(task: &Task, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(task.name())
 }
 
 fn name<S: Serializer>(task: &Option<Task>, to: S) -> Result<S::Ok, S::Error> {
