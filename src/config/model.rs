@@ -10,10 +10,10 @@ use crate::source::{ModelFiles, SourceError};
 /// The parts of `config.json` that every architecture shares.
 ///
 /// A field of an unexpected type counts as missing, because a field that a task does not need must not stop an import. `null` counts as
-/// missing everywhere.
+/// missing, except for [`NULLS`].
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
-    /// The whole file without nulls. Architectures read their own fields from it.
+    /// The whole file without nulls, except for [`NULLS`]. Architectures read their own fields from it.
     pub json: Value,
     /// Name of the architecture.
     pub model_type: Option<String>,
@@ -24,6 +24,9 @@ pub struct ModelConfig {
     /// Labels of a classifier.
     pub labels: Labels,
 }
+
+/// Keys with another meaning if they are null than if they are missing: the `local_rope_theta` of ModernBERT then equals the global one.
+const NULLS: [&str; 1] = ["local_rope_theta"];
 
 /// Labels of a classifier, in the order of its logits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,7 +95,7 @@ impl ModelConfig {
     /// Interprets the content of `config.json`.
     #[must_use]
     pub fn parse(mut json: Map<String, Value>) -> Self {
-        json.retain(|_, value| !value.is_null());
+        json.retain(|key, value| !value.is_null() || NULLS.contains(&key.as_str()));
         let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
         let architectures = match json.get("architectures") {
             Some(Value::Array(names)) => {

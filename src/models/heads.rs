@@ -1,6 +1,7 @@
 //! Heads, which map the hidden states of an encoder `[batch, tokens, hidden]` to the output of a task.
 
-use tch::Tensor;
+use serde::Deserialize;
+use tch::{Kind, Tensor};
 
 use super::activation::ActivationLayer;
 use super::layers::{LayerNorm, Linear};
@@ -13,8 +14,10 @@ use crate::torchscript::TorchError;
 pub enum TaskHead {
     /// The unchanged hidden states.
     None,
-    /// Logits of every token of the vocabulary.
+    /// Logits of every token of the vocabulary, or of every label, for each token.
     MaskedLm(MaskedLmHead),
+    /// Logits of every label, for one vector per row.
+    Pooled(SequencePooling, MaskedLmHead),
     /// A linear layer on every token.
     Tokens(Linear),
     /// Two layers on the first token.
@@ -53,6 +56,7 @@ impl TaskHead {
         match self {
             Self::None => Ok(hidden_states),
             Self::MaskedLm(head) => head.forward(&hidden_states),
+            Self::Pooled(pooling, head) => head.forward(&pooling.forward(&hidden_states, inputs)?),
             Self::Tokens(classifier) => classifier.forward(&hidden_states),
             Self::Sequence(head) => head.forward(&hidden_states),
             Self::First(classifier) => classifier.forward(&hidden_states.f_select(1, 0)?),
@@ -60,7 +64,32 @@ impl TaskHead {
     }
 }
 
-/// Dense layer, activation, LayerNorm and decoder, with the output `[batch, tokens, vocabulary]`.
+/// Vector of a row from the vectors of its tokens (`classifier_pooling` in `config.json`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SequencePooling {
+    /// The first token.
+    Cls,
+    /// The mean of all tokens without padding.
+    Mean,
+}
+
+impl SequencePooling {
+    /// Maps `[batch, tokens, hidden]` to `[batch, hidden]`.
+    fn forward(self, hidden_states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        match self {
+            Self::Cls => Ok(hidden_states.f_select(1, 0)?),
+            Self::Mean => {
+                let weights = inputs.attention_mask.f_to_kind(Kind::Float)?;
+                let sum = weights.f_unsqueeze(1)?.f_matmul(hidden_states)?.f_squeeze_dim(1)?;
+                Ok(sum.f_div(&weights.f_sum_dim_intlist([1i64].as_slice(), true, None)?)?)
+            }
+        }
+    }
+}
+
+/// Dense layer, activation, LayerNorm and decoder, which maps `[…, hidden]` to `[…, vocabulary]`, or to labels in the classifiers of
+/// ModernBERT.
 #[derive(Debug)]
 pub struct MaskedLmHead {
     /// Dense layer.
@@ -69,7 +98,7 @@ pub struct MaskedLmHead {
     pub activation: ActivationLayer,
     /// LayerNorm after the activation.
     pub norm: LayerNorm,
-    /// Linear layer from hidden states to the vocabulary.
+    /// Linear layer from hidden states to the vocabulary or to the labels.
     pub decoder: Linear,
 }
 
@@ -80,18 +109,18 @@ impl MaskedLmHead {
     }
 }
 
-/// The layer `name` from hidden states to the vocabulary, with `shape` `[vocabulary, width]`. A tied layer uses the word embeddings
+/// The layer `name` from hidden states to the vocabulary, with `shape` `[vocabulary, width]`, and its `bias` if there is one. A tied layer uses the word embeddings
 /// and ignores its weight in the file, because Transformers ties weights after loading.
 #[must_use]
-pub fn decoder(
+pub fn decoder<'a>(
     weights: &Weights<'_>,
     name: &str,
-    bias: &str,
+    bias: impl Into<Option<&'a str>>,
     words: &Tensor,
     shape: [i64; 2],
     tied: bool,
 ) -> Linear {
-    let bias = Some(weights.tensor(bias, &shape[..1]));
+    let bias = bias.into().map(|bias| weights.tensor(bias, &shape[..1]));
     let weight = if tied {
         weights.ignore(&format!("{name}.weight"));
         words.shallow_clone()

@@ -16,6 +16,7 @@ pub mod heads;
 mod inputs;
 pub mod layers;
 mod mobilebert;
+mod modernbert;
 mod mpnet;
 mod retribert;
 mod roberta;
@@ -151,6 +152,14 @@ pub static ARCHITECTURES: &[Architecture] = &[
         spellings: &distilbert::SPELLINGS,
         dimensions: distilbert::dimensions,
         load: distilbert::load,
+    },
+    Architecture {
+        name: "modernbert",
+        class: "ModernBert",
+        detects: modernbert::detects,
+        spellings: &modernbert::SPELLINGS,
+        dimensions: modernbert::dimensions,
+        load: modernbert::load,
     },
     Architecture {
         name: "mpnet",

@@ -104,6 +104,10 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
         ("deberta-v2", read_config_over(relative, &more).unwrap(), HEADS.as_slice())
     };
     let mobilebert = |more: Value| ("mobilebert", more, HEADS.as_slice());
+    let modernbert = |more: Value| {
+        let sizes = json!({ "hidden_size": 8, "num_hidden_layers": 2 });
+        ("modernbert", read_config_over(sizes, &more).unwrap(), HEADS.as_slice())
+    };
     let squeezebert = |groups: i64, tied: bool| {
         let groups = json!({
             "embedding_size": 6,
@@ -145,6 +149,10 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
         mobilebert(json!({ "normalization_type": "layer_norm", "use_bottleneck": false })),
         mobilebert(json!({ "use_bottleneck_attention": true, "tie_word_embeddings": false })),
         mobilebert(json!({ "classifier_activation": false, "hidden_act": "prelu" })),
+        modernbert(json!({})),
+        modernbert(json!({ "norm_bias": true, "attention_bias": true, "mlp_bias": true })),
+        modernbert(json!({ "decoder_bias": false, "classifier_bias": true })),
+        modernbert(json!({ "tie_word_embeddings": false, "classifier_pooling": "mean" })),
         ("retribert", json!({}), &[Head::Base]),
         squeezebert(2, true),
         squeezebert(3, false),
@@ -190,6 +198,7 @@ fn other_architectures_read_old_parameter_names() {
             "mobilebert",
             &["mobilebert.pooler.dense.weight", "cls.seq_relationship.bias"],
         ),
+        ("modernbert", "model", &["head.dense.weight", "decoder.bias"]),
         (
             "retribert",
             "retribert",
@@ -374,6 +383,13 @@ fn invalid_configurations_are_rejected() {
         ("mobilebert", "num_feedforward_networks", json!(0)),
         ("mobilebert", "normalization_type", json!("batch_norm")),
         ("mobilebert", "key_query_shared_bottleneck", json!(false)),
+        ("modernbert", "num_attention_heads", json!(8)),
+        ("modernbert", "classifier_pooling", json!("max")),
+        ("modernbert", "layer_types", json!(["full_attention"])),
+        ("modernbert", "rope_scaling", json!({ "factor": 2. })),
+        ("modernbert", "rope_parameters", json!({ "full_attention": { "rope_type": "yarn" } })),
+        ("modernbert", "rope_parameters", json!({ "rope_theta": 10_000. })),
+        ("modernbert", "global_rope_theta", json!(0.)),
         ("squeezebert", "q_groups", json!(4)),
         ("squeezebert", "embedding_size", json!(4)),
     ] {
@@ -443,6 +459,7 @@ fn folder_without_model_type_is_detected_by_its_tensors() {
         (&[("bert_query.encoder.layer.0.attention.self.query.weight", 4)], Some("retribert")),
         (&[("ctx_encoder.bert_model.encoder.layer.0.attention.self.query.weight", 4)], Some("dpr")),
         (&[("encoder.layer.0.attention.attn.q.weight", 4)], Some("mpnet")),
+        (&[("model.embeddings.tok_embeddings.weight", 4)], Some("modernbert")),
         (&[("wte.weight", 4)], None),
     ] {
         assert_eq!(detected(None, &[], tensors), expected, "{tensors:?}");

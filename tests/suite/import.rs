@@ -75,8 +75,10 @@ pub fn compare(
     };
     let predicted = &answer["predicted_value"];
     let labels = &config["classification_labels"];
-    let bert = ["bert", "deberta_v2"].iter().any(|kind| config["tokenization"].get(kind).is_some());
-    let id = |token: &str| vocabulary.iter().position(|known| known == token).unwrap() as i64;
+    let id = |names: [&str; 2]| {
+        let named = |token: &String| names.contains(&token.as_str());
+        vocabulary.iter().position(named).unwrap() as i64
+    };
     match task {
         Task::TextEmbedding => {
             let ours = predicted.as_array().unwrap();
@@ -138,7 +140,7 @@ pub fn compare(
             close(answer["prediction_probability"].as_f64().unwrap(), odds / (1. + odds), of);
         }
         Task::FillMask => {
-            let mask = id(if bert { "[MASK]" } else { "<mask>" });
+            let mask = id(["[MASK]", "<mask>"]);
             let places = case.input_ids.get(row).eq(mask).nonzero();
             let row = output.get(places.int64_value(&[0, 0])).softmax(-1, Kind::Double);
             let best = row.argmax(-1, false).int64_value(&[]);
@@ -167,9 +169,10 @@ pub fn compare(
         }
         Task::QuestionAnswering => {
             // One separator, or two in the RoBERTa family, separates the texts.
-            let (separator, separators) = if bert { (id("[SEP]"), 1) } else { (id("</s>"), 2) };
+            let separator = id(["[SEP]", "</s>"]);
             let ids = case.input_ids.get(row).narrow(0, 0, length);
-            let first = ids.eq(separator).nonzero().int64_value(&[0, 0]) + separators;
+            let second = ids.eq(separator).nonzero().int64_value(&[0, 0]) + 1;
+            let first = second + i64::from(ids.int64_value(&[second]) == separator);
             // The server applies the softmax to the tokens of the text and the first token.
             let kept = Tensor::full([length], f64::NEG_INFINITY, (Kind::Double, output.device()));
             let _ = kept.narrow(0, first, length - 1 - first).fill_(0.);
@@ -201,6 +204,10 @@ fn served_as_hugging_face_computes(standin: &StandIn, fixture: &Fixture) {
                 // for the text alone, which the server sends; numbers.rs compares the padded rows.
                 let padded = case.attention_mask.get(row as i64).min().int64_value(&[]) == 0;
                 if padded && fixture.name.starts_with("mobilebert") {
+                    continue;
+                }
+                // The server's second separator makes the longest row too long, and question answering splits it.
+                if case.name == "max" && fixture.name == "modernbert/question-answering" {
                     continue;
                 }
                 let answer = infer(standin, task, texts);
@@ -261,6 +268,11 @@ fn mobilebert_and_squeezebert_inference_matches_hugging_face() {
 #[test]
 fn deberta_v2_and_v3_inference_matches_hugging_face() {
     served(&["deberta-v2"]);
+}
+
+#[test]
+fn modernbert_inference_matches_hugging_face() {
+    served(&["modernbert"]);
 }
 
 #[test]
