@@ -19,7 +19,7 @@ use super::{ConversionError, Options, Quantization, tokenization_notes};
 use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::mapped_file::MappedFile;
 use crate::models::{
-    AttentionForm, EntityLabels, Inputs, Model, RowForm, WeightLoader, tensor_shapes,
+    Architecture, AttentionForm, EntityLabels, Inputs, Model, RowForm, WeightLoader, tensor_shapes,
 };
 use crate::observer::{Progress, Stage};
 use crate::segmented_bytes::SegmentedBytes;
@@ -185,7 +185,8 @@ impl Conversion {
         } = description;
         let kind = part.as_ref().map(|part| part.kind);
         let has_token_weights = kind.is_some_and(PartKind::has_token_weights);
-        let is_table = matches!(base, Base::TokenTable(_));
+        let architecture = if let Base::Architecture(it) = &base { Some(*it) } else { None };
+        let is_table = architecture.is_none();
         let labels = task
             .served_labels(&config.labels)
             .map_err(|reason| ConversionError::WrongTask { task, reason, can: Vec::new() })?;
@@ -220,9 +221,10 @@ impl Conversion {
                 "config.json has no model_type; the model is built as {model_type}, because of {by}"
             ));
         }
-        if let (Some(class), Some(found)) = (config.own_code(), &config.model_type) {
+        if let (Some(class), Some(architecture)) = (config.own_code(), architecture) {
+            let name = architecture.name;
             notes.push(format!(
-                "config.json names code of the repository ({class}, auto_map), which is never run; the model is built as {found}"
+                "config.json names code of the repository ({class}, auto_map), which is never run; the model is built as {name}"
             ));
         }
         notes.extend(adapter_note(&files));
@@ -324,6 +326,8 @@ impl Conversion {
             GraphOutput::InferenceOfTwo { entailment }
         } else if let Some(groups) = labels.grouped {
             GraphOutput::GroupedLabels { groups, adds_outside: labels.adds_outside }
+        } else if task == Task::FillMask && architecture.is_some_and(Architecture::cuts_logits) {
+            GraphOutput::Vocabulary { vocabulary }
         } else {
             GraphOutput::of_task(task, vocabulary)
         };

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use tch::Tensor;
 
 use super::activation::{Activation, ActivationLayer};
 use super::distance::PositionEmbedding;
@@ -113,26 +114,37 @@ pub(super) fn load(
         weights,
         blueprint,
         hidden,
-        // BertLMPredictionHead.
-        || {
-            let head = weights.sub("cls.predictions");
-            let transform = head.sub("transform");
-            let act = transform.sub("transform_act_fn");
-            let shape = [config.vocab_size, hidden];
-            let tied = config.tie_word_embeddings;
-            MaskedLmHead {
-                dense: Linear::load(&transform.sub("dense"), hidden, hidden),
-                activation: ActivationLayer::load(config.hidden_act, &act),
-                norm: LayerNorm::load(&transform.sub("LayerNorm"), hidden, config.layer_norm_eps),
-                decoder: decoder(&head, "decoder", "bias", encoder.words(), shape, tied),
-            }
-        },
-        // BertPooler and classifier.
-        || SequenceHead {
-            dense: Linear::load(&base.sub("pooler.dense"), hidden, hidden),
-            activation: Activation::Tanh.into(),
-            classifier: Linear::load(&weights.sub("classifier"), hidden, blueprint.labels),
-        },
+        || lm_head(weights, &config.sizes(), encoder.words(), config.tie_word_embeddings),
+        || pooled_head(weights, hidden, blueprint.labels),
     );
     Ok(Box::new(EncoderModel { encoder, head }))
+}
+
+/// `BertLMPredictionHead`.
+pub(super) fn lm_head(
+    weights: &Weights<'_>,
+    sizes: &EncoderConfig,
+    words: &Tensor,
+    tied: bool,
+) -> MaskedLmHead {
+    let head = weights.sub("cls.predictions");
+    let transform = head.sub("transform");
+    let act = transform.sub("transform_act_fn");
+    let hidden = sizes.hidden_size;
+    let shape = [sizes.vocab_size, hidden];
+    MaskedLmHead {
+        dense: Linear::load(&transform.sub("dense"), hidden, hidden),
+        activation: ActivationLayer::load(sizes.hidden_act, &act),
+        norm: LayerNorm::load(&transform.sub("LayerNorm"), hidden, sizes.layer_norm_eps),
+        decoder: decoder(&head, "decoder", "bias", words, shape, tied),
+    }
+}
+
+/// `BertPooler` and the classifier.
+pub(super) fn pooled_head(weights: &Weights<'_>, hidden: i64, labels: i64) -> SequenceHead {
+    SequenceHead {
+        dense: Linear::load(&weights.base().sub("pooler.dense"), hidden, hidden),
+        activation: Activation::Tanh.into(),
+        classifier: Linear::load(&weights.sub("classifier"), hidden, labels),
+    }
 }

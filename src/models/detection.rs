@@ -79,3 +79,105 @@ impl Architecture {
         ARCHITECTURES.iter().find(|known| class.strip_prefix(known.class).is_some_and(follows))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::UNSERVABLE;
+    use super::*;
+
+    #[test]
+    fn unsupported_and_unknown_architectures_are_distinguished() {
+        assert!(Architecture::why_not("deberta").unwrap().contains("deberta-v2"));
+        assert!(Architecture::why_not("nobody-knows").is_none());
+        for (types, _) in UNSERVABLE {
+            assert!(types.iter().all(|known| detected(Some(known), &[], &[]).is_none()));
+        }
+    }
+
+    /// Name of the architecture that is detected by `model_type`, classes, and names and rows of tensors.
+    fn detected(
+        model_type: Option<&str>,
+        classes: &[&str],
+        tensors: &[(&str, i64)],
+    ) -> Option<&'static str> {
+        let tensors =
+            tensors.iter().map(|(name, rows)| ((*name).to_owned(), vec![*rows, 4])).collect();
+        let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
+        let (config, tensors) = (json!({ "model_type": model_type }), Some(&tensors));
+        let evidence = Evidence { config: &config, model_type, classes: &classes, tensors };
+        Architecture::detect(&evidence).map(|found| found.name)
+    }
+
+    #[test]
+    fn every_architecture_is_detected_by_its_model_type() {
+        // The model_type of JinaBERT is bert.
+        for name in Architecture::names().into_iter().filter(|name| *name != "jina_bert") {
+            assert_eq!(detected(Some(name), &[], &[]), Some(name));
+        }
+        assert_eq!(detected(Some("new"), &[], &[]), Some("gte"));
+    }
+
+    #[test]
+    fn jina_bert_is_detected_by_its_positions_or_its_tensors() {
+        let with = |config: Value| {
+            let evidence = Evidence {
+                config: &config,
+                model_type: config["model_type"].as_str(),
+                classes: &[],
+                tensors: None,
+            };
+            Architecture::detect(&evidence).map(|found| found.name)
+        };
+        let of = |positions: &str| {
+            with(json!({ "model_type": "bert", "position_embedding_type": positions }))
+        };
+        assert_eq!([of("alibi"), of("absolute")], [Some("jina_bert"), Some("bert")]);
+        for name in ["gated_layers", "up_gated_layer"] {
+            let name = format!("encoder.layer.0.mlp.{name}.weight");
+            assert_eq!(detected(Some("bert"), &[], &[(&name, 10)]), Some("jina_bert"));
+            assert_eq!(detected(None, &[], &[(&name, 10)]), Some("jina_bert"));
+        }
+    }
+
+    #[test]
+    fn dpr_encoder_with_bert_model_type_is_detected() {
+        assert_eq!(detected(Some("bert"), &["DPRContextEncoder"], &[]), Some("dpr"));
+        assert_eq!(detected(Some("bert"), &["BertModel"], &[]), Some("bert"));
+    }
+
+    #[test]
+    fn folder_without_model_type_is_detected_by_its_tensors() {
+        let query = "encoder.layer.0.attention.self.query.weight";
+        let types = "embeddings.token_type_embeddings.weight";
+        let bert = [(query, 4), (types, 2)];
+        for (tensors, expected) in [
+            (&bert[..], Some("bert")),
+            (&[(query, 4), (types, 1)], Some("roberta")),
+            (&[("roberta.encoder.layer.0.attention.self.query.weight", 4)], Some("roberta")),
+            (&[("electra.encoder.layer.0.attention.self.query.weight", 4)], Some("electra")),
+            (&[("bert_query.encoder.layer.0.attention.self.query.weight", 4)], Some("retribert")),
+            (
+                &[("ctx_encoder.bert_model.encoder.layer.0.attention.self.query.weight", 4)],
+                Some("dpr"),
+            ),
+            (&[("encoder.layer.0.attention.attn.q.weight", 4)], Some("mpnet")),
+            (&[("new.encoder.layer.0.attention.qkv_proj.weight", 12)], Some("gte")),
+            (&[("bert.encoder.layers.0.attn.out_proj.weight", 4)], Some("nomic_bert")),
+            (&[("model.embeddings.tok_embeddings.weight", 4)], Some("modernbert")),
+            (&[("wte.weight", 4)], None),
+        ] {
+            assert_eq!(detected(None, &[], tensors), expected, "{tensors:?}");
+        }
+    }
+
+    #[test]
+    fn class_names_belong_to_one_architecture() {
+        let of = |class: &str| Architecture::of_class(class).map(|found| found.name);
+        assert_eq!(of("XLMRobertaForMaskedLM"), Some("xlm-roberta"));
+        assert_eq!(of("BertLMHeadModel"), Some("bert"));
+        assert_eq!(of("DPRQuestionEncoder"), Some("dpr"));
+        assert_eq!(of("BertoldModel"), None);
+    }
+}

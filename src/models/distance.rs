@@ -23,6 +23,9 @@ pub enum PositionEmbedding {
     RelativeKey,
     /// Relative positions: scores of query and distance, and of key and distance.
     RelativeKeyQuery,
+    /// Neither: the architecture computes positions in another way.
+    #[serde(skip)]
+    None,
 }
 
 /// The `2N` entries of a table along `axis` that a text of `N = tokens` tokens needs.
@@ -64,7 +67,7 @@ pub(super) struct DistanceEmbedding {
 }
 
 impl DistanceEmbedding {
-    /// Reads `distance_embedding.weight` `[2P-1, head_size]`, which is indexed by `query position - key position`. `None` for absolute
+    /// Reads `distance_embedding.weight` `[2P-1, head_size]`, which is indexed by `query position - key position`. `None` without relative
     /// positions.
     pub(super) fn load(
         weights: &Weights<'_>,
@@ -72,7 +75,7 @@ impl DistanceEmbedding {
         positions: i64,
         head_size: i64,
     ) -> Option<Self> {
-        if kind == PositionEmbedding::Absolute {
+        if matches!(kind, PositionEmbedding::Absolute | PositionEmbedding::None) {
             return None;
         }
         let table =

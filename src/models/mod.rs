@@ -12,14 +12,18 @@ mod distilbert;
 mod dpr;
 mod electra;
 pub mod encoder;
+mod gte;
 pub mod heads;
 mod inputs;
+mod jina_bert;
 pub mod layers;
 mod mobilebert;
 mod modernbert;
 mod mpnet;
+mod nomic_bert;
 mod retribert;
 mod roberta;
+mod rope_parameters;
 mod squeezebert;
 mod weights;
 
@@ -226,6 +230,30 @@ pub static ARCHITECTURES: &[Architecture] = &[
         load: roberta::load,
     },
     Architecture {
+        name: "gte",
+        class: "Gte",
+        detects: gte::detects,
+        spellings: &gte::SPELLINGS,
+        dimensions: gte::dimensions,
+        load: gte::load,
+    },
+    Architecture {
+        name: "nomic_bert",
+        class: "NomicBert",
+        detects: nomic_bert::detects,
+        spellings: &nomic_bert::SPELLINGS,
+        dimensions: nomic_bert::dimensions,
+        load: nomic_bert::load,
+    },
+    Architecture {
+        name: "jina_bert",
+        class: "JinaBert",
+        detects: jina_bert::detects,
+        spellings: &jina_bert::SPELLINGS,
+        dimensions: jina_bert::dimensions,
+        load: jina_bert::load,
+    },
+    Architecture {
         name: "bert",
         class: "Bert",
         detects: bert::detects,
@@ -269,6 +297,27 @@ impl Architecture {
     pub fn why_not(model_type: &str) -> Option<&'static str> {
         let known = UNSERVABLE.iter().find(|(types, _)| types.contains(&model_type));
         known.map(|&(_, reason)| reason)
+    }
+
+    /// Whether the logits of table rows without a token are cut for fill_mask, because the server fails if it chooses one of them. The
+    /// graphs of the architectures that were served first stay as they are.
+    #[must_use]
+    pub fn cuts_logits(&self) -> bool {
+        const UNCUT: [&str; 12] = [
+            "bart",
+            "bert",
+            "camembert",
+            "deberta-v2",
+            "distilbert",
+            "electra",
+            "mobilebert",
+            "modernbert",
+            "mpnet",
+            "roberta",
+            "squeezebert",
+            "xlm-roberta",
+        ];
+        !UNCUT.contains(&self.name)
     }
 
     /// The names of the supported architectures, sorted.
@@ -325,8 +374,8 @@ const MAX_POSITIONS: i64 = 1 << 20;
 fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), ConfigError> {
     for &(name, value) in sizes {
         let most = match name {
-            "max_position_embeddings" => MAX_POSITIONS,
-            _ if name.ends_with("layers") => MAX_LAYERS,
+            "max_position_embeddings" | "n_positions" => MAX_POSITIONS,
+            _ if name.ends_with("layers") || name == "n_layer" => MAX_LAYERS,
             _ => MAX_SIZE,
         };
         if !(1..=most).contains(&value) {

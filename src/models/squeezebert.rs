@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::activation::{Activation, ActivationLayer};
-use super::bert::BertConfig;
+use super::activation::ActivationLayer;
+use super::bert::{self, BertConfig};
 use super::distance::PositionEmbedding;
 use super::encoder::{Embeddings, EncoderConfig};
-use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::heads::TaskHead;
 use super::layers::{Heads, LayerNorm, Linear, attend, attention_bias};
 use super::weights::Weights;
 use super::{
@@ -108,26 +108,8 @@ pub(super) fn load(
         weights,
         blueprint,
         hidden,
-        // SqueezeBertLMPredictionHead.
-        || {
-            let head = weights.sub("cls.predictions");
-            let transform = head.sub("transform");
-            let act = transform.sub("transform_act_fn");
-            let shape = [sizes.vocab_size, hidden];
-            let tied = config.bert.tie_word_embeddings;
-            MaskedLmHead {
-                dense: Linear::load(&transform.sub("dense"), hidden, hidden),
-                activation: ActivationLayer::load(sizes.hidden_act, &act),
-                norm: LayerNorm::load(&transform.sub("LayerNorm"), hidden, sizes.layer_norm_eps),
-                decoder: decoder(&head, "decoder", "bias", &embeddings.words, shape, tied),
-            }
-        },
-        // SqueezeBertPooler and classifier.
-        || SequenceHead {
-            dense: Linear::load(&base.sub("pooler.dense"), hidden, hidden),
-            activation: Activation::Tanh.into(),
-            classifier: Linear::load(&weights.sub("classifier"), hidden, blueprint.labels),
-        },
+        || bert::lm_head(weights, &sizes, &embeddings.words, config.bert.tie_word_embeddings),
+        || bert::pooled_head(weights, hidden, blueprint.labels),
     );
     Ok(Box::new(SqueezeBert { embeddings, layers, head }))
 }

@@ -135,6 +135,37 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
             &[Head::Base, Head::MaskedLm, Head::SequenceClassification, Head::QuestionAnswering];
         ("bart", sizes, heads)
     };
+    let gte = |more: Value| {
+        let rope = json!({ "rope_theta": 100, "hidden_size": 8 });
+        ("gte", read_config_over(rope, &more).unwrap(), HEADS.as_slice())
+    };
+    let jina_bert = |more: Value| {
+        let geglu = json!({ "position_embedding_type": "alibi", "feed_forward_type": "geglu" });
+        ("jina_bert", read_config_over(geglu, &more).unwrap(), HEADS.as_slice())
+    };
+    let nomic_bert = |more: Value| {
+        let swiglu = json!({
+            "n_embd": 8,
+            "hidden_size": 8,
+            "activation_function": "swiglu",
+            "layer_norm_epsilon": 1e-12,
+        });
+        ("nomic_bert", read_config_over(swiglu, &more).unwrap(), HEADS.as_slice())
+    };
+    let without_bias = json!({
+        "rotary_emb_fraction": 1,
+        "qkv_proj_bias": false,
+        "mlp_fc1_bias": false,
+        "mlp_fc2_bias": false,
+        "pad_vocab_size_multiple": 8,
+    });
+    let mixture = json!({
+        "activation_function": "gelu",
+        "num_hidden_layers": 2,
+        "num_experts": 4,
+        "moe_every_n_layers": 2,
+        "moe_top_k": 2,
+    });
     vec![
         bart(true),
         bart(false),
@@ -144,6 +175,15 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
         ),
         deberta(json!({ "embedding_size": 6, "type_vocab_size": 2, "tie_word_embeddings": false })),
         deberta(json!({ "relative_attention": false, "position_biased_input": false })),
+        gte(json!({})),
+        gte(json!({ "pack_qkv": false, "type_vocab_size": 0, "tie_word_embeddings": false })),
+        gte(json!({ "position_embedding_type": "absolute", "type_vocab_size": 2 })),
+        jina_bert(json!({})),
+        jina_bert(json!({ "feed_forward_type": "reglu", "position_embedding_type": "absolute" })),
+        jina_bert(json!({ "auto_map": { "AutoModel": "jinaai/jina-bert-v2-qk-post-norm--x" } })),
+        nomic_bert(json!({})),
+        nomic_bert(without_bias),
+        nomic_bert(mixture),
         ("dpr", json!({ "projection_dim": 3 }), &[Head::Base]),
         mobilebert(json!({})),
         mobilebert(json!({ "normalization_type": "layer_norm", "use_bottleneck": false })),
@@ -191,6 +231,9 @@ fn other_architectures_read_old_parameter_names() {
                 "pooler.dense.weight",
             ],
         ),
+        ("gte", "new", &["new.pooler.dense.weight", "lm_head.dense.bias"]),
+        ("jina_bert", "bert", &["bert.pooler.dense.weight", "cls.predictions.bias"]),
+        ("nomic_bert", "bert", &["bert.pooler.dense.weight", "cls.predictions.decoder.weight"]),
         ("dpr", "ctx_encoder", &["ctx_encoder.bert_model.pooler.dense.bias"]),
         ("dpr", "question_encoder", &["question_encoder.bert_model.embeddings.position_ids"]),
         (
@@ -380,6 +423,24 @@ fn invalid_configurations_are_rejected() {
         ("deberta-v2", "conv_kernel_size", json!(2)),
         ("deberta-v2", "type_vocab_size", json!(-1)),
         ("dpr", "architectures", json!(["DPRReader"])),
+        ("gte", "layer_norm_type", json!("rms_norm")),
+        ("gte", "logn_attention_scale", json!(true)),
+        ("gte", "logn_attention_clip1", json!(true)),
+        ("gte", "position_embedding_type", json!("alibi")),
+        ("gte", "rope_scaling", json!({ "type": "yarn", "factor": 2.0 })),
+        ("gte", "rope_theta", json!(null)),
+        ("jina_bert", "feed_forward_type", json!("original")),
+        ("jina_bert", "position_embedding_type", json!("relative_key")),
+        ("nomic_bert", "activation_function", json!("gelu_new")),
+        ("nomic_bert", "causal", json!(true)),
+        ("nomic_bert", "layer_norm_eps", json!(1e-6)),
+        ("nomic_bert", "moe_normalize_expert_weights", json!(true)),
+        ("nomic_bert", "num_experts", json!(4)),
+        ("nomic_bert", "prenorm", json!(true)),
+        ("nomic_bert", "rope_parameters", json!({ "rope_theta": 1000 })),
+        ("nomic_bert", "rotary_emb_fraction", json!(0.6)),
+        ("nomic_bert", "rotary_emb_interleaved", json!(true)),
+        ("nomic_bert", "rotary_emb_scale_base", json!(512)),
         ("mobilebert", "num_feedforward_networks", json!(0)),
         ("mobilebert", "normalization_type", json!("batch_norm")),
         ("mobilebert", "key_query_shared_bottleneck", json!(false)),
@@ -409,68 +470,4 @@ fn position_count_excludes_padding_offset() {
     assert_eq!(positions("roberta", json!({ "pad_token_id": 0 })), 7);
     assert_eq!(positions("roberta", json!({ "position_embedding_type": RELATIVE })), 8);
     assert_eq!(positions("mpnet", json!({ "pad_token_id": 0 })), 6);
-}
-
-#[test]
-fn unsupported_and_unknown_architectures_are_distinguished() {
-    assert!(Architecture::why_not("deberta").unwrap().contains("deberta-v2"));
-    assert!(Architecture::why_not("nobody-knows").is_none());
-    for (types, _) in UNSERVABLE {
-        assert!(types.iter().all(|known| detected(Some(known), &[], &[]).is_none()));
-    }
-}
-
-/// Name of the architecture that is detected by `model_type`, classes, and names and rows of tensors.
-fn detected(
-    model_type: Option<&str>,
-    classes: &[&str],
-    tensors: &[(&str, i64)],
-) -> Option<&'static str> {
-    let tensors = tensors.iter().map(|(name, rows)| ((*name).to_owned(), vec![*rows, 4])).collect();
-    let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
-    let (config, tensors) = (json!({ "model_type": model_type }), Some(&tensors));
-    let evidence = Evidence { config: &config, model_type, classes: &classes, tensors };
-    Architecture::detect(&evidence).map(|found| found.name)
-}
-
-#[test]
-fn every_architecture_is_detected_by_its_model_type() {
-    for name in Architecture::names() {
-        assert_eq!(detected(Some(name), &[], &[]), Some(name));
-    }
-}
-
-#[test]
-fn dpr_encoder_with_bert_model_type_is_detected() {
-    assert_eq!(detected(Some("bert"), &["DPRContextEncoder"], &[]), Some("dpr"));
-    assert_eq!(detected(Some("bert"), &["BertModel"], &[]), Some("bert"));
-}
-
-#[test]
-fn folder_without_model_type_is_detected_by_its_tensors() {
-    let query = "encoder.layer.0.attention.self.query.weight";
-    let types = "embeddings.token_type_embeddings.weight";
-    let bert = [(query, 4), (types, 2)];
-    for (tensors, expected) in [
-        (&bert[..], Some("bert")),
-        (&[(query, 4), (types, 1)], Some("roberta")),
-        (&[("roberta.encoder.layer.0.attention.self.query.weight", 4)], Some("roberta")),
-        (&[("electra.encoder.layer.0.attention.self.query.weight", 4)], Some("electra")),
-        (&[("bert_query.encoder.layer.0.attention.self.query.weight", 4)], Some("retribert")),
-        (&[("ctx_encoder.bert_model.encoder.layer.0.attention.self.query.weight", 4)], Some("dpr")),
-        (&[("encoder.layer.0.attention.attn.q.weight", 4)], Some("mpnet")),
-        (&[("model.embeddings.tok_embeddings.weight", 4)], Some("modernbert")),
-        (&[("wte.weight", 4)], None),
-    ] {
-        assert_eq!(detected(None, &[], tensors), expected, "{tensors:?}");
-    }
-}
-
-#[test]
-fn class_names_belong_to_one_architecture() {
-    let of = |class: &str| Architecture::of_class(class).map(|found| found.name);
-    assert_eq!(of("XLMRobertaForMaskedLM"), Some("xlm-roberta"));
-    assert_eq!(of("BertLMHeadModel"), Some("bert"));
-    assert_eq!(of("DPRQuestionEncoder"), Some("dpr"));
-    assert_eq!(of("BertoldModel"), None);
 }

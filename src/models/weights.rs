@@ -322,12 +322,19 @@ impl Weights<'_> {
 
     /// The tensor `name` of `shape` as `N` equal parts along its first axis, which share its memory.
     pub fn parts<const N: usize>(&self, name: &str, shape: &[i64]) -> [Tensor; N] {
+        let mut parts = self.split(name, shape, N as i64).into_iter();
+        std::array::from_fn(|_| parts.next().unwrap_or_else(Tensor::new))
+    }
+
+    /// The tensor `name` of `shape` as `count` equal parts along its first axis, which share its memory.
+    pub fn split(&self, name: &str, shape: &[i64], count: i64) -> Vec<Tensor> {
         let whole = self.tensor(name, shape);
-        let rows = shape.first().map_or(0, |rows| rows / N as i64);
+        let rows = shape.first().map_or(0, |rows| rows / count);
         let is_placeholder = whole.size() != shape;
-        std::array::from_fn(|part| {
-            if is_placeholder { Tensor::new() } else { whole.narrow(0, part as i64 * rows, rows) }
-        })
+        let part = |part: i64| {
+            if is_placeholder { Tensor::new() } else { whole.narrow(0, part * rows, rows) }
+        };
+        (0..count).map(part).collect()
     }
 
     /// Reads the weight `name` if the file contains a matrix in 8-bit form, as bitsandbytes saves it: int8 values, and one scale

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::agreement::{ANSWER, COSINES, FILLING, HEAVIEST, LABEL, LABELS, Measure, RANKING};
-use super::token_weights::{OccurringTokens, splade_weights};
+use super::token_weights::{OccurringTokens, splade_weights, uploaded_tokens};
 use super::{Embedder, Task};
 use crate::config::SpladeConfig;
 use crate::models::Inputs;
@@ -29,6 +29,11 @@ pub enum GraphOutput {
     OccurringTokens(OccurringTokens),
     /// Logits of tokens, `[batch, tokens, logits]`.
     Tokens,
+    /// Logits of the uploaded tokens, `[batch, tokens, vocabulary]`.
+    Vocabulary {
+        /// Number of uploaded tokens.
+        vocabulary: i64,
+    },
     /// Logits of tokens, `[batch, tokens, labels]`, for labels that stand for several of the model's: first the greatest logit of each
     /// group, then all others. Their softmax has the probabilities of the model.
     GroupedLabels {
@@ -85,6 +90,9 @@ impl GraphOutput {
             }
             Self::OccurringTokens(weights) => weights.forward(head_output, inputs),
             Self::Tokens => inputs.restore_rows(head_output),
+            Self::Vocabulary { vocabulary } => {
+                inputs.restore_rows(&uploaded_tokens(head_output.shallow_clone(), *vocabulary)?)
+            }
             Self::GroupedLabels { groups, adds_outside } => {
                 let logits = inputs.restore_rows(head_output)?;
                 let column = |index: &i64| logits.f_slice(2, *index, index + 1, 1);

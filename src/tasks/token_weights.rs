@@ -30,10 +30,17 @@ pub(super) fn splade_weights(
         // The activation is monotonic, so it is applied after the maximum, to one row only.
         activate(&logits.f_max_dim(1, false)?.0)?
     };
-    // The table can have more rows than there are tokens, and the server fails on a weight without a token.
-    match weights.size().last() {
-        Some(&rows) if rows > vocabulary => Ok(weights.f_slice(1, 0, vocabulary, 1)?),
-        _ => Ok(weights),
+    uploaded_tokens(weights, vocabulary)
+}
+
+/// The values of the first `vocabulary` tokens on the last axis. The table of a model can have more rows than there are tokens, and the
+/// server fails if one of the other rows is chosen.
+pub(super) fn uploaded_tokens(values: Tensor, vocabulary: i64) -> Result<Tensor, TorchError> {
+    match values.size()[..] {
+        [.., rows] if rows > vocabulary => {
+            Ok(values.f_slice(values.dim() as i64 - 1, 0, vocabulary, 1)?)
+        }
+        _ => Ok(values),
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use rust_eland::models::Architecture;
 use rust_eland::tasks::Task;
 
 use crate::fixtures::Fixture;
@@ -85,9 +84,11 @@ fn operations_of_graphs_match_their_snapshot() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    let expected = Architecture::names()
-        .into_iter()
-        .chain(["bert-japanese", "sparse"])
+    let fixtures = Fixture::all();
+    let expected = fixtures
+        .iter()
+        .map(|fixture| fixture.name.split('/').next().unwrap())
+        .chain(["bert-japanese"])
         .map(|name| format!("{name}.txt"))
         .collect();
     assert_eq!(files, expected);

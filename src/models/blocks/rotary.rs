@@ -35,6 +35,12 @@ impl Rotary {
         Self::of(weights, || inverse_frequencies(width, base))
     }
 
+    /// Positions divided by `factor` (`linear` in Transformers).
+    #[must_use]
+    pub fn with_linear(weights: &Weights<'_>, width: i64, base: f64, factor: f64) -> Self {
+        Self::of(weights, || Ok(inverse_frequencies(width, base)?.f_div_scalar(factor)?))
+    }
+
     /// NTK scaling by `factor` at every length: the base is `base * factor`, and the inverse frequencies are divided by
     /// `factor ^ (2 / width)` (`NTKScalingRotaryEmbedding` of Alibaba-NLP/new-impl).
     #[must_use]
