@@ -14,6 +14,7 @@ mod defects;
 #[cfg(feature = "torch")]
 mod description;
 mod error;
+mod model_card;
 #[cfg(feature = "torch")]
 mod model_conversion;
 mod options;
@@ -35,6 +36,7 @@ mod token_effect;
 mod token_table;
 #[cfg(feature = "torch")]
 mod tokenization_notes;
+mod tokenizer_difference;
 #[cfg(feature = "torch")]
 mod verify;
 #[cfg(not(feature = "torch"))]
@@ -59,6 +61,7 @@ pub use quantization_report::Quantization;
 #[cfg(feature = "torch")]
 pub use server_rows::ServerRows;
 pub use token_effect::TokenEffect;
+pub use tokenizer_difference::{Counts, TokenizerDifference};
 #[cfg(not(feature = "torch"))]
 pub use without_torch::{Conversion, check_architecture};
 

@@ -111,6 +111,8 @@ pub enum Command {
     Delete(Option<String>),
     /// Import a model.
     Import,
+    /// Compare the tokens of texts.
+    Tokenize,
     /// Download the files of a hub repository.
     Download(Option<String>),
 }
@@ -126,6 +128,7 @@ impl Command {
             Self::Stop(id) => ("stop", id.as_deref()),
             Self::Delete(id) => ("delete", id.as_deref()),
             Self::Import => ("import", None),
+            Self::Tokenize => ("tokenize", None),
             Self::Download(id) => ("download", id.as_deref()),
         }
     }
@@ -256,6 +259,8 @@ settings! {
     SearchPrefix = "search_prefix",
     /// Skip the verification of the traced graph.
     NoVerify = "no_verify",
+    /// Convert a model whose tokenizer Elasticsearch cannot follow exactly.
+    AllowInexactTokenizer = "allow_inexact_tokenizer",
     /// The Elasticsearch version to convert the model for.
     TargetVersion = "target_version",
 }

@@ -55,6 +55,9 @@ pub(super) struct ModelArguments {
     /// Do not compare the converted model with the original
     #[arg(long)]
     no_verify: bool,
+    /// Convert the model even if Elasticsearch cannot follow its tokenizer exactly: more than 0.1 % of the tokens of ordinary texts differ
+    #[arg(long)]
+    allow_inexact_tokenizer: bool,
 }
 
 impl SetOption for ModelArguments {
@@ -70,6 +73,7 @@ impl SetOption for ModelArguments {
                 self.max_model_input_length = Some(value.integer(1..=u32::MAX)?);
             }
             "no-verify" => self.no_verify = value.switch()?,
+            "allow-inexact-tokenizer" => self.allow_inexact_tokenizer = value.switch()?,
             _ => match self.source.set(name, value) {
                 Err(Unset::UnknownName) => return self.quantize.set(name, value),
                 done => return done,
@@ -170,6 +174,7 @@ impl ModelArguments {
             prompts: self.prompts,
             quantize: self.quantize.options(),
             no_verify: self.no_verify,
+            allow_inexact_tokenizer: self.allow_inexact_tokenizer,
             ..Options::default()
         }
     }
@@ -186,6 +191,7 @@ impl ModelArguments {
         line.flag("--prompts", self.prompts);
         line.option("--max-model-input-length", self.max_model_input_length);
         line.flag("--quantize", self.quantize.options().is_some());
+        line.flag("--allow-inexact-tokenizer", self.allow_inexact_tokenizer);
         line.0
     }
 }

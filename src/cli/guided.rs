@@ -18,8 +18,9 @@ use super::plan_report::PlanReport;
 use super::report::{Report, print_error};
 use super::tree_model_report::TreeModelReport;
 use super::upload::interruption;
-use crate::conversion::Plan;
+use crate::conversion::{ConversionError, Plan};
 use crate::elasticsearch::{Client, ClientError};
+use crate::error::Error;
 use crate::observer::Progress;
 use crate::secrets::{Secret, redact};
 use crate::source::hub::HubName;
@@ -140,6 +141,13 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
     if let Some(error) = &problem {
         report(error);
     }
+    let (mut import, mut problem) = (import, problem);
+    if problem.as_ref().is_some_and(is_inexact_tokenizer)
+        && confirm("Import the model with this tokenizer?", false)?
+    {
+        answers.open.push(("--allow-inexact-tokenizer", None));
+        (import, problem) = (answers.import()?, None);
+    }
     say(&command(&answers));
     let question = if problem.is_some() { "Import anyway?" } else { "Import the model?" };
     if confirm(question, problem.is_none())? {
@@ -148,6 +156,11 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
     }
     say("Nothing was stored.");
     Ok(None)
+}
+
+/// Whether a model is refused only because Elasticsearch cannot follow its tokenizer exactly.
+fn is_inexact_tokenizer(error: &CommandError) -> bool {
+    matches!(error, CommandError::Work(Error::Conversion(ConversionError::InexactTokenizer(_))))
 }
 
 /// Asks for the id of the model until it is valid.

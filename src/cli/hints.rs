@@ -72,6 +72,7 @@ pub(super) fn option(setting: Setting) -> &'static str {
         Setting::IngestPrefix => "--ingest-prefix",
         Setting::SearchPrefix => "--search-prefix",
         Setting::NoVerify => "--no-verify",
+        Setting::AllowInexactTokenizer => "--allow-inexact-tokenizer",
         Setting::TargetVersion => "--target-version",
     }
 }

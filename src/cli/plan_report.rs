@@ -399,6 +399,12 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
         let size = HumanCount(tokenizer.vocabulary_size as u64);
         sheet.line("tokenizer", format!("{}, {size} tokens{case}", tokenizer.kind));
     }
+    if let Some(difference) = &plan.tokenizer_difference {
+        let is_any = difference.is_any();
+        let same = "same tokens as the model's own tokenizer";
+        let shown = if is_any { difference.to_string() } else { same.to_owned() };
+        sheet.line("built-in texts", shown);
+    }
     if let (Some(tokens), Some(reason)) = (plan.max_length, plan.max_length_reason) {
         sheet.line("maximum input", format!("{} tokens ({reason})", HumanCount(tokens.into())));
     }

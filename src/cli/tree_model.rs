@@ -104,6 +104,7 @@ pub(super) const TREE_MODEL_CONFLICTS: [&str; 7] = [
     "max_model_input_length",
     "quantize",
     "prompts",
+    "allow_inexact_tokenizer",
 ];
 
 /// The hub, and the revision that an option names.

@@ -59,6 +59,11 @@ impl Conversion {
         if let Some(quantization) = &saved.quantization {
             metadata["quantization"] = json!(quantization);
         }
+        if let Some(difference) = self.tokenizer_difference.as_ref()
+            && self.needs_exact_tokenizer
+        {
+            metadata["tokenizer_difference"] = difference.metadata();
+        }
         if self.options.quantize.is_some() {
             set("platform_architecture", platform_architecture().into());
         }

@@ -114,7 +114,7 @@ impl Description {
             read.append_tokens();
             (base, tokenizer, inferred) = (Base::Architecture(architecture), read, source);
         }
-        let usage = Usage::read(files)?;
+        let usage = usage(files, options)?;
         let ignored = ignored_keys(files, &folder, sentence_transformers.as_ref());
         let files = files.clone();
         Ok(Self {
@@ -235,6 +235,17 @@ impl Description {
             _ => Head::Base,
         })
     }
+}
+
+/// How a model is meant to be used: by its own file, and by the family that the name of its repository or folder reveals.
+fn usage(files: &ModelFiles, options: &Options) -> Result<Usage, ConversionError> {
+    let mut usage = Usage::read(files)?;
+    let folder = || files.folder().file_name().map(|name| name.to_string_lossy().into_owned());
+    let repository = options.origin.as_ref().map(|origin| origin.model_id.clone());
+    if let Some(name) = repository.or_else(folder) {
+        usage.assume_family(&name);
+    }
+    Ok(usage)
 }
 
 /// Rejects pruned attention heads in an architecture that is not built with them.

@@ -2,8 +2,9 @@
 
 #[cfg(feature = "torch")]
 use super::Quantization;
+use super::TokenizerDifference;
 use crate::checkpoint::CheckpointError;
-use crate::hint::{Hint, Setting, hint};
+use crate::hint::{Command, Hint, Setting, hint};
 use crate::mapped_file::FileChanged;
 #[cfg(feature = "torch")]
 use crate::models::{ConfigError, WeightError};
@@ -155,6 +156,12 @@ pub enum ConversionError {
         /// What is unusual.
         reason: String,
     },
+    /// Elasticsearch's tokens differ too much from those of the model's own tokenizer.
+    #[error(
+        "Elasticsearch cannot follow this model's tokenizer exactly, so the model would read wrong tokens. In the built-in texts, {0}. At \
+         most 0.1 % of the tokens may differ"
+    )]
+    InexactTokenizer(TokenizerDifference),
     /// The model has no linear layer to quantize.
     #[error("the model has no linear layer to quantize")]
     NothingToQuantize,
@@ -227,6 +234,13 @@ impl ConversionError {
             Self::QuantizedCheckpoint(_) => {
                 hint!("Import the original checkpoint, from before the quantization.")
             }
+            Self::InexactTokenizer(_) => hint!(
+                "Compare your own texts with ",
+                Command::Tokenize,
+                ". If the difference is acceptable, set ",
+                Setting::AllowInexactTokenizer,
+                "."
+            ),
             Self::NothingToQuantize => hint!("Remove ", Setting::Quantize, "."),
             #[cfg(feature = "torch")]
             Self::Agreement { .. } => hint!(

@@ -15,8 +15,11 @@ use super::parts::{PartKind, UNDECLARED_POOLING, sparse_head};
 use super::peak_memory::DEFAULT_LENGTH;
 use super::task_modules::{TaskModules, row_form};
 use super::token_table::TableWeights;
-use super::{ConversionError, Options, Quantization, tokenization_notes};
+use super::{
+    ConversionError, Options, Quantization, TokenizerDifference, model_card, tokenization_notes,
+};
 use crate::checkpoint::{Checkpoint, WeightFiles};
+use crate::config::Usage;
 use crate::mapped_file::MappedFile;
 use crate::models::{
     Architecture, AttentionForm, EntityLabels, Inputs, Model, RowForm, WeightLoader, tensor_shapes,
@@ -47,6 +50,10 @@ pub struct Conversion {
     /// Number of notes at the end that describe tokens.
     token_notes: usize,
     pub(super) not_understood: Vec<String>,
+    /// How much Elasticsearch's tokens differ from those of the model's own tokenizer. `None` if they were not compared.
+    pub(super) tokenizer_difference: Option<TokenizerDifference>,
+    /// Whether a large difference is refused rather than only reported.
+    pub(super) needs_exact_tokenizer: bool,
     /// Memory-mapped files that contain weights.
     pub(super) files: Vec<Arc<MappedFile>>,
     pub(super) progress: Progress,
@@ -282,17 +289,12 @@ impl Conversion {
                  tokenizer_config.json allows {ours}: longer texts are truncated earlier. --max-model-input-length changes the limit"
             ));
         }
-        if let (Some((name, text)), true, false) = (
-            usage.default_prompt(),
-            matches!(task, Task::TextEmbedding | Task::TextExpansion),
-            options.prompts,
-        ) && options.search_prefix.is_none()
+        if matches!(task, Task::TextEmbedding | Task::TextExpansion)
+            && !options.prompts
+            && options.search_prefix.is_none()
             && options.ingest_prefix.is_none()
         {
-            notes.push(format!(
-                "sentence-transformers prepends the model's default prompt {name:?} ({text:?}) to every text; Elasticsearch does so only \
-                 if you import with --prompts"
-            ));
+            notes.extend(note_of_prompts(&usage));
         }
         if options.prompts {
             options.take_prompts(&usage)?;
@@ -303,9 +305,15 @@ impl Conversion {
                 );
             }
         }
-        let of_tokens = tokenization_notes::notes(&folder, &tokenizer, task.pair())?;
-        let token_notes = of_tokens.len();
-        notes.extend(of_tokens);
+        let card = model_card::languages(&files);
+        let comparison = tokenization_notes::compare(&folder, &tokenizer, task.pair(), &card)?;
+        let token_notes = comparison.notes.len();
+        notes.extend(comparison.notes);
+        let architecture = match &base {
+            Base::Architecture(architecture) => architecture.name,
+            Base::TokenTable(_) => "",
+        };
+        let needs_exact_tokenizer = tokenizer.adaptation.needs_exactness(architecture);
         let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?
             .of_server(form.added_tokens(), &options, dimensions)?;
         let vocabulary = tokenizer.model_tokens();
@@ -359,6 +367,8 @@ impl Conversion {
             notes,
             token_notes,
             not_understood,
+            tokenizer_difference: comparison.difference,
+            needs_exact_tokenizer,
             files: head_files,
             progress: Progress::quiet(),
         })
@@ -430,6 +440,23 @@ impl Conversion {
         self.parameter_bytes
     }
 
+    /// Checks that Elasticsearch follows the model's tokenizer closely enough, or that the options accept the difference.
+    ///
+    /// # Errors
+    /// [`ConversionError::InexactTokenizer`] if the difference is too large.
+    pub fn check_tokenizer(&self) -> Result<(), ConversionError> {
+        match &self.tokenizer_difference {
+            Some(difference)
+                if difference.is_too_large()
+                    && self.needs_exact_tokenizer
+                    && !self.options.allow_inexact_tokenizer =>
+            {
+                Err(ConversionError::InexactTokenizer(difference.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Runs the model on the tensors that the server passes, without a graph.
     ///
     /// # Errors
@@ -499,4 +526,26 @@ impl Conversion {
     pub(super) fn inputs(&self, rows: &[impl AsRef<[i64]>]) -> Result<Vec<Tensor>, TorchError> {
         server_inputs(rows, self.tokenizer.special.padding, self.tokenizer.kind.inputs())
     }
+}
+
+/// Note on the prompts that a model expects before texts, which Elasticsearch prepends only on request.
+fn note_of_prompts(usage: &Usage) -> Option<String> {
+    if let Some((name, text)) = usage.default_prompt() {
+        return Some(format!(
+            "sentence-transformers prepends the model's default prompt {name:?} ({text:?}) to every text; Elasticsearch does so only if \
+             you import with --prompts"
+        ));
+    }
+    let before = |prompt: Option<&str>, texts| Some(format!("{:?} before {texts}", prompt?));
+    let expected: Vec<String> =
+        [before(usage.query(), "queries"), before(usage.document(), "documents")]
+            .into_iter()
+            .flatten()
+            .collect();
+    (!expected.is_empty()).then(|| {
+        format!(
+            "the model expects {}; Elasticsearch prepends this only if you import with --prompts",
+            expected.join(" and ")
+        )
+    })
 }

@@ -34,6 +34,8 @@ pub struct Options {
     pub quantize: Option<Quantize>,
     /// Skip the comparison of the saved archive with the model.
     pub no_verify: bool,
+    /// Convert the model although Elasticsearch cannot follow its tokenizer exactly.
+    pub allow_inexact_tokenizer: bool,
 }
 
 impl Options {

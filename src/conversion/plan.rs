@@ -15,7 +15,7 @@ use super::parts::Parts;
 use super::peak_memory::DEFAULT_LENGTH;
 #[cfg(feature = "torch")]
 use super::{Conversion, Saved};
-use super::{ConversionError, Options};
+use super::{ConversionError, Options, TokenizerDifference, model_card};
 #[cfg(feature = "torch")]
 use crate::checkpoint::{Checkpoint, Dtype, Format, WeightFiles};
 #[cfg(feature = "torch")]
@@ -64,6 +64,8 @@ pub struct Plan {
     /// The tokenizer as it would be uploaded.
     #[serde(skip)]
     pub uploaded: Option<Tokenizer>,
+    /// How much Elasticsearch's tokens differ from those of the model's own tokenizer; null if they were not compared.
+    pub tokenizer_difference: Option<TokenizerDifference>,
     /// Tasks that the model can serve; null if the shapes of its weights are unknown.
     #[serde(serialize_with = "names")]
     pub tasks: Option<Vec<Task>>,
@@ -232,12 +234,13 @@ impl Plan {
             model_type: config.model_type,
             classes: config.architectures,
             is_token_table: false,
-            languages: languages(files),
+            languages: model_card::languages(files),
             parts: Vec::new(),
             weights: None,
             parameters: None,
             tokenizer: None,
             uploaded: None,
+            tokenizer_difference: None,
             tasks: None,
             task: None,
             task_reason: None,
@@ -289,12 +292,8 @@ impl Plan {
         options: Options,
         title: &str,
     ) -> Result<(), ConversionError> {
-        let usage = Usage::read(files)?;
-        self.usage = PlannedUsage {
-            query_prompt: usage.query().map(str::to_owned),
-            document_prompt: usage.document().map(str::to_owned),
-            similarity: usage.similarity.clone(),
-        };
+        // Also for a model that cannot be described.
+        self.show_usage(&Usage::read(files)?);
         let parts = Parts::of(files)?;
         let part = parts.choose(options.part.as_deref(), options.task);
         self.parts = parts.planned(part.as_ref().ok().copied().flatten());
@@ -309,6 +308,7 @@ impl Plan {
 
         let by_weights = |_: &ModelFiles| Some(tensor_shapes(survey.as_ref()?.checkpoint()));
         let mut description = Description::read(files, &options, &Progress::quiet(), &by_weights)?;
+        self.show_usage(&description.usage);
         self.show_tokenizer(&description.tokenizer);
         // Without the shapes of the weights, the tasks are unknown.
         self.tasks = match &survey {
@@ -341,6 +341,7 @@ impl Plan {
         if kind_without_task != conversion.tokenizer().kind {
             self.show_tokenizer(conversion.tokenizer());
         }
+        self.tokenizer_difference = conversion.tokenizer_difference.clone();
         if conversion.limits_memory() {
             conversion.store_scores();
         }
@@ -385,7 +386,16 @@ impl Plan {
             &Saved { per_deployment_memory_bytes: memory.per_deployment_bytes, quantization: None },
             memory.per_allocation_bytes,
         ));
+        conversion.check_tokenizer()?;
         conversion.check_target()
+    }
+
+    fn show_usage(&mut self, usage: &Usage) {
+        self.usage = PlannedUsage {
+            query_prompt: usage.query().map(str::to_owned),
+            document_prompt: usage.document().map(str::to_owned),
+            similarity: usage.similarity.clone(),
+        };
     }
 
     fn show_tokenizer(&mut self, tokenizer: &Tokenizer) {
@@ -457,31 +467,4 @@ fn number_type(dtype: Dtype) -> &'static str {
         Dtype::F64 => "float64",
         _ => "float32",
     }
-}
-
-/// Languages in the front matter of the model card.
-fn languages(files: &ModelFiles) -> Vec<String> {
-    let Ok(Some(card)) = files.text("README.md") else { return Vec::new() };
-    let mut lines = card.trim_start_matches('\u{feff}').lines();
-    if lines.next().map(str::trim_end) != Some("---") {
-        return Vec::new();
-    }
-    let mut lines = lines.take_while(|line| line.trim_end() != "---");
-    let Some(value) = lines.find_map(|line| line.strip_prefix("language:")) else {
-        return Vec::new();
-    };
-    let code = |text: &'_ str| text.split('#').next().unwrap_or_default().trim().to_owned();
-    let inline = code(value);
-    let words: Vec<String> = if inline.is_empty() {
-        lines.map_while(|line| line.trim_start().strip_prefix("- ")).map(code).collect()
-    } else {
-        inline.trim_matches(['[', ']']).split(',').map(code).collect()
-    };
-    let clean = |word: String| word.trim_matches(['"', '\'']).to_owned();
-    let is_name = |word: &String| {
-        !word.is_empty()
-            && word.len() <= 32
-            && word.chars().all(|c| c.is_alphanumeric() || "-_ ".contains(c))
-    };
-    words.into_iter().map(clean).filter(is_name).collect()
 }

@@ -1,6 +1,7 @@
-//! Texts that Elasticsearch tokenizes differently from the model's own tokenizer: one note for each kind of difference, with an example.
+//! Texts that Elasticsearch tokenizes differently from the model's own tokenizer: one note for each kind of difference, with an example, and
+//! the share of the built-in texts that differ.
 
-use super::ConversionError;
+use super::{ConversionError, TokenizerDifference};
 use crate::server_tokenization::{NO_SPAN, Settings, Tokenizer as ServerTokenizer, Truncate};
 use crate::source::ModelFiles;
 use crate::tokenizer::{ModelTokenizer, Tokenizer, TokenizerKind};
@@ -20,24 +21,25 @@ struct Probe {
     second: Option<String>,
 }
 
-/// Notes on the texts that the server tokenizes differently. `folder` holds the model's own tokenizer.
+/// How Elasticsearch's tokenizer differs from the model's own.
+#[derive(Default)]
+pub(super) struct Comparison {
+    /// Notes on the texts that the server tokenizes differently.
+    pub(super) notes: Vec<String>,
+    /// The difference on the built-in texts. `None` without `tokenizer.json`, and for Japanese, which Elasticsearch's analyser segments.
+    pub(super) difference: Option<TokenizerDifference>,
+}
+
+/// Compares both tokenizers. `folder` holds the model's own tokenizer, and `languages` are those of the model card.
 ///
 /// # Errors
 /// When `tokenizer.json` cannot be read.
-pub(super) fn notes(
+pub(super) fn compare(
     folder: &ModelFiles,
     tokenizer: &Tokenizer,
     reads_pairs: bool,
-) -> Result<Vec<String>, ConversionError> {
-    if reads_pairs && matches!(tokenizer.kind, TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2)
-    {
-        // The server fails on each empty text; there is no need to build the large tokenizer.
-        let word = example_word(&tokenizer.vocabulary.vocabulary);
-        let note = format!(
-            "Elasticsearch rejects pairs with an empty text: the pair \"\", {word:?} is an error"
-        );
-        return Ok(vec![note]);
-    }
+    languages: &[String],
+) -> Result<Comparison, ConversionError> {
     let settings = serde_json::json!({ tokenizer.kind.name(): tokenizer.settings });
     let vocabulary = &tokenizer.vocabulary;
     let merges = vocabulary.merges.as_deref().unwrap_or_default();
@@ -47,14 +49,24 @@ pub(super) fn notes(
         .ok()
         .and_then(|settings| ServerTokenizer::build(settings, tokens, merges, scores).ok());
     // Errors of the server's tokenizer are reported elsewhere.
-    let Some(server) = server else { return Ok(Vec::new()) };
-    let probes = probes(tokenizer, reads_pairs);
-    if probes.is_empty() {
-        return Ok(Vec::new());
+    let Some(server) = server else { return Ok(Comparison::default()) };
+    if tokenizer.kind == TokenizerKind::BertJapanese {
+        return Ok(Comparison::default());
     }
     let model = ModelTokenizer::read(folder, MAX_LENGTH)?
         .map(|model| model.adding_special_tokens(tokenizer.has_special_tokens()));
-    probes.iter().filter_map(|probe| probe.note(&server, model.as_ref()).transpose()).collect()
+    let probes = probes(tokenizer, reads_pairs);
+    let notes = probes.iter().filter_map(|it| it.note(&server, model.as_ref()).transpose());
+    let mut notes: Vec<String> = notes.collect::<Result<_, _>>()?;
+    let measure =
+        |model| TokenizerDifference::measure(&server, model, tokenizer.special.appended, languages);
+    let difference = model.as_ref().map(measure).transpose()?;
+    if let Some(difference) = difference.as_ref().filter(|difference| difference.is_any()) {
+        notes.push(format!(
+            "Elasticsearch tokenizes some of the built-in texts differently from the model's own tokenizer: {difference}"
+        ));
+    }
+    Ok(Comparison { notes, difference })
 }
 
 /// The kinds of difference of a tokenizer.
@@ -89,14 +101,19 @@ fn probes(tokenizer: &Tokenizer, reads_pairs: bool) -> Vec<Probe> {
                 format!("{word}{special}"),
             ),
         ],
-        // The other differences are rare, and reading the large tokenizer.json a second time is slow.
+        // The other differences are rare.
         TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2 | TokenizerKind::BertJapanese => {
             Vec::new()
         }
     };
-    if reads_pairs && !probes.is_empty() {
+    if reads_pairs {
         probes.push(Probe {
-            what: "Elasticsearch rejects pairs whose first text is empty",
+            what: match tokenizer.kind {
+                TokenizerKind::XlmRoberta | TokenizerKind::DebertaV2 => {
+                    "Elasticsearch rejects pairs with an empty text"
+                }
+                _ => "Elasticsearch rejects pairs whose first text is empty",
+            },
             first: String::new(),
             second: Some(word.to_owned()),
         });

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{ServerTokens, Tokenizer, TokenizerKind};
+use super::{Adaptation, ServerTokens, Tokenizer, TokenizerKind};
 use crate::special_tokens::{AppendedTokens, SpecialTokens};
 use crate::vocabulary::Vocabulary;
 
@@ -71,6 +71,7 @@ impl Tokenizer {
         if missing.is_empty() {
             return;
         }
+        self.adaptation = self.adaptation.max(Adaptation::Adapted);
         let id = |id: usize| i64::try_from(id).unwrap_or(i64::MAX);
         self.special.without_embedding = Some(id(self.vocabulary.vocabulary.len()));
         self.warnings.push(format!(

@@ -4,6 +4,7 @@
 //! The reference is the slow tokenizer of Transformers (`get_vocab`, `bpe_ranks`, SentencePiece's scores) if the repository has its
 //! files, and otherwise the fast tokenizer of `tokenizer.json`.
 
+mod adaptation;
 mod added;
 mod appended;
 mod byte_level;
@@ -24,6 +25,7 @@ mod wordpiece;
 
 use serde_json::{Map, Value};
 
+pub use self::adaptation::Adaptation;
 use self::added::AddedTokens;
 pub use self::appended::append_tokens;
 use self::class::Choice;
@@ -58,6 +60,8 @@ pub struct Tokenizer {
     pub first: i64,
     /// Maximum input length in tokens.
     pub max_length: Option<u32>,
+    /// How the upload changes or approximates the tokenizer.
+    pub adaptation: Adaptation,
     /// Differences from the server's tokenizer.
     pub warnings: Vec<String>,
     /// Tokens that only Transformers' defaults require.

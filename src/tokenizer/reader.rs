@@ -9,10 +9,10 @@ use super::class::Class;
 use super::ids::{self, Ids, Precedence};
 use super::own_names::RENAMED;
 use super::row_layout::Ends;
-use super::tokenizer_json::{self, Algorithm, TokenizerJson};
+use super::tokenizer_json::{self, Algorithm, TokenizerJson, WordSplit};
 use super::{
-    DO_LOWER_CASE, RowLayout, Tokenizer, TokenizerError, TokenizerKind, byte_level, hide_capitals,
-    japanese, row_layout, unigram, wordpiece,
+    Adaptation, DO_LOWER_CASE, RowLayout, Tokenizer, TokenizerError, TokenizerKind, byte_level,
+    hide_capitals, japanese, row_layout, unigram, wordpiece,
 };
 use crate::config::TokenizerConfig;
 use crate::source::ModelFiles;
@@ -170,8 +170,15 @@ impl Reader<'_> {
                 unusual.join(", ")
             ));
         }
+        let mut adaptation = Adaptation::None;
         if let (Class::Roberta, Some(json)) = (class, json) {
-            warnings.extend(byte_level::notes_of_steps(json));
+            let notes = byte_level::notes_of_steps(json);
+            if matches!(json.word_split(), Some(WordSplit::Similar(_))) {
+                adaptation = Adaptation::Approximated;
+            } else if !notes.is_empty() {
+                adaptation = Adaptation::Adapted;
+            }
+            warnings.extend(notes);
         }
         if let Some(merges) = &merges {
             if merges.is_empty() {
@@ -192,6 +199,10 @@ impl Reader<'_> {
             self.special_tokens(kind, from_json, &mut ids, &added, &mut warnings)?;
         let ends = Ends { first, separator: special.separator };
         let server_single = || Ok(RowLayout::of_server(first, special.separator, None));
+        let is_followed = json.is_none_or(|json| !from_json || json.has_steps_of_the_server());
+        if !unusual.is_empty() || !own_names.is_empty() || !is_followed {
+            adaptation = adaptation.max(Adaptation::Adapted);
+        }
         self.warn_of_added(kind, &added, &mut warnings);
         self.warn_of_truncation(&mut warnings);
         if settings.get(DO_LOWER_CASE) == Some(&Value::Bool(true)) {
@@ -206,6 +217,7 @@ impl Reader<'_> {
             pair: pair.unwrap_or_else(|| Ok(row_layout::pair_of_class(class, types, ends))),
             first,
             max_length: self.config.max_length(),
+            adaptation,
             warnings,
             appended: ids.appended,
             own_names,
@@ -337,7 +349,10 @@ impl Reader<'_> {
         let split: Vec<String> = all
             .into_iter()
             .filter(|token| !is_special(token) && is_split(token))
-            .map(str::to_owned)
+            .map(|token| match token.contains(char::is_whitespace) {
+                true => format!("{token:?}"),
+                false => token.to_owned(),
+            })
             .collect();
         warnings.extend(ids::some_of(&split).map(|some| {
             format!(

@@ -304,6 +304,18 @@ impl TokenizerJson {
         parts(&self.pre_tokenizer, "pretokenizers").iter().any(|part| is(part, "BertPreTokenizer"))
     }
 
+    /// Whether the file has the steps that Elasticsearch's tokenizer of this algorithm always takes.
+    pub(super) fn has_steps_of_the_server(&self) -> bool {
+        match self.algorithm() {
+            Algorithm::WordPiece => self.has_bert_s_words(),
+            Algorithm::Unigram => {
+                let Normalization { charsmap, lowercase, .. } = self.normalization();
+                charsmap && !lowercase
+            }
+            Algorithm::Bpe | Algorithm::Other => true,
+        }
+    }
+
     /// Whether a text is treated as if it started with a space; `None` if the file does not define this.
     pub(super) fn add_prefix_space(&self) -> Option<bool> {
         parts(&self.pre_tokenizer, "pretokenizers")

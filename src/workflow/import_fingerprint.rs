@@ -30,6 +30,7 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
         origin,
         quantize,
         no_verify: _,
+        allow_inexact_tokenizer: _,
     } = options;
     let quantize = quantize
         .as_ref()

@@ -114,6 +114,7 @@ fn convert(
 ) -> Result<Prepared, Error> {
     let conversion = Conversion::read(files, options, progress)?;
     conversion.log_notes();
+    conversion.check_tokenizer()?;
     accept(&conversion)?;
     let bundle = conversion.bundle(model_id, title)?;
     Ok(Prepared { bundle, parameters: Some(conversion.parameter_bytes() / 4) })

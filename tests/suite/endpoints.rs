@@ -71,7 +71,10 @@ fn declared_prompts_become_prefixes() {
     let standin = StandIn::start(Options::default());
     let prompts = json!({"prompts": {"query": "q: ", "passage": "p: ", "other": "o: "}});
     let model = declaring(&prompts);
-    done(&standin, model.path(), &[FRESH]);
+    let output = import(&standin, model.path(), &[FRESH]);
+    assert!(output.status.success(), "{}", message(&output));
+    let expected = r#"expects "q: " before queries and "p: " before documents"#;
+    says(&message(&output), &[expected, "--prompts"]);
     assert_eq!(stored(&standin)["prefix_strings"], Value::Null);
     done(&standin, model.path(), &[FRESH, "--prompts"]);
     assert_eq!(stored(&standin)["prefix_strings"], json!({"ingest": "p: ", "search": "q: "}));

@@ -40,6 +40,8 @@ mod hostile_trees;
 #[cfg(feature = "torch")]
 mod import;
 #[cfg(feature = "torch")]
+#[cfg(feature = "torch")]
+mod inexact_tokenizer;
 mod infer;
 #[cfg(feature = "torch")]
 mod inspect;
@@ -73,6 +75,8 @@ mod terminal;
 #[cfg(feature = "torch")]
 mod timings;
 mod tls;
+#[cfg(feature = "torch")]
+mod token_names;
 #[cfg(feature = "torch")]
 mod tokenize;
 mod tree_commands;

@@ -72,6 +72,10 @@ fn export_without_target_runs_on_every_version() {
     let sha256 = metadata["sha256"].as_str().unwrap();
     says(&said, &[&format!("SHA-256 of the definition: {sha256}")]);
     assert_eq!(metadata["metadata"]["definition_sha256"], sha256);
+    let (metadata, ..) = exported("roberta/masked-lm", "text_expansion", &[]);
+    assert_eq!(metadata["minimum_version"], "8.17.0");
+    let (metadata, ..) = exported("bert/masked-lm", "text_expansion", &[]);
+    assert_eq!(metadata["minimum_version"], "8.7.0");
     // The requirements of the tokenizer and the prefixes still apply.
     let (metadata, ..) = exported("xlm-roberta/masked-lm", "fill_mask", &[]);
     assert_eq!(metadata["minimum_version"], "8.9.0");
@@ -134,6 +138,13 @@ fn unsupported_target_is_rejected_with_the_required_version() {
             vec!["--target-version", "8.15.3"],
             3,
             vec!["8.15.3", "8.16.0", "deberta_v2"],
+        ),
+        (
+            "roberta/masked-lm",
+            "text_expansion",
+            vec!["--target-version", "8.16.6"],
+            3,
+            vec!["8.16.6", "8.17.0", "text_expansion with its tokenizer (roberta)"],
         ),
     ] {
         let output = export(fixture, task, folder.path(), &more);

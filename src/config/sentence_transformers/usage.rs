@@ -42,7 +42,36 @@ const QUERY: [&str; 3] = ["query", "search_query", "retrieval.query"];
 const DOCUMENT: [&str; 5] =
     ["document", "passage", "corpus", "search_document", "retrieval.passage"];
 
+/// Prompts that model cards ask for and config_sentence_transformers.json does not declare: the beginning of the repository's name, the
+/// prompt for queries, and the prompt for documents.
+const FAMILIES: [(&str, &str, &str); 8] = [
+    ("nomic-embed-text-", "search_query: ", "search_document: "),
+    ("modernbert-embed-", "search_query: ", "search_document: "),
+    ("e5-small", "query: ", "passage: "),
+    ("e5-base", "query: ", "passage: "),
+    ("e5-large", "query: ", "passage: "),
+    ("multilingual-e5-small", "query: ", "passage: "),
+    ("multilingual-e5-base", "query: ", "passage: "),
+    ("multilingual-e5-large", "query: ", "passage: "),
+];
+
 impl Usage {
+    /// Sets the prompts of the family that a repository or folder belongs to by its name, if the file declares no prompt for queries or
+    /// documents.
+    pub fn assume_family(&mut self, name: &str) {
+        let name = name.rsplit('/').next().unwrap_or_default().to_lowercase();
+        if self.query().is_some() || self.document().is_some() || name.contains("instruct") {
+            return;
+        }
+        if let Some((_, query, document)) =
+            FAMILIES.iter().find(|(beginning, ..)| name.starts_with(beginning))
+        {
+            let [query_name, document_name] = [QUERY[0], DOCUMENT[0]];
+            self.prompts.insert(query_name.to_owned(), (*query).to_owned());
+            self.prompts.insert(document_name.to_owned(), (*document).to_owned());
+        }
+    }
+
     /// Reads the file in a model's folder. Without the file, all fields are empty.
     ///
     /// # Errors
@@ -84,5 +113,30 @@ impl Usage {
         let by_default = || self.prompts.get(self.default_prompt.as_ref()?);
         let found = names.iter().find_map(|name| self.prompts.get(*name)).or_else(by_default);
         found.map(String::as_str).filter(|prompt| !prompt.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn family_sets_prompts_that_the_file_does_not_declare() {
+        let of = |name: &str| {
+            let mut usage = Usage::default();
+            usage.assume_family(name);
+            (usage.query().map(str::to_owned), usage.document().map(str::to_owned))
+        };
+        let prompts = |query: &str, document: &str| (Some(query.into()), Some(document.into()));
+        let search = prompts("search_query: ", "search_document: ");
+        assert_eq!(of("nomic-ai/nomic-embed-text-v1.5"), search);
+        assert_eq!(of("ModernBERT-embed-base"), search);
+        assert_eq!(of("intfloat/multilingual-e5-base"), prompts("query: ", "passage: "));
+        assert_eq!(of("intfloat/multilingual-e5-large-instruct"), (None, None));
+        assert_eq!(of("sentence-transformers/all-MiniLM-L6-v2"), (None, None));
+        let declared = BTreeMap::from([("query".to_owned(), "ask: ".to_owned())]);
+        let mut usage = Usage { prompts: declared, ..Usage::default() };
+        usage.assume_family("intfloat/e5-base-v2");
+        assert_eq!((usage.query(), usage.document()), (Some("ask: "), None));
     }
 }

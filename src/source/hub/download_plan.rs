@@ -14,6 +14,7 @@ use super::contents::RepositoryAtCommit;
 use super::listing::{Listing, RepositoryFile};
 use super::output_folder::{self, OutputFolder};
 use super::partial::partial_length;
+use super::preview::add_card;
 use super::selection::{MODULES, TOKENIZER_CONFIG};
 use super::{Commit, HubError, Revision};
 use crate::byte_count::ByteCount;
@@ -187,6 +188,7 @@ impl DownloadPlan {
                 download_files(&client, &repository, &missing, progress).await?;
             }
             add_to_snapshot(&repository, &needed, &missing)?;
+            add_card(&client, &repository, &listing).await;
             let RepositoryAtCommit { commit, cache, .. } = &repository;
             cache.store_listing_without_links(commit, &listing, &files);
             for name in DECISIVE_FILES.into_iter().filter(|name| !listing.contains_key(*name)) {

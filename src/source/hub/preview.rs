@@ -7,7 +7,7 @@ use super::HubError;
 use super::client::{FileRequest, HubClient};
 use super::contents::RepositoryAtCommit;
 use super::download_plan::{DownloadPlan, add_to_snapshot, download_files, listed, missing_files};
-use super::listing::RepositoryFile;
+use super::listing::{Listing, RepositoryFile};
 use super::selection::is_weights;
 use crate::observer::Progress;
 use crate::source::{Origin, safetensors_header_length};
@@ -45,8 +45,6 @@ impl DownloadPlan {
     /// # Errors
     /// If a file cannot be downloaded.
     pub async fn preview(self) -> Result<Preview, HubError> {
-        /// Longer model cards are not downloaded.
-        const MAX_CARD: u64 = 1 << 20;
         let (origin, folder) = (self.origin(), self.snapshot_folder());
         let Self { repository, files, listing, .. } = self;
         let Some((client, listing)) = listing else {
@@ -55,13 +53,7 @@ impl DownloadPlan {
         let (weights, small): (Vec<String>, Vec<String>) =
             files.into_iter().partition(|path| is_weights(path));
         download_quietly(&client, &repository, &listed(&small, &listing)).await?;
-        if listing.get(CARD).is_some_and(|card| card.size <= MAX_CARD) {
-            let card = listed(&[CARD.to_owned()], &listing);
-            if let Err(error) = download_quietly(&client, &repository, &card).await {
-                // The card only adds to the description. The cache may be complete and read-only.
-                tracing::debug!("the model card is not available: {error}");
-            }
-        }
+        add_card(&client, &repository, &listing).await;
         let weights = listed(&weights, &listing);
         let is_cached = |(path, file): &(String, RepositoryFile)| {
             fs::metadata(folder.join(path)).is_ok_and(|data| data.len() == file.size)
@@ -82,6 +74,23 @@ impl DownloadPlan {
             remote.push(RemoteWeights { path, size: file.size, header });
         }
         Ok(Preview { folder, origin, weights: Some(remote) })
+    }
+}
+
+/// Adds the model card to the snapshot, if it is available. It only adds to the description, and the cache may be complete and read-only.
+pub(super) async fn add_card(
+    client: &HubClient,
+    repository: &RepositoryAtCommit,
+    listing: &Listing,
+) {
+    /// Longer model cards are not downloaded.
+    const MAX_CARD: u64 = 1 << 20;
+    if listing.get(CARD).is_none_or(|card| card.size > MAX_CARD) {
+        return;
+    }
+    let card = listed(&[CARD.to_owned()], listing);
+    if let Err(error) = download_quietly(client, repository, &card).await {
+        tracing::debug!("the model card is not available: {error}");
     }
 }
 
