@@ -96,7 +96,7 @@ const LABEL_TYPES: [&str; 3] = ["string", "number", "boolean"];
 pub(super) const RESULTS_FIELD: &str = "predicted_value";
 
 /// Options of text models that do not apply to tree models.
-pub(super) const TREE_MODEL_CONFLICTS: [&str; 7] = [
+pub(super) const TREE_MODEL_CONFLICTS: [&str; 8] = [
     "task_type",
     "part",
     "ingest_prefix",

@@ -12,7 +12,7 @@ pub enum Adaptation {
     Approximated,
 }
 
-/// Architectures (`model_type`) that were imported with adapted tokenizers before differences were measured. For these a difference is only
+/// Architectures that were imported with adapted tokenizers before differences were measured. For these a difference is only
 /// reported.
 const ESTABLISHED: [&str; 13] = [
     "bart",
@@ -33,10 +33,10 @@ const ESTABLISHED: [&str; 13] = [
 impl Adaptation {
     /// Whether a model of an architecture is refused if the tokens differ too much.
     #[must_use]
-    pub fn needs_exactness(self, model_type: &str) -> bool {
+    pub fn needs_exactness(self, architecture: &str) -> bool {
         match self {
             Self::None => false,
-            Self::Adapted => !ESTABLISHED.contains(&model_type),
+            Self::Adapted => !ESTABLISHED.contains(&architecture),
             Self::Approximated => true,
         }
     }
