@@ -309,11 +309,8 @@ impl Conversion {
         let comparison = tokenization_notes::compare(&folder, &tokenizer, task.pair(), &card)?;
         let token_notes = comparison.notes.len();
         notes.extend(comparison.notes);
-        let architecture = match &base {
-            Base::Architecture(architecture) => architecture.name,
-            Base::TokenTable(_) => "",
-        };
-        let needs_exact_tokenizer = tokenizer.adaptation.needs_exactness(architecture);
+        let name = architecture.map_or("", |architecture| architecture.name);
+        let needs_exact_tokenizer = tokenizer.adaptation.needs_exactness(name);
         let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?
             .of_server(form.added_tokens(), &options, dimensions)?;
         let vocabulary = tokenizer.model_tokens();
