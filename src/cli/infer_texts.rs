@@ -88,8 +88,7 @@ pub(super) fn read(arguments: &[String], file: Option<&Path>) -> Result<Vec<Text
 /// The texts of a CSV file, or the line that is not valid and the reason.
 fn of_csv(content: &str) -> Result<Vec<Text>, (usize, String)> {
     if let Some(line) = input::line_of_open_quote(content) {
-        let reason = "a quotation mark is not closed; write \"\" for a quotation mark in a cell";
-        return Err((line, reason.into()));
+        return Err((line, input::OPEN_QUOTE.into()));
     }
     let mut reader = csv::Reader::from_reader(content.as_bytes());
     let line_of = |position: Option<&csv::Position>| {

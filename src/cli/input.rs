@@ -58,6 +58,10 @@ fn not_utf8(name: &str, line: usize) -> CommandError {
     ))
 }
 
+/// What is wrong on the line of [`line_of_open_quote`].
+pub(super) const OPEN_QUOTE: &str =
+    "a quotation mark is not closed; write \"\" for a quotation mark in a cell";
+
 /// The line of a CSV file whose quotation mark is not closed, or is followed by other text than the next cell. The crate `csv` accepts
 /// both, and joins the lines up to the next quotation mark.
 pub(super) fn line_of_open_quote(text: &str) -> Option<usize> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::command_error::CommandError;
+use super::input;
 use crate::trees::TreeError;
 
 /// The documents in a file.
@@ -26,6 +27,9 @@ pub(super) fn read_documents(path: &Path) -> Result<Vec<Value>, CommandError> {
     };
     let mut documents = Vec::new();
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+        if let Some(line) = input::line_of_open_quote(text) {
+            return Err(invalid(line as u64, input::OPEN_QUOTE.to_owned()));
+        }
         let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(text.as_bytes());
         let wrong = |error: &csv::Error| {
             let line = error.position().map_or(1, |position| position.line());
@@ -120,13 +124,38 @@ fn has_odd_start(text: &str) -> bool {
     matches!(digits, [b'+', ..] | [b'0', b'0'..=b'9', ..])
 }
 
-/// Value of a field. Dots in the name separate nested objects.
+/// Value of a field, as Elasticsearch finds it: under its whole name, or within nested objects whose names are parts of the name, the
+/// longer part first. Null counts as absent if there is another value.
 pub(super) fn field<'a>(document: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    if let Some(value) = document.get(name) {
-        return Some(value);
+    let whole = document.get(name);
+    if whole.is_some_and(|value| !value.is_null()) {
+        return whole;
     }
-    name.match_indices('.').find_map(|(at, _)| {
+    let nested = name.rmatch_indices('.').find_map(|(at, _)| {
         let inner = document.get(&name[..at])?.as_object()?;
-        field(inner, &name[at + 1..])
-    })
+        field(inner, &name[at + 1..]).filter(|value| !value.is_null())
+    });
+    nested.or(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn longer_names_come_first_and_null_is_skipped() {
+        for (document, expected) in [
+            (json!({"a.b.c": 1, "a": {"b": {"c": 2}}}), json!(1)),
+            (json!({"a": {"b": {"c": 2}}, "a.b": {"c": 5}}), json!(5)),
+            (json!({"a": {"b.c": 3}, "a.b": {"d": 5}}), json!(3)),
+            (json!({"a.b.c": null, "a": {"b": {"c": 2}}}), json!(2)),
+            (json!({"a": {"b": {"c": {"d": 2}}}}), json!({"d": 2})),
+        ] {
+            let document = document.as_object().unwrap();
+            assert_eq!(field(document, "a.b.c"), Some(&expected), "{document:?}");
+        }
+        assert_eq!(field(json!({"a": {"b": 1}}).as_object().unwrap(), "a.b.c"), None);
+    }
 }

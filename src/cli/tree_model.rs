@@ -13,7 +13,9 @@ use crate::model_id::ModelId;
 use crate::observer::Progress;
 use crate::source::Origin;
 use crate::source::hub::{Hub, HubName, HubOptions, HubSettings, RepositoryId, Revision};
-use crate::trees::configuration::{ConfigurationOptions, RankingConfiguration, TreeModel};
+use crate::trees::configuration::{
+    ConfigurationOptions, RankingConfiguration, TreeModel, check_tag,
+};
 use crate::trees::ensemble::{Node, Side};
 use crate::trees::{
     self, Classes, DefinitionOptions, Ensemble, Feature, LabelType, ReadOptions, Target, Totals,
@@ -76,7 +78,7 @@ pub(super) struct TreeModelArguments {
     #[arg(long, value_name = "TEXT", requires = "tree_model")]
     description: Option<String>,
     /// Tag of the model; can be repeated
-    #[arg(long, value_name = "TAG", requires = "tree_model")]
+    #[arg(long, value_name = "TAG", value_parser = tag, requires = "tree_model")]
     tag: Vec<String>,
     /// Feature extractors for learning to rank: a JSON file in the format of Elasticsearch
     #[arg(long, value_name = "FILE", requires = "tree_model")]
@@ -153,7 +155,10 @@ impl SetOption for TreeModelArguments {
                 self.default_field_map = maps.collect::<Result<_, _>>()?;
             }
             "description" => self.description = Some(value.parsed()?),
-            "tag" => self.tag = list(value)?,
+            "tag" => {
+                let tags = list(value)?.into_iter().map(|text| tag(&text));
+                self.tag = tags.collect::<Result<_, _>>()?;
+            }
             "ltr-config" => self.ltr_config = Some(value.parsed()?),
             _ => return Err(Unset::UnknownName),
         }
@@ -175,6 +180,11 @@ fn texts(value: &Value) -> Result<Vec<String>, Unset> {
         Value::List(items) => Ok(items.clone()),
         one => Ok(one.text()?.split(',').map(str::to_owned).collect()),
     }
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    check_tag(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }
 
 fn field_map(text: &str) -> Result<(String, String), String> {

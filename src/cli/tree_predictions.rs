@@ -14,7 +14,7 @@ use super::tree_model::{RESULTS_FIELD, ReadTreeModel, TreeModelArguments, TreeSo
 use crate::elasticsearch::{Client, ServedId};
 use crate::observer::Progress;
 use crate::terminal_text::escape_json;
-use crate::trees::{Classes, LabelType, Predicted, Prediction, Target, TreeError};
+use crate::trees::{Classes, LabelType, Predicted, Target, TreeError};
 
 /// Number of documents per request.
 const BATCH: usize = 500;
@@ -101,6 +101,8 @@ struct Local<'a> {
     labels: Vec<Value>,
     /// The one class whose probability is predicted.
     class: Option<usize>,
+    /// Whether Elasticsearch predicts the label, but not its probability.
+    labels_only: bool,
     /// Whether a document without any of the fields has a prediction: for learning to rank, whose features are computed by queries.
     predicts_without_fields: bool,
 }
@@ -119,6 +121,9 @@ impl<'a> Local<'a> {
             fields: read.mapped_fields(),
             labels: labels.into_iter().map(label).collect(),
             class: output,
+            labels_only: output.is_none()
+                && read.ensemble.prediction.is_classification()
+                && !read.ensemble.has_exact_probabilities(),
             predicts_without_fields: target == Target::Ranking,
         })
     }
@@ -178,6 +183,10 @@ impl<'a> Local<'a> {
             return Ok(json!({field: probabilities.get(class)}));
         }
         let (best, probability) = self.best(index, &probabilities);
+        // The cluster's numbers are others, and have no meaning.
+        if self.labels_only {
+            return Ok(json!({field: self.labels.get(best)}));
+        }
         let mut answer =
             json!({field: self.labels.get(best), "prediction_probability": probability});
         let count = usize::try_from(self.read.top_classes()).unwrap_or(usize::MAX);
@@ -220,13 +229,9 @@ impl<'a> Local<'a> {
                     (Some(a), Some(b)) => a == b,
                     _ => label_text(label) == label_text(theirs),
                 };
-                let has_probabilities = matches!(
-                    self.read.ensemble.prediction,
-                    Prediction::Logistic | Prediction::Softmax
-                );
                 match (own, probability) {
                     _ if !is_same => None,
-                    (Some(own), Some(theirs)) if has_probabilities => Some(relative(own, theirs)),
+                    (Some(own), Some(theirs)) if !self.labels_only => Some(relative(own, theirs)),
                     _ => Some(0.0),
                 }
             }
@@ -305,6 +310,8 @@ struct Verified {
     without_prediction: usize,
     /// Documents for which the cluster and the file predict different labels, or only one of them makes a prediction.
     different_labels: usize,
+    /// Whether only labels were compared, because Elasticsearch cannot compute the probabilities of the model.
+    labels_only: bool,
     /// Largest relative difference of two numbers.
     largest_difference: f64,
     /// Largest relative difference between the file's predictions and those of XGBoost, which adds float32 numbers.
@@ -330,7 +337,12 @@ impl Report for Verified {
         if self.different_labels > 0 {
             lines.push(format!("{} predictions have another label", self.different_labels));
         }
-        if self.different_labels < compared {
+        if self.labels_only {
+            lines.push(
+                "only the labels were compared: Elasticsearch cannot compute the probabilities of this model"
+                    .to_owned(),
+            );
+        } else if self.different_labels < compared {
             let difference = shown_difference(self.largest_difference);
             lines.push(format!("largest relative difference of two numbers: {difference}"));
         }
@@ -383,6 +395,7 @@ pub(super) async fn verify(
         different: 0,
         without_prediction: 0,
         different_labels: 0,
+        labels_only: local.labels_only,
         largest_difference: 0.0,
         float32_difference: read.ensemble.adds_float32().then_some(0.0),
         examples: Vec::new(),

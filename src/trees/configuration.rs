@@ -171,6 +171,7 @@ impl ConfigurationOptions {
         if let Some(field) = &self.results_field {
             check_results_field(field)?;
         }
+        self.tags.iter().try_for_each(|tag| check_tag(tag))?;
         check_field_map(&self.default_field_map, features)
     }
 }
@@ -207,6 +208,20 @@ const RESULT_FIELDS: [&str; 7] = [
     "is_truncated",
     "warning",
 ];
+
+/// Checks a tag, which follows the rules of model ids.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_tag(tag: &str) -> Result<(), TreeError> {
+    match tag.parse::<ModelId>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(TreeError::Options(format!(
+            "{tag:?} cannot be a tag, which follows the rules of model ids: {}",
+            error.reason()
+        ))),
+    }
+}
 
 /// Checks the name of the field that holds the prediction.
 fn check_results_field(field: &str) -> Result<(), TreeError> {
@@ -319,6 +334,12 @@ impl TreeModel {
             (None, false) => {}
         }
         settings.check(definition.target, options.sample_counts, &definition.fields)?;
+        if settings.tags.iter().any(|tag| tag == model_id.as_str()) {
+            return refuse(format!(
+                "{:?} is the model's id, so it cannot be a tag",
+                model_id.as_str()
+            ));
+        }
         let mut inference = match &settings.ranking {
             Some(ranking) => ranking.object.clone(),
             None => JsonMap::new(),

@@ -396,6 +396,13 @@ impl Ensemble {
             })
     }
 
+    /// Whether Elasticsearch computes the library's probabilities of the classes. If not, only the predicted labels are equal.
+    #[must_use]
+    pub fn has_exact_probabilities(&self) -> bool {
+        use Prediction::{Logistic, LogisticValue, Softmax};
+        matches!(self.prediction, Logistic | LogisticValue | Softmax) || self.is_tree_of_fractions()
+    }
+
     /// Checks the whole ensemble. Readers call this last, so that nothing after them meets a malformed tree.
     ///
     /// # Errors

@@ -30,6 +30,13 @@ pub(super) fn java_string(field: &Value) -> String {
             let items: Vec<_> = items.iter().map(java_string).collect();
             format!("[{}]", items.join(", "))
         }
+        Value::Object(fields) => {
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| format!("{name}={}", java_string(value)))
+                .collect();
+            format!("{{{}}}", fields.join(", "))
+        }
         other => other.to_string(),
     }
 }

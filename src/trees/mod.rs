@@ -64,12 +64,26 @@ impl Default for ReadOptions {
 /// # Errors
 /// When the format is not supported, the file is malformed, or Elasticsearch cannot serve the model.
 pub fn read(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> {
+    let mut ensemble = read_format(bytes, options)?;
+    // Other libraries do not save rounds after the best iteration.
+    if options.all_rounds && !ensemble.origin.format.starts_with("XGBoost") {
+        ensemble.notes.push(NO_FURTHER_ROUNDS.to_owned());
+    }
+    Ok(ensemble)
+}
+
+/// The note for a model without rounds that [`ReadOptions::all_rounds`] could add.
+const NO_FURTHER_ROUNDS: &str = "The file has no trees after a best iteration of early stopping, so the option to use all rounds has no effect.";
+
+fn read_format(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> {
+    // Editors on Windows write a byte order mark before text.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if scikit_learn::is_compressed(bytes) {
         let inflated = scikit_learn::inflate(bytes, options.inflated_limit(bytes.len()))?;
         if scikit_learn::is_compressed(&inflated) {
             return Err(unrecognized("the file is compressed twice"));
         }
-        return read(&inflated, options);
+        return read_format(&inflated, options);
     }
     if scikit_learn::is_pickle(bytes) {
         return scikit_learn::read_pickle(bytes, options);

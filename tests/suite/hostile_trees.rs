@@ -128,7 +128,15 @@ fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn models_of_one_split_are_read() {
-    let models = [xgboost(|_| ()), lightgbm("", "").into_bytes(), onnx(1, 2, 0.5)];
+    // Editors on Windows write a byte order mark before text.
+    let marked = |text: Vec<u8>| [b"\xef\xbb\xbf".to_vec(), text].concat();
+    let models = [
+        xgboost(|_| ()),
+        marked(xgboost(|_| ())),
+        lightgbm("", "").into_bytes(),
+        marked(lightgbm("", "").into_bytes()),
+        onnx(1, 2, 0.5),
+    ];
     for model in models {
         let ensemble = trees::read(&model, &ReadOptions::default()).unwrap();
         assert_eq!(ensemble.trees[0].nodes.len(), 3, "{:?}", ensemble.origin);
@@ -324,6 +332,11 @@ fn cycles_and_children_out_of_range_are_refused() {
 fn numbers_that_are_not_finite_are_refused() {
     assert_refused(xgboost_parameter("base_score", "NaN"), "not a finite number");
     assert_refused(xgboost_parameter("base_score", "inf"), "not a finite number");
+    for score in ["1E400", "1E400[5.6E0]", "[1E400]"] {
+        let reason = format!("base_score is {score:?}, which is not a finite number");
+        assert_refused(xgboost_parameter("base_score", score), &reason);
+    }
+    assert_refused(xgboost_parameter("base_score", "[1,2]"), "2 numbers for 1 outputs");
     let leaf = String::from_utf8(xgboost(|_| ())).unwrap();
     for number in ["1e999", "-1e999"] {
         assert!(
@@ -379,6 +392,10 @@ fn skops_archives_with_paths_that_lead_out_are_refused() {
     assert_refused(zip(&[("schema.json", named)]), "../../etc/passwd");
     assert_refused(zip(&[("other.json", schema)]), "schema.json");
     assert_refused(b"PK\x03\x04", "malformed skops file");
+    // What is wrong with an object is the archive's fault too.
+    let tree = br#"{"__loader__": "ObjectNode", "__module__": "sklearn.tree._classes", "__class__": "DecisionTreeRegressor",
+        "content": {"__loader__": "DictNode", "content": {"_sklearn_version": {"__loader__": "JsonNode", "content": "\"1.9.1\""}}}}"#;
+    assert_refused(zip(&[("schema.json", tree)]), "malformed skops file");
 }
 
 #[test]

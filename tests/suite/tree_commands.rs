@@ -261,7 +261,9 @@ fn documents_are_answered_alike_by_the_file_and_the_cluster() {
         remote
     };
     // Values of a categorical field that are no codes.
-    let values = json!(["abc", "", "3", "3.0", " 3", "3d", 1.5, 3, 3.0, -1, true, [1], null]);
+    let values = json!([
+        "abc", "", "3", "3.0", " 3", "3d", 1.5, 3, 3.0, -1, true, [1], {"a": 7}, {}, null
+    ]);
     let documents: Vec<_> = values
         .as_array()
         .unwrap()
@@ -269,6 +271,12 @@ fn documents_are_answered_alike_by_the_file_and_the_cluster() {
         .map(|value| json!({"f0": 20, "f1": value, "f4": 1}))
         .collect();
     answers_of("xgboost-1.7.6-categorical.json", &[], &documents);
+    // An object is a value: an unknown category, and a field that is not absent. In a number's field it is missing.
+    let category = |value: Value| json!({"f1": value});
+    let odd = [category(json!({"a": 3})), category(json!("abc")), json!({"f0": {"a": 1}})];
+    let all = answers_of("xgboost-1.7.6-categorical.json", &[], &odd);
+    assert!(all.iter().all(|answer| answer["predicted_value"].is_number()), "{all:?}");
+    assert_eq!(all[0], all[1]);
     // A feature that no tree tests.
     let path = file("xgboost-3.2.0-regression.json");
     let report =
@@ -287,11 +295,24 @@ fn documents_are_answered_alike_by_the_file_and_the_cluster() {
         json!({"cost": 19.99}),
         json!({"cost": 19.99, "price": null}),
         json!({"cost": 1, "price": 30}),
+        json!({"cost": {"a": 1}}),
     ];
     let map = ["--default-field-map", "cost=price"];
     let all = answers_of("xgboost-3.2.0-regression.json", &map, &documents);
     let warned: Vec<_> = all.iter().map(|answer| answer.get("warning").is_some()).collect();
-    assert_eq!(warned, [true, true, true, false, false, false]);
+    assert_eq!(warned, [true, true, true, false, false, false, false]);
+    // Nested objects and names with dots.
+    let nested = [
+        json!({"a": {"b": {"c": 1}}, "a.b": {"c": 30}}),
+        json!({"a.b.c": null, "a": {"b.c": 30}}),
+        json!({"a": {"b": {"c": {"d": 30}}}}),
+        json!({"a": {"b": {"d": 30}}}),
+    ];
+    let map = ["--default-field-map", "a.b.c=price"];
+    let all = answers_of("xgboost-3.2.0-regression.json", &map, &nested);
+    assert_eq!(all[0], all[1]);
+    let warned: Vec<_> = all.iter().map(|answer| answer.get("warning").is_some()).collect();
+    assert_eq!(warned, [false, false, false, true]);
     // Labels of every type.
     let labels = ["--classification-labels", "false,true", "--prediction-field-type", "boolean"];
     answers_of("xgboost-3.2.0-binary.ubj", &labels, &[json!({"price": 1}), json!({"price": 40})]);
@@ -348,6 +369,13 @@ fn settings_without_an_effect_are_refused() {
             &["--classification-labels", "a,b", "--prediction-field-type", "number"],
             "\"a\" is not a whole number",
         ),
+        (
+            "sklearn-1.9.1-forest-labels.pkl",
+            &["--classification-weights", "1,2,3"],
+            "weights cannot be set",
+        ),
+        ("xgboost-3.2.0-binary.ubj", &["--tag", "BAD!"], "\"BAD!\" cannot be a tag"),
+        ("xgboost-3.2.0-binary.ubj", &["--tag", "-a"], "start and end with a letter"),
     ] {
         failed(&import(&standin, name, more), 2, &[part]);
         let path = file(name);
@@ -356,6 +384,11 @@ fn settings_without_an_effect_are_refused() {
         failed(&run(&[&local[..], more].concat()), 2, &[part]);
     }
     assert!(!standin.requests().iter().any(|request| request.method == "PUT"));
+    let output = import(&standin, "xgboost-3.2.0-binary.ubj", &["--tag", "m"]);
+    failed(&output, 2, &["\"m\" is the model's id, so it cannot be a tag"]);
+    let output = import(&standin, "xgboost-3.2.0-regression.json", &["--all-rounds"]);
+    succeeded(&output);
+    says(&message(&output), &["the option to use all rounds has no effect"]);
     let output = import(&standin, "xgboost-3.2.0-regression.json", &["--target", "ranking"]);
     failed(&output, 2, &["the target is ranking", "--ltr-config", "reg:squarederror"]);
 }
@@ -858,6 +891,12 @@ fn apply_imports_tree_models_beside_others() {
     )
     .unwrap();
     failed(&apply(&[]), 2, &["the model id churn is already used"]);
+    fs::write(
+        folder.path().join("models.yaml"),
+        "models:\n  - tree-model: churn.ubj\n    tag: [sales, BAD!]\n",
+    )
+    .unwrap();
+    failed(&apply(&[]), 2, &["\"BAD!\" cannot be a tag"]);
 }
 
 #[test]
@@ -987,6 +1026,8 @@ fn rows_are_read_from_files_as_spreadsheets_and_pandas_write_them() {
     }
     failed(&infer("rows.csv", "price,count\n1,2,3\n"), 2, &["line 2", "3 cells", "2"]);
     failed(&infer("rows.csv", "price,price\n1,2\n"), 2, &["two columns", "price"]);
+    let open = "price,count\n1,2\n3,\"4\n5,6\n";
+    failed(&infer("rows.csv", open), 2, &["line 3", "quotation mark is not closed"]);
     failed(&infer("rows.csv", ""), 2, &["no documents"]);
     failed(&infer("rows.csv", "price,count\n"), 2, &["no documents"]);
     failed(&infer("rows.jsonl", "\n\n{\"price\": }\n"), 2, &["line 3", "column"]);
@@ -1070,6 +1111,7 @@ fn verify_compares_probabilities_and_follows_the_configuration() {
             &["--prediction-field-type", "string", "--classification-weights", "1,2,3"],
         ),
         ("xgboost-3.2.0-reg-logistic.ubj", &[]),
+        ("sklearn-1.9.1-tree-labels.joblib", &[]),
         ("sklearn-1.9.1-forest-labels.pkl", &["--output-class", "10"]),
         (
             "sklearn-1.9.1-forest-labels.pkl",
@@ -1089,6 +1131,9 @@ fn verify_compares_probabilities_and_follows_the_configuration() {
         arguments.extend(more);
         let text = succeeded(&run(&arguments));
         assert!(text.contains("3 of 3 predictions equal"), "{name}: {text}");
+        let only_labels = name.contains("forest") && !more.contains(&"--output-class");
+        assert_eq!(text.contains("only the labels were compared"), only_labels, "{text}");
+        assert_eq!(text.contains("largest relative difference"), !only_labels, "{text}");
         // The file's own answers have the form of the cluster's.
         let local = [
             &["infer", "--tree-model", path.to_str().unwrap(), "--data", data.to_str().unwrap()],
@@ -1103,7 +1148,15 @@ fn verify_compares_probabilities_and_follows_the_configuration() {
             continue;
         }
         let field = if more.contains(&"--results-field") { "churn" } else { "predicted_value" };
+        let classifies = remote[0].get("prediction_probability").is_some();
         for (local, remote) in local.iter().zip(&remote) {
+            // The file gives no number where the cluster's has no meaning.
+            let has_number = local.get("prediction_probability").is_some();
+            assert_eq!(has_number, classifies && !only_labels, "{name}: {local}");
+            if has_number {
+                let [own, theirs] = [local, remote].map(|it| it["prediction_probability"].as_f64());
+                assert!(close(own.unwrap(), theirs.unwrap(), 0.0), "{name}: {local} {remote}");
+            }
             let equal = local[field] == remote[field]
                 || label_text(&local[field]) == label_text(&remote[field])
                 || close(local[field].as_f64().unwrap(), remote[field].as_f64().unwrap(), 0.0);

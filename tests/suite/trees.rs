@@ -297,6 +297,7 @@ fn values_that_are_no_category_codes_are_in_no_set() {
                 false,
                 [3],
                 [3, 4],
+                {"a": 3},
                 12345678.0,
                 null
             ])
@@ -323,7 +324,7 @@ fn values_that_are_no_category_codes_are_in_no_set() {
         }
     }
     let known = ["\"3\"", "\"3.0\"", "3", "3.0", "-0.0", "null", "12345678.0"];
-    assert_eq!(unknown.len(), 23 - known.len(), "{unknown:?}");
+    assert_eq!(unknown.len(), 24 - known.len(), "{unknown:?}");
     assert!(!known.iter().any(|known| unknown.contains(&(*known).to_owned())), "{unknown:?}");
 }
 
@@ -432,6 +433,18 @@ fn early_stopped_models_use_all_rounds_when_asked() {
             let Predicted::Value(own) = all.predict(&row) else { panic!("{name}: no value") };
             assert!(close(own, value, scale), "{name}: {own} {value}");
         }
+        assert!(!all.notes.iter().any(|note| note.contains("no effect")), "{:?}", all.notes);
+    }
+    for name in [
+        "xgboost-3.2.0-regression.json",
+        "lightgbm-4.7.0-regression.txt",
+        "sklearn-1.9.1-forest-labels.pkl",
+    ] {
+        let options = ReadOptions { all_rounds: true, ..ReadOptions::default() };
+        let all = trees::read(&model(name), &options).unwrap();
+        let told = all.notes.iter().filter(|note| note.contains("no effect")).count();
+        assert_eq!(told, 1, "{name}: {:?}", all.notes);
+        assert!(!read(name).unwrap().notes.iter().any(|note| note.contains("no effect")));
     }
 }
 

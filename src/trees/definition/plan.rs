@@ -206,6 +206,11 @@ fn check_class_options(
         ));
     }
     if let Some(weights) = &options.weights {
+        if !ensemble.has_exact_probabilities() {
+            return refuse(format!(
+                "classification weights cannot be set: they multiply probabilities, which Elasticsearch cannot compute for {objective}"
+            ));
+        }
         let is_weight = |weight: &f64| weight.is_finite() && *weight >= 0.0;
         let classes = ensemble.classes();
         if weights.len() != classes || !weights.iter().all(is_weight) {

@@ -314,7 +314,10 @@ impl<'a> Graph<'a> {
     }
 }
 
+/// Name of the format in errors about the objects.
+pub(super) const FORMAT: &str = "Python";
+
 /// A malformed Python file.
 pub(crate) fn malformed(reason: impl Into<String>) -> TreeError {
-    TreeError::malformed("Python", reason)
+    TreeError::malformed(FORMAT, reason)
 }

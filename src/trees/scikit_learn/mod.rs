@@ -51,8 +51,17 @@ pub fn read_pickle(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, Tree
 /// # Errors
 /// When it is malformed, or holds an estimator that is not supported.
 pub fn read_skops(bytes: &[u8], options: &ReadOptions) -> Result<Ensemble, TreeError> {
-    let (graph, root) = skops::read(bytes, options.inflated_limit(bytes.len()))?;
-    read_object(&graph, root, "skops", options)
+    let read = || {
+        let (graph, root) = skops::read(bytes, options.inflated_limit(bytes.len()))?;
+        read_object(&graph, root, "skops", options)
+    };
+    // The objects of a pickle and of an archive are read alike.
+    read().map_err(|error| match error {
+        TreeError::Malformed { format: graph::FORMAT, reason } => {
+            TreeError::malformed("skops", reason)
+        }
+        other => other,
+    })
 }
 
 fn read_object(

@@ -60,6 +60,26 @@ pub(crate) fn read(bytes: &[u8], limit: u64) -> Result<(Graph<'static>, Id), Tre
     Ok((reader.graph, root))
 }
 
+/// The value of a JSON node. Python also writes three numbers that are not JSON.
+fn json_value(text: &str) -> serde_json::Result<Value<'static, Python<'static>>> {
+    let value = match text {
+        "NaN" => return Ok(Value::Float(f64::NAN)),
+        "Infinity" => return Ok(Value::Float(f64::INFINITY)),
+        "-Infinity" => return Ok(Value::Float(f64::NEG_INFINITY)),
+        text => serde_json::from_str(text)?,
+    };
+    Ok(match value {
+        Json::Null => Value::None,
+        Json::Bool(truth) => Value::Bool(truth),
+        Json::String(text) => Value::Object(Python::OwnedText(text)),
+        Json::Number(number) => match number.as_i64() {
+            Some(number) => Value::Int(number),
+            None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        _ => Value::Other,
+    })
+}
+
 /// Whether the name of an entry is a path within the archive.
 fn is_inside(name: &str) -> bool {
     !name.starts_with('/')
@@ -134,21 +154,8 @@ impl Reader<'_, '_> {
             }
             "JsonNode" => {
                 let text = content.as_str().ok_or_else(|| malformed("a JSON node has no text"))?;
-                // Python writes these three, which are not JSON.
-                let value = match text {
-                    "NaN" | "Infinity" | "-Infinity" => Ok(Json::Null),
-                    text => serde_json::from_str(text),
-                };
-                self.push(match value.map_err(|error| malformed(error.to_string()))? {
-                    Json::Null => Value::None,
-                    Json::Bool(truth) => Value::Bool(truth),
-                    Json::String(text) => Value::Object(Python::OwnedText(text)),
-                    Json::Number(number) => match number.as_i64() {
-                        Some(number) => Value::Int(number),
-                        None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-                    },
-                    _ => Value::Other,
-                })?
+                let value = json_value(text).map_err(|error| malformed(error.to_string()))?;
+                self.push(value)?
             }
             "NdArrayNode" => self.array(node, content, depth)?,
             _ => self.push(Value::Other)?,

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::ensemble::{CategorySets, Ensemble, Node, Origin, Prediction, Test, Tree};
 use super::json_tokens::standard_json;
-use super::{ReadOptions, TreeError, ubjson};
+use super::{NO_FURTHER_ROUNDS, ReadOptions, TreeError, ubjson};
 use document::{Booster, Document, Model};
 use features::features_of;
 
@@ -243,17 +243,23 @@ fn prediction_of(objective: &str) -> Result<(Prediction, Link), TreeError> {
 
 /// The base score in the space of the margins: one number, a list of one, or one for each class.
 fn base(text: &str, outputs: usize, link: Link) -> Result<Vec<f64>, TreeError> {
-    let invalid = || malformed(format!("base_score is {text:?}"));
     let list = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let scores = list
         .split(',')
         .map(|score| score.trim().parse::<f32>().map(f64::from))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| invalid())?;
+        .ok()
+        .filter(|scores| scores.iter().all(|score| score.is_finite()))
+        .ok_or_else(|| {
+            malformed(format!("base_score is {text:?}, which is not a finite number"))
+        })?;
     let scores = match scores.as_slice() {
         [score] => vec![*score; outputs],
         several if several.len() == outputs => scores,
-        _ => return Err(invalid()),
+        several => {
+            let count = several.len();
+            return Err(malformed(format!("base_score has {count} numbers for {outputs} outputs")));
+        }
     };
     let margin = |score: f64| match link {
         Link::Identity => score,
@@ -272,7 +278,10 @@ fn rounds(
     notes: &mut Vec<String>,
 ) -> Result<usize, TreeError> {
     let all = model.trees.len();
-    let Some(best) = best else { return Ok(all) };
+    let Some(best) = best else {
+        notes.extend(options.all_rounds.then(|| NO_FURTHER_ROUNDS.to_owned()));
+        return Ok(all);
+    };
     let best: usize =
         best.parse().map_err(|_| malformed(format!("best_iteration is {best:?}, not a number")))?;
     let used = match model.iteration_indptr.as_slice() {
@@ -298,6 +307,8 @@ fn rounds(
         notes.push(format!(
             "The {used} trees up to the best iteration ({best}) are used, as XGBoost's estimators do; the file has {all}."
         ));
+    } else if options.all_rounds {
+        notes.push(NO_FURTHER_ROUNDS.to_owned());
     }
     Ok(used)
 }

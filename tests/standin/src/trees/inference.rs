@@ -1,7 +1,5 @@
 //! `inference_config` of tree models, and the form of their answers.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 
 use super::definition::{Output, Target, best};
@@ -274,22 +272,23 @@ fn check_extractors(extractors: Option<Value>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A document with dotted names in place of nested objects.
-pub(super) fn flattened(document: &Map<String, Value>) -> BTreeMap<String, Value> {
-    let mut flat = BTreeMap::new();
-    let mut pending: Vec<(String, &Map<String, Value>)> = vec![(String::new(), document)];
-    while let Some((prefix, fields)) = pending.pop() {
-        for (name, value) in fields {
-            let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            match value {
-                Value::Object(inner) => pending.push((name, inner)),
-                other => {
-                    flat.insert(name, other.clone());
-                }
+/// The value at a path (the server's `MapHelper.dig`): anything but null, also an object. Of several values, the one under the longer
+/// name.
+pub(super) fn dig<'a>(document: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    let parts: Vec<&str> = path.split('.').collect();
+    let whole = document.get(path).filter(|value| !value.is_null());
+    let mut pending = vec![(document, 0)];
+    while let (None, Some((fields, start))) = (whole, pending.pop()) {
+        for end in start + 1..=parts.len() {
+            match fields.get(&parts[start..end].join(".")) {
+                None | Some(Value::Null) => {}
+                found if end == parts.len() => return found,
+                Some(Value::Object(inner)) => pending.push((inner, end)),
+                Some(_) => {}
             }
         }
     }
-    flat
+    whole
 }
 
 /// The number of a field: a JSON number, or a text that Java reads as a double. NaN and infinities are missing.
@@ -314,6 +313,14 @@ pub(super) fn java_string(value: &Value) -> String {
             }
             let scientific = format!("{number:E}");
             if scientific.contains('.') { scientific } else { scientific.replacen('E', ".0E", 1) }
+        }
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(java_string).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(fields) => {
+            let fields =
+                fields.iter().map(|(name, value)| format!("{name}={}", java_string(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
         }
         other => other.to_string(),
     }

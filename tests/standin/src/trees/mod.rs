@@ -301,15 +301,16 @@ impl TreeModel {
         let Value::Object(document) = document else {
             return Err(ApiError::illegal_argument("Required [docs]"));
         };
-        let mut values = inference::flattened(document);
+        let mut document = document.clone();
         for (from, to) in &self.field_map {
-            if let Some(value) = values.get(from).cloned()
-                && values.get(to).is_none_or(Value::is_null)
+            if let Some(value) = inference::dig(&document, from).cloned()
+                && inference::dig(&document, to).is_none()
             {
-                values.insert(to.clone(), value);
+                document.insert(to.clone(), value);
             }
         }
-        values.retain(|name, value| self.fields.contains(name) && !value.is_null());
+        let value = |name: &String| Some((name.clone(), inference::dig(&document, name)?.clone()));
+        let mut values: BTreeMap<_, _> = self.fields.iter().filter_map(value).collect();
         if values.is_empty() {
             let id = self.document["model_id"].as_str().unwrap_or_default();
             return Ok(json!({
