@@ -168,7 +168,15 @@ impl ImportArguments {
             tolerance: verify::TOLERANCE,
             max_length: self.model.max_model_input_length(),
         };
-        let verification = request.run(client, id.as_str(), &model, &session.progress).await?;
+        let verified = request.run(client, id.as_str(), &model, &session.progress).await;
+        let verification = match verified {
+            Ok(verification) => verification,
+            Err(error) => {
+                // The model is stored and started, whether it can be verified or not.
+                self.report(imported, session)?;
+                return Err(error.into());
+            }
+        };
         let mut summary = Summary::of(imported, session.timings.report());
         summary.verify(
             verify_report::summary(&verification),

@@ -132,8 +132,23 @@ impl InferReport {
 }
 
 /// A text in quotation marks, on one line.
-pub(super) fn in_quotes(text: &str) -> String {
+fn in_quotes(text: &str) -> String {
     format!("\"{}\"", text.replace('\n', "\\n").replace('\t', "\\t"))
+}
+
+/// A text in quotation marks, on one line. White space other than blanks, and characters without a width, are shown by their codes.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown = String::new();
+    for c in in_quotes(text).chars() {
+        let is_invisible =
+            matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
+        if is_invisible || (c.is_whitespace() && c != ' ') {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// The numbers of a vector.
@@ -317,6 +332,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn invisible_characters_are_shown_by_their_codes() {
+        assert_eq!(quoted("e\u{301}\u{a0}!\u{200b}"), "\"e\u{301}\\u{a0}!\\u{200b}\"");
+    }
 
     #[test]
     fn entities_and_answers_are_marked_in_the_text() {

@@ -16,6 +16,9 @@ const TEXT: [&str; 8] =
 /// Names of columns and members that hold the first text of a pair.
 const FIRST: [&str; 2] = ["question", "query"];
 
+/// How a file contains pairs.
+pub(super) const TAB: &str = "separate the two texts of each line by a tab, or use .jsonl or .csv with a member or column \"question\" or \"query\"";
+
 /// A text, with the first text of its pair for tasks that read pairs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Text {
@@ -57,12 +60,23 @@ impl Text {
 /// Reads texts from the arguments, a file or standard input.
 pub(super) fn read(arguments: &[String], file: Option<&Path>) -> Result<Vec<Text>, CommandError> {
     let of_line = |(index, text): (usize, &str)| Text::at(index + 1, text);
-    let Some(path) = file else {
-        return Ok(match arguments {
-            [] => input::of_standard_input()?.lines().enumerate().map(of_line).collect(),
-            texts => texts.iter().map(String::as_str).enumerate().map(of_line).collect(),
-        });
-    };
+    match (file, arguments) {
+        (Some(path), _) => in_file(path),
+        (None, []) => Ok(input::of_standard_input()?.lines().enumerate().map(of_line).collect()),
+        (None, texts) => Ok(texts.iter().map(String::as_str).enumerate().map(of_line).collect()),
+    }
+}
+
+/// Reads the texts of a file, at least one.
+pub(super) fn read_file(path: &Path) -> Result<Vec<Text>, CommandError> {
+    let texts = in_file(path)?;
+    if texts.is_empty() {
+        return Err(CommandError::Usage(format!("{} has no texts", path.display())));
+    }
+    Ok(texts)
+}
+
+fn in_file(path: &Path) -> Result<Vec<Text>, CommandError> {
     let content = input::of_file(path)?;
     let invalid = |line: usize, reason: String| {
         CommandError::Usage(format!("{}, line {line}: {reason}", path.display()))
@@ -81,7 +95,10 @@ pub(super) fn read(arguments: &[String], file: Option<&Path>) -> Result<Vec<Text
                 .collect()
         }
         Some("csv") => of_csv(&content).map_err(|(line, reason)| invalid(line, reason)),
-        _ => Ok(content.lines().enumerate().map(of_line).collect()),
+        _ => {
+            let lines = content.lines().enumerate();
+            Ok(lines.map(|(index, text)| Text::at(index + 1, text)).collect())
+        }
     }
 }
 

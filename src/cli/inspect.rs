@@ -1,13 +1,12 @@
 //! `rust-eland inspect`.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 
 use super::arguments::{ConnectionArguments, ModelArguments};
 use super::command_error::CommandError;
+use super::infer_texts;
 use super::plan_report::PlanReport;
 use super::report::ReportArguments;
 use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments};
@@ -15,9 +14,10 @@ use super::tree_model_report::TreeModelReport;
 use crate::conversion::Options;
 use crate::elasticsearch::Client;
 use crate::observer::Progress;
+use crate::tasks::Task;
 use crate::version::Target;
 use crate::workflow::ModelRequest;
-use crate::workflow::token_comparison::{SummaryError, TextsSummary, TokenComparison};
+use crate::workflow::token_comparison::{Text, TextsSummary, TokenComparison};
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "tree_model"]))]
@@ -28,8 +28,9 @@ pub(super) struct InspectArguments {
     connection: ConnectionArguments,
     #[command(flatten)]
     model: ModelArguments,
-    /// Show which texts of this file Elasticsearch tokenizes differently from the model's own tokenizer. The file has one text per line;
-    /// a tab separates the two texts of a pair. Different tokens lead to a comparison of the answers, which downloads the weights
+    /// Show which texts of this file Elasticsearch tokenizes differently from the model's own tokenizer. The file has a text per line, or
+    /// is .jsonl or .csv as for infer; a tab separates the two texts of a pair. Different tokens lead to a comparison of the answers, which
+    /// downloads the weights
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     #[command(flatten)]
@@ -57,7 +58,10 @@ impl InspectArguments {
         let model = self.model.request(source.resolve().await?)?;
         let (plan, origin) = (model.plan(target).await?, model.source.origin());
         let texts = match &self.texts {
-            Some(path) => Some(summary(&model, path, target, progress).await?),
+            Some(path) => {
+                let texts = texts(path, plan.task.map(Task::name))?;
+                Some(summary(&model, texts, target, progress).await?)
+            }
             None => None,
         };
         let options = self.model.as_options();
@@ -73,25 +77,33 @@ impl InspectArguments {
     }
 }
 
-/// Compares the tokens of the texts in a file, and the answers where tokens differ.
+/// The texts of a file, each with its line. A task that reads pairs has no single texts.
+fn texts(path: &Path, task: Option<&str>) -> Result<Vec<(usize, Text)>, CommandError> {
+    let lines = infer_texts::read_file(path)?;
+    if let Some(setting) = task.and_then(infer_texts::first_setting) {
+        let pairs = infer_texts::pairs(lines, Some(setting), None, infer_texts::TAB)?;
+        let pair = |it: infer_texts::Text| match it.first {
+            Some(first) => (it.line, Text::Pair(first, it.text)),
+            None => (it.line, Text::Single(it.text)),
+        };
+        return Ok(pairs.into_iter().map(pair).collect());
+    }
+    Ok(lines.into_iter().map(|it| (it.line, Text::of_line(&it.text))).collect())
+}
+
+/// Compares the tokens of texts, and the answers where tokens differ.
 async fn summary(
     model: &ModelRequest,
-    path: &Path,
+    texts: Vec<(usize, Text)>,
     target: Target,
     progress: &Progress,
 ) -> Result<TextsSummary, CommandError> {
-    let unreadable =
-        |error| CommandError::Usage(format!("cannot read {}: {error}", path.display()));
-    let file = BufReader::new(File::open(path).map_err(unreadable)?);
     let tokenizers = TokenComparison::of_model(&model.source, model.options.clone()).await?;
     if !tokenizers.has_model() {
         let message = "the model has no tokenizer.json to compare the texts with; remove --texts";
         return Err(CommandError::Usage(message.into()));
     }
-    let mut summary = tokenizers.summary(file).map_err(|error| match error {
-        SummaryError::Read(error) => unreadable(error),
-        SummaryError::Model(error) => error.into(),
-    })?;
+    let mut summary = tokenizers.summary(texts)?;
     let options = Options { target, ..model.options.clone() };
     summary.compare_answers(&model.source, options, progress).await?;
     Ok(summary)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::command_error::CommandError;
+use super::infer_report::quoted;
 use super::input;
 use super::report::{Format, print};
 use super::source::SourceArguments;
@@ -98,8 +99,8 @@ impl TokenizeArguments {
 /// The tokens of a text as lines. Arrows mark the parts that differ.
 fn table(tokenizers: &TokenComparison, comparison: &Comparison) -> String {
     let mut text = match &comparison.text {
-        Text::Single(text) => format!("{text:?}"),
-        Text::Pair(first, second) => format!("{first:?} {second:?}"),
+        Text::Single(text) => quoted(text),
+        Text::Pair(first, second) => format!("{} {}", quoted(first), quoted(second)),
     };
     if comparison.truncated {
         text += " (too long for one row)";

@@ -43,10 +43,6 @@ pub(super) struct VerifyArguments {
     report: ReportArguments,
 }
 
-/// How the file of `--texts` contains pairs.
-#[cfg(feature = "torch")]
-const TAB: &str = "separate the two texts of each line by a tab, or use .jsonl or .csv with a member or column \"question\" or \"query\"";
-
 fn tolerance(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number >= 0. => Ok(number),
@@ -93,11 +89,8 @@ impl VerifyArguments {
         let texts = match &self.texts {
             Some(path) => {
                 let setting = infer_texts::first_setting(model.task());
-                let lines = infer_texts::read(&[], Some(path))?;
-                if lines.is_empty() {
-                    return Err(CommandError::Usage(format!("{} has no texts", path.display())));
-                }
-                let texts = infer_texts::pairs(lines, setting, None, TAB)?;
+                let lines = infer_texts::read_file(path)?;
+                let texts = infer_texts::pairs(lines, setting, None, infer_texts::TAB)?;
                 Some(texts.into_iter().map(infer_texts::Text::into_input).collect())
             }
             None => None,

@@ -1,7 +1,7 @@
 //! The report of `rust-eland verify`.
 
 use super::command_error::CommandError;
-use super::infer_report::in_quotes;
+use super::infer_report::quoted;
 use super::report::Report;
 use crate::elasticsearch::DeployedModel;
 use crate::source::hub::Hub;
@@ -107,21 +107,6 @@ fn of_answer(answer: &DifferentAnswer) -> Vec<String> {
     lines
 }
 
-/// A text in quotation marks, on one line. White space other than blanks, and characters without a width, are shown by their codes.
-fn quoted(text: &str) -> String {
-    let mut shown = String::new();
-    for c in in_quotes(text).chars() {
-        let is_invisible =
-            matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
-        if is_invisible || (c.is_whitespace() && c != ' ') {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
 /// Tokens with arrows around those that differ, from a few tokens before the first difference.
 fn marked(tokens: &[String], others: &[String]) -> String {
     let before = tokens.iter().zip(others).take_while(|(a, b)| a == b).count();
@@ -147,11 +132,6 @@ fn marked(tokens: &[String], others: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn invisible_characters_are_shown_by_their_codes() {
-        assert_eq!(quoted("e\u{301}\u{a0}!\u{200b}"), "\"e\u{301}\\u{a0}!\\u{200b}\"");
-    }
 
     #[test]
     fn differing_tokens_stand_between_arrows() {

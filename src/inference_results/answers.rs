@@ -24,6 +24,9 @@ pub(super) fn find(
     max_answer_length: usize,
     field: &str,
 ) -> Result<Map<String, Value>, InferenceError> {
+    if rows.is_empty() {
+        return Err(InferenceError::Input("question answering result has no data".into()));
+    }
     if output.sizes[0] != 2 * rows.len() || output.sizes[1] != 1 {
         return Err(InferenceError::Output(format!(
             "its axes are {:?} for {} windows, which have the start and end of an answer each",
@@ -125,6 +128,13 @@ mod tests {
         assert_eq!(result["p"], "c");
         assert_eq!(result["top_classes"].as_array().unwrap().len(), 2);
         assert!(find(&output(7, &[1]), &row, text, 2, 1, "p").is_err());
+    }
+
+    #[test]
+    fn text_without_windows_has_no_answer() {
+        let none = Output { sizes: [0, 1, 0], values: Vec::new() };
+        let error = find(&none, &[], "", 0, 15, "p").unwrap_err();
+        assert_eq!(error.to_string(), "question answering result has no data");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Compares the tokens that Elasticsearch computes with those of the model's own tokenizer.
 
 use std::fmt::Display;
-use std::io::{self, BufRead};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -16,18 +15,6 @@ use crate::source::ModelFiles;
 use crate::special_tokens::AppendedTokens;
 use crate::tokenizer::{ModelTokenizer, TokenizerError};
 use crate::vocabulary::Vocabulary;
-
-/// Why a file of texts cannot be compared.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SummaryError {
-    /// The file cannot be read.
-    #[error(transparent)]
-    Read(#[from] io::Error),
-    /// The model's own tokenizer fails.
-    #[error(transparent)]
-    Model(#[from] ConversionError),
-}
 
 /// One text, or a pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -233,11 +220,14 @@ impl TokenComparison {
         Ok(Comparison { text, server, error, graph, model, truncated })
     }
 
-    /// Compares the tokens of all lines of a file. Empty lines are texts, too.
+    /// Compares the tokens of texts, each with the number of its line.
     ///
     /// # Errors
-    /// When a line cannot be read or the model's own tokenizer fails.
-    pub fn summary(&self, lines: impl BufRead) -> Result<TextsSummary, SummaryError> {
+    /// When the model's own tokenizer fails.
+    pub fn summary(
+        &self,
+        texts: impl IntoIterator<Item = (usize, Text)>,
+    ) -> Result<TextsSummary, ConversionError> {
         let mut summary = TextsSummary {
             total: 0,
             equal: 0,
@@ -245,8 +235,8 @@ impl TokenComparison {
             answers: None,
             rows: Vec::new(),
         };
-        for line in lines.lines() {
-            let comparison = self.compare(Text::of_line(&line?))?;
+        for (line, text) in texts {
+            let comparison = self.compare(text)?;
             summary.total += 1;
             if comparison.is_equal() {
                 summary.equal += 1;
@@ -259,7 +249,7 @@ impl TokenComparison {
             }
             if summary.different.len() < MAX_DIFFERENT {
                 let causes = self.causes(&comparison);
-                summary.different.push(DifferentText { line: summary.total, comparison, causes });
+                summary.different.push(DifferentText { line, comparison, causes });
             }
         }
         Ok(summary)

@@ -219,6 +219,36 @@ fn answers_of_every_task_are_compared() {
 }
 
 #[test]
+fn inspect_reads_texts_as_infer_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let inspect = |fixture: &str, name: &str, texts: &[u8]| {
+        let file = folder.path().join(name);
+        fs::write(&file, texts).unwrap();
+        program()
+            .args(["inspect", "--output", "json", "--hub-model-id"])
+            .arg(Fixture::named(fixture).model())
+            .arg("--texts")
+            .arg(file)
+            .output()
+            .unwrap()
+    };
+    let csv = "id,text\n1,\"one\nline\"\n2,bonjour\u{A0}!\n";
+    let output = inspect("bert/st-mean", "a.csv", csv.as_bytes());
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["texts"]["total"], 2, "{plan}");
+    assert_eq!(plan["texts"]["different"][0]["line"], 4);
+    for (fixture, texts, part) in [
+        ("bert/st-mean", &b""[..], "a.txt has no texts"),
+        ("bert/st-mean", b"one\nd\xe9j\xe0\n", "a.txt, line 2: the text is not UTF-8"),
+        ("bert/cross-encoder", b"single\n", "text 1 is not a pair"),
+    ] {
+        let output = inspect(fixture, "a.txt", texts);
+        assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+        says(&message(&output), &[part]);
+    }
+}
+
+#[test]
 fn inspect_names_the_no_break_spaces_of_french_text() {
     let folder = tempfile::tempdir().unwrap();
     let texts = folder.path().join("french.txt");

@@ -205,6 +205,17 @@ fn models_and_texts_that_cannot_be_verified_are_rejected() {
         program().args(["infer", "--hub-model-id"]).arg(&model).arg("[MASK]").output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     says(&message(&output), &analyser);
+    // The import is complete, and the summary is printed before the error.
+    let output = program()
+        .args(["import", "--start", "--verify-served", "--output", "json", "--url", &standin.url()])
+        .args(["--task-type", "fill_mask", "--es-model-id", "ja", "--hub-model-id"])
+        .arg(&model)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", message(&output));
+    says(&message(&output), &analyser);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["model_id"], "ja", "{summary}");
 
     let standin = StandIn::start(Options::default());
     let model = Fixture::named("bert/cross-encoder").model();
