@@ -13,9 +13,6 @@ use serde::Deserialize;
 #[cfg(feature = "torch")]
 use tch::Tensor;
 
-/// Folders of fixtures that no test reads yet, because the program cannot read their models. Whoever adds a reader removes its folder.
-const WITHOUT_READER: &[&str] = &["sparse/gte-multilingual-base"];
-
 /// Copies the files of a folder and of its subfolders.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -86,9 +83,7 @@ impl Fixture {
         };
         folders(&root)
             .iter()
-            .filter(|folder| !WITHOUT_READER.iter().any(|name| folder.ends_with(name)))
             .flat_map(|architecture| folders(architecture))
-            .filter(|folder| !WITHOUT_READER.iter().any(|name| folder.ends_with(name)))
             .filter(|folder| folder.join("reference.json").is_file())
             .map(|folder| {
                 let reference = std::fs::read(folder.join("reference.json")).unwrap();
