@@ -188,7 +188,10 @@ impl DownloadPlan {
                 download_files(&client, &repository, &missing, progress).await?;
             }
             add_to_snapshot(&repository, &needed, &missing)?;
-            add_card(&client, &repository, &listing).await;
+            // A complete cache is used without another request.
+            if !missing.is_empty() {
+                add_card(&client, &repository, &listing).await;
+            }
             let RepositoryAtCommit { commit, cache, .. } = &repository;
             cache.store_listing_without_links(commit, &listing, &files);
             for name in DECISIVE_FILES.into_iter().filter(|name| !listing.contains_key(*name)) {

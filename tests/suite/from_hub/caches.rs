@@ -250,6 +250,9 @@ fn changed_byte_in_a_snapshot_folder_is_refused() {
 #[test]
 fn preview_does_not_need_the_model_card() {
     let cache = filled();
+    let card = cache.snapshot(&repository().commit()).join("README.md");
+    fs::remove_file(fs::canonicalize(&card).unwrap()).unwrap();
+    fs::remove_file(card).unwrap();
     let hub = serving([repository()]);
     hub.inject(::hub::Fault::hub("README.md", usize::MAX, ::hub::Break::status(404, &[])));
     let preview = super::runtime().block_on(async {
