@@ -323,7 +323,7 @@ impl Weights<'_> {
     /// The tensor `name` of `shape` as `N` equal parts along its first axis, which share its memory.
     pub fn parts<const N: usize>(&self, name: &str, shape: &[i64]) -> [Tensor; N] {
         let mut parts = self.split(name, shape, N as i64).into_iter();
-        std::array::from_fn(|_| parts.next().unwrap_or_else(Tensor::new))
+        std::array::from_fn(|_| parts.next().unwrap_or_default())
     }
 
     /// The tensor `name` of `shape` as `count` equal parts along its first axis, which share its memory.
