@@ -57,6 +57,14 @@ impl Conversion {
         match *self {}
     }
 
+    /// Checks that Elasticsearch follows the model's tokenizer closely enough, or that the options accept the difference.
+    ///
+    /// # Errors
+    /// [`ConversionError::InexactTokenizer`] if the difference is too large.
+    pub fn check_tokenizer(&self) -> Result<(), ConversionError> {
+        match *self {}
+    }
+
     /// Compares the answers for rows of Elasticsearch and for rows of the model's own tokenizer.
     ///
     /// # Errors

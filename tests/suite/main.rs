@@ -40,8 +40,8 @@ mod hostile_trees;
 #[cfg(feature = "torch")]
 mod import;
 #[cfg(feature = "torch")]
-#[cfg(feature = "torch")]
 mod inexact_tokenizer;
+#[cfg(feature = "torch")]
 mod infer;
 #[cfg(feature = "torch")]
 mod inspect;

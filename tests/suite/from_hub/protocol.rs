@@ -31,7 +31,7 @@ fn download_requests_only_needed_files_and_sends_the_token_only_to_the_hub() {
         let expected = (request.host == Host::Hub).then(|| format!("Bearer {TOKEN}"));
         assert_eq!(request.authorization, expected, "{request:?}");
         assert_eq!(request.method, "GET");
-        for unneeded in ["README", "gitattributes", "onnx", "pytorch_model"] {
+        for unneeded in ["gitattributes", "onnx", "pytorch_model"] {
             assert!(!request.path.contains(unneeded), "{request:?}");
         }
     }

@@ -64,8 +64,8 @@ fn adapter_error_names_the_base_model() {
 
 #[test]
 fn code_of_the_repository_is_never_run() {
-    let own = json!({"model_type": "nomic_bert", "auto_map": {
-        "AutoConfig": "configuration.C", "AutoModel": "org/code--modeling.NomicBertModel"}});
+    let own = json!({"model_type": "own_bert", "auto_map": {
+        "AutoConfig": "configuration.C", "AutoModel": "org/code--modeling.OwnBertModel"}});
     let with = |config: serde_json::Value| {
         Repository::new(ID)
             .file("config.json", config.to_string())
@@ -73,7 +73,7 @@ fn code_of_the_repository_is_never_run() {
             .file("vocab.txt", "x")
             .large("model.safetensors", "x")
     };
-    refused(with(own), &["nomic_bert", "NomicBertModel", "never run", "bert, "]);
+    refused(with(own), &["own_bert", "OwnBertModel", "never run", "bert, "]);
     refused(with(json!({"model_type": "llama"})), &["llama"]);
 
     // A model with a supported architecture is imported with a warning.
