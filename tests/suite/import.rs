@@ -75,9 +75,12 @@ pub fn compare(
     };
     let predicted = &answer["predicted_value"];
     let labels = &config["classification_labels"];
-    let id = |names: [&str; 2]| {
-        let named = |token: &String| names.contains(&token.as_str());
-        vocabulary.iter().position(named).unwrap() as i64
+    let bert = ["bert", "deberta_v2"].iter().any(|kind| config["tokenization"].get(kind).is_some());
+    // MPNet's vocabulary has the tokens of BERT, too.
+    let id = |[of_bert, of_roberta]: [&str; 2]| {
+        let names = if bert { [of_bert, of_roberta] } else { [of_roberta, of_bert] };
+        let place = |name: &&str| vocabulary.iter().position(|token| token == name);
+        names.iter().find_map(place).unwrap() as i64
     };
     match task {
         Task::TextEmbedding => {
