@@ -1,5 +1,7 @@
 //! Description of a model from its small files: configuration, sizes, tokenizer and task, without the weights.
 
+use std::cell::OnceCell;
+
 use serde_json::{Map, Value};
 
 use super::parts::{Part, PartKind, Parts};
@@ -104,7 +106,9 @@ impl Description {
             base = Base::TokenTable(TableWeights::read(files, &folder, has_modules, &read)?);
             (dimensions, tokenizer, inferred) = (TableWeights::dimensions(&read), read, None);
         } else {
-            let (architecture, source) = detect(&config, tensors(&folder).as_ref())?;
+            let shapes = OnceCell::new();
+            let tensors = || shapes.get_or_init(|| tensors(&folder)).as_ref();
+            let (architecture, source) = detect(&config, &tensors)?;
             if source.is_some() {
                 config.model_type = Some(architecture.name.to_owned());
             }
@@ -280,9 +284,9 @@ pub(super) fn as_wrong_task(
 
 /// The architecture of a folder. If `config.json` states no `model_type`, also the source of the architecture: the classes in
 /// `architectures`, or else the names of the weights.
-fn detect(
-    config: &ModelConfig,
-    tensors: Option<&TensorShapes>,
+fn detect<'a>(
+    config: &'a ModelConfig,
+    tensors: &'a dyn Fn() -> Option<&'a TensorShapes>,
 ) -> Result<(&'static Architecture, Option<String>), ConversionError> {
     let model_type = config.model_type.as_deref();
     if model_type.is_none() {
@@ -317,7 +321,7 @@ pub fn check_architecture(config: &Value) -> Result<(), ConversionError> {
         // The names of the weights may reveal the architecture.
         return Ok(());
     }
-    detect(&config, None).map(drop)
+    detect(&config, &|| None).map(drop)
 }
 
 /// Note about an adapter that is stored beside a whole model.

@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::activation::{Activation, ActivationLayer};
 use super::distance::PositionEmbedding;
 use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names, PrunedHeads};
-use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::heads::{PredictionHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Evidence, Model, check_encoder, read_config};
@@ -126,13 +126,13 @@ pub(super) fn lm_head(
     sizes: &EncoderConfig,
     words: &Tensor,
     tied: bool,
-) -> MaskedLmHead {
+) -> PredictionHead {
     let head = weights.sub("cls.predictions");
     let transform = head.sub("transform");
     let act = transform.sub("transform_act_fn");
     let hidden = sizes.hidden_size;
     let shape = [sizes.vocab_size, hidden];
-    MaskedLmHead {
+    PredictionHead {
         dense: Linear::load(&transform.sub("dense"), hidden, hidden),
         activation: ActivationLayer::load(sizes.hidden_act, &act),
         norm: LayerNorm::load(&transform.sub("LayerNorm"), hidden, sizes.layer_norm_eps),

@@ -14,7 +14,7 @@ pub type TensorShapes = BTreeMap<String, Vec<i64>>;
 ///
 /// `model_type` alone does not determine an architecture: JinaBERT v2 has the `model_type` `bert` with other tensors. `auto_map` is no
 /// evidence, because it names code that may or may not differ from Transformers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Evidence<'a> {
     /// `config.json`.
     pub config: &'a Value,
@@ -22,8 +22,9 @@ pub struct Evidence<'a> {
     pub model_type: Option<&'a str>,
     /// Transformers classes in `architectures` of `config.json`.
     pub classes: &'a [String],
-    /// Tensors of the checkpoint. `None` if they are unknown before a download.
-    pub tensors: Option<&'a TensorShapes>,
+    /// Returns the tensors of the checkpoint; `None` if they are unknown before a download. Only called if `config.json` leaves a choice,
+    /// because the header of the checkpoint is read for the answer.
+    pub tensors: &'a dyn Fn() -> Option<&'a TensorShapes>,
 }
 
 impl Evidence<'_> {
@@ -42,14 +43,14 @@ impl Evidence<'_> {
     /// Whether a tensor has `part` in its name. A part begins and ends with a dot.
     #[must_use]
     pub fn has_tensor(&self, part: &str) -> bool {
-        self.tensors
+        (self.tensors)()
             .is_some_and(|tensors| tensors.keys().any(|name| format!(".{name}.").contains(part)))
     }
 
     /// Rows of the first tensor whose name ends with `end`.
     #[must_use]
     pub fn rows_of_tensor(&self, end: &str) -> Option<i64> {
-        let (_, shape) = self.tensors?.iter().find(|(name, _)| name.ends_with(end))?;
+        let (_, shape) = (self.tensors)()?.iter().find(|(name, _)| name.ends_with(end))?;
         shape.first().copied()
     }
 }
@@ -105,7 +106,8 @@ mod tests {
         let tensors =
             tensors.iter().map(|(name, rows)| ((*name).to_owned(), vec![*rows, 4])).collect();
         let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
-        let (config, tensors) = (json!({ "model_type": model_type }), Some(&tensors));
+        let config = json!({ "model_type": model_type });
+        let tensors = &|| Some(&tensors);
         let evidence = Evidence { config: &config, model_type, classes: &classes, tensors };
         Architecture::detect(&evidence).map(|found| found.name)
     }
@@ -126,7 +128,7 @@ mod tests {
                 config: &config,
                 model_type: config["model_type"].as_str(),
                 classes: &[],
-                tensors: None,
+                tensors: &|| None,
             };
             Architecture::detect(&evidence).map(|found| found.name)
         };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::activation::{Activation, ActivationLayer};
 use super::distance::PositionEmbedding;
 use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names, PrunedHeads};
-use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::heads::{PredictionHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Evidence, Model, check_encoder, read_config_by};
@@ -120,7 +120,7 @@ pub(super) fn load(
             let (words, tied) = (encoder.words(), config.tie_word_embeddings);
             let shape = [sizes.vocab_size, hidden];
             let (name, act) = ("vocab_layer_norm", weights.sub("activation"));
-            MaskedLmHead {
+            PredictionHead {
                 dense: Linear::load(&weights.sub("vocab_transform"), hidden, hidden),
                 activation: ActivationLayer::load(sizes.hidden_act, &act),
                 norm: LayerNorm::load(&weights.sub(name), hidden, sizes.layer_norm_eps),

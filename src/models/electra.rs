@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::activation::Activation;
 use super::bert::BertConfig;
 use super::encoder::{Encoder, EncoderConfig, EncoderModel, Names};
-use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::heads::{PredictionHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Evidence, Model, check_encoder, read_config_over};
@@ -78,7 +78,7 @@ pub(super) fn load(
             let head = weights.sub("generator_predictions");
             let shape = [sizes.vocab_size, width];
             let (words, tied) = (encoder.words(), config.tie_word_embeddings);
-            MaskedLmHead {
+            PredictionHead {
                 dense: Linear::load(&head.sub("dense"), hidden, width),
                 activation: Activation::Gelu.into(),
                 norm: LayerNorm::load(&head.sub("LayerNorm"), width, sizes.layer_norm_eps),

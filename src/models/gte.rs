@@ -10,7 +10,7 @@ use super::bert::{self, BertConfig};
 use super::blocks::{Angles, Attention, FeedForward, Inner, Rotary};
 use super::distance::PositionEmbedding;
 use super::encoder::{Embeddings, EncoderConfig};
-use super::heads::{MaskedLmHead, TaskHead, decoder};
+use super::heads::{PredictionHead, TaskHead, decoder};
 use super::layers::{Heads, LayerNorm, Linear, attention_bias};
 use super::rope_parameters::{RopeParameters, RopeScaling};
 use super::weights::Weights;
@@ -141,7 +141,7 @@ pub(super) fn load(
         || {
             let head = weights.sub("lm_head");
             let (shape, tied) = ([sizes.vocab_size, hidden], config.bert.tie_word_embeddings);
-            MaskedLmHead {
+            PredictionHead {
                 dense: Linear::load(&head.sub("dense"), hidden, hidden),
                 activation: sizes.hidden_act.into(),
                 norm: LayerNorm::load(&head.sub("norm"), hidden, sizes.layer_norm_eps),

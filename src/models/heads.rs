@@ -15,9 +15,9 @@ pub enum TaskHead {
     /// The unchanged hidden states.
     None,
     /// Logits of every token of the vocabulary, or of every label, for each token.
-    MaskedLm(MaskedLmHead),
+    Prediction(PredictionHead),
     /// Logits of every label, for one vector per row.
-    Pooled(SequencePooling, MaskedLmHead),
+    Pooled(SequencePooling, PredictionHead),
     /// A linear layer on every token.
     Tokens(Linear),
     /// Two layers on the first token.
@@ -34,13 +34,13 @@ impl TaskHead {
         weights: &Weights<'_>,
         blueprint: Blueprint<'_>,
         hidden: i64,
-        masked_lm: impl FnOnce() -> MaskedLmHead,
+        masked_lm: impl FnOnce() -> PredictionHead,
         sequence: impl FnOnce() -> SequenceHead,
     ) -> Self {
         let tokens = |name, outputs| Linear::load(&weights.sub(name), hidden, outputs);
         match blueprint.head {
             Head::Base => Self::None,
-            Head::MaskedLm => Self::MaskedLm(masked_lm()),
+            Head::MaskedLm => Self::Prediction(masked_lm()),
             Head::TokenClassification => Self::Tokens(tokens("classifier", blueprint.labels)),
             Head::QuestionAnswering => Self::Tokens(tokens("qa_outputs", 2)),
             Head::SequenceClassification => Self::Sequence(sequence()),
@@ -55,7 +55,7 @@ impl TaskHead {
         let hidden_states = inputs.at_server_places(hidden_states)?;
         match self {
             Self::None => Ok(hidden_states),
-            Self::MaskedLm(head) => head.forward(&hidden_states),
+            Self::Prediction(head) => head.forward(&hidden_states),
             Self::Pooled(pooling, head) => head.forward(&pooling.forward(&hidden_states, inputs)?),
             Self::Tokens(classifier) => classifier.forward(&hidden_states),
             Self::Sequence(head) => head.forward(&hidden_states),
@@ -91,7 +91,7 @@ impl SequencePooling {
 /// Dense layer, activation, LayerNorm and decoder, which maps `[…, hidden]` to `[…, vocabulary]`, or to labels in the classifiers of
 /// ModernBERT.
 #[derive(Debug)]
-pub struct MaskedLmHead {
+pub struct PredictionHead {
     /// Dense layer.
     pub dense: Linear,
     /// Activation after the dense layer.
@@ -102,7 +102,7 @@ pub struct MaskedLmHead {
     pub decoder: Linear,
 }
 
-impl MaskedLmHead {
+impl PredictionHead {
     fn forward(&self, hidden_states: &Tensor) -> Result<Tensor, TorchError> {
         let transformed = self.activation.forward(&self.dense.forward(hidden_states)?)?;
         self.decoder.forward(&self.norm.forward(&transformed)?)

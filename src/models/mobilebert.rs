@@ -6,7 +6,7 @@ use serde_json::Value;
 use tch::Tensor;
 
 use super::activation::{Activation, ActivationLayer};
-use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::heads::{PredictionHead, SequenceHead, TaskHead, decoder};
 use super::layers::{
     CrossAttention, LayerNorm, Linear, attention_bias, embedding, token_type_embedding,
 };
@@ -460,7 +460,7 @@ impl Layer {
 }
 
 /// `MobileBertLMPredictionHead`.
-fn masked_lm(weights: &Weights<'_>, config: &MobileBertConfig, words: &Tensor) -> MaskedLmHead {
+fn masked_lm(weights: &Weights<'_>, config: &MobileBertConfig, words: &Tensor) -> PredictionHead {
     let head = weights.sub("cls.predictions");
     let transform = head.sub("transform");
     let (vocabulary, hidden, width) =
@@ -478,7 +478,7 @@ fn masked_lm(weights: &Weights<'_>, config: &MobileBertConfig, words: &Tensor) -
         words
     };
     let shape = [vocabulary, hidden];
-    MaskedLmHead {
+    PredictionHead {
         dense: Linear::load(&transform.sub("dense"), hidden, hidden),
         activation: ActivationLayer::load(config.hidden_act, &transform.sub("transform_act_fn")),
         norm: LayerNorm::load(&transform.sub("LayerNorm"), hidden, config.layer_norm_eps),

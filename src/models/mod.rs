@@ -299,25 +299,32 @@ impl Architecture {
         known.map(|&(_, reason)| reason)
     }
 
-    /// Whether the logits of table rows without a token are cut for fill_mask, because the server fails if it chooses one of them. The
-    /// graphs of the architectures that were served first stay as they are.
+    /// Whether the architecture was supported before graphs cut logits and before differences of tokenizers were measured. Its graphs
+    /// and its tokenizers stay as they are.
     #[must_use]
-    pub fn cuts_logits(&self) -> bool {
-        const UNCUT: [&str; 12] = [
+    pub fn is_established(&self) -> bool {
+        const ESTABLISHED: [&str; 13] = [
             "bart",
             "bert",
             "camembert",
             "deberta-v2",
             "distilbert",
+            "dpr",
             "electra",
             "mobilebert",
-            "modernbert",
             "mpnet",
+            "retribert",
             "roberta",
             "squeezebert",
             "xlm-roberta",
         ];
-        !UNCUT.contains(&self.name)
+        ESTABLISHED.contains(&self.name)
+    }
+
+    /// Whether the logits of table rows without a token are cut for fill_mask, because the server fails if it chooses one of them.
+    #[must_use]
+    pub fn cuts_logits(&self) -> bool {
+        !self.is_established() && self.name != "modernbert"
     }
 
     /// The names of the supported architectures, sorted.

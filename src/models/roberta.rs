@@ -10,13 +10,12 @@ use tch::Tensor;
 use super::activation::Activation;
 use super::bert::BertConfig;
 use super::encoder::{Counting, Encoder, EncoderConfig, EncoderModel, Names};
-use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::heads::{PredictionHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Evidence, Model, check_encoder, read_config_over};
 use crate::checkpoint::Spellings;
 
-/// Parameter names in the files of all three.
 /// Whether a folder contains a RoBERTa.
 pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
     // BERT has the same names and two token types instead of one.
@@ -36,6 +35,7 @@ pub(super) fn detects_xlm_roberta(evidence: &Evidence<'_>) -> bool {
     evidence.is("xlm-roberta")
 }
 
+/// Parameter names in the files of all three.
 pub(super) static SPELLINGS: Spellings = Spellings {
     base: &["roberta"],
     same: &[&["lm_head.bias", "lm_head.decoder.bias"]],
@@ -93,11 +93,11 @@ pub(super) fn lm_head(
     sizes: &EncoderConfig,
     words: &Tensor,
     tied: bool,
-) -> MaskedLmHead {
+) -> PredictionHead {
     let head = weights.sub("lm_head");
     let hidden = sizes.hidden_size;
     let shape = [sizes.vocab_size, hidden];
-    MaskedLmHead {
+    PredictionHead {
         dense: Linear::load(&head.sub("dense"), hidden, hidden),
         activation: Activation::Gelu.into(),
         norm: LayerNorm::load(&head.sub("layer_norm"), hidden, sizes.layer_norm_eps),

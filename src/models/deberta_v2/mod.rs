@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use super::activation::{Activation, ActivationLayer};
 use super::encoder::{FeedForward, Names, PostAttention};
-use super::heads::{MaskedLmHead, SequenceHead, TaskHead, decoder};
+use super::heads::{PredictionHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear, embedding, token_type_embedding};
 use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, Output};
@@ -259,7 +259,7 @@ impl Convolution {
 }
 
 /// `LegacyDebertaV2LMPredictionHead` or `DebertaV2LMPredictionHead`.
-fn masked_lm(weights: &Weights<'_>, config: &DebertaV2Config, words: &Tensor) -> MaskedLmHead {
+fn masked_lm(weights: &Weights<'_>, config: &DebertaV2Config, words: &Tensor) -> PredictionHead {
     let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
     let activation = |weights: &Weights<'_>| {
         ActivationLayer::load(config.hidden_act, &weights.sub("transform_act_fn"))
@@ -268,7 +268,7 @@ fn masked_lm(weights: &Weights<'_>, config: &DebertaV2Config, words: &Tensor) ->
     // Microsoft's files contain the new head, but config.json does not state it, so the parameters in the file decide.
     let (in_old, in_new) = (old.has("transform.dense.weight"), new.has("dense.weight"));
     if in_new && !(in_old && config.legacy.unwrap_or(true)) {
-        return MaskedLmHead {
+        return PredictionHead {
             dense: Linear::load(&new.sub("dense"), hidden, hidden),
             activation: activation(&new),
             norm: config.norm(&new),
@@ -278,7 +278,7 @@ fn masked_lm(weights: &Weights<'_>, config: &DebertaV2Config, words: &Tensor) ->
     let (transform, width) = (old.sub("transform"), config.embedding_size());
     let shape = [vocabulary, width];
     let tied = config.tie_word_embeddings;
-    MaskedLmHead {
+    PredictionHead {
         dense: Linear::load(&transform.sub("dense"), hidden, width),
         activation: activation(&transform),
         norm: LayerNorm::load(&transform.sub("LayerNorm"), width, config.layer_norm_eps),

@@ -10,7 +10,7 @@ use super::activation::ActivationLayer;
 use super::blocks::{
     Angles, Attention, FeedForward, Inner, LayerNorm, Rotary, sliding_window_bias,
 };
-use super::heads::{MaskedLmHead, TaskHead, decoder};
+use super::heads::{PredictionHead, TaskHead, decoder};
 use super::layers::{Heads, Linear, attention_bias, embedding};
 use super::weights::Weights;
 use super::{Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output};
@@ -53,7 +53,7 @@ pub(super) fn load(
     let head = |classifier: Linear| {
         let head = weights.sub("head");
         let bias = config.classifier_bias;
-        MaskedLmHead {
+        PredictionHead {
             dense: Linear::with_bias_if(bias, &head.sub("dense"), hidden, hidden),
             activation: ActivationLayer::load(config.classifier_activation, &head.sub("act")),
             norm: config.norm(&head.sub("norm")),
@@ -66,10 +66,10 @@ pub(super) fn load(
         Head::MaskedLm => {
             let bias = config.decoder_bias.then_some("decoder.bias");
             let tied = config.tie_word_embeddings;
-            TaskHead::MaskedLm(head(decoder(weights, "decoder", bias, &words, shape, tied)))
+            TaskHead::Prediction(head(decoder(weights, "decoder", bias, &words, shape, tied)))
         }
-        Head::TokenClassification => TaskHead::MaskedLm(labelled(blueprint.labels)),
-        Head::QuestionAnswering => TaskHead::MaskedLm(labelled(2)),
+        Head::TokenClassification => TaskHead::Prediction(labelled(blueprint.labels)),
+        Head::QuestionAnswering => TaskHead::Prediction(labelled(2)),
         Head::SequenceClassification => {
             TaskHead::Pooled(config.classifier_pooling, labelled(blueprint.labels))
         }

@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::bert;
 use super::blocks::{Angles, Attention, FeedForward, Inner, Rotary};
-use super::heads::{MaskedLmHead, TaskHead};
+use super::heads::{PredictionHead, TaskHead};
 use super::layers::{Heads, LayerNorm, Linear, attention_bias, embedding, token_type_embedding};
 use super::weights::Weights;
 use super::{Blueprint, ConfigError, Evidence, Head, Inputs, Model};
@@ -64,7 +64,7 @@ pub(super) fn load(
             head.ignore("decoder.weight");
             let bias =
                 config.head_bias().then(|| head.tensor("decoder.bias", &[config.vocabulary()]));
-            MaskedLmHead {
+            PredictionHead {
                 dense: Linear::with_bias_if(
                     config.head_bias(),
                     &transform.sub("dense"),
