@@ -61,7 +61,7 @@ pub use quantization_report::Quantization;
 #[cfg(feature = "torch")]
 pub use server_rows::ServerRows;
 pub use token_effect::TokenEffect;
-pub use tokenizer_difference::{Counts, TokenizerDifference};
+pub use tokenizer_difference::{Counts, TokenizerDifference, common_ends};
 #[cfg(not(feature = "torch"))]
 pub use without_torch::{Conversion, check_architecture};
 

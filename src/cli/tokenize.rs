@@ -11,7 +11,7 @@ use super::input;
 use super::report::{Format, print};
 use super::source::SourceArguments;
 use crate::bundle::Bundle;
-use crate::conversion::Options;
+use crate::conversion::{Options, common_ends};
 use crate::terminal_text::{escape, escape_json};
 use crate::workflow::token_comparison::{Comparison, Text, TokenComparison};
 
@@ -107,7 +107,7 @@ fn table(tokenizers: &TokenComparison, comparison: &Comparison) -> String {
     }
     let read = comparison.model_input().unwrap_or_default();
     let common = match &comparison.model {
-        Some(model) if comparison.server.is_some() => Some(common(read, model)),
+        Some(model) if comparison.server.is_some() => Some(common_ends(read, model)),
         _ => None,
     };
     let lines = |name: &str, ids: &[u32], common, token: &dyn Fn(u32) -> String| {
@@ -146,14 +146,6 @@ fn marked(ids: &[u32], common: Option<(usize, usize)>, word: &dyn Fn(u32) -> Str
     words.collect()
 }
 
-/// Lengths of the common prefix and the common suffix of two rows.
-fn common(first: &[u32], second: &[u32]) -> (usize, usize) {
-    let shorter = first.len().min(second.len());
-    let before = first.iter().zip(second).take_while(|(a, b)| a == b).count();
-    let after = first.iter().rev().zip(second.iter().rev()).take_while(|(a, b)| a == b).count();
-    (before, after.min(shorter - before))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,18 +153,10 @@ mod tests {
     #[test]
     fn differing_words_are_marked_with_arrows() {
         let marked = |ids: &[u32], other: &[u32]| {
-            marked(ids, Some(common(ids, other)), &|id| id.to_string())
+            marked(ids, Some(common_ends(ids, other)), &|id| id.to_string())
         };
         assert_eq!(marked(&[1, 2, 3, 4], &[1, 9, 4]), " 1 »2 3« 4");
         assert_eq!(marked(&[1, 9, 4], &[1, 2, 3, 4]), " 1 »9« 4");
         assert_eq!(marked(&[1, 4], &[1, 4]), " 1 4");
-    }
-
-    #[test]
-    fn common_parts_do_not_overlap() {
-        assert_eq!(common(&[1, 2, 3], &[1, 2, 3]), (3, 0));
-        assert_eq!(common(&[1, 2, 3], &[1, 9, 9, 3]), (1, 1));
-        assert_eq!(common(&[1, 1], &[1, 1, 1]), (2, 0));
-        assert_eq!(common(&[], &[1]), (0, 0));
     }
 }

@@ -3,6 +3,7 @@
 use super::command_error::CommandError;
 use super::infer_report::quoted;
 use super::report::Report;
+use crate::conversion::common_ends;
 use crate::elasticsearch::DeployedModel;
 use crate::source::hub::Hub;
 use crate::workflow::ModelSource;
@@ -109,10 +110,7 @@ fn of_answer(answer: &DifferentAnswer) -> Vec<String> {
 
 /// Tokens with arrows around those that differ, from a few tokens before the first difference.
 fn marked(tokens: &[String], others: &[String]) -> String {
-    let before = tokens.iter().zip(others).take_while(|(a, b)| a == b).count();
-    let pairs = tokens.iter().rev().zip(others.iter().rev());
-    let shorter = tokens.len().min(others.len());
-    let after = pairs.take_while(|(a, b)| a == b).count().min(shorter - before);
+    let (before, after) = common_ends(tokens, others);
     let (from, end) = (before.saturating_sub(2), tokens.len() - after);
     let mut words = Vec::new();
     if from > 0 {

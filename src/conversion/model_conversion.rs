@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -47,8 +48,8 @@ pub struct Conversion {
     pub(super) similarity: Option<&'static str>,
     pub(super) options: Options,
     pub(super) notes: Vec<String>,
-    /// Number of notes at the end that describe tokens.
-    token_notes: usize,
+    /// Which of the notes describe tokens.
+    token_notes: Range<usize>,
     pub(super) not_understood: Vec<String>,
     /// How much Elasticsearch's tokens differ from those of the model's own tokenizer. `None` if they were not compared.
     pub(super) tokenizer_difference: Option<TokenizerDifference>,
@@ -144,9 +145,12 @@ impl Conversion {
             Ok(loader)
         };
         let (asked, others) = (options.part.clone(), description.other_parts.clone());
-        let may_be_long = description.dimensions.positions > DEFAULT_LENGTH.into();
+        let may_be_long = options.max_length.is_none()
+            && description.dimensions.positions > DEFAULT_LENGTH.into();
         let reduced = may_be_long.then(|| description.clone());
+        let folder = description.folder.clone();
         let mut conversion = Self::of(description, task, loaded, options, &open)?;
+        conversion.compare_tokenizers(files, &folder)?;
         conversion.files.append(&mut mapped.into_inner());
         conversion.progress = progress.clone();
         if let Some(mut reduced) = reduced.filter(|_| conversion.limits_memory()) {
@@ -305,12 +309,8 @@ impl Conversion {
                 );
             }
         }
-        let card = model_card::languages(&files);
-        let comparison = tokenization_notes::compare(&folder, &tokenizer, task.pair(), &card)?;
-        let token_notes = comparison.notes.len();
-        notes.extend(comparison.notes);
-        let name = architecture.map_or("", |architecture| architecture.name);
-        let needs_exact_tokenizer = tokenizer.adaptation.needs_exactness(name);
+        let is_established = architecture.is_some_and(Architecture::is_established);
+        let needs_exact_tokenizer = tokenizer.adaptation.needs_exactness(is_established);
         let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?
             .of_server(form.added_tokens(), &options, dimensions)?;
         let vocabulary = tokenizer.model_tokens();
@@ -362,13 +362,30 @@ impl Conversion {
             tokenizer,
             options,
             notes,
-            token_notes,
+            token_notes: 0..0,
             not_understood,
-            tokenizer_difference: comparison.difference,
+            tokenizer_difference: None,
             needs_exact_tokenizer,
             files: head_files,
             progress: Progress::quiet(),
         })
+    }
+
+    /// Compares Elasticsearch's tokenizer with the model's own, which is in `folder`, and adds notes on the differences. The comparison
+    /// builds both tokenizers, so that it takes time for large vocabularies.
+    pub(super) fn compare_tokenizers(
+        &mut self,
+        files: &ModelFiles,
+        folder: &ModelFiles,
+    ) -> Result<(), ConversionError> {
+        let (languages, reads_pairs) = (model_card::languages(files), self.task.pair());
+        let comparison =
+            tokenization_notes::compare(folder, &self.tokenizer, reads_pairs, &languages)?;
+        let first = self.notes.len();
+        self.notes.extend(comparison.notes);
+        self.token_notes = first..self.notes.len();
+        self.tokenizer_difference = comparison.difference;
+        Ok(())
     }
 
     /// The task.
@@ -420,9 +437,13 @@ impl Conversion {
 
     /// Logs the notes for a user who sees the results of the server's tokens: notes on tokens as information, the others as warnings.
     pub fn log_notes_beside_results(&self) {
-        let (others, tokens) = self.notes.split_at(self.notes.len() - self.token_notes);
-        others.iter().for_each(|note| tracing::warn!("{note}"));
-        tokens.iter().for_each(|note| tracing::info!("{note}"));
+        for (at, note) in self.notes.iter().enumerate() {
+            if self.token_notes.contains(&at) {
+                tracing::info!("{note}");
+            } else {
+                tracing::warn!("{note}");
+            }
+        }
     }
 
     /// Keys of the model's files that are not understood, with the names of the files.

@@ -337,7 +337,9 @@ impl Plan {
         (loaded.unused, loaded.bytes, loaded.file) = (unused, bytes, file);
         let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
         let kind_without_task = description.tokenizer.kind;
+        let folder = description.folder.clone();
         let mut conversion = Conversion::of(description, task, loaded, options, &open)?;
+        conversion.compare_tokenizers(files, &folder)?;
         if kind_without_task != conversion.tokenizer().kind {
             self.show_tokenizer(conversion.tokenizer());
         }

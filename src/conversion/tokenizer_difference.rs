@@ -7,7 +7,7 @@ use serde::Serialize;
 #[cfg(feature = "torch")]
 use serde_json::{Value, json};
 
-use crate::server_tokenization::Tokenizer as ServerTokenizer;
+use crate::server_tokenization::{Token, Tokenizer as ServerTokenizer};
 use crate::special_tokens::AppendedTokens;
 use crate::tokenizer::{ModelTokenizer, TokenizerError};
 
@@ -81,6 +81,7 @@ impl TokenizerDifference {
         appended: Option<AppendedTokens>,
         languages: &[String],
     ) -> Result<Self, TokenizerError> {
+        let ids = |tokens: &[Token]| tokens.iter().map(|token| token.id).collect::<Vec<u32>>();
         let named = |language: &str| languages.iter().any(|name| code(name) == language);
         let mut by_language: Vec<(&str, &str, Counts)> = Vec::new();
         for line in PROSE.lines() {
@@ -91,16 +92,12 @@ impl TokenizerDifference {
                 continue;
             }
             let Some((.., counts)) = by_language.last_mut() else { continue };
-            let ids = |tokens: Vec<_>| -> Vec<u32> {
-                tokens
-                    .into_iter()
-                    .map(|token: crate::server_tokenization::Token| token.id)
-                    .collect()
-            };
             // A text that Elasticsearch refuses has no tokens.
-            let served = ids(server.tokens(line).unwrap_or_default());
-            let served = appended.map_or_else(|| served.clone(), |it| it.model_ids(&served));
-            counts.add(&served, &ids(model.tokens(line)?));
+            let mut served = ids(&server.tokens(line).unwrap_or_default());
+            if let Some(appended) = appended {
+                served = appended.model_ids(&served);
+            }
+            counts.add(&served, &ids(&model.tokens(line)?));
         }
         let mut scripts: BTreeMap<&'static str, Counts> = BTreeMap::new();
         for (_, script, counts) in &by_language {
@@ -183,12 +180,18 @@ fn code(tag: &str) -> String {
     tag.split(['-', '_']).next().unwrap_or_default().to_lowercase()
 }
 
+/// Lengths of the common prefix and the common suffix of two rows. Both together are at most as long as the shorter row.
+#[must_use]
+pub fn common_ends<T: PartialEq>(a: &[T], b: &[T]) -> (usize, usize) {
+    let start = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let rest = a[start..].iter().rev().zip(b[start..].iter().rev());
+    (start, rest.take_while(|(a, b)| a == b).count())
+}
+
 /// Tokens of the longer row that no longest common subsequence of both rows contains.
 fn different_tokens(a: &[u32], b: &[u32]) -> usize {
-    let start = a.iter().zip(b).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&a[start..], &b[start..]);
-    let end = a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&a[..a.len() - end], &b[..b.len() - end]);
+    let (start, end) = common_ends(a, b);
+    let (a, b) = (&a[start..a.len() - end], &b[start..b.len() - end]);
     // Lengths of the longest common subsequences of the beginnings.
     let mut lengths = vec![0; b.len() + 1];
     for x in a {
@@ -213,6 +216,14 @@ mod tests {
         assert!(headings.iter().all(|heading| heading.split(' ').count() == 2));
         assert!(headings.len() >= 25 && PROSE.starts_with("== en Latin\n"));
         assert!(PROSE.lines().all(|line| !line.trim().is_empty() && line.trim() == line));
+    }
+
+    #[test]
+    fn common_ends_do_not_overlap() {
+        assert_eq!(common_ends(&[1, 2, 3], &[1, 2, 3]), (3, 0));
+        assert_eq!(common_ends(&[1, 2, 3], &[1, 9, 9, 3]), (1, 1));
+        assert_eq!(common_ends(&[1, 1], &[1, 1, 1]), (2, 0));
+        assert_eq!(common_ends(&[], &[1]), (0, 0));
     }
 
     #[test]
