@@ -108,16 +108,7 @@ fn of_csv(content: &str) -> Result<Vec<Text>, (usize, String)> {
         return Err((line, input::OPEN_QUOTE.into()));
     }
     let mut reader = csv::Reader::from_reader(content.as_bytes());
-    let line_of = |position: Option<&csv::Position>| {
-        position.and_then(|it| usize::try_from(it.line()).ok()).unwrap_or(1)
-    };
-    let wrong = |error: csv::Error| match error.kind() {
-        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
-            let reason = format!("the row has {len} cells, and the header has {expected_len}");
-            (line_of(pos.as_ref()), reason)
-        }
-        _ => (line_of(error.position()), error.to_string()),
-    };
+    let wrong = |error: csv::Error| input::csv_problem(&error);
     let names = reader.headers().map_err(wrong)?.clone();
     if let (1, Some(separator)) = (names.len(), names.get(0).and_then(input::other_separator)) {
         let reason = format!("the columns are separated by {separator:?}; separate them by commas");
@@ -129,7 +120,7 @@ fn of_csv(content: &str) -> Result<Vec<Text>, (usize, String)> {
         let cells = names.iter().zip(&record);
         let cells = cells.map(|(name, cell)| (name.to_owned(), cell.into()));
         let text = of_members(cells.collect()).map_err(|reason| (1, reason))?;
-        texts.push(Text { line: line_of(record.position()), ..text });
+        texts.push(Text { line: input::csv_line(record.position()), ..text });
     }
     Ok(texts)
 }

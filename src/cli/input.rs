@@ -96,6 +96,22 @@ pub(super) fn other_separator(header: &str) -> Option<char> {
     [';', '\t', '|'].into_iter().find(|separator| header.contains(*separator))
 }
 
+/// The line of a record in a CSV file, or of an error.
+pub(super) fn csv_line(position: Option<&csv::Position>) -> usize {
+    position.and_then(|it| usize::try_from(it.line()).ok()).unwrap_or(1)
+}
+
+/// The line and the reason of an error of the crate `csv`.
+pub(super) fn csv_problem(error: &csv::Error) -> (usize, String) {
+    let reason = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("the row has {len} cells, and the header has {expected_len}")
+        }
+        _ => error.to_string(),
+    };
+    (csv_line(error.position()), reason)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,28 +22,22 @@ pub(super) fn read_documents(path: &Path) -> Result<Vec<Value>, CommandError> {
     };
     // Spreadsheets write a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let invalid = |line: u64, reason: String| {
+    let invalid = |line: usize, reason: String| {
         CommandError::Usage(format!("{}, line {line}: {reason}", path.display()))
     };
     let mut documents = Vec::new();
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
         if let Some(line) = input::line_of_open_quote(text) {
-            return Err(invalid(line as u64, input::OPEN_QUOTE.to_owned()));
+            return Err(invalid(line, input::OPEN_QUOTE.to_owned()));
         }
-        let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(text.as_bytes());
-        let wrong = |error: &csv::Error| {
-            let line = error.position().map_or(1, |position| position.line());
-            let reason = match error.kind() {
-                csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                    format!("the row has {len} cells, and the header has {expected_len}")
-                }
-                _ => error.to_string(),
-            };
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let wrong = |error: csv::Error| {
+            let (line, reason) = input::csv_problem(&error);
             invalid(line, reason)
         };
-        let names = reader.headers().map_err(|error| wrong(&error))?.clone();
+        let names = reader.headers().map_err(wrong)?.clone();
         if names.len() == 1
-            && let Some(separator) = [';', '\t', '|'].into_iter().find(|it| names[0].contains(*it))
+            && let Some(separator) = input::other_separator(&names[0])
         {
             return Err(invalid(
                 1,
@@ -58,7 +52,7 @@ pub(super) fn read_documents(path: &Path) -> Result<Vec<Value>, CommandError> {
             return Err(invalid(1, format!("two columns have the name {name:?}")));
         }
         for record in reader.records() {
-            let record = record.map_err(|error| wrong(&error))?;
+            let record = record.map_err(wrong)?;
             let fields =
                 names.iter().zip(&record).map(|(name, text)| (name.to_owned(), cell(text)));
             documents.push(Value::Object(fields.collect()));
@@ -68,7 +62,7 @@ pub(super) fn read_documents(path: &Path) -> Result<Vec<Value>, CommandError> {
             if line.trim().is_empty() {
                 continue;
             }
-            let line_number = index as u64 + 1;
+            let line_number = index + 1;
             match serde_json::from_str(line) {
                 Ok(document @ Value::Object(_)) => documents.push(document),
                 Ok(_) => {

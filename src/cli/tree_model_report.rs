@@ -103,7 +103,7 @@ impl TreeModelReport {
 }
 
 /// The first names of a list, and the number of the others.
-fn shortened(names: &[String]) -> String {
+pub(super) fn first_names(names: &[String]) -> String {
     const SHOWN: usize = 8;
     let first = names[..names.len().min(SHOWN)].join(", ");
     match names.len().saturating_sub(SHOWN) {
@@ -145,7 +145,7 @@ impl Report for TreeModelReport {
         for feature in self.features.iter().filter(|feature| feature.used) {
             let mut line = format!("  {}: {}", on_one_line(&feature.name), feature.kind);
             if !feature.categories.is_empty() {
-                line += &format!(" ({})", on_one_line(&shortened(&feature.categories)));
+                line += &format!(" ({})", on_one_line(&first_names(&feature.categories)));
             }
             line += &format!(
                 "; {} tests, of which {} send missing values left",
@@ -156,7 +156,7 @@ impl Report for TreeModelReport {
         let unused: Vec<_> =
             self.features.iter().filter(|it| !it.used).map(|it| on_one_line(&it.name)).collect();
         if !unused.is_empty() {
-            lines.push(format!("  not used by any tree: {}", shortened(&unused)));
+            lines.push(format!("  not used by any tree: {}", first_names(&unused)));
         }
         for note in &self.notes {
             lines.push(format!("note         {note}"));

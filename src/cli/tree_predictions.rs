@@ -11,6 +11,7 @@ use super::command_error::CommandError;
 use super::report::{Report, ReportArguments, print};
 use super::tree_documents::{field, read_documents, shortened};
 use super::tree_model::{RESULTS_FIELD, ReadTreeModel, TreeModelArguments, TreeSource};
+use super::tree_model_report::first_names;
 use crate::elasticsearch::{Client, ServedId};
 use crate::observer::Progress;
 use crate::terminal_text::escape_json;
@@ -443,13 +444,8 @@ pub(super) async fn verify(
 /// The error for documents without any field of the model.
 fn nothing_to_compare(data: &Path, local: &Local<'_>, documents: &[Value]) -> CommandError {
     let listed = |names: &mut dyn Iterator<Item = &String>| {
-        const SHOWN: usize = 8;
         let names: Vec<_> = names.map(|name| format!("{:?}", shortened(name))).collect();
-        let first = names[..names.len().min(SHOWN)].join(", ");
-        match names.len().saturating_sub(SHOWN) {
-            0 => first,
-            others => format!("{first} and {others} others"),
-        }
+        first_names(&names)
     };
     let fields: BTreeSet<&String> =
         documents.iter().filter_map(Value::as_object).flat_map(Map::keys).collect();

@@ -41,7 +41,7 @@ pub(super) struct Rows {
     pub(super) served: Result<Vec<Row>, InferenceError>,
 }
 
-/// The answer of a graph to a text, or why there is none.
+/// Result of a model for one text, or the error that prevents it.
 pub(super) type Answer = Result<Value, InferenceError>;
 
 impl<'a> Sides<'a> {
