@@ -15,11 +15,7 @@ fn model() -> String {
 
 /// Answers the questions up to the plan, and returns the output including the plan.
 fn answer(terminal: &mut Terminal, url: &str) -> String {
-    terminal.wait_for("Address or cloud ID of the cluster");
-    terminal.type_line(url);
-    terminal.wait_for("How do you log in?");
-    // Two lines down: "no".
-    terminal.type_text("\x1b[B\x1b[B\r");
+    terminal.connect(url);
     terminal.wait_for("connected to Elasticsearch 9.5.0");
     terminal.wait_for("Model: its hub id, a folder");
     terminal.type_line("/no/such/folder");
@@ -140,10 +136,7 @@ fn import_without_a_terminal_asks_nothing() {
 fn guided_import_of_a_tree_model_asks_for_names_and_labels() {
     let standin = StandIn::start(Options::default());
     let mut terminal = Terminal::start(&["import"], &[]);
-    terminal.wait_for("Address or cloud ID of the cluster");
-    terminal.type_line(&standin.url());
-    terminal.wait_for("How do you log in?");
-    terminal.type_text("\x1b[B\x1b[B\r");
+    terminal.connect(&standin.url());
     terminal.wait_for("the file of a tree model");
     terminal.type_line("tests/fixtures/trees/xgboost-dump.json");
     terminal.wait_for("save_model");

@@ -174,10 +174,7 @@ fn guided_import_asks_before_it_uses_an_inexact_tokenizer() {
     let standin = StandIn::start(Options::default());
     let model = qwen2_words(Some("en"));
     let mut terminal = Terminal::start(&["import"], &[]);
-    terminal.wait_for("Address or cloud ID of the cluster");
-    terminal.type_line(&standin.url());
-    terminal.wait_for("How do you log in?");
-    terminal.type_text("\x1b[B\x1b[B\r");
+    terminal.connect(&standin.url());
     terminal.wait_for("Model: its hub id, a folder");
     terminal.type_line(model.path().to_str().unwrap());
     terminal.wait_for("text_embedding (modules.json");

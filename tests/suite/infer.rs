@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use standin::{Options, StandIn};
 
 use crate::fixtures::Fixture;
-use crate::program::{ask, message, program, says};
+use crate::program::{ask, message, output_with_input, program, says};
 use crate::real_model;
 
 /// Largest difference of two numbers that count as equal, relative to the larger number or to 1.
@@ -266,27 +266,16 @@ fn remote_results_are_those_of_the_server() {
     says(&String::from_utf8(table.stdout).unwrap(), &["\"hello\"\n  0."]);
 }
 
-/// Runs the program with bytes on standard input.
-fn with_input(arguments: &[&str], input: &[u8]) -> Output {
-    use std::io::Write;
-    let mut child = program()
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
-}
-
 #[test]
 fn rejected_text_of_a_batch_has_an_error_and_its_line_is_named() {
     let standin = StandIn::start(Options::default());
     import(&standin, &Fixture::named("bert/masked-lm").model(), Task::FillMask, &["--start"]);
     let url = standin.url();
     let arguments = ["infer", "--url", &url, "--es-model-id", "m", "--output", "json"];
-    let output = with_input(&arguments, b"The [MASK] was by London.\nno mask\nThe [MASK].\n");
+    let output = output_with_input(
+        program().args(arguments),
+        b"The [MASK] was by London.\nno mask\nThe [MASK].\n",
+    );
     assert_eq!(output.status.code(), Some(6), "{}", message(&output));
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -312,7 +301,10 @@ fn input_that_is_not_utf8_names_its_line() {
     let model = Fixture::named("bert/st-mean").model();
     let model = model.to_str().unwrap();
     for command in ["infer", "tokenize"] {
-        let output = with_input(&[command, "--hub-model-id", model], b"one\ncaf\xe9\n");
+        let output = output_with_input(
+            program().args([command, "--hub-model-id", model]),
+            b"one\ncaf\xe9\n",
+        );
         assert_eq!(output.status.code(), Some(2), "{}", message(&output));
         says(&message(&output), &["standard input, line 2", "not UTF-8", "iconv"]);
     }

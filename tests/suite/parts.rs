@@ -480,10 +480,7 @@ fn verify_finds_the_part_in_the_metadata() {
 fn guided_import_asks_for_the_part() {
     let standin = StandIn::start(standin::Options::default());
     let mut terminal = Terminal::start(&["import"], &[]);
-    terminal.wait_for("Address or cloud ID of the cluster");
-    terminal.type_line(&standin.url());
-    terminal.wait_for("How do you log in?");
-    terminal.type_text("\x1b[B\x1b[B\r");
+    terminal.connect(&standin.url());
     terminal.wait_for("Model: its hub id, a folder");
     terminal.type_line(&model("router-folders").display().to_string());
     terminal.wait_for("Model of the repository");

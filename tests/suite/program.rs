@@ -1,6 +1,7 @@
 //! Runs the program, and sends requests to a stand-in.
 
-use std::process::{Command, Output};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use standin::StandIn;
@@ -53,6 +54,20 @@ pub fn clean(mut command: Command) -> Command {
     // Folder for upload journals, which every run deletes at its end.
     command.env("RUST_ELAND_STATE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
     command
+}
+
+/// Runs a command with bytes on standard input.
+pub fn output_with_input(command: &mut Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // The program may write before it has read everything.
+        let writer = scope.spawn(move || stdin.write_all(input));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        output
+    })
 }
 
 /// Standard error of the program.

@@ -61,6 +61,16 @@ impl Terminal {
         }
     }
 
+    /// Answers the questions of a guided import about the cluster: its address, and that it needs no login.
+    #[track_caller]
+    pub fn connect(&mut self, url: &str) {
+        self.wait_for("Address or cloud ID of the cluster");
+        self.type_line(url);
+        self.wait_for("How do you log in?");
+        // Two lines down: "no".
+        self.type_text("\x1b[B\x1b[B\r");
+    }
+
     /// Waits for a text after the previous match, and returns the output up to the end of the text.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> String {

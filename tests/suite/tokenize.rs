@@ -1,32 +1,21 @@
 //! `rust-eland tokenize`: tokens of the server beside the model's own.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::fixtures::Fixture;
-use crate::program::{message, program, says};
+use crate::program::{message, output_with_input, program, says};
 
 /// Runs the program on the lines of standard input and returns the JSON documents of its output.
 fn tokenize(arguments: &[&str], input: &str) -> Vec<Value> {
-    let mut child = program()
-        .args(["tokenize", "--output", "json"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
+    let mut command = program();
+    command.args(["tokenize", "--output", "json"]).args(arguments);
+    let output = output_with_input(&mut command, input.as_bytes());
     assert!(output.status.success(), "{}", message(&output));
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
