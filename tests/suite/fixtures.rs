@@ -13,6 +13,10 @@ use serde::Deserialize;
 #[cfg(feature = "torch")]
 use tch::Tensor;
 
+/// Folders of fixtures that no test reads yet, because the program cannot read their models, or a fixture in such a folder. Whoever adds a
+/// reader removes its folder.
+const WITHOUT_READER: [&str; 1] = ["deberta"];
+
 /// Copies the files of a folder and of its subfolders.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -85,6 +89,7 @@ impl Fixture {
             .iter()
             .flat_map(|architecture| folders(architecture))
             .filter(|folder| folder.join("reference.json").is_file())
+            .filter(|folder| WITHOUT_READER.iter().all(|name| !folder.starts_with(root.join(name))))
             .map(|folder| {
                 let reference = std::fs::read(folder.join("reference.json")).unwrap();
                 let name = folder.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
