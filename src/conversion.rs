@@ -14,6 +14,8 @@ mod defects;
 #[cfg(feature = "torch")]
 mod description;
 mod error;
+#[cfg(feature = "torch")]
+mod lora;
 mod model_card;
 #[cfg(feature = "torch")]
 mod model_conversion;
@@ -25,6 +27,8 @@ mod peak_memory;
 mod plan;
 #[cfg(feature = "torch")]
 mod quantization_report;
+#[cfg(feature = "torch")]
+mod refused_families;
 #[cfg(feature = "torch")]
 mod requirements;
 #[cfg(feature = "torch")]
@@ -59,14 +63,19 @@ pub use plan::{
 #[cfg(feature = "torch")]
 pub use quantization_report::Quantization;
 #[cfg(feature = "torch")]
+pub use refused_families::check_family;
+#[cfg(feature = "torch")]
 pub use server_rows::ServerRows;
 pub use token_effect::TokenEffect;
 pub use tokenizer_difference::{Counts, TokenizerDifference, common_ends};
 #[cfg(not(feature = "torch"))]
-pub use without_torch::{Conversion, check_architecture};
+pub use without_torch::{Conversion, check_architecture, check_family};
 
 /// The key of a configuration's metadata that holds the name of the model within a repository that provides several.
 pub const PART: &str = "part";
+
+/// The key of a configuration's metadata that holds the task of the LoRA adapter that was merged into the weights.
+pub const LORA_TASK: &str = "lora_task";
 
 /// The key of a configuration's metadata that holds the recommended `similarity` of a `dense_vector` field.
 pub const SIMILARITY: &str = "similarity";

@@ -243,6 +243,8 @@ settings! {
     Task = "task",
     /// The model of a repository that provides several.
     Part = "part",
+    /// The task whose LoRA adapter is merged into the weights.
+    LoraTask = "lora_task",
     /// The longest input of the model, in tokens.
     MaxInputLength = "max_model_input_length",
     /// Quantize the model.

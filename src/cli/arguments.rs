@@ -38,6 +38,10 @@ pub(super) struct ModelArguments {
     /// model ends in this name [default: the model for documents, or the dense one]
     #[arg(long, value_name = "NAME")]
     part: Option<String>,
+    /// Task whose LoRA adapter to merge into the weights, such as retrieval.query; `rust-eland inspect` lists them. The default id of the
+    /// model ends in this name [default: the weights without an adapter]
+    #[arg(long, value_name = "NAME")]
+    lora_task: Option<String>,
     /// Text to prepend to each document at ingest time (Elasticsearch 8.12 and later)
     #[arg(long, value_name = "TEXT")]
     ingest_prefix: Option<String>,
@@ -66,6 +70,7 @@ impl SetOption for ModelArguments {
             "es-model-id" => self.es_model_id = Some(value.parsed()?),
             "task-type" => self.task_type = value.parsed()?,
             "part" => self.part = Some(value.parsed()?),
+            "lora-task" => self.lora_task = Some(value.parsed()?),
             "ingest-prefix" => self.ingest_prefix = Some(value.parsed()?),
             "search-prefix" => self.search_prefix = Some(value.parsed()?),
             "prompts" => self.prompts = value.switch()?,
@@ -130,10 +135,12 @@ impl ModelArguments {
             Some(id) => id.as_str(),
             None => self.source.name()?,
         };
-        Ok(match &self.part {
-            Some(part) => ModelId::derive_part(name, part)?,
-            None => ModelId::derive(name)?,
-        })
+        let names: Vec<&str> =
+            [&self.part, &self.lora_task].into_iter().flatten().map(String::as_str).collect();
+        if names.is_empty() {
+            return Ok(ModelId::derive(name)?);
+        }
+        Ok(ModelId::derive_part(name, &names.join("_"))?)
     }
 
     /// Source of the model. Validates the options before any work.
@@ -168,6 +175,7 @@ impl ModelArguments {
         Options {
             task: self.task(),
             part: self.part.clone(),
+            lora_task: self.lora_task.clone(),
             max_length: self.max_model_input_length,
             ingest_prefix: self.ingest_prefix.clone(),
             search_prefix: self.search_prefix.clone(),
@@ -186,6 +194,7 @@ impl ModelArguments {
         line.option("--es-model-id", self.es_model_id.as_ref());
         line.option("--task-type", self.task());
         line.option("--part", self.part.as_ref());
+        line.option("--lora-task", self.lora_task.as_ref());
         line.option("--ingest-prefix", self.ingest_prefix.as_ref());
         line.option("--search-prefix", self.search_prefix.as_ref());
         line.flag("--prompts", self.prompts);

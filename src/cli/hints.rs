@@ -64,6 +64,7 @@ pub(super) fn option(setting: Setting) -> &'static str {
         Setting::Bundle => "--bundle",
         Setting::Task => "--task-type",
         Setting::Part => "--part",
+        Setting::LoraTask => "--lora-task",
         Setting::MaxInputLength => "--max-model-input-length",
         Setting::Quantize => "--quantize",
         Setting::QuantizeMinAgreement => "--quantize-min-agreement",

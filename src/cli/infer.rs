@@ -63,6 +63,9 @@ pub(super) struct InferArguments {
     /// Model to use from a repository that provides several; `rust-eland inspect` lists them
     #[arg(long, value_name = "NAME", conflicts_with_all = ["es_model_id", "bundle"])]
     part: Option<String>,
+    /// Task whose LoRA adapter to merge into the weights; `rust-eland inspect` lists them
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["es_model_id", "bundle"])]
+    lora_task: Option<String>,
     /// Maximum number of input tokens, instead of the model's own limit
     #[arg(long, value_name = "N", conflicts_with_all = ["es_model_id", "bundle"], value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
@@ -178,8 +181,8 @@ impl InferArguments {
                     TaskChoice::Named(task) => Some(task),
                 };
                 let max_length = self.max_model_input_length;
-                let part = self.part.clone();
-                let options = Options { task, part, max_length, ..Options::default() };
+                let (part, lora_task) = (self.part.clone(), self.lora_task.clone());
+                let options = Options { task, part, lora_task, max_length, ..Options::default() };
                 LocalModel::of_source(&source, options, progress).await?
             }
         };

@@ -421,6 +421,15 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
         }
     }
 
+    if !plan.lora_tasks.is_empty() {
+        sheet.heading("LoRA adapters");
+        for task in &plan.lora_tasks {
+            let is_chosen = plan.lora_task.as_ref() == Some(task);
+            let note = if is_chosen { "chosen".to_owned() } else { format!("--lora-task {task}") };
+            sheet.line(task, note);
+        }
+    }
+
     sheet.heading("Tasks");
     let names = |tasks: &[crate::tasks::Task]| {
         let names: Vec<_> = tasks.iter().map(|task| task.name()).collect();

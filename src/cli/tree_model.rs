@@ -98,9 +98,10 @@ const LABEL_TYPES: [&str; 3] = ["string", "number", "boolean"];
 pub(super) const RESULTS_FIELD: &str = "predicted_value";
 
 /// Options of text models that do not apply to tree models.
-pub(super) const TREE_MODEL_CONFLICTS: [&str; 8] = [
+pub(super) const TREE_MODEL_CONFLICTS: [&str; 9] = [
     "task_type",
     "part",
+    "lora_task",
     "ingest_prefix",
     "search_prefix",
     "max_model_input_length",

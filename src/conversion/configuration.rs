@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::quantization_report::platform_architecture;
-use super::{Conversion, PART, SIMILARITY, Saved};
+use super::{Conversion, LORA_TASK, PART, SIMILARITY, Saved};
 use crate::tasks::{Embedder, Facts};
 
 /// Similarity of a `dense_vector` field for a similarity name of sentence-transformers. `dot_product` requires vectors of length 1.
@@ -36,9 +36,10 @@ impl Conversion {
         let mut configuration = Map::new();
         let mut set = |name: &str, value| configuration.insert(name.to_owned(), value);
         // The id of a model in a folder, which is its title, ends in the name already.
-        let part = self.part.as_ref().filter(|part| !title.ends_with(part.as_str()));
-        let part = part.map(|part| format!(" ({part})")).unwrap_or_default();
-        set("description", format!("Model {title}{part} for task type '{}'", self.task).into());
+        let names = self.part.iter().chain(&self.lora_task);
+        let names = names.filter(|name| !title.ends_with(name.as_str()));
+        let names: String = names.map(|name| format!(" ({name})")).collect();
+        set("description", format!("Model {title}{names} for task type '{}'", self.task).into());
         set("model_type", "pytorch".into());
         set("inference_config", self.task.inference_config(&facts));
         set("input", json!({ "field_names": ["text_field"] }));
@@ -52,6 +53,9 @@ impl Conversion {
         }
         if let Some(part) = &self.part {
             metadata[PART] = part.as_str().into();
+        }
+        if let Some(task) = &self.lora_task {
+            metadata[LORA_TASK] = task.as_str().into();
         }
         if let Some(similarity) = self.similarity {
             metadata[SIMILARITY] = similarity.into();

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 
 use serde_json::{Map, Value};
 
+use super::lora::LoraChoice;
 use super::parts::{Part, PartKind, Parts};
 use super::token_table::TableWeights;
 use super::{ConversionError, Options};
@@ -40,6 +41,8 @@ pub(super) struct Description {
     pub(super) part: Option<Part>,
     /// The names of the other models of the repository.
     pub(super) other_parts: Vec<String>,
+    /// The LoRA adapters, and the one that is merged.
+    pub(super) lora: LoraChoice,
 }
 
 /// Whether a model is a table with one weight for each token.
@@ -98,6 +101,7 @@ impl Description {
             progress.run(Stage::ReadTokenizer, || Tokenizer::read(&folder, config))
         };
         let (base, dimensions, tokenizer, inferred);
+        let mut lora_tasks = None;
         if is_table(part, sentence_transformers.as_ref()) {
             let mut read = read_tokenizer(&config)?;
             read.append_tokens();
@@ -109,6 +113,7 @@ impl Description {
             let shapes = OnceCell::new();
             let tensors = || shapes.get_or_init(|| tensors(&folder)).as_ref();
             let (architecture, source) = detect(&config, &tensors)?;
+            lora_tasks = LoraChoice::tasks(&config, files, &tensors)?;
             if source.is_some() {
                 config.model_type = Some(architecture.name.to_owned());
             }
@@ -118,7 +123,11 @@ impl Description {
             read.append_tokens();
             (base, tokenizer, inferred) = (Base::Architecture(architecture), read, source);
         }
-        let usage = usage(files, options)?;
+        let lora = LoraChoice::of(lora_tasks.as_ref(), options.lora_task.as_deref())?;
+        let mut usage = usage(files, options)?;
+        if let (Some(tasks), Some(task)) = (&lora_tasks, &lora.task) {
+            usage.choose_task(task, &tasks.instructions);
+        }
         let ignored = ignored_keys(files, &folder, sentence_transformers.as_ref());
         let files = files.clone();
         Ok(Self {
@@ -134,6 +143,7 @@ impl Description {
             ignored,
             part: part.cloned(),
             other_parts,
+            lora,
         })
     }
 
@@ -191,6 +201,7 @@ impl Description {
         let head = self.head(task)?;
         let blueprint = Blueprint { config: &config.json, head, labels, quantize };
         let weights = checkpoint.weights().spelled(architecture.spellings);
+        let weights = weights.adapted(self.lora.adapter.as_ref());
         let model = (architecture.load)(&weights, blueprint)?;
         let (unused, bytes) = checkpoint.finish()?;
         Ok(Loaded { model, file: checkpoint.file_name(), unused, bytes })

@@ -89,6 +89,14 @@ pub enum ConversionError {
     /// Elasticsearch cannot serve this architecture. Fields: `model_type`, and the reason.
     #[error("the model_type {0} in config.json cannot be served: {1}")]
     Unservable(String, &'static str),
+    /// Elasticsearch cannot serve this family of models.
+    #[error("Elasticsearch cannot serve {family}: {reason}")]
+    Family {
+        /// The family, in the plural.
+        family: &'static str,
+        /// Why Elasticsearch cannot serve it.
+        reason: &'static str,
+    },
     /// The repository provides no model of the requested name, or several models and none by default.
     #[error("{}", no_part(.asked.as_deref(), .has))]
     Part {
@@ -96,6 +104,22 @@ pub enum ConversionError {
         asked: Option<String>,
         /// Names of the models that the repository provides; empty if it provides only one.
         has: Vec<String>,
+    },
+    /// The model has no LoRA adapter for the requested task.
+    #[error("{}", no_lora_task(.asked, .has))]
+    LoraTask {
+        /// Requested task.
+        asked: String,
+        /// Tasks of the model's adapters; empty if it has none.
+        has: Vec<String>,
+    },
+    /// The LoRA adapter of a task cannot be merged into the weights.
+    #[error("the LoRA adapter for the task {task} cannot be merged into the weights: {reason}")]
+    Lora {
+        /// Task of the adapter.
+        task: String,
+        /// What is not supported or does not fit.
+        reason: String,
     },
     /// The files do not determine the task.
     #[error("config.json does not determine the task of the model; it can serve {}", names(.can))]
@@ -203,7 +227,10 @@ impl ConversionError {
     pub fn hint(&self) -> Option<Hint> {
         Some(match self {
             Self::Tokenizer(error) => return error.hint(),
-            Self::ModelType { .. } | Self::OwnCode { .. } | Self::Unservable(..) => {
+            Self::ModelType { .. }
+            | Self::OwnCode { .. }
+            | Self::Unservable(..)
+            | Self::Family { .. } => {
                 hint!("Choose a model of a supported architecture.")
             }
             Self::Adapter { .. } => hint!(
@@ -213,6 +240,13 @@ impl ConversionError {
             Self::Part { has, .. } => {
                 hint!("Set ", Setting::Part, format!(" to {}.", has.join(" or ")))
             }
+            Self::LoraTask { has, .. } if has.is_empty() => {
+                hint!("Remove ", Setting::LoraTask, ".")
+            }
+            Self::LoraTask { has, .. } => {
+                hint!("Set ", Setting::LoraTask, format!(" to {}.", has.join(", ")))
+            }
+            Self::Lora { .. } => hint!("Remove ", Setting::LoraTask, ", or choose another task."),
             Self::NoTask { .. } => hint!("Set ", Setting::Task, "."),
             Self::Length { positions, .. } => {
                 hint!("Set ", Setting::MaxInputLength, format!(" to at most {positions}."))
@@ -274,6 +308,13 @@ fn no_part(asked: Option<&str>, has: &[String]) -> String {
         Some(asked) => format!("{provides}, and no model {asked:?}"),
         None => format!("{provides}, and declares none of them as the default"),
     }
+}
+
+fn no_lora_task(asked: &str, has: &[String]) -> String {
+    if has.is_empty() {
+        return format!("the model has no LoRA adapters, so it has no task {asked:?}");
+    }
+    format!("the model has LoRA adapters for the tasks {}, and none for {asked:?}", has.join(", "))
 }
 
 fn names(tasks: &[Task]) -> String {

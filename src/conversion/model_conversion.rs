@@ -12,8 +12,10 @@ use super::configuration::dense_vector_similarity;
 use super::description::{
     Base, Description, Limit, Loaded, OpenModule, adapter_note, as_wrong_task, refuse_adapter,
 };
+use super::lora::note_of_tasks;
 use super::parts::{PartKind, UNDECLARED_POOLING, sparse_head};
 use super::peak_memory::DEFAULT_LENGTH;
+use super::refused_families::check_files;
 use super::task_modules::{TaskModules, row_form};
 use super::token_table::TableWeights;
 use super::{
@@ -42,6 +44,8 @@ pub struct Conversion {
     pub(super) labels: Vec<String>,
     /// Name of the model within a repository that provides several.
     pub(super) part: Option<String>,
+    /// Task of the LoRA adapter that is merged into the weights.
+    pub(super) lora_task: Option<String>,
     pub(super) limit: Limit,
     pub(super) parameter_bytes: u64,
     /// Similarity of a `dense_vector` field, if the model's files declare one.
@@ -114,11 +118,13 @@ impl Conversion {
         progress: &Progress,
     ) -> Result<Self, ConversionError> {
         refuse_adapter(files)?;
+        check_files(files, None)?;
         let by_weights = |folder: &ModelFiles| {
             let checkpoint = Checkpoint::open(&WeightFiles::find(folder).ok()?).ok()?;
             Some(tensor_shapes(&checkpoint))
         };
-        let description = Description::read(files, &options, progress, &by_weights)?;
+        let mut description = Description::read(files, &options, progress, &by_weights)?;
+        description.open_adapter()?;
         let weights = match description.base {
             Base::TokenTable(TableWeights::Json(_)) => None,
             _ => Some(WeightFiles::find(&description.folder)?),
@@ -128,6 +134,8 @@ impl Conversion {
             None => Ok(Checkpoint::empty()),
         };
         let checkpoint = WeightLoader::read(open(&weights)?);
+        let shapes = tensor_shapes(checkpoint.checkpoint());
+        check_files(files, Some(&shapes))?;
         checkpoint.show(progress);
         let can = || match open(&weights) {
             Ok(survey) => description.servable(&WeightLoader::survey(survey)),
@@ -138,6 +146,7 @@ impl Conversion {
             options.task.or_else(guessed).ok_or_else(|| ConversionError::NoTask { can: can() })?;
         let loaded = description.load(task, options.quantize.is_some(), &checkpoint);
         let loaded = loaded.map_err(|error| as_wrong_task(error, task, &can))?;
+        description.check_adapter()?;
         let mapped = RefCell::new(checkpoint.checkpoint().files().to_vec());
         let open = |folder: &ModelFiles| {
             let loader = WeightLoader::open(&WeightFiles::find(folder)?)?;
@@ -192,6 +201,7 @@ impl Conversion {
             inferred,
             ignored,
             part,
+            lora,
             ..
         } = description;
         let kind = part.as_ref().map(|part| part.kind);
@@ -239,6 +249,7 @@ impl Conversion {
             ));
         }
         notes.extend(adapter_note(&files));
+        notes.extend(note_of_tasks(&lora));
         let (effects, not_understood): (Vec<_>, Vec<_>) =
             ignored.into_iter().partition(|key| key.effect.is_some());
         notes.extend(effects.iter().map(ToString::to_string));
@@ -356,6 +367,7 @@ impl Conversion {
             },
             labels: labels.names,
             part: part.map(|part| part.name),
+            lora_task: lora.task,
             limit,
             parameter_bytes,
             similarity,
@@ -552,6 +564,11 @@ fn note_of_prompts(usage: &Usage) -> Option<String> {
         return Some(format!(
             "sentence-transformers prepends the model's default prompt {name:?} ({text:?}) to every text; Elasticsearch does so only if \
              you import with --prompts"
+        ));
+    }
+    if let (Some(query), true) = (usage.query(), usage.query() == usage.document()) {
+        return Some(format!(
+            "the model expects {query:?} before every text; Elasticsearch prepends this only if you import with --prompts"
         ));
     }
     let before = |prompt: Option<&str>, texts| Some(format!("{:?} before {texts}", prompt?));

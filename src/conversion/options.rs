@@ -18,6 +18,8 @@ pub struct Options {
     pub task: Option<Task>,
     /// The model to convert, if the repository provides several; the default model without it.
     pub part: Option<String>,
+    /// The task whose LoRA adapter is merged into the weights; the plain weights without it.
+    pub lora_task: Option<String>,
     /// Longest input in tokens; read from the files by default.
     pub max_length: Option<u32>,
     /// Text to prepend to each document at ingest time.

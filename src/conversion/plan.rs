@@ -14,6 +14,8 @@ use super::parts::Parts;
 #[cfg(feature = "torch")]
 use super::peak_memory::DEFAULT_LENGTH;
 #[cfg(feature = "torch")]
+use super::refused_families::check_files;
+#[cfg(feature = "torch")]
 use super::{Conversion, Saved};
 use super::{ConversionError, Options, TokenizerDifference, model_card};
 #[cfg(feature = "torch")]
@@ -55,6 +57,12 @@ pub struct Plan {
     /// The models of a repository that provides several; empty if it provides one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PlannedPart>,
+    /// Tasks of the model's LoRA adapters; empty if it has none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lora_tasks: Vec<String>,
+    /// Task of the adapter that an import would merge into the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_task: Option<String>,
     /// Files that contain the weights.
     pub weights: Option<PlannedWeights>,
     /// Number of parameters. The number for the task that would be chosen comes first.
@@ -224,6 +232,11 @@ impl Plan {
         if matches!(seen, WeightsSeen::Folder) {
             refuse_adapter(files)?;
         }
+        // A folder of such a family can lack config.json.
+        #[cfg(feature = "torch")]
+        if files.find("config.json")?.is_none() {
+            check_files(files, None)?;
+        }
         let config = match SentenceTransformers::read(files, options.part.as_deref()) {
             Ok(Some(modules)) => {
                 ModelConfig::of_module(&files.sub(&modules.transformer)?, Some(&modules))?
@@ -236,6 +249,8 @@ impl Plan {
             is_token_table: false,
             languages: model_card::languages(files),
             parts: Vec::new(),
+            lora_tasks: Vec::new(),
+            lora_task: None,
             weights: None,
             parameters: None,
             tokenizer: None,
@@ -294,6 +309,7 @@ impl Plan {
     ) -> Result<(), ConversionError> {
         // Also for a model that cannot be described.
         self.show_usage(&Usage::read(files)?);
+        check_files(files, None)?;
         let parts = Parts::of(files)?;
         let part = parts.choose(options.part.as_deref(), options.task);
         self.parts = parts.planned(part.as_ref().ok().copied().flatten());
@@ -306,9 +322,13 @@ impl Plan {
             false => self.survey(&files.sub(root)?, seen)?,
         };
 
+        let shapes = survey.as_ref().map(|survey| tensor_shapes(survey.checkpoint()));
+        check_files(files, shapes.as_ref())?;
         let by_weights = |_: &ModelFiles| Some(tensor_shapes(survey.as_ref()?.checkpoint()));
         let mut description = Description::read(files, &options, &Progress::quiet(), &by_weights)?;
         self.show_usage(&description.usage);
+        self.lora_tasks.clone_from(&description.lora.tasks);
+        self.lora_task.clone_from(&description.lora.task);
         self.show_tokenizer(&description.tokenizer);
         // Without the shapes of the weights, the tasks are unknown.
         self.tasks = match &survey {

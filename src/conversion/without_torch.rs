@@ -85,6 +85,19 @@ impl Conversion {
     }
 }
 
+/// Accepts every family of models: a build without libtorch downloads models for others to convert.
+///
+/// # Errors
+/// None.
+pub fn check_family(
+    _config: &Value,
+    _tokenizer: &Value,
+    _modules: &Value,
+    _has_file: &dyn Fn(&str) -> bool,
+) -> Result<(), ConversionError> {
+    Ok(())
+}
+
 /// Accepts every architecture: a build without libtorch downloads models for others to convert.
 ///
 /// # Errors

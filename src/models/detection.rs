@@ -114,8 +114,9 @@ mod tests {
 
     #[test]
     fn every_architecture_is_detected_by_its_model_type() {
-        // The model_type of JinaBERT is bert.
-        for name in Architecture::names().into_iter().filter(|name| *name != "jina_bert") {
+        // The model_type of JinaBERT is bert, and that of jina-embeddings-v3 is xlm-roberta.
+        let shared = ["jina_bert", "xlm-roberta-flash"];
+        for name in Architecture::names().into_iter().filter(|name| !shared.contains(name)) {
             assert_eq!(detected(Some(name), &[], &[]), Some(name));
         }
         assert_eq!(detected(Some("new"), &[], &[]), Some("gte"));
@@ -141,6 +142,24 @@ mod tests {
             assert_eq!(detected(Some("bert"), &[], &[(&name, 10)]), Some("jina_bert"));
             assert_eq!(detected(None, &[], &[(&name, 10)]), Some("jina_bert"));
         }
+    }
+
+    #[test]
+    fn xlm_roberta_flash_is_detected_by_its_positions_or_its_tensors() {
+        let name = "roberta.encoder.layers.0.mixer.Wqkv.parametrizations.weight.original";
+        for model_type in [Some("xlm-roberta"), None] {
+            let found = detected(model_type, &[], &[(name, 12)]);
+            assert_eq!(found, Some("xlm-roberta-flash"), "{model_type:?}");
+        }
+        let of = |positions: &str| {
+            let config =
+                json!({ "model_type": "xlm-roberta", "position_embedding_type": positions });
+            let model_type = Some("xlm-roberta");
+            let evidence =
+                Evidence { config: &config, model_type, classes: &[], tensors: &|| None };
+            Architecture::detect(&evidence).map(|found| found.name)
+        };
+        assert_eq!([of("rotary"), of("absolute")], ["xlm-roberta-flash", "xlm-roberta"].map(Some));
     }
 
     #[test]

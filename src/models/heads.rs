@@ -76,7 +76,11 @@ pub enum SequencePooling {
 
 impl SequencePooling {
     /// Maps `[batch, tokens, hidden]` to `[batch, hidden]`.
-    fn forward(self, hidden_states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
+    pub(super) fn forward(
+        self,
+        hidden_states: &Tensor,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
         match self {
             Self::Cls => Ok(hidden_states.f_select(1, 0)?),
             Self::Mean => {

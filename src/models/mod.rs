@@ -12,6 +12,7 @@ mod distilbert;
 mod dpr;
 mod electra;
 pub mod encoder;
+mod eurobert;
 mod gte;
 pub mod heads;
 mod inputs;
@@ -21,11 +22,13 @@ mod mobilebert;
 mod modernbert;
 mod mpnet;
 mod nomic_bert;
+mod refusals;
 mod retribert;
 mod roberta;
 mod rope_parameters;
 mod squeezebert;
 mod weights;
+mod xlm_roberta_flash;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -37,7 +40,8 @@ use crate::torchscript::TorchError;
 pub use compaction::EntityLabels;
 pub use detection::{Evidence, TensorShapes, tensor_shapes};
 pub use inputs::{AttentionForm, Inputs, RowForm};
-pub use weights::{WeightError, WeightLoader, Weights};
+pub use refusals::{Declared, Refusal};
+pub use weights::{Lora, WeightError, WeightLoader, Weights};
 
 /// What a base model returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +162,14 @@ pub static ARCHITECTURES: &[Architecture] = &[
         load: distilbert::load,
     },
     Architecture {
+        name: "eurobert",
+        class: "EuroBert",
+        detects: eurobert::detects,
+        spellings: &eurobert::SPELLINGS,
+        dimensions: eurobert::dimensions,
+        load: eurobert::load,
+    },
+    Architecture {
         name: "modernbert",
         class: "ModernBert",
         detects: modernbert::detects,
@@ -212,6 +224,14 @@ pub static ARCHITECTURES: &[Architecture] = &[
         spellings: &roberta::SPELLINGS,
         dimensions: roberta::dimensions,
         load: roberta::load,
+    },
+    Architecture {
+        name: "xlm-roberta-flash",
+        class: "XLMRobertaLoRA",
+        detects: xlm_roberta_flash::detects,
+        spellings: &xlm_roberta_flash::SPELLINGS,
+        dimensions: xlm_roberta_flash::dimensions,
+        load: xlm_roberta_flash::load,
     },
     Architecture {
         name: "xlm-roberta",
@@ -274,10 +294,7 @@ const UNSERVABLE: &[(&[&str], &str)] = &[
         "Elasticsearch has no tokenizer for it; XLM-RoBERTa and DeBERTa v2 and v3 are supported",
     ),
     (
-        &[
-            "bloom", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox", "llama", "mistral", "qwen2",
-            "qwen3",
-        ],
+        &["bloom", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox", "llama"],
         "it is a decoder that generates text, and Elasticsearch only serves encoders",
     ),
     (

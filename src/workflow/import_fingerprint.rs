@@ -22,6 +22,7 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
     let Options {
         task,
         part,
+        lora_task,
         max_length,
         ingest_prefix,
         search_prefix,
@@ -51,6 +52,9 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
     // Absent by default, so that the fingerprints of earlier imports stay the same.
     if let Some(part) = part {
         all["part"] = part.as_str().into();
+    }
+    if let Some(task) = lora_task {
+        all["lora_task"] = task.as_str().into();
     }
     hexadecimal(&Sha256::digest(all.to_string()))
 }
@@ -83,6 +87,7 @@ mod tests {
             Options { task: Some(crate::tasks::Task::Ner), ..plain.clone() },
             Options { max_length: Some(7), ..plain.clone() },
             Options { part: Some("query".into()), ..plain.clone() },
+            Options { lora_task: Some("query".into()), ..plain.clone() },
             Options { search_prefix: Some("q: ".into()), ..plain.clone() },
             Options { ingest_prefix: Some("q: ".into()), ..plain.clone() },
             Options { quantize: Some(Default::default()), ..plain.clone() },
@@ -95,7 +100,7 @@ mod tests {
         all.push(first);
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 11);
+        assert_eq!(all.len(), 12);
     }
 
     /// A change would make every model that was imported before look outdated.

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::conversion::{ConversionError, WeightsSeen, check_architecture};
+use serde_json::Value;
+
+use crate::conversion::{ConversionError, WeightsSeen, check_architecture, check_family};
 use crate::error::Error;
 use crate::observer::{Progress, Stage};
 use crate::source::hub::{
-    DownloadPlan, Hub, RemoteWeights, RepositoryId, Revision, verify_snapshot,
+    DownloadPlan, Hub, HubError, RemoteWeights, RepositoryId, Revision, verify_snapshot,
 };
 use crate::source::{ModelFiles, Origin};
 
@@ -56,7 +58,8 @@ impl ModelSource {
         let source = match self {
             Self::Folder(folder) => ResolvedSource::Folder(folder.clone()),
             Self::Hub { hub, id, revision } => {
-                ResolvedSource::Hub(Box::new(hub.plan(id, revision).await?))
+                let plan = hub.plan(id, revision).await;
+                ResolvedSource::Hub(Box::new(plan.map_err(name_family)?))
             }
             Self::Resolved(source) => source.clone(),
         };
@@ -132,12 +135,27 @@ pub async fn plan_download(
     id: &RepositoryId,
     revision: &Revision,
 ) -> Result<DownloadPlan, Error> {
-    let plan = hub.plan(id, revision).await?;
+    let plan = hub.plan(id, revision).await.map_err(name_family)?;
     check_plan(&plan)?;
     Ok(plan)
 }
 
-/// Rejects a model whose architecture is not supported.
+/// The error for a repository without a model. A family that cannot be served is named.
+fn name_family(error: HubError) -> Error {
+    if let HubError::NoConfig { files, .. } | HubError::NoWeights { files, .. } = &error {
+        let (none, has) = (Value::Null, |name: &str| files.iter().any(|file| file == name));
+        if let Err(refused) = check_family(&none, &none, &none, &has) {
+            return refused.into();
+        }
+    }
+    error.into()
+}
+
+/// Rejects a model whose family or architecture is not supported.
 fn check_plan(plan: &DownloadPlan) -> Result<(), Error> {
+    let declared = plan.declared();
+    let has_file = |name: &str| declared.paths.contains(name);
+    let config = plan.config().unwrap_or(&Value::Null);
+    check_family(config, &declared.tokenizer, &declared.modules, &has_file)?;
     Ok(plan.config().map_or(Ok(()), check_architecture)?)
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::lenient;
+use super::{LoraForm, LoraTasks, ModelConfig, lenient};
 use crate::source::{ModelFiles, SourceError};
 pub use module_settings::{DenseConfig, PoolingConfig, PoolingMode, SpladeConfig};
 use module_settings::{RawPooling, RawSplade};
@@ -59,6 +59,8 @@ pub enum Module {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ModuleClass {
     Transformer,
+    /// `custom_st.Transformer`: code of jina's repositories around a transformer with LoRA adapters.
+    JinaTransformer,
     MlmTransformer,
     Dropout,
     Normalize,
@@ -113,6 +115,9 @@ impl ModuleClass {
             "sparse_encoder.modules",
             "cross_encoder.modules",
         ];
+        if path == "custom_st.Transformer" {
+            return Self::JinaTransformer;
+        }
         let found = path.strip_prefix(LIBRARY).and_then(|path| {
             CLASSES.into_iter().find_map(|(class, name, file, package)| {
                 let place = path.strip_suffix(name)?.strip_suffix('.')?;
@@ -289,6 +294,22 @@ impl SentenceTransformers {
             | ModuleClass::MlmTransformer
             | ModuleClass::SparseStaticEmbedding => (),
             ModuleClass::Other(class) => return Err(unsupported(class)),
+            // Jina's code computes what the library's Transformer computes, or also pools as the last token and normalizes.
+            ModuleClass::JinaTransformer => {
+                let config = ModelConfig::read(&files.sub(&self.transformer)?)?;
+                match LoraTasks::of(&config).map(|tasks| tasks.form) {
+                    Some(LoraForm::Stacked { .. }) => (),
+                    Some(LoraForm::Folders) if self.after.is_empty() => {
+                        let pooling = PoolingConfig {
+                            dimension: None,
+                            modes: vec![PoolingMode::LastToken],
+                            include_prompt: true,
+                        };
+                        return Ok(vec![Module::Pooling(pooling), Module::Normalize]);
+                    }
+                    _ => return Err(unsupported("custom_st.Transformer")),
+                }
+            }
             ModuleClass::Router => {
                 return Err(ModulesError::Unsupported(
                     "the first module in modules.json is a Router without router_config.json; download this file too".into(),
@@ -325,7 +346,9 @@ impl SentenceTransformers {
                     let raw: RawSplade = module_config(&folder)?;
                     modules.push(Module::SpladePooling(raw.read()?));
                 }
-                ModuleClass::Transformer | ModuleClass::MlmTransformer => {
+                ModuleClass::Transformer
+                | ModuleClass::JinaTransformer
+                | ModuleClass::MlmTransformer => {
                     return Err(ModulesError::Unsupported(
                         "modules.json names a second transformer, which is not supported".into(),
                     ));

@@ -72,6 +72,16 @@ impl Usage {
         }
     }
 
+    /// Selects the prompt of a task for which an adapter was trained, as the prompt for all texts. `instructions` are prompts of tasks that
+    /// another file declares. Without a prompt for the task, all prompts stay.
+    pub fn choose_task(&mut self, task: &str, instructions: &BTreeMap<String, String>) {
+        if let Some(prompt) = self.prompts.get(task).or(instructions.get(task)).cloned() {
+            let names = [QUERY[0], DOCUMENT[0]];
+            self.prompts = names.map(|name| (name.to_owned(), prompt.clone())).into();
+            self.default_prompt = None;
+        }
+    }
+
     /// Reads the file in a model's folder. Without the file, all fields are empty.
     ///
     /// # Errors
@@ -119,6 +129,25 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prompt_of_a_task_is_for_all_texts() {
+        let texts = |texts: &[(&str, &str)]| -> BTreeMap<String, String> {
+            texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+        };
+        let prompts =
+            texts(&[("retrieval.query", "q: "), ("retrieval.passage", "p: "), ("separation", "")]);
+        let of = |task: &str| {
+            let mut usage = Usage { prompts: prompts.clone(), ..Usage::default() };
+            usage.choose_task(task, &texts(&[("classification", "c: ")]));
+            (usage.query().map(str::to_owned), usage.document().map(str::to_owned))
+        };
+        let both = |text: &str| (Some(text.to_owned()), Some(text.to_owned()));
+        assert_eq!(of("retrieval.passage"), both("p: "));
+        assert_eq!(of("classification"), both("c: "));
+        assert_eq!(of("separation"), (None, None));
+        assert_eq!(of("text-matching"), (Some("q: ".into()), Some("p: ".into())));
+    }
 
     #[test]
     fn family_sets_prompts_that_the_file_does_not_declare() {

@@ -15,7 +15,7 @@ use super::listing::{Listing, RepositoryFile};
 use super::output_folder::{self, OutputFolder};
 use super::partial::partial_length;
 use super::preview::add_card;
-use super::selection::{MODULES, TOKENIZER_CONFIG};
+use super::selection::{DeclaredFiles, MODULES, Selection, TOKENIZER_CONFIG};
 use super::{Commit, HubError, Revision};
 use crate::byte_count::ByteCount;
 use crate::observer::Progress;
@@ -33,6 +33,7 @@ pub struct DownloadPlan {
     pub(super) repository: RepositoryAtCommit,
     pub(super) files: Vec<String>,
     config: Option<Value>,
+    declared: DeclaredFiles,
     /// The hub's listing. `None` if the plan uses only the cache.
     pub(super) listing: Option<(HubClient, Listing)>,
     revision: Revision,
@@ -55,12 +56,11 @@ pub struct Snapshot {
 impl DownloadPlan {
     pub(super) fn new(
         repository: RepositoryAtCommit,
-        files: Vec<String>,
-        config: Option<Value>,
+        Selection { files, config, declared }: Selection,
         revision: Revision,
         name: String,
     ) -> Self {
-        Self { repository, files, config, listing: None, revision, name }
+        Self { repository, files, config, declared, listing: None, revision, name }
     }
 
     /// The plan with the hub's listing, from which missing files are downloaded.
@@ -74,6 +74,12 @@ impl DownloadPlan {
     #[must_use]
     pub fn config(&self) -> Option<&Value> {
         self.config.as_ref()
+    }
+
+    /// What the other small files of the repository declare, with which a family that cannot be served is recognized.
+    #[must_use]
+    pub fn declared(&self) -> &DeclaredFiles {
+        &self.declared
     }
 
     /// The repository and the commit.

@@ -36,6 +36,7 @@ pub use self::id::{Commit, HubName, RepositoryId, Revision};
 use self::listing::Listing;
 pub use self::output_folder::OutputFolder;
 pub use self::preview::{Preview, RemoteWeights};
+pub use self::selection::DeclaredFiles;
 use self::selection::{Selection, select};
 pub use self::settings::{
     HubOptions, HubSettings, RangeSettings, Token, progress_bars_are_disabled,
@@ -205,11 +206,9 @@ impl Hub {
         wanted: &Wanted<'_>,
     ) -> Result<DownloadPlan, HubError> {
         let contents = ListedContents { client, repository: &repository, listing: &listing };
-        let Selection { files, config } = match wanted {
+        let selection = match wanted {
             Wanted::Model => select(&repository.id, &contents).await?,
-            Wanted::File(path) if listing.contains_key(*path) => {
-                Selection { files: vec![(*path).to_owned()], config: None }
-            }
+            Wanted::File(path) if listing.contains_key(*path) => Selection::of_file(path),
             Wanted::File(path) => {
                 return Err(HubError::FileNotFound {
                     id: repository.id,
@@ -219,7 +218,7 @@ impl Hub {
             }
         };
         let name = wanted.name(&repository.id, revision);
-        let plan = DownloadPlan::new(repository, files, config, revision.clone(), name);
+        let plan = DownloadPlan::new(repository, selection, revision.clone(), name);
         Ok(plan.with_listing(client.clone(), listing))
     }
 
@@ -250,9 +249,7 @@ impl Hub {
             name: name.clone(),
         };
         let selection = match wanted {
-            Wanted::File(path) if snapshot.join(path).is_file() => {
-                Selection { files: vec![(*path).to_owned()], config: None }
-            }
+            Wanted::File(path) if snapshot.join(path).is_file() => Selection::of_file(path),
             Wanted::File(path) => return Err(partly(format!("{path} is missing"))),
             Wanted::Model => {
                 let contents = CachedContents { snapshot: &snapshot, name: &name };
@@ -278,9 +275,8 @@ impl Hub {
                 selection
             }
         };
-        let Selection { files, config } = selection;
         let repository = RepositoryAtCommit { id: id.clone(), commit, cache };
-        Ok(DownloadPlan::new(repository, files, config, revision.clone(), name))
+        Ok(DownloadPlan::new(repository, selection, revision.clone(), name))
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::resolve::ResolvedSource;
 use super::token_comparison::{settings, tokenization};
-use crate::conversion::{Conversion, ConversionError, Options, PART};
+use crate::conversion::{Conversion, ConversionError, LORA_TASK, Options, PART};
 use crate::elasticsearch::{Client, DeployedModel, DeploymentError};
 use crate::error::Error;
 use crate::hint::hint;
@@ -253,9 +253,11 @@ impl VerifyRequest {
             (None, ResolvedSource::Folder(folder)) => folder.display().to_string(),
             (None, ResolvedSource::Hub(_)) => String::new(),
         };
+        let recorded = |key: &str| configuration["metadata"][key].as_str().map(str::to_owned);
         let options = Options {
             task: Some(task),
-            part: configuration["metadata"][PART].as_str().map(str::to_owned),
+            part: recorded(PART),
+            lora_task: recorded(LORA_TASK),
             target: client.target(),
             origin: self.source.origin(),
             max_length: self.max_length,

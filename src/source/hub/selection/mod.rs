@@ -27,12 +27,35 @@ pub(super) struct Selection {
     pub files: Vec<String>,
     /// The content of the transformer's `config.json`. Static embeddings do not have one.
     pub config: Option<Value>,
+    /// What other small files declare.
+    pub declared: DeclaredFiles,
+}
+
+impl Selection {
+    /// One file that was asked for by name.
+    pub(super) fn of_file(path: &str) -> Self {
+        Self { files: vec![path.to_owned()], config: None, declared: DeclaredFiles::default() }
+    }
+}
+
+/// Files of a repository that, beside `config.json`, show which family a model belongs to.
+#[derive(Debug, Clone, Default)]
+pub struct DeclaredFiles {
+    /// The content of the transformer's `tokenizer_config.json`; null without the file.
+    pub tokenizer: Value,
+    /// The content of `modules.json`; null without the file.
+    pub modules: Value,
+    /// The paths of all files.
+    pub paths: BTreeSet<String>,
 }
 
 pub(super) const MODULES: &str = "modules.json";
 pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CONFIG: &str = "config.json";
 const ADAPTER: &str = "adapter_config.json";
+/// Folder with a folder for each LoRA adapter of jina-embeddings-v5, and the files of an adapter.
+const ADAPTERS: &str = "adapters";
+const ADAPTER_FILES: [&str; 3] = [ADAPTER, "adapter_model.safetensors", "adapter_model.bin"];
 /// The routes of a sentence-transformers Router, such as one for queries and one for documents.
 const ROUTER: &str = "router_config.json";
 /// The weights of a SparseStaticEmbedding: one number for each token.
@@ -126,9 +149,29 @@ pub(super) async fn select(
         weights.extend(found);
     }
     files.append(&mut weights);
+    files.extend(config.iter().flat_map(|config| adapters(config, &paths)));
     let mut seen = BTreeSet::new();
     files.retain(|path| seen.insert(path.clone()));
-    Ok(Selection { files, config })
+    let mut declared = DeclaredFiles::default();
+    let tokenizer = within(transformer, TOKENIZER_CONFIG);
+    for (path, value) in
+        [(tokenizer.as_str(), &mut declared.tokenizer), (MODULES, &mut declared.modules)]
+    {
+        if paths.contains(path) {
+            // The reader of the file reports what is not valid.
+            *value = reader.json(path).await.unwrap_or_default();
+        }
+    }
+    declared.paths.clone_from(&paths);
+    Ok(Selection { files, config, declared })
+}
+
+/// The files of the LoRA adapters that `config.json` declares (`task_names`).
+fn adapters(config: &Value, paths: &BTreeSet<String>) -> Vec<String> {
+    let names = config.get("task_names").and_then(Value::as_array).into_iter().flatten();
+    let folders = names.filter_map(Value::as_str).map(|name| within(ADAPTERS, name));
+    let files = folders.flat_map(|folder| ADAPTER_FILES.map(|name| within(&folder, name)));
+    files.filter(|path| is_inside(path) && paths.contains(path)).collect()
 }
 
 /// Whether a selected file is weights.

@@ -1,5 +1,7 @@
 //! Weights of a checkpoint as libtorch tensors, requested by name and shape.
 
+mod lora;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -13,6 +15,7 @@ use crate::checkpoint::{
 };
 use crate::observer::{Progress, RunningStage, Stage};
 use crate::torchscript::{TorchError, constant};
+pub use lora::Lora;
 
 /// Why a model's weights cannot be loaded from a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +168,7 @@ impl WeightLoader {
     /// All tensors, by their names in the file.
     #[must_use]
     pub fn weights(&self) -> Weights<'_> {
-        Weights { loader: self, prefix: String::new(), spellings: None }
+        Weights { loader: self, prefix: String::new(), spellings: None, lora: None }
     }
 
     /// Ends the loading of a model. Returns the names of the tensors that were not requested, and the size of the requested ones in
@@ -204,14 +207,21 @@ pub struct Weights<'a> {
     loader: &'a WeightLoader,
     prefix: String,
     spellings: Option<&'static Spellings>,
+    lora: Option<&'a Lora>,
 }
 
-impl Weights<'_> {
+impl<'a> Weights<'a> {
     /// The same tensors, which can also be found by the alternative names of an architecture.
     #[must_use]
     pub fn spelled(self, spellings: &'static Spellings) -> Self {
         self.loader.ledger.borrow_mut().spellings = Some(spellings);
         Self { spellings: Some(spellings), ..self }
+    }
+
+    /// The same tensors, into which an adapter is merged.
+    #[must_use]
+    pub fn adapted(self, lora: Option<&'a Lora>) -> Self {
+        Self { lora, ..self }
     }
 
     /// The tensors below `name`.
@@ -261,7 +271,7 @@ impl Weights<'_> {
         let mut name = self.name(name);
         let tensors = self.loader.checkpoint.tensors();
         let others = self.spellings.map(|spellings| spellings.others(&name)).unwrap_or_default();
-        if let Some(weight) = self.widened(&name, shape) {
+        if let Some(weight) = self.merged(&name, shape).or_else(|| self.widened(&name, shape)) {
             return weight;
         }
         if !tensors.contains_key(&name) {
@@ -274,7 +284,22 @@ impl Weights<'_> {
         }
         let mut ledger = self.loader.ledger.borrow_mut();
         ledger.used.extend(others.into_iter().filter(|other| *other != name));
-        let tensor = match tensors.get(&name) {
+        let tensor = self.read(&mut ledger, &name, tensors.get(&name), shape);
+        if ledger.used.insert(name) {
+            ledger.bytes = ledger.bytes.saturating_add(elements(shape).saturating_mul(4));
+        }
+        tensor.unwrap_or_else(Tensor::new)
+    }
+
+    /// Reads a tensor of the checkpoint or of an adapter. Records the problem of a tensor that is missing, or has another type or shape.
+    fn read(
+        &self,
+        ledger: &mut Ledger,
+        name: &str,
+        stored: Option<&StoredTensor>,
+        shape: &[i64],
+    ) -> Option<Tensor> {
+        match stored {
             _ if self.loader.mode == Mode::Outline => None,
             _ if self.loader.mode == Mode::Sketch => {
                 let empty = Tensor::f_empty(shape, (Kind::Float, tch::Device::Cpu));
@@ -313,11 +338,7 @@ impl Weights<'_> {
                 }
                 tensor.map_err(|e| ledger.failed = Some(e)).ok()
             }
-        };
-        if ledger.used.insert(name) {
-            ledger.bytes = ledger.bytes.saturating_add(elements(shape).saturating_mul(4));
         }
-        tensor.unwrap_or_else(Tensor::new)
     }
 
     /// The tensor `name` of `shape` as `N` equal parts along its first axis, which share its memory.
@@ -389,6 +410,15 @@ impl Weights<'_> {
     /// A tensor computed from loaded tensors, so that the graph does not compute it. If one of them may be a placeholder, nothing is
     /// computed and a placeholder is returned.
     pub fn derived(&self, compute: impl FnOnce() -> Result<Tensor, TorchError>) -> Tensor {
+        let tensor = self.computed(compute);
+        if tensor.defined() {
+            self.loader.ledger.borrow_mut().bytes += 4 * tensor.numel() as u64;
+        }
+        tensor
+    }
+
+    /// A tensor computed from loaded tensors as by [`derived`](Self::derived), in place of a tensor that is counted already.
+    fn computed(&self, compute: impl FnOnce() -> Result<Tensor, TorchError>) -> Tensor {
         let incomplete = {
             let ledger = self.loader.ledger.borrow();
             !ledger.problems.is_empty() || ledger.failed.is_some()
@@ -396,18 +426,10 @@ impl Weights<'_> {
         if matches!(self.loader.mode, Mode::Survey | Mode::Outline) || incomplete {
             return Tensor::new();
         }
-        let computed = tch::no_grad(compute);
-        let mut ledger = self.loader.ledger.borrow_mut();
-        match computed {
-            Ok(tensor) => {
-                ledger.bytes += 4 * tensor.numel() as u64;
-                tensor
-            }
-            Err(error) => {
-                ledger.failed = Some(error.into());
-                Tensor::new()
-            }
-        }
+        tch::no_grad(compute).unwrap_or_else(|error| {
+            self.loader.ledger.borrow_mut().failed = Some(error.into());
+            Tensor::new()
+        })
     }
 
     fn name(&self, name: &str) -> String {

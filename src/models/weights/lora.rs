@@ -1,0 +1,191 @@
+//! Adapters of LoRA (Hu et al. 2021, arXiv:2106.09685), which are merged into the weights when the model requests them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tch::Tensor;
+
+use super::{Ledger, Mode, Weights};
+use crate::checkpoint::{Checkpoint, Dtype, StoredTensor};
+
+/// End of a tensor's name that PyTorch gives to a weight with a parametrization (`torch.nn.utils.parametrize`), and the ends of the two
+/// factors of jina's parametrization, which hold the factors of all tasks.
+const ORIGINAL: &str = "parametrizations.weight.original";
+const STACKED: [&str; 2] = ["parametrizations.weight.0.lora_A", "parametrizations.weight.0.lora_B"];
+
+/// The adapter of one task: each adapted weight `[rows, columns]` becomes `weight + scale * left * right`, with the factors `left`
+/// `[rows, rank]` and `right` `[rank, columns]`.
+///
+/// `lora_A` belongs to the input and `lora_B` to the output. So `left` is `lora_B` for a linear layer `[outputs, inputs]`, and `lora_A`
+/// for a table of embeddings `[rows, width]`.
+#[derive(Debug, Clone)]
+pub struct Lora {
+    rank: i64,
+    scale: f64,
+    factors: Factors,
+}
+
+/// Where the factors are.
+#[derive(Debug, Clone)]
+enum Factors {
+    /// Beside each weight, with the factors of `tasks` tasks in one tensor (`LoRAParametrization` of jinaai/xlm-roberta-flash-implementation).
+    Stacked { task: i64, tasks: i64 },
+    /// In a checkpoint that the library PEFT saved: the tensors by name without the prefixes of PEFT and of the base model.
+    Separate { tensors: BTreeMap<String, StoredTensor>, used: RefCell<BTreeSet<String>> },
+}
+
+impl Lora {
+    /// The adapter with the number `task` of `tasks`, whose factors are beside the weights.
+    #[must_use]
+    pub fn stacked(task: i64, tasks: i64, rank: i64, scale: f64) -> Self {
+        Self { rank, scale, factors: Factors::Stacked { task, tasks } }
+    }
+
+    /// The adapter in a checkpoint of PEFT.
+    #[must_use]
+    pub fn separate(checkpoint: &Checkpoint, rank: i64, scale: f64) -> Self {
+        let tensors = checkpoint.tensors().iter();
+        let tensors = tensors.map(|(name, stored)| {
+            let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+            (without_base(name).to_owned(), stored.clone())
+        });
+        Self {
+            rank,
+            scale,
+            factors: Factors::Separate { tensors: tensors.collect(), used: RefCell::default() },
+        }
+    }
+
+    /// Names of the tensors of a PEFT checkpoint that no weight has requested.
+    #[must_use]
+    pub fn unused(&self) -> Vec<String> {
+        match &self.factors {
+            Factors::Stacked { .. } => Vec::new(),
+            Factors::Separate { tensors, used } => {
+                let used = used.borrow();
+                tensors.keys().filter(|name| !used.contains(*name)).cloned().collect()
+            }
+        }
+    }
+}
+
+/// A name without the prefix of the base model. A file has the prefix if it was saved from a model with a head.
+fn without_base(name: &str) -> &str {
+    name.strip_prefix("model.").unwrap_or(name)
+}
+
+/// The part of a tensor `[parts, …]` with the number `part`.
+fn part_of(stored: &StoredTensor, part: i64) -> StoredTensor {
+    let mut taken = stored.clone();
+    let parts = taken.slice.shape.remove(0).max(1);
+    let size = taken.slice.dtype.size();
+    let (part, parts) = (usize::try_from(part).unwrap_or(0), usize::try_from(parts).unwrap_or(1));
+    if let Some(strides) = &mut taken.strides {
+        let step = usize::try_from(strides.remove(0)).unwrap_or(0);
+        let skipped = (part * step * size).min(taken.slice.length);
+        taken.slice.offset += skipped;
+        taken.slice.length -= skipped;
+    } else {
+        taken.slice.length /= parts;
+        taken.slice.offset += part * taken.slice.length;
+    }
+    taken
+}
+
+impl Weights<'_> {
+    /// Reads the weight `name`, which has a parametrization of LoRA or an adapter. `None` if it has neither. Without a chosen task, the
+    /// weight is returned as it is.
+    ///
+    /// The factors are read for one weight and one task at a time, and no product of them is stored.
+    pub(super) fn merged(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
+        let stem = name.strip_suffix("weight").filter(|stem| stem.ends_with('.'))?;
+        if matches!(self.loader.mode, Mode::Sketch | Mode::Outline) {
+            return None;
+        }
+        let tensors = self.loader.checkpoint.tensors();
+        let original = format!("{stem}{ORIGINAL}");
+        if tensors.contains_key(&original) {
+            let names = STACKED.map(|end| format!("{stem}{end}"));
+            if !names.iter().all(|name| tensors.contains_key(name)) {
+                // Another parametrization.
+                return None;
+            }
+            self.loader.ledger.borrow_mut().used.extend(names.iter().cloned());
+            let weight = self.whole().tensor(&original, shape);
+            let Some(Lora { factors: Factors::Stacked { task, tasks }, .. }) = self.lora else {
+                return Some(weight);
+            };
+            let factor = |ledger: &mut Ledger, index: usize, shape: &[i64]| {
+                let name = &names[index];
+                let stored = tensors.get(name)?;
+                if stored.slice.shape.split_first() != Some((tasks, shape)) {
+                    let found = &stored.slice.shape;
+                    ledger.problems.push(format!(
+                        "{name} has the shape {found:?}, but config.json requires {tasks} tensors of {shape:?}"
+                    ));
+                    return None;
+                }
+                self.read(ledger, name, Some(&part_of(stored, *task)), shape)
+            };
+            return Some(self.with_product(&original, weight, shape, factor));
+        }
+        let Some(Lora { factors: Factors::Separate { tensors, used }, .. }) = self.lora else {
+            return None;
+        };
+        let module = without_base(stem.trim_end_matches('.'));
+        let pairs = [["lora_A.weight", "lora_B.weight"], ["lora_embedding_A", "lora_embedding_B"]];
+        let names = pairs.map(|pair| pair.map(|end| format!("{module}.{end}")));
+        let names = names.into_iter().find(|names| tensors.contains_key(&names[0]))?;
+        // The weight itself has no adapter any more.
+        let weight = self.clone().adapted(None).whole().tensor(name, shape);
+        used.borrow_mut().extend(names.iter().cloned());
+        let factor = |ledger: &mut Ledger, index: usize, shape: &[i64]| {
+            // PEFT stores the factors of embeddings transposed: lora_embedding_A [rank, rows], lora_embedding_B [width, rank].
+            let stored = tensors.get(&names[index]);
+            let is_embedding = names[index].contains("lora_embedding");
+            if let (true, [rows, columns]) = (is_embedding, shape) {
+                return self.read(ledger, &names[index], stored, &[*columns, *rows])?.f_transpose(0, 1).ok();
+            }
+            self.read(ledger, &names[index], stored, shape)
+        };
+        Some(self.with_product(name, weight, shape, factor))
+    }
+
+    /// The tensors under their whole names.
+    fn whole(&self) -> Self {
+        Self { prefix: String::new(), ..self.clone() }
+    }
+
+    /// Adds the product of the factors to a weight of `shape`, which was read under `name`. `factor` reads `lora_A` (0) or `lora_B` (1).
+    fn with_product(
+        &self,
+        name: &str,
+        weight: Tensor,
+        shape: &[i64],
+        factor: impl Fn(&mut Ledger, usize, &[i64]) -> Option<Tensor>,
+    ) -> Tensor {
+        let (Some(Lora { rank, scale, .. }), &[rows, columns]) = (self.lora, shape) else {
+            return weight;
+        };
+        let (left, right) = {
+            let mut ledger = self.loader.ledger.borrow_mut();
+            let is_embedding = name.contains("_embeddings.") || name.contains("embed_tokens.");
+            let (left, right) = if is_embedding { (0, 1) } else { (1, 0) };
+            let left = factor(&mut ledger, left, &[rows, *rank]);
+            (left, factor(&mut ledger, right, &[*rank, columns]))
+        };
+        let (Some(left), Some(right)) = (left, right) else { return Tensor::new() };
+        let stored = self.loader.checkpoint.tensors().get(name);
+        // A float32 weight is mapped, and must not be written to. All others were converted to a tensor of their own.
+        let is_own = stored.is_some_and(|stored| stored.slice.dtype != Dtype::F32);
+        self.computed(|| {
+            let left = left.f_mul_scalar(*scale)?;
+            if !is_own {
+                return Ok(weight.f_addmm(&left, &right)?);
+            }
+            let mut converted = weight;
+            let _ = converted.f_addmm_(&left, &right)?;
+            Ok(converted)
+        })
+    }
+}
