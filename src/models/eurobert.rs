@@ -44,7 +44,10 @@ struct EuroBertConfig {
     attention_bias: bool,
     mlp_bias: bool,
     tie_word_embeddings: bool,
-    classifier_pooling: ClassifierPooling,
+    /// Name of the field in EuroBERT's own code.
+    clf_pooling: Option<ClassifierPooling>,
+    /// Name of the field in Transformers 5.
+    classifier_pooling: Option<ClassifierPooling>,
 }
 
 /// Which vector the classifier of a row reads.
@@ -77,7 +80,7 @@ fn read(config: &Value) -> Result<(EuroBertConfig, f64, f64), ConfigError> {
         "vocab_size": 128_256, "hidden_size": 768, "intermediate_size": 3072,
         "num_hidden_layers": 12, "num_attention_heads": 12, "hidden_act": "silu",
         "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "attention_bias": false,
-        "mlp_bias": false, "tie_word_embeddings": false, "classifier_pooling": "late",
+        "mlp_bias": false, "tie_word_embeddings": false,
     });
     let config: EuroBertConfig = read_config_over(defaults, config)?;
     check_sizes(&[
@@ -107,6 +110,15 @@ impl EuroBertConfig {
     fn heads(&self) -> Heads {
         let count = self.num_attention_heads;
         Heads { count, size: self.head_dim.unwrap_or(self.hidden_size / count) }
+    }
+
+    fn pooling(&self) -> Result<ClassifierPooling, ConfigError> {
+        match (self.clf_pooling, self.classifier_pooling) {
+            (Some(own), Some(native)) if own != native => Err(ConfigError::Value(
+                "clf_pooling and classifier_pooling contradict each other; keep the value that the model was trained with".into(),
+            )),
+            (own, native) => Ok(own.or(native).unwrap_or(ClassifierPooling::Late)),
+        }
     }
 
     fn norm(&self, weights: &Weights<'_>) -> RmsNorm {
@@ -150,7 +162,7 @@ pub(super) fn load(
         }
         Head::TokenClassification => EuroBertHead::Task(TaskHead::Tokens(classifier())),
         Head::SequenceClassification => EuroBertHead::Sequence {
-            pooling: config.classifier_pooling,
+            pooling: config.pooling()?,
             dense: Linear::load(&weights.sub("dense"), hidden, hidden),
             classifier: classifier(),
         },

@@ -166,7 +166,20 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
         "moe_every_n_layers": 2,
         "moe_top_k": 2,
     });
+    let eurobert = |more: Value| {
+        let sizes = json!({ "hidden_size": 8, "num_key_value_heads": 1 });
+        ("eurobert", read_config_over(sizes, &more).unwrap(), &HEADS[..4])
+    };
+    let flash = |more: Value| {
+        let rotary = json!({ "hidden_size": 8, "position_embedding_type": "rotary" });
+        ("xlm-roberta-flash", read_config_over(rotary, &more).unwrap(), HEADS.as_slice())
+    };
     vec![
+        eurobert(json!({})),
+        eurobert(json!({ "attention_bias": true, "mlp_bias": true, "head_dim": 6 })),
+        eurobert(json!({ "tie_word_embeddings": true, "clf_pooling": "mean" })),
+        flash(json!({})),
+        flash(json!({ "position_embedding_type": "absolute", "type_vocab_size": 1 })),
         bart(true),
         bart(false),
         deberta(json!({})),
@@ -231,6 +244,8 @@ fn other_architectures_read_old_parameter_names() {
                 "pooler.dense.weight",
             ],
         ),
+        ("eurobert", "model", &["lm_head.weight"]),
+        ("xlm-roberta-flash", "roberta", &["roberta.pooler.dense.weight", "lm_head.bias"]),
         ("gte", "new", &["new.pooler.dense.weight", "lm_head.dense.bias"]),
         ("jina_bert", "bert", &["bert.pooler.dense.weight", "cls.predictions.bias"]),
         ("nomic_bert", "bert", &["bert.pooler.dense.weight", "cls.predictions.decoder.weight"]),
@@ -269,7 +284,8 @@ fn other_architectures_read_old_parameter_names() {
 #[test]
 fn bart_reads_embeddings_under_every_name() {
     let architecture = named("bart");
-    let config = tiny("bart", others().remove(0).1);
+    let more = others().into_iter().find(|(name, ..)| *name == "bart").unwrap().1;
+    let config = tiny("bart", more);
     for name in ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"] {
         let mut tensors = wanted(architecture, &config, Head::Base);
         tensors.iter_mut().for_each(|(known, _)| {

@@ -107,7 +107,7 @@ struct Session {
 }
 
 /// Models named in the documents, and the fixtures that replace them.
-const MODELS: [(&str, &str); 5] = [
+const MODELS: [(&str, &str); 6] = [
     ("sentence-transformers/all-MiniLM-L6-v2", "bert/st-mean"),
     ("dslim/bert-base-NER", "bert/ner"),
     ("cross-encoder/ms-marco-MiniLM-L6-v2", "bert/cross-encoder"),
@@ -116,6 +116,7 @@ const MODELS: [(&str, &str); 5] = [
         "sparse/opensearch-doc-v3-distill",
     ),
     ("BAAI/bge-m3", "sparse/bge-m3"),
+    ("jinaai/jina-embeddings-v3", "jina3/jina-embeddings-v3"),
 ];
 
 /// Tree models named in the documents, and the fixtures that replace them.
@@ -232,6 +233,7 @@ run! {
     inspect_commands_run: "docs/inspect.md",
     many_models_commands_run: "docs/many-models.md",
     migration_commands_run: "docs/migrating-from-eland.md",
+    model_commands_run: "docs/models.md",
     option_commands_run: "docs/options.md",
     quantization_commands_run: "docs/quantization.md",
     sparse_commands_run: "docs/sparse.md",

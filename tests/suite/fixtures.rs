@@ -123,6 +123,9 @@ impl Fixture {
         match self.reference.architecture.as_deref() {
             // JinaBERT has BERT's model_type.
             _ if folder == "jina" => "jina_bert",
+            // jina-embeddings-v3 has XLM-RoBERTa's.
+            _ if folder == "jina3" => "xlm-roberta-flash",
+            Some("jina_embeddings_v5") => "eurobert",
             Some("new") => "gte",
             named => named.unwrap_or(folder),
         }

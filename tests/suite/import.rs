@@ -12,9 +12,12 @@ use crate::program::{ask, clean, message, program};
 
 /// Imports and starts a fixture.
 pub fn import(standin: &StandIn, fixture: &Fixture, task: Task) {
+    // Elasticsearch splits words differently than EuroBERT's tokenizer, though not in the texts of the fixtures.
+    let is_inexact = fixture.name.starts_with("eurobert");
     let output = program()
         .args(["import", "--start", "--clear-previous", "--es-model-id", "m"])
         .args(["--url", &standin.url(), "--task-type", task.name()])
+        .args(is_inexact.then_some("--allow-inexact-tokenizer"))
         .arg("--hub-model-id")
         .arg(fixture.model())
         .output()
@@ -145,7 +148,8 @@ pub fn compare(
             close(answer["prediction_probability"].as_f64().unwrap(), odds / (1. + odds), of);
         }
         Task::FillMask => {
-            let mask = id(["[MASK]", "<mask>"]);
+            let of_llama = vocabulary.iter().position(|token| token == "<|mask|>");
+            let mask = of_llama.map_or_else(|| id(["[MASK]", "<mask>"]), |place| place as i64);
             let places = case.input_ids.get(row).eq(mask).nonzero();
             // Rows of the embedding table beyond the vocabulary are not tokens. The graphs of some architectures return their logits.
             let all = output.get(places.int64_value(&[0, 0]));
@@ -287,6 +291,11 @@ fn modernbert_inference_matches_hugging_face() {
 #[test]
 fn gte_nomic_and_jina_inference_matches_references() {
     served(&["gte", "jina", "nomic"]);
+}
+
+#[test]
+fn served_eurobert_and_jina_3_models_match_references() {
+    served(&["eurobert", "jina3"]);
 }
 
 #[test]

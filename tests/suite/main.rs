@@ -29,6 +29,8 @@ mod deployments;
 #[cfg(feature = "torch")]
 mod documents;
 mod endpoints;
+#[cfg(feature = "torch")]
+mod families;
 mod fixtures;
 mod from_hub;
 mod fronts;
@@ -50,6 +52,8 @@ mod interruptions;
 mod keys;
 #[cfg(feature = "torch")]
 mod long_inputs;
+#[cfg(feature = "torch")]
+mod lora;
 #[cfg(feature = "torch")]
 mod messages;
 #[cfg(feature = "torch")]

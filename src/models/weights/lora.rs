@@ -144,7 +144,10 @@ impl Weights<'_> {
             let stored = tensors.get(&names[index]);
             let is_embedding = names[index].contains("lora_embedding");
             if let (true, [rows, columns]) = (is_embedding, shape) {
-                return self.read(ledger, &names[index], stored, &[*columns, *rows])?.f_transpose(0, 1).ok();
+                return self
+                    .read(ledger, &names[index], stored, &[*columns, *rows])?
+                    .f_transpose(0, 1)
+                    .ok();
             }
             self.read(ledger, &names[index], stored, shape)
         };
@@ -187,5 +190,134 @@ impl Weights<'_> {
             let _ = converted.f_addmm_(&left, &right)?;
             Ok(converted)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::checkpoint::{Checkpoint, Format, WeightFiles};
+    use crate::models::WeightLoader;
+
+    /// A safetensors file with tensors of float32 or bfloat16.
+    fn file(tensors: &[(&str, &Tensor, bool)]) -> Checkpoint {
+        let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+        for (name, tensor, is_short) in tensors {
+            let start = data.len();
+            let numbers = Vec::<f32>::try_from(tensor.contiguous().view(-1)).unwrap();
+            for number in numbers {
+                let bytes = number.to_le_bytes();
+                data.extend_from_slice(if *is_short { &bytes[2..] } else { &bytes });
+            }
+            let dtype = if *is_short { "BF16" } else { "F32" };
+            let entry = serde_json::json!({
+                "dtype": dtype, "shape": tensor.size(), "data_offsets": [start, data.len()],
+            });
+            header.insert((*name).to_owned(), entry);
+        }
+        let mut header = serde_json::to_vec(&header).unwrap();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header);
+        bytes.extend(data);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let path = file.path().to_owned();
+        Checkpoint::open(&WeightFiles::one(Format::Safetensors, path)).unwrap()
+    }
+
+    /// Numbers that bfloat16 holds exactly.
+    fn numbers(shape: &[i64]) -> Tensor {
+        let count: i64 = shape.iter().product();
+        let numbers = Tensor::arange(count, (Kind::Float, Device::Cpu));
+        ((numbers * 7.).remainder(13.) - 6.).view(shape) / 8.
+    }
+
+    fn near(ours: &Tensor, expected: &Tensor) {
+        assert_eq!(ours.size(), expected.size());
+        assert!((ours - expected).abs().max().double_value(&[]) < 1e-6, "{ours} {expected}");
+    }
+
+    #[test]
+    fn stacked_factors_of_one_task_are_added_to_layers_and_embeddings() {
+        let (layer, table) = (numbers(&[6, 4]), numbers(&[9, 4]));
+        let [a, b] = [numbers(&[3, 2, 4]), numbers(&[3, 6, 2])];
+        let [rows, columns] = [numbers(&[3, 9, 2]), numbers(&[3, 2, 4])];
+        for is_short in [false, true] {
+            let name = |module: &str, end: &str| format!("{module}.parametrizations.weight.{end}");
+            let names = [
+                name("mlp.fc1", "original"),
+                name("mlp.fc1", "0.lora_A"),
+                name("mlp.fc1", "0.lora_B"),
+                name("word_embeddings", "original"),
+                name("word_embeddings", "0.lora_A"),
+                name("word_embeddings", "0.lora_B"),
+            ];
+            let tensors = [&layer, &a, &b, &table, &rows, &columns];
+            let tensors: Vec<_> =
+                names.iter().zip(tensors).map(|(name, it)| (name.as_str(), it, is_short)).collect();
+            let loader = WeightLoader::read(file(&tensors));
+            let plain = loader.weights();
+            near(&plain.sub("mlp").tensor("fc1.weight", &[6, 4]), &layer);
+            let lora = Lora::stacked(1, 3, 2, 0.5);
+            let weights = loader.weights().adapted(Some(&lora));
+            let merged = weights.sub("mlp").tensor("fc1.weight", &[6, 4]);
+            near(&merged, &(&layer + b.get(1).matmul(&a.get(1)) * 0.5));
+            let merged = weights.tensor("word_embeddings.weight", &[9, 4]);
+            near(&merged, &(&table + rows.get(1).matmul(&columns.get(1)) * 0.5));
+            let (unused, bytes) = loader.finish().unwrap();
+            assert_eq!((unused, bytes), (Vec::new(), 4 * (6 * 4 + 9 * 4)));
+        }
+    }
+
+    #[test]
+    fn factors_of_another_number_of_tasks_are_reported() {
+        let (layer, a, b) = (numbers(&[6, 4]), numbers(&[3, 2, 4]), numbers(&[3, 6, 2]));
+        let checkpoint = file(&[
+            ("fc1.parametrizations.weight.original", &layer, false),
+            ("fc1.parametrizations.weight.0.lora_A", &a, false),
+            ("fc1.parametrizations.weight.0.lora_B", &b, false),
+        ]);
+        let loader = WeightLoader::read(checkpoint);
+        let lora = Lora::stacked(0, 5, 2, 1.);
+        let _ = loader.weights().adapted(Some(&lora)).tensor("fc1.weight", &[6, 4]);
+        let error = loader.finish().unwrap_err().to_string();
+        assert!(
+            error.contains("lora_A has the shape [3, 2, 4]") && error.contains("5 tensors"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn separate_factors_are_added_and_others_are_reported() {
+        let (layer, table) = (numbers(&[6, 4]), numbers(&[9, 4]));
+        let (a, b) = (numbers(&[2, 4]), numbers(&[6, 2]));
+        let (rows, columns) = (numbers(&[2, 9]), numbers(&[4, 2]));
+        let adapter = file(&[
+            ("base_model.model.layers.0.up_proj.lora_A.weight", &a, true),
+            ("base_model.model.layers.0.up_proj.lora_B.weight", &b, true),
+            ("base_model.model.embed_tokens.lora_embedding_A", &rows, false),
+            ("base_model.model.embed_tokens.lora_embedding_B", &columns, false),
+            ("base_model.model.layers.9.up_proj.lora_A.weight", &a, false),
+        ]);
+        let lora = Lora::separate(&adapter, 2, 2.);
+        let names = ["model.layers.0.up_proj.weight", "model.embed_tokens.weight"];
+        let loader = WeightLoader::read(file(&[
+            (names[0], &layer, true),
+            (names[1], &table, false),
+            ("model.norm.weight", &a, false),
+            ("lm_head.weight", &table, false),
+        ]));
+        let weights = loader.weights().adapted(Some(&lora));
+        let merged = weights.tensor(names[0], &[6, 4]);
+        near(&merged, &(&layer + b.matmul(&a) * 2.));
+        let merged = weights.tensor(names[1], &[9, 4]);
+        near(&merged, &(&table + rows.tr().matmul(&columns.tr()) * 2.));
+        near(&weights.tensor("model.norm.weight", &[2, 4]), &a);
+        assert_eq!(lora.unused(), ["layers.9.up_proj.lora_A.weight"]);
+        let bytes = loader.finish().unwrap().1;
+        assert_eq!(bytes, 4 * (6 * 4 + 9 * 4 + 2 * 4));
     }
 }
