@@ -58,18 +58,17 @@ fn family_is_refused_before_the_download_of_weights() {
     }
 }
 
-#[cfg_attr(not(feature = "torch"), ignore = "describes a model with libtorch")]
 #[test]
 fn inspect_shows_why_a_family_is_refused() {
     let copied = tempfile::tempdir().unwrap();
     copy(&Fixture::named("bert/st-mean").model(), copied.path());
     fs::write(copied.path().join("artifact.metadata"), "{}").unwrap();
-    let output = program().arg("inspect").arg(copied.path()).output().unwrap();
+    let output = program().args(["inspect", "--hub-model-id"]).arg(copied.path()).output().unwrap();
     let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), message(&output));
     says(&shown, &["ColBERT models", "one vector for each token"]);
 
     let empty = tempfile::tempdir().unwrap();
     fs::write(empty.path().join("gliner_config.json"), "{}").unwrap();
-    let output = program().arg("inspect").arg(empty.path()).output().unwrap();
+    let output = program().args(["inspect", "--hub-model-id"]).arg(empty.path()).output().unwrap();
     says(&message(&output), &["GLiNER models"]);
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ::hub::Repository;
 use rust_eland::checkpoint::safetensors;
 use rust_eland::conversion::{Conversion, Options};
 use rust_eland::mapped_file::MappedFile;
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 use standin::StandIn;
 use tch::Tensor;
 
-use crate::fixtures::{Case, Fixture, copy};
+use crate::fixtures::{Case, copy};
+use crate::from_hub::{Cache, ID, files_below, serving};
 use crate::numbers::as_the_server_sends;
 use crate::program::{ask, message, program, says};
 
@@ -140,8 +142,10 @@ fn two_tasks_of_a_repository_are_applied_and_verified() {
     assert!(log.contains("expects \"Represent the document for retrieval: \" before every text"));
     let (second, _) = apply();
     assert_eq!(second["models"][1]["result"], "unchanged", "{second}");
-    let (source, passage) = (model(V3), ids[1]);
-    run(&["verify", "--url", &url, "--es-model-id", passage, "--hub-model-id", &source]);
+    let (source, texts) = (model(V3), root.path().join("texts.txt"));
+    fs::write(&texts, "The river was by London.\nIn Paris the summer was warm.\n").unwrap();
+    let verify = ["verify", "--url", &url, "--es-model-id", ids[1], "--hub-model-id", &source];
+    run(&[&verify[..], &["--texts", &texts.display().to_string()]].concat());
 }
 
 #[test]
@@ -151,7 +155,7 @@ fn exported_bundle_records_the_task() {
     let options = ["--hub-model-id", &model(V3), "--lora-task", "separation", "--output", &path];
     run(&[&["export"][..], &options].concat());
     let bundle = fs::read_dir(output.path()).unwrap().map(|entry| entry.unwrap().path());
-    let bundle = bundle.into_iter().find(|path| path.extension().is_some_and(|it| it == "json"));
+    let bundle = bundle.into_iter().find(|path| path.to_string_lossy().ends_with("metadata.json"));
     let configuration: Value = serde_json::from_slice(&fs::read(bundle.unwrap()).unwrap()).unwrap();
     assert!(configuration.to_string().contains("\"lora_task\":\"separation\""), "{configuration}");
     // The model in this process and the reference of the task agree.
@@ -175,12 +179,13 @@ fn tasks_are_listed_and_unknown_ones_are_refused() {
     let listed = "retrieval.query, retrieval.passage, separation, classification, text-matching";
     let notes = conversion.notes().join("\n");
     says(&notes, &["LoRA adapters for the tasks", listed, "--lora-task"]);
-    assert!(convert(V3, Some("separation")).notes().iter().all(|note| !note.contains("LoRA")));
+    assert!(convert(V3, Some("separation")).notes().iter().all(|note| !note.contains("adapters")));
 
-    let (sheet, _) = run(&["inspect", &model(V3)]);
+    let (sheet, _) = run(&["inspect", "--hub-model-id", &model(V3)]);
     says(&sheet, &["LoRA adapters", "--lora-task retrieval.query", "--lora-task text-matching"]);
     let (document, _) = run(&[
         "inspect",
+        "--hub-model-id",
         &model(V5),
         "--lora-task",
         "clustering",
@@ -208,6 +213,18 @@ fn tasks_are_listed_and_unknown_ones_are_refused() {
     says(&export("bert/st-mean", "retrieval"), &["no LoRA adapters", "Remove --lora-task"]);
     // A checkpoint into which an adapter was merged keeps the names of the tasks in config.json.
     says(&export("jina3/base", "separation"), &["no LoRA adapters"]);
+}
+
+#[test]
+fn adapters_in_folders_are_downloaded_with_the_model() {
+    let hub = serving([Repository::of_folder(ID, &folder(V5).join("model")).unwrap()]);
+    let cache = Cache::new();
+    let output = cache.download(&hub, &[]);
+    assert!(output.status.success(), "{}", message(&output));
+    let files = files_below(&cache.hub());
+    for file in ["clustering/adapter_config.json", "retrieval/adapter_model.safetensors"] {
+        assert!(files.iter().any(|path| path.ends_with(format!("adapters/{file}"))), "{file}");
+    }
 }
 
 #[test]
