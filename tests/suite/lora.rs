@@ -211,8 +211,6 @@ fn tasks_are_listed_and_unknown_ones_are_refused() {
     };
     says(&export(V3, "retrieval"), &[listed, "none for \"retrieval\"", "--lora-task"]);
     says(&export("bert/st-mean", "retrieval"), &["no LoRA adapters", "Remove --lora-task"]);
-    // A checkpoint into which an adapter was merged keeps the names of the tasks in config.json.
-    says(&export("jina3/base", "separation"), &["no LoRA adapters"]);
 }
 
 #[test]
