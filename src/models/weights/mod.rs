@@ -288,7 +288,7 @@ impl<'a> Weights<'a> {
         if ledger.used.insert(name) {
             ledger.bytes = ledger.bytes.saturating_add(elements(shape).saturating_mul(4));
         }
-        tensor.unwrap_or_else(Tensor::new)
+        tensor.unwrap_or_default()
     }
 
     /// Reads a tensor of the checkpoint or of an adapter. Records the problem of a tensor that is missing, or has another type or shape.
