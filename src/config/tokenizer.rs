@@ -33,6 +33,12 @@ pub struct TokenizerConfig {
     /// Whether a text is treated as if it started with a space (byte-level BPE).
     #[serde(deserialize_with = "lenient::flag")]
     pub add_prefix_space: Option<bool>,
+    /// Whether a row begins with `bos_token` (Gemma).
+    #[serde(deserialize_with = "lenient::flag")]
+    pub add_bos_token: Option<bool>,
+    /// Whether a row ends with `eos_token` (Gemma).
+    #[serde(deserialize_with = "lenient::flag")]
+    pub add_eos_token: Option<bool>,
     /// Whether words are split at punctuation before SentencePiece (DeBERTa).
     #[serde(deserialize_with = "lenient::flag")]
     pub split_by_punct: Option<bool>,

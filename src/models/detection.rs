@@ -114,9 +114,10 @@ mod tests {
 
     #[test]
     fn every_architecture_is_detected_by_its_model_type() {
-        // The model_type of JinaBERT is bert, and that of jina-embeddings-v3 is xlm-roberta.
-        let shared = ["jina_bert", "xlm-roberta-flash"];
-        for name in Architecture::names().into_iter().filter(|name| !shared.contains(name)) {
+        // The model_type of JinaBERT is bert, that of jina-embeddings-v3 is xlm-roberta, and Gemma 3 is an encoder only if config.json
+        // states so.
+        let others = ["gemma3_text", "jina_bert", "xlm-roberta-flash"];
+        for name in Architecture::names().into_iter().filter(|name| !others.contains(name)) {
             assert_eq!(detected(Some(name), &[], &[]), Some(name));
         }
         assert_eq!(detected(Some("new"), &[], &[]), Some("gte"));
@@ -160,6 +161,24 @@ mod tests {
             Architecture::detect(&evidence).map(|found| found.name)
         };
         assert_eq!([of("rotary"), of("absolute")], ["xlm-roberta-flash", "xlm-roberta"].map(Some));
+    }
+
+    #[test]
+    fn gemma_3_is_detected_if_it_attends_in_both_directions() {
+        let detected = |config: &Value| {
+            let evidence = Evidence {
+                config,
+                model_type: config["model_type"].as_str(),
+                classes: &[],
+                tensors: &|| None,
+            };
+            Architecture::detect(&evidence).map(|found| found.name)
+        };
+        let mut config = json!({ "model_type": "gemma3_text" });
+        assert_eq!(detected(&config), None);
+        assert!(Architecture::why_not("gemma3_text").unwrap().contains("a decoder"));
+        config["use_bidirectional_attention"] = true.into();
+        assert_eq!(detected(&config), Some("gemma3_text"));
     }
 
     #[test]

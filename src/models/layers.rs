@@ -66,6 +66,12 @@ impl Linear {
         Self { weight, bias }
     }
 
+    /// Width of the output.
+    #[must_use]
+    pub fn outputs(&self) -> i64 {
+        self.weight.size().first().copied().unwrap_or_default()
+    }
+
     /// Maps `[…, inputs]` to `[…, outputs]`.
     ///
     /// # Errors
@@ -199,6 +205,26 @@ impl Heads {
         let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
         let split = view(states, &[batch, tokens, self.count.into(), self.size.into()])?;
         Ok(split.f_transpose(1, 2)?)
+    }
+
+    /// Repeats key or value heads, so that consecutive query heads share one: maps `[batch, key_heads, tokens, head_size]` to
+    /// `[batch, heads, tokens, head_size]`. The number of query heads is a multiple of `key_heads`.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn repeat(
+        self,
+        states: &Tensor,
+        key_heads: i64,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
+        if key_heads == self.count {
+            return Ok(states.shallow_clone());
+        }
+        let group = self.count / key_heads;
+        let repeated = states.f_unsqueeze(2)?.f_expand([-1, -1, group, -1, -1], false)?;
+        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
+        reshape(&repeated, &[batch, self.count.into(), tokens, self.size.into()])
     }
 
     /// Maps `[batch, heads, tokens, head_size]` to `[batch, tokens, hidden]`.

@@ -13,10 +13,12 @@ mod dpr;
 mod electra;
 pub mod encoder;
 mod eurobert;
+mod gemma3;
 mod gte;
 pub mod heads;
 mod inputs;
 mod jina_bert;
+mod layer_kinds;
 pub mod layers;
 mod mobilebert;
 mod modernbert;
@@ -266,6 +268,14 @@ pub static ARCHITECTURES: &[Architecture] = &[
         load: nomic_bert::load,
     },
     Architecture {
+        name: "gemma3_text",
+        class: "Gemma3Text",
+        detects: gemma3::detects,
+        spellings: &gemma3::SPELLINGS,
+        dimensions: gemma3::dimensions,
+        load: gemma3::load,
+    },
+    Architecture {
         name: "jina_bert",
         class: "JinaBert",
         detects: jina_bert::detects,
@@ -283,6 +293,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     },
 ];
 
+/// Why decoders are refused.
+const DECODER: &str = "it is a decoder that generates text, and Elasticsearch only serves encoders";
+
 /// Known values of `model_type` that are not supported, with the reasons.
 const UNSERVABLE: &[(&[&str], &str)] = &[
     (
@@ -294,8 +307,8 @@ const UNSERVABLE: &[(&[&str], &str)] = &[
         "Elasticsearch has no tokenizer for it; XLM-RoBERTa and DeBERTa v2 and v3 are supported",
     ),
     (
-        &["bloom", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox", "llama"],
-        "it is a decoder that generates text, and Elasticsearch only serves encoders",
+        &["bloom", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "llama"],
+        DECODER,
     ),
     (
         &["mt5", "t5"],

@@ -108,6 +108,17 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
         let sizes = json!({ "hidden_size": 8, "num_hidden_layers": 2 });
         ("modernbert", read_config_over(sizes, &more).unwrap(), HEADS.as_slice())
     };
+    let gemma3 = |more: Value| {
+        let sizes = json!({
+            "use_bidirectional_attention": true,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "num_hidden_layers": 2,
+            "sliding_window_pattern": 2,
+        });
+        ("gemma3_text", read_config_over(sizes, &more).unwrap(), &[Head::Base][..])
+    };
     let squeezebert = |groups: i64, tied: bool| {
         let groups = json!({
             "embedding_size": 6,
@@ -206,6 +217,8 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
         modernbert(json!({ "norm_bias": true, "attention_bias": true, "mlp_bias": true })),
         modernbert(json!({ "decoder_bias": false, "classifier_bias": true })),
         modernbert(json!({ "tie_word_embeddings": false, "classifier_pooling": "mean" })),
+        gemma3(json!({})),
+        gemma3(json!({ "attention_bias": true, "num_key_value_heads": 1 })),
         ("retribert", json!({}), &[Head::Base]),
         squeezebert(2, true),
         squeezebert(3, false),
@@ -256,6 +269,7 @@ fn other_architectures_read_old_parameter_names() {
             "mobilebert",
             &["mobilebert.pooler.dense.weight", "cls.seq_relationship.bias"],
         ),
+        ("gemma3_text", "model", &["lm_head.weight"]),
         ("modernbert", "model", &["head.dense.weight", "decoder.bias"]),
         (
             "retribert",
@@ -460,6 +474,14 @@ fn invalid_configurations_are_rejected() {
         ("mobilebert", "num_feedforward_networks", json!(0)),
         ("mobilebert", "normalization_type", json!("batch_norm")),
         ("mobilebert", "key_query_shared_bottleneck", json!(false)),
+        ("gemma3_text", "attn_logit_softcapping", json!(50.)),
+        ("gemma3_text", "head_dim", json!(5)),
+        ("gemma3_text", "layer_types", json!(["full_attention"])),
+        ("gemma3_text", "num_key_value_heads", json!(3)),
+        ("gemma3_text", "query_pre_attn_scalar", json!(0)),
+        ("gemma3_text", "rope_parameters", json!({ "full_attention": { "rope_type": "linear" } })),
+        ("gemma3_text", "rope_scaling", json!({ "rope_type": "linear", "factor": 8.0 })),
+        ("gemma3_text", "use_bidirectional_attention", json!(false)),
         ("modernbert", "num_attention_heads", json!(8)),
         ("modernbert", "classifier_pooling", json!("max")),
         ("modernbert", "layer_types", json!(["full_attention"])),

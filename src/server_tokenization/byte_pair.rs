@@ -146,6 +146,12 @@ fn words(text: &str) -> Vec<Range<usize>> {
     words
 }
 
+/// Whether a byte-pair tokenizer of the server keeps a text together before merges.
+#[must_use]
+pub fn is_one_word(text: &str) -> bool {
+    word_length(text) == Some(text.len())
+}
+
 /// The length of the first word in bytes, or nothing at the end.
 fn word_length(text: &str) -> Option<usize> {
     let first = text.chars().next()?;

@@ -17,7 +17,7 @@ mod word_piece;
 
 use std::ops::Range;
 
-pub use byte_pair::byte_symbols;
+pub use byte_pair::{byte_symbols, is_one_word};
 pub use differences::Difference;
 pub use error::{Exception, TokenizationError};
 pub use layout::Row;

@@ -162,12 +162,14 @@ pub(super) fn add_prefix_space(
     add
 }
 
-/// Different merges with the same result, which the server cannot distinguish.
+/// Different merges with the same result, which the server cannot distinguish. Files converted from SentencePiece list all merges to a
+/// token one after another, where the rank of the last one is in the same order with the ranks of other tokens.
 pub(super) fn ambiguous(merges: &[String]) -> Vec<String> {
-    let mut by_result: HashMap<String, &str> = HashMap::with_capacity(merges.len());
+    let mut by_result: HashMap<String, (usize, &str)> = HashMap::new();
     let mut ambiguous = Vec::new();
-    for merge in merges {
-        if let Some(other) = by_result.insert(merge.replacen(' ', "", 1), merge) {
+    for (rank, merge) in merges.iter().enumerate() {
+        let earlier = by_result.insert(merge.replacen(' ', "", 1), (rank, merge));
+        if let Some((_, other)) = earlier.filter(|(other, _)| other + 1 < rank) {
             ambiguous.push(format!("{other:?} and {merge:?}"));
         }
     }
@@ -191,7 +193,7 @@ mod tests {
 
     #[test]
     fn merges_to_the_same_token_are_detected() {
-        let merges = ["a bc", "ab c", "d e"].map(str::to_owned);
+        let merges = ["a bc", "d e", "ab c", "f gh", "fg h"].map(str::to_owned);
         assert_eq!(ambiguous(&merges), [r#""a bc" and "ab c""#]);
     }
 }

@@ -14,6 +14,8 @@ pub(super) enum Class {
     XlmRoberta,
     Camembert,
     DebertaV2,
+    /// SentencePiece BPE, which is written as byte-level BPE.
+    Gemma,
 }
 
 /// Meaning of a name in `tokenizer_class`.
@@ -27,7 +29,7 @@ enum NamedClass {
 pub(super) const SUPPORTED: &str = "BertTokenizer (also as DistilBertTokenizer, ElectraTokenizer, MobileBertTokenizer, \
      SqueezeBertTokenizer, RetriBertTokenizer, DPRContextEncoderTokenizer, DPRQuestionEncoderTokenizer), \
      BertJapaneseTokenizer with MeCab, MPNetTokenizer, RobertaTokenizer, BartTokenizer, XLMRobertaTokenizer, \
-     CamembertTokenizer and DebertaV2Tokenizer, each fast or slow";
+     CamembertTokenizer and DebertaV2Tokenizer, each fast or slow, and GemmaTokenizer with tokenizer.json";
 
 impl Class {
     /// The tokenizer of Elasticsearch.
@@ -36,7 +38,7 @@ impl Class {
             Self::Bert => TokenizerKind::Bert,
             Self::BertJapanese => TokenizerKind::BertJapanese,
             Self::MpNet => TokenizerKind::MpNet,
-            Self::Roberta => TokenizerKind::Roberta,
+            Self::Roberta | Self::Gemma => TokenizerKind::Roberta,
             Self::XlmRoberta | Self::Camembert => TokenizerKind::XlmRoberta,
             Self::DebertaV2 => TokenizerKind::DebertaV2,
         }
@@ -46,7 +48,7 @@ impl Class {
     pub(super) fn algorithm(self) -> Algorithm {
         match self {
             Self::Bert | Self::BertJapanese | Self::MpNet => Algorithm::WordPiece,
-            Self::Roberta => Algorithm::Bpe,
+            Self::Roberta | Self::Gemma => Algorithm::Bpe,
             Self::XlmRoberta | Self::Camembert | Self::DebertaV2 => Algorithm::Unigram,
         }
     }
@@ -68,6 +70,9 @@ impl Class {
                 ["[CLS]", "[SEP]", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"].map(Some)
             }
             Self::MpNet => ["<s>", "</s>", "[UNK]", "</s>", "<pad>", "<s>", "<mask>"].map(Some),
+            Self::Gemma => {
+                [Some("<bos>"), Some("<eos>"), Some("<unk>"), None, Some("<pad>"), None, None]
+            }
             Self::Roberta | Self::XlmRoberta | Self::Camembert => {
                 ["<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"].map(Some)
             }
@@ -99,12 +104,14 @@ impl Class {
         };
         let begins_with_any = template.and_then(|template| template.first).or(first).is_some()
             || begins_with("<s>")
-            || begins_with("[CLS]");
+            || begins_with("[CLS]")
+            || begins_with("<bos>");
         match json.algorithm() {
             Algorithm::WordPiece if begins_with("[CLS]") => Some(Self::Bert),
             Algorithm::WordPiece if begins_with("<s>") => Some(Self::MpNet),
             // The names of the special tokens do not matter: the upload renames them.
             Algorithm::Bpe if json.is_byte_level() && begins_with_any => Some(Self::Roberta),
+            Algorithm::Bpe if json.is_sentencepiece_bpe() && begins_with_any => Some(Self::Gemma),
             Algorithm::Unigram if begins_with("[CLS]") && json.has("[UNK]") => {
                 Some(Self::DebertaV2)
             }
@@ -133,6 +140,7 @@ fn named(name: &str) -> Option<NamedClass> {
         "XLMRobertaTokenizer" => Class::XlmRoberta,
         "CamembertTokenizer" => Class::Camembert,
         "DebertaV2Tokenizer" => Class::DebertaV2,
+        "GemmaTokenizer" => Class::Gemma,
         // Transformers 5 uses the second name for the class of the first.
         "PreTrainedTokenizer" | "TokenizersBackend" => return Some(NamedClass::Generic),
         _ => return None,
@@ -146,7 +154,7 @@ fn class_makes_token_types(name: &str) -> bool {
         name => !matches!(
             named(name),
             Some(NamedClass::Class(
-                Class::MpNet | Class::Roberta | Class::XlmRoberta | Class::Camembert
+                Class::MpNet | Class::Roberta | Class::XlmRoberta | Class::Camembert | Class::Gemma
             ))
         ),
     }
@@ -276,7 +284,7 @@ mod tests {
             assert!(matches!(named(name), Some(NamedClass::Class(Class::Bert))), "{name}");
         }
         for name in [
-            "GemmaTokenizer",
+            "LlamaTokenizer",
             "Qwen2TokenizerFast",
             "T5Tokenizer",
             "CLIPTokenizer",

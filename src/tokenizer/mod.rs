@@ -18,6 +18,7 @@ mod own_names;
 mod reader;
 mod row_layout;
 mod sentencepiece;
+mod sentencepiece_bpe;
 mod tokenizer_json;
 mod unigram;
 mod uploaded;
@@ -28,7 +29,7 @@ use serde_json::{Map, Value};
 pub use self::adaptation::Adaptation;
 use self::added::AddedTokens;
 pub use self::appended::append_tokens;
-use self::class::Choice;
+use self::class::{Choice, Class};
 pub use self::error::TokenizerError;
 pub use self::kind::{ServerTokens, TokenizerKind};
 pub use self::model_tokenizer::ModelTokenizer;
@@ -125,7 +126,10 @@ impl Tokenizer {
                 None => {
                     let advice =
                         "one of them contains the vocabulary; download the tokenizer files too";
-                    let wanted = format!("{} and no {}", slow_files(class), tokenizer_json::NAME);
+                    let wanted = match class {
+                        Class::Gemma => tokenizer_json::NAME.to_owned(),
+                        _ => format!("{} and no {}", slow_files(class), tokenizer_json::NAME),
+                    };
                     return Err(files.missing(&wanted, advice).into());
                 }
             },
@@ -168,8 +172,8 @@ impl Tokenizer {
         self.settings.get(WITH_SPECIAL_TOKENS) != Some(&Value::Bool(false))
     }
 
-    /// Checks that every token has a row in the embedding table. Special tokens that are in no file and have no row are removed,
-    /// because the model was not trained with them.
+    /// Checks that every token has a row in the embedding table. Tokens without a row are removed if they are special tokens that are in
+    /// no file, because the model was not trained with them, or if Elasticsearch finds them in no text.
     ///
     /// # Errors
     /// [`TokenizerError::TooLarge`] if another token has no row.
@@ -180,7 +184,8 @@ impl Tokenizer {
             return Ok(());
         }
         let surplus = self.vocabulary.vocabulary.get(room..).unwrap_or_default();
-        let spare = surplus.iter().all(|token| self.appended.contains(token));
+        let is_spare = |token: &String| self.appended.contains(token) || self.is_unreachable(token);
+        let spare = surplus.iter().all(is_spare);
         if !spare {
             return Err(TokenizerError::TooLarge { tokens, rows });
         }
@@ -193,6 +198,19 @@ impl Tokenizer {
             scores.truncate(room);
         }
         Ok(())
+    }
+
+    /// Whether no text contains a token of a byte-level BPE vocabulary, because no merge results in it.
+    fn is_unreachable(&self, token: &str) -> bool {
+        let ServerTokens { padding, separator, class, unknown, mask } = self.kind.tokens();
+        let is_special = [padding, separator, class, unknown, mask].contains(&token);
+        let is_result = |merge: &String| {
+            merge.split_once(' ').is_some_and(|(a, b)| token.strip_prefix(a) == Some(b))
+        };
+        self.kind == TokenizerKind::Roberta
+            && !is_special
+            && token.chars().nth(1).is_some()
+            && !self.vocabulary.merges.iter().flatten().any(is_result)
     }
 }
 

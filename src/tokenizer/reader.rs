@@ -12,7 +12,7 @@ use super::row_layout::Ends;
 use super::tokenizer_json::{self, Algorithm, TokenizerJson, WordSplit};
 use super::{
     Adaptation, DO_LOWER_CASE, RowLayout, Tokenizer, TokenizerError, TokenizerKind, byte_level,
-    hide_capitals, japanese, row_layout, unigram, wordpiece,
+    hide_capitals, japanese, row_layout, sentencepiece_bpe, unigram, wordpiece,
 };
 use crate::config::TokenizerConfig;
 use crate::source::ModelFiles;
@@ -81,6 +81,8 @@ impl Reader<'_> {
     pub(super) fn slow(&self, class: Class) -> Result<Option<Base>, TokenizerError> {
         match class.algorithm() {
             Algorithm::WordPiece => wordpiece::slow(self),
+            // The files of the slow tokenizer contain no merges.
+            Algorithm::Bpe if class == Class::Gemma => Ok(None),
             Algorithm::Bpe => byte_level::slow(self),
             _ => unigram::slow(self, class),
         }
@@ -97,6 +99,9 @@ impl Reader<'_> {
     pub(super) fn fast(&self, json: &TokenizerJson, class: Class) -> Result<Base, TokenizerError> {
         let base = match class.algorithm() {
             Algorithm::WordPiece => wordpiece::fast(json)?,
+            Algorithm::Bpe if class == Class::Gemma && !json.is_sentencepiece_bpe() => {
+                return Err(TokenizerError::Unsupported(json.describe()));
+            }
             Algorithm::Bpe => byte_level::fast(json)?,
             _ => unigram::fast(json, class)?,
         };
@@ -136,7 +141,7 @@ impl Reader<'_> {
             by_content,
             from_json,
             makes_token_types,
-            base: Base { merges, scores, notes, .. },
+            base: Base { mut merges, scores, notes, .. },
             mut ids,
             added,
         } = draft;
@@ -157,6 +162,14 @@ impl Reader<'_> {
             Class::Roberta => {
                 let add = byte_level::add_prefix_space(self, by_content, &mut warnings);
                 settings.insert("add_prefix_space".into(), add.into());
+            }
+            Class::Gemma => {
+                settings.insert("add_prefix_space".into(), false.into());
+                let notes = merges
+                    .as_mut()
+                    .map(|merges| sentencepiece_bpe::to_byte_level(&mut ids.tokens, merges));
+                warnings.extend(notes.into_iter().flatten());
+                warnings.extend(self.note_of_flags(by_content));
             }
             Class::XlmRoberta | Class::Camembert | Class::DebertaV2 => {
                 unigram::check_settings(self, class, &mut warnings);
@@ -200,7 +213,8 @@ impl Reader<'_> {
         let ends = Ends { first, separator: special.separator };
         let server_single = || Ok(RowLayout::of_server(first, special.separator, None));
         let is_followed = json.is_none_or(|json| !from_json || json.has_steps_of_the_server());
-        if !unusual.is_empty() || !own_names.is_empty() || !is_followed {
+        let is_rewritten = class == Class::Gemma;
+        if !unusual.is_empty() || !own_names.is_empty() || !is_followed || is_rewritten {
             adaptation = adaptation.max(Adaptation::Adapted);
         }
         self.warn_of_added(kind, &added, &mut warnings);
@@ -241,6 +255,10 @@ impl Reader<'_> {
         let template = template.flatten();
         let first = template.and_then(|template| template.first).or(added.role("cls_token"));
         let last = template.and_then(|template| template.last).or(added.role("sep_token"));
+        // Gemma has no such roles. If the rows lack one of the tokens, the graph composes them.
+        let is_gemma = self.json.is_some_and(TokenizerJson::is_sentencepiece_bpe);
+        let role = |name: &str| added.role(name).filter(|_| is_gemma);
+        let (first, last) = (first.or(role("bos_token")), last.or(role("eos_token")));
         let wanted = [
             ("first token", first, server.class),
             ("last token", last, server.separator),
@@ -303,6 +321,23 @@ impl Reader<'_> {
         let (padding, separator) = (id(server.padding), id(server.separator));
         let special = SpecialTokens { padding, separator, appended: None, without_embedding: None };
         Ok(SpecialIds { special, first: id(server.class), own_names })
+    }
+
+    /// Note for a Gemma tokenizer whose two files disagree about the tokens around a text.
+    fn note_of_flags(&self, by_content: bool) -> Option<String> {
+        let template = self.json?.template();
+        let of_json = [
+            template.is_some_and(|template| template.first.is_some()),
+            template.is_some_and(|template| template.last.is_some()),
+        ];
+        let [first, last] =
+            [self.config.add_bos_token.unwrap_or(true), self.config.add_eos_token.unwrap_or(false)];
+        (!by_content && of_json != [first, last]).then(|| {
+            format!(
+                "tokenizer_config.json and tokenizer.json disagree about the tokens around a text (add_bos_token {first}, add_eos_token {last}, but the post-processor has bos {}, eos {}); Transformers 4 follows the first file, and Transformers 5 and this import the second",
+                of_json[0], of_json[1]
+            )
+        })
     }
 
     /// Whether the tokenizer outputs token types.

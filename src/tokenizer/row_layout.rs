@@ -102,6 +102,8 @@ pub(super) fn pair_of_class(class: Class, makes_types: bool, ends: Ends) -> RowL
     match class {
         Class::Bert | Class::BertJapanese | Class::DebertaV2 => layout(1).typed(makes_types),
         Class::MpNet | Class::Roberta | Class::XlmRoberta | Class::Camembert => layout(2),
+        // Without a post-processor in tokenizer.json.
+        Class::Gemma => RowLayout::of_texts(true, false),
     }
 }
 

@@ -254,6 +254,31 @@ impl TokenizerJson {
             && !marked(&self.model.end_of_word_suffix)
     }
 
+    /// Whether the model is SentencePiece BPE as Gemma has: over characters, with bytes for those outside of the vocabulary, on whole
+    /// texts whose spaces are replaced by `▁`.
+    pub(super) fn is_sentencepiece_bpe(&self) -> bool {
+        let text = |part: &Value, name: &str, key: &str| {
+            part.get(name)?.get(key).and_then(Value::as_str).map(str::to_owned)
+        };
+        let is_space = |part: &Value| text(part, "pattern", "String").as_deref() == Some(" ");
+        let normalizers = parts(&self.normalizer, "normalizers");
+        let replaces_spaces = match normalizers.as_slice() {
+            [part] => {
+                is(part, "Replace")
+                    && is_space(part)
+                    && part.get("content").and_then(Value::as_str) == Some("▁")
+            }
+            _ => false,
+        };
+        // No spaces are left for this step.
+        let splits_at_spaces =
+            |part: &&Value| part.is_null() || is(part, "Split") && is_space(part);
+        self.algorithm() == Algorithm::Bpe
+            && self.model.byte_fallback
+            && replaces_spaces
+            && parts(&self.pre_tokenizer, "pretokenizers").iter().all(splits_at_spaces)
+    }
+
     /// How a byte-level model splits words; `None` for other models.
     pub(super) fn word_split(&self) -> Option<WordSplit<'_>> {
         let parts = parts(&self.pre_tokenizer, "pretokenizers");
@@ -385,6 +410,9 @@ impl TokenizerJson {
                     == Some(" {2,}");
             decomposes || joins_spaces || known.iter().any(|name| is(part, name))
         };
+        if self.is_sentencepiece_bpe() {
+            return Vec::new();
+        }
         let normalizers = parts(&self.normalizer, "normalizers");
         let splitters = parts(&self.pre_tokenizer, "pretokenizers");
         let all = normalizers.into_iter().chain(splitters);

@@ -71,6 +71,7 @@ mod proxies;
 mod quantize;
 #[cfg(feature = "torch")]
 mod real_model;
+mod sentencepiece_bpe;
 mod server_tokens;
 mod snapshots;
 #[cfg(feature = "torch")]

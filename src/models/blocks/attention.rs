@@ -31,11 +31,12 @@ pub enum QueryKeyNorm {
 #[derive(Debug)]
 pub struct Attention {
     /// Projections to query, key and value, each from the hidden states to the width of all heads. A checkpoint with one tensor for all
-    /// three is read by [`Linear::packed`].
+    /// three is read by [`Linear::packed`]. Key and value may have fewer heads, which groups of query heads share (grouped-query
+    /// attention, Ainslie et al. 2023, arXiv:2305.13245).
     pub query_key_value: [Linear; 3],
     /// Norm of query and key.
     pub norm: Option<QueryKeyNorm>,
-    /// Shape of the heads.
+    /// Shape of the query heads.
     pub heads: Heads,
     /// Linear layer after attention.
     pub output: Linear,
@@ -56,19 +57,21 @@ impl Attention {
     ) -> Result<Tensor, TorchError> {
         let heads = self.heads;
         let [query, key, value] = &self.query_key_value;
+        let key_heads = Heads { count: key.outputs() / heads.size, size: heads.size };
         let [mut query, mut key] = [query.forward(states)?, key.forward(states)?];
         if let Some(QueryKeyNorm::AllHeads { query: of_query, key: of_key }) = &self.norm {
             (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
         }
-        let split = |states: &Tensor| heads.split(states, inputs);
-        let [mut query, mut key] = [split(&query)?, split(&key)?];
-        let value = split(&value.forward(states)?)?;
+        let [mut query, mut key] = [heads.split(&query, inputs)?, key_heads.split(&key, inputs)?];
+        let value = key_heads.split(&value.forward(states)?, inputs)?;
         if let Some(QueryKeyNorm::EachHead { query: of_query, key: of_key }) = &self.norm {
             (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
         }
         if let Some(angles) = angles {
             (query, key) = (angles.rotate(&query)?, angles.rotate(&key)?);
         }
+        let [key, value] = [key, value].map(|it| heads.repeat(&it, key_heads.count, inputs));
+        let (key, value) = (key?, value?);
         let context = attend([&query, &key, &value], bias, heads.scale(), inputs)?;
         self.output.forward(&heads.join(&context, inputs)?)
     }

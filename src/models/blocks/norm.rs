@@ -73,6 +73,13 @@ impl RmsNorm {
         Self { weight: weights.derived(|| Ok(weight.f_add_scalar(1.)?)), epsilon }
     }
 
+    /// The same norm with `factor` times the result.
+    #[must_use]
+    pub fn times(self, weights: &Weights<'_>, factor: f64) -> Self {
+        let weight = weights.derived(|| Ok(self.weight.f_mul_scalar(factor)?));
+        Self { weight, ..self }
+    }
+
     /// Normalizes the last axis.
     ///
     /// # Errors

@@ -130,6 +130,55 @@ fn feed_forward_applies_the_activation_to_one_of_two_layers() {
     assert_near(&block.forward(&states).unwrap(), &expected);
 }
 
+#[test]
+fn rms_norm_scales_to_mean_square_one() {
+    let loader = crate::models::tests::checkpoint(&[("weight".to_owned(), vec![4])]);
+    let weights = loader.weights();
+    let states = random(&[2, 3, 4]);
+    let squares = (&states * &states).mean_dim([-1i64].as_slice(), true, None::<Kind>);
+    let expected = &states / (squares + 0.25f64).sqrt();
+    // The checkpoint holds zeros.
+    let around_one = RmsNorm::around_one(&weights, 4, 0.25);
+    assert_near(&around_one.forward(&states).unwrap(), &expected);
+    let tripled = around_one.times(&weights, 3.).forward(&states).unwrap();
+    assert_near(&tripled, &(expected * 3.));
+    let plain = RmsNorm::load(&weights, 4, 0.25).forward(&states).unwrap();
+    assert_near(&plain, &Tensor::zeros_like(&states));
+}
+
+#[test]
+fn query_heads_share_key_heads_that_are_normalized_one_by_one() {
+    let loader = crate::models::tests::checkpoint(&[("weight".to_owned(), vec![4])]);
+    let norm = || RmsNorm::around_one(&loader.weights(), 4, 1e-6);
+    let layers = [linear(6, 16), linear(6, 8), linear(6, 8)];
+    let (states, output) = (random(&[2, 5, 6]), linear(16, 6));
+    // Element by element: head h of the query reads key and value of head h / 2.
+    let [query, key, value] = layers.each_ref().map(|layer| layer.forward(&states).unwrap());
+    let head = |of: &Tensor, head: i64| of.narrow(2, 4 * head, 4);
+    let unit = |of: Tensor| {
+        let length = (&of * &of).mean_dim([-1i64].as_slice(), true, None::<Kind>).sqrt();
+        of / length
+    };
+    let heads: Vec<Tensor> = (0..4)
+        .map(|h| {
+            let scores = unit(head(&query, h)).matmul(&unit(head(&key, h / 2)).transpose(1, 2));
+            (scores / 2.).softmax(-1, None::<Kind>).matmul(&head(&value, h / 2))
+        })
+        .collect();
+    let expected = output.forward(&Tensor::cat(&heads, 2)).unwrap();
+    let attention = Attention {
+        query_key_value: layers,
+        norm: Some(QueryKeyNorm::EachHead { query: norm(), key: norm() }),
+        heads: Heads { count: 4, size: 4 },
+        output,
+    };
+    for form in FORMS {
+        let inputs = inputs_of(&rows(5, &[5, 5]), form);
+        let bias = attention_bias(&inputs.attention_mask).unwrap();
+        assert_near(&attention.forward(&states, &bias, None, &inputs).unwrap(), &expected);
+    }
+}
+
 /// A pass with every block, which returns `[batch, tokens, hidden]`.
 fn all_blocks() -> impl Fn(&[Tensor], AttentionForm) -> Result<Tensor, TorchError> {
     let loader = WeightLoader::sketch();
@@ -137,13 +186,13 @@ fn all_blocks() -> impl Fn(&[Tensor], AttentionForm) -> Result<Tensor, TorchErro
     let heads = Heads::of(8, 2);
     let rotary = Rotary::with_dynamic_ntk(&weights, 4, 100., 2., 6);
     let alibi = Alibi::new(&weights, 2);
-    let attention = || Attention {
-        query_key_value: [linear(8, 8), linear(8, 8), linear(8, 8)],
+    let attention = |key_width| Attention {
+        query_key_value: [linear(8, 8), linear(8, key_width), linear(8, key_width)],
         norm: None,
         heads,
         output: linear(8, 8),
     };
-    let (near_attention, far_attention) = (attention(), attention());
+    let (near_attention, far_attention) = (attention(8), attention(4));
     let feed_forward = FeedForward {
         inner: Inner::Gated { activated: linear(8, 12), gate: linear(8, 12) },
         activation: Activation::Silu.into(),
