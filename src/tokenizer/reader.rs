@@ -197,8 +197,10 @@ impl Reader<'_> {
             if merges.is_empty() {
                 return Err(TokenizerError::NoMerges(kind.name()));
             }
-            warnings.extend(ids::some_of(&byte_level::ambiguous(merges)).map(|some| {
-                format!("several merges have the same result ({some}); Elasticsearch uses the rank of the last one for all of them")
+            warnings.extend(ids::some_of(&byte_level::ambiguous(merges)).map(|some| match class {
+                // The merges of white space and of rows of one symbol, with many characters.
+                Class::Gemma => "several merges have the same result, which Elasticsearch does not distinguish; runs of white space or of one symbol can be tokenized differently".to_owned(),
+                _ => format!("several merges have the same result ({some}); Elasticsearch uses the rank of the last one for all of them"),
             }));
         }
         let scores = scores.map(|mut scores| {
@@ -379,8 +381,13 @@ impl Reader<'_> {
         let is_special = |token: &&str| {
             added.roles.iter().flatten().any(|role| role == token) || token.ends_with("NOTUSED")
         };
-        // Elasticsearch finds a plain word in the vocabulary.
-        let is_split = |token: &&str| !word_piece || !token.chars().all(char::is_alphanumeric);
+        let is_gemma = self.json.is_some_and(TokenizerJson::is_sentencepiece_bpe);
+        let is_blank = |token: &str| token.chars().all(|c| c.is_whitespace() || c == '▁');
+        // Elasticsearch finds a plain word in the vocabulary, and merges white space.
+        let is_split = |token: &&str| match word_piece {
+            true => !token.chars().all(char::is_alphanumeric),
+            false => !is_gemma || !is_blank(token),
+        };
         let split: Vec<String> = all
             .into_iter()
             .filter(|token| !is_special(token) && is_split(token))

@@ -45,11 +45,14 @@ pub fn read_vocabulary(
             if let Some(odd) = merges.iter().find(|merge| merge.split(' ').count() != 2) {
                 return Err(broken(format!("the merge {odd:?} does not consist of two tokens")));
             }
-            let unknown = byte_level::unknown(merges, |token| known.contains(token)).len();
-            if unknown > 0 {
-                let merges = merges.len();
+            let unknown = byte_level::unknown(merges, |token| known.contains(token));
+            if 2 * unknown.len() > merges.len() {
+                let (unknown, merges) = (unknown.len(), merges.len());
                 return Err(TokenizerError::Merges { unknown, merges });
             }
+            warnings.extend(some_of(&unknown).map(|some| {
+                format!("merges with tokens that the vocabulary does not contain; texts with such a token get <unk>: {some}")
+            }));
         }
         _ => (),
     }
@@ -110,6 +113,8 @@ mod tests {
         let roberta = ["<pad>", "<unk>", "<s>", "</s>", "a", "b", "ab"];
         let merged = |merges: &[&str]| json!({"vocabulary": roberta, "merges": merges});
         assert_eq!(read(&merged(&["a b"]), TokenizerKind::Roberta), Ok(vec![]));
+        let some = read(&merged(&["a b", "a c"]), TokenizerKind::Roberta).unwrap();
+        assert!(some[0].ends_with("get <unk>: a c"), "{some:?}");
         for (body, kind, part) in [
             (json!({"vocabulary": []}), TokenizerKind::Bert, "no tokens"),
             (json!({"vocabulary": ["a", 1]}), TokenizerKind::Bert, "expected a string"),

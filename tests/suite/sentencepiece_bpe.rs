@@ -21,7 +21,7 @@ struct Files {
 }
 
 /// Merges of pieces, in the order of their ranks. All merges to `▁the` stand together, as in converted files.
-const MERGES: [(&str, &str); 14] = [
+const MERGES: [(&str, &str); 13] = [
     ("\n", "\n"),
     ("▁", "▁"),
     ("t", "h"),
@@ -34,7 +34,6 @@ const MERGES: [(&str, &str); 14] = [
     ("▁", "м"),
     ("и", "р"),
     ("東", "京"),
-    ("<", "3"),
     ("क", "ा"),
 ];
 
@@ -51,8 +50,7 @@ impl Files {
                 tokens.push(result);
             }
         }
-        // A merge that needs another one.
-        tokens.extend(["he"].map(str::to_owned));
+        tokens.extend(["he", "▁th"].map(str::to_owned));
         let mut merges: Vec<Value> = MERGES.map(|(a, b)| json!([a, b])).into();
         merges.insert(2, json!(["h", "e"]));
         let ids: serde_json::Map<String, Value> =
@@ -147,7 +145,7 @@ fn sentencepiece_bpe_becomes_byte_level_bpe_with_the_same_ids() {
     assert_eq!(tokenizer.pair, Ok(RowLayout::of_server(2, 1, Some(1))));
     assert_eq!(tokenizer.max_length, Some(2048));
     let warnings = tokenizer.warnings.join("\n");
-    for part in ["inside of 1 tokens", ": का", "<eos> → </s>, <bos> → <s>", "splits 6 added tokens"]
+    for part in ["inside of 1 tokens", ": का", "<bos> → <s>, <eos> → </s>", "splits 4 added tokens"]
     {
         assert!(warnings.contains(part), "{part}: {warnings}");
     }
@@ -237,8 +235,8 @@ fn tokens_without_embedding_are_dropped_if_no_merge_results_in_them() {
     tokenizer.check_embeddings(rows).unwrap();
     assert_eq!(tokenizer.vocabulary.vocabulary.len(), vocabulary);
     assert!(tokenizer.warnings.iter().any(|it| it.contains("<image_soft_token>")));
-    // A merge results in the last token.
-    let error = tokenizer.check_embeddings(rows - 1).unwrap_err();
+    // A merge results in one of the last tokens.
+    let error = tokenizer.check_embeddings(rows - 2).unwrap_err();
     assert!(matches!(error, TokenizerError::TooLarge { .. }));
 }
 
@@ -269,7 +267,8 @@ fn texts() -> BTreeMap<&'static str, Vec<String>> {
     let half = |sentence: &str, first: bool| -> String {
         let characters: Vec<char> = sentence.chars().collect();
         let (start, end) = characters.split_at(characters.len() / 2);
-        if first { start } else { end }.iter().collect()
+        let half: String = if first { start } else { end }.iter().collect();
+        half.trim().to_owned()
     };
     let joints = [" ", ", ", "\n", " (42%) ", "-", "…", "\" — \""];
     let mut made = 0;
@@ -303,7 +302,7 @@ fn ids_of_gemma_3_are_equal_except_in_scripts_with_combining_marks() {
     )]));
     let tokenizer = Tokenizer::read(&files, &config).unwrap();
     assert_eq!(tokenizer.vocabulary.vocabulary.len(), 262_145);
-    assert_eq!(tokenizer.vocabulary.merges.as_ref().unwrap().len(), 0);
+    assert_eq!(tokenizer.vocabulary.merges.as_ref().unwrap().len(), 534_940);
     let served = server(&tokenizer);
     let model = ModelTokenizer::read(&files, 512).unwrap().unwrap();
     let mut shares = BTreeMap::new();
@@ -312,13 +311,15 @@ fn ids_of_gemma_3_are_equal_except_in_scripts_with_combining_marks() {
             let own: Vec<u32> = model.tokens(text).unwrap().iter().map(|token| token.id).collect();
             let server: Vec<u32> =
                 served.tokens(text).unwrap().iter().map(|token| token.id).collect();
-            if own != server {
-                eprintln!("{text:?}\n{own:?}\n{server:?}");
-            }
             own != server
         };
         let different = texts.iter().filter(differs).count();
         shares.insert(script, (different, texts.len()));
     }
-    assert_eq!(format!("{shares:?}"), "");
+    for (script, (different, texts)) in shares {
+        match script {
+            "Bengali" | "Devanagari" | "Tamil" | "Thai" => assert_eq!(different, texts, "{script}"),
+            _ => assert_eq!(different, 0, "{script}, of {texts}"),
+        }
+    }
 }
