@@ -20,6 +20,7 @@ pub fn import(standin: &StandIn, fixture: &Fixture, task: Task) {
         .args(is_inexact.then_some("--allow-inexact-tokenizer"))
         .arg("--hub-model-id")
         .arg(fixture.model())
+        .args(fixture.has_inexact_tokenizer().then_some("--allow-inexact-tokenizer"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{} {task}: {}", fixture.name, message(&output));
@@ -284,8 +285,8 @@ fn deberta_v2_and_v3_inference_matches_hugging_face() {
 }
 
 #[test]
-fn modernbert_inference_matches_hugging_face() {
-    served(&["modernbert"]);
+fn modernbert_and_gemma_inference_matches_hugging_face() {
+    served(&["modernbert", "gemma3"]);
 }
 
 #[test]

@@ -99,7 +99,11 @@ fn every_fixture_has_a_plan() {
         let files = ModelFiles::open(&fixture.model()).unwrap();
         // Other tests cover the other tasks.
         for task in fixture.tasks().into_iter().take(1) {
-            let options = || Choice::of_task(task);
+            let options = || {
+                let mut options = Choice::of_task(task);
+                options.allow_inexact_tokenizer = fixture.has_inexact_tokenizer();
+                options
+            };
             let plan = rust_eland::conversion::Plan::read(
                 &files,
                 &rust_eland::conversion::WeightsSeen::Folder,

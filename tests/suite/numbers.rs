@@ -187,6 +187,11 @@ fn modernbert_graph_matches_hugging_face() {
 }
 
 #[test]
+fn gemma_3_graph_matches_hugging_face() {
+    compare(&["gemma3"]);
+}
+
+#[test]
 fn gte_nomic_and_jina_graphs_match_references() {
     compare(&["gte", "jina", "nomic"]);
 }

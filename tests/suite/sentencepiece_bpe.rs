@@ -14,6 +14,8 @@ use rust_eland::tokenizer::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::fixtures::Fixture;
+
 /// Files of a tokenizer in the layout of Gemma: special tokens, added tokens, bytes, characters, and merges.
 struct Files {
     config: Value,
@@ -157,7 +159,7 @@ fn sentencepiece_bpe_becomes_byte_level_bpe_with_the_same_ids() {
         "the café's (thé) <3 мир 東京 😀",
         "the the, ath-the. I'm 3 kQ5",
         "zebra 東 京 é😀é the",
-        "a\n\nthe <mask> the",
+        "a\n\nthe<mask> the",
         "",
         " ",
     ] {
@@ -238,6 +240,31 @@ fn tokens_without_embedding_are_dropped_if_no_merge_results_in_them() {
     // A merge results in one of the last tokens.
     let error = tokenizer.check_embeddings(rows - 2).unwrap_err();
     assert!(matches!(error, TokenizerError::TooLarge { .. }));
+}
+
+/// The texts of a fixture with their ids, which Transformers computed. Returns those with other ids in Elasticsearch.
+fn different_texts(fixture: &str) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        text: String,
+        ids: Vec<u32>,
+    }
+    let fixture = Fixture::named(fixture);
+    let files = ModelFiles::open(&fixture.model()).unwrap();
+    let tokenizer = Tokenizer::read(&files, &ModelConfig::read(&files).unwrap()).unwrap();
+    let served = server(&tokenizer);
+    let cases = fs::read(fixture.model().parent().unwrap().join("tokens.json")).unwrap();
+    let cases: Vec<Case> = serde_json::from_slice(&cases).unwrap();
+    assert!(cases.len() > 60);
+    let ids = |text: &str| served.single(text, Truncate::First, NO_SPAN).unwrap()[0].ids.clone();
+    cases.into_iter().filter(|case| ids(&case.text) != case.ids).map(|case| case.text).collect()
+}
+
+#[test]
+fn texts_of_the_fixtures_have_the_ids_of_transformers() {
+    for fixture in ["gemma3/embeddinggemma-300m", "modernbert/mmbert-base"] {
+        assert_eq!(different_texts(fixture), Vec::<String>::new(), "{fixture}");
+    }
 }
 
 /// Folder in which `make gemma` stores the tokenizer.

@@ -208,7 +208,7 @@ fn bert(config: Value) -> Result<Tokenizer, TokenizerError> {
 #[test]
 fn unsupported_tokenizers_are_rejected_by_name() {
     for class in [
-        "GemmaTokenizer",
+        "CodeGenTokenizer",
         "Qwen2TokenizerFast",
         "T5Tokenizer",
         "CLIPTokenizer",
