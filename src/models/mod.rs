@@ -306,10 +306,7 @@ const UNSERVABLE: &[(&[&str], &str)] = &[
         &["albert", "big_bird", "xlm", "xlnet"],
         "Elasticsearch has no tokenizer for it; XLM-RoBERTa and DeBERTa v2 and v3 are supported",
     ),
-    (
-        &["bloom", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "llama"],
-        DECODER,
-    ),
+    (&["bloom", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "llama"], DECODER),
     (
         &["mt5", "t5"],
         "encoders of T5 are not supported yet; the only supported encoder-decoder is BART",

@@ -12,12 +12,9 @@ use crate::program::{ask, clean, message, program};
 
 /// Imports and starts a fixture.
 pub fn import(standin: &StandIn, fixture: &Fixture, task: Task) {
-    // Elasticsearch splits words differently than EuroBERT's tokenizer, though not in the texts of the fixtures.
-    let is_inexact = fixture.name.starts_with("eurobert");
     let output = program()
         .args(["import", "--start", "--clear-previous", "--es-model-id", "m"])
         .args(["--url", &standin.url(), "--task-type", task.name()])
-        .args(is_inexact.then_some("--allow-inexact-tokenizer"))
         .arg("--hub-model-id")
         .arg(fixture.model())
         .args(fixture.has_inexact_tokenizer().then_some("--allow-inexact-tokenizer"))
