@@ -44,6 +44,9 @@ struct Reference {
     /// `model_type` of the model, if the folder has another name.
     architecture: Option<String>,
     tasks: BTreeMap<String, Cases>,
+    /// Cases of the other models of the repository, by part and task.
+    #[serde(default)]
+    models: BTreeMap<String, BTreeMap<String, Cases>>,
 }
 
 #[derive(Deserialize)]
@@ -138,14 +141,26 @@ impl Fixture {
     /// References of a task.
     #[cfg(feature = "torch")]
     pub fn cases(&self, task: Task) -> Vec<Case> {
+        self.read(&self.reference.tasks[task.name()], task.name())
+    }
+
+    /// References of another model of the repository.
+    #[cfg(feature = "torch")]
+    pub fn part_cases(&self, part: &str, task: Task) -> Vec<Case> {
+        self.read(&self.reference.models[part][task.name()], &format!("{part}/{task}"))
+    }
+
+    /// Cases whose tensors have names that start with `prefix`.
+    #[cfg(feature = "torch")]
+    fn read(&self, cases: &Cases, prefix: &str) -> Vec<Case> {
         let map = MappedFile::open(&self.folder.join("reference.safetensors")).unwrap();
         let slices = safetensors::read(map.bytes()).unwrap();
-        self.reference.tasks[task.name()]
+        cases
             .cases
             .iter()
             .map(|case| {
                 let tensor = |part: &str| {
-                    let slice = &slices[&format!("{task}/{}/{part}", case.name)];
+                    let slice = &slices[&format!("{prefix}/{}/{part}", case.name)];
                     let bytes = &map.bytes()[slice.offset..slice.offset + slice.length];
                     Tensor::from_data_size(bytes, &slice.shape, slice.dtype.into())
                 };

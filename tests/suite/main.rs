@@ -72,6 +72,8 @@ mod quantize;
 #[cfg(feature = "torch")]
 mod real_model;
 mod sentencepiece_bpe;
+#[cfg(feature = "torch")]
+mod routes;
 mod server_tokens;
 mod snapshots;
 #[cfg(feature = "torch")]

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rust_eland::checkpoint::safetensors;
 use rust_eland::conversion::{Conversion, Options};
-use rust_eland::mapped_file::MappedFile;
 use rust_eland::observer::Progress;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
@@ -32,58 +30,35 @@ const TWO_ROUTES: [&str; 4] = [
 /// Weights of tokens, by the name of the token.
 type Weights = BTreeMap<String, f64>;
 
-/// A text or several, with the tensors of a reference.
+/// A text or several, with the output of a reference.
 struct Case {
     name: String,
     texts: Vec<String>,
-    input_ids: Tensor,
-    attention_mask: Tensor,
     output: Tensor,
 }
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sparse").join(name)
+fn model(name: &str) -> PathBuf {
+    let sparse = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sparse");
+    sparse.join(name).join("model")
 }
 
-fn model(name: &str) -> PathBuf {
-    folder(name).join("model")
+/// The cases that have texts.
+fn with_texts(cases: Vec<crate::fixtures::Case>) -> Vec<Case> {
+    let with_texts = cases.into_iter().filter_map(|case| {
+        let texts = case.texts?.into_iter().map(|row| row[0].clone()).collect();
+        Some(Case { name: case.name, texts, output: case.output })
+    });
+    with_texts.collect()
 }
 
 /// The references of the query model of a repository.
 fn query_cases(name: &str) -> Vec<Case> {
-    let json = fs::read(folder(name).join("reference.json")).unwrap();
-    let json: Value = serde_json::from_slice(&json).unwrap();
-    let map = MappedFile::open(&folder(name).join("reference.safetensors")).unwrap();
-    let slices = safetensors::read(map.bytes()).unwrap();
-    let cases = json["models"]["query"]["text_expansion"]["cases"].as_array().unwrap();
-    let case = |case: &Value| {
-        let name = case["name"].as_str().unwrap();
-        let tensor = |part: &str| {
-            let slice = &slices[&format!("query/text_expansion/{name}/{part}")];
-            let bytes = &map.bytes()[slice.offset..slice.offset + slice.length];
-            Tensor::from_data_size(bytes, &slice.shape, slice.dtype.into())
-        };
-        let texts = case["texts"].as_array().unwrap();
-        Case {
-            name: name.to_owned(),
-            texts: texts.iter().map(|row| row[0].as_str().unwrap().to_owned()).collect(),
-            input_ids: tensor("input_ids"),
-            attention_mask: tensor("attention_mask"),
-            output: tensor("output"),
-        }
-    };
-    cases.iter().map(case).collect()
+    with_texts(Fixture::named(&format!("sparse/{name}")).part_cases("query", Task::TextExpansion))
 }
 
 /// The references of the model that a repository provides for documents, or of its sparse model.
 fn document_cases(name: &str) -> Vec<Case> {
-    let cases = Fixture::named(&format!("sparse/{name}")).cases(Task::TextExpansion);
-    let with_texts = cases.into_iter().filter_map(|case| {
-        let texts = case.texts?.into_iter().map(|row| row[0].clone()).collect();
-        let crate::fixtures::Case { name, input_ids, attention_mask, output, .. } = case;
-        Some(Case { name, texts, input_ids, attention_mask, output })
-    });
-    with_texts.collect()
+    with_texts(Fixture::named(&format!("sparse/{name}")).cases(Task::TextExpansion))
 }
 
 fn options(part: Option<&str>, target: Target) -> Options {
@@ -168,19 +143,12 @@ fn query_graph_matches_sentence_transformers() {
             let traced = conversion.trace().unwrap();
             let tokenizer = conversion.tokenizer();
             let tokens = tokenizer.vocabulary.vocabulary.len() as i64;
-            for Case { name: case, texts, input_ids, attention_mask, output } in query_cases(name) {
-                let texts = texts.into_iter().map(|text| vec![text]).collect();
-                let case = crate::fixtures::Case {
-                    name: case,
-                    texts: Some(texts),
-                    input_ids,
-                    attention_mask,
-                    output: output.shallow_clone(),
-                };
+            let fixture = Fixture::named(&format!("sparse/{name}"));
+            for case in fixture.part_cases("query", Task::TextExpansion) {
                 let padding = tokenizer.special.padding;
                 let inputs = as_the_server_sends(&case, tokenizer.kind, padding);
                 let found = traced.module.forward(&inputs).unwrap();
-                let difference = (&found - output.narrow(1, 0, tokens)).abs().max();
+                let difference = (&found - case.output.narrow(1, 0, tokens)).abs().max();
                 assert!(difference.double_value(&[]) < 1e-6, "{name} {}", case.name);
             }
             // A text without tokens has an empty row.
