@@ -34,8 +34,8 @@ HERE = ROOT / "scripts" / "bench"
 # eland's extra `pytorch` does not pin torch; this is the version in Elasticsearch.
 ELAND = ["eland[pytorch]==9.2.0", "torch==2.7.1", "transformers==4.57.6"]
 TREES = ["eland[scikit-learn,xgboost]==9.2.0"]
-IMPORTS = ["minilm", "bert", "xlmr", "bart", "xlmr-large"]
-GRAPHS = ["minilm", "bert", "xlmr", "bart", "mpnet", "deberta", "electra", "mobilebert", "distilbert", "roberta", "fill-mask",
+IMPORTS = ["minilm", "static", "bert", "xlmr", "bart", "xlmr-large"]
+GRAPHS = ["minilm", "static", "bert", "xlmr", "bart", "mpnet", "deberta", "electra", "mobilebert", "distilbert", "roberta", "fill-mask",
           "expansion", "qa", "similarity", "pass-through"]
 CONTENDERS = ["ours", "eland", "floor"]
 FIGURES = {
@@ -227,6 +227,8 @@ def stage_table(results):
 
 
 def graph_table(results):
+    # Static embeddings need microseconds.
+    shown = lambda value: f"{value:.1f}" if value >= 1 else f"{value:.3f}"
     rows = []
     for model, result in results.items():
         if isinstance(result, str):
@@ -236,8 +238,8 @@ def graph_table(results):
         ratios = []
         for length in ("8", "32", "128", "512"):
             times = result["milliseconds"].get(length)
-            ratios.append("" if not times else f"{times['ours']['median']:.1f} / {times['eland']['median']:.1f} = {times['ratio']:.3f}"
-                          f" ± {times['noise']:.3f}" if "eland" in times else f"{times['ours']['median']:.1f}")
+            ratios.append("" if not times else f"{shown(times['ours']['median'])} / {shown(times['eland']['median'])} = {times['ratio']:.3f}"
+                          f" ± {times['noise']:.3f}" if "eland" in times else shown(times["ours"]["median"]))
         rows.append([model, result["task"], f"{nodes['ours']} / {nodes.get('eland', '–')}", *ratios,
                      f"{size.get('ours', '')} / {size.get('eland', '–')}", result.get("failure", "")])
     return table(["model", "task", "nodes, ours / eland", *(f"ms at {n} tokens" for n in (8, 32, 128, 512)),

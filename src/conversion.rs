@@ -16,6 +16,8 @@ mod description;
 mod error;
 #[cfg(feature = "torch")]
 mod lora;
+#[cfg(feature = "torch")]
+mod matryoshka;
 mod model_card;
 #[cfg(feature = "torch")]
 mod model_conversion;
@@ -33,6 +35,8 @@ mod refused_families;
 mod requirements;
 #[cfg(feature = "torch")]
 mod server_rows;
+#[cfg(feature = "torch")]
+mod static_embedding;
 #[cfg(feature = "torch")]
 mod task_modules;
 mod token_effect;
@@ -70,6 +74,9 @@ pub use token_effect::TokenEffect;
 pub use tokenizer_difference::{Counts, TokenizerDifference, common_ends};
 #[cfg(not(feature = "torch"))]
 pub use without_torch::{Conversion, check_architecture, check_family};
+
+/// The key of a configuration's metadata that holds the number of dimensions to which embeddings are cut.
+pub const DIMENSIONS: &str = "dimensions";
 
 /// The key of a configuration's metadata that holds the name of the model within a repository that provides several.
 pub const PART: &str = "part";

@@ -247,6 +247,8 @@ settings! {
     LoraTask = "lora_task",
     /// The longest input of the model, in tokens.
     MaxInputLength = "max_model_input_length",
+    /// The number of dimensions of embeddings.
+    Dimensions = "dimensions",
     /// Quantize the model.
     Quantize = "quantize",
     /// The lowest accepted agreement between the quantized model and the original one.

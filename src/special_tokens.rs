@@ -9,8 +9,9 @@ pub struct SpecialTokens {
     pub separator: i64,
     /// The tokens at the end of the uploaded vocabulary that the model does not have.
     pub appended: Option<AppendedTokens>,
-    /// The first id that the model has no embedding for, if `<unk>`, `<pad>` or both were appended because Elasticsearch requires them. No
-    /// row contains such an `<unk>`. `<pad>` fills short rows, where the graph replaces the id by 0 behind the mask.
+    /// The first id that the model has no embedding for, if the tokens for unknown text, padding or both were appended because Elasticsearch
+    /// requires them. Padding fills short rows, where the graph replaces the id by 0 behind the mask. A row contains an appended token for
+    /// unknown text only if the model is a table of static embeddings, which leaves it out.
     pub without_embedding: Option<i64>,
 }
 

@@ -94,6 +94,19 @@ def sentence_transformers(folder, width, length):
     (folder / "2_Normalize").mkdir(exist_ok=True)
 
 
+def static_embeddings(folder):
+    """Writes a table of 30,522 vectors with 1,024 numbers, in the layout of sentence-transformers, which has no config.json."""
+    from safetensors.torch import save_file
+
+    word_piece(folder, 30_522)
+    for path in folder.iterdir():
+        if path.name != "tokenizer.json":
+            path.unlink()
+    save_file({"embedding.weight": torch.randn(30_522, 1024)}, folder / "model.safetensors")
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.StaticEmbedding"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
 SMALL = dict(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
 ENTITIES = ["O", *(f"{place}-{kind}" for kind in ("MISC", "PER", "ORG", "LOC") for place in "BI")]
 NLI = dict(id2label={0: "contradiction", 1: "neutral", 2: "entailment"}, label2id={"contradiction": 0, "neutral": 1, "entailment": 2})
@@ -132,6 +145,8 @@ MODELS = {
                    ("XLMRobertaConfig", {**XLMR, "max_position_embeddings": 8194, "hidden_size": 1024, "num_hidden_layers": 24,
                                          "num_attention_heads": 16, "intermediate_size": 4096}),
                    xlmr, lambda f: sentence_transformers(f, 1024, 512)),
+    # Without a transformer.
+    "static": ("text_embedding", None, None, static_embeddings, ignore),
     # For the comparison of served graphs only.
     "mpnet": ("text_embedding", "MPNetModel", ("MPNetConfig", dict(vocab_size=30_527, max_position_embeddings=514)), mpnet,
               lambda f: sentence_transformers(f, 768, 384)),
@@ -159,19 +174,24 @@ MODELS = {
 }
 
 
-def make(place, name):
-    task, model, (config, values), tokenizer, rest = MODELS[name]
-    partial = place.with_name(name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(len(name))
+def transformer(model, config, values):
     model = getattr(hf, model)(getattr(hf, config)(**values)).eval()
     # Larger weights make the outputs differ from text to text.
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(2)
+    return model
+
+
+def make(place, name):
+    task, model, config, tokenizer, rest = MODELS[name]
+    partial = place.with_name(name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(len(name))
     tokenizer(partial)
-    model.save_pretrained(partial, safe_serialization=True, max_shard_size="20GB")
+    if model:
+        transformer(model, *config).save_pretrained(partial, safe_serialization=True, max_shard_size="20GB")
     rest(partial)
     (partial / "task").write_text(task)
     partial.rename(place)

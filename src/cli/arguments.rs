@@ -54,6 +54,9 @@ pub(super) struct ModelArguments {
     /// Maximum input length in tokens [default: from the model's files]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
+    /// Number of dimensions of embeddings: keep the first N components, then scale to length 1 if the model does (Matryoshka) [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    dimensions: Option<u32>,
     #[command(flatten)]
     quantize: QuantizeArguments,
     /// Do not compare the converted model with the original
@@ -77,6 +80,7 @@ impl SetOption for ModelArguments {
             "max-model-input-length" => {
                 self.max_model_input_length = Some(value.integer(1..=u32::MAX)?);
             }
+            "dimensions" => self.dimensions = Some(value.integer(1..=u32::MAX)?),
             "no-verify" => self.no_verify = value.switch()?,
             "allow-inexact-tokenizer" => self.allow_inexact_tokenizer = value.switch()?,
             _ => match self.source.set(name, value) {
@@ -177,6 +181,7 @@ impl ModelArguments {
             part: self.part.clone(),
             lora_task: self.lora_task.clone(),
             max_length: self.max_model_input_length,
+            dimensions: self.dimensions,
             ingest_prefix: self.ingest_prefix.clone(),
             search_prefix: self.search_prefix.clone(),
             prompts: self.prompts,
@@ -199,6 +204,7 @@ impl ModelArguments {
         line.option("--search-prefix", self.search_prefix.as_ref());
         line.flag("--prompts", self.prompts);
         line.option("--max-model-input-length", self.max_model_input_length);
+        line.option("--dimensions", self.dimensions);
         line.flag("--quantize", self.quantize.options().is_some());
         line.flag("--allow-inexact-tokenizer", self.allow_inexact_tokenizer);
         line.0

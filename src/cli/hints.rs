@@ -66,6 +66,7 @@ pub(super) fn option(setting: Setting) -> &'static str {
         Setting::Part => "--part",
         Setting::LoraTask => "--lora-task",
         Setting::MaxInputLength => "--max-model-input-length",
+        Setting::Dimensions => "--dimensions",
         Setting::Quantize => "--quantize",
         Setting::QuantizeMinAgreement => "--quantize-min-agreement",
         Setting::CalibrationTexts => "--calibration-texts",

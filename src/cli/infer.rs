@@ -69,6 +69,9 @@ pub(super) struct InferArguments {
     /// Maximum number of input tokens, instead of the model's own limit
     #[arg(long, value_name = "N", conflicts_with_all = ["es_model_id", "bundle"], value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
+    /// Number of dimensions of embeddings, of a model that runs locally (Matryoshka) [default: all]
+    #[arg(long, value_name = "N", conflicts_with_all = ["es_model_id", "bundle"], value_parser = clap::value_parser!(u32).range(1..))]
+    dimensions: Option<u32>,
     #[command(flatten)]
     tree: TreeModelArguments,
     /// Documents for a tree model: JSON lines, or a CSV file with a header (.csv); - for JSON lines on standard input
@@ -182,7 +185,9 @@ impl InferArguments {
                 };
                 let max_length = self.max_model_input_length;
                 let (part, lora_task) = (self.part.clone(), self.lora_task.clone());
-                let options = Options { task, part, lora_task, max_length, ..Options::default() };
+                let dimensions = self.dimensions;
+                let options =
+                    Options { task, part, lora_task, max_length, dimensions, ..Options::default() };
                 LocalModel::of_source(&source, options, progress).await?
             }
         };

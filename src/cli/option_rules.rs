@@ -105,7 +105,7 @@ mod tests {
             "default-field-map" => Some("a=b"),
             "classification-weights" | "num-top-classes" | "feature-importance" => Some("1"),
             "timeout" | "start-timeout" => Some("7s"),
-            "max-model-input-length" | "upload-concurrency" | "retries" => Some("7"),
+            "max-model-input-length" | "dimensions" | "upload-concurrency" | "retries" => Some("7"),
             "threads-per-allocation" | "number-of-allocations" | "queue-capacity" => Some("4"),
             "min-allocations" | "max-allocations" => Some("4"),
             // Values of secret options are hidden in all texts of this process, so a shorter one would change those of other tests.

@@ -365,6 +365,8 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
     let model_type = plan.model_type.as_deref().unwrap_or("not set in config.json");
     if plan.is_token_table {
         sheet.line("architecture", "a table with one weight for each token");
+    } else if plan.is_static_embedding {
+        sheet.line("architecture", "static embeddings, a table with one vector for each token");
     } else {
         sheet.line("architecture", format!("{model_type}{classes}"));
     }
@@ -452,6 +454,11 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
             steps => steps.join(", then "),
         };
         sheet.line("embedding", format!("{} dimensions: {steps}", embedding.size));
+        if !embedding.matryoshka_dimensions.is_empty() {
+            let listed: Vec<_> =
+                embedding.matryoshka_dimensions.iter().map(i64::to_string).collect();
+            sheet.line("matryoshka", format!("{} (--dimensions)", listed.join(", ")));
+        }
         let similarity = match (embedding.similarity, &plan.usage.similarity) {
             (Some(similarity), Some(named)) if similarity == named => {
                 similarity.to_owned() + &by("similarity_fn_name")

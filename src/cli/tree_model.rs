@@ -98,13 +98,14 @@ const LABEL_TYPES: [&str; 3] = ["string", "number", "boolean"];
 pub(super) const RESULTS_FIELD: &str = "predicted_value";
 
 /// Options of text models that do not apply to tree models.
-pub(super) const TREE_MODEL_CONFLICTS: [&str; 9] = [
+pub(super) const TREE_MODEL_CONFLICTS: [&str; 10] = [
     "task_type",
     "part",
     "lora_task",
     "ingest_prefix",
     "search_prefix",
     "max_model_input_length",
+    "dimensions",
     "quantize",
     "prompts",
     "allow_inexact_tokenizer",

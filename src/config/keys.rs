@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::SentenceTransformers;
+use super::{ModelConfig, SentenceTransformers};
 use crate::source::ModelFiles;
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -114,7 +114,11 @@ pub fn ignored_keys(
         }
     };
     let is_table = modules.is_some_and(SentenceTransformers::is_token_table);
-    let config = if is_table { "SparseStaticEmbedding" } else { "config.json" };
+    let config = match ModelConfig::read(folder) {
+        _ if is_table => "SparseStaticEmbedding",
+        Ok(config) if config.is_model2vec() => "model2vec",
+        _ => "config.json",
+    };
     for (kind, name) in [
         (config, "config.json"),
         ("tokenizer_config.json", "tokenizer_config.json"),

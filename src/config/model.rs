@@ -25,8 +25,9 @@ pub struct ModelConfig {
     pub labels: Labels,
 }
 
-/// Keys with another meaning if they are null than if they are missing: the `local_rope_theta` of ModernBERT then equals the global one.
-const NULLS: [&str; 1] = ["local_rope_theta"];
+/// Keys with another meaning if they are null than if they are missing: the `local_rope_theta` of ModernBERT then equals the global one, and
+/// the `max_length` of model2vec is unlimited.
+const NULLS: [&str; 2] = ["local_rope_theta", "max_length"];
 
 /// Labels of a classifier, in the order of its logits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl ModelConfig {
         Ok(Self::parse(json))
     }
 
-    /// Reads `config.json` in the folder of the first module of a repository. A table of token weights needs no such file.
+    /// Reads `config.json` in the folder of the first module of a repository. A table of tokens needs no such file.
     ///
     /// # Errors
     /// [`SourceError`] if a required file is missing, or the file is not a JSON object.
@@ -85,11 +86,17 @@ impl ModelConfig {
         modules: Option<&SentenceTransformers>,
     ) -> Result<Self, SourceError> {
         match modules {
-            Some(modules) if modules.is_token_table() => {
+            Some(modules) if modules.is_token_table() || modules.is_static_embedding() => {
                 Ok(Self::parse(folder.json("config.json")?.unwrap_or_default()))
             }
             _ => Self::read(folder),
         }
+    }
+
+    /// Whether the model is a table of model2vec.
+    #[must_use]
+    pub fn is_model2vec(&self) -> bool {
+        self.model_type.as_deref() == Some("model2vec")
     }
 
     /// Interprets the content of `config.json`.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::quantization_report::platform_architecture;
-use super::{Conversion, LORA_TASK, PART, SIMILARITY, Saved};
+use super::{Conversion, DIMENSIONS, LORA_TASK, PART, SIMILARITY, Saved};
 use crate::tasks::{Embedder, Facts};
 
 /// Similarity of a `dense_vector` field for a similarity name of sentence-transformers. `dot_product` requires vectors of length 1.
@@ -56,6 +56,9 @@ impl Conversion {
         }
         if let Some(task) = &self.lora_task {
             metadata[LORA_TASK] = task.as_str().into();
+        }
+        if let Some(dimensions) = self.options.dimensions {
+            metadata[DIMENSIONS] = dimensions.into();
         }
         if let Some(similarity) = self.similarity {
             metadata[SIMILARITY] = similarity.into();

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::lora::LoraChoice;
 use super::parts::{Part, PartKind, Parts};
+use super::static_embedding::{StaticTable, is_static};
 use super::token_table::TableWeights;
 use super::{ConversionError, Options};
 use crate::checkpoint::{CheckpointError, WeightFiles};
@@ -58,6 +59,8 @@ pub(super) enum Base {
     Architecture(&'static Architecture),
     /// A table with one weight for each token.
     TokenTable(TableWeights),
+    /// A table with one vector for each token.
+    Static(StaticTable),
 }
 
 /// Opens the weights of a sentence-transformers module.
@@ -109,6 +112,14 @@ impl Description {
             let has_modules = sentence_transformers.is_some();
             base = Base::TokenTable(TableWeights::read(files, &folder, has_modules, &read)?);
             (dimensions, tokenizer, inferred) = (TableWeights::dimensions(&read), read, None);
+        } else if is_static(&config, sentence_transformers.as_ref()) {
+            let read = || Tokenizer::read_without_special_tokens(&folder);
+            let mut read = progress.run(Stage::ReadTokenizer, read)?;
+            let table = StaticTable::read(&config, tensors(&folder).as_ref(), &read)?;
+            read.check_embeddings(table.tokens())?;
+            read.append_required();
+            (dimensions, tokenizer, inferred) = (table.dimensions(), read, None);
+            base = Base::Static(table);
         } else {
             let shapes = OnceCell::new();
             let tensors = || shapes.get_or_init(|| tensors(&folder)).as_ref();
@@ -154,6 +165,9 @@ impl Description {
         {
             return Some((*task, format!("{name} is a sparse model of the repository")));
         }
+        if let Base::Static(_) = self.base {
+            return Some((Task::TextEmbedding, "it is a table of static embeddings".into()));
+        }
         // eland does the same for repositories of the sentence-transformers organization that lack modules.json.
         let of_library = options
             .origin
@@ -183,6 +197,7 @@ impl Description {
         let architecture = match &self.base {
             Base::Architecture(architecture) => architecture,
             Base::TokenTable(weights) => return weights.load(task, tokenizer, checkpoint),
+            Base::Static(table) => return table.load(task, tokenizer, checkpoint),
         };
         task.served_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
             task,
@@ -255,12 +270,17 @@ impl Description {
 /// How a model is meant to be used: by its own file, and by the family that the name of its repository or folder reveals.
 fn usage(files: &ModelFiles, options: &Options) -> Result<Usage, ConversionError> {
     let mut usage = Usage::read(files)?;
-    let folder = || files.folder().file_name().map(|name| name.to_string_lossy().into_owned());
-    let repository = options.origin.as_ref().map(|origin| origin.model_id.clone());
-    if let Some(name) = repository.or_else(folder) {
+    if let Some(name) = name(files, options) {
         usage.assume_family(&name);
     }
     Ok(usage)
+}
+
+/// The name of a model's repository, or else of its folder.
+pub(super) fn name(files: &ModelFiles, options: &Options) -> Option<String> {
+    let folder = || files.folder().file_name().map(|name| name.to_string_lossy().into_owned());
+    let repository = options.origin.as_ref().map(|origin| origin.model_id.clone());
+    repository.or_else(folder)
 }
 
 /// Rejects pruned attention heads in an architecture that is not built with them.
@@ -328,8 +348,8 @@ fn detect<'a>(
 /// [`ConversionError`] if the architecture is not supported.
 pub fn check_architecture(config: &Value) -> Result<(), ConversionError> {
     let config = ModelConfig::parse(config.as_object().cloned().unwrap_or_default());
-    if config.model_type.is_none() {
-        // The names of the weights may reveal the architecture.
+    if config.model_type.is_none() || config.is_model2vec() {
+        // The names of the weights may reveal the architecture; a table of model2vec has none.
         return Ok(());
     }
     detect(&config, &|| None).map(drop)
@@ -373,10 +393,19 @@ impl Limit {
         options: &Options,
         tokenizer: &Tokenizer,
         max_seq_length: Option<u32>,
+        base: &Base,
         dimensions: Dimensions,
     ) -> Result<Self, ConversionError> {
         let positions = u32::try_from(dimensions.positions).unwrap_or(u32::MAX);
-        let table = Self { tokens: positions, by: "max_position_embeddings in config.json" };
+        let by = match base {
+            Base::Architecture(_) => "max_position_embeddings in config.json",
+            Base::TokenTable(_) | Base::Static(_) => "the limit for tables",
+        };
+        let table = Self { tokens: positions, by };
+        let (library, tokenizer_length) = match base {
+            Base::Static(table) => (table.limit, None),
+            _ => (None, tokenizer.max_length),
+        };
         Ok(match options.max_length {
             Some(asked) if asked > positions => {
                 return Err(ConversionError::Length { asked, positions });
@@ -384,7 +413,8 @@ impl Limit {
             Some(tokens) => Self { tokens, by: "max_model_input_length" },
             None => [
                 Some(table),
-                tokenizer.max_length.map(|tokens| Self { tokens, by: "tokenizer_config.json" }),
+                library,
+                tokenizer_length.map(|tokens| Self { tokens, by: "tokenizer_config.json" }),
                 max_seq_length.map(|tokens| Self { tokens, by: "sentence_bert_config.json" }),
                 task.max_sequence_length().map(|tokens| Self { tokens, by: "the task" }),
             ]

@@ -75,6 +75,9 @@ pub enum ConversionError {
         /// Supported values of `model_type`.
         known: Vec<&'static str>,
     },
+    /// The table of a static embedding model cannot be used. The field is the reason.
+    #[error("the table of this static embedding model cannot be used: {0}")]
+    StaticTable(String),
     /// The folder contains only an adapter, such as LoRA.
     #[error(
         "{folder} contains only an adapter (such as LoRA) without the weights of its base model, which is {}",
@@ -144,6 +147,20 @@ pub enum ConversionError {
         asked: u32,
         /// Rows of the position table.
         positions: u32,
+    },
+    /// Embeddings cannot be cut to the requested number of dimensions.
+    #[error("the embeddings of the model have {size} dimensions and cannot be cut to {asked}")]
+    Dimensions {
+        /// Requested number of dimensions.
+        asked: u32,
+        /// Number of dimensions of the model.
+        size: i64,
+    },
+    /// The task returns no embeddings that could be cut.
+    #[error("{task} returns no embeddings, so no dimensions can be cut")]
+    NoEmbeddings {
+        /// The task.
+        task: Task,
     },
     /// The model declares no prompts for queries or documents.
     #[error(
@@ -251,6 +268,16 @@ impl ConversionError {
             Self::Length { positions, .. } => {
                 hint!("Set ", Setting::MaxInputLength, format!(" to at most {positions}."))
             }
+            Self::Dimensions { size, .. } => {
+                hint!("Set ", Setting::Dimensions, format!(" to a number from 1 to {size}."))
+            }
+            Self::NoEmbeddings { .. } => hint!(
+                "Remove ",
+                Setting::Dimensions,
+                ", or set ",
+                Setting::Task,
+                " to text_embedding."
+            ),
             Self::NoPrompts { .. } => hint!(
                 "Remove ",
                 Setting::Prompts,

@@ -28,3 +28,9 @@ pub(super) fn languages(files: &ModelFiles) -> Vec<String> {
     };
     words.into_iter().map(clean).filter(is_name).collect()
 }
+
+/// Whether the model card contains a word, in lower case here. The import of a hub model does not download the card.
+#[cfg(feature = "torch")]
+pub(super) fn mentions(files: &ModelFiles, word: &str) -> bool {
+    matches!(files.text("README.md"), Ok(Some(card)) if card.to_lowercase().contains(word))
+}

@@ -189,6 +189,7 @@ impl Conversion {
         mut options: Options,
         open: &OpenModule<'_>,
     ) -> Result<Self, ConversionError> {
+        let matryoshka = description.matryoshka(&options);
         let Description {
             files,
             folder,
@@ -207,22 +208,30 @@ impl Conversion {
         let kind = part.as_ref().map(|part| part.kind);
         let has_token_weights = kind.is_some_and(PartKind::has_token_weights);
         let architecture = if let Base::Architecture(it) = &base { Some(*it) } else { None };
-        let is_table = architecture.is_none();
+        let is_table = matches!(base, Base::TokenTable(_));
+        let table = if let Base::Static(table) = &base { Some(table) } else { None };
         let labels = task
             .served_labels(&config.labels)
             .map_err(|reason| ConversionError::WrongTask { task, reason, can: Vec::new() })?;
         let modules = TaskModules::of(sentence_transformers, &usage, task, &files)?;
+        options.check_dimensions(task)?;
         let embedding = task == Task::TextEmbedding;
-        let embedder = match &modules.list {
-            Some(list) if embedding => {
-                let mut embedder = Embedder::load(&files, list, dimensions, open)?;
-                if let Some(dimension) = usage.truncate_dim {
-                    embedder.truncate(dimension)?;
-                }
-                Some(embedder)
-            }
+        let mut embedder = match &modules.list {
+            Some(list) if embedding => Some(Embedder::load(&files, list, dimensions, open)?),
             _ => embedding.then(|| Embedder::of_base(dimensions)),
         };
+        if let (Some(embedder), true) = (&mut embedder, table.is_some_and(|it| it.is_normalized)) {
+            embedder.normalize();
+        }
+        let mut note_of_dimensions = None;
+        if let Some(embedder) = &mut embedder {
+            match (options.dimensions, usage.truncate_dim.filter(|_| modules.list.is_some())) {
+                // As in the library, an argument replaces the number in the file.
+                (Some(asked), _) => note_of_dimensions = matryoshka.cut(embedder, asked)?,
+                (None, Some(dimension)) => embedder.truncate(dimension)?,
+                (None, None) => (),
+            }
+        }
         let parameter_bytes = loaded.bytes + embedder.as_ref().map_or(0, Embedder::parameter_bytes);
         let settings = &modules.settings;
         if settings.do_lower_case {
@@ -264,6 +273,7 @@ impl Conversion {
             notes.push(UNDECLARED_POOLING.into());
         }
         notes.extend(labels.note.clone());
+        notes.extend(note_of_dimensions);
         let problem_type = config.json.get("problem_type").and_then(Value::as_str);
         if let (
             Task::TextClassification,
@@ -322,8 +332,9 @@ impl Conversion {
         }
         let is_established = architecture.is_some_and(Architecture::is_established);
         let needs_exact_tokenizer = tokenizer.adaptation.needs_exactness(is_established);
-        let limit = Limit::of(task, &options, &tokenizer, settings.max_seq_length, dimensions)?
-            .of_server(form.added_tokens(), &options, dimensions)?;
+        let limit =
+            Limit::of(task, &options, &tokenizer, settings.max_seq_length, &base, dimensions)?
+                .of_server(form.added_tokens(), &options, dimensions)?;
         let vocabulary = tokenizer.model_tokens();
         let mut head_files = Vec::new();
         let output = if let Some(embedder) = embedder {
@@ -353,7 +364,13 @@ impl Conversion {
                 form,
                 model: loaded.model,
                 output,
-                special: tokenizer.special,
+                special: match base {
+                    // The table leaves out tokens that it has no row for.
+                    Base::Static(_) => {
+                        SpecialTokens { without_embedding: None, ..tokenizer.special }
+                    }
+                    _ => tokenizer.special,
+                },
                 answers_tokens: task.answers_tokens(),
                 entities: match task {
                     Task::Ner => Some(EntityLabels::of(&labels.names)?),

@@ -22,6 +22,8 @@ pub struct Options {
     pub lora_task: Option<String>,
     /// Longest input in tokens; read from the files by default.
     pub max_length: Option<u32>,
+    /// Number of leading components of each embedding to keep (Matryoshka); all by default.
+    pub dimensions: Option<u32>,
     /// Text to prepend to each document at ingest time.
     pub ingest_prefix: Option<String>,
     /// Text to prepend to each query at search time.

@@ -16,6 +16,8 @@ use super::peak_memory::DEFAULT_LENGTH;
 #[cfg(feature = "torch")]
 use super::refused_families::check_files;
 #[cfg(feature = "torch")]
+use super::static_embedding::is_static;
+#[cfg(feature = "torch")]
 use super::{Conversion, Saved};
 use super::{ConversionError, Options, TokenizerDifference, model_card};
 #[cfg(feature = "torch")]
@@ -52,6 +54,8 @@ pub struct Plan {
     pub classes: Vec<String>,
     /// Whether the model is a table with one weight for each token, without a transformer.
     pub is_token_table: bool,
+    /// Whether the model is a table with one vector for each token, without a transformer.
+    pub is_static_embedding: bool,
     /// Languages listed in the model card.
     pub languages: Vec<String>,
     /// The models of a repository that provides several; empty if it provides one.
@@ -177,6 +181,9 @@ pub struct PlannedEmbedding {
     pub pooling: Vec<String>,
     /// Similarity in a `dense_vector` field.
     pub similarity: Option<&'static str>,
+    /// Numbers of dimensions to which the model's files declare that embeddings can be cut (Matryoshka).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub matryoshka_dimensions: Vec<i64>,
 }
 
 /// Estimated sizes in bytes. An import measures them.
@@ -247,6 +254,7 @@ impl Plan {
             model_type: config.model_type,
             classes: config.architectures,
             is_token_table: false,
+            is_static_embedding: false,
             languages: model_card::languages(files),
             parts: Vec::new(),
             lora_tasks: Vec::new(),
@@ -324,6 +332,8 @@ impl Plan {
 
         let shapes = survey.as_ref().map(|survey| tensor_shapes(survey.checkpoint()));
         check_files(files, shapes.as_ref())?;
+        let config = ModelConfig::of_module(&files.sub(root)?, modules.as_ref())?;
+        self.is_static_embedding = !self.is_token_table && is_static(&config, modules.as_ref());
         let by_weights = |_: &ModelFiles| Some(tensor_shapes(survey.as_ref()?.checkpoint()));
         let mut description = Description::read(files, &options, &Progress::quiet(), &by_weights)?;
         self.show_usage(&description.usage);
@@ -358,6 +368,7 @@ impl Plan {
         let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
         let kind_without_task = description.tokenizer.kind;
         let folder = description.folder.clone();
+        let matryoshka = description.matryoshka(&options);
         let mut conversion = Conversion::of(description, task, loaded, options, &open)?;
         conversion.compare_tokenizers(files, &folder)?;
         if kind_without_task != conversion.tokenizer().kind {
@@ -382,6 +393,7 @@ impl Plan {
                 size: embedder.size().try_into().unwrap_or_default(),
                 pooling: embedder.steps(),
                 similarity: conversion.similarity,
+                matryoshka_dimensions: matryoshka.dimensions,
             });
         }
         let bytes = conversion.parameter_bytes();

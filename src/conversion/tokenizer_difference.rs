@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::server_tokenization::{Token, Tokenizer as ServerTokenizer};
 use crate::special_tokens::AppendedTokens;
-use crate::tokenizer::{ModelTokenizer, TokenizerError};
+use crate::tokenizer::ModelTokenizer;
 
 /// Sentences by language. A line `== LANGUAGE SCRIPT` begins the sentences of a language.
 const PROSE: &str = include_str!("prose.txt");
@@ -71,16 +71,14 @@ pub struct TokenizerDifference {
 }
 
 impl TokenizerDifference {
-    /// Tokenizes the built-in texts both ways. `languages` are those of the model card.
-    ///
-    /// # Errors
-    /// When the model's own tokenizer fails.
+    /// Tokenizes the built-in texts both ways. `languages` are those of the model card. Texts that the model's own tokenizer cannot read do
+    /// not count.
     pub fn measure(
         server: &ServerTokenizer,
         model: &ModelTokenizer,
         appended: Option<AppendedTokens>,
         languages: &[String],
-    ) -> Result<Self, TokenizerError> {
+    ) -> Self {
         let ids = |tokens: &[Token]| tokens.iter().map(|token| token.id).collect::<Vec<u32>>();
         let named = |language: &str| languages.iter().any(|name| code(name) == language);
         let mut by_language: Vec<(&str, &str, Counts)> = Vec::new();
@@ -97,7 +95,9 @@ impl TokenizerDifference {
             if let Some(appended) = appended {
                 served = appended.model_ids(&served);
             }
-            counts.add(&served, &ids(&model.tokens(line)?));
+            // A tokenizer without a token for unknown text fails.
+            let Ok(tokens) = model.tokens(line) else { continue };
+            counts.add(&served, &ids(&tokens));
         }
         let mut scripts: BTreeMap<&'static str, Counts> = BTreeMap::new();
         for (_, script, counts) in &by_language {
@@ -112,7 +112,7 @@ impl TokenizerDifference {
         let counted =
             by_language.iter().filter(|it| languages.is_empty() || languages.contains(&it.0));
         counted.for_each(|(.., counts)| sum(&mut measured, counts));
-        Ok(Self { languages, measured, scripts })
+        Self { languages, measured, scripts }
     }
 
     /// The figures that a model's metadata records: shares from 0 to 1, and the languages of the texts.

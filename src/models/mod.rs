@@ -29,6 +29,7 @@ mod retribert;
 mod roberta;
 mod rope_parameters;
 mod squeezebert;
+pub mod static_embedding;
 mod weights;
 mod xlm_roberta_flash;
 

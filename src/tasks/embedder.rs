@@ -44,6 +44,8 @@ enum Step {
     Normalize,
     /// Keeps this number of leading components.
     Truncate(i64),
+    /// A LayerNorm without weights over this number of components.
+    Standardize(i64),
 }
 
 /// Lower limit of the denominator in `torch.nn.functional.normalize`, and epsilon of `torch.nn.LayerNorm`.
@@ -72,7 +74,8 @@ impl Embedder {
         base: Dimensions,
         open: &dyn Fn(&ModelFiles) -> Result<WeightLoader, WeightError>,
     ) -> Result<Self, EmbedderError> {
-        if base.output == Output::Row {
+        let is_row = base.output == Output::Row;
+        if is_row && modules.iter().any(|module| matches!(module, Module::Pooling(_))) {
             return Err(EmbedderError::Module(
                 "modules.json pools tokens, but the model returns one vector per row".into(),
             ));
@@ -89,7 +92,7 @@ impl Embedder {
             )))
         };
         for module in modules {
-            let pooled = steps.iter().any(|step| matches!(step, Step::Pool(_)));
+            let pooled = is_row || steps.iter().any(|step| matches!(step, Step::Pool(_)));
             let of_tokens = matches!(module, Module::Dense { config, .. } if config.reads_tokens());
             let comes_first = of_tokens || matches!(module, Module::Pooling(_));
             let sparse = matches!(module, Module::SpladePooling(_));
@@ -149,10 +152,17 @@ impl Embedder {
                 }
             }
         }
-        if steps.is_empty() {
+        if steps.is_empty() && !is_row {
             return Err(EmbedderError::Module("modules.json has no Pooling".into()));
         }
         Ok(Self { steps, size, parameter_bytes })
+    }
+
+    /// Scales every vector to length 1.
+    pub fn normalize(&mut self) {
+        if !self.is_normalized() {
+            self.steps.push(Step::Normalize);
+        }
     }
 
     /// Keeps the leading `dimension` components of each vector, after all modules, as the library does (`truncate_dim`).
@@ -170,6 +180,28 @@ impl Embedder {
             self.size = dimension;
         }
         Ok(())
+    }
+
+    /// Keeps the leading `dimensions` components of each vector (Matryoshka). If the last module scales vectors to length 1, the cut vectors
+    /// are scaled instead.
+    ///
+    /// With `is_standardized`, a LayerNorm without weights over all components precedes the cut, and vectors are scaled to length 1, as the
+    /// card of nomic-embed-text-v1.5 describes.
+    pub fn cut(&mut self, dimensions: i64, is_standardized: bool) {
+        let normalizes = self.is_normalized() || is_standardized;
+        if self.is_normalized() {
+            self.steps.pop();
+        }
+        if is_standardized {
+            self.steps.push(Step::Standardize(self.size));
+        }
+        if dimensions < self.size {
+            self.steps.push(Step::Truncate(dimensions));
+            self.size = dimensions;
+        }
+        if normalizes {
+            self.normalize();
+        }
     }
 
     /// Width of the vector.
@@ -201,6 +233,7 @@ impl Embedder {
             Step::LayerNorm(_) => "layer norm".to_owned(),
             Step::Normalize => "length 1".to_owned(),
             Step::Truncate(dimension) => format!("first {dimension} components"),
+            Step::Standardize(_) => "layer norm without weights".to_owned(),
         };
         self.steps.iter().map(step).collect()
     }
@@ -256,6 +289,10 @@ impl Embedder {
                     vector.f_div(&length.f_clamp_min(NORMALIZE_EPSILON)?)?
                 }
                 Step::Truncate(dimension) => vector.f_slice(1, 0, *dimension, 1)?,
+                Step::Standardize(size) => {
+                    let none = None::<&Tensor>;
+                    vector.f_layer_norm([*size], none, none, LAYER_NORM_EPSILON, false)?
+                }
             };
         }
         Ok(vector)

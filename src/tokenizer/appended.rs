@@ -61,8 +61,8 @@ impl Tokenizer {
         }
     }
 
-    /// Appends the tokens for unknown text and for padding to a byte-level BPE vocabulary that lacks them.
-    fn append_required(&mut self) {
+    /// Appends the tokens for unknown text and for padding to a vocabulary that lacks them.
+    pub fn append_required(&mut self) {
         let ServerTokens { unknown, padding, .. } = self.kind.tokens();
         let missing: Vec<&str> = [unknown, padding]
             .into_iter()
@@ -79,6 +79,9 @@ impl Tokenizer {
             missing.join(", ")
         ));
         self.vocabulary.vocabulary.extend(missing.into_iter().map(str::to_owned));
+        if let Some(scores) = &mut self.vocabulary.scores {
+            scores.resize(self.vocabulary.vocabulary.len(), 0.);
+        }
         self.special.padding = self.vocabulary.id(padding).map_or(-1, id);
     }
 

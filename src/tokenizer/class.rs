@@ -124,6 +124,16 @@ impl Class {
     }
 }
 
+/// The class that has the algorithm of `tokenizer.json`, for rows without special tokens, whose names then do not matter.
+pub(super) fn of_algorithm(json: &TokenizerJson) -> Result<Class, TokenizerError> {
+    match json.algorithm() {
+        Algorithm::WordPiece => Ok(Class::Bert),
+        Algorithm::Unigram => Ok(Class::XlmRoberta),
+        Algorithm::Bpe if json.is_byte_level() => Ok(Class::Roberta),
+        Algorithm::Bpe | Algorithm::Other => Err(TokenizerError::Unsupported(json.describe())),
+    }
+}
+
 fn named(name: &str) -> Option<NamedClass> {
     Some(NamedClass::Class(match name.strip_suffix("Fast").unwrap_or(name) {
         "BertTokenizer"

@@ -93,7 +93,7 @@ impl Tokenizer {
         let Choice { mut class, makes_token_types, mut by_content, mut warnings } =
             class::choose(&config, &map, model, json)?;
 
-        let reader = Reader { files, config: &config, json };
+        let reader = Reader { files, config: &config, json, has_special_tokens: true };
         let slow = if by_content { None } else { reader.slow(class)? };
         match unreadable {
             Some(error) if slow.is_none() => return Err(error),
@@ -138,6 +138,35 @@ impl Tokenizer {
         reader.finish(draft, warnings)
     }
 
+    /// Reads the tokenizer of a model whose rows are the tokens of one text, without special tokens. Only `tokenizer.json` counts, as in the
+    /// libraries of static embeddings. The vocabulary may lack tokens that Elasticsearch requires.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] if the file is missing or damaged, or Elasticsearch has no such tokenizer.
+    pub fn read_without_special_tokens(files: &ModelFiles) -> Result<Self, TokenizerError> {
+        let Some(json) = TokenizerJson::read(files)? else {
+            let advice = "it contains the vocabulary; download it too";
+            return Err(files.missing(tokenizer_json::NAME, advice).into());
+        };
+        let (config, map) = (TokenizerConfig::default(), SpecialTokenNames::default());
+        let class = class::of_algorithm(&json)?;
+        let reader =
+            Reader { files, config: &config, json: Some(&json), has_special_tokens: false };
+        let added = AddedTokens::gather(files, &config, &map, class, true, Some(&json))?;
+        let base = reader.fast(&json, class)?;
+        let ids = ids::fast(&base.tokens, &json.added_tokens, &added)?;
+        let (by_content, from_json, makes_token_types) = (true, true, None);
+        let draft = Draft { class, by_content, from_json, makes_token_types, base, ids, added };
+        let mut tokenizer = reader.finish(draft, Vec::new())?;
+        // Tokens that the file does not contain come last.
+        let in_file = tokenizer.vocabulary.vocabulary.len() - tokenizer.appended.len();
+        tokenizer.truncate(in_file);
+        tokenizer.leave_out_special_tokens();
+        tokenizer.max_length = json.truncates_to();
+        tokenizer.adaptation = tokenizer.adaptation.max(Adaptation::Adapted);
+        Ok(tokenizer)
+    }
+
     /// Records that text is lower-cased before it reaches the tokenizer (`do_lower_case` in `sentence_bert_config.json`). The model
     /// keeps accents, but Elasticsearch removes them from lower-cased text. Therefore the uploaded settings change only if the
     /// tokenizer lower-cases anyway.
@@ -160,10 +189,15 @@ impl Tokenizer {
     /// The ids of the first token, the separator, padding and the unknown token.
     #[must_use]
     pub fn special_ids(&self) -> Vec<i64> {
-        let unknown = self.vocabulary.id(self.kind.tokens().unknown);
-        let unknown = unknown.and_then(|id| i64::try_from(id).ok());
         let SpecialTokens { padding, separator, .. } = self.special;
-        [self.first, separator, padding].into_iter().chain(unknown).collect()
+        [self.first, separator, padding].into_iter().chain(self.unknown_id()).collect()
+    }
+
+    /// The id of the token for unknown text.
+    #[must_use]
+    pub fn unknown_id(&self) -> Option<i64> {
+        let id = self.vocabulary.id(self.kind.tokens().unknown)?;
+        i64::try_from(id).ok()
     }
 
     /// Whether rows have a first token and separators.
@@ -193,10 +227,7 @@ impl Tokenizer {
             "left out of the vocabulary, because the model has no embeddings for them: {}",
             surplus.join(", ")
         ));
-        self.vocabulary.vocabulary.truncate(room);
-        if let Some(scores) = &mut self.vocabulary.scores {
-            scores.truncate(room);
-        }
+        self.truncate(room);
         Ok(())
     }
 
@@ -211,6 +242,14 @@ impl Tokenizer {
             && !is_special
             && token.chars().nth(1).is_some()
             && !self.vocabulary.merges.iter().flatten().any(is_result)
+    }
+
+    /// Removes the last tokens, so that `length` remain.
+    fn truncate(&mut self, length: usize) {
+        self.vocabulary.vocabulary.truncate(length);
+        if let Some(scores) = &mut self.vocabulary.scores {
+            scores.truncate(length);
+        }
     }
 }
 

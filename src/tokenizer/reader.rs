@@ -24,6 +24,9 @@ pub(super) struct Reader<'a> {
     pub(super) files: &'a ModelFiles,
     pub(super) config: &'a TokenizerConfig,
     pub(super) json: Option<&'a TokenizerJson>,
+    /// Whether rows have a first token and a separator, which the vocabulary must contain. If not, tokens that Elasticsearch requires may be
+    /// missing.
+    pub(super) has_special_tokens: bool,
 }
 
 /// A vocabulary without added tokens.
@@ -261,10 +264,14 @@ impl Reader<'_> {
         let is_gemma = self.json.is_some_and(TokenizerJson::is_sentencepiece_bpe);
         let role = |name: &str| added.role(name).filter(|_| is_gemma);
         let (first, last) = (first.or(role("bos_token")), last.or(role("eos_token")));
+        // The libraries of static embeddings fill no rows, so that no file names their token for padding.
+        let padding = || ["[PAD]", "<pad>"].into_iter().find(|token| ids.place(token).is_some());
+        let padding =
+            added.role("pad_token").or_else(|| padding().filter(|_| !self.has_special_tokens));
         let wanted = [
             ("first token", first, server.class),
             ("last token", last, server.separator),
-            ("pad_token", added.role("pad_token"), server.padding),
+            ("pad_token", padding, server.padding),
             ("unk_token", added.role("unk_token"), server.unknown),
             ("mask_token", added.role("mask_token"), server.mask),
         ];
@@ -272,7 +279,9 @@ impl Reader<'_> {
         let mut names = Vec::new();
         let can_append = kind == TokenizerKind::Roberta && byte_level::has_all_bytes(&ids.tokens);
         let appends = |token: &str| can_append && [server.padding, server.unknown].contains(&token);
-        for (role, token, server) in wanted {
+        let is_wanted =
+            |role: &str| self.has_special_tokens || role == "pad_token" || role == "unk_token";
+        for (role, token, server) in wanted.into_iter().filter(|(role, ..)| is_wanted(role)) {
             let Some(token) = token else { continue };
             let other = || TokenizerError::OtherToken {
                 role,
@@ -316,11 +325,15 @@ impl Reader<'_> {
             .into_iter()
             .filter(|token| ids.place(token).is_none() && !appends(token))
             .collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && self.has_special_tokens {
             return Err(TokenizerError::MissingTokens { kind: kind.name(), missing });
         }
         let id = |token: &str| ids.place(token).and_then(|id| i64::try_from(id).ok()).unwrap_or(-1);
-        let (padding, separator) = (id(server.padding), id(server.separator));
+        let (padding, mut separator) = (id(server.padding), id(server.separator));
+        if !self.has_special_tokens {
+            // Rows without a separator only have one as an example, which can be any token.
+            separator = separator.max(0);
+        }
         let special = SpecialTokens { padding, separator, appended: None, without_embedding: None };
         Ok(SpecialIds { special, first: id(server.class), own_names })
     }

@@ -429,6 +429,12 @@ impl TokenizerJson {
         self.truncation.get("direction").and_then(Value::as_str) == Some("Left")
     }
 
+    /// Number of tokens to which the file truncates texts, if it does.
+    pub(super) fn truncates_to(&self) -> Option<u32> {
+        let length = self.truncation.get("max_length")?.as_u64()?;
+        u32::try_from(length).ok().filter(|length| *length > 0)
+    }
+
     /// Tokens that are inserted before and after a single text; `None` if there are none.
     pub(super) fn template(&self) -> Option<Template<'_>> {
         parts(&self.post_processor, "processors").into_iter().find_map(|part| {

@@ -24,6 +24,7 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
         part,
         lora_task,
         max_length,
+        dimensions,
         ingest_prefix,
         search_prefix,
         prompts,
@@ -55,6 +56,9 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
     }
     if let Some(task) = lora_task {
         all["lora_task"] = task.as_str().into();
+    }
+    if let Some(dimensions) = dimensions {
+        all["dimensions"] = (*dimensions).into();
     }
     hexadecimal(&Sha256::digest(all.to_string()))
 }
@@ -88,6 +92,7 @@ mod tests {
             Options { max_length: Some(7), ..plain.clone() },
             Options { part: Some("query".into()), ..plain.clone() },
             Options { lora_task: Some("query".into()), ..plain.clone() },
+            Options { dimensions: Some(7), ..plain.clone() },
             Options { search_prefix: Some("q: ".into()), ..plain.clone() },
             Options { ingest_prefix: Some("q: ".into()), ..plain.clone() },
             Options { quantize: Some(Default::default()), ..plain.clone() },
@@ -100,7 +105,7 @@ mod tests {
         all.push(first);
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 12);
+        assert_eq!(all.len(), 13);
     }
 
     /// A change would make every model that was imported before look outdated.

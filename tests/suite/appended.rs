@@ -54,6 +54,7 @@ impl Reference {
             attention_mask: input_ids.ones_like(),
             input_ids,
             output: self.output(),
+            output_16: None,
         }
     }
 }

@@ -217,6 +217,11 @@ fn served_as_hugging_face_computes(standin: &StandIn, fixture: &Fixture) {
                 if padded && (counts_padding || fixture.name.starts_with("mobilebert")) {
                     continue;
                 }
+                // The server's Unigram tokenizer rejects an empty text; numbers.rs compares it in the graph.
+                let is_unigram = fixture.name == "static/potion-multilingual-128M";
+                if is_unigram && texts.iter().any(String::is_empty) {
+                    continue;
+                }
                 // The server's second separator makes the longest row too long, and question answering splits it.
                 if case.name == "max" && fixture.name == "modernbert/question-answering" {
                     continue;
@@ -299,6 +304,11 @@ fn gte_nomic_and_jina_inference_matches_references() {
 #[test]
 fn served_eurobert_and_jina_3_models_match_references() {
     served(&["eurobert", "jina3"]);
+}
+
+#[test]
+fn static_embedding_inference_matches_its_libraries() {
+    served(&["static"]);
 }
 
 #[test]

@@ -27,6 +27,8 @@ mod declared;
 mod definitions;
 mod deployments;
 #[cfg(feature = "torch")]
+mod dimensions;
+#[cfg(feature = "torch")]
 mod documents;
 mod endpoints;
 #[cfg(feature = "torch")]
@@ -76,6 +78,8 @@ mod sentencepiece_bpe;
 mod routes;
 mod server_tokens;
 mod snapshots;
+#[cfg(feature = "torch")]
+mod static_embeddings;
 #[cfg(feature = "torch")]
 mod targets;
 mod terminal;

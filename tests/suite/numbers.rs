@@ -200,3 +200,8 @@ fn gte_nomic_and_jina_graphs_match_references() {
 fn eurobert_and_jina_3_graphs_match_references() {
     compare(&["eurobert", "jina3"]);
 }
+
+#[test]
+fn static_embedding_graphs_match_their_libraries() {
+    compare(&["static"]);
+}

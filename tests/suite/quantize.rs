@@ -170,6 +170,10 @@ fn every_architecture_is_quantized_for_every_task() {
     let mut done: BTreeMap<(String, Task), String> = BTreeMap::new();
     for fixture in Fixture::all() {
         let architecture = fixture.name.split('/').next().unwrap().to_owned();
+        if architecture == "static" {
+            // A table has no linear layer.
+            continue;
+        }
         for task in fixture.tasks() {
             if done.contains_key(&(architecture.clone(), task)) {
                 continue;

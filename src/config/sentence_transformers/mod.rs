@@ -69,6 +69,7 @@ enum ModuleClass {
     LayerNorm,
     SpladePooling,
     SparseStaticEmbedding,
+    StaticEmbedding,
     Router,
     /// Any other class, with its path.
     Other(String),
@@ -79,7 +80,7 @@ impl ModuleClass {
     fn of_path(path: &str) -> Self {
         const LIBRARY: &str = "sentence_transformers.";
         /// Class, path of its file since release 5.4, and package of that file.
-        const CLASSES: [(ModuleClass, &str, &str, &str); 10] = [
+        const CLASSES: [(ModuleClass, &str, &str, &str); 11] = [
             (ModuleClass::Transformer, "Transformer", "transformer", "base.modules"),
             (
                 ModuleClass::MlmTransformer,
@@ -103,6 +104,12 @@ impl ModuleClass {
                 "SparseStaticEmbedding",
                 "sparse_static_embedding",
                 "sparse_encoder.modules",
+            ),
+            (
+                ModuleClass::StaticEmbedding,
+                "StaticEmbedding",
+                "static_embedding",
+                "sentence_transformer.modules",
             ),
             (ModuleClass::Router, "Router", "router", "base.modules"),
         ];
@@ -245,6 +252,13 @@ impl SentenceTransformers {
         self.first == ModuleClass::SparseStaticEmbedding
     }
 
+    /// Whether the model is a table with one vector for each token, whose mean is the embedding of a text. Its folder is that of the
+    /// transformer.
+    #[must_use]
+    pub fn is_static_embedding(&self) -> bool {
+        self.first == ModuleClass::StaticEmbedding
+    }
+
     /// Class and folder of each module that has a `config.json`.
     pub(super) fn classes(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.after.iter().filter_map(|(class, path)| {
@@ -285,13 +299,14 @@ impl SentenceTransformers {
             };
             ModulesError::Unsupported(format!(
                 "modules.json names the class {class}: {own}. Supported are the library's own Transformer followed by Pooling, Dense, \
-                 LayerNorm, Dropout and Normalize, MLMTransformer or Transformer followed by SpladePooling, SparseStaticEmbedding, and a \
-                 Router of these"
+                 LayerNorm, Dropout and Normalize, MLMTransformer or Transformer followed by SpladePooling, StaticEmbedding followed by Dense, \
+                 LayerNorm and Normalize, SparseStaticEmbedding, and a Router of these"
             ))
         };
         match &self.first {
             ModuleClass::Transformer
             | ModuleClass::MlmTransformer
+            | ModuleClass::StaticEmbedding
             | ModuleClass::SparseStaticEmbedding => (),
             ModuleClass::Other(class) => return Err(unsupported(class)),
             // Jina's code computes what the library's Transformer computes, or also pools as the last token and normalizes.
@@ -353,7 +368,9 @@ impl SentenceTransformers {
                         "modules.json names a second transformer, which is not supported".into(),
                     ));
                 }
-                ModuleClass::SparseStaticEmbedding | ModuleClass::Router => {
+                ModuleClass::SparseStaticEmbedding
+                | ModuleClass::StaticEmbedding
+                | ModuleClass::Router => {
                     return Err(ModulesError::Unsupported(format!(
                         "modules.json names a {class:?} after another module, which is not supported"
                     )));
@@ -429,6 +446,13 @@ mod tests {
             "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling",
         ] {
             assert_eq!(ModuleClass::of_path(path), ModuleClass::SpladePooling, "{path}");
+        }
+        for path in [
+            "sentence_transformers.models.StaticEmbedding",
+            "sentence_transformers.models.StaticEmbedding.StaticEmbedding",
+            "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding",
+        ] {
+            assert_eq!(ModuleClass::of_path(path), ModuleClass::StaticEmbedding, "{path}");
         }
         for path in [
             "sentence_transformers.models.Router",

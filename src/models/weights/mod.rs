@@ -168,7 +168,8 @@ impl WeightLoader {
     /// All tensors, by their names in the file.
     #[must_use]
     pub fn weights(&self) -> Weights<'_> {
-        Weights { loader: self, prefix: String::new(), spellings: None, lora: None }
+        let (prefix, spellings, lora, of_any_type) = (String::new(), None, None, false);
+        Weights { loader: self, prefix, spellings, lora, of_any_type }
     }
 
     /// Ends the loading of a model. Returns the names of the tensors that were not requested, and the size of the requested ones in
@@ -208,6 +209,8 @@ pub struct Weights<'a> {
     prefix: String,
     spellings: Option<&'static Spellings>,
     lora: Option<&'a Lora>,
+    /// Whether tensors of whole numbers are accepted.
+    of_any_type: bool,
 }
 
 impl<'a> Weights<'a> {
@@ -222,6 +225,12 @@ impl<'a> Weights<'a> {
     #[must_use]
     pub fn adapted(self, lora: Option<&'a Lora>) -> Self {
         Self { lora, ..self }
+    }
+
+    /// The same tensors, which can also consist of whole numbers.
+    #[must_use]
+    pub fn of_any_type(self) -> Self {
+        Self { of_any_type: true, ..self }
     }
 
     /// The tensors below `name`.
@@ -316,7 +325,7 @@ impl<'a> Weights<'a> {
                 ));
                 None
             }
-            Some(stored) if !stored.slice.dtype.is_float() => {
+            Some(stored) if !stored.slice.dtype.is_float() && !self.of_any_type => {
                 ledger.problems.push(format!(
                     "{name} has the type {}, but weights must be floating-point numbers",
                     stored.slice.dtype.name()

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::resolve::ResolvedSource;
 use super::token_comparison::{settings, tokenization};
-use crate::conversion::{Conversion, ConversionError, LORA_TASK, Options, PART};
+use crate::conversion::{Conversion, ConversionError, DIMENSIONS, LORA_TASK, Options, PART};
 use crate::elasticsearch::{Client, DeployedModel, DeploymentError};
 use crate::error::Error;
 use crate::hint::hint;
@@ -258,6 +258,9 @@ impl VerifyRequest {
             task: Some(task),
             part: recorded(PART),
             lora_task: recorded(LORA_TASK),
+            dimensions: configuration["metadata"][DIMENSIONS]
+                .as_u64()
+                .and_then(|dimensions| dimensions.try_into().ok()),
             target: client.target(),
             origin: self.source.origin(),
             max_length: self.max_length,

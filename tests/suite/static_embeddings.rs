@@ -1,0 +1,218 @@
+//! Static embeddings: a table and a mean, in the layouts of sentence-transformers and of model2vec. numbers.rs and import.rs compare the
+//! fixtures with the libraries.
+
+use std::fs;
+use std::path::Path;
+
+use rust_eland::conversion::{Conversion, ConversionError, Options, ServerRows};
+use rust_eland::observer::Progress;
+use rust_eland::source::ModelFiles;
+use rust_eland::tasks::Task;
+use rust_eland::tokenizer::TokenizerError;
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+/// Words of the small vocabulary, with their ids.
+const WORDS: [&str; 5] = ["a", "sun", "moon", "##s", "."];
+
+/// A tokenizer.json with BERT's steps.
+fn tokenizer(vocabulary: &[&str], added: &[&str]) -> Value {
+    let ids: serde_json::Map<String, Value> =
+        vocabulary.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id.into())).collect();
+    let added: Vec<Value> = added
+        .iter()
+        .map(|token| {
+            json!({"id": ids[*token], "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        })
+        .collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null,
+            "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": ids},
+    })
+}
+
+/// A safetensors file: name, type and shape of each tensor, and its bytes.
+fn safetensors(tensors: &[(&str, &str, &[usize], Vec<u8>)]) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    let mut data = Vec::new();
+    for (name, kind, shape, bytes) in tensors {
+        let begin = data.len();
+        data.extend_from_slice(bytes);
+        let place = json!({"dtype": kind, "shape": shape, "data_offsets": [begin, data.len()]});
+        header.insert((*name).to_owned(), place);
+    }
+    let mut header = Value::Object(header).to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// The numbers of a table: 1, 2, 3 and so on.
+fn numbers(rows: usize) -> Vec<f32> {
+    (1..=2 * rows).map(|number| number as f32).collect()
+}
+
+/// A table of two columns in the layout of sentence-transformers.
+fn library(tokenizer: &Value, rows: usize) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let module = folder.path().join("0_StaticEmbedding");
+    fs::create_dir(&module).unwrap();
+    let table = floats(&numbers(rows));
+    let weights = safetensors(&[("embedding.weight", "F32", &[rows, 2], table)]);
+    fs::write(module.join("model.safetensors"), weights).unwrap();
+    fs::write(module.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let modules = json!([{"idx": 0, "name": "0", "path": "0_StaticEmbedding",
+        "type": "sentence_transformers.models.StaticEmbedding"}]);
+    fs::write(folder.path().join("modules.json"), modules.to_string()).unwrap();
+    folder
+}
+
+/// The files of model2vec, without modules.json.
+fn model2vec(tokenizer: &Value, config: Value, weights: &[u8]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = json!({"model_type": "model2vec", "architectures": ["StaticModel"]});
+    all.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+    fs::write(folder.path().join("config.json"), all.to_string()).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::write(folder.path().join("model.safetensors"), weights).unwrap();
+    folder
+}
+
+fn read_with(folder: &Path, options: Options) -> Result<Conversion, ConversionError> {
+    Conversion::read(&ModelFiles::open(folder).unwrap(), options, &Progress::quiet())
+}
+
+fn read(folder: &Path) -> Result<Conversion, ConversionError> {
+    read_with(folder, Options::default())
+}
+
+/// The embedding of a text, through the server's tokenizer and the graph.
+fn embedding(conversion: &Conversion, text: &str) -> Vec<f64> {
+    let rows = ServerRows::new(conversion.tokenizer(), conversion.max_sequence_length()).unwrap();
+    let ids = rows.single(text).unwrap().ids;
+    let ids = Tensor::from_slice(&ids).view([1, -1]);
+    let mask = ids.ones_like();
+    let tensors = [ids.shallow_clone(), mask, ids.zeros_like(), ids.zeros_like()];
+    let tensors = &tensors[..conversion.tokenizer().kind.inputs()];
+    let output = conversion.trace().unwrap().module.forward(tensors).unwrap();
+    assert_eq!(output.size()[0], 1);
+    Vec::<f64>::try_from(output.to_kind(Kind::Double).get(0)).unwrap()
+}
+
+/// Vocabulary without a token for unknown text or padding.
+fn words() -> Value {
+    tokenizer(&WORDS, &[])
+}
+
+/// The vocabulary of BERT's kind: `[PAD]` is 0 and `[UNK]` is 1.
+fn whole() -> Value {
+    let tokens = [&["[PAD]", "[UNK]"], &WORDS[..]].concat();
+    tokenizer(&tokens, &["[PAD]", "[UNK]"])
+}
+
+#[test]
+fn required_tokens_are_appended_and_do_not_count() {
+    // A row more than tokens, which no token must read.
+    let folder = library(&words(), WORDS.len() + 1);
+    let conversion = read(folder.path()).unwrap();
+    assert_eq!(conversion.task(), Task::TextEmbedding);
+    let uploaded = conversion.tokenizer();
+    assert_eq!(uploaded.vocabulary.vocabulary[WORDS.len()..], ["[UNK]", "[PAD]"]);
+    assert_eq!(uploaded.settings["with_special_tokens"], json!(false));
+    // sun is row 1, moon is row 2.
+    assert_eq!(embedding(&conversion, "sun"), [3., 4.]);
+    assert_eq!(embedding(&conversion, "Sun Moon"), [4., 5.]);
+    assert_eq!(embedding(&conversion, "sun xyz moon"), [4., 5.]);
+    assert_eq!(embedding(&conversion, "xyz"), [0., 0.]);
+    assert_eq!(embedding(&conversion, ""), [0., 0.]);
+    let names_them = |note: &&String| note.contains("requires them: [UNK], [PAD]");
+    assert_eq!(conversion.notes().iter().filter(names_them).count(), 1);
+}
+
+#[test]
+fn unknown_words_count_in_sentence_transformers_only() {
+    let folder = library(&whole(), 7);
+    // [UNK] is row 1, sun is row 3.
+    assert_eq!(embedding(&read(folder.path()).unwrap(), "sun xyz"), [5., 6.]);
+    let table = safetensors(&[("embeddings", "F32", &[7, 2], floats(&numbers(7)))]);
+    let folder = model2vec(&whole(), json!({}), &table);
+    assert_eq!(embedding(&read(folder.path()).unwrap(), "sun xyz"), [7., 8.]);
+}
+
+#[test]
+fn model2vec_applies_mapping_weights_and_normalization() {
+    let bytes = |values: &[i32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let weights = safetensors(&[
+        ("embeddings", "I8", &[2, 2], vec![3, 4, 251, 0]),
+        ("mapping", "I32", &[7], bytes(&[0, 0, 1, 0, 1, 0, 1])),
+        ("weights", "F64", &[7], [1f64, 1., 1., 2., 4., 1., 1.].map(f64::to_le_bytes).concat()),
+    ]);
+    let folder = model2vec(&whole(), json!({}), &weights);
+    // sun is token 3, row 0 and the factor 2; moon is token 4, row 1 and the factor 4.
+    let conversion = read(folder.path()).unwrap();
+    assert_eq!(embedding(&conversion, "sun"), [6., 8.]);
+    assert_eq!(embedding(&conversion, "sun moon"), [-7., 4.]);
+    assert_eq!(conversion.max_sequence_length(), 512);
+    let folder = model2vec(&whole(), json!({"normalize": true, "max_length": null}), &weights);
+    let conversion = read(folder.path()).unwrap();
+    let found = embedding(&conversion, "sun");
+    assert!((found[0] - 0.6).abs() < 1e-6 && (found[1] - 0.8).abs() < 1e-6, "{found:?}");
+    assert_eq!(embedding(&conversion, "xyz"), [0., 0.]);
+    assert_eq!(conversion.max_sequence_length(), 8192);
+    let folder = model2vec(&whole(), json!({"max_length": 2}), &weights);
+    assert_eq!(read(folder.path()).unwrap().max_sequence_length(), 2);
+}
+
+#[test]
+fn damaged_table_is_rejected() {
+    let refused = |folder: tempfile::TempDir| read(folder.path()).err().unwrap().to_string();
+    let other = safetensors(&[("other", "F32", &[1, 2], floats(&[1., 2.]))]);
+    let reason = refused(model2vec(&whole(), json!({}), &other));
+    assert!(reason.contains("contain no matrix"), "{reason}");
+    let mapping = [0i64, 1, 2, 0, 0, 0, 0].map(i64::to_le_bytes).concat();
+    let table = ("embeddings", "F32", &[2usize, 2][..], floats(&[0.; 4]));
+    let mapped = safetensors(&[table, ("mapping", "I64", &[7], mapping)]);
+    let reason = refused(model2vec(&whole(), json!({}), &mapped));
+    assert!(reason.contains("mapping names rows"), "{reason}");
+    let small = library(&whole(), 6);
+    let error = read(small.path()).err().unwrap();
+    let is_expected = matches!(
+        error,
+        ConversionError::Tokenizer(TokenizerError::TooLarge { tokens: 7, rows: 6 })
+    );
+    assert!(is_expected, "{error}");
+    fs::remove_file(small.path().join("0_StaticEmbedding/tokenizer.json")).unwrap();
+    let reason = refused(small);
+    assert!(reason.contains("tokenizer.json"), "{reason}");
+}
+
+#[test]
+fn other_tokenizers_tasks_and_quantization_are_rejected() {
+    let folder = library(&whole(), 7);
+    let error = read_with(folder.path(), Options::of_task(Task::FillMask)).err().unwrap();
+    assert!(error.to_string().contains("It can serve text_embedding"), "{error}");
+    let mut options = Options::default();
+    options.quantize = Some(Default::default());
+    let error = read_with(folder.path(), options).unwrap().trace().err().unwrap();
+    assert!(matches!(error, ConversionError::NothingToQuantize), "{error}");
+    let mut words = whole();
+    words["model"]["type"] = json!("WordLevel");
+    let error = read(library(&words, 7).path()).err().unwrap();
+    assert!(matches!(error, ConversionError::Tokenizer(TokenizerError::Unsupported(_))), "{error}");
+    // A step that Elasticsearch does not have.
+    let mut split = whole();
+    split["pre_tokenizer"] = json!({"type": "Whitespace"});
+    split["normalizer"] = json!({"type": "Replace", "pattern": {"String": "e"}, "content": "."});
+    let conversion = read(library(&split, 7).path()).unwrap();
+    let error = conversion.check_tokenizer().unwrap_err();
+    assert!(matches!(error, ConversionError::InexactTokenizer(_)), "{error}");
+    read(folder.path()).unwrap().check_tokenizer().unwrap();
+}
