@@ -54,6 +54,7 @@ fn references(name: &str) -> Vec<(String, Vec<Case>)> {
                 input_ids: tensor("input_ids"),
                 attention_mask: tensor("attention_mask"),
                 output: tensor("output"),
+                output_16: None,
             }
         };
         (task.clone(), cases.iter().map(case).collect())

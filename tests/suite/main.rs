@@ -73,9 +73,9 @@ mod proxies;
 mod quantize;
 #[cfg(feature = "torch")]
 mod real_model;
-mod sentencepiece_bpe;
 #[cfg(feature = "torch")]
 mod routes;
+mod sentencepiece_bpe;
 mod server_tokens;
 mod snapshots;
 #[cfg(feature = "torch")]
