@@ -22,10 +22,8 @@ fn main() -> ExitCode {
         }
     };
     runtime.shutdown_background();
-    if code == cli::INTERRUPTED {
-        // A conversion may still run on another thread. A usual exit would run destructors of libtorch that this thread still
-        // needs.
-        signal_hook::low_level::exit(code.into());
-    }
-    ExitCode::from(code)
+    let _ = std::io::stdout().flush();
+    // A usual exit would run the destructors of libtorch. They take a tenth of a second, and a conversion that was interrupted may
+    // still run on another thread.
+    signal_hook::low_level::exit(code.into())
 }

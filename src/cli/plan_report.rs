@@ -368,12 +368,18 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
     } else if plan.is_static_embedding {
         sheet.line("architecture", "static embeddings, a table with one vector for each token");
     } else {
-        sheet.line("architecture", format!("{model_type}{classes}"));
+        let built = plan.architecture.filter(|name| *name != model_type);
+        let built = built.map(|name| format!(", built as {name}")).unwrap_or_default();
+        sheet.line("architecture", format!("{model_type}{classes}{built}"));
     }
     let by = |name: &str| format!(" ({name} in config_sentence_transformers.json)");
     if let Some(parameters) = plan.parameters {
         let text = match parameters.stored {
-            None => format!("{} (from config.json)", million(parameters.used)),
+            None => format!(
+                "{} (by {})",
+                million(parameters.used),
+                if plan.is_token_table { "the vocabulary" } else { "config.json" }
+            ),
             Some(stored) if stored > parameters.used && plan.task.is_some() => {
                 format!("{}, of which the task uses {}", million(stored), million(parameters.used))
             }

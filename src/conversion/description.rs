@@ -17,7 +17,7 @@ use crate::models::{
     WeightLoader,
 };
 use crate::observer::{Progress, Stage};
-use crate::source::ModelFiles;
+use crate::source::{ModelFiles, SourceError};
 use crate::tasks::{Task, guess};
 use crate::tokenizer::Tokenizer;
 
@@ -99,6 +99,13 @@ impl Description {
         let sentence_transformers = SentenceTransformers::read(files, route)?;
         let root = sentence_transformers.as_ref().map_or("", |st| st.transformer.as_str());
         let folder = files.sub(root)?;
+        if part.is_some() && !folder.folder().is_dir() {
+            return Err(ConversionError::Source(SourceError::Missing {
+                folder: files.folder().to_owned(),
+                name: root.to_owned(),
+                advice: "router_config.json names this folder; download it too",
+            }));
+        }
         let mut config = ModelConfig::of_module(&folder, sentence_transformers.as_ref())?;
         let read_tokenizer = |config: &ModelConfig| {
             progress.run(Stage::ReadTokenizer, || Tokenizer::read(&folder, config))
@@ -181,6 +188,14 @@ impl Description {
         }
     }
 
+    /// The architecture of the model; `None` for a table of token weights.
+    pub(super) fn architecture(&self) -> Option<&'static Architecture> {
+        match &self.base {
+            Base::Architecture(architecture) => Some(architecture),
+            Base::TokenTable(_) | Base::Static(_) => None,
+        }
+    }
+
     /// The tasks for which a checkpoint has labels and all weights.
     pub(super) fn servable(&self, survey: &WeightLoader) -> Vec<Task> {
         Task::ALL.into_iter().filter(|task| self.load(*task, false, survey).is_ok()).collect()
@@ -250,15 +265,24 @@ impl Description {
 
     /// The head of the architecture for a task.
     fn head(&self, task: Task) -> Result<Head, ConversionError> {
-        let Some(part) = self.part.as_ref().filter(|part| part.kind.has_token_weights()) else {
-            return Ok(task.head());
+        let wrong = |part: &Part, kind| ConversionError::WrongTask {
+            task,
+            reason: format!(
+                "{} is the {kind} model of the repository, which also provides {}",
+                part.name,
+                self.other_parts.join(" and ")
+            ),
+            can: Vec::new(),
+        };
+        let part = match &self.part {
+            Some(part) if part.kind == PartKind::Dense && task == Task::TextExpansion => {
+                return Err(wrong(part, "dense"));
+            }
+            Some(part) if part.kind.has_token_weights() => part,
+            _ => return Ok(task.head()),
         };
         if task != part.task {
-            return Err(ConversionError::WrongTask {
-                task,
-                reason: format!("{} is a sparse model of the repository", part.name),
-                can: Vec::new(),
-            });
+            return Err(wrong(part, "sparse"));
         }
         Ok(match part.kind {
             PartKind::TokenClassifier => Head::TokenClassification,
@@ -398,7 +422,7 @@ impl Limit {
     ) -> Result<Self, ConversionError> {
         let positions = u32::try_from(dimensions.positions).unwrap_or(u32::MAX);
         let by = match base {
-            Base::Architecture(_) => "max_position_embeddings in config.json",
+            Base::Architecture(_) => "the positions in config.json",
             Base::TokenTable(_) | Base::Static(_) => "the limit for tables",
         };
         let table = Self { tokens: positions, by };

@@ -124,6 +124,14 @@ pub enum ConversionError {
         /// What is not supported or does not fit.
         reason: String,
     },
+    /// A file with the weights of tokens is not usable.
+    #[error("{file} cannot be used: {reason}; use the file that belongs to the model")]
+    TokenWeights {
+        /// Name of the file.
+        file: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// The files do not determine the task.
     #[error("config.json does not determine the task of the model; it can serve {}", names(.can))]
     NoTask {
@@ -346,7 +354,7 @@ fn no_lora_task(asked: &str, has: &[String]) -> String {
 
 fn names(tasks: &[Task]) -> String {
     if tasks.is_empty() {
-        return "no task, because the folder contains no weights that a task could use".into();
+        return "no task, because each lacks weights or labels".into();
     }
     tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ")
 }

@@ -52,6 +52,8 @@ pub struct Plan {
     pub model_type: Option<String>,
     /// Transformers classes in `architectures`.
     pub classes: Vec<String>,
+    /// The architecture that is built; null if it is not supported.
+    pub architecture: Option<&'static str>,
     /// Whether the model is a table with one weight for each token, without a transformer.
     pub is_token_table: bool,
     /// Whether the model is a table with one vector for each token, without a transformer.
@@ -253,6 +255,7 @@ impl Plan {
         let mut plan = Self {
             model_type: config.model_type,
             classes: config.architectures,
+            architecture: None,
             is_token_table: false,
             is_static_embedding: false,
             languages: model_card::languages(files),
@@ -336,6 +339,7 @@ impl Plan {
         self.is_static_embedding = !self.is_token_table && is_static(&config, modules.as_ref());
         let by_weights = |_: &ModelFiles| Some(tensor_shapes(survey.as_ref()?.checkpoint()));
         let mut description = Description::read(files, &options, &Progress::quiet(), &by_weights)?;
+        self.architecture = description.architecture().map(|known| known.name);
         self.show_usage(&description.usage);
         self.lora_tasks.clone_from(&description.lora.tasks);
         self.lora_task.clone_from(&description.lora.task);

@@ -110,15 +110,24 @@ fn in_order(
     let uploaded: BTreeMap<&str, usize> =
         tokenizer.vocabulary.vocabulary.iter().map(String::as_str).zip(0..).collect();
     let unknown = uploaded.get(tokenizer.kind.tokens().unknown).copied();
+    let invalid = |reason| ConversionError::TokenWeights { file: IDF, reason };
     let mut weights = vec![0.; usize::try_from(tokenizer.model_tokens()).unwrap_or_default()];
+    let mut known = 0;
     for (token, weight) in by_token {
+        if !weight.is_finite() {
+            return Err(invalid(format!("the weight of the token {token:?} is {weight}")));
+        }
         let id = match &own {
             Some(own) => own.id(token).and_then(|id| usize::try_from(id).ok()),
             None => uploaded.get(token.as_str()).copied(),
         };
+        known += usize::from(id.is_some());
         if let Some(place) = id.or(unknown).and_then(|id| weights.get_mut(id)) {
             *place = *weight as f32;
         }
+    }
+    if known == 0 {
+        return Err(invalid("none of its names is a token of the vocabulary".into()));
     }
     Ok(weights)
 }

@@ -71,7 +71,7 @@ fn read(config: &Value) -> Result<(JinaBertConfig, EncoderConfig), ConfigError> 
     let config: JinaBertConfig = read_config_over(defaults, config)?;
     if config.feed_forward_type == FeedForwardType::Original {
         return Err(ConfigError::Unsupported(
-            "feed_forward_type original".into(),
+            "feed_forward_type original (the default)".into(),
             "only the gated forms of JinaBERT, geglu and reglu, are known",
         ));
     }

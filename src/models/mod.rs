@@ -82,9 +82,9 @@ pub struct Blueprint<'a> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A field has the wrong type or an unknown value.
+    /// A field has the wrong type or an unknown value. The source names its path.
     #[error("config.json: {0}; use the config.json that belongs to the weights")]
-    Field(#[from] serde_json::Error),
+    Field(#[from] serde_path_to_error::Error<serde_json::Error>),
     /// A value is not valid for the model.
     #[error("config.json: {0}")]
     Value(String),
@@ -383,7 +383,7 @@ fn read_config_by<T: DeserializeOwned>(
 
 /// Reads the fields of an architecture from `config.json`.
 fn read_config<T: DeserializeOwned>(config: &Value) -> Result<T, ConfigError> {
-    Ok(T::deserialize(config)?)
+    Ok(serde_path_to_error::deserialize(config)?)
 }
 
 /// Reads the fields of an architecture that shares its struct with another but has different `defaults`.

@@ -100,7 +100,7 @@ impl Fields {
             }
             _ => {
                 return Err(ConfigError::Unsupported(
-                    format!("the type of {name}"),
+                    format!("{kind} in {name}"),
                     "only default, linear and ntk are known",
                 ));
             }

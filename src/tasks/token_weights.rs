@@ -87,22 +87,19 @@ pub struct TokenTable {
 }
 
 impl TokenTable {
-    /// Loads `weight` from a checkpoint, for `vocabulary` tokens. Tokens beyond the end of the stored table have the weight 0, and rows
-    /// without a token are left out. `padding` is the id of the padding token.
+    /// Loads `weight` from a checkpoint, for `vocabulary` tokens. Rows without a token are left out; a table with fewer rows is a
+    /// mismatch. `padding` is the id of the padding token.
     #[must_use]
     pub fn load(checkpoint: &WeightLoader, vocabulary: i64, padding: i64) -> Self {
         let stored = checkpoint.checkpoint().tensors().get("weight");
         let rows = stored.and_then(|stored| stored.slice.shape.first()).copied();
-        let rows = rows.unwrap_or(vocabulary);
+        let rows = rows.unwrap_or(vocabulary).max(vocabulary);
         let weights = checkpoint.weights();
         let table = weights.tensor("weight", &[rows]);
-        let weights = match rows - vocabulary {
-            0 => table,
-            1.. => weights.derived(|| Ok(table.f_slice(0, 0, vocabulary, 1)?.f_contiguous()?)),
-            _ => weights.derived(|| {
-                let missing = full(&[(vocabulary - rows).into()], 0.)?;
-                Ok(Tensor::f_cat(&[&table, &missing], 0)?)
-            }),
+        let weights = if rows == vocabulary {
+            table
+        } else {
+            weights.derived(|| Ok(table.f_slice(0, 0, vocabulary, 1)?.f_contiguous()?))
         };
         Self { weights, vocabulary, padding }
     }

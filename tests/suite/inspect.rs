@@ -146,7 +146,7 @@ fn plan_shows_declarations_of_the_files() {
             "architecture    bert (BertModel)",
             "weights         safetensors, float32",
             "tokenizer       bert, 166 tokens, lower case",
-            "maximum input   64 tokens (max_position_embeddings in config.json)",
+            "maximum input   64 tokens (the positions in config.json)",
             "languages       en, de, pt-br",
             "chosen          text_embedding: modules.json describes a model of sentence-transformers",
             "embedding       32 dimensions: mean over tokens",

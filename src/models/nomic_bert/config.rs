@@ -75,10 +75,14 @@ const NAMES: [(&str, &str); 6] = [
     ("hidden_size", "n_embd"),
     ("num_attention_heads", "n_head"),
     ("num_hidden_layers", "n_layer"),
-    ("max_position_embeddings", "n_positions"),
     ("layer_norm_eps", "layer_norm_epsilon"),
+    ("max_position_embeddings", "n_positions"),
     ("intermediate_size", "n_inner"),
 ];
+
+/// The names whose values must be equal if both are present. Published files have a longer input in `n_positions`, and
+/// `intermediate_size` is the rounded width.
+const EQUAL_NAMES: &[(&str, &str)] = NAMES.split_at(4).0;
 
 impl NomicBertConfig {
     /// Parses and validates `config.json`.
@@ -123,15 +127,23 @@ impl NomicBertConfig {
                 "activation_function or hidden_act is missing or not known".into(),
             ));
         }
-        let epsilon = config.get("layer_norm_epsilon").and_then(Value::as_f64);
         let activation = read.function().of_layers();
-        if rope.theta.is_some_and(|theta| theta != read.rotary_emb_base)
-            || epsilon.is_some_and(|epsilon| epsilon != read.layer_norm_epsilon)
-            || read.hidden_act.is_some_and(|act| act != activation)
-        {
-            return Err(ConfigError::Value(
-                "fields with the names of nomic's class and of Transformers 5 contradict each other; keep the values that the model was trained with".into(),
-            ));
+        let contradiction = if rope.theta.is_some_and(|theta| theta != read.rotary_emb_base) {
+            Some(("rope_theta", "rotary_emb_base"))
+        } else if read.hidden_act.is_some_and(|act| act != activation) {
+            Some(("hidden_act", "activation_function"))
+        } else {
+            let number = |name: &str| config.get(name).and_then(Value::as_f64);
+            let differ = |names: &&(&str, &str)| {
+                number(names.0).zip(number(names.1)).is_some_and(|(a, b)| a != b)
+            };
+            EQUAL_NAMES.iter().find(differ).copied()
+        };
+        if let Some((native, own)) = contradiction {
+            return Err(ConfigError::Value(format!(
+                "{native} (a name of Transformers 5) and {own} (a name of nomic's class) have different values; keep the value that \
+                 the model was trained with"
+            )));
         }
         read.check()?;
         Ok(read)
