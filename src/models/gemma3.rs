@@ -10,7 +10,7 @@ use super::activation::{Activation, ActivationLayer};
 use super::blocks::{
     Angles, Attention, FeedForward, Inner, QueryKeyNorm, RmsNorm, Rotary, sliding_window_bias,
 };
-use super::layer_kinds::{LayerKind, RopeByKind, check_kinds, check_thetas, kind_of};
+use super::layer_kinds::{LayerKind, Rope, RopeByKind, check_kinds, check_thetas, kind_of};
 use super::layers::{Heads, Linear, attention_bias, embedding};
 use super::weights::Weights;
 use super::{
@@ -57,7 +57,7 @@ struct Gemma3Config {
     layer_types: Option<Vec<LayerKind>>,
     rope_theta: f64,
     rope_local_base_freq: f64,
-    rope_scaling: Option<Value>,
+    rope_scaling: Option<Rope>,
     /// Thetas in files of Transformers 5, instead of `rope_theta` and `rope_local_base_freq`.
     rope_parameters: Option<RopeByKind>,
 }
@@ -93,13 +93,14 @@ impl Default for Gemma3Config {
 impl Gemma3Config {
     fn read(config: &Value) -> Result<Self, ConfigError> {
         check_encoder(config)?;
-        let config: Self = read_config(config)?;
+        let json = config;
+        let config: Self = read_config(json)?;
         let refuse = |what: &str, why| Err(ConfigError::Unsupported(what.into(), why));
         if config.use_bidirectional_attention != Some(true) {
             return refuse("gemma3_text without use_bidirectional_attention", super::DECODER);
         }
-        if config.rope_scaling.is_some() {
-            return refuse("rope_scaling", "encoders of Gemma 3 have unscaled rotary positions");
+        if let Some(scaling) = &config.rope_scaling {
+            scaling.check_unscaled("rope_scaling")?;
         }
         if config.attn_logit_softcapping.is_some() {
             return refuse("attn_logit_softcapping", "no encoder of Gemma 3 limits its scores");
@@ -122,7 +123,7 @@ impl Gemma3Config {
         check_heads(heads, ("num_key_value_heads", config.num_key_value_heads))?;
         check_kinds(config.layer_types.as_deref(), config.num_hidden_layers)?;
         if let Some(rope) = &config.rope_parameters {
-            rope.check()?;
+            rope.check(json, ["rope_theta", "rope_local_base_freq"])?;
         }
         check_thetas(config.thetas())?;
         let scalar = config.query_pre_attn_scalar;

@@ -2,6 +2,7 @@
 //! kind, in the spelling of Transformers 5.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::ConfigError;
 
@@ -17,41 +18,80 @@ pub(super) enum LayerKind {
 
 /// `rope_parameters` with one entry for each kind of layer.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub(super) struct RopeByKind {
-    full_attention: Rope,
-    sliding_attention: Rope,
+    full_attention: Option<Rope>,
+    sliding_attention: Option<Rope>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
+/// Rotary positions of one kind of layer, or `rope_scaling`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Rope {
+#[serde(default)]
+pub(super) struct Rope {
     rope_theta: Option<f64>,
     rope_type: Option<String>,
+    r#type: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+impl Rope {
+    /// Refuses positions that are scaled, and fields that are not known. `name` is the object's name in `config.json`.
+    pub(super) fn check_unscaled(&self, name: &str) -> Result<(), ConfigError> {
+        let mut types = [&self.rope_type, &self.r#type].into_iter().flatten();
+        match types.find(|kind| *kind != "default") {
+            Some(other) => Err(ConfigError::Unsupported(
+                format!("the rope_type {other}"),
+                "only unscaled rotary positions (rope_type default) are known for this architecture",
+            )),
+            None => check_known(&self.others, name),
+        }
+    }
+}
+
+/// Refuses fields of `name` that are not known.
+fn check_known(others: &Map<String, Value>, name: &str) -> Result<(), ConfigError> {
+    match others.iter().find(|(_, value)| !value.is_null()) {
+        Some((field, _)) => Err(ConfigError::Unsupported(
+            format!("{field} in {name}"),
+            "it changes the rotary positions in a way that is not known",
+        )),
+        None => Ok(()),
+    }
 }
 
 impl RopeByKind {
     /// Base of the angles of layers that attend to all tokens, if stated.
     pub(super) fn full_theta(&self) -> Option<f64> {
-        self.full_attention.rope_theta
+        self.full_attention.as_ref()?.rope_theta
     }
 
     /// Base of the angles of layers with a sliding window, if stated.
     pub(super) fn sliding_theta(&self) -> Option<f64> {
-        self.sliding_attention.rope_theta
+        self.sliding_attention.as_ref()?.rope_theta
     }
 
-    /// Refuses scaled positions.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let types = [&self.full_attention, &self.sliding_attention];
-        let mut types = types.into_iter().filter_map(|rope| rope.rope_type.as_deref());
-        match types.find(|name| *name != "default") {
-            Some(other) => Err(ConfigError::Unsupported(
-                format!("the rope_type {other}"),
-                "only unscaled rotary positions (rope_type default) are known for this architecture",
-            )),
-            None => Ok(()),
+    /// Refuses scaled positions, unknown fields, and thetas other than those under the names of Transformers 4 in `config`: the names for
+    /// full and for sliding attention.
+    pub(super) fn check(&self, config: &Value, names: [&str; 2]) -> Result<(), ConfigError> {
+        for rope in [&self.full_attention, &self.sliding_attention].into_iter().flatten() {
+            rope.check_unscaled("rope_parameters")?;
         }
+        check_known(&self.others, "rope_parameters")?;
+        for (name, theta) in names.into_iter().zip([self.full_theta(), self.sliding_theta()]) {
+            // -1 stands for the other theta.
+            let stated = config.get(name).and_then(Value::as_f64).filter(|stated| *stated > 0.);
+            if let Some((stated, theta)) =
+                stated.zip(theta).filter(|(stated, theta)| stated != theta)
+            {
+                return Err(ConfigError::Value(format!(
+                    "{name} is {stated} and rope_parameters has the rope_theta {theta}; keep the value that the model was trained with"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::models::activation::Activation;
 use crate::models::blocks::LayerNorm;
 use crate::models::heads::SequencePooling;
-use crate::models::layer_kinds::{LayerKind, RopeByKind, check_kinds, check_thetas, kind_of};
+use crate::models::layer_kinds::{LayerKind, Rope, RopeByKind, check_kinds, check_thetas, kind_of};
 use crate::models::weights::Weights;
 use crate::models::{ConfigError, check_encoder, check_heads, check_sizes, read_config};
 
@@ -40,7 +40,9 @@ pub(super) struct ModernBertConfig {
     local_rope_theta: Option<f64>,
     /// Thetas in files of Transformers 5, instead of `global_rope_theta` and `local_rope_theta`.
     rope_parameters: RopeByKind,
-    rope_scaling: Option<Value>,
+    rope_scaling: Option<Rope>,
+    /// Half of `local_attention` in some files of Transformers 5.
+    sliding_window: Option<i64>,
 }
 
 impl Default for ModernBertConfig {
@@ -69,6 +71,7 @@ impl Default for ModernBertConfig {
             local_rope_theta: Some(10_000.),
             rope_parameters: RopeByKind::default(),
             rope_scaling: None,
+            sliding_window: None,
         }
     }
 }
@@ -77,7 +80,8 @@ impl ModernBertConfig {
     /// Parses and validates `config.json`.
     pub(super) fn read(config: &Value) -> Result<Self, ConfigError> {
         check_encoder(config)?;
-        let config: Self = read_config(config)?;
+        let json = config;
+        let config: Self = read_config(json)?;
         check_sizes(&[
             ("vocab_size", config.vocab_size),
             ("hidden_size", config.hidden_size),
@@ -92,12 +96,15 @@ impl ModernBertConfig {
         let halves = ("twice num_attention_heads", 2 * config.num_attention_heads);
         check_heads(("hidden_size", config.hidden_size), halves)?;
         check_kinds(config.layer_types.as_deref(), config.num_hidden_layers)?;
-        config.rope_parameters.check()?;
-        if config.rope_scaling.is_some() {
-            return Err(ConfigError::Unsupported(
-                "rope_scaling".into(),
-                "ModernBERT has unscaled rotary positions",
-            ));
+        config.rope_parameters.check(json, ["global_rope_theta", "local_rope_theta"])?;
+        if let Some(scaling) = &config.rope_scaling {
+            scaling.check_unscaled("rope_scaling")?;
+        }
+        let reach = config.local_attention / 2;
+        if let Some(window) = config.sliding_window.filter(|window| *window != reach) {
+            return Err(ConfigError::Value(format!(
+                "sliding_window is {window}, but half of local_attention is {reach}; keep the value that the model was trained with"
+            )));
         }
         check_thetas([config.global_theta(), config.local_theta()])?;
         Ok(config)
