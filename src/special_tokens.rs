@@ -9,10 +9,18 @@ pub struct SpecialTokens {
     pub separator: i64,
     /// The tokens at the end of the uploaded vocabulary that the model does not have.
     pub appended: Option<AppendedTokens>,
-    /// The first id that the model has no embedding for, if the tokens for unknown text, padding or both were appended because Elasticsearch
-    /// requires them. Padding fills short rows, where the graph replaces the id by 0 behind the mask. A row contains an appended token for
-    /// unknown text only if the model is a table of static embeddings, which leaves it out.
-    pub without_embedding: Option<i64>,
+    /// The tokens that were appended because Elasticsearch requires them, if there are any.
+    pub without_embedding: Option<WithoutEmbedding>,
+}
+
+/// Tokens at the end of the uploaded vocabulary that the model has no embeddings for: `<unk>`, `<pad>` or both for byte-level BPE, and `<s>`
+/// for T5. Texts do not contain such an `<unk>`, `<pad>` is behind the mask, and `<s>` begins a row, where the graph drops the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WithoutEmbedding {
+    /// The first id without an embedding. All larger ids have none either.
+    pub first: i64,
+    /// The id that replaces them elsewhere.
+    pub replacement: i64,
 }
 
 /// Tokens at the end of the uploaded vocabulary that the model does not have. With them, Elasticsearch's rows contain what the graph

@@ -160,7 +160,12 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
 
 /// Whether a model is refused only because Elasticsearch cannot follow its tokenizer exactly.
 fn is_inexact_tokenizer(error: &CommandError) -> bool {
-    matches!(error, CommandError::Work(Error::Conversion(ConversionError::InexactTokenizer(_))))
+    matches!(
+        error,
+        CommandError::Work(Error::Conversion(
+            ConversionError::InexactTokenizer(_) | ConversionError::UnmeasuredTokenizer
+        ))
+    )
 }
 
 /// Asks for the id of the model until it is valid.

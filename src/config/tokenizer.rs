@@ -42,6 +42,9 @@ pub struct TokenizerConfig {
     /// Whether words are split at punctuation before SentencePiece (DeBERTa).
     #[serde(deserialize_with = "lenient::flag")]
     pub split_by_punct: Option<bool>,
+    /// Whether accents are kept before SentencePiece (ALBERT).
+    #[serde(deserialize_with = "lenient::flag")]
+    pub keep_accents: Option<bool>,
     /// Whether Japanese text is segmented into words.
     #[serde(deserialize_with = "lenient::flag")]
     pub do_word_tokenize: Option<bool>,
@@ -59,6 +62,7 @@ pub struct TokenizerConfig {
     pub truncation_side: Option<String>,
     model_max_length: Option<Value>,
     max_len: Option<Value>,
+    extra_ids: Option<Value>,
     /// Tokens added to the vocabulary, by id. If present, added tokens in other files are ignored.
     pub added_tokens_decoder: Option<BTreeMap<String, AddedToken>>,
     /// All other settings, including the special tokens.
@@ -136,6 +140,15 @@ impl TokenizerConfig {
     #[must_use]
     pub fn special_tokens(&self) -> SpecialTokenNames {
         SpecialTokenNames::of(&self.others)
+    }
+
+    /// Number of tokens that `T5Tokenizer` adds after those of SentencePiece.
+    #[must_use]
+    pub fn extra_ids(&self) -> Option<usize> {
+        /// Larger values are ignored. Published models have at most 300.
+        const SANE: u64 = 1 << 16;
+        let count = self.extra_ids.as_ref()?.as_u64().filter(|count| *count <= SANE)?;
+        usize::try_from(count).ok()
     }
 
     /// Maximum input length in tokens: `model_max_length`, or `max_len` in old files. Transformers writes 10^30 if there is no

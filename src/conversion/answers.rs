@@ -74,7 +74,7 @@ impl Conversion {
         let special = SpecialTokens { appended: None, ..network.special };
         let form = match network.form {
             // The rows have the model's own layout.
-            RowForm::Single | RowForm::Composed { .. } => RowForm::Single,
+            RowForm::Single | RowForm::WithoutFirst | RowForm::Composed { .. } => RowForm::Single,
             RowForm::Pair { typed, .. } => RowForm::Pair { drops_separator: false, typed },
         };
         tch::no_grad(|| {

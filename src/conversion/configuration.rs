@@ -30,6 +30,7 @@ impl Conversion {
             tokenizer: self.tokenizer.kind.name(),
             tokenization: &self.tokenizer.settings,
             max_sequence_length: self.limit.tokens,
+            lower_cases: self.tokenizer.lower_cases,
             labels: &self.labels,
             embedding_size: self.network.output.embedder().map(Embedder::size),
         };

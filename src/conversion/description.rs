@@ -254,7 +254,9 @@ impl Description {
         let Some(fields) = self.config.json.as_object_mut() else { return };
         for (name, value) in fields {
             match value {
-                Value::Array(kinds) if name == "layer_types" => kinds.truncate(KEPT),
+                Value::Array(layers) if name == "layer_types" || name == "attention_window" => {
+                    layers.truncate(KEPT);
+                }
                 value if NUMBERS.contains(&name.as_str()) && value.as_u64() > Some(KEPT as u64) => {
                     *value = KEPT.into();
                 }
@@ -309,8 +311,8 @@ pub(super) fn name(files: &ModelFiles, options: &Options) -> Option<String> {
 
 /// Rejects pruned attention heads in an architecture that is not built with them.
 fn check_pruned_heads(config: &ModelConfig) -> Result<(), ConfigError> {
-    const BUILT: [&str; 6] =
-        ["bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"];
+    const BUILT: [&str; 7] =
+        ["bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta"];
     let pruned = config.json.get("pruned_heads").and_then(Value::as_object);
     let is_built = config.model_type.as_deref().is_some_and(|name| BUILT.contains(&name));
     if is_built || pruned.is_none_or(Map::is_empty) {
@@ -318,7 +320,7 @@ fn check_pruned_heads(config: &ModelConfig) -> Result<(), ConfigError> {
     }
     Err(ConfigError::Unsupported(
         "pruned_heads".into(),
-        "attention heads were removed from the model, which is supported for BERT, RoBERTa, ELECTRA and DistilBERT only",
+        "attention heads were removed from the model, which is supported for BERT, ERNIE, RoBERTa, ELECTRA and DistilBERT only",
     ))
 }
 

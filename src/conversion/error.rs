@@ -211,6 +211,12 @@ pub enum ConversionError {
          most 0.1 % of the tokens may differ"
     )]
     InexactTokenizer(TokenizerDifference),
+    /// Elasticsearch's tokens differ from those of the model's own tokenizer by an unknown share.
+    #[error(
+        "Elasticsearch cannot follow this model's tokenizer exactly, and the difference cannot be measured, because the model has no \
+         tokenizer.json"
+    )]
+    UnmeasuredTokenizer,
     /// The model has no linear layer to quantize.
     #[error("the model has no linear layer to quantize")]
     NothingToQuantize,
@@ -303,6 +309,11 @@ impl ConversionError {
             Self::QuantizedCheckpoint(_) => {
                 hint!("Import the original checkpoint, from before the quantization.")
             }
+            Self::UnmeasuredTokenizer => hint!(
+                "If the model is for texts that its tokenizer does not change, set ",
+                Setting::AllowInexactTokenizer,
+                "."
+            ),
             Self::InexactTokenizer(_) => hint!(
                 "Compare your own texts with ",
                 Command::Tokenize,

@@ -32,7 +32,7 @@ use crate::segmented_bytes::SegmentedBytes;
 use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
 use crate::tasks::{Embedder, GraphOutput, OccurringTokens, Task};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Adaptation, Tokenizer};
 use crate::torchscript::{Module, OneThread, Quantized, TorchError, operations, server_inputs};
 use crate::version::{Target, Version};
 
@@ -490,15 +490,18 @@ impl Conversion {
     /// Checks that Elasticsearch follows the model's tokenizer closely enough, or that the options accept the difference.
     ///
     /// # Errors
-    /// [`ConversionError::InexactTokenizer`] if the difference is too large.
+    /// [`ConversionError::InexactTokenizer`] if the difference is too large, or [`ConversionError::UnmeasuredTokenizer`] if the tokenizer
+    /// is approximated and has no `tokenizer.json`.
     pub fn check_tokenizer(&self) -> Result<(), ConversionError> {
+        if !self.needs_exact_tokenizer || self.options.allow_inexact_tokenizer {
+            return Ok(());
+        }
         match &self.tokenizer_difference {
-            Some(difference)
-                if difference.is_too_large()
-                    && self.needs_exact_tokenizer
-                    && !self.options.allow_inexact_tokenizer =>
-            {
+            Some(difference) if difference.is_too_large() => {
                 Err(ConversionError::InexactTokenizer(difference.clone()))
+            }
+            None if self.tokenizer.adaptation == Adaptation::Approximated => {
+                Err(ConversionError::UnmeasuredTokenizer)
             }
             _ => Ok(()),
         }

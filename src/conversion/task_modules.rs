@@ -96,7 +96,11 @@ pub(super) fn row_form(task: Task, tokenizer: &Tokenizer) -> Result<RowForm, Con
     };
     if !task.pair() {
         let same = server(None).order().eq(layout.order()) && layout.is_untyped();
-        return Ok(if same { RowForm::Single } else { composed(None) });
+        return Ok(match same {
+            true => RowForm::Single,
+            false if tokenizer.drops_first() => RowForm::WithoutFirst,
+            false => composed(None),
+        });
     }
     let separators = tokenizer.kind.separators();
     let same = |between: usize| {

@@ -85,6 +85,8 @@ impl BertConfig {
             position_embedding: self.position_embedding_type,
             counting: Counting::FromZero,
             type_vocab_size: self.type_vocab_size,
+            task_type_vocab_size: 0,
+            projection: None,
             layer_norm_eps: self.layer_norm_eps,
             pruned_heads: self.pruned_heads.clone(),
         }
@@ -107,17 +109,26 @@ pub(super) fn load(
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
     let config = BertConfig::read(blueprint.config)?;
-    let base = weights.base();
-    let encoder = encoder(&base, &config);
-    let hidden = config.hidden_size;
+    Ok(build(weights, blueprint, &config.sizes(), config.tie_word_embeddings))
+}
+
+/// Builds a BERT of the given sizes with the requested head. `tied` states whether the decoder has the word embeddings as its weight.
+pub(super) fn build(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+    sizes: &EncoderConfig,
+    tied: bool,
+) -> Box<dyn Model> {
+    let encoder = Encoder::load(&weights.base(), "encoder.layer", &Names::BERT, sizes);
+    let hidden = sizes.hidden_size;
     let head = TaskHead::load(
         weights,
         blueprint,
         hidden,
-        || lm_head(weights, &config.sizes(), encoder.words(), config.tie_word_embeddings),
+        || lm_head(weights, sizes, encoder.words(), tied),
         || pooled_head(weights, hidden, blueprint.labels),
     );
-    Ok(Box::new(EncoderModel { encoder, head }))
+    Box::new(EncoderModel { encoder, head })
 }
 
 /// `BertLMPredictionHead`.

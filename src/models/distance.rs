@@ -6,11 +6,11 @@
 //! view of the rows replaces a look-up of N² distances (skewing in Huang et al. 2018, arXiv:1809.04281, section 3.4.1).
 
 use serde::Deserialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::Inputs;
 use super::weights::Weights;
-use crate::torchscript::{Dim, Size, TorchError, reshape, slice, slice_between, view};
+use crate::torchscript::{Dim, Size, TorchError, expand, reshape, slice, slice_between, view};
 
 /// Type of position embeddings (`position_embedding_type` in `config.json`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -116,6 +116,82 @@ impl DistanceEmbedding {
     }
 }
 
+/// Buckets of distances (`relative_position_bucket` of T5 and MPNet): half of them for each direction. In a direction, the first half
+/// of the buckets is exact, and the others are logarithmic up to the farthest distance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DistanceBuckets {
+    /// Number of buckets, at least 4.
+    pub(super) count: i64,
+    /// Distances from this one on share the last bucket. Greater than a quarter of the buckets.
+    pub(super) farthest: i64,
+}
+
+impl DistanceBuckets {
+    /// The largest exact distance and 1.
+    fn exact(self) -> i64 {
+        self.count / 2 / 2
+    }
+
+    /// Whether the formula is defined: elsewhere it divides by 0.
+    pub(super) fn is_valid(self) -> bool {
+        self.exact() > 0 && self.farthest > self.exact()
+    }
+
+    /// Bucket of each distance `key position - query position`. The arithmetic follows Transformers in float32, because buckets start
+    /// exactly where the logarithm is an integer.
+    fn of(self, distances: &Tensor) -> Result<Tensor, TchError> {
+        let (half, exact) = (self.count / 2, self.exact());
+        let n = distances.f_abs()?;
+        let logarithm = n.f_to_kind(Kind::Float)?.f_div_scalar(exact)?.f_log()?;
+        let large = logarithm
+            .f_div_scalar((self.farthest as f64 / exact as f64).ln())?
+            .f_mul_scalar(half - exact)?
+            .f_to_kind(Kind::Int64)?
+            .f_add_scalar(exact)?
+            .f_clamp_max(half - 1)?;
+        let behind = distances.f_gt(0)?.f_to_kind(Kind::Int64)?.f_mul_scalar(half)?;
+        n.f_where_self(&n.f_lt(exact)?, &large)?.f_add(&behind)
+    }
+}
+
+/// Bias of attention scores by head and distance.
+#[derive(Debug)]
+pub(super) struct DistanceBias {
+    /// `[heads, 2 * positions]`, for [`near`].
+    by_distance: Tensor,
+    heads: i64,
+}
+
+impl DistanceBias {
+    /// Maps the bias by bucket, `[buckets, heads]`, to the bias by distance, for at most `positions` tokens.
+    pub(super) fn new(
+        weights: &Weights<'_>,
+        by_bucket: &Tensor,
+        buckets: DistanceBuckets,
+        heads: i64,
+        positions: i64,
+    ) -> Self {
+        let by_distance = weights.derived(|| {
+            let of = (Kind::Int64, Device::Cpu);
+            let distances = Tensor::f_arange(2 * positions, of)?.f_sub_scalar(positions - 1)?;
+            let by_distance = by_bucket.f_index_select(0, &buckets.of(&distances)?)?;
+            Ok(by_distance.f_transpose(0, 1)?.f_contiguous()?)
+        });
+        Self { by_distance, heads }
+    }
+
+    /// The bias of a text, `[1, heads, tokens, tokens]`. Computed once per pass, for all layers.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub(super) fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        let (heads, tokens) = (self.heads.into(), (&inputs.tokens).into());
+        let row = near(&self.by_distance, 1, &inputs.tokens)?.f_unsqueeze(0)?.f_unsqueeze(2)?;
+        let rows = expand(&row, &[1.into(), heads, tokens, (-1).into()])?;
+        skew(&rows, [1.into(), heads], &inputs.tokens)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +208,19 @@ mod tests {
             let distances = places.unsqueeze(0) - places.unsqueeze(1);
             assert_eq!(scores, distances.expand([2, 3, n, n], false));
         }
+    }
+
+    #[test]
+    fn buckets_grow_logarithmically_with_distance() {
+        let buckets = DistanceBuckets { count: 32, farthest: 128 };
+        let of = |distances: &[i64]| {
+            Vec::<i64>::try_from(buckets.of(&Tensor::from_slice(distances)).unwrap()).unwrap()
+        };
+        assert_eq!(of(&[0, -1, -7, 1, 7]), [0, 1, 7, 17, 23]);
+        // Each bucket is √2 times as wide as the previous one: 8, 11.3, 16, 22.6, 32, 45.3, 64, 90.5.
+        assert_eq!(of(&[-8, -11, -12, -15, -16, -22, -23]), [8, 8, 9, 9, 10, 10, 11]);
+        assert_eq!(of(&[-31, -32, -45, -46, -63, -64]), [11, 12, 12, 13, 13, 14]);
+        assert_eq!(of(&[-90, -91, -127, -128, -5000]), [14, 15, 15, 15, 15]);
+        assert_eq!(of(&[8, 128, 5000]), [24, 31, 31]);
     }
 }

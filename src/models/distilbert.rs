@@ -90,6 +90,8 @@ fn read(config: &Value) -> Result<(DistilBertConfig, EncoderConfig), ConfigError
         position_embedding: PositionEmbedding::Absolute,
         counting: Counting::FromZero,
         type_vocab_size: 0,
+        task_type_vocab_size: 0,
+        projection: None,
         // A constant of the class; `config.json` cannot change it.
         layer_norm_eps: 1e-12,
         pruned_heads: config.pruned_heads.clone(),

@@ -50,7 +50,8 @@ fn read(config: &Value) -> Result<(BertConfig, EncoderConfig), ConfigError> {
         "intermediate_size": 1024,
     });
     let ElectraConfig { bert, embedding_size } = read_config_over(defaults, config)?;
-    let sizes = EncoderConfig { embedding_size, ..bert.sizes() };
+    let projection = (embedding_size != bert.hidden_size).then_some("embeddings_project");
+    let sizes = EncoderConfig { embedding_size, projection, ..bert.sizes() };
     sizes.check()?;
     Ok((bert, sizes))
 }

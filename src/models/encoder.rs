@@ -40,6 +40,10 @@ pub struct EncoderConfig {
     pub counting: Counting,
     /// Rows of the token type embeddings; 0 for architectures without token types.
     pub type_vocab_size: i64,
+    /// Rows of the task type embeddings of ERNIE, whose first row is added to every token; 0 for other architectures.
+    pub task_type_vocab_size: i64,
+    /// Name of the linear layer from embeddings to hidden states, if there is one.
+    pub projection: Option<&'static str>,
     /// Epsilon of every LayerNorm.
     pub layer_norm_eps: f64,
     /// Attention heads that were removed from each layer.
@@ -111,7 +115,8 @@ impl EncoderConfig {
         Heads { count: heads.count - pruned, ..heads }
     }
 
-    fn feed_forward(&self, heads: Heads) -> FeedForward {
+    /// Sizes of the part of a layer after attention.
+    pub(super) fn feed_forward(&self, heads: Heads) -> FeedForward {
         FeedForward {
             hidden: self.hidden_size,
             attention: heads.width(),
@@ -178,6 +183,8 @@ impl Names {
 pub struct Encoder {
     embeddings: Embeddings,
     layers: Vec<EncoderLayer>,
+    /// Indexes of the layers in the order of their use. ALBERT uses a layer several times.
+    order: Vec<usize>,
 }
 
 impl Encoder {
@@ -191,10 +198,26 @@ impl Encoder {
     ) -> Self {
         let embeddings = Embeddings::load(weights, config);
         let layers = weights.sub(layers);
-        let layers = (0..config.num_hidden_layers)
+        let layers: Vec<_> = (0..config.num_hidden_layers)
             .map(|i| EncoderLayer::load(&layers.sub(i), names, config, config.heads(i)))
             .collect();
-        Self { embeddings, layers }
+        Self { embeddings, order: (0..layers.len()).collect(), layers }
+    }
+
+    /// Loads an encoder that uses a layer several times. `layers` are the modules of the layers, and `order` their indexes in the order of
+    /// their use.
+    #[must_use]
+    pub fn shared(
+        weights: &Weights<'_>,
+        layers: &[String],
+        order: Vec<usize>,
+        names: &Names,
+        config: &EncoderConfig,
+    ) -> Self {
+        let heads = Heads::of(config.hidden_size, config.num_attention_heads);
+        let load = |name: &String| EncoderLayer::load(&weights.sub(name), names, config, heads);
+        let embeddings = Embeddings::load(weights, config);
+        Self { embeddings, layers: layers.iter().map(load).collect(), order }
     }
 
     /// Word embeddings, for a tied decoder.
@@ -216,15 +239,15 @@ impl Encoder {
     /// Errors of libtorch.
     pub fn forward_with(&self, inputs: &Inputs, bias: &Tensor) -> Result<Tensor, TorchError> {
         let mut hidden_states = self.embeddings.forward(inputs)?;
-        for layer in &self.layers {
+        for layer in self.order.iter().filter_map(|&index| self.layers.get(index)) {
             hidden_states = layer.forward(&hidden_states, bias, inputs)?;
         }
         Ok(hidden_states)
     }
 }
 
-/// Normalized sum of word, position and token type embeddings (`BertEmbeddings`), projected if the layers are wider
-/// (`embeddings_project` of ELECTRA).
+/// Normalized sum of word, position and token type embeddings (`BertEmbeddings`), and its projection where the architecture has one
+/// (`embeddings_project` of ELECTRA, `embedding_hidden_mapping_in` of ALBERT).
 #[derive(Debug)]
 pub(super) struct Embeddings {
     pub(super) words: Tensor,
@@ -251,6 +274,12 @@ impl Embeddings {
         }
         let types = config.type_vocab_size;
         let mut token_types = (types > 0).then(|| table("token_type_embeddings", types));
+        if config.task_type_vocab_size > 0
+            && let Some(kinds) = &mut token_types
+        {
+            let tasks = table("task_type_embeddings", config.task_type_vocab_size);
+            *kinds = weights.derived(|| Ok(kinds.f_add(&tasks.f_narrow(0, 0, 1)?)?));
+        }
         if types == 0 {
             embeddings.ignore_all("token_type_embeddings");
         }
@@ -267,9 +296,9 @@ impl Embeddings {
             token_types,
             types,
             norm: LayerNorm::load(&embeddings.sub("LayerNorm"), width, config.layer_norm_eps),
-            projection: (width != config.hidden_size).then(|| {
-                Linear::load(&weights.sub("embeddings_project"), width, config.hidden_size)
-            }),
+            projection: config
+                .projection
+                .map(|name| Linear::load(&weights.sub(name), width, config.hidden_size)),
         }
     }
 

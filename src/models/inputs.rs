@@ -3,8 +3,9 @@
 use tch::{Kind, Tensor};
 
 use super::compaction::{Compaction, EntityLabels, at_places};
-use crate::special_tokens::SpecialTokens;
-use crate::tokenizer::{Piece, RowLayout};
+use super::composed_rows::ComposedRows;
+use crate::special_tokens::{SpecialTokens, WithoutEmbedding};
+use crate::tokenizer::RowLayout;
 use crate::torchscript::{Size, TorchError, arange, slice};
 
 /// How the graph computes attention.
@@ -22,6 +23,8 @@ pub enum AttentionForm {
 pub enum RowForm {
     /// One text per row.
     Single,
+    /// One text per row, whose first token the graph drops, because the model's rows have no token before the text.
+    WithoutFirst,
     /// Two texts per row.
     Pair {
         /// Whether the second of two separators is removed, because the model was trained with one. Elasticsearch inserts two.
@@ -42,10 +45,11 @@ impl RowForm {
     /// Two texts per row in BERT's layout: one separator, and different token types for both texts.
     pub const BERT_PAIR: Self = Self::Pair { drops_separator: false, typed: true };
 
-    /// How many tokens the model's rows are longer than those of Elasticsearch. Shorter rows are padded.
+    /// How many tokens the model's rows are longer than those of Elasticsearch. Composed rows that are shorter are padded.
     #[must_use]
     pub fn added_tokens(&self) -> i64 {
         match self {
+            Self::WithoutFirst => -1,
             Self::Composed { layout, between } => {
                 (layout.special_tokens() - 2 - between.unwrap_or(0)).max(0)
             }
@@ -117,103 +121,6 @@ impl RemovedToken {
     }
 }
 
-/// Rows in the model's layout, composed from rows in Elasticsearch's.
-#[derive(Debug)]
-struct ComposedRows {
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    types: Tensor,
-    /// Position of each of Elasticsearch's tokens in the composed row, int64 `[batch, tokens]`.
-    places: Tensor,
-    /// 1 where a token of Elasticsearch's row is in the composed row, int64 `[batch, tokens]`.
-    kept: Tensor,
-}
-
-/// 1 where `places` are in `start..end`, otherwise 0, int64 `[batch, places]`.
-fn within(places: &Tensor, start: &Tensor, end: &Tensor) -> Result<Tensor, TorchError> {
-    let not_before = places.f_ge_tensor(start)?.f_to_kind(Kind::Int64)?;
-    Ok(not_before.f_mul(&places.f_lt_tensor(end)?.f_to_kind(Kind::Int64)?)?)
-}
-
-impl ComposedRows {
-    fn compose(
-        server: &Tensor,
-        special: SpecialTokens,
-        form: &RowForm,
-        layout: &RowLayout,
-        between: Option<i64>,
-    ) -> Result<Self, TorchError> {
-        let sum = |of: &Tensor| of.f_sum_dim_intlist([1i64].as_slice(), true, Kind::Int64);
-        let tokens = Size::of(server, 1)?;
-        let all = sum(&server.f_ne(special.padding)?.f_to_kind(Kind::Int64)?)?;
-        // Numbers of tokens of both texts, int64 [batch, 1].
-        let (first, second) = match between {
-            None => (all.f_sub_scalar(2)?.f_clamp_min(0)?, all.f_mul_scalar(0)?),
-            Some(between) => {
-                // The position of the first separator is the number of tokens before it.
-                let separators = server.f_eq(special.separator)?.f_to_kind(Kind::Int64)?;
-                let ahead = separators.f_cumsum(1, Kind::Int64)?.f_eq(0)?.f_to_kind(Kind::Int64)?;
-                let first = sum(&ahead)?.f_sub_scalar(1)?.f_clamp_min(0)?;
-                let second = all.f_sub(&first)?.f_sub_scalar(2 + between)?.f_clamp_min(0)?;
-                (first, second)
-            }
-        };
-        let places = arange(&tokens.affine(1, form.added_tokens())?)?.f_unsqueeze(0)?;
-        let from = arange(&tokens)?.f_unsqueeze(0)?;
-        let zeros = places.f_mul(&all.f_mul_scalar(0)?)?;
-        let (mut source, mut written, mut types) =
-            (zeros.shallow_clone(), zeros.shallow_clone(), zeros.shallow_clone());
-        let (mut text, mut mask) = (zeros.shallow_clone(), zeros);
-        let mut server_places = from.f_mul(&all.f_mul_scalar(0)?)?;
-        let mut kept = server_places.shallow_clone();
-        let mut start = all.f_mul_scalar(0)?;
-        for (piece, kind) in &layout.pieces {
-            let length = match piece {
-                Piece::First => first.shallow_clone(),
-                Piece::Second => second.shallow_clone(),
-                Piece::Token(_) => first.f_mul_scalar(0)?.f_add_scalar(1)?,
-            };
-            let end = start.f_add(&length)?;
-            let inside = within(&places, &start, &end)?;
-            // Where the piece begins in Elasticsearch's row.
-            let begin = match piece {
-                Piece::First => Some(first.f_mul_scalar(0)?.f_add_scalar(1)?),
-                Piece::Second => Some(first.f_add_scalar(1 + between.unwrap_or(0))?),
-                Piece::Token(_) => None,
-            };
-            match (piece, begin) {
-                (Piece::Token(id), _) => written = written.f_add(&inside.f_mul_scalar(*id)?)?,
-                (_, Some(begin)) => {
-                    let shift = begin.f_sub(&start)?;
-                    source = source.f_add(&places.f_add(&shift)?.f_mul(&inside)?)?;
-                    text = text.f_add(&inside)?;
-                    let moved = within(&from, &begin, &begin.f_add(&length)?)?;
-                    let target = from.f_sub(&shift)?.f_mul(&moved)?;
-                    server_places = server_places.f_add(&target)?;
-                    kept = kept.f_add(&moved)?;
-                }
-                _ => (),
-            }
-            types = types.f_add(&inside.f_mul_scalar(*kind)?)?;
-            mask = mask.f_add(&inside)?;
-            start = end;
-        }
-        if let Some((Piece::Token(_), _)) = layout.pieces.first() {
-            // Both rows start with a token, on which the answer "none" stands.
-            kept = kept.f_add(&from.f_eq(0)?.f_to_kind(Kind::Int64)?)?;
-        }
-        let padding = mask.f_rsub_scalar(1)?.f_mul_scalar(special.padding)?;
-        let texts = server.f_gather(1, &source, false)?.f_mul(&text)?;
-        Ok(Self {
-            input_ids: texts.f_add(&written)?.f_add(&padding)?,
-            attention_mask: mask,
-            types,
-            places: server_places,
-            kept,
-        })
-    }
-}
-
 impl Inputs {
     /// Computes the inputs from the tensors that Elasticsearch passes, in its order: `input_ids`, `attention_mask`, and for some
     /// tokenizers `token_type_ids` and `position_ids`, each int64 `[batch, tokens]`.
@@ -263,9 +170,13 @@ impl Inputs {
             server_token_types = None;
             composed = Some(rows);
         }
-        if let Some(first) = special.without_embedding {
-            // Only padding has such an id, which the mask hides.
-            input_ids = input_ids.f_masked_fill(&input_ids.f_ge(first)?, 0)?;
+        if *form == RowForm::WithoutFirst {
+            let rest = |row: &Tensor| row.f_slice(1, 1, i64::MAX, 1);
+            (input_ids, attention_mask) = (rest(&input_ids)?, rest(&attention_mask)?);
+            server_token_types = None;
+        }
+        if let Some(WithoutEmbedding { first, replacement }) = special.without_embedding {
+            input_ids = input_ids.f_masked_fill(&input_ids.f_ge(first)?, replacement)?;
         }
         Ok(Self {
             batch: Size::of(&input_ids, 0)?,
@@ -331,7 +242,10 @@ impl Inputs {
             return Ok(Some(rows.types.shallow_clone()));
         }
         match self.form {
-            RowForm::Composed { .. } | RowForm::Single | RowForm::Pair { typed: false, .. } => {
+            RowForm::Composed { .. }
+            | RowForm::Single
+            | RowForm::WithoutFirst
+            | RowForm::Pair { typed: false, .. } => {
                 Ok(self.server_token_types.as_ref().map(Tensor::shallow_clone))
             }
             RowForm::Pair { typed: true, .. } => {
@@ -370,8 +284,13 @@ impl Inputs {
     /// # Errors
     /// Errors of libtorch.
     pub fn restore_rows(&self, logits: &Tensor) -> Result<Tensor, TorchError> {
-        let Some(rows) = &self.composed else { return Ok(logits.shallow_clone()) };
-        at_places(logits, &rows.places)
+        match &self.composed {
+            Some(rows) => at_places(logits, &rows.places),
+            None if self.form == RowForm::WithoutFirst => {
+                Ok(Tensor::f_cat(&[&logits.f_slice(1, 0, 1, 1)?, logits], 1)?)
+            }
+            None => Ok(logits.shallow_clone()),
+        }
     }
 }
 
@@ -380,6 +299,7 @@ mod tests {
     use tch::Device;
 
     use super::*;
+    use crate::tokenizer::Piece;
 
     fn special(padding: i64) -> SpecialTokens {
         SpecialTokens { padding, separator: 2, appended: None, without_embedding: None }
@@ -389,11 +309,27 @@ mod tests {
     fn padding_without_embedding_becomes_id_0_behind_the_mask() {
         let ids = Tensor::from_slice2(&[[3i64, 5, 2], [3, 2, 11]]);
         let mask = Tensor::from_slice2(&[[1i64, 1, 1], [1, 1, 11]]);
-        let special = SpecialTokens { without_embedding: Some(10), ..special(11) };
+        let without_embedding = Some(WithoutEmbedding { first: 10, replacement: 0 });
+        let special = SpecialTokens { without_embedding, ..special(11) };
         let form = AttentionForm::Plain;
         let inputs = Inputs::of_server(&[ids, mask], special, &RowForm::Single, form).unwrap();
         assert_eq!(inputs.input_ids, Tensor::from_slice2(&[[3i64, 5, 2], [3, 2, 0]]));
         assert_eq!(inputs.attention_mask, Tensor::from_slice2(&[[1i64, 1, 1], [1, 1, 0]]));
+    }
+
+    #[test]
+    fn first_token_is_dropped_and_gets_logits_of_the_second() {
+        let ids = Tensor::from_slice2(&[[10i64, 5, 10, 2], [10, 6, 2, 0]]);
+        let without_embedding = Some(WithoutEmbedding { first: 10, replacement: 3 });
+        let special = SpecialTokens { without_embedding, ..special(0) };
+        let (form, attention) = (RowForm::WithoutFirst, AttentionForm::Plain);
+        let tensors = [ids.shallow_clone(), ids.ones_like()];
+        let inputs = Inputs::of_server(&tensors, special, &form, attention).unwrap();
+        assert_eq!(inputs.input_ids, Tensor::from_slice2(&[[5i64, 3, 2], [6, 2, 0]]));
+        assert_eq!(inputs.attention_mask, Tensor::from_slice2(&[[1i64, 1, 1], [1, 1, 0]]));
+        let logits = Tensor::from_slice(&[1f32, 2., 3.]).view([1, 3, 1]);
+        let restored = inputs.restore_rows(&logits).unwrap();
+        assert_eq!(restored, Tensor::from_slice(&[1f32, 1., 2., 3.]).view([1, 4, 1]));
     }
 
     /// Rows in Elasticsearch's layout of pairs for RoBERTa. Id 0 starts a row, 2 separates, 1 pads.

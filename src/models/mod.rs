@@ -1,10 +1,13 @@
 //! The supported architectures, one file each.
 
 pub mod activation;
+mod albert;
 mod bart;
 pub mod bert;
 pub mod blocks;
 mod compaction;
+mod composed_rows;
+mod deberta;
 mod deberta_v2;
 mod detection;
 mod distance;
@@ -12,6 +15,7 @@ mod distilbert;
 mod dpr;
 mod electra;
 pub mod encoder;
+mod ernie;
 mod eurobert;
 mod gemma3;
 mod gte;
@@ -20,6 +24,7 @@ mod inputs;
 mod jina_bert;
 mod layer_kinds;
 pub mod layers;
+mod longformer;
 mod mobilebert;
 mod modernbert;
 mod mpnet;
@@ -30,6 +35,7 @@ mod roberta;
 mod rope_parameters;
 mod squeezebert;
 pub mod static_embedding;
+mod t5;
 mod weights;
 mod xlm_roberta_flash;
 
@@ -189,6 +195,14 @@ pub static ARCHITECTURES: &[Architecture] = &[
         load: mpnet::load,
     },
     Architecture {
+        name: "deberta",
+        class: "Deberta",
+        detects: deberta::detects,
+        spellings: &deberta::SPELLINGS,
+        dimensions: deberta::dimensions,
+        load: deberta::load,
+    },
+    Architecture {
         name: "deberta-v2",
         class: "DebertaV2",
         detects: deberta_v2::detects,
@@ -203,6 +217,30 @@ pub static ARCHITECTURES: &[Architecture] = &[
         spellings: &bart::SPELLINGS,
         dimensions: bart::dimensions,
         load: bart::load,
+    },
+    Architecture {
+        name: "t5",
+        class: "T5",
+        detects: t5::detects,
+        spellings: &t5::SPELLINGS,
+        dimensions: t5::dimensions,
+        load: t5::load,
+    },
+    Architecture {
+        name: "longformer",
+        class: "Longformer",
+        detects: longformer::detects,
+        spellings: &longformer::SPELLINGS,
+        dimensions: longformer::dimensions,
+        load: longformer::load,
+    },
+    Architecture {
+        name: "albert",
+        class: "Albert",
+        detects: albert::detects,
+        spellings: &albert::SPELLINGS,
+        dimensions: albert::dimensions,
+        load: albert::load,
     },
     Architecture {
         name: "mobilebert",
@@ -285,6 +323,14 @@ pub static ARCHITECTURES: &[Architecture] = &[
         load: jina_bert::load,
     },
     Architecture {
+        name: "ernie",
+        class: "Ernie",
+        detects: ernie::detects,
+        spellings: &ernie::SPELLINGS,
+        dimensions: ernie::dimensions,
+        load: ernie::load,
+    },
+    Architecture {
         name: "bert",
         class: "Bert",
         detects: bert::detects,
@@ -300,21 +346,13 @@ const DECODER: &str = "it is a decoder that generates text, and Elasticsearch on
 /// Known values of `model_type` that are not supported, with the reasons.
 const UNSERVABLE: &[(&[&str], &str)] = &[
     (
-        &["deberta"],
-        "DeBERTa v1 is not supported yet; DeBERTa v2 and v3 (model_type deberta-v2) are supported",
-    ),
-    (
-        &["albert", "big_bird", "xlm", "xlnet"],
+        &["big_bird", "xlm", "xlnet"],
         "Elasticsearch has no tokenizer for it; XLM-RoBERTa and DeBERTa v2 and v3 are supported",
     ),
     (&["bloom", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "llama"], DECODER),
     (
-        &["mt5", "t5"],
-        "encoders of T5 are not supported yet; the only supported encoder-decoder is BART",
-    ),
-    (
         &["marian", "mbart", "pegasus"],
-        "Elasticsearch has no tokenizer for it; the only supported encoder-decoder is BART",
+        "Elasticsearch has no tokenizer for it; the supported encoder-decoders are BART and, for its encoder, T5",
     ),
     (&["blip", "clip", "siglip", "vit"], "Elasticsearch passes text to models, not images"),
 ];
@@ -410,7 +448,8 @@ fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), ConfigError> {
     for &(name, value) in sizes {
         let most = match name {
             "max_position_embeddings" | "n_positions" => MAX_POSITIONS,
-            _ if name.ends_with("layers") || name == "n_layer" => MAX_LAYERS,
+            "n_layer" | "num_hidden_groups" | "inner_group_num" => MAX_LAYERS,
+            _ if name.ends_with("layers") => MAX_LAYERS,
             _ => MAX_SIZE,
         };
         if !(1..=most).contains(&value) {

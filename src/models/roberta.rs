@@ -51,7 +51,7 @@ struct RobertaConfig {
 }
 
 /// Parses and validates `config.json`.
-fn read(config: &Value) -> Result<(BertConfig, EncoderConfig), ConfigError> {
+pub(super) fn read(config: &Value) -> Result<(BertConfig, EncoderConfig), ConfigError> {
     check_encoder(config)?;
     let mut defaults = json!({ "pad_token_id": 1 });
     if config.get("model_type").is_some_and(|model_type| model_type == "roberta") {

@@ -103,6 +103,27 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
             json!({ "relative_attention": true, "position_buckets": 4, "pos_att_type": "p2c|c2p" });
         ("deberta-v2", read_config_over(relative, &more).unwrap(), HEADS.as_slice())
     };
+    let deberta_v1 = |more: Value| {
+        let relative = json!({ "relative_attention": true, "pos_att_type": "c2p|p2c" });
+        ("deberta", read_config_over(relative, &more).unwrap(), HEADS.as_slice())
+    };
+    let albert = |groups: i64, inner: i64| {
+        let more = json!({ "num_hidden_layers": 3, "num_hidden_groups": groups, "inner_group_num": inner });
+        ("albert", more, HEADS.as_slice())
+    };
+    let ernie = |used: bool| {
+        (
+            "ernie",
+            json!({ "use_task_id": used, "position_embedding_type": RELATIVE }),
+            HEADS.as_slice(),
+        )
+    };
+    let longformer =
+        |windows: Value| ("longformer", json!({ "attention_window": windows }), HEADS.as_slice());
+    let t5 = |form: &str| {
+        let heads: &[Head] = &[Head::Base, Head::TokenClassification];
+        ("t5", json!({ "feed_forward_proj": form, "d_kv": 4, "d_ff": 5 }), heads)
+    };
     let mobilebert = |more: Value| ("mobilebert", more, HEADS.as_slice());
     let modernbert = |more: Value| {
         let sizes = json!({ "hidden_size": 8, "num_hidden_layers": 2 });
@@ -193,6 +214,18 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
         flash(json!({ "position_embedding_type": "absolute", "type_vocab_size": 1 })),
         bart(true),
         bart(false),
+        albert(1, 1),
+        albert(2, 2),
+        deberta_v1(json!({})),
+        deberta_v1(
+            json!({ "embedding_size": 6, "type_vocab_size": 2, "position_biased_input": false }),
+        ),
+        ernie(true),
+        ernie(false),
+        longformer(json!(4)),
+        longformer(json!([2])),
+        t5("relu"),
+        t5("gated-gelu"),
         deberta(json!({})),
         deberta(
             json!({ "share_att_key": true, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3 }),
@@ -259,6 +292,39 @@ fn other_architectures_read_old_parameter_names() {
         ),
         ("eurobert", "model", &["lm_head.weight"]),
         ("xlm-roberta-flash", "roberta", &["roberta.pooler.dense.weight", "lm_head.bias"]),
+        (
+            "albert",
+            "albert",
+            &["albert.pooler.weight", "predictions.bias", "sop_classifier.classifier.bias"],
+        ),
+        (
+            "deberta",
+            "deberta",
+            &[
+                "deberta.embeddings.position_ids",
+                "lm_predictions.lm_head.bias",
+                "cls.predictions.bias",
+            ],
+        ),
+        ("ernie", "ernie", &["ernie.pooler.dense.weight", "cls.predictions.bias"]),
+        (
+            "longformer",
+            "longformer",
+            &[
+                "longformer.encoder.layer.0.attention.self.query_global.weight",
+                "longformer.pooler.dense.weight",
+                "lm_head.bias",
+            ],
+        ),
+        (
+            "t5",
+            "transformer",
+            &[
+                "transformer.encoder.embed_tokens.weight",
+                "transformer.decoder.block.0.layer.0.SelfAttention.q.weight",
+                "lm_head.weight",
+            ],
+        ),
         ("gte", "new", &["new.pooler.dense.weight", "lm_head.dense.bias"]),
         ("jina_bert", "bert", &["bert.pooler.dense.weight", "cls.predictions.bias"]),
         ("nomic_bert", "bert", &["bert.pooler.dense.weight", "cls.predictions.decoder.weight"]),
@@ -441,18 +507,29 @@ fn invalid_configurations_are_rejected() {
         };
         for size in [-1, 0, i64::MAX] {
             but("vocab_size", json!(size));
-            but("max_position_embeddings", json!(size));
+            but(
+                if model_type == "t5" { "n_positions" } else { "max_position_embeddings" },
+                json!(size),
+            );
             but("hidden_size", json!(size));
         }
         but("is_decoder", json!(true));
     }
     for (model_type, field, value) in [
+        ("albert", "num_hidden_groups", json!(0)),
+        ("albert", "inner_group_num", json!(1025)),
         ("bart", "decoder_start_token_id", json!(11)),
         ("bart", "decoder_attention_heads", json!(5)),
         ("deberta-v2", "attention_head_size", json!(4)),
         ("deberta-v2", "conv_kernel_size", json!(2)),
         ("deberta-v2", "type_vocab_size", json!(-1)),
         ("dpr", "architectures", json!(["DPRReader"])),
+        ("ernie", "task_type_vocab_size", json!(0)),
+        ("longformer", "attention_window", json!(3)),
+        ("longformer", "attention_window", json!([2, 2])),
+        ("t5", "feed_forward_proj", json!("gated-xielu")),
+        ("t5", "relative_attention_max_distance", json!(8)),
+        ("t5", "relative_attention_num_buckets", json!(3)),
         ("gte", "layer_norm_type", json!("rms_norm")),
         ("gte", "logn_attention_scale", json!(true)),
         ("gte", "logn_attention_clip1", json!(true)),

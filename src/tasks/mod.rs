@@ -222,6 +222,8 @@ pub struct Facts<'a> {
     pub tokenization: &'a Map<String, Value>,
     /// Maximum input length in tokens.
     pub max_sequence_length: u32,
+    /// Whether the model's own tokenizer lower-cases texts, which Elasticsearch's tokenizer does not.
+    pub lower_cases: bool,
     /// Uploaded labels, in the order of the graph's logits.
     pub labels: &'a [String],
     /// Width of the embedding; `None` for other tasks.

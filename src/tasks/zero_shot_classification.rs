@@ -31,6 +31,10 @@ impl Definition for ZeroShotClassification {
 
     fn configure(&self, facts: &Facts<'_>, config: &mut Map<String, Value>) {
         classification_labels(facts, config);
+        if facts.lower_cases {
+            // The default begins with a capital letter, which such a vocabulary does not have.
+            config.insert("hypothesis_template".to_owned(), "this example is {}.".into());
+        }
     }
 
     fn text_form(&self) -> TextForm {

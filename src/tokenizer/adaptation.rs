@@ -8,7 +8,7 @@ pub enum Adaptation {
     None,
     /// Special tokens are renamed, or a step before the algorithm is left out.
     Adapted,
-    /// Words are split with another expression.
+    /// Words are split with another expression, or texts are not changed as the model's tokenizer changes them.
     Approximated,
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::{Adaptation, ServerTokens, Tokenizer, TokenizerKind};
-use crate::special_tokens::{AppendedTokens, SpecialTokens};
+use crate::special_tokens::{AppendedTokens, SpecialTokens, WithoutEmbedding};
 use crate::vocabulary::Vocabulary;
 
 /// Characters that MeCab, the segmenter of the model's own tokenizer, drops after NFKC.
@@ -56,24 +56,35 @@ impl Tokenizer {
     /// The vocabulary must have the model's tokens only.
     pub fn append_tokens(&mut self) {
         self.special.appended = append_tokens(self.kind, &mut self.vocabulary);
-        if self.kind == TokenizerKind::Roberta {
-            self.append_required();
+        let ServerTokens { class, .. } = self.kind.tokens();
+        match self.kind {
+            TokenizerKind::Roberta => self.append_required(),
+            // T5 has no token before a text.
+            TokenizerKind::XlmRoberta if self.drops_first() => self.append_missing(&[class]),
+            _ => (),
         }
     }
 
     /// Appends the tokens for unknown text and for padding to a vocabulary that lacks them.
     pub fn append_required(&mut self) {
         let ServerTokens { unknown, padding, .. } = self.kind.tokens();
-        let missing: Vec<&str> = [unknown, padding]
-            .into_iter()
-            .filter(|token| self.vocabulary.id(token).is_none())
-            .collect();
+        self.append_missing(&[unknown, padding]);
+    }
+
+    /// Appends those of the tokens for unknown text, for padding and before a text that the vocabulary lacks.
+    fn append_missing(&mut self, required: &[&'static str]) {
+        let missing: Vec<&str> =
+            required.iter().copied().filter(|token| self.vocabulary.id(token).is_none()).collect();
         if missing.is_empty() {
             return;
         }
         self.adaptation = self.adaptation.max(Adaptation::Adapted);
         let id = |id: usize| i64::try_from(id).unwrap_or(i64::MAX);
-        self.special.without_embedding = Some(id(self.vocabulary.vocabulary.len()));
+        let ServerTokens { unknown, padding, class, .. } = self.kind.tokens();
+        self.special.without_embedding = Some(WithoutEmbedding {
+            first: id(self.vocabulary.vocabulary.len()),
+            replacement: self.vocabulary.id(unknown).map_or(0, id),
+        });
         self.warnings.push(format!(
             "appended to the uploaded vocabulary, because Elasticsearch requires them: {}",
             missing.join(", ")
@@ -83,6 +94,7 @@ impl Tokenizer {
             scores.resize(self.vocabulary.vocabulary.len(), 0.);
         }
         self.special.padding = self.vocabulary.id(padding).map_or(-1, id);
+        self.first = self.vocabulary.id(class).map_or(-1, id);
     }
 
     /// The number of tokens that the model has: those of the uploaded vocabulary without the appended ones.
@@ -90,6 +102,7 @@ impl Tokenizer {
     pub fn model_tokens(&self) -> i64 {
         let uploaded = i64::try_from(self.vocabulary.vocabulary.len()).unwrap_or(i64::MAX);
         let SpecialTokens { appended, without_embedding, .. } = self.special;
+        let without_embedding = without_embedding.map(|tokens| tokens.first);
         appended.map(AppendedTokens::first).or(without_embedding).unwrap_or(uploaded)
     }
 }

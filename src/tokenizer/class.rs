@@ -11,8 +11,11 @@ pub(super) enum Class {
     BertJapanese,
     MpNet,
     Roberta,
+    Deberta,
     XlmRoberta,
     Camembert,
+    T5,
+    Albert,
     DebertaV2,
     /// SentencePiece BPE, which is written as byte-level BPE.
     Gemma,
@@ -28,8 +31,9 @@ enum NamedClass {
 /// Supported classes, for messages.
 pub(super) const SUPPORTED: &str = "BertTokenizer (also as DistilBertTokenizer, ElectraTokenizer, MobileBertTokenizer, \
      SqueezeBertTokenizer, RetriBertTokenizer, DPRContextEncoderTokenizer, DPRQuestionEncoderTokenizer), \
-     BertJapaneseTokenizer with MeCab, MPNetTokenizer, RobertaTokenizer, BartTokenizer, XLMRobertaTokenizer, \
-     CamembertTokenizer and DebertaV2Tokenizer, each fast or slow, and GemmaTokenizer with tokenizer.json";
+     BertJapaneseTokenizer with MeCab, MPNetTokenizer, RobertaTokenizer, BartTokenizer, \
+     LongformerTokenizer, DebertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer, T5Tokenizer, AlbertTokenizer and \
+     DebertaV2Tokenizer, each fast or slow, and GemmaTokenizer with tokenizer.json";
 
 impl Class {
     /// The tokenizer of Elasticsearch.
@@ -38,8 +42,10 @@ impl Class {
             Self::Bert => TokenizerKind::Bert,
             Self::BertJapanese => TokenizerKind::BertJapanese,
             Self::MpNet => TokenizerKind::MpNet,
-            Self::Roberta | Self::Gemma => TokenizerKind::Roberta,
-            Self::XlmRoberta | Self::Camembert => TokenizerKind::XlmRoberta,
+            Self::Roberta | Self::Deberta | Self::Gemma => TokenizerKind::Roberta,
+            Self::XlmRoberta | Self::Camembert | Self::T5 | Self::Albert => {
+                TokenizerKind::XlmRoberta
+            }
             Self::DebertaV2 => TokenizerKind::DebertaV2,
         }
     }
@@ -48,8 +54,25 @@ impl Class {
     pub(super) fn algorithm(self) -> Algorithm {
         match self {
             Self::Bert | Self::BertJapanese | Self::MpNet => Algorithm::WordPiece,
-            Self::Roberta | Self::Gemma => Algorithm::Bpe,
-            Self::XlmRoberta | Self::Camembert | Self::DebertaV2 => Algorithm::Unigram,
+            Self::Roberta | Self::Deberta | Self::Gemma => Algorithm::Bpe,
+            Self::XlmRoberta | Self::Camembert | Self::T5 | Self::Albert | Self::DebertaV2 => {
+                Algorithm::Unigram
+            }
+        }
+    }
+
+    /// Whether the class returns token types, according to its `model_input_names` in Transformers.
+    fn makes_token_types(self) -> bool {
+        match self {
+            Self::Bert | Self::BertJapanese | Self::Deberta | Self::Albert | Self::DebertaV2 => {
+                true
+            }
+            Self::MpNet
+            | Self::Roberta
+            | Self::XlmRoberta
+            | Self::Camembert
+            | Self::T5
+            | Self::Gemma => false,
         }
     }
 
@@ -66,8 +89,12 @@ impl Class {
                 Some("[CLS]"),
                 Some("[MASK]"),
             ],
-            Self::DebertaV2 => {
+            Self::Deberta | Self::DebertaV2 => {
                 ["[CLS]", "[SEP]", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"].map(Some)
+            }
+            Self::T5 => [None, Some("</s>"), Some("<unk>"), None, Some("<pad>"), None, None],
+            Self::Albert => {
+                ["[CLS]", "[SEP]", "<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]"].map(Some)
             }
             Self::MpNet => ["<s>", "</s>", "[UNK]", "</s>", "<pad>", "<s>", "<mask>"].map(Some),
             Self::Gemma => {
@@ -81,12 +108,15 @@ impl Class {
 
     fn of_model_type(model_type: &str) -> Option<Self> {
         Some(match model_type {
-            "bert" | "distilbert" | "electra" | "mobilebert" | "squeezebert" | "retribert"
-            | "dpr" => Self::Bert,
+            "bert" | "distilbert" | "electra" | "ernie" | "mobilebert" | "squeezebert"
+            | "retribert" | "dpr" => Self::Bert,
             "mpnet" => Self::MpNet,
-            "roberta" | "bart" => Self::Roberta,
+            "roberta" | "bart" | "longformer" => Self::Roberta,
             "xlm-roberta" => Self::XlmRoberta,
             "camembert" => Self::Camembert,
+            "t5" | "mt5" => Self::T5,
+            "albert" => Self::Albert,
+            "deberta" => Self::Deberta,
             "deberta-v2" => Self::DebertaV2,
             _ => return None,
         })
@@ -106,6 +136,8 @@ impl Class {
             || begins_with("<s>")
             || begins_with("[CLS]")
             || begins_with("<bos>");
+        // T5 has a token at the end of a text only.
+        let ends_only = template.is_some_and(|it| it.first.is_none() && it.last == Some("</s>"));
         match json.algorithm() {
             Algorithm::WordPiece if begins_with("[CLS]") => Some(Self::Bert),
             Algorithm::WordPiece if begins_with("<s>") => Some(Self::MpNet),
@@ -115,6 +147,8 @@ impl Class {
             Algorithm::Unigram if begins_with("[CLS]") && json.has("[UNK]") => {
                 Some(Self::DebertaV2)
             }
+            Algorithm::Unigram if begins_with("[CLS]") && json.has("<unk>") => Some(Self::Albert),
+            Algorithm::Unigram if ends_only && !json.has("<s>") => Some(Self::T5),
             Algorithm::Unigram if begins_with("<s>") && json.has("<s>NOTUSED") => {
                 Some(Self::Camembert)
             }
@@ -146,9 +180,12 @@ fn named(name: &str) -> Option<NamedClass> {
         | "DPRQuestionEncoderTokenizer" => Class::Bert,
         "BertJapaneseTokenizer" => Class::BertJapanese,
         "MPNetTokenizer" => Class::MpNet,
-        "RobertaTokenizer" | "BartTokenizer" => Class::Roberta,
+        "RobertaTokenizer" | "BartTokenizer" | "LongformerTokenizer" => Class::Roberta,
         "XLMRobertaTokenizer" => Class::XlmRoberta,
         "CamembertTokenizer" => Class::Camembert,
+        "T5Tokenizer" | "MT5Tokenizer" => Class::T5,
+        "AlbertTokenizer" => Class::Albert,
+        "DebertaTokenizer" => Class::Deberta,
         "DebertaV2Tokenizer" => Class::DebertaV2,
         "GemmaTokenizer" => Class::Gemma,
         // Transformers 5 uses the second name for the class of the first.
@@ -161,12 +198,10 @@ fn named(name: &str) -> Option<NamedClass> {
 fn class_makes_token_types(name: &str) -> bool {
     match name.strip_suffix("Fast").unwrap_or(name) {
         "DistilBertTokenizer" | "RetriBertTokenizer" => false,
-        name => !matches!(
-            named(name),
-            Some(NamedClass::Class(
-                Class::MpNet | Class::Roberta | Class::XlmRoberta | Class::Camembert | Class::Gemma
-            ))
-        ),
+        name => match named(name) {
+            Some(NamedClass::Class(class)) => class.makes_token_types(),
+            _ => true,
+        },
     }
 }
 
@@ -233,8 +268,7 @@ pub(super) fn choose(
         if said.is_empty() {
             // AutoTokenizer uses the class of the model_type.
             let untyped = matches!(model_type, "distilbert" | "retribert");
-            let one_type = class.special_tokens()[0] == Some("<s>");
-            makes_token_types = Some(!untyped && !one_type);
+            makes_token_types = Some(!untyped && class.makes_token_types());
         }
         said.push((format!("config.json's model_type {model_type}"), class));
     }
@@ -293,13 +327,7 @@ mod tests {
         for name in ["DistilBertTokenizer", "DistilBertTokenizerFast"] {
             assert!(matches!(named(name), Some(NamedClass::Class(Class::Bert))), "{name}");
         }
-        for name in [
-            "LlamaTokenizer",
-            "Qwen2TokenizerFast",
-            "T5Tokenizer",
-            "CLIPTokenizer",
-            "BertweetTokenizer",
-        ] {
+        for name in ["LlamaTokenizer", "Qwen2TokenizerFast", "CLIPTokenizer", "BertweetTokenizer"] {
             assert!(named(name).is_none(), "{name}");
         }
     }

@@ -59,6 +59,8 @@ pub struct Tokenizer {
     pub pair: Result<RowLayout, String>,
     /// Id of the token with which Elasticsearch starts a row.
     pub first: i64,
+    /// Whether the model's own tokenizer lower-cases texts, which Elasticsearch's tokenizer of this kind does not.
+    pub lower_cases: bool,
     /// Maximum input length in tokens.
     pub max_length: Option<u32>,
     /// How the upload changes or approximates the tokenizer.
@@ -198,6 +200,12 @@ impl Tokenizer {
     pub fn unknown_id(&self) -> Option<i64> {
         let id = self.vocabulary.id(self.kind.tokens().unknown)?;
         i64::try_from(id).ok()
+    }
+
+    /// Whether the model's rows of one text have no token before the text (T5), so that the graph drops the first token of Elasticsearch.
+    #[must_use]
+    pub fn drops_first(&self) -> bool {
+        self.single.as_ref() == Ok(&RowLayout::without_first(self.special.separator))
     }
 
     /// Whether rows have a first token and separators.

@@ -10,6 +10,7 @@ use super::ids::{self, Ids, Precedence};
 use super::own_names::RENAMED;
 use super::row_layout::Ends;
 use super::tokenizer_json::{self, Algorithm, TokenizerJson, WordSplit};
+use super::unigram::TextChanges;
 use super::{
     Adaptation, DO_LOWER_CASE, RowLayout, Tokenizer, TokenizerError, TokenizerKind, byte_level,
     hide_capitals, japanese, row_layout, sentencepiece_bpe, unigram, wordpiece,
@@ -162,7 +163,7 @@ impl Reader<'_> {
                 let lower_case = self.config.do_lower_case.unwrap_or(false);
                 settings.insert(DO_LOWER_CASE.into(), lower_case.into());
             }
-            Class::Roberta => {
+            Class::Roberta | Class::Deberta => {
                 let add = byte_level::add_prefix_space(self, by_content, &mut warnings);
                 settings.insert("add_prefix_space".into(), add.into());
             }
@@ -174,8 +175,8 @@ impl Reader<'_> {
                 warnings.extend(notes.into_iter().flatten());
                 warnings.extend(self.note_of_flags(by_content));
             }
-            Class::XlmRoberta | Class::Camembert | Class::DebertaV2 => {
-                unigram::check_settings(self, class, &mut warnings);
+            Class::XlmRoberta | Class::Camembert | Class::T5 | Class::Albert | Class::DebertaV2 => {
+                unigram::check_settings(self, class, from_json, &mut warnings)
             }
         }
         let json = self.json.filter(|json| json.algorithm() == class.algorithm());
@@ -187,7 +188,12 @@ impl Reader<'_> {
             ));
         }
         let mut adaptation = Adaptation::None;
-        if let (Class::Roberta, Some(json)) = (class, json) {
+        let TextChanges { lower_cases, removes_accents } =
+            unigram::text_changes(self, class, from_json);
+        if lower_cases || removes_accents {
+            adaptation = Adaptation::Approximated;
+        }
+        if let (Class::Roberta | Class::Deberta, Some(json)) = (class, json) {
             let notes = byte_level::notes_of_steps(json);
             if matches!(json.word_split(), Some(WordSplit::Similar(_))) {
                 adaptation = Adaptation::Approximated;
@@ -214,9 +220,9 @@ impl Reader<'_> {
         let [single, pair] =
             ["single", "pair"].map(|rows| self.layout_of_json(rows, class, from_json, types, &ids));
         let SpecialIds { special, first, own_names } =
-            self.special_tokens(kind, from_json, &mut ids, &added, &mut warnings)?;
+            self.special_tokens(class, kind, from_json, &mut ids, &added, &mut warnings)?;
         let ends = Ends { first, separator: special.separator };
-        let server_single = || Ok(RowLayout::of_server(first, special.separator, None));
+        let single_of_class = || Ok(row_layout::single_of_class(class, ends));
         let is_followed = json.is_none_or(|json| !from_json || json.has_steps_of_the_server());
         let is_rewritten = class == Class::Gemma;
         if !unusual.is_empty() || !own_names.is_empty() || !is_followed || is_rewritten {
@@ -232,9 +238,10 @@ impl Reader<'_> {
             vocabulary: Vocabulary { vocabulary: ids.tokens, merges, scores },
             settings,
             special,
-            single: single.unwrap_or_else(server_single),
+            single: single.unwrap_or_else(single_of_class),
             pair: pair.unwrap_or_else(|| Ok(row_layout::pair_of_class(class, types, ends))),
             first,
+            lower_cases,
             max_length: self.config.max_length(),
             adaptation,
             warnings,
@@ -244,10 +251,11 @@ impl Reader<'_> {
     }
 
     /// Ids of the special tokens. If they have other names than Elasticsearch requires, they are renamed in `ids`: Elasticsearch finds
-    /// tokens by name, and the graph only uses ids. A byte-level BPE vocabulary may lack the tokens for padding and unknown text, which
-    /// [`Tokenizer::append_tokens`] appends.
+    /// tokens by name, and the graph only uses ids. A byte-level BPE vocabulary may lack the tokens for padding and unknown text, and that of
+    /// T5 lacks the first token of a row. [`Tokenizer::append_tokens`] appends them.
     fn special_tokens(
         &self,
+        class: Class,
         kind: TokenizerKind,
         from_json: bool,
         ids: &mut Ids,
@@ -264,6 +272,7 @@ impl Reader<'_> {
         let is_gemma = self.json.is_some_and(TokenizerJson::is_sentencepiece_bpe);
         let role = |name: &str| added.role(name).filter(|_| is_gemma);
         let (first, last) = (first.or(role("bos_token")), last.or(role("eos_token")));
+        let last = last.or_else(|| added.role("eos_token").filter(|_| class == Class::T5));
         // The libraries of static embeddings fill no rows, so that no file names their token for padding.
         let padding = || ["[PAD]", "<pad>"].into_iter().find(|token| ids.place(token).is_some());
         let padding =
@@ -277,8 +286,12 @@ impl Reader<'_> {
         ];
         let mut renamed: Vec<(usize, &str)> = Vec::new();
         let mut names = Vec::new();
-        let can_append = kind == TokenizerKind::Roberta && byte_level::has_all_bytes(&ids.tokens);
-        let appends = |token: &str| can_append && [server.padding, server.unknown].contains(&token);
+        let has_all_bytes =
+            kind == TokenizerKind::Roberta && byte_level::has_all_bytes(&ids.tokens);
+        let appends = |token: &str| match class {
+            Class::T5 => token == server.class,
+            _ => has_all_bytes && [server.padding, server.unknown].contains(&token),
+        };
         let is_wanted =
             |role: &str| self.has_special_tokens || role == "pad_token" || role == "unk_token";
         for (role, token, server) in wanted.into_iter().filter(|(role, ..)| is_wanted(role)) {

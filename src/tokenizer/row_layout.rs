@@ -37,6 +37,12 @@ impl RowLayout {
         Self { pieces: pieces.into_iter().map(|piece| (piece, 0)).collect() }
     }
 
+    /// One text and a separator. All types are 0.
+    #[must_use]
+    pub fn without_first(separator: i64) -> Self {
+        Self { pieces: vec![(Piece::First, 0), (Piece::Token(separator), 0)] }
+    }
+
     /// One text or two without special tokens.
     pub(super) fn of_texts(pair: bool, types: bool) -> Self {
         let mut pieces = vec![(Piece::First, 0)];
@@ -96,11 +102,26 @@ pub(super) struct Ends {
     pub(super) separator: i64,
 }
 
+/// Layout of rows with one text that a tokenizer class produces without `tokenizer.json`.
+pub(super) fn single_of_class(class: Class, ends: Ends) -> RowLayout {
+    match class {
+        Class::T5 => RowLayout::without_first(ends.separator),
+        _ => RowLayout::of_server(ends.first, ends.separator, None),
+    }
+}
+
 /// Layout of pairs that a tokenizer class produces without `tokenizer.json`.
 pub(super) fn pair_of_class(class: Class, makes_types: bool, ends: Ends) -> RowLayout {
     let layout = |between| RowLayout::of_server(ends.first, ends.separator, Some(between));
     match class {
-        Class::Bert | Class::BertJapanese | Class::DebertaV2 => layout(1).typed(makes_types),
+        Class::Bert | Class::BertJapanese | Class::Deberta | Class::Albert | Class::DebertaV2 => {
+            layout(1).typed(makes_types)
+        }
+        Class::T5 => {
+            let separator = Piece::Token(ends.separator);
+            let pieces = [Piece::First, separator, Piece::Second, separator];
+            RowLayout { pieces: pieces.map(|piece| (piece, 0)).to_vec() }
+        }
         Class::MpNet | Class::Roberta | Class::XlmRoberta | Class::Camembert => layout(2),
         // Without a post-processor in tokenizer.json.
         Class::Gemma => RowLayout::of_texts(true, false),

@@ -140,6 +140,8 @@ pub struct TokenComparison {
     server: ServerTokenizer,
     model: Option<ModelTokenizer>,
     appended: Option<AppendedTokens>,
+    /// Whether the graph drops the first token of each row.
+    drops_first: bool,
 }
 
 impl TokenComparison {
@@ -166,10 +168,12 @@ impl TokenComparison {
             None => settings(&json!({ uploaded.kind.name(): uploaded.settings }))?,
         };
         let folder = files.sub(modules.as_ref().map_or("", |it| it.transformer.as_str()))?;
-        let model = ModelTokenizer::read(&folder, settings.max_sequence_length)?;
+        let drops_first = uploaded.drops_first();
+        let max_length = settings.max_sequence_length.saturating_sub(drops_first.into());
+        let model = ModelTokenizer::read(&folder, max_length)?;
         let model = model.map(|it| it.adding_special_tokens(uploaded.has_special_tokens()));
         let appended = uploaded.special.appended;
-        Ok(Self { server: server(settings, uploaded.vocabulary)?, model, appended })
+        Ok(Self { server: server(settings, uploaded.vocabulary)?, model, appended, drops_first })
     }
 
     /// Builds the server's tokenizer from a configuration and vocabulary that are ready to be uploaded, without a model to compare
@@ -184,7 +188,8 @@ impl TokenComparison {
         // Elasticsearch uses bert tokenization if the configuration names none.
         let default = json!({"bert": {}});
         let settings = settings(tokenization(configuration).unwrap_or(&default))?;
-        Ok(Self { server: server(settings, vocabulary)?, model: None, appended: None })
+        let server = server(settings, vocabulary)?;
+        Ok(Self { server, model: None, appended: None, drops_first: false })
     }
 
     /// Whether the model's own tokenizer is available.
@@ -210,14 +215,23 @@ impl TokenComparison {
         let truncated =
             rows.as_ref().is_ok_and(|rows| rows.len() > 1 || rows.iter().any(|it| it.is_truncated));
         let model = self.model.as_ref().map(|model| model.ids(first, second)).transpose()?;
+        // The windows of a long text are joined.
+        let graph = rows
+            .as_ref()
+            .ok()
+            .map(|rows| rows.iter().flat_map(|row| self.graph_ids(&row.ids)).collect::<Vec<u32>>());
         let (server, error): (Option<Vec<u32>>, _) = match rows {
-            // The windows of a long text are joined.
             Ok(rows) => (Some(rows.into_iter().flat_map(|row| row.ids).collect()), None),
             Err(error) => (None, Some(error.to_string())),
         };
-        let graph = self.appended.zip(server.as_deref()).map(|(it, ids)| it.model_ids(ids));
         let graph = graph.filter(|graph| server.as_ref() != Some(graph));
         Ok(Comparison { text, server, error, graph, model, truncated })
+    }
+
+    /// The ids that the graph passes to the model for a row of the server.
+    fn graph_ids(&self, row: &[u32]) -> Vec<u32> {
+        let row = if self.drops_first { row.get(1..).unwrap_or_default() } else { row };
+        self.appended.map_or_else(|| row.to_vec(), |appended| appended.model_ids(row))
     }
 
     /// Compares the tokens of texts, each with the number of its line.

@@ -10,7 +10,7 @@ use rust_eland::conversion::{Conversion, Options};
 use rust_eland::source::ModelFiles;
 #[cfg(feature = "torch")]
 use rust_eland::tasks::Task;
-use rust_eland::tokenizer::{Tokenizer, TokenizerError, TokenizerKind};
+use rust_eland::tokenizer::{Adaptation, Tokenizer, TokenizerError, TokenizerKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -210,7 +210,6 @@ fn unsupported_tokenizers_are_rejected_by_name() {
     for class in [
         "CodeGenTokenizer",
         "Qwen2TokenizerFast",
-        "T5Tokenizer",
         "CLIPTokenizer",
         "BertweetTokenizer",
         "LukeTokenizer",
@@ -218,11 +217,9 @@ fn unsupported_tokenizers_are_rejected_by_name() {
         "GPTNeoXTokenizerFast",
         "BloomTokenizerFast",
         "XLNetTokenizer",
-        "AlbertTokenizer",
         "FunnelTokenizer",
         "FNetTokenizer",
         "LayoutLMTokenizer",
-        "DebertaTokenizer",
         "GPT2Tokenizer",
     ] {
         // No other file is read.
@@ -279,7 +276,7 @@ fn unsupported_tokenizer_json_is_rejected() {
             json!({"post_processor": around, "pre_tokenizer": byte_level}),
         ),
         (json!({"type": "WordLevel", "vocab": ids}), json!({})),
-        // T5: no token before a text.
+        // No tokens around a text, and none of a known class in the vocabulary.
         (
             json!({"type": "Unigram", "vocab": [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0]]}),
             json!({}),
@@ -309,6 +306,75 @@ fn unsupported_tokenizer_json_is_rejected() {
     )
     .unwrap_err();
     assert!(matches!(error, TokenizerError::NoMerges("roberta")), "{error}");
+}
+
+/// A Unigram tokenizer.json of a class, with the given tokens around a text.
+fn unigram(class: &str, tokens: &[&str], single: Value, normalizer: Value) -> Tokenizer {
+    let vocabulary: Vec<Value> =
+        tokens.iter().enumerate().map(|(id, token)| json!([token, -(id as f64)])).collect();
+    let ids: serde_json::Map<String, Value> = tokens
+        .iter()
+        .enumerate()
+        .map(|(id, token)| ((*token).to_owned(), json!({ "id": token, "ids": [id] })))
+        .collect();
+    of(json!({
+        "config.json": {"model_type": "t5"},
+        "tokenizer_config.json": {"tokenizer_class": class},
+        "tokenizer.json": {
+            "normalizer": normalizer,
+            "post_processor": {
+                "type": "TemplateProcessing", "single": single, "special_tokens": ids,
+            },
+            "model": {"type": "Unigram", "unk_id": 2, "vocab": vocabulary},
+        },
+    }))
+    .unwrap()
+}
+
+#[test]
+fn t5_vocabulary_gets_the_first_token_of_a_row() {
+    let after = json!([{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}]);
+    let precompiled = json!({"type": "Precompiled"});
+    for class in ["T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast"] {
+        let tokens = ["<pad>", "</s>", "<unk>", "▁a"];
+        let mut tokenizer = unigram(class, &tokens, after.clone(), precompiled.clone());
+        assert_eq!(tokenizer.kind.name(), "xlm_roberta", "{class}");
+        tokenizer.append_tokens();
+        let uploaded = &tokenizer.vocabulary;
+        assert_eq!(uploaded.vocabulary, ["<pad>", "</s>", "<unk>", "▁a", "<s>"]);
+        assert_eq!(uploaded.scores.as_deref(), Some(&[0., -1., -2., -3., 0.][..]));
+        assert!(tokenizer.drops_first());
+        assert_eq!((tokenizer.first, tokenizer.model_tokens()), (4, 4));
+        let special = tokenizer.special;
+        assert_eq!((special.padding, special.separator), (0, 1));
+        assert_eq!(special.without_embedding.unwrap().replacement, 2);
+    }
+}
+
+#[test]
+fn albert_tokenizer_that_changes_texts_is_approximated() {
+    let around = json!([
+        {"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+    ]);
+    let read = |normalizers: Value| {
+        let tokens = ["<pad>", "▁a", "<unk>", "[CLS]", "[SEP]", "[MASK]"];
+        let normalizer = json!({"type": "Sequence", "normalizers": normalizers});
+        unigram("AlbertTokenizer", &tokens, around.clone(), normalizer)
+    };
+    let plain = read(json!([{"type": "Precompiled"}]));
+    assert_eq!(plain.adaptation, Adaptation::Adapted);
+    assert!(!plain.lower_cases);
+    let changing = read(
+        json!([{"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}, {"type": "Precompiled"}]),
+    );
+    assert_eq!(changing.adaptation, Adaptation::Approximated);
+    assert!(changing.lower_cases);
+    for part in ["lower-cases", "removes accents", "<s>"] {
+        assert!(changing.warnings.iter().any(|it| it.contains(part)), "{:?}", changing.warnings);
+    }
+    let renamed = ["<pad>", "▁a", "<unk>", "<s>", "</s>", "<mask>"];
+    assert_eq!(changing.vocabulary.vocabulary, renamed);
 }
 
 fn warns(tokenizer: Result<Tokenizer, TokenizerError>, of: &str) {

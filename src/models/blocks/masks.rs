@@ -25,7 +25,16 @@ pub fn sliding_window_bias(
     reach: i64,
     inputs: &Inputs,
 ) -> Result<Tensor, TorchError> {
-    let outside = token_distances(inputs)?.f_gt(reach)?;
+    window_bias(bias, &token_distances(inputs)?, reach)
+}
+
+/// `bias` for two tokens with a distance of at most `reach`, otherwise float32's lowest number. `distances` are float32 and broadcast to
+/// `[batch, 1, tokens, tokens]`, the shape of the result.
+///
+/// # Errors
+/// Errors of libtorch.
+pub fn window_bias(bias: &Tensor, distances: &Tensor, reach: i64) -> Result<Tensor, TorchError> {
+    let outside = distances.f_gt(reach)?;
     // A sum of both biases could overflow to infinity, and attention to nothing gives NaN.
     Ok(bias.f_masked_fill(&outside, f64::from(f32::MIN))?)
 }

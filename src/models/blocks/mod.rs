@@ -36,7 +36,7 @@ mod rotary;
 pub use alibi::Alibi;
 pub use attention::{Attention, QueryKeyNorm};
 pub use feed_forward::{FeedForward, Inner};
-pub use masks::{sliding_window_bias, token_distances};
+pub use masks::{sliding_window_bias, token_distances, window_bias};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{Angles, Rotary};
 

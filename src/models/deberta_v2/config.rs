@@ -1,17 +1,20 @@
 //! `config.json` of DeBERTa v2 and v3, with its validation.
 
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::models::activation::Activation;
 use crate::models::layers::LayerNorm;
 use crate::models::weights::Weights;
-use crate::models::{ConfigError, MAX_SIZE, check_encoder, check_heads, check_sizes, read_config};
+use crate::models::{
+    ConfigError, Dimensions, MAX_SIZE, Output, check_encoder, check_heads, check_sizes,
+    read_config, read_config_over,
+};
 
 /// `DebertaV2Config` with its defaults, and additional fields read by the layers.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
-pub(super) struct DebertaV2Config {
+pub struct DebertaV2Config {
     pub vocab_size: i64,
     pub hidden_size: i64,
     pub num_hidden_layers: i64,
@@ -38,6 +41,11 @@ pub(super) struct DebertaV2Config {
     pub pooler_hidden_act: Activation,
     pub legacy: Option<bool>,
     pub tie_word_embeddings: bool,
+    /// Whether the heads mix their scores and their weights (v1 only).
+    pub talking_head: bool,
+    /// Whether attention has the form of DeBERTa v1: one tensor `in_proj` for query, key and value, whose rows alternate by head.
+    #[serde(skip)]
+    pub is_first_version: bool,
 }
 
 impl Default for DebertaV2Config {
@@ -68,6 +76,8 @@ impl Default for DebertaV2Config {
             pooler_hidden_act: Activation::Gelu,
             legacy: None,
             tie_word_embeddings: true,
+            talking_head: false,
+            is_first_version: false,
         }
     }
 }
@@ -93,9 +103,38 @@ pub(super) fn items(joined: &str) -> Vec<String> {
 }
 
 impl DebertaV2Config {
+    /// Parses and validates the `config.json` of DeBERTa v2 or v3.
     pub fn read(config: &Value) -> Result<Self, ConfigError> {
         check_encoder(config)?;
-        let config: Self = read_config(config)?;
+        read_config::<Self>(config)?.validated()
+    }
+
+    /// Parses and validates the `config.json` of DeBERTa v1 (`DebertaConfig`), which has other defaults. Keys that only v2 has are
+    /// ignored, as in Transformers.
+    pub fn read_first_version(config: &Value) -> Result<Self, ConfigError> {
+        check_encoder(config)?;
+        let defaults = json!({
+            "vocab_size": 50265,
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+        });
+        let config: Self = read_config_over(defaults, config)?;
+        let config = Self {
+            attention_head_size: None,
+            position_buckets: -1,
+            share_att_key: false,
+            norm_rel_ebd: "none".into(),
+            conv_kernel_size: 0,
+            is_first_version: true,
+            ..config
+        };
+        config.validated()
+    }
+
+    fn validated(self) -> Result<Self, ConfigError> {
+        let config = self;
         check_sizes(&[
             ("vocab_size", config.vocab_size),
             ("hidden_size", config.hidden_size),
@@ -157,6 +196,16 @@ impl DebertaV2Config {
         Ok(config)
     }
 
+    /// Sizes for tasks and checks.
+    pub fn dimensions(&self) -> Dimensions {
+        Dimensions {
+            hidden: self.hidden_size,
+            vocabulary: self.vocab_size,
+            positions: self.max_position_embeddings,
+            output: Output::Tokens,
+        }
+    }
+
     pub fn head_size(&self) -> i64 {
         self.hidden_size / self.num_attention_heads
     }
@@ -182,6 +231,14 @@ impl DebertaV2Config {
     /// Whether the model has the attention `kind` (c2p or p2c).
     pub fn has(&self, kind: &str) -> bool {
         self.pos_att_type.iter().any(|item| item == kind)
+    }
+
+    /// Number of addends of the attention scores, which determines their scale. Every listed kind counts, even if it is not used.
+    pub fn score_kinds(&self) -> i64 {
+        if self.is_first_version {
+            return 1 + self.pos_att_type.len() as i64;
+        }
+        1 + i64::from(self.has("c2p")) + i64::from(self.has("p2c"))
     }
 
     pub fn norm(&self, weights: &Weights<'_>) -> LayerNorm {

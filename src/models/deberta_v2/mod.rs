@@ -13,11 +13,11 @@ use super::encoder::{FeedForward, Names, PostAttention};
 use super::heads::{PredictionHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear, embedding, token_type_embedding};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, Output};
+use super::{Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model};
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, slice};
 use attention::DisentangledAttention;
-use config::DebertaV2Config;
+pub(super) use config::DebertaV2Config;
 use relative_positions::{Distances, Places, Relative};
 
 /// Whether a folder contains this architecture.
@@ -39,32 +39,34 @@ pub(super) static SPELLINGS: Spellings = Spellings {
     ],
 };
 
-/// Sizes of a DeBERTa.
+/// Sizes of a DeBERTa v2 or v3.
 pub(super) fn dimensions(config: &Value) -> Result<Dimensions, ConfigError> {
-    let config = DebertaV2Config::read(config)?;
-    Ok(Dimensions {
-        hidden: config.hidden_size,
-        vocabulary: config.vocab_size,
-        positions: config.max_position_embeddings,
-        output: Output::Tokens,
-    })
+    Ok(DebertaV2Config::read(config)?.dimensions())
 }
 
-/// Builds a DeBERTa with the requested head.
+/// Builds a DeBERTa v2 or v3 with the requested head.
 pub(super) fn load(
     weights: &Weights<'_>,
     blueprint: Blueprint<'_>,
 ) -> Result<Box<dyn Model>, ConfigError> {
-    let config = DebertaV2Config::read(blueprint.config)?;
+    Ok(build(weights, blueprint, &DebertaV2Config::read(blueprint.config)?))
+}
+
+/// Builds a DeBERTa of any version with the requested head.
+pub(super) fn build(
+    weights: &Weights<'_>,
+    blueprint: Blueprint<'_>,
+    config: &DebertaV2Config,
+) -> Box<dyn Model> {
     let base = weights.base();
-    let embeddings = Embeddings::load(&base.sub("embeddings"), &config);
-    let encoder = Encoder::load(&base.sub("encoder"), &config);
+    let embeddings = Embeddings::load(&base.sub("embeddings"), config);
+    let encoder = Encoder::load(&base.sub("encoder"), config);
     let hidden = config.hidden_size;
     let head = TaskHead::load(
         weights,
         blueprint,
         hidden,
-        || masked_lm(weights, &config, &embeddings.words),
+        || masked_lm(weights, config, &embeddings.words),
         // ContextPooler and classifier.
         || SequenceHead {
             dense: Linear::load(&weights.sub("pooler.dense"), hidden, hidden),
@@ -72,7 +74,7 @@ pub(super) fn load(
             classifier: Linear::load(&weights.sub("classifier"), hidden, blueprint.labels),
         },
     );
-    Ok(Box::new(Deberta { embeddings, encoder, head }))
+    Box::new(Deberta { embeddings, encoder, head })
 }
 
 struct Deberta {
