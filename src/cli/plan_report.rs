@@ -376,7 +376,7 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
     if let Some(parameters) = plan.parameters {
         let text = match parameters.stored {
             None => format!(
-                "{} (by {})",
+                "{} (from {})",
                 million(parameters.used),
                 if plan.is_token_table { "the vocabulary" } else { "config.json" }
             ),

@@ -104,12 +104,9 @@ fn compare(architectures: &[&str]) {
             let repeats = task.pair()
                 && tokenizer.kind.separators() == 2
                 && !cases.iter().any(|case| has_two_separators(case, separator));
-            let has_first =
-                |case: &Case| bool::try_from(case.input_ids.eq(tokenizer.first).any()).unwrap();
-            let adds_first = !cases.iter().any(has_first);
             for mut case in cases {
                 let mut kept = None;
-                if adds_first {
+                if tokenizer.drops_first() {
                     case = with_first_token(case, tokenizer.first);
                 }
                 if repeats && case.texts.is_none() {
@@ -142,7 +139,7 @@ fn compare(architectures: &[&str]) {
                     let rows = reference.size().last().copied().unwrap();
                     reference = reference.narrow(-1, 0, tokens.min(rows));
                 }
-                if adds_first && task == Task::Ner {
+                if tokenizer.drops_first() && task == Task::Ner {
                     ours = ours.narrow(1, 1, ours.size()[1] - 1);
                 }
                 if ours.size() != reference.size() {

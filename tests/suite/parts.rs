@@ -358,7 +358,7 @@ fn unknown_part_is_refused_with_the_list() {
     // The sparse model of a repository has no other task.
     let more = ["--part", "sparse", "--task-type", "text_embedding"].map(str::to_owned);
     let text = refused(&[&arguments("inspect", "bge-m3")[..], &more].concat());
-    says(&text, &["cannot serve text_embedding: sparse is a sparse model", "text_expansion"]);
+    says(&text, &["cannot serve text_embedding: sparse is the sparse model", "text_expansion"]);
 }
 
 #[test]

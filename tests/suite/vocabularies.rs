@@ -170,6 +170,10 @@ fn every_fixture_tokenizer_is_read() {
     for (architecture, kind) in kinds {
         for entry in fs::read_dir(fixtures().join(architecture)).unwrap() {
             let model = entry.unwrap().path().join("model");
+            // The routes of a Router have folders of their own.
+            if model.join("router_config.json").is_file() {
+                continue;
+            }
             let tokenizer = read(&model).unwrap();
             let multilingual = model.ends_with("multilingual-e5/model");
             let japanese = model.to_string_lossy().contains("japanese");

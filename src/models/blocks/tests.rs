@@ -46,8 +46,8 @@ fn assert_near(ours: &Tensor, expected: &Tensor) {
 /// Cosines and sines of the first element's angle at the last of `tokens`.
 fn last_angles(rotary: &Rotary, tokens: i64) -> Vec<f64> {
     let angles = rotary.angles(&inputs(tokens, &[tokens])).unwrap();
-    let states = Tensor::zeros([1, 1, tokens, 8], (Kind::Float, Device::Cpu));
-    let _ = states.narrow(3, 0, 4).fill_(1.);
+    let half = Tensor::ones([1, 1, tokens, 4], (Kind::Float, Device::Cpu));
+    let states = Tensor::cat(&[&half, &half.zeros_like()], 3);
     let last = angles.rotate(&states).unwrap().select(2, tokens - 1).view(-1);
     // (1, 0) becomes (cos, sin).
     (0..4).map(|i| last.double_value(&[i + 4]).atan2(last.double_value(&[i]))).collect()
@@ -156,7 +156,7 @@ fn query_heads_share_key_heads_that_are_normalized_one_by_one() {
     let [query, key, value] = layers.each_ref().map(|layer| layer.forward(&states).unwrap());
     let head = |of: &Tensor, head: i64| of.narrow(2, 4 * head, 4);
     let unit = |of: Tensor| {
-        let length = (&of * &of).mean_dim([-1i64].as_slice(), true, None::<Kind>).sqrt();
+        let length = ((&of * &of).mean_dim([-1i64].as_slice(), true, None::<Kind>) + 1e-6).sqrt();
         of / length
     };
     let heads: Vec<Tensor> = (0..4)
