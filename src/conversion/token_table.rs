@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::ConversionError;
@@ -50,6 +51,14 @@ impl TableWeights {
         }
         for place in [folder, files] {
             if let Some(by_token) = place.json::<Map<String, Value>>(IDF)? {
+                // NaN, which Python writes, would be read as a missing weight.
+                let text = place.text(IDF)?.unwrap_or_default();
+                let strict =
+                    serde_json::from_str::<IgnoredAny>(text.trim_start_matches('\u{feff}'));
+                if let Err(error) = strict {
+                    let reason = format!("a weight is not a finite number ({error})");
+                    return Err(ConversionError::TokenWeights { file: IDF, reason });
+                }
                 let invalid = |source| SourceError::Json { path: place.folder().join(IDF), source };
                 let weight = |(token, weight)| Ok((token, f64::deserialize(weight)?));
                 let by_token = by_token.into_iter().map(weight).collect::<Result<Vec<_>, _>>();
@@ -114,8 +123,10 @@ fn in_order(
     let mut weights = vec![0.; usize::try_from(tokenizer.model_tokens()).unwrap_or_default()];
     let mut known = 0;
     for (token, weight) in by_token {
-        if !weight.is_finite() {
-            return Err(invalid(format!("the weight of the token {token:?} is {weight}")));
+        if !(*weight as f32).is_finite() {
+            return Err(invalid(format!(
+                "the weight of the token {token:?} is not a finite number"
+            )));
         }
         let id = match &own {
             Some(own) => own.id(token).and_then(|id| usize::try_from(id).ok()),
@@ -126,8 +137,9 @@ fn in_order(
             *place = *weight as f32;
         }
     }
-    if known == 0 {
-        return Err(invalid("none of its names is a token of the vocabulary".into()));
+    if 2 * known <= by_token.len() {
+        let all = by_token.len();
+        return Err(invalid(format!("{known} of its {all} names are tokens of the vocabulary")));
     }
     Ok(weights)
 }

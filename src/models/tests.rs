@@ -496,6 +496,11 @@ fn invalid_configurations_are_rejected() {
         refused(model_type, json!({ "position_embedding_type": "rotary" }));
         refused(model_type, json!({ "type_vocab_size": -1 }));
     }
+    let rope = |theta| json!({ "sliding_attention": { "rope_theta": theta }});
+    refused("modernbert", json!({ "local_rope_theta": 500., "rope_parameters": rope(600.) }));
+    refused("modernbert", json!({ "local_attention": 8, "sliding_window": 8 }));
+    refused("nomic_bert", json!({ "n_head": 1, "num_attention_heads": 2 }));
+    refused("nomic_bert", json!({ "n_layer": 3, "num_hidden_layers": 2 }));
     for padding in [-1, 7, i64::MAX] {
         refused("roberta", json!({ "pad_token_id": padding }));
     }

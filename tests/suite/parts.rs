@@ -347,6 +347,35 @@ fn default_id_ends_in_the_part() {
 }
 
 #[test]
+fn damaged_tables_of_token_weights_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&model("opensearch-doc-v2-mini"), folder.path());
+    let id = folder.path().display().to_string();
+    let plan = ["inspect", "--hub-model-id", &id, "--part", "query"];
+    let path = folder.path().join("idf.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let (start, _) = text.split_once(':').unwrap();
+    let (_, rest) = text.split_once(',').unwrap();
+    for number in ["NaN", "Infinity", "1e300"] {
+        fs::write(&path, format!("{start}: {number},{rest}")).unwrap();
+        says(&refused(&plan), &["idf.json cannot be used", "not a finite number"]);
+    }
+    for all in ["{}", r#"{"no token": 1, "none either": 2}"#] {
+        fs::write(&path, all).unwrap();
+        says(&refused(&plan), &["idf.json cannot be used", "0 of its"]);
+    }
+    // The folder of a route.
+    let folder = tempfile::tempdir().unwrap();
+    copy(&model("router-folders"), folder.path());
+    let route = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let is_query = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().contains("query");
+    fs::remove_dir_all(route.into_iter().find(is_query).unwrap()).unwrap();
+    let id = folder.path().display().to_string();
+    let text = refused(&["inspect", "--hub-model-id", &id, "--part", "query"]);
+    says(&text, &["contains no query", "router_config.json names this folder"]);
+}
+
+#[test]
 fn unknown_part_is_refused_with_the_list() {
     let plan = [&arguments("inspect", "router-folders")[..], &["--part".into(), "passage".into()]];
     let text = refused(&plan.concat());
