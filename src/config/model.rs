@@ -10,10 +10,10 @@ use crate::source::{ModelFiles, SourceError};
 /// The parts of `config.json` that every architecture shares.
 ///
 /// A field of an unexpected type counts as missing, because a field that a task does not need must not stop an import. `null` counts as
-/// missing, except for [`NULLS`].
+/// missing, except for `local_rope_theta` and `max_length`, where it has another meaning.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
-    /// The whole file without nulls, except for [`NULLS`]. Architectures read their own fields from it.
+    /// The whole file without nulls, except for `local_rope_theta` and `max_length`. Architectures read their own fields from it.
     pub json: Value,
     /// Name of the architecture.
     pub model_type: Option<String>,
