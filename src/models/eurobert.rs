@@ -13,7 +13,7 @@ use super::rope_parameters::{RopeParameters, RopeScaling};
 use super::weights::Weights;
 use super::{
     Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, check_encoder,
-    check_heads, check_sizes, read_config_over,
+    check_heads, check_rotation, check_sizes, read_config_over,
 };
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
@@ -96,9 +96,7 @@ fn read(config: &Value) -> Result<(EuroBertConfig, f64, f64), ConfigError> {
     let heads = ("num_attention_heads", config.num_attention_heads);
     check_heads(("hidden_size", config.hidden_size), heads)?;
     check_heads(heads, ("num_key_value_heads", config.key_heads()))?;
-    if config.heads().size % 2 != 0 {
-        return Err(ConfigError::Value("heads of an odd size cannot be rotated".into()));
-    }
+    check_rotation(config.heads().size)?;
     Ok((config, rope.theta.unwrap_or(10_000.), factor))
 }
 

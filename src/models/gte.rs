@@ -3,23 +3,22 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tch::Tensor;
 
 use super::activation::{Activation, ActivationLayer};
 use super::bert::{self, BertConfig};
-use super::blocks::{Angles, Attention, FeedForward, Inner, Rotary};
+use super::blocks::{Attention, FeedForward, Inner, Rotary};
 use super::distance::PositionEmbedding;
 use super::encoder::{Embeddings, EncoderConfig};
 use super::heads::{PredictionHead, TaskHead, decoder};
-use super::layers::{Heads, LayerNorm, Linear, attention_bias};
+use super::layers::{Heads, LayerNorm, Linear};
+use super::post_norm::{PostNormEncoder, PostNormLayer};
 use super::rope_parameters::{RopeParameters, RopeScaling};
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, check_encoder,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Model, check_encoder, check_rotation,
     read_config_over,
 };
 use crate::checkpoint::Spellings;
-use crate::torchscript::TorchError;
 
 /// Whether a folder contains a GTE. Alibaba's files have the `model_type` new, Snowflake's and those of Transformers 5 have gte.
 pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
@@ -101,8 +100,8 @@ fn read(config: &Value) -> Result<(GteConfig, EncoderConfig, RopeParameters), Co
     };
     let sizes = EncoderConfig { position_embedding, ..config.bert.sizes() };
     sizes.check()?;
-    if is_rotary && sizes.hidden_size / sizes.num_attention_heads % 2 != 0 {
-        return Err(ConfigError::Value("heads of an odd size cannot be rotated".into()));
+    if is_rotary {
+        check_rotation(sizes.hidden_size / sizes.num_attention_heads)?;
     }
     Ok((config, sizes, rope))
 }
@@ -131,7 +130,7 @@ pub(super) fn load(
     let embeddings = Embeddings::load(&base, &sizes);
     let layers = base.sub("encoder.layer");
     let layers = (0..sizes.num_hidden_layers)
-        .map(|i| Layer::load(&layers.sub(i), &sizes, config.pack_qkv))
+        .map(|i| layer(&layers.sub(i), &sizes, config.pack_qkv))
         .collect();
     let head = TaskHead::load(
         weights,
@@ -152,7 +151,7 @@ pub(super) fn load(
     );
     let rotary = (config.position_embedding_type == Positions::Rope)
         .then(|| rotary(&base, heads.size, &rope));
-    Ok(Box::new(Gte { embeddings, rotary, layers, head }))
+    Ok(Box::new(PostNormEncoder { embeddings, rotary, layers, head }))
 }
 
 /// `RotaryEmbedding` and `NTKScalingRotaryEmbedding`, which scales texts of every length. Transformers 5 saves the latter as linear
@@ -171,74 +170,31 @@ fn rotary(weights: &Weights<'_>, width: i64, rope: &RopeParameters) -> Rotary {
     }
 }
 
-/// `NewModel` with a head.
-struct Gte {
-    embeddings: Embeddings,
-    rotary: Option<Rotary>,
-    layers: Vec<Layer>,
-    head: TaskHead,
-}
-
-impl Model for Gte {
-    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        let bias = attention_bias(&inputs.attention_mask)?;
-        let angles = self.rotary.as_ref().map(|rotary| rotary.angles(inputs)).transpose()?;
-        let mut states = self.embeddings.forward(inputs)?;
-        for layer in &self.layers {
-            states = layer.forward(&states, &bias, angles.as_ref(), inputs)?;
-        }
-        self.head.forward(&states, inputs)
-    }
-}
-
-/// `NewLayer`: norms after the residual connections.
-struct Layer {
-    attention: Attention,
-    attention_norm: LayerNorm,
-    feed_forward: FeedForward,
-    feed_forward_norm: LayerNorm,
-}
-
-impl Layer {
-    fn load(weights: &Weights<'_>, sizes: &EncoderConfig, is_packed: bool) -> Self {
-        let (hidden, inner) = (sizes.hidden_size, sizes.intermediate_size);
-        let attention = weights.sub("attention");
-        let linear = |name: &str| Linear::load(&attention.sub(name), hidden, hidden);
-        let norm = |name: &str| LayerNorm::load(&weights.sub(name), hidden, sizes.layer_norm_eps);
-        // The first half is the gate, and the second half is activated.
-        let [gate, activated] =
-            Linear::packed(false, &weights.sub("mlp.up_gate_proj"), hidden, inner);
-        Self {
-            attention: Attention {
-                query_key_value: if is_packed {
-                    Linear::packed(true, &attention.sub("qkv_proj"), hidden, hidden)
-                } else {
-                    ["q_proj", "k_proj", "v_proj"].map(linear)
-                },
-                norm: None,
-                heads: Heads::of(hidden, sizes.num_attention_heads),
-                output: linear("o_proj"),
+/// `NewLayer`.
+fn layer(weights: &Weights<'_>, sizes: &EncoderConfig, is_packed: bool) -> PostNormLayer {
+    let (hidden, inner) = (sizes.hidden_size, sizes.intermediate_size);
+    let attention = weights.sub("attention");
+    let linear = |name: &str| Linear::load(&attention.sub(name), hidden, hidden);
+    let norm = |name: &str| LayerNorm::load(&weights.sub(name), hidden, sizes.layer_norm_eps);
+    // The first half is the gate, and the second half is activated.
+    let [gate, activated] = Linear::packed(false, &weights.sub("mlp.up_gate_proj"), hidden, inner);
+    PostNormLayer {
+        attention: Attention {
+            query_key_value: if is_packed {
+                Linear::packed(true, &attention.sub("qkv_proj"), hidden, hidden)
+            } else {
+                ["q_proj", "k_proj", "v_proj"].map(linear)
             },
-            attention_norm: norm("attn_ln"),
-            feed_forward: FeedForward {
-                inner: Inner::Gated { activated, gate },
-                activation: ActivationLayer::load(sizes.hidden_act, &weights.sub("mlp.act_fn")),
-                output: Linear::load(&weights.sub("mlp.down_proj"), inner, hidden),
-            },
-            feed_forward_norm: norm("mlp_ln"),
-        }
-    }
-
-    fn forward(
-        &self,
-        states: &Tensor,
-        bias: &Tensor,
-        angles: Option<&Angles>,
-        inputs: &Inputs,
-    ) -> Result<Tensor, TorchError> {
-        let attended = self.attention.forward(states, bias, angles, inputs)?;
-        let states = self.attention_norm.forward(&states.f_add(&attended)?)?;
-        let fed = self.feed_forward.forward(&states)?;
-        self.feed_forward_norm.forward(&states.f_add(&fed)?)
+            norm: None,
+            heads: Heads::of(hidden, sizes.num_attention_heads),
+            output: linear("o_proj"),
+        },
+        attention_norm: norm("attn_ln"),
+        feed_forward: FeedForward {
+            inner: Inner::Gated { activated, gate },
+            activation: ActivationLayer::load(sizes.hidden_act, &weights.sub("mlp.act_fn")),
+            output: Linear::load(&weights.sub("mlp.down_proj"), inner, hidden),
+        },
+        feed_forward_norm: norm("mlp_ln"),
     }
 }

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::ConfigError;
+use super::rope_parameters::check_known;
 
 /// An entry of `layer_types`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -48,17 +49,6 @@ impl Rope {
             )),
             None => check_known(&self.others, name),
         }
-    }
-}
-
-/// Refuses fields of `name` that are not known.
-fn check_known(others: &Map<String, Value>, name: &str) -> Result<(), ConfigError> {
-    match others.iter().find(|(_, value)| !value.is_null()) {
-        Some((field, _)) => Err(ConfigError::Unsupported(
-            format!("{field} in {name}"),
-            "it changes the rotary positions in a way that is not known",
-        )),
-        None => Ok(()),
     }
 }
 

@@ -29,6 +29,7 @@ mod mobilebert;
 mod modernbert;
 mod mpnet;
 mod nomic_bert;
+mod post_norm;
 mod refusals;
 mod retribert;
 mod roberta;
@@ -470,6 +471,14 @@ fn check_heads(
         return Ok(());
     }
     Err(ConfigError::Value(format!("{name} {width} is not a multiple of {heads_name} {heads}")))
+}
+
+/// Checks that heads of a size can be rotated in two halves.
+fn check_rotation(head_size: i64) -> Result<(), ConfigError> {
+    if head_size % 2 == 0 {
+        return Ok(());
+    }
+    Err(ConfigError::Value("heads of an odd size cannot be rotated".into()))
 }
 
 /// Rejects decoders. Every class of the BERT family can be configured as one.

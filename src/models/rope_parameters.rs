@@ -82,12 +82,7 @@ impl RopeParameters {
 
 impl Fields {
     fn parameters(self, name: &str) -> Result<RopeParameters, ConfigError> {
-        if let Some((field, _)) = self.others.iter().find(|(_, value)| !value.is_null()) {
-            return Err(ConfigError::Unsupported(
-                format!("{field} in {name}"),
-                "it changes the rotary positions in a way that is not known",
-            ));
-        }
+        check_known(&self.others, name)?;
         let kind = self.r#type.or(self.rope_type).unwrap_or_else(|| "default".to_owned());
         let scaling = match (kind.as_str(), self.factor.filter(|&factor| factor >= 1.)) {
             ("default", _) => None,
@@ -106,6 +101,17 @@ impl Fields {
             }
         };
         Ok(RopeParameters { theta: self.rope_theta, scaling })
+    }
+}
+
+/// Refuses fields of `name` that are not known.
+pub(super) fn check_known(others: &Map<String, Value>, name: &str) -> Result<(), ConfigError> {
+    match others.iter().find(|(_, value)| !value.is_null()) {
+        Some((field, _)) => Err(ConfigError::Unsupported(
+            format!("{field} in {name}"),
+            "it changes the rotary positions in a way that is not known",
+        )),
+        None => Ok(()),
     }
 }
 

@@ -5,22 +5,22 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tch::Tensor;
 
 use super::activation::Activation;
 use super::bert::BertConfig;
-use super::blocks::{Angles, Attention, FeedForward, Inner, Rotary};
+use super::blocks::{Attention, FeedForward, Inner, Rotary};
 use super::distance::PositionEmbedding;
 use super::encoder::{Counting, Embeddings, EncoderConfig};
 use super::heads::{SequenceHead, TaskHead};
-use super::layers::{Heads, LayerNorm, Linear, attention_bias};
+use super::layers::{Heads, LayerNorm, Linear};
+use super::post_norm::{PostNormEncoder, PostNormLayer};
 use super::roberta::lm_head;
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, check_encoder, read_config_over,
+    Blueprint, ConfigError, Dimensions, Evidence, Model, check_encoder, check_rotation,
+    read_config_over,
 };
 use crate::checkpoint::Spellings;
-use crate::torchscript::TorchError;
 
 /// Whether a folder contains this architecture.
 pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
@@ -78,9 +78,8 @@ fn read(config: &Value) -> Result<(FlashConfig, EncoderConfig), ConfigError> {
         ..config.bert.sizes()
     };
     sizes.check()?;
-    let is_rotary = config.positions == Positions::Rotary;
-    if is_rotary && sizes.hidden_size / sizes.num_attention_heads % 2 != 0 {
-        return Err(ConfigError::Value("heads of an odd size cannot be rotated".into()));
+    if config.positions == Positions::Rotary {
+        check_rotation(sizes.hidden_size / sizes.num_attention_heads)?;
     }
     if config.rotary_emb_base.is_nan() || config.rotary_emb_base <= 0. {
         return Err(ConfigError::Value(format!(
@@ -115,75 +114,33 @@ pub(super) fn load(
         || SequenceHead::load(weights, hidden, blueprint.labels, Activation::Tanh.into()),
     );
     let head_size = hidden / sizes.num_attention_heads;
-    Ok(Box::new(XlmRobertaFlash {
+    Ok(Box::new(PostNormEncoder {
         rotary: (config.positions == Positions::Rotary)
             .then(|| Rotary::new(&base, head_size, config.rotary_emb_base)),
-        layers: (0..sizes.num_hidden_layers).map(|i| Layer::load(&layers.sub(i), &sizes)).collect(),
+        layers: (0..sizes.num_hidden_layers).map(|i| layer(&layers.sub(i), &sizes)).collect(),
         embeddings,
         head,
     }))
 }
 
-/// `XLMRobertaModel` with a head.
-struct XlmRobertaFlash {
-    embeddings: Embeddings,
-    rotary: Option<Rotary>,
-    layers: Vec<Layer>,
-    head: TaskHead,
-}
-
-impl Model for XlmRobertaFlash {
-    fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        let bias = attention_bias(&inputs.attention_mask)?;
-        let angles = self.rotary.as_ref().map(|rotary| rotary.angles(inputs)).transpose()?;
-        let mut states = self.embeddings.forward(inputs)?;
-        for layer in &self.layers {
-            states = layer.forward(&states, &bias, angles.as_ref(), inputs)?;
-        }
-        self.head.forward(&states, inputs)
-    }
-}
-
-/// `Block`: norms after the residual connections.
-struct Layer {
-    attention: Attention,
-    attention_norm: LayerNorm,
-    feed_forward: FeedForward,
-    feed_forward_norm: LayerNorm,
-}
-
-impl Layer {
-    fn load(weights: &Weights<'_>, sizes: &EncoderConfig) -> Self {
-        let (hidden, inner) = (sizes.hidden_size, sizes.intermediate_size);
-        let (mixer, mlp) = (weights.sub("mixer"), weights.sub("mlp"));
-        let norm = |name: &str| LayerNorm::load(&weights.sub(name), hidden, sizes.layer_norm_eps);
-        Self {
-            attention: Attention {
-                query_key_value: Linear::packed(true, &mixer.sub("Wqkv"), hidden, hidden),
-                norm: None,
-                heads: Heads::of(hidden, sizes.num_attention_heads),
-                output: Linear::load(&mixer.sub("out_proj"), hidden, hidden),
-            },
-            attention_norm: norm("norm1"),
-            feed_forward: FeedForward {
-                inner: Inner::Plain(Linear::load(&mlp.sub("fc1"), hidden, inner)),
-                activation: sizes.hidden_act.into(),
-                output: Linear::load(&mlp.sub("fc2"), inner, hidden),
-            },
-            feed_forward_norm: norm("norm2"),
-        }
-    }
-
-    fn forward(
-        &self,
-        states: &Tensor,
-        bias: &Tensor,
-        angles: Option<&Angles>,
-        inputs: &Inputs,
-    ) -> Result<Tensor, TorchError> {
-        let attended = self.attention.forward(states, bias, angles, inputs)?;
-        let states = self.attention_norm.forward(&states.f_add(&attended)?)?;
-        let fed = self.feed_forward.forward(&states)?;
-        self.feed_forward_norm.forward(&states.f_add(&fed)?)
+/// `Block`.
+fn layer(weights: &Weights<'_>, sizes: &EncoderConfig) -> PostNormLayer {
+    let (hidden, inner) = (sizes.hidden_size, sizes.intermediate_size);
+    let (mixer, mlp) = (weights.sub("mixer"), weights.sub("mlp"));
+    let norm = |name: &str| LayerNorm::load(&weights.sub(name), hidden, sizes.layer_norm_eps);
+    PostNormLayer {
+        attention: Attention {
+            query_key_value: Linear::packed(true, &mixer.sub("Wqkv"), hidden, hidden),
+            norm: None,
+            heads: Heads::of(hidden, sizes.num_attention_heads),
+            output: Linear::load(&mixer.sub("out_proj"), hidden, hidden),
+        },
+        attention_norm: norm("norm1"),
+        feed_forward: FeedForward {
+            inner: Inner::Plain(Linear::load(&mlp.sub("fc1"), hidden, inner)),
+            activation: sizes.hidden_act.into(),
+            output: Linear::load(&mlp.sub("fc2"), inner, hidden),
+        },
+        feed_forward_norm: norm("norm2"),
     }
 }
