@@ -214,11 +214,8 @@ impl Description {
             Base::TokenTable(weights) => return weights.load(task, tokenizer, checkpoint),
             Base::Static(table) => return table.load(task, tokenizer, checkpoint),
         };
-        task.served_labels(&config.labels).map_err(|reason| ConversionError::WrongTask {
-            task,
-            reason,
-            can: Vec::new(),
-        })?;
+        task.served_labels(&config.labels)
+            .map_err(|reason| ConversionError::wrong_task(task, reason))?;
         let declared = match config.quantization() {
             Some(Quantization::Other(scheme)) => Some(scheme),
             _ => None,
@@ -267,14 +264,12 @@ impl Description {
 
     /// The head of the architecture for a task.
     fn head(&self, task: Task) -> Result<Head, ConversionError> {
-        let wrong = |part: &Part, kind| ConversionError::WrongTask {
-            task,
-            reason: format!(
-                "{} is the {kind} model of the repository, which also provides {}",
-                part.name,
-                self.other_parts.join(" and ")
-            ),
-            can: Vec::new(),
+        let wrong = |part: &Part, kind| {
+            let (name, others) = (&part.name, self.other_parts.join(" and "));
+            let reason = format!(
+                "{name} is the {kind} model of the repository, which also provides {others}"
+            );
+            ConversionError::wrong_task(task, reason)
         };
         let part = match &self.part {
             Some(part) if part.kind == PartKind::Dense && task == Task::TextExpansion => {

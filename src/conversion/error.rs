@@ -253,6 +253,12 @@ pub enum ConversionError {
 }
 
 impl ConversionError {
+    /// A [`ConversionError::WrongTask`] that names no other tasks.
+    #[cfg(feature = "torch")]
+    pub(super) fn wrong_task(task: Task, reason: impl Into<String>) -> Self {
+        Self::WrongTask { task, reason: reason.into(), can: Vec::new() }
+    }
+
     /// What the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {

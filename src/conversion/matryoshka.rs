@@ -85,7 +85,7 @@ impl Matryoshka {
         } else {
             let listed: Vec<_> = self.dimensions.iter().map(i64::to_string).collect();
             format!(
-                "{dimensions} is none of the dimensions that the model declares, {} ({}): {measure}",
+                "the model does not declare {dimensions} dimensions, only {} ({}): {measure}",
                 listed.join(", "),
                 self.source
             )

@@ -189,7 +189,8 @@ impl Conversion {
         mut options: Options,
         open: &OpenModule<'_>,
     ) -> Result<Self, ConversionError> {
-        let matryoshka = description.matryoshka(&options);
+        // Only a cut needs the declarations, for which the model card is read.
+        let cut = options.dimensions.map(|asked| (asked, description.matryoshka(&options)));
         let Description {
             files,
             folder,
@@ -212,7 +213,7 @@ impl Conversion {
         let table = if let Base::Static(table) = &base { Some(table) } else { None };
         let labels = task
             .served_labels(&config.labels)
-            .map_err(|reason| ConversionError::WrongTask { task, reason, can: Vec::new() })?;
+            .map_err(|reason| ConversionError::wrong_task(task, reason))?;
         let modules = TaskModules::of(sentence_transformers, &usage, task, &files)?;
         options.check_dimensions(task)?;
         let embedding = task == Task::TextEmbedding;
@@ -225,9 +226,11 @@ impl Conversion {
         }
         let mut note_of_dimensions = None;
         if let Some(embedder) = &mut embedder {
-            match (options.dimensions, usage.truncate_dim.filter(|_| modules.list.is_some())) {
+            match (&cut, usage.truncate_dim.filter(|_| modules.list.is_some())) {
                 // As in the library, an argument replaces the number in the file.
-                (Some(asked), _) => note_of_dimensions = matryoshka.cut(embedder, asked)?,
+                (Some((asked, matryoshka)), _) => {
+                    note_of_dimensions = matryoshka.cut(embedder, *asked)?;
+                }
                 (None, Some(dimension)) => embedder.truncate(dimension)?,
                 (None, None) => (),
             }

@@ -337,7 +337,7 @@ impl Plan {
         check_files(files, shapes.as_ref())?;
         let config = ModelConfig::of_module(&files.sub(root)?, modules.as_ref())?;
         self.is_static_embedding = !self.is_token_table && is_static(&config, modules.as_ref());
-        let by_weights = |_: &ModelFiles| Some(tensor_shapes(survey.as_ref()?.checkpoint()));
+        let by_weights = |_: &ModelFiles| shapes.clone();
         let mut description = Description::read(files, &options, &Progress::quiet(), &by_weights)?;
         self.architecture = description.architecture().map(|known| known.name);
         self.show_usage(&description.usage);

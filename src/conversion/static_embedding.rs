@@ -101,11 +101,8 @@ impl StaticTable {
         checkpoint: &WeightLoader,
     ) -> Result<Loaded, ConversionError> {
         if task != Task::TextEmbedding {
-            return Err(ConversionError::WrongTask {
-                task,
-                reason: "it is a table with one vector for each token".into(),
-                can: Vec::new(),
-            });
+            let reason = "it is a table with one vector for each token";
+            return Err(ConversionError::wrong_task(task, reason));
         }
         let unknown = self.is_model2vec.then(|| tokenizer.unknown_id()).flatten();
         let (known, padding) = (tokenizer.model_tokens(), tokenizer.special.padding);

@@ -82,11 +82,8 @@ impl TableWeights {
         checkpoint: &WeightLoader,
     ) -> Result<Loaded, ConversionError> {
         if task != Task::TextExpansion {
-            return Err(ConversionError::WrongTask {
-                task,
-                reason: "it is a table with one weight for each token".into(),
-                can: Vec::new(),
-            });
+            let reason = "it is a table with one weight for each token";
+            return Err(ConversionError::wrong_task(task, reason));
         }
         let padding = tokenizer.special.padding;
         let table = match self {

@@ -144,7 +144,8 @@ fn undeclared_number_of_dimensions_is_noted() {
     says(&notes(&model, 8)[0], &["model card", "8 dimensions"]);
     change(&model, "config.json", "matryoshka_dimensions", json!([16, 8, 32]));
     assert!(notes(&model, 8).is_empty());
-    let expected = ["10 is none", "8, 16, 32 (matryoshka_dimensions in config.json)"];
+    let expected =
+        ["does not declare 10 dimensions", "8, 16, 32 (matryoshka_dimensions in config.json)"];
     says(&notes(&model, 10)[0], &expected);
     let output = program()
         .args(["inspect", "--output", "json", "--dimensions", "16", "--hub-model-id"])
