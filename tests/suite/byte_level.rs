@@ -1,27 +1,17 @@
 //! Byte-level BPE with other special tokens than RoBERTa's: names, appended tokens, and the ids that Elasticsearch computes.
 
-use std::fs;
-
-use rust_eland::config::ModelConfig;
-use rust_eland::server_tokenization::{
-    NO_SPAN, Settings, Tokenizer as ServerTokenizer, Truncate, byte_symbols,
-};
-use rust_eland::source::ModelFiles;
-use rust_eland::tokenizer::{ModelTokenizer, RowLayout, Tokenizer, TokenizerError, TokenizerKind};
+use rust_eland::server_tokenization::{NO_SPAN, Truncate, byte_symbols};
+use rust_eland::tokenizer::{RowLayout, Tokenizer, TokenizerError, TokenizerKind};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use crate::tokenizer_files::{Files, server};
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Files of a tokenizer in the layout of ModernBERT: special tokens `[CLS] [SEP] [PAD] [UNK] [MASK]` after the bytes and the merges, and
-/// runs of spaces as added tokens.
-struct Files {
-    config: Value,
-    tokenizer: Value,
-}
-
 impl Files {
+    /// The layout of ModernBERT: special tokens `[CLS] [SEP] [PAD] [UNK] [MASK]` after the bytes and the merges, and runs of spaces as added
+    /// tokens.
     fn modern_bert() -> Self {
         let merges = ["t h", "Ġ th", "Ġth e", "i n", "Ġ a", "- o", "o f", "Ã ©", ". c"];
         let mut tokens: Vec<String> = byte_symbols().map(String::from).collect();
@@ -72,45 +62,11 @@ impl Files {
         ]});
         self
     }
-
-    fn write(&self) -> TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let config = json!({"model_type": "modernbert"});
-        for (name, content) in [
-            ("config.json", &config),
-            ("tokenizer_config.json", &self.config),
-            ("tokenizer.json", &self.tokenizer),
-        ] {
-            fs::write(folder.path().join(name), content.to_string()).unwrap();
-        }
-        folder
-    }
-
-    fn read(&self) -> Result<Tokenizer, TokenizerError> {
-        let folder = self.write();
-        let files = ModelFiles::open(folder.path()).unwrap();
-        Tokenizer::read(&files, &ModelConfig::read(&files).unwrap())
-    }
-}
-
-/// Elasticsearch's tokenizer for an upload.
-fn server(tokenizer: &Tokenizer) -> ServerTokenizer {
-    let settings = json!({ tokenizer.kind.name(): tokenizer.settings });
-    let vocabulary = &tokenizer.vocabulary;
-    ServerTokenizer::build(
-        Settings::from_json(&settings).unwrap(),
-        vocabulary.vocabulary.clone(),
-        vocabulary.merges.as_deref().unwrap(),
-        &[],
-    )
-    .unwrap()
 }
 
 /// Asserts that Elasticsearch computes the ids of the model's own tokenizer.
 fn assert_same_ids(files: &Files, tokenizer: &Tokenizer, texts: &[&str]) {
-    let (folder, server) = (files.write(), server(tokenizer));
-    let model = ModelTokenizer::read(&ModelFiles::open(folder.path()).unwrap(), 512);
-    let model = model.unwrap().unwrap();
+    let (model, server) = (files.model(), server(tokenizer));
     for text in texts {
         let rows = server.single(text, Truncate::First, NO_SPAN).unwrap();
         assert_eq!(rows[0].ids, model.ids(text, None).unwrap(), "{text:?}");
@@ -141,9 +97,7 @@ fn special_tokens_with_other_names_are_renamed_with_the_same_ids() {
     assert_eq!(tokenizer.pair, Ok(RowLayout::of_server(266, 267, Some(1))));
     let texts: Vec<String> = TEXTS.map(|text| text.replace("[MASK]", "<mask>")).to_vec();
     let served = server(&tokenizer);
-    let folder = files.write();
-    let model = ModelTokenizer::read(&ModelFiles::open(folder.path()).unwrap(), 512);
-    let model = model.unwrap().unwrap();
+    let model = files.model();
     for (text, own) in texts.iter().zip(TEXTS) {
         let rows = served.single(text, Truncate::First, NO_SPAN).unwrap();
         assert_eq!(rows[0].ids, model.ids(own, None).unwrap(), "{text:?}");

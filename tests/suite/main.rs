@@ -90,6 +90,7 @@ mod tls;
 mod token_names;
 #[cfg(feature = "torch")]
 mod tokenize;
+mod tokenizer_files;
 mod tree_commands;
 mod trees;
 mod uploads;

@@ -1,6 +1,7 @@
 //! Runs the program, and sends requests to a stand-in.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -105,4 +106,14 @@ pub fn ask(standin: &StandIn, method: &str, path: &str, body: Option<&Value>) ->
         let status = response.status().as_u16();
         (status, response.json().await.unwrap())
     })
+}
+
+/// The folder `name` in which the make target `target` stores what it downloads.
+pub fn downloaded(name: &str, target: &str) -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache"));
+    let folder = cache.join("rust-eland").join(name);
+    assert!(folder.is_dir(), "{} is missing: run `make {target}`", folder.display());
+    folder
 }

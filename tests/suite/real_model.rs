@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use standin::{Options, StandIn};
 
-use crate::program::{ask, message, program, says};
+use crate::program::{ask, downloaded, message, program, says};
 
 #[derive(Deserialize)]
 struct Sentence {
@@ -18,12 +18,7 @@ struct Sentence {
 
 /// Folder in which `make minilm` stores the model.
 pub fn folder() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache"));
-    let folder = cache.join("rust-eland/all-MiniLM-L6-v2");
-    assert!(folder.is_dir(), "{} is missing: run `make minilm`", folder.display());
-    folder
+    downloaded("all-MiniLM-L6-v2", "minilm")
 }
 
 #[test]

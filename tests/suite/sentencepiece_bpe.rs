@@ -6,21 +6,16 @@ use std::fs;
 use std::path::PathBuf;
 
 use rust_eland::config::ModelConfig;
-use rust_eland::server_tokenization::{NO_SPAN, Settings, Tokenizer as ServerTokenizer, Truncate};
+use rust_eland::server_tokenization::{NO_SPAN, Truncate};
 use rust_eland::source::ModelFiles;
 use rust_eland::tokenizer::{
     Adaptation, ModelTokenizer, RowLayout, Tokenizer, TokenizerError, TokenizerKind,
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::fixtures::Fixture;
-
-/// Files of a tokenizer in the layout of Gemma: special tokens, added tokens, bytes, characters, and merges.
-struct Files {
-    config: Value,
-    tokenizer: Value,
-}
+use crate::program::downloaded;
+use crate::tokenizer_files::{Files, server};
 
 /// Merges of pieces, in the order of their ranks. All merges to `▁the` stand together, as in converted files.
 const MERGES: [(&str, &str); 13] = [
@@ -40,6 +35,7 @@ const MERGES: [(&str, &str); 13] = [
 ];
 
 impl Files {
+    /// The layout of Gemma: special tokens, added tokens, bytes, characters, and merges.
     fn gemma() -> Self {
         let mut tokens: Vec<String> =
             ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"].map(str::to_owned).into();
@@ -90,42 +86,6 @@ impl Files {
             }),
         }
     }
-
-    fn write(&self) -> TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, content) in [
-            ("config.json", &json!({"model_type": "modernbert"})),
-            ("tokenizer_config.json", &self.config),
-            ("tokenizer.json", &self.tokenizer),
-        ] {
-            fs::write(folder.path().join(name), content.to_string()).unwrap();
-        }
-        folder
-    }
-
-    fn read(&self) -> Result<Tokenizer, TokenizerError> {
-        let folder = self.write();
-        let files = ModelFiles::open(folder.path()).unwrap();
-        Tokenizer::read(&files, &ModelConfig::read(&files).unwrap())
-    }
-
-    fn model(&self) -> ModelTokenizer {
-        let folder = self.write();
-        ModelTokenizer::read(&ModelFiles::open(folder.path()).unwrap(), 512).unwrap().unwrap()
-    }
-}
-
-/// Elasticsearch's tokenizer for an upload.
-fn server(tokenizer: &Tokenizer) -> ServerTokenizer {
-    let settings = json!({ tokenizer.kind.name(): tokenizer.settings });
-    let vocabulary = &tokenizer.vocabulary;
-    ServerTokenizer::build(
-        Settings::from_json(&settings).unwrap(),
-        vocabulary.vocabulary.clone(),
-        vocabulary.merges.as_deref().unwrap(),
-        &[],
-    )
-    .unwrap()
 }
 
 #[test]
@@ -280,12 +240,7 @@ fn texts_of_the_fixtures_have_the_ids_of_transformers_except_named_ones() {
 
 /// Folder in which `make gemma` stores the tokenizer.
 fn gemma_3() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache"));
-    let folder = cache.join("rust-eland/tokenizer-gemma3");
-    assert!(folder.is_dir(), "{} is missing: run `make gemma`", folder.display());
-    folder
+    downloaded("tokenizer-gemma3", "gemma")
 }
 
 /// Number of generated texts.
