@@ -105,6 +105,8 @@ mod hint;
 #[doc(hidden)]
 pub mod inference_results;
 #[doc(hidden)]
+pub mod libtorch_environment;
+#[doc(hidden)]
 pub mod mapped_file;
 mod model_id;
 #[cfg(feature = "torch")]

@@ -36,8 +36,9 @@ pub(super) struct UploadArguments {
     /// Same as --on-conflict replace
     #[arg(long, conflicts_with = "on_conflict")]
     clear_previous: bool,
-    /// Number of parts to upload in parallel
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
+    /// Maximum number of parts to upload in parallel. An upload begins with 4 and sends more while the cluster responds as fast as
+    /// before, up to 16 MiB at a time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     upload_concurrency: usize,
     /// Size of a part, such as 512KiB or 4MiB. It is increased automatically if the model would need more than 10,000 parts
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = part_size)]

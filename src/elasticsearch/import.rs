@@ -71,7 +71,8 @@ pub enum Outcome {
 pub struct Import {
     /// What to do when the cluster already has a model with this id.
     pub on_conflict: OnConflict,
-    /// Number of parts that are sent at a time.
+    /// Maximum number of parts that are sent at a time. An upload begins with four and sends more while the cluster responds as fast as
+    /// before, but never more than 16 MiB of the definition.
     pub concurrency: usize,
     /// Size of a part in bytes. It is increased if 10,000 parts of this size cannot hold the definition.
     pub part_size: usize,
@@ -85,11 +86,11 @@ pub struct Import {
 }
 
 impl Default for Import {
-    /// Four parts of 1 MiB at a time, the part size of eland and of the server's own importer; no journal.
+    /// Up to 16 parts of 1 MiB at a time, the part size of eland and of the server's own importer; no journal.
     fn default() -> Self {
         Self {
             on_conflict: OnConflict::default(),
-            concurrency: 4,
+            concurrency: 16,
             part_size: 1 << 20,
             retry: RetryPolicy::default(),
             refresh_interval: Duration::from_millis(1100),

@@ -53,6 +53,8 @@ struct PartResponse {
     part: usize,
     /// Index of the request, from 0.
     request: u64,
+    /// Time from the start of the request to its response.
+    time: Duration,
     attempts: Attempts,
     answer: Result<(), ClientError>,
 }
@@ -168,7 +170,7 @@ impl Upload<'_> {
         journal: &mut Journal,
         stage: &RunningStage,
     ) -> Result<(), UploadFailure> {
-        let mut window = Window::new(self.concurrency);
+        let mut window = Window::new(self.concurrency, journal.header.part_size);
         let mut interruption = self.interruption.clone();
         let mut fresh = VecDeque::from(parts);
         // Parts whose request failed, and when to send them again. They count for the window, so that an unreachable cluster does
@@ -208,13 +210,13 @@ impl Upload<'_> {
             tokio::select! {
                 Some(finished) = in_flight.join_next() => match finished {
                     Ok(response) => {
-                        let (part, request) = (response.part, response.request);
+                        let PartResponse { part, request, time, .. } = response;
                         if response.answer.as_ref().is_err_and(is_pushback) {
                             window.pushed_back(request, requests);
                         }
                         match classify(response) {
                             PartResult::Stored => {
-                                window.succeeded();
+                                window.succeeded(request, requests, time);
                                 journal.acknowledged(Item::Part(part));
                                 stage.advance(self.range(journal, part).len() as u64);
                             }
@@ -248,8 +250,9 @@ impl Upload<'_> {
         let range = self.range(journal, part);
         let body = Part::new(&self.bundle.artifact.bytes, range, journal.header.parts());
         async move {
+            let begun = Instant::now();
             let answer = client.put_part(&id, part, body).await;
-            PartResponse { part, request, attempts, answer }
+            PartResponse { part, request, time: begun.elapsed(), attempts, answer }
         }
     }
 
