@@ -79,7 +79,8 @@ impl Conversion {
         };
         tch::no_grad(|| {
             let tensors = self.inputs(&[ids])?;
-            let inputs = Inputs::of_server(&tensors, special, &form, network.attention)?;
+            let inputs = Inputs::of_server(&tensors, special, &form, network.attention)?
+                .of_at_most(self.limit.tokens.into());
             network.output.forward(&network.model.forward(&inputs)?, &inputs)
         })
     }

@@ -112,7 +112,8 @@ impl Conversion {
             (Defect::Padding, _) => special.padding = NO_PADDING,
             _ => {}
         }
-        let inputs = Inputs::of_server(tensors, special, &form, network.attention)?;
+        let inputs = Inputs::of_server(tensors, special, &form, network.attention)?
+            .of_at_most(self.limit.tokens.into());
         let output = network.model.forward(&inputs)?;
         match (&network.output, defect) {
             (GraphOutput::Embedding(embedder), Defect::Pooling(mode)) => {

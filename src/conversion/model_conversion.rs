@@ -78,8 +78,10 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+    /// Returns the output for the tensors of the server. `longest` is the longest input of the graph in tokens.
+    pub(super) fn forward(&self, tensors: &[Tensor], longest: u32) -> Result<Tensor, TorchError> {
         let inputs = Inputs::of_server(tensors, self.special, &self.form, self.attention)?
+            .of_at_most(longest.into())
             .answering_tokens(self.answers_tokens);
         let output = self.output.forward(&self.model.forward(&inputs)?, &inputs)?;
         match &self.entities {
@@ -515,7 +517,7 @@ impl Conversion {
     /// # Errors
     /// Errors of libtorch.
     pub fn forward(&self, tensors: &[Tensor]) -> Result<Tensor, TorchError> {
-        tch::no_grad(|| self.network.forward(tensors))
+        tch::no_grad(|| self.network.forward(tensors, self.limit.tokens))
     }
 
     /// Traces the model, quantizes it if requested, and checks the graph against Elasticsearch's list of operations.
@@ -542,7 +544,7 @@ impl Conversion {
         const TOKENS: i64 = 16;
         let _one = OneThread::begin();
         let example = self.example(TOKENS.min(self.limit.tokens.into()))?;
-        Module::trace(&example, |tensors| self.network.forward(tensors))
+        Module::trace(&example, |tensors| self.network.forward(tensors, self.limit.tokens))
     }
 
     /// Loads the saved archive of a traced module as the cluster does, and compares its output with the model's.

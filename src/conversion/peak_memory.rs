@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::description::{Description, Limit};
 use super::{Conversion, ConversionError, Options};
+use crate::models::blocks::block_length;
 use crate::models::{AttentionForm, WeightLoader};
 use crate::source::ModelFiles;
 use crate::tasks::Task;
@@ -42,13 +43,13 @@ impl PeakMemory {
 }
 
 impl MemoryCurve {
-    /// The bytes for a length: measured, or extrapolated by the parabola through three equidistant lengths.
+    /// The bytes for a length: measured, or extrapolated by the parabola through the last three lengths, which are equidistant.
     pub(super) fn at(&self, tokens: i64) -> u64 {
         let measured = self.points.iter().find(|(length, _)| *length == tokens);
         if let Some((_, bytes)) = measured {
             return *bytes;
         }
-        let [first, second, third] = self.points[..] else {
+        let [.., first, second, third] = self.points[..] else {
             return self.points.last().map_or(0, |(_, bytes)| *bytes);
         };
         let at = [first.1 as f64, second.1 as f64, third.1 as f64];
@@ -74,23 +75,30 @@ impl Conversion {
     /// Inputs for measuring the peak of live bytes in a pass over one row of the maximum length.
     ///
     /// Up to 1,024 tokens the pass is measured. A pass over 8,192 would need minutes and, without fused attention, many gigabytes. The live
-    /// tensors grow with the length or its square, so three shorter lengths determine the result.
+    /// tensors grow with the length or its square, so three shorter lengths determine the result. If sliding windows are computed in
+    /// blocks, these are rows of two, three and four whole blocks.
     ///
     /// # Errors
     /// Errors of libtorch.
     pub fn peak_memory(&self) -> Result<PeakMemory, TorchError> {
-        let longest = i64::from(self.limit.tokens);
-        let lengths = if longest <= LENGTHS[2] { vec![longest] } else { LENGTHS.to_vec() };
-        self.peak_memory_at(lengths)
+        self.peak_memory_at(self.measured_lengths())
     }
 
     /// Inputs like those of [`peak_memory`](Self::peak_memory), and one of the default length.
     pub(super) fn peak_memory_by_length(&self) -> Result<PeakMemory, TorchError> {
-        let longest = i64::from(self.limit.tokens);
-        if longest <= LENGTHS[2] && longest > LENGTHS[0] {
-            return self.peak_memory_at(vec![LENGTHS[0], longest]);
+        let (mut lengths, default) = (self.measured_lengths(), i64::from(DEFAULT_LENGTH));
+        if lengths.first().is_some_and(|first| *first > default) {
+            lengths.insert(0, default);
         }
-        self.peak_memory()
+        self.peak_memory_at(lengths)
+    }
+
+    fn measured_lengths(&self) -> Vec<i64> {
+        let longest = i64::from(self.limit.tokens);
+        let reach = self.network.model.window_reach();
+        let block = reach.and_then(|reach| block_length(reach, longest));
+        let lengths = block.map_or(LENGTHS, |block| [2, 3, 4].map(|blocks| blocks * block));
+        if longest <= lengths[2] { vec![longest] } else { lengths.to_vec() }
     }
 
     fn peak_memory_at(&self, lengths: Vec<i64>) -> Result<PeakMemory, TorchError> {

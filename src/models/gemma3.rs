@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::activation::{Activation, ActivationLayer};
 use super::blocks::{
-    Angles, Attention, FeedForward, Inner, QueryKeyNorm, RmsNorm, Rotary, sliding_window_bias,
+    Angles, Attention, AttentionScope, FeedForward, Inner, QueryKeyNorm, RmsNorm, Rotary,
 };
 use super::layer_kinds::{LayerKind, Rope, RopeByKind, check_kinds, check_thetas, kind_of};
 use super::layers::{Heads, Linear, attention_bias, embedding};
@@ -217,17 +217,22 @@ struct Gemma3 {
 
 impl Model for Gemma3 {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        let everywhere = attention_bias(&inputs.attention_mask)?;
+        let bias = attention_bias(&inputs.attention_mask)?;
+        let everywhere = AttentionScope::All(bias.shallow_clone());
         let full = (&everywhere, &self.full.angles(inputs)?);
-        let nearby = sliding_window_bias(&everywhere, self.reach, inputs)?;
+        let nearby = AttentionScope::window(&bias, self.reach, inputs)?;
         let sliding = (&nearby, &self.sliding.angles(inputs)?);
         let words = embedding(&self.words, &inputs.input_ids)?;
         let mut states = words.f_mul_scalar(self.scale)?;
         for layer in &self.layers {
-            let (bias, angles) = if layer.is_full { full } else { sliding };
-            states = layer.forward(&states, bias, angles, inputs)?;
+            let (scope, angles) = if layer.is_full { full } else { sliding };
+            states = layer.forward(&states, scope, angles, inputs)?;
         }
         self.norm.forward(&states)
+    }
+
+    fn window_reach(&self) -> Option<i64> {
+        Some(self.reach)
     }
 }
 
@@ -290,14 +295,14 @@ impl Layer {
     fn forward(
         &self,
         states: &Tensor,
-        bias: &Tensor,
+        scope: &AttentionScope,
         angles: &Angles,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         let [before_attention, after_attention, before_feed_forward, after_feed_forward] =
             &self.norms;
         let normed = before_attention.forward(states)?;
-        let attended = self.attention.forward(&normed, bias, Some(angles), inputs)?;
+        let attended = self.attention.forward_within(&normed, scope, Some(angles), inputs)?;
         let states = states.f_add(&after_attention.forward(&attended)?)?;
         let fed = self.feed_forward.forward(&before_feed_forward.forward(&states)?)?;
         Ok(states.f_add(&after_feed_forward.forward(&fed)?)?)

@@ -71,6 +71,8 @@ pub struct Inputs {
     pub tokens: Size,
     /// How the graph computes attention.
     pub attention: AttentionForm,
+    /// Longest input of the graph in tokens, or 0 if it is not known.
+    pub longest: i64,
     server_token_types: Option<Tensor>,
     form: RowForm,
     special: SpecialTokens,
@@ -185,6 +187,7 @@ impl Inputs {
             attention_mask,
             server_token_types,
             attention,
+            longest: 0,
             form: form.clone(),
             special,
             removed,
@@ -192,6 +195,12 @@ impl Inputs {
             compaction,
             answers_tokens: false,
         })
+    }
+
+    /// Declares the longest input of the graph in tokens.
+    #[must_use]
+    pub fn of_at_most(self, longest: i64) -> Self {
+        Self { longest, ..self }
     }
 
     /// Declares that the graph answers for each token, so that hidden states get the places of Elasticsearch's tokens before the head.

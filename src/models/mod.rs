@@ -69,6 +69,11 @@ pub trait Model {
     /// # Errors
     /// Errors of libtorch.
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError>;
+
+    /// Largest distance of two tokens that attend to each other in the layers with a sliding window, if a long input is computed in blocks.
+    fn window_reach(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Settings for building a model.

@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::{TorchError, ffi};
 
@@ -43,6 +43,66 @@ impl Size {
             None => None,
         };
         Ok(Self { value: self.value * factor + offset, recorded })
+    }
+
+    /// This size plus `other`.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn plus(&self, other: &Self) -> Result<Self, TorchError> {
+        let recorded = self.record(other, Tensor::f_add)?;
+        Ok(Self { value: self.value + other.value, recorded })
+    }
+
+    /// This size times `other`.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn times(&self, other: &Self) -> Result<Self, TorchError> {
+        let recorded = self.record(other, Tensor::f_mul)?;
+        Ok(Self { value: self.value * other.value, recorded })
+    }
+
+    /// This size divided by `divisor`, rounded down. The divisor is at least 1.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn floor_divide(&self, divisor: &Self) -> Result<Self, TorchError> {
+        let recorded = self.record(divisor, Tensor::f_floor_divide)?;
+        Ok(Self { value: self.value.div_euclid(divisor.value), recorded })
+    }
+
+    /// This size divided by the constant `divisor`, which is at least 1, rounded down.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn floor_divide_by(&self, divisor: i64) -> Result<Self, TorchError> {
+        let recorded = self.recorded.as_ref().map(|size| size.f_floor_divide_scalar(divisor));
+        Ok(Self { value: self.value.div_euclid(divisor), recorded: recorded.transpose()? })
+    }
+
+    /// This size, or the nearest number from `least` to `most`.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn clamp(&self, least: i64, most: i64) -> Result<Self, TorchError> {
+        let recorded = self.recorded.as_ref().map(|size| size.f_clamp(least, most));
+        Ok(Self { value: self.value.clamp(least, most), recorded: recorded.transpose()? })
+    }
+
+    /// This size as an int64 tensor without axes.
+    pub fn tensor(&self) -> Tensor {
+        self.recorded.as_ref().map_or_else(|| Tensor::from(self.value), Tensor::shallow_clone)
+    }
+
+    /// Records an operation on two sizes.
+    fn record(
+        &self,
+        other: &Self,
+        operation: impl Fn(&Tensor, &Tensor) -> Result<Tensor, TchError>,
+    ) -> Result<Option<Tensor>, TorchError> {
+        let recorded = self.recorded.as_ref().or(other.recorded.as_ref());
+        Ok(recorded.map(|_| operation(&self.tensor(), &other.tensor())).transpose()?)
     }
 }
 
@@ -185,7 +245,12 @@ mod tests {
                 &[1.into(), (-1).into(), 1.into()],
             )?;
             let filled = full(&[(&tokens).into(), 1.into()], 2.)?;
+            let parts = tokens.floor_divide_by(3)?.clamp(1, 9)?;
+            let part = tokens.plus(&parts)?.affine(1, -1)?.floor_divide(&parts)?;
+            let grid = view(&arange(&parts.times(&part)?)?, &[(&parts).into(), (&part).into()])?;
+            let grid = grid.f_mul(&part.tensor())?.f_sum(Kind::Int64)?;
             let sum = ids.f_add(&row)?.f_add(&counted)?.f_add(&wide)?.f_add(&filled)?;
+            let sum = sum.f_add(&grid)?;
             reshape(&sum.f_transpose(1, 2)?, &[(&batch).into(), (-1).into()])
         };
         let example = [Tensor::ones([1, 5], (Kind::Int64, tch::Device::Cpu))];

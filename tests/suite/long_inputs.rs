@@ -6,6 +6,7 @@ use std::path::Path;
 use rust_eland::conversion::{Conversion, Options};
 use rust_eland::observer::Progress;
 use rust_eland::source::ModelFiles;
+use rust_eland::tasks::Task;
 use rust_eland::version::Target;
 use serde_json::{Value, json};
 use standin::StandIn;
@@ -73,6 +74,24 @@ fn default_is_512_tokens_if_the_longest_input_needs_more_than_a_gibibyte() {
     // The bytes of one pass over 512 tokens do not decide.
     let short = convert(&Fixture::named("bert/st-mean").model(), Target::Any, None);
     assert!(short.max_sequence_length() < 512);
+}
+
+#[test]
+fn windows_in_blocks_need_less_memory_than_a_mask() {
+    for name in ["windows/modernbert", "windows/gemma3"] {
+        let folder = Fixture::named(name).model();
+        let bytes = |tokens| {
+            let mut options = Options::of_task(Task::PassThrough);
+            (options.target, options.max_length) = (Target::Serverless, Some(tokens));
+            let files = ModelFiles::open(&folder).unwrap();
+            let conversion = Conversion::read(&files, options, &Progress::quiet()).unwrap();
+            let traced = conversion.trace().unwrap();
+            conversion.peak_memory().unwrap().measure(&traced.module).unwrap()
+        };
+        // Graphs for fewer than 2,048 tokens have masks.
+        let (masked, blocks) = (bytes(2047), bytes(2048));
+        assert!(2 * blocks < masked, "{name}: {blocks} {masked}");
+    }
 }
 
 #[test]

@@ -221,6 +221,11 @@ fn gemma_3_graph_matches_hugging_face() {
 }
 
 #[test]
+fn graphs_with_windows_in_blocks_match_hugging_face() {
+    compare(&["windows"]);
+}
+
+#[test]
 fn gte_nomic_and_jina_graphs_match_references() {
     compare(&["gte", "jina", "nomic"]);
 }

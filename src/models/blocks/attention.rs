@@ -4,8 +4,9 @@ use tch::Tensor;
 
 use super::norm::{LayerNorm, RmsNorm};
 use super::rotary::Angles;
+use super::scope::AttentionScope;
 use crate::models::Inputs;
-use crate::models::layers::{Heads, Linear, attend};
+use crate::models::layers::{Heads, Linear};
 use crate::torchscript::TorchError;
 
 /// Norm of query and key before the scores.
@@ -55,6 +56,21 @@ impl Attention {
         angles: Option<&Angles>,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
+        self.forward_within(states, &AttentionScope::All(bias.shallow_clone()), angles, inputs)
+    }
+
+    /// Maps `[batch, tokens, hidden]` to `[batch, tokens, hidden]` with attention to the tokens in `scope`. Query and key are rotated by
+    /// `angles`.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn forward_within(
+        &self,
+        states: &Tensor,
+        scope: &AttentionScope,
+        angles: Option<&Angles>,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
         let heads = self.heads;
         let [query, key, value] = &self.query_key_value;
         let key_heads = Heads { count: key.outputs() / heads.size, size: heads.size };
@@ -72,7 +88,6 @@ impl Attention {
         }
         let [key, value] = [key, value].map(|it| heads.repeat(&it, key_heads.count, inputs));
         let (key, value) = (key?, value?);
-        let context = attend([&query, &key, &value], bias, heads.scale(), inputs)?;
-        self.output.forward(&heads.join(&context, inputs)?)
+        self.output.forward(&scope.attend([&query, &key, &value], heads, inputs)?)
     }
 }

@@ -8,14 +8,14 @@
 //!    fields, so that the file states which tensor is which part: [`Attention`] with an optional [`QueryKeyNorm`], and
 //!    [`FeedForward`] with an [`Inner`], plain or gated.
 //! 2. `forward` of the model computes what all layers share, once per pass: the bias of the attention scores from
-//!    [`attention_bias`](super::layers::attention_bias), passed on to [`sliding_window_bias`] or [`Alibi::bias`], and the
+//!    [`attention_bias`](super::layers::attention_bias), passed on to [`AttentionScope::window`] or [`Alibi::bias`], and the
 //!    [`Angles`] of a [`Rotary`].
 //! 3. `forward` of a layer states the order of norms and residual connections, and passes its bias and angles to
-//!    [`Attention::forward`]:
+//!    [`Attention::forward`], or its scope to [`Attention::forward_within`]:
 //!
 //! ```ignore
 //! // Norms before attention and feed-forward (ModernBERT).
-//! let attended = self.attention.forward(&self.attention_norm.forward(states)?, bias, Some(angles), inputs)?;
+//! let attended = self.attention.forward_within(&self.attention_norm.forward(states)?, scope, Some(angles), inputs)?;
 //! let states = states.f_add(&attended)?;
 //! states.f_add(&self.feed_forward.forward(&self.feed_forward_norm.forward(&states)?)?)
 //! // Norms after the residual connections (GTE, nomic).
@@ -32,6 +32,7 @@ mod feed_forward;
 mod masks;
 mod norm;
 mod rotary;
+mod scope;
 
 pub use alibi::Alibi;
 pub use attention::{Attention, QueryKeyNorm};
@@ -39,6 +40,7 @@ pub use feed_forward::{FeedForward, Inner};
 pub use masks::{sliding_window_bias, token_distances, window_bias};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{Angles, Rotary};
+pub use scope::{AttentionScope, WindowBlocks, block_length};
 
 #[cfg(test)]
 mod tests;

@@ -107,6 +107,66 @@ fn sliding_window_hides_far_tokens_and_padding() {
 }
 
 #[test]
+fn windows_are_computed_in_blocks_for_long_inputs_only() {
+    for (reach, longest, block) in [
+        (64, 2047, None),
+        (64, 2048, Some(256)),
+        (64, 8192, Some(256)),
+        (0, 2048, Some(256)),
+        (128, 2048, Some(256)),
+        (129, 2048, Some(512)),
+        (256, 2048, Some(512)),
+        (257, 131_072, None),
+    ] {
+        assert_eq!(block_length(reach, longest), block, "{reach} {longest}");
+        let inputs = inputs(3, &[3]).of_at_most(longest);
+        let bias = attention_bias(&inputs.attention_mask).unwrap();
+        let scope = AttentionScope::window(&bias, reach, &inputs).unwrap();
+        assert_eq!(matches!(scope, AttentionScope::Blocks(_)), block.is_some());
+    }
+}
+
+/// Attention of 3 heads in a window, in blocks of `block` queries and with a mask. Also returns whether each token sees a token,
+/// `[batch, tokens]`.
+fn both_windows(inputs: &Inputs, reach: i64, block: i64) -> ([Tensor; 2], Tensor) {
+    let heads = Heads { count: 3, size: 4 };
+    let [batch, tokens] = inputs.input_ids.size()[..] else { panic!() };
+    let states = [(); 3].map(|()| random(&[batch, 3, tokens, 4]));
+    let bias = attention_bias(&inputs.attention_mask).unwrap();
+    let mask = sliding_window_bias(&bias, reach, inputs).unwrap();
+    let sees = mask.eq(0.).any_dim(-1, false).squeeze_dim(1);
+    let blocks = WindowBlocks::of(&bias, reach, block, inputs).unwrap();
+    let attended = [AttentionScope::Blocks(blocks), AttentionScope::All(mask)]
+        .map(|scope| scope.attend(states.each_ref(), heads, inputs).unwrap());
+    (attended, sees)
+}
+
+#[test]
+fn window_in_blocks_attends_as_with_a_mask() {
+    const BLOCK: i64 = 8;
+    let lengths = [1, 2, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 33, 70];
+    for (reach, tokens) in [0, 1, 3, 4].into_iter().flat_map(|it| lengths.map(|n| (it, n))) {
+        let rows_of =
+            [vec![tokens], vec![tokens, (tokens + 1) / 2, 1], vec![tokens - 1, tokens, tokens / 3]];
+        for (form, of) in
+            FORMS.into_iter().flat_map(|form| rows_of.iter().map(move |of| (form, of)))
+        {
+            let inputs = inputs_of(&rows(tokens, of), form);
+            let ([blocks, masked], sees) = both_windows(&inputs, reach, BLOCK);
+            assert!(bool::try_from(blocks.isfinite().all()).unwrap(), "{of:?}");
+            // Padding that sees no token attends to hidden tokens, which are others in blocks. It has no meaning.
+            let sees = if tokens < 2 * BLOCK { sees.ones_like() } else { sees };
+            let seen =
+                |attended: Tensor| attended.masked_fill(&sees.logical_not().unsqueeze(-1), 0.);
+            let (blocks, masked) = (seen(blocks), seen(masked));
+            assert_eq!(blocks.size(), masked.size());
+            let difference = (&blocks - &masked).abs().max().double_value(&[]);
+            assert!(difference < 1e-5, "reach {reach}, {of:?} of {tokens}, {form:?}: {difference}");
+        }
+    }
+}
+
+#[test]
 fn alibi_bias_grows_with_distance_and_hides_padding() {
     let loader = WeightLoader::sketch();
     let inputs = inputs(3, &[3, 2]);
@@ -192,7 +252,7 @@ fn all_blocks() -> impl Fn(&[Tensor], AttentionForm) -> Result<Tensor, TorchErro
         heads,
         output: linear(8, 8),
     };
-    let (near_attention, far_attention) = (attention(8), attention(4));
+    let (near_attention, grouped, far_attention) = (attention(8), attention(4), attention(4));
     let feed_forward = FeedForward {
         inner: Inner::Gated { activated: linear(8, 12), gate: linear(8, 12) },
         activation: Activation::Silu.into(),
@@ -204,8 +264,10 @@ fn all_blocks() -> impl Fn(&[Tensor], AttentionForm) -> Result<Tensor, TorchErro
         let states = crate::models::layers::embedding(&table, &inputs.input_ids)?;
         let bias = attention_bias(&inputs.attention_mask)?;
         let near = sliding_window_bias(&bias, 2, &inputs)?;
+        let blocks = AttentionScope::Blocks(WindowBlocks::of(&bias, 2, 4, &inputs)?);
         let angles = rotary.angles(&inputs)?;
         let states = near_attention.forward(&states, &near, Some(&angles), &inputs)?;
+        let states = grouped.forward_within(&states, &blocks, Some(&angles), &inputs)?;
         let states = far_attention.forward(&states, &alibi.bias(&bias, &inputs)?, None, &inputs)?;
         feed_forward.forward(&states)
     }

@@ -7,9 +7,7 @@ use serde_json::Value;
 use tch::Tensor;
 
 use super::activation::ActivationLayer;
-use super::blocks::{
-    Angles, Attention, FeedForward, Inner, LayerNorm, Rotary, sliding_window_bias,
-};
+use super::blocks::{Angles, Attention, AttentionScope, FeedForward, Inner, LayerNorm, Rotary};
 use super::heads::{PredictionHead, TaskHead, decoder};
 use super::layers::{Heads, Linear, attention_bias, embedding};
 use super::weights::Weights;
@@ -104,20 +102,25 @@ struct ModernBert {
 impl Model for ModernBert {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let bias = attention_bias(&inputs.attention_mask)?;
-        let global = (&bias, &self.global_rotary.angles(inputs)?);
+        let everywhere = AttentionScope::All(bias.shallow_clone());
+        let global = (&everywhere, &self.global_rotary.angles(inputs)?);
         let mut window = None;
-        if self.layers.iter().any(|layer| !layer.is_global) {
-            let bias = sliding_window_bias(&bias, self.reach, inputs)?;
-            window = Some((bias, self.local_rotary.angles(inputs)?));
+        if let Some(reach) = self.window_reach() {
+            let scope = AttentionScope::window(&bias, reach, inputs)?;
+            window = Some((scope, self.local_rotary.angles(inputs)?));
         }
-        let local = window.as_ref().map(|(bias, angles)| (bias, angles));
+        let local = window.as_ref().map(|(scope, angles)| (scope, angles));
         let mut states =
             self.embedding_norm.forward(&embedding(&self.words, &inputs.input_ids)?)?;
         for layer in &self.layers {
-            let (bias, angles) = local.filter(|_| !layer.is_global).unwrap_or(global);
-            states = layer.forward(&states, bias, angles, inputs)?;
+            let (scope, angles) = local.filter(|_| !layer.is_global).unwrap_or(global);
+            states = layer.forward(&states, scope, angles, inputs)?;
         }
         self.head.forward(&self.final_norm.forward(&states)?, inputs)
+    }
+
+    fn window_reach(&self) -> Option<i64> {
+        self.layers.iter().any(|layer| !layer.is_global).then_some(self.reach)
     }
 }
 
@@ -159,7 +162,7 @@ impl Layer {
     fn forward(
         &self,
         states: &Tensor,
-        bias: &Tensor,
+        scope: &AttentionScope,
         angles: &Angles,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
@@ -167,7 +170,7 @@ impl Layer {
             Some(norm) => norm.forward(states)?,
             None => states.shallow_clone(),
         };
-        let attended = self.attention.forward(&normed, bias, Some(angles), inputs)?;
+        let attended = self.attention.forward_within(&normed, scope, Some(angles), inputs)?;
         let states = states.f_add(&attended)?;
         let normed = self.feed_forward_norm.forward(&states)?;
         Ok(states.f_add(&self.feed_forward.forward(&normed)?)?)
