@@ -1,15 +1,24 @@
 //! Creation of a bundle from a model: trace, write the archive, hash it, measure its memory.
 
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::{Conversion, ConversionError};
+use super::{Conversion, ConversionError, Options, Traced};
 use crate::bundle::{Artifact, ArtifactFormat, Bundle, fitted, with_artifact_sha256};
 use crate::model_id::ModelId;
-use crate::observer::Stage;
+use crate::observer::{Progress, RunningStage, Stage};
+use crate::segmented_bytes::SegmentedBytes;
+use crate::source::ModelFiles;
 use crate::torchscript::{Module, TorchError, operations};
 use crate::version::Target;
+
+/// A traced model with its archive, which is not verified yet.
+pub(crate) struct Draft {
+    traced: Traced,
+    archive: Arc<SegmentedBytes>,
+    converting: RunningStage,
+}
 
 impl Conversion {
     /// Traces the model and creates its bundle. Most tensors of the artifact stay in the model's files. `title` is the name of the
@@ -18,30 +27,78 @@ impl Conversion {
     /// # Errors
     /// [`ConversionError`] if the model cannot be traced, its archive cannot be written or verified, or a file of the model changed.
     pub fn bundle(&self, model_id: ModelId, title: &str) -> Result<Bundle, ConversionError> {
+        self.bundle_of(self.draft()?, model_id, title)
+    }
+
+    /// Reads a model's folder like [`read`](Self::read), and traces the model while the tokenizers are compared. For a large vocabulary,
+    /// the comparison takes as long as the trace.
+    ///
+    /// # Errors
+    /// Same as [`read`](Self::read). The error of the trace is in the result, so that the caller can report the notes before it.
+    pub(crate) fn read_and_draft(
+        files: &ModelFiles,
+        options: Options,
+        progress: &Progress,
+    ) -> Result<(Self, Result<Draft, ConversionError>), ConversionError> {
+        let (mut conversion, pending) = Self::read_uncompared(files, options, progress)?;
+        let (comparison, draft) = thread::scope(|scope| {
+            let tokenizer = conversion.tokenizer();
+            let comparing = scope.spawn(|| pending.run(tokenizer));
+            let draft = conversion.draft();
+            (comparing.join().unwrap_or_else(|panic| resume_unwind(panic)), draft)
+        });
+        conversion.add(pending, comparison?);
+        Ok((conversion, draft))
+    }
+
+    /// Traces the model and lays out its archive.
+    ///
+    /// # Errors
+    /// [`ConversionError`] if the model cannot be traced, or its archive cannot be written.
+    fn draft(&self) -> Result<Draft, ConversionError> {
         let progress = self.progress();
         let converting = progress.start_bytes(Stage::Convert, self.parameter_bytes());
         let traced = self.trace()?;
         let mut archive = progress.run(Stage::BuildArchive, || traced.module.archive())?;
         archive.depend_on(self.files.iter().cloned());
-        let archive = Arc::new(archive);
-        let memory = self.peak_memory()?;
-        // Hash and measure on one thread, verify on another.
-        let (described, saved) = thread::scope(|scope| {
-            let (archive, converting) = (&archive, &converting);
-            let described = scope.spawn(move || {
+        Ok(Draft { traced, archive: Arc::new(archive), converting })
+    }
+
+    /// Hashes, verifies and measures an archive, and creates the bundle.
+    ///
+    /// # Errors
+    /// [`ConversionError`] if the archive computes other values than the model, or a file of the model changed.
+    pub(crate) fn bundle_of(
+        &self,
+        draft: Draft,
+        model_id: ModelId,
+        title: &str,
+    ) -> Result<Bundle, ConversionError> {
+        let Draft { traced, archive, converting } = draft;
+        let progress = self.progress();
+        let unmeasured = Mutex::new(Some(self.peak_memory()?));
+        // One thread hashes, this one verifies, and the first that is done measures the memory.
+        let measure = |module: &dyn Fn() -> Result<Module, TorchError>| {
+            let memory = unmeasured.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let measured = memory
+                .map(|memory| progress.run(Stage::MeasureMemory, || memory.measure(&module()?)));
+            measured.transpose()
+        };
+        let load = || Module::load_mapped(Arc::clone(&archive)).map(|(module, _)| module);
+        let (hashed, checked) = thread::scope(|scope| {
+            let hashing = scope.spawn(|| {
                 let hashing = progress.start(Stage::Hash);
                 let sha256 = archive.sha256(&|bytes| converting.advance(bytes));
                 hashing.finish();
-                progress.run(Stage::MeasureMemory, || {
-                    let (module, _) = Module::load_mapped(Arc::clone(archive))?;
-                    Ok::<_, TorchError>((sha256, memory.measure(&module)?))
-                })
+                (sha256, measure(&load))
             });
-            let saved = self.check(&traced, Arc::clone(archive));
-            (described.join().unwrap_or_else(|panic| resume_unwind(panic)), saved)
+            let checked = self.check(&traced, Arc::clone(&archive));
+            let checked = checked.and_then(|saved| Ok((saved, measure(&load)?)));
+            (hashing.join().unwrap_or_else(|panic| resume_unwind(panic)), checked)
         });
         archive.check_unchanged()?;
-        let (saved, (sha256, peak)) = (saved?, described?);
+        let ((saved, here), (sha256, there)) = (checked?, hashed);
+        let peak = here.or(there?).unwrap_or_default();
         converting.finish();
         let target = self.target();
         let configuration = with_artifact_sha256(self.configuration(title, &saved, peak), &sha256);

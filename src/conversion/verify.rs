@@ -1,67 +1,106 @@
 //! Comparison of the saved and reloaded archive with the original model.
 
+use std::sync::Arc;
+
 use tch::{Kind, Tensor};
 
-use super::{Conversion, ConversionError, Traced};
-use crate::torchscript::{Module, TorchError};
+use super::{Conversion, ConversionError, Saved, Traced};
+use crate::observer::Stage;
+use crate::segmented_bytes::SegmentedBytes;
+use crate::torchscript::{Module, OneThread, TorchError};
 
 /// Tolerance relative to the largest output value, or to 1 if that is larger.
 const TOLERANCE: f64 = 1e-5;
 
-/// Rows and tokens of the test inputs. All lengths differ from the traced one, the last input has padding, and all are short, because
-/// reading the weights dominates the time of such a pass.
-const SHAPES: [(i64, i64); 3] = [(1, 2), (1, 7), (2, 12)];
+/// Tokens of the rows of the test input. The number of rows and the longest row differ from those of the trace, the other rows have
+/// padding, and all are short. Reading the weights dominates the time of such a pass, so one pass serves all lengths.
+const LENGTHS: [i64; 3] = [13, 7, 2];
 
 impl Conversion {
-    /// Runs a loaded archive on inputs of three lengths and compares it with the untraced model. The archive of a
+    /// Loads the saved archive of a traced module as the cluster does, and compares its output with the model's.
+    ///
+    /// # Errors
+    /// [`ConversionError`] if the output differs, or the quantized model agrees too little with the original.
+    pub fn check(
+        &self,
+        traced: &Traced,
+        archive: Arc<SegmentedBytes>,
+    ) -> Result<Saved, ConversionError> {
+        let (loaded, bytes) = Module::load_mapped(archive)?;
+        self.check_loaded(traced, &loaded, bytes)
+    }
+
+    /// Compares the output of a loaded archive, whose tensors take `per_deployment_memory_bytes`, with the model's.
+    ///
+    /// # Errors
+    /// Same as [`check`](Self::check).
+    pub(super) fn check_loaded(
+        &self,
+        traced: &Traced,
+        loaded: &Module,
+        per_deployment_memory_bytes: u64,
+    ) -> Result<Saved, ConversionError> {
+        if !self.options.no_verify {
+            let _one = OneThread::begin();
+            self.progress.run(Stage::Verify, || self.verify(traced, loaded))?;
+        }
+        let quantization = match (&self.options.quantize, traced.quantized) {
+            (Some(quantize), Some(done)) => {
+                let compare = || self.compare(quantize, done, loaded);
+                Some(self.progress.run(Stage::CompareQuantized, compare)?)
+            }
+            _ => None,
+        };
+        Ok(Saved { per_deployment_memory_bytes, quantization })
+    }
+
+    /// Runs a loaded archive on rows of three lengths and compares it with the untraced model. The archive of a
     /// quantized model has different outputs, so it is compared with the traced module before saving;
     /// [`compare`](Self::compare) measures its difference from the model.
     ///
     /// # Errors
     /// If the outputs differ, or libtorch fails.
     pub fn verify(&self, traced: &Traced, loaded: &Module) -> Result<(), ConversionError> {
-        let mut largest = 0f64;
-        for (batch, tokens) in SHAPES {
-            let tokens = tokens.min(self.limit.tokens.into());
-            let inputs = self.inputs(&self.varied(batch, tokens))?;
-            let expected = match traced.quantized {
-                Some(_) => traced.module.forward_plainly(&inputs)?,
-                None => self.forward(&inputs)?,
-            };
-            let found = loaded.forward_plainly(&inputs)?;
-            let (difference, allowed) = distance(&found, &expected)?;
-            if allowed.is_nan() {
-                return Err(ConversionError::NotANumber { tokens });
-            }
-            if difference.is_nan() || difference > allowed {
-                return Err(ConversionError::Verification { tokens, difference, allowed });
-            }
-            largest = largest.max(difference);
+        let most = self.limit.tokens.into();
+        let lengths = LENGTHS.map(|tokens| tokens.min(most));
+        let tokens = lengths[0];
+        let inputs = self.inputs(&self.varied(&lengths))?;
+        let expected = match traced.quantized {
+            Some(_) => traced.module.forward_plainly(&inputs)?,
+            None => self.forward(&inputs)?,
+        };
+        let found = loaded.forward_plainly(&inputs)?;
+        let (difference, allowed) = distance(&found, &expected)?;
+        if allowed.is_nan() {
+            return Err(ConversionError::NotANumber { tokens });
+        }
+        if difference.is_nan() || difference > allowed {
+            return Err(ConversionError::Verification { tokens, difference, allowed });
         }
         tracing::info!(
-            "the saved archive computes the same values as the model: the largest difference is {largest:.1e}"
+            "the saved archive computes the same values as the model: the largest difference is {difference:.1e}"
         );
         Ok(())
     }
 
-    /// Rows of ids from the whole vocabulary, each as two texts followed by separators. The last of several rows is shorter.
-    fn varied(&self, batch: i64, tokens: i64) -> Vec<Vec<i64>> {
+    /// Rows of ids from the whole vocabulary, each as two texts followed by separators.
+    fn varied(&self, lengths: &[i64]) -> Vec<Vec<i64>> {
         let special = self.tokenizer.special;
         let count = self.tokenizer.vocabulary.vocabulary.len();
         let count = i64::try_from(count).unwrap_or(i64::MAX).max(1);
-        let id = |row: i64, place: i64, length: i64| match place {
-            place if place == length - 1 || place == length / 2 => special.separator,
+        let mut number = 0;
+        let mut id = |place: i64, length: i64| {
+            number += 1;
+            if place == length - 1 || place == length / 2 {
+                return special.separator;
+            }
             // A stride that is coprime to every real vocabulary size.
-            place => match (row * tokens + place + 1) * 7_919 % count {
+            match number * 7_919 % count {
                 id if id == special.padding => special.separator,
                 id => id,
-            },
+            }
         };
-        let row = |row: i64| {
-            let length = if batch > 1 && row == batch - 1 { (tokens + 1) / 2 } else { tokens };
-            (0..length).map(|place| id(row, place, length)).collect()
-        };
-        (0..batch).map(row).collect()
+        lengths.iter().map(|&length| (0..length).map(|place| id(place, length)).collect()).collect()
     }
 }
 

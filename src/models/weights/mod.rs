@@ -1,11 +1,12 @@
 //! Weights of a checkpoint as libtorch tensors, requested by name and shape.
 
+mod error;
+mod float32_weights;
 mod lora;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
-use std::path::PathBuf;
 
 use tch::{Kind, Tensor};
 
@@ -15,42 +16,9 @@ use crate::checkpoint::{
 };
 use crate::observer::{Progress, RunningStage, Stage};
 use crate::torchscript::{TorchError, constant};
+pub use error::WeightError;
+use float32_weights::Float32Weights;
 pub use lora::Lora;
-
-/// Why a model's weights cannot be loaded from a checkpoint.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WeightError {
-    /// The checkpoint's tensors are not those that config.json and the task require.
-    #[error("{path} does not contain the weights that this model needs{}", list(.problems))]
-    Mismatch {
-        /// The weight file, or the index of several.
-        path: PathBuf,
-        /// One line for each tensor that is missing or has another shape.
-        problems: Vec<String>,
-    },
-    /// The file contains tensors that repeat the same few bytes many times.
-    #[error(
-        "{0} contains tensors that are far larger than the file itself, which no model needs. Save it again as safetensors"
-    )]
-    OutOfProportion(PathBuf),
-    /// The checkpoint cannot be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// libtorch could not create a tensor.
-    #[error(transparent)]
-    Torch(#[from] TorchError),
-}
-
-/// The first lines of `problems`, and the number of further lines.
-fn list(problems: &[String]) -> String {
-    const SHOWN: usize = 12;
-    let mut text: String = problems.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect();
-    if problems.len() > SHOWN {
-        text += &format!("\n  … and {} more", problems.len() - SHOWN);
-    }
-    text
-}
 
 /// Loads tensors from a checkpoint, and records the requested tensors and the problems with them.
 #[derive(Debug)]
@@ -84,6 +52,7 @@ struct Ledger {
     spellings: Option<&'static Spellings>,
     problems: Vec<String>,
     failed: Option<WeightError>,
+    float32: Float32Weights,
     /// Progress stage that displays how many bytes of the files are loaded.
     shown: Option<RunningStage>,
 }
@@ -340,7 +309,7 @@ impl<'a> Weights<'a> {
                     let path = self.loader.checkpoint.path().to_owned();
                     Err(WeightError::OutOfProportion(path))
                 } else {
-                    constant(stored).map_err(Into::into)
+                    ledger.float32.constant(&self.loader.checkpoint, stored)
                 };
                 if let Some(stage) = &ledger.shown {
                     stage.advance(stored.slice.length as u64);
