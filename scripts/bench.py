@@ -26,15 +26,22 @@ import time
 import urllib.request
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / "bench")]
+import compilation  # noqa: E402
+import report  # noqa: E402
+import startup  # noqa: E402
 from demo import Failure, stop, target_folder  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "scripts" / "bench"
+TREE = ROOT / "tests" / "fixtures" / "trees" / "lightgbm-3.3.5-binary.txt"
 # eland's extra `pytorch` does not pin torch; this is the version in Elasticsearch.
 ELAND = ["eland[pytorch]==9.2.0", "torch==2.7.1", "transformers==4.57.6"]
 TREES = ["eland[scikit-learn,xgboost]==9.2.0"]
 IMPORTS = ["minilm", "static", "bert", "xlmr", "bart", "xlmr-large"]
+LIMITED = ["xlmr-large", "xlmr-large-f16", "xlmr-large-bf16"]
+# Connections of the floor: as many as rust-eland opens at most.
+CONNECTIONS = 16
 GRAPHS = ["minilm", "static", "bert", "xlmr", "bart", "mpnet", "deberta", "electra", "mobilebert", "distilbert", "roberta", "fill-mask",
           "expansion", "qa", "similarity", "pass-through"]
 CONTENDERS = ["ours", "eland", "floor"]
@@ -157,7 +164,7 @@ def command_of(bench, contender, model, url, id, definition=None):
     if contender == "eland":
         return [bench.eland / "bin" / "eland_import_hub_model", "--url", url, "--hub-model-id", folder, "--task-type", task,
                 "--es-model-id", id]
-    return [bench.programs / "floor", definition, url]
+    return [bench.programs / "floor", definition, url, CONNECTIONS]
 
 
 # ------------------------------------------------------------------------------------------------------------------- tables
@@ -224,26 +231,6 @@ def stage_table(results):
                 stages.setdefault(stage["name"], {}).setdefault(model, []).append(stage["took"] or 0)
     rows = [[name, *(f"{statistics.median(of[model]):.2f}" if model in of else "" for model in models)] for name, of in stages.items()]
     return table(["seconds", *models], rows)
-
-
-def graph_table(results):
-    # Static embeddings need microseconds.
-    shown = lambda value: f"{value:.1f}" if value >= 1 else f"{value:.3f}"
-    rows = []
-    for model, result in results.items():
-        if isinstance(result, str):
-            rows.append([model, result, *[""] * 7])
-            continue
-        nodes, size = result["nodes"], result.get("output_bytes", {})
-        ratios = []
-        for length in ("8", "32", "128", "512"):
-            times = result["milliseconds"].get(length)
-            ratios.append("" if not times else f"{shown(times['ours']['median'])} / {shown(times['eland']['median'])} = {times['ratio']:.3f}"
-                          f" ± {times['noise']:.3f}" if "eland" in times else shown(times["ours"]["median"]))
-        rows.append([model, result["task"], f"{nodes['ours']} / {nodes.get('eland', '–')}", *ratios,
-                     f"{size.get('ours', '')} / {size.get('eland', '–')}", result.get("failure", "")])
-    return table(["model", "task", "nodes, ours / eland", *(f"ms at {n} tokens" for n in (8, 32, 128, 512)),
-                  "bytes of output at 512", "eland"], rows)
 
 
 # ----------------------------------------------------------------------------------------------------------- benchmarks
@@ -435,15 +422,20 @@ def arguments():
     parser.add_argument("--graphs", type=names, default=GRAPHS, help="models whose graphs are compared; may be empty: " + ",".join(GRAPHS))
     parser.add_argument("--delayed", type=names, default=["bert"], help="models to import into a cluster that delays each part")
     parser.add_argument("--delay", type=int, default=20, help="delay per part in milliseconds")
-    parser.add_argument("--limited", default="xlmr-large", help="model to import with memory limits; may be empty")
+    parser.add_argument("--limited", type=names, default=LIMITED, help="models to import with memory limits; may be empty")
     parser.add_argument("--limits", type=lambda text: [int(n) for n in names(text)], default=[512, 256], help="memory limits in MiB")
+    parser.add_argument("--compile", metavar="COMMIT", help="compare the CPU time of compilation with that of this commit (an hour)")
+    parser.add_argument("--quick", action="store_true", help="measure MiniLM, BERT and the start of commands only (five minutes)")
     parser.add_argument("--no-trees", dest="trees", action="store_false", help="leave out the import of a large tree model")
     parser.add_argument("--contenders", type=names, default=CONTENDERS, help=",".join(CONTENDERS))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="duration of each measurement of a graph, in seconds")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="folder in which to keep and reuse the models and eland's environment")
     parser.add_argument("--output", type=Path, default=None, help="folder for bench.md and bench.json [default: target/bench]")
-    return parser.parse_args()
+    bench = parser.parse_args()
+    if bench.quick:
+        bench.models_, bench.graphs, bench.limited, bench.trees, bench.runs = ["minilm", "bert"], [], [], False, min(bench.runs, 3)
+    return bench
 
 
 def main():
@@ -456,33 +448,37 @@ def main():
         place = (bench.keep or bench.scratch).resolve()
         bench.eland, bench.models = place / "eland", place / "models"
         bench.models.mkdir(parents=True, exist_ok=True)
-        if bench.models_ or bench.graphs or bench.delayed or bench.limited:
-            install(bench.eland, ELAND)
-        limited = [bench.limited] if bench.limited else []
-        wanted = list(dict.fromkeys([*bench.models_, *bench.delayed, *limited, *bench.graphs]))
-        if wanted:
-            subprocess.run([bench.eland / "bin" / "python", HERE / "models.py", bench.models, *wanted], check=True)
+        install(bench.eland, ELAND)
+        wanted = list(dict.fromkeys(["minilm", *bench.models_, *bench.delayed, *bench.limited, *bench.graphs]))
+        subprocess.run([bench.eland / "bin" / "python", HERE / "models.py", bench.models, *wanted], check=True)
 
         results = {"machine": machine(), "load_before": os.getloadavg(), "runs": bench.runs, "eland": ELAND}
+        results["startup"] = startup.measure(bench.programs / "rust-eland", bench.models / "minilm", TREE, bench.runs)
         results["imports"] = bench_imports(bench, bench.models_)
         results["delayed"] = bench_imports(bench, bench.delayed, bench.delay)
-        results["limits"] = bench_limits(bench, bench.limited, bench.limits) if bench.limited else {}
+        results["limits"] = {model: bench_limits(bench, model, bench.limits) for model in bench.limited}
         results["graphs"] = bench_graphs(bench, bench.graphs)
         results["trees"] = bench_trees(bench) if bench.trees else {}
+        commits = ["HEAD", bench.compile] if bench.compile else []
+        results["compilation"] = {commit: compilation.measure(ROOT, commit, bench.scratch) for commit in commits}
         results["load_after"] = os.getloadavg()
 
     sections = [f"# Benchmark\n\n{results['machine']}; eland: {', '.join(ELAND)}; {bench.runs} runs, median (minimum–maximum)."]
+    sections += ["## Requirements\n\n" + report.requirements_table(table, results),
+                 "## Time until the first request or file\n\n" + table(["command", "milliseconds"], startup.rows(results["startup"])),
+                 "## Table of README.md\n\n" + report.readme_table(table, results),
+                 "## Table of docs/benchmarks.md\n\n" + report.benchmarks_table(table, results, bench.delay)]
     if results["imports"]:
         sections += ["## Imports\n\n" + ratio_table(results["imports"]), import_table(results["imports"]),
                      "## Duration of the stages of rust-eland\n\n" + stage_table(results["imports"])]
     if results["delayed"]:
         sections += [f"## Imports with {bench.delay} ms delay per part\n\n" + ratio_table(results["delayed"]), import_table(results["delayed"])]
-    if results["limits"]:
-        rows = [[limit, *([cell([one], f) for f in FIGURES] if isinstance(one, dict) else [one])] for limit, one in results["limits"].items()]
-        sections.append(f"## {bench.limited} with a memory limit that includes the page cache\n\n" + table(
+    for model, limits in results["limits"].items():
+        rows = [[limit, *([cell([one], f) for f in FIGURES] if isinstance(one, dict) else [one])] for limit, one in limits.items()]
+        sections.append(f"## {model} with a memory limit that includes the page cache\n\n" + table(
             ["MiB", *(f"{name.replace('_', ' ')}, {unit}" for name, (unit, _) in FIGURES.items())], rows))
     if results["graphs"]:
-        sections.append("## Served graphs, one thread\n\n" + graph_table(results["graphs"]))
+        sections.append("## Served graphs, one thread\n\n" + report.graph_table(table, results["graphs"]))
     if results["trees"]:
         sections.append("## Tree model of 1,000 trees of depth 8\n\n" + tree_table(results["trees"]))
     (output / "bench.md").write_text("\n\n".join(sections) + "\n")

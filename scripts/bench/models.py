@@ -134,6 +134,8 @@ def ignore(_):
 
 # name: (task, model class, configuration class and values, tokenizer, additional files)
 XLMR = dict(vocab_size=250_002, type_vocab_size=1, max_position_embeddings=514, bos_token_id=0, pad_token_id=1, eos_token_id=2)
+XLMR_LARGE = {**XLMR, "max_position_embeddings": 8194, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
+              "intermediate_size": 4096}
 MODELS = {
     "minilm": ("text_embedding", "BertModel", ("BertConfig", SMALL), wp(), lambda f: sentence_transformers(f, 384, 256)),
     "bert": ("ner", "BertForTokenClassification", ("BertConfig", dict(id2label=dict(enumerate(ENTITIES)), label2id={name: id for id, name in enumerate(ENTITIES)})),
@@ -141,10 +143,11 @@ MODELS = {
     "xlmr": ("text_embedding", "XLMRobertaModel", ("XLMRobertaConfig", XLMR), xlmr, lambda f: sentence_transformers(f, 768, 512)),
     "bart": ("zero_shot_classification", "BartForSequenceClassification", ("BartConfig", NLI),
              lambda f: byte_level(f, 50_265, "BartTokenizer"), ignore),
-    "xlmr-large": ("text_embedding", "XLMRobertaModel",
-                   ("XLMRobertaConfig", {**XLMR, "max_position_embeddings": 8194, "hidden_size": 1024, "num_hidden_layers": 24,
-                                         "num_attention_heads": 16, "intermediate_size": 4096}),
-                   xlmr, lambda f: sentence_transformers(f, 1024, 512)),
+    "xlmr-large": ("text_embedding", "XLMRobertaModel", ("XLMRobertaConfig", XLMR_LARGE), xlmr, lambda f: sentence_transformers(f, 1024, 512)),
+    "xlmr-large-f16": ("text_embedding", "XLMRobertaModel", ("XLMRobertaConfig", {**XLMR_LARGE, "torch_dtype": "float16"}), xlmr,
+                       lambda f: sentence_transformers(f, 1024, 512)),
+    "xlmr-large-bf16": ("text_embedding", "XLMRobertaModel", ("XLMRobertaConfig", {**XLMR_LARGE, "torch_dtype": "bfloat16"}), xlmr,
+                        lambda f: sentence_transformers(f, 1024, 512)),
     # Without a transformer.
     "static": ("text_embedding", None, None, static_embeddings, ignore),
     # For the comparison of served graphs only.
@@ -191,7 +194,9 @@ def make(place, name):
     torch.manual_seed(len(name))
     tokenizer(partial)
     if model:
-        transformer(model, *config).save_pretrained(partial, safe_serialization=True, max_shard_size="20GB")
+        # Weights of 16 bits are created with 32.
+        kind = getattr(torch, config[1].get("torch_dtype", "float32"))
+        transformer(model, *config).to(kind).save_pretrained(partial, safe_serialization=True, max_shard_size="20GB")
     rest(partial)
     (partial / "task").write_text(task)
     partial.rename(place)
