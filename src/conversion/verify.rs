@@ -26,27 +26,14 @@ impl Conversion {
         traced: &Traced,
         archive: Arc<SegmentedBytes>,
     ) -> Result<Saved, ConversionError> {
-        let (loaded, bytes) = Module::load_mapped(archive)?;
-        self.check_loaded(traced, &loaded, bytes)
-    }
-
-    /// Compares the output of a loaded archive, whose tensors take `per_deployment_memory_bytes`, with the model's.
-    ///
-    /// # Errors
-    /// Same as [`check`](Self::check).
-    pub(super) fn check_loaded(
-        &self,
-        traced: &Traced,
-        loaded: &Module,
-        per_deployment_memory_bytes: u64,
-    ) -> Result<Saved, ConversionError> {
+        let (loaded, per_deployment_memory_bytes) = Module::load_mapped(archive)?;
         if !self.options.no_verify {
             let _one = OneThread::begin();
-            self.progress.run(Stage::Verify, || self.verify(traced, loaded))?;
+            self.progress.run(Stage::Verify, || self.verify(traced, &loaded))?;
         }
         let quantization = match (&self.options.quantize, traced.quantized) {
             (Some(quantize), Some(done)) => {
-                let compare = || self.compare(quantize, done, loaded);
+                let compare = || self.compare(quantize, done, &loaded);
                 Some(self.progress.run(Stage::CompareQuantized, compare)?)
             }
             _ => None,
