@@ -21,15 +21,6 @@ pub(crate) struct Draft {
 }
 
 impl Conversion {
-    /// Traces the model and creates its bundle. Most tensors of the artifact stay in the model's files. `title` is the name of the
-    /// model in its description.
-    ///
-    /// # Errors
-    /// [`ConversionError`] if the model cannot be traced, its archive cannot be written or verified, or a file of the model changed.
-    pub fn bundle(&self, model_id: ModelId, title: &str) -> Result<Bundle, ConversionError> {
-        self.bundle_of(self.draft()?, model_id, title)
-    }
-
     /// Reads a model's folder like [`read`](Self::read), and traces the model while the tokenizers are compared. For a large vocabulary,
     /// the comparison takes as long as the trace.
     ///
@@ -64,7 +55,8 @@ impl Conversion {
         Ok(Draft { traced, archive: Arc::new(archive), converting })
     }
 
-    /// Hashes, verifies and measures an archive, and creates the bundle.
+    /// Hashes, verifies and measures an archive, and creates the bundle. Most tensors of the artifact stay in the model's files. `title` is
+    /// the name of the model in its description.
     ///
     /// # Errors
     /// [`ConversionError`] if the archive computes other values than the model, or a file of the model changed.
