@@ -33,8 +33,10 @@ gemma: prerequisites ## Download the tokenizer of Gemma 3 (41 MB) to the user's 
 build: libtorch ## Build target/release/rust-eland
 	$(CARGO) build --release --locked
 
+# The profile of the tests, so that `make test` continues this build.
 demo: libtorch minilm ## Import MiniLM into a stand-in for Elasticsearch and compare five sentences
-	$(CARGO) build --release --locked --package rust-eland --package standin
+	@echo 'Step 1 of 3: build rust-eland and the stand-in. The first build takes DEMO_MINUTES minutes of processor time.'
+	$(CARGO) build --locked --package rust-eland --package standin
 	@$(PYTHON) scripts/demo.py
 
 test: libtorch minilm gemma ## Run all tests

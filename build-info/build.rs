@@ -67,8 +67,9 @@ fn libtorch_version() -> String {
 
 /// Version of libtorch, from its header.
 fn libtorch() -> Option<String> {
-    let library = PathBuf::from(env::var_os("DEP_TCH_LIBTORCH_LIB")?);
-    let header = library.parent()?.join("include/torch/csrc/api/include/torch/version.h");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    let folder = PathBuf::from(env::var_os("LIBTORCH")?);
+    let header = folder.join("include/torch/csrc/api/include/torch/version.h");
     println!("cargo:rerun-if-changed={}", header.display());
     let text = fs::read_to_string(header).ok()?;
     let part = |name: &str| {

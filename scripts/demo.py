@@ -5,9 +5,9 @@ Starts a stand-in for Elasticsearch on the loopback interface, imports sentence-
 `rust-eland import`, and sends five sentences to the _infer call. Two pairs of sentences are related: each sentence must be
 the closest to its partner.
 
-    scripts/demo.py [--model PATH] [COMMAND ...]
+    scripts/demo.py [--release] [--model PATH] [COMMAND ...]
 
-COMMAND replaces `target/release/rust-eland import`. PATH is the model's path as seen by COMMAND (see scripts/image).
+COMMAND replaces `target/debug/rust-eland import`. PATH is the model's path as seen by COMMAND (see scripts/image).
 """
 
 import argparse
@@ -103,21 +103,22 @@ def show(table, closest) -> None:
     print()
 
 
-def demo(model: str, command: list) -> None:
-    programs = target_folder() / "release"
+def demo(profile: str, model: str, command: list) -> None:
+    programs = target_folder() / profile
     if not model:  # `make demo` has downloaded it
         model = subprocess.check_output([sys.executable, str(ROOT / "scripts/fetch.py"), "minilm"], text=True).strip()
     command = command or [str(programs / "rust-eland"), "import"]
     with tempfile.TemporaryDirectory(prefix="rust-eland-demo-") as folder:
         standin, url = start_standin(programs / "standin", Path(folder))
         try:
-            print(f"Stand-in for Elasticsearch: {url}", flush=True)
+            print(f"Step 2 of 3: import all-MiniLM-L6-v2 (90 MB), which takes seconds. The stand-in for Elasticsearch is {url}.", flush=True)
             command = command + ["--url", url, "--hub-model-id", model, "--task-type", "text_embedding"]
             command += ["--es-model-id", MODEL_ID, "--start"]
             print("$ " + " ".join(command), flush=True)
             done = subprocess.run(command, env={**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"})
             if done.returncode:
                 raise Failure(f"the import failed with exit code {done.returncode}")
+            print("Step 3 of 3: send five sentences to the model.", flush=True)
             vectors = [embed(url, sentence) for sentence in SENTENCES]
         finally:
             stop(standin)
@@ -132,12 +133,13 @@ def demo(model: str, command: list) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Import MiniLM into a stand-in for Elasticsearch and compare five sentences.")
     parser.add_argument("--model", metavar="PATH", default="", help="path of the model as seen by the command")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="command to run instead of target/release/rust-eland import")
+    parser.add_argument("--release", action="store_const", const="release", default="debug", dest="profile", help="use the programs of target/release")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="command to run instead of target/debug/rust-eland import")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that the stand-in is stopped
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8
     try:
-        demo(arguments.model, arguments.command)
+        demo(arguments.profile, arguments.model, arguments.command)
         return 0
     except (Failure, OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
         print(f"demo failed: {error}", file=sys.stderr)

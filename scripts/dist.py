@@ -76,17 +76,16 @@ def dependencies_of(binary: Path) -> list:
     return re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "--dynamic", str(binary)))
 
 
-def libraries(program: Path, libtorch: Path) -> list:
-    """Returns the libraries of libtorch that the program depends on, directly or indirectly. The system provides all others."""
-    found, todo = {}, [program]
+def libraries(libtorch: Path) -> list:
+    """Returns the libraries of libtorch that the program loads, and those that they depend on. The system provides all others."""
+    first = libtorch / "lib" / ("libtorch_cpu.dylib" if MACOS else "libtorch_cpu.so")
+    found, todo = {first.name: first}, [first]
     while todo:
         for name in dependencies_of(todo.pop()):
             path = libtorch / "lib" / name
             if name not in found and path.exists():
                 found[name] = path
                 todo.append(path)
-    if not any("torch_cpu" in name for name in found):
-        raise Failure(f"{program} does not depend on libtorch_cpu in {libtorch}")
     return [found[name] for name in sorted(found)]
 
 
@@ -221,7 +220,7 @@ def dist(out: Path) -> None:
         folder = Path(scratch) / name
         for part in ("lib", "licenses"):
             (folder / part).mkdir(parents=True)
-        needed = libraries(program, libtorch)
+        needed = libraries(libtorch)
         carried = [folder / "lib" / path.name for path in needed]
         for source, target in zip([program, *needed], [folder / PROGRAM, *carried]):
             shutil.copy(source, target)

@@ -31,7 +31,9 @@ use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
 use crate::tasks::{Embedder, GraphOutput, OccurringTokens, Task};
 use crate::tokenizer::Tokenizer;
-use crate::torchscript::{Module, OneThread, Quantized, TorchError, operations, server_inputs};
+use crate::torchscript::{
+    self, Module, OneThread, Quantized, TorchError, operations, server_inputs,
+};
 use crate::version::{Target, Version};
 
 /// A model with the head of a task, ready to be traced.
@@ -151,6 +153,7 @@ impl Conversion {
         let checkpoint = WeightLoader::read(open(&weights)?);
         let shapes = tensor_shapes(checkpoint.checkpoint());
         check_files(files, Some(&shapes))?;
+        torchscript::load()?;
         checkpoint.show(progress);
         let can = || match open(&weights) {
             Ok(survey) => description.servable(&WeightLoader::survey(survey)),

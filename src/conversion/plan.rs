@@ -35,7 +35,7 @@ use crate::source::ModelFiles;
 use crate::tasks::Task;
 use crate::tokenizer::Tokenizer;
 #[cfg(feature = "torch")]
-use crate::torchscript::operations;
+use crate::torchscript::{self, operations};
 use crate::version::Version;
 
 /// Where the names and shapes of a model's weights can be read.
@@ -346,6 +346,7 @@ impl Plan {
         self.lora_tasks.clone_from(&description.lora.tasks);
         self.lora_task.clone_from(&description.lora.task);
         self.show_tokenizer(&description.tokenizer);
+        torchscript::load()?;
         // Without the shapes of the weights, the tasks are unknown.
         self.tasks = match &survey {
             Some(survey) => Some(description.servable(survey)),

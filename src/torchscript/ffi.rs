@@ -1,5 +1,5 @@
 //! Safe functions for libtorch's tracer, exporter and allocator hooks (`native.cpp`) and for torch-sys' raw module functions. Only
-//! this module and `mapped_file.rs` contain unsafe code.
+//! this module, `library.rs` and `mapped_file.rs` contain unsafe code.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

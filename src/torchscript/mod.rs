@@ -9,6 +9,8 @@ mod element_type;
 #[cfg(feature = "torch")]
 mod ffi;
 #[cfg(feature = "torch")]
+mod library;
+#[cfg(feature = "torch")]
 mod module;
 #[cfg(feature = "torch")]
 mod one_thread;
@@ -20,6 +22,8 @@ mod trace;
 
 #[cfg(feature = "torch")]
 pub(crate) use ffi::constant;
+#[cfg(feature = "torch")]
+pub use library::{load, load_in_background};
 #[cfg(feature = "torch")]
 pub use module::{Module, Parameter, Quantized, Signature};
 #[cfg(feature = "torch")]
@@ -33,6 +37,10 @@ pub use trace::{Dim, Size, arange, expand, full, reshape, slice, slice_between, 
 #[doc(hidden)]
 pub use tch;
 
+/// Does nothing, because this build has no libtorch.
+#[cfg(not(feature = "torch"))]
+pub fn load_in_background() {}
+
 /// An error of libtorch.
 #[cfg(feature = "torch")]
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +49,11 @@ pub enum TorchError {
     /// A C++ exception of libtorch, with its message.
     #[error("libtorch: {}", first_lines(.0))]
     Native(String),
+    /// libtorch could not be loaded, with the reason of the system's loader.
+    #[error(
+        "cannot load libtorch: {0}; reinstall rust-eland with its folder lib, or build it again with LIBTORCH"
+    )]
+    NotLoaded(String),
     /// The archive could not be written.
     #[error("cannot write the TorchScript archive: {0}")]
     Write(#[source] std::io::Error),

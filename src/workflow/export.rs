@@ -10,6 +10,7 @@ use crate::conversion::Conversion;
 use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::observer::{Progress, Stage};
+use crate::torchscript::load_in_background;
 use crate::version::Target;
 
 /// An export, as the user describes it.
@@ -61,6 +62,7 @@ impl ExportRequest {
                 ImportInput::Bundle(bundle) => *bundle,
                 ImportInput::Prebuilt(definition) => definition.bundle(target)?,
                 ImportInput::Model { source, options, title } => {
+                    load_in_background();
                     let (source, options) = (source.resolve().await?, *options);
                     let accept = |conversion: &Conversion| Ok(conversion.check_target()?);
                     let model = ModelRequest { source, options, title };

@@ -18,6 +18,7 @@ use crate::model_id::ModelId;
 use crate::observer::{Event, Progress, Stage};
 use crate::prebuilt::{Inspected, PrebuiltDefinition};
 use crate::source::Origin;
+use crate::torchscript::load_in_background;
 use crate::version::Target;
 
 /// What to import.
@@ -202,6 +203,10 @@ impl ImportRequest {
             }
             ImportInput::Prebuilt(definition) => ValidatedInput::Prebuilt(definition),
             ImportInput::Model { source, options, title } => {
+                // With a fingerprint, the conversion may turn out not to be needed.
+                if !self.uses_fingerprint {
+                    load_in_background();
+                }
                 ValidatedInput::Model { source, options, title }
             }
         };

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::observer::{Event, Progress};
 use crate::source::ModelFiles;
+use crate::torchscript::load_in_background;
 use crate::version::Target;
 
 /// A model to be converted.
@@ -68,6 +69,7 @@ impl ModelRequest {
         progress: &Progress,
         accept: impl FnOnce(&Conversion) -> Result<(), Error> + Send + 'static,
     ) -> Result<Prepared, Error> {
+        load_in_background();
         let files = self.source.files(progress).await?;
         let (options, title) = (self.options_for(target), self.title.clone());
         let progress = progress.clone();

@@ -1,9 +1,8 @@
-//! Sets `cfg(torch)` and the run path of libtorch if rust-eland is built with libtorch.
+//! Sets `cfg(torch)` if rust-eland is built with libtorch.
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(torch)");
-    if let Ok(library) = std::env::var("DEP_RUST_ELAND_NATIVE_LIBTORCH") {
+    if std::env::var_os("DEP_RUST_ELAND_NATIVE_LIBTORCH").is_some() {
         println!("cargo:rustc-cfg=torch");
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{library}");
     }
 }

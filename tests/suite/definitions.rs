@@ -5,6 +5,7 @@ use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use rust_eland::prebuilt::Inspected;
+use rust_eland::torchscript::Module;
 use serde_json::{Value, json};
 use standin::{Options, StandIn};
 use tch::Tensor;
@@ -156,16 +157,11 @@ fn definition_of_another_tool_is_served() {
         assert_eq!(status, 200, "{answer}");
         let answered = answer["inference_results"][0]["predicted_value"].as_array().unwrap();
         // Output of the file for [CLS] a b c [SEP].
-        let module = tch::CModule::load(fixture(name)).unwrap();
+        let module = Module::load(&fixture(name)).unwrap();
         let ids = Tensor::from_slice(&[2i64, 5, 6, 7, 3]).unsqueeze(0);
         let positions = Tensor::arange(5, (tch::Kind::Int64, ids.device())).unsqueeze(0);
-        let inputs = [&ids, &ids.ones_like(), &ids.zeros_like(), &positions];
-        let inputs = inputs.map(|tensor| tch::IValue::Tensor(tensor.shallow_clone()));
-        let expected = match module.forward_is(&inputs).unwrap() {
-            tch::IValue::Tensor(tensor) => tensor,
-            tch::IValue::Tuple(mut tuple) => Tensor::try_from(tuple.swap_remove(0)).unwrap(),
-            other => panic!("{other:?}"),
-        };
+        let inputs = [ids.shallow_clone(), ids.ones_like(), ids.zeros_like(), positions];
+        let expected = module.forward(&inputs).unwrap();
         for (i, answered) in answered.iter().enumerate() {
             let expected = expected.double_value(&[0, i as i64]);
             assert!((answered.as_f64().unwrap() - expected).abs() < 1e-5, "{name}");
@@ -259,7 +255,7 @@ fn archive_with_code_that_runs_on_loading_is_not_loaded() {
 fn hostile_files_run_code_when_loaded_by_libtorch() {
     // Proves that the tests above are effective. Another process loads the file, because the code writes to the current folder.
     if let Some(file) = std::env::var_os("RUST_ELAND_RUNS") {
-        let _ = tch::CModule::load(file);
+        let _ = Module::load(file.as_ref());
         return;
     }
     for name in ["hostile-state-hook.pt", "hostile-default.pt", "hostile-constant.pt"] {

@@ -1,4 +1,4 @@
-//! Integration tests of the program and the library in a single binary, because linking libtorch takes longer than most tests.
+//! Integration tests of the program and the library in a single binary, because linking takes longer than most tests.
 //!
 //! Modules that need the feature `torch` convert models or run them. In the other modules, tests that do so are ignored without it.
 
@@ -52,6 +52,9 @@ mod inspect;
 mod interruptions;
 #[cfg(feature = "torch")]
 mod keys;
+// Reads the log of glibc's loader, and imports a bundle.
+#[cfg(all(feature = "torch", target_os = "linux", target_env = "gnu"))]
+mod libtorch;
 #[cfg(feature = "torch")]
 mod long_inputs;
 #[cfg(feature = "torch")]
