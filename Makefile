@@ -64,8 +64,7 @@ fuzz: libtorch ## Run the fuzz targets (TARGET=archive, TIME=60); needs nightly 
 		echo 'make fuzz needs: rustup toolchain install nightly; cargo install cargo-fuzz' >&2; exit 1; }
 	@for target in $(TARGET); do \
 		mkdir -p fuzz/found/$$target; dictionary=fuzz/$$target.dict; \
-		LD_LIBRARY_PATH="$${LIBTORCH:-$(CURDIR)/.libtorch}/lib" OMP_NUM_THREADS=1 \
-			$(CARGO) +nightly fuzz run $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+		OMP_NUM_THREADS=1 $(CARGO) +nightly fuzz run --strip-dead-code $$target fuzz/found/$$target fuzz/corpus/$$target -- \
 			-max_total_time=$(TIME) -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=64 -max_len=16384 \
 			$$(test -e $$dictionary && echo -dict=$$dictionary) || exit; \
 	done

@@ -40,7 +40,8 @@ static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
 /// # Errors
 /// [`TorchError::NotLoaded`] if libtorch is missing or damaged.
 pub fn load() -> Result<(), TorchError> {
-    LOADED.get_or_init(open).clone().map_err(TorchError::NotLoaded)
+    let loaded = LOADED.get_or_init(open).clone();
+    loaded.map_err(|reason| TorchError::NotLoaded { folder: folder(), reason })
 }
 
 /// Begins to load libtorch on another thread. [`load`] waits for it, and reports errors.

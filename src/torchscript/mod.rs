@@ -49,11 +49,18 @@ pub enum TorchError {
     /// A C++ exception of libtorch, with its message.
     #[error("libtorch: {}", first_lines(.0))]
     Native(String),
-    /// libtorch could not be loaded, with the reason of the system's loader.
+    /// libtorch could not be loaded.
     #[error(
-        "cannot load libtorch: {0}; reinstall rust-eland with its folder lib, or build it again with LIBTORCH"
+        "cannot load libtorch from {}: {reason}. Keep the program beside the folder lib of its release, or run make libtorch and build the \
+         program again",
+        folder.display()
     )]
-    NotLoaded(String),
+    NotLoaded {
+        /// Where libtorch should be.
+        folder: std::path::PathBuf,
+        /// The reason, from the system's loader.
+        reason: String,
+    },
     /// The archive could not be written.
     #[error("cannot write the TorchScript archive: {0}")]
     Write(#[source] std::io::Error),

@@ -14,7 +14,7 @@ use crate::inference_results::{InferenceError, Input, Output, Request};
 use crate::observer::Progress;
 use crate::prebuilt::Inspected;
 use crate::server_tokenization::{Kind as TokenizerKind, Row, TokenizationError, Tokenizer};
-use crate::torchscript::{Module, TorchError, server_inputs_of_width};
+use crate::torchscript::{Module, TorchError, load_in_background, server_inputs_of_width};
 use crate::vocabulary::Vocabulary;
 
 /// Tokens in one pass of the graph.

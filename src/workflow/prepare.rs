@@ -46,6 +46,7 @@ impl ModelRequest {
     /// # Errors
     /// When a file cannot be downloaded or read, or there is no `config.json` that names the architecture.
     pub async fn plan(&self, target: Target) -> Result<Plan, Error> {
+        load_in_background();
         let (files, weights) = self.source.small_files().await?;
         Ok(Plan::read(&files, &weights, self.options_for(target), &self.title)?)
     }
