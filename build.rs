@@ -31,7 +31,12 @@ mod torch {
         let libtorch = libtorch();
         let functions: Vec<String> = SOURCES.iter().flat_map(|source| functions(source)).collect();
         write_lists(&functions, &out);
-        link_library(&libtorch, &out);
+        // Where the program searches for libtorch: where it was built, or in a release beside itself (scripts/dist.py).
+        println!("cargo:rerun-if-env-changed=RUST_ELAND_RUN_PATH");
+        let run_path = env::var("RUST_ELAND_RUN_PATH")
+            .unwrap_or_else(|_| libtorch.join("lib").display().to_string());
+        println!("cargo:rustc-env=RUST_ELAND_RUN_PATH={run_path}");
+        link_library(&libtorch, &run_path, &out);
 
         cc::Build::new()
             .file("src/torchscript/calls.S")
@@ -39,11 +44,6 @@ mod torch {
             .define("FUNCTIONS", functions.len().to_string().as_str())
             .compile("rust_eland_calls");
 
-        // Where the program searches for libtorch: where it was built, or in a release beside itself (scripts/dist.py).
-        println!("cargo:rerun-if-env-changed=RUST_ELAND_RUN_PATH");
-        let run_path = env::var("RUST_ELAND_RUN_PATH")
-            .unwrap_or_else(|_| libtorch.join("lib").display().to_string());
-        println!("cargo:rustc-env=RUST_ELAND_RUN_PATH={run_path}");
         // For the build scripts of dependents: DEP_RUST_ELAND_NATIVE_LIBTORCH.
         println!("cargo:libtorch={}", libtorch.display());
     }
@@ -122,7 +122,7 @@ mod torch {
     }
 
     /// Links the C++ files and libtorch to the shared library `rust_eland_torch` in `out`.
-    fn link_library(libtorch: &Path, out: &Path) {
+    fn link_library(libtorch: &Path, run_path: &str, out: &Path) {
         let include = libtorch.join("include");
         let mut build = cc::Build::new();
         build
@@ -146,8 +146,9 @@ mod torch {
             .arg(libtorch.join("lib"))
             .args(["-ltorch_cpu", "-lc10"]);
         if is_apple {
-            link.args(["-Wl,-dead_strip", "-Wl,-rpath,@executable_path/lib"]);
-            link.arg(format!("-Wl,-rpath,{}", libtorch.join("lib").display()));
+            // The library is loaded from a temporary file, so its own folder is not that of the program.
+            let run_path = run_path.replace("@loader_path", "@executable_path");
+            link.arg("-Wl,-dead_strip").arg(format!("-Wl,-rpath,{run_path}"));
         } else {
             link.args(["-Wl,--gc-sections", "-Wl,-z,defs", "-Wl,--strip-all"]);
         }
