@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use rust_eland::cli;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "torch")]
+    rust_eland::torchscript::set_environment();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::thread;
 
 use super::TorchError;
+use crate::libtorch_environment::libtorch_environment;
 
 /// The shared library with the C++ files, linked to libtorch.
 static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rust_eland_torch"));
@@ -33,6 +34,18 @@ unsafe extern "C" {
 
 /// Whether libtorch is loaded, or why it cannot be loaded.
 static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+
+/// Sets the variables of [`libtorch_environment`] for this process. Call it before other threads exist, because they could read the
+/// environment at the same time; on Linux, it does nothing if there are any.
+pub fn set_environment() {
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+        return;
+    }
+    for (name, value) in libtorch_environment() {
+        // SAFETY: no other thread runs.
+        unsafe { env::set_var(name, value) };
+    }
+}
 
 /// Loads libtorch, unless it is loaded. Without this call, the first function of libtorch loads it, and ends the process if it cannot be
 /// loaded.

@@ -23,7 +23,7 @@ mod trace;
 #[cfg(feature = "torch")]
 pub(crate) use ffi::constant;
 #[cfg(feature = "torch")]
-pub use library::{load, load_in_background};
+pub use library::{load, load_in_background, set_environment};
 #[cfg(feature = "torch")]
 pub use module::{Module, Parameter, Quantized, Signature};
 #[cfg(feature = "torch")]

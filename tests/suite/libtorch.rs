@@ -72,8 +72,8 @@ fn commands_on_a_cluster_do_not_load_libtorch() {
     assert!(bundle.status.success(), "{}", message(&bundle));
     on_cluster("import", &["--tree-model", TREES, "--es-model-id", "t"]);
     on_cluster("list", &[]);
-    on_cluster("status", &["m"]);
     on_cluster("start", &["m"]);
+    on_cluster("status", &["m"]);
     on_cluster("infer", &["--es-model-id", "m", "Berlin"]);
     on_cluster("stop", &["m"]);
     on_cluster("delete", &["m"]);
