@@ -76,6 +76,11 @@ c10::List<std::optional<Tensor>> indices_of(const Tensor* const* data, int lengt
   return all;
 }
 
+void both(Tensor** out, const std::tuple<Tensor, Tensor>& values) {
+  out[0] = new Tensor(std::get<0>(values));
+  out[1] = new Tensor(std::get<1>(values));
+}
+
 template <class T>
 T value_at(const Tensor* tensor, const int64_t* index, int length) {
   return stored(T(), [&] {
@@ -107,7 +112,9 @@ TENSOR(atg_add_scalar, (T self, S other), self->add(*other))
 TENSOR(atg_addmm, (T self, T left, T right), self->addmm(*left, *right))
 TENSOR(atg_addmm_, (T self, T left, T right), self->addmm_(*left, *right))
 TENSOR(atg_all, (T self), self->all())
+TENSOR(atg_amax, (T self, LIST(dims), int keep), self->amax(VALUES(dims), keep))
 TENSOR(atg_any, (T self), self->any())
+TENSOR(atg_any_dim, (T self, int64_t dim, int keep), self->any(dim, keep))
 TENSOR(atg_arange, (S end, int type, int device), torch::arange(*end, options_of(type, device)))
 TENSOR(atg_arange_start, (S start, S end, int type, int device), torch::arange(*start, *end, options_of(type, device)))
 TENSOR(atg_arange_start_step, (S start, S end, S step, int type, int device), torch::arange(*start, *end, *step, options_of(type, device)))
@@ -119,6 +126,7 @@ TENSOR(atg_ceil, (T self), self->ceil())
 TENSOR(atg_clamp, (T self, S least, S most), self->clamp(*least, *most))
 TENSOR(atg_clamp_max, (T self, S most), self->clamp_max(*most))
 TENSOR(atg_clamp_min, (T self, S least), self->clamp_min(*least))
+TENSOR(atg_constant_pad_nd, (T self, LIST(padding)), at::constant_pad_nd(*self, VALUES(padding)))
 TENSOR(atg_contiguous, (T self), self->contiguous())
 TENSOR(atg_conv1d, (T input, T weight, T bias, LIST(stride), LIST(padding), LIST(dilation), int64_t groups),
        at::conv1d(*input, *weight, optional(bias), VALUES(stride), VALUES(padding), VALUES(dilation), groups))
@@ -147,6 +155,7 @@ TENSOR(atg_gelu, (T self, const char* form, int length), at::gelu(*self, std::st
 TENSOR(atg_gt, (T self, S other), self->gt(*other))
 TENSOR(atg_gt_tensor, (T self, T other), self->gt(*other))
 TENSOR(atg_index, (T self, TENSORS(all)), self->index(indices_of(all, all_length)))
+TENSOR(atg_index_fill, (T self, int64_t dim, T index, S value), self->index_fill(dim, *index, *value))
 TENSOR(atg_index_put_, (T self, TENSORS(all), T values, int accumulate),
        at::index_put_(const_cast<Tensor&>(*self), indices_of(all, all_length), *values, accumulate))
 TENSOR(atg_index_select, (T self, int64_t dim, T index), self->index_select(dim, *index))
@@ -165,6 +174,7 @@ TENSOR(atg_masked_select, (T self, T mask), self->masked_select(*mask))
 TENSOR(atg_matmul, (T self, T other), self->matmul(*other))
 TENSOR(atg_max, (T self), self->max())
 TENSOR(atg_max_other, (T self, T other), at::max(*self, *other))
+TENSOR(atg_maximum, (T self, T other), self->maximum(*other))
 TENSOR(atg_mean_dim, (T self, LIST(dims), int keep, int type),
        self->mean(dims ? at::OptionalIntArrayRef(VALUES(dims)) : std::nullopt, keep, type_of(type)))
 TENSOR(atg_min, (T self), self->min())
@@ -191,6 +201,7 @@ TENSOR(atg_relu, (T self), self->relu())
 TENSOR(atg_remainder, (T self, S other), self->remainder(*other))
 TENSOR(atg_repeat, (T self, LIST(counts)), self->repeat(VALUES(counts)))
 TENSOR(atg_reshape, (T self, LIST(shape)), self->reshape(VALUES(shape)))
+TENSOR(atg_round, (T self), self->round())
 TENSOR(atg_rsqrt, (T self), self->rsqrt())
 TENSOR(atg_rsub_scalar, (T self, S other), at::rsub(*self, *other))
 TENSOR(atg_scaled_dot_product_attention,
@@ -246,11 +257,17 @@ Tensor** atg_chunk(T self, int64_t chunks, int64_t dim) {
 
 // The greatest elements of a dimension, and their positions.
 void atg_max_dim(Tensor** out, T self, int64_t dim, int keep) {
-  stored([&] {
-    const auto [values, positions] = self->max(dim, keep);
-    out[0] = new Tensor(values);
-    out[1] = new Tensor(positions);
-  });
+  stored([&] { both(out, self->max(dim, keep)); });
+}
+
+// The sorted elements of a dimension, and their positions.
+void atg_sort(Tensor** out, T self, int64_t dim, int descending) {
+  stored([&] { both(out, self->sort(dim, static_cast<bool>(descending))); });
+}
+
+// The greatest or least elements of a dimension, and their positions.
+void atg_topk(Tensor** out, T self, int64_t count, int64_t dim, int largest, int sorted) {
+  stored([&] { both(out, self->topk(count, dim, largest, sorted)); });
 }
 
 Tensor* at_new_tensor() {
