@@ -21,8 +21,7 @@ pub(crate) struct Draft {
 }
 
 impl Conversion {
-    /// Reads a model's folder like [`read`](Self::read), and traces the model while the tokenizers are compared. For a large vocabulary,
-    /// the comparison takes as long as the trace.
+    /// Reads a model's folder like [`read`](Self::read), and traces the model.
     ///
     /// # Errors
     /// Same as [`read`](Self::read). The error of the trace is in the result, so that the caller can report the notes before it.
@@ -31,14 +30,10 @@ impl Conversion {
         options: Options,
         progress: &Progress,
     ) -> Result<(Self, Result<Draft, ConversionError>), ConversionError> {
-        let (mut conversion, pending) = Self::read_uncompared(files, options, progress)?;
-        let (comparison, draft) = thread::scope(|scope| {
-            let tokenizer = conversion.tokenizer();
-            let comparing = scope.spawn(|| pending.run(tokenizer));
-            let draft = conversion.draft();
-            (comparing.join().unwrap_or_else(|panic| resume_unwind(panic)), draft)
-        });
-        conversion.add(pending, comparison?);
+        // The tokenizers are compared first, and on this thread: glibc gives each thread its own memory, so that the vocabularies would
+        // take memory beside that which reading them has freed.
+        let conversion = Self::read(files, options, progress)?;
+        let draft = conversion.draft();
         Ok((conversion, draft))
     }
 

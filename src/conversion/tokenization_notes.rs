@@ -1,9 +1,6 @@
 //! Texts that Elasticsearch tokenizes differently from the model's own tokenizer: one note for each kind of difference, with an example, and
 //! the share of the built-in texts that differ.
 
-use std::panic::resume_unwind;
-use std::thread;
-
 use super::{ConversionError, TokenizerDifference};
 use crate::server_tokenization::{NO_SPAN, Settings, Tokenizer as ServerTokenizer, Truncate};
 use crate::source::ModelFiles;
@@ -48,20 +45,16 @@ pub(super) fn compare(
     let merges = vocabulary.merges.as_deref().unwrap_or_default();
     let scores = vocabulary.scores.as_deref().unwrap_or_default();
     let tokens = vocabulary.vocabulary.clone();
+    let server = Settings::from_json(&settings)
+        .ok()
+        .and_then(|settings| ServerTokenizer::build(settings, tokens, merges, scores).ok());
+    // Errors of the server's tokenizer are reported elsewhere.
+    let Some(server) = server else { return Ok(Comparison::default()) };
     if tokenizer.kind == TokenizerKind::BertJapanese {
         return Ok(Comparison::default());
     }
-    // Large vocabularies take most of the time.
-    let (server, model) = thread::scope(|scope| {
-        let reading = scope.spawn(|| ModelTokenizer::read(folder, MAX_LENGTH));
-        let server = Settings::from_json(&settings)
-            .ok()
-            .and_then(|settings| ServerTokenizer::build(settings, tokens, merges, scores).ok());
-        (server, reading.join().unwrap_or_else(|panic| resume_unwind(panic)))
-    });
-    // Errors of the server's tokenizer are reported elsewhere.
-    let Some(server) = server else { return Ok(Comparison::default()) };
-    let model = model?.map(|model| model.adding_special_tokens(tokenizer.has_special_tokens()));
+    let model = ModelTokenizer::read(folder, MAX_LENGTH)?
+        .map(|model| model.adding_special_tokens(tokenizer.has_special_tokens()));
     let probes = probes(tokenizer, reads_pairs);
     let notes = probes.iter().filter_map(|it| it.note(&server, model.as_ref()));
     let mut notes: Vec<String> = notes.collect();
