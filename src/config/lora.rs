@@ -1,6 +1,6 @@
 //! LoRA adapters of a repository, one for each task: where they are and how they are scaled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -38,33 +38,54 @@ pub enum LoraForm {
 impl LoraTasks {
     /// Reads the tasks from `config.json`: `lora_adaptations` for adapters in the checkpoint, or `task_names` for folders of adapters.
     /// `None` if there are none. A checkpoint into which an adapter was merged can keep these keys.
-    #[must_use]
-    pub fn of(config: &ModelConfig) -> Option<Self> {
+    ///
+    /// # Errors
+    /// The reason, if a number has another type or a task is listed twice.
+    pub fn of(config: &ModelConfig) -> Result<Option<Self>, String> {
         let names = |key: &str| -> Option<Vec<String>> {
             let names = config.json.get(key)?.as_array()?.iter();
             let names: Option<Vec<_>> = names.map(|name| Some(name.as_str()?.to_owned())).collect();
             names.filter(|names| !names.is_empty())
         };
-        let number = |key: &str| config.json.get(key).and_then(Value::as_f64);
-        // The defaults of XLMRobertaFlashConfig.
-        let rank = config.json.get("lora_rank").and_then(Value::as_i64).unwrap_or(4);
-        let alpha = number("lora_alpha").unwrap_or(1.);
-        let stacked =
-            names("lora_adaptations").map(|names| (names, LoraForm::Stacked { rank, alpha }));
-        let (names, form) =
-            stacked.or_else(|| names("task_names").map(|names| (names, LoraForm::Folders)))?;
+        let (key, names, form) = if let Some(names) = names("lora_adaptations") {
+            // The defaults of XLMRobertaFlashConfig.
+            let rank = number(config, "lora_rank", 4, Value::as_i64)?;
+            let alpha = number(config, "lora_alpha", 1., Value::as_f64)?;
+            ("lora_adaptations", names, LoraForm::Stacked { rank, alpha })
+        } else if let Some(names) = names("task_names") {
+            ("task_names", names, LoraForm::Folders)
+        } else {
+            return Ok(None);
+        };
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(format!("{key} lists the task {twice} twice"));
+        }
         let instructions = config.json.get("task_instructions").and_then(Value::as_object);
         let instructions = instructions.into_iter().flatten();
         let instructions = instructions
             .filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned())))
             .collect();
-        Some(Self { names, form, instructions })
+        Ok(Some(Self { names, form, instructions }))
     }
 
     /// Folder of the adapter for a task.
     #[must_use]
     pub fn folder(task: &str) -> String {
         format!("{ADAPTERS}/{task}")
+    }
+}
+
+/// The number under `key`, or `default` if the key is missing.
+fn number<T>(
+    config: &ModelConfig,
+    key: &str,
+    default: T,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<T, String> {
+    match config.json.get(key) {
+        None => Ok(default),
+        Some(value) => read(value).ok_or_else(|| format!("{key} is {value}, which is not valid")),
     }
 }
 
@@ -79,6 +100,8 @@ pub struct PeftConfig {
     use_rslora: bool,
     #[serde(default)]
     bias: Option<String>,
+    #[serde(default)]
+    init_lora_weights: Value,
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
 }
@@ -87,23 +110,20 @@ impl PeftConfig {
     /// Rank of the factors, and the scale of their product.
     ///
     /// # Errors
-    /// The name of a setting that changes the weights in another way than by one product.
+    /// The name of a setting that can change the weights in another way than by one product, or is not known.
     pub fn rank_and_scale(&self) -> Result<(i64, f64), String> {
-        /// Settings that have no effect if they are missing, null, false or empty.
-        const VARIANTS: [&str; 13] = [
-            "alora_invocation_tokens",
-            "alpha_pattern",
-            "arrow_config",
-            "fan_in_fan_out",
-            "layer_replication",
-            "lora_bias",
-            "modules_to_save",
-            "rank_pattern",
-            "target_parameters",
-            "trainable_token_indices",
-            "use_bdlora",
-            "use_dora",
-            "use_qalora",
+        /// Settings without an effect on an adapter whose factors are saved. All others have none only if they are null, false or empty.
+        const WITHOUT_EFFECT: [&str; 10] = [
+            "auto_mapping",
+            "base_model_name_or_path",
+            "inference_mode",
+            "lora_dropout",
+            "megatron_core",
+            "peft_version",
+            "qalora_group_size",
+            "revision",
+            "target_modules",
+            "task_type",
         ];
         if self.peft_type != "LORA" {
             return Err(format!("peft_type {}", self.peft_type));
@@ -111,15 +131,22 @@ impl PeftConfig {
         if let Some(bias) = self.bias.as_ref().filter(|bias| *bias != "none") {
             return Err(format!("bias {bias}"));
         }
+        // Other initializations change the weights of the base model.
+        match &self.init_lora_weights {
+            Value::Null | Value::Bool(_) => (),
+            Value::String(kind) if kind == "gaussian" => (),
+            other => return Err(format!("init_lora_weights {other}")),
+        }
         let is_set = |value: &Value| match value {
             Value::Null | Value::Bool(false) => false,
             Value::Array(list) => !list.is_empty(),
             Value::Object(map) => !map.is_empty(),
+            Value::String(text) => !text.is_empty(),
             _ => true,
         };
-        if let Some(name) = VARIANTS.into_iter().find(|it| self.others.get(*it).is_some_and(is_set))
-        {
-            return Err(name.to_owned());
+        let mut set = self.others.iter().filter(|(_, value)| is_set(value));
+        if let Some((name, _)) = set.find(|(name, _)| !WITHOUT_EFFECT.contains(&name.as_str())) {
+            return Err(name.clone());
         }
         if self.r < 1 {
             return Err(format!("r {}", self.r));
@@ -135,9 +162,30 @@ mod tests {
 
     use super::*;
 
-    fn tasks(config: Value) -> Option<LoraTasks> {
+    fn read(config: Value) -> Result<Option<LoraTasks>, String> {
         let Value::Object(config) = config else { unreachable!() };
         LoraTasks::of(&ModelConfig::parse(config))
+    }
+
+    fn tasks(config: Value) -> Option<LoraTasks> {
+        read(config).unwrap()
+    }
+
+    #[test]
+    fn numbers_of_another_type_and_repeated_tasks_are_refused() {
+        for (key, value, reason) in [
+            ("lora_alpha", json!("8"), "lora_alpha is \"8\""),
+            ("lora_rank", json!("8"), "lora_rank is \"8\""),
+            ("lora_rank", json!(4.5), "lora_rank is 4.5"),
+            ("lora_adaptations", json!(["a", "b", "a"]), "lists the task a twice"),
+        ] {
+            let mut config = json!({"lora_adaptations": ["a"]});
+            config[key] = value;
+            let found = read(config).unwrap_err();
+            assert!(found.contains(reason), "{found}");
+        }
+        let defaults = tasks(json!({"lora_adaptations": ["a"]})).unwrap();
+        assert_eq!(defaults.form, LoraForm::Stacked { rank: 4, alpha: 1. });
     }
 
     #[test]
@@ -160,7 +208,8 @@ mod tests {
     fn scale_follows_peft_and_variants_are_refused() {
         let read = |more: Value| {
             let mut config = json!({"peft_type": "LORA", "r": 16, "lora_alpha": 32, "bias": "none",
-                "use_dora": false, "rank_pattern": {}, "modules_to_save": null});
+                "use_dora": false, "rank_pattern": {}, "modules_to_save": null, "layers_to_transform": [],
+                "target_modules": ["q_proj"], "init_lora_weights": "gaussian", "task_type": "FEATURE_EXTRACTION"});
             config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             serde_json::from_value::<PeftConfig>(config).unwrap().rank_and_scale()
         };
@@ -173,6 +222,11 @@ mod tests {
             (json!({"bias": "all"}), "bias all"),
             (json!({"peft_type": "IA3"}), "peft_type IA3"),
             (json!({"r": 0}), "r 0"),
+            (json!({"init_lora_weights": "pissa"}), "init_lora_weights \"pissa\""),
+            (json!({"layers_to_transform": [0]}), "layers_to_transform"),
+            (json!({"layers_pattern": "layers"}), "layers_pattern"),
+            (json!({"loftq_config": {"loftq_bits": 4}}), "loftq_config"),
+            (json!({"new_variant": 1}), "new_variant"),
         ] {
             assert_eq!(read(more), Err(name.to_owned()));
         }

@@ -5,7 +5,7 @@ use super::description::Description;
 use crate::checkpoint::{Checkpoint, Format, WeightFiles};
 use crate::config::{LoraForm, LoraTasks, ModelConfig, PeftConfig};
 use crate::models::{ConfigError, Lora, TensorShapes};
-use crate::source::{ModelFiles, SourceError};
+use crate::source::ModelFiles;
 
 /// Settings of an adapter that PEFT saved.
 const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -31,8 +31,9 @@ impl LoraChoice {
         config: &ModelConfig,
         files: &ModelFiles,
         tensors: &dyn Fn() -> Option<&'a TensorShapes>,
-    ) -> Result<Option<LoraTasks>, SourceError> {
-        let Some(mut declared) = LoraTasks::of(config) else { return Ok(None) };
+    ) -> Result<Option<LoraTasks>, ConversionError> {
+        let declared = LoraTasks::of(config).map_err(ConfigError::Value)?;
+        let Some(mut declared) = declared else { return Ok(None) };
         match declared.form {
             LoraForm::Stacked { .. } => {
                 let is_factor = |name: &String| name.ends_with(".lora_A");
@@ -92,10 +93,14 @@ impl Description {
             task: task.clone(),
             reason: format!("{ADAPTER_CONFIG} has {setting}, which is not supported"),
         })?;
-        for (format, name) in ADAPTER_WEIGHTS {
-            if let Some(path) = folder.find(name)? {
+        for (format, file) in ADAPTER_WEIGHTS {
+            if let Some(path) = folder.find(file)? {
                 let checkpoint = Checkpoint::open(&WeightFiles::one(format, path))?;
-                self.lora.adapter = Some(Lora::separate(&checkpoint, rank, scale));
+                let adapter = Lora::separate(&checkpoint, rank, scale).map_err(|name| {
+                    let reason = format!("{file} has the tensor {name} twice, with and without a prefix");
+                    ConversionError::Lora { task: task.clone(), reason }
+                })?;
+                self.lora.adapter = Some(adapter);
                 return Ok(());
             }
         }

@@ -194,7 +194,7 @@ impl Conversion {
         let Limit { tokens, by } = conversion.limit;
         tracing::info!("max_sequence_length is {tokens} (from {by})");
         for key in &conversion.not_understood {
-            tracing::debug!("{key}");
+            tracing::warn!("{key}, so it is not applied");
         }
         Ok((conversion, pending))
     }
@@ -242,6 +242,8 @@ impl Conversion {
         if let (Some(embedder), true) = (&mut embedder, table.is_some_and(|it| it.is_normalized)) {
             embedder.normalize();
         }
+        let is_normalized_by_module = table.is_some_and(|it| it.is_model2vec && !it.is_normalized)
+            && embedder.as_ref().is_some_and(Embedder::is_normalized);
         let mut note_of_dimensions = None;
         if let Some(embedder) = &mut embedder {
             match (&cut, usage.truncate_dim.filter(|_| modules.list.is_some())) {
@@ -292,6 +294,13 @@ impl Conversion {
         }
         if (kind, task) == (Some(PartKind::MaskedLm), Task::TextExpansion) {
             notes.push(UNDECLARED_POOLING.into());
+        }
+        if is_normalized_by_module {
+            notes.push(
+                "config.json does not have normalize true, but modules.json has the module Normalize; embeddings are scaled to length 1 as in \
+                 sentence-transformers, and not in model2vec"
+                    .into(),
+            );
         }
         notes.extend(labels.note.clone());
         notes.extend(note_of_dimensions);

@@ -6,7 +6,7 @@ use super::ConversionError;
 use super::description::{Limit, Loaded};
 use crate::config::{ModelConfig, SentenceTransformers};
 use crate::models::static_embedding::{FACTORS, ROWS, StaticEmbedding, StaticTensors, TABLES};
-use crate::models::{Dimensions, Output, TensorShapes, WeightLoader};
+use crate::models::{ConfigError, Dimensions, Output, TensorShapes, WeightLoader};
 use crate::tasks::Task;
 use crate::tokenizer::Tokenizer;
 
@@ -21,7 +21,7 @@ const MODEL2VEC_LENGTH: u32 = 512;
 pub(super) struct StaticTable {
     tensors: StaticTensors,
     /// Whether the model belongs to model2vec, which leaves out unknown tokens. sentence-transformers counts them.
-    is_model2vec: bool,
+    pub(super) is_model2vec: bool,
     /// Whether config.json of model2vec scales vectors to length 1.
     pub(super) is_normalized: bool,
     /// Limit of the library.
@@ -46,24 +46,45 @@ impl StaticTable {
         let refused = |reason: &str| ConversionError::StaticTable(reason.to_owned());
         let shapes = shapes
             .ok_or_else(|| refused("its size is unknown until its weights are downloaded"))?;
-        let found = TABLES
-            .iter()
-            .find_map(|&name| Some((name, <[i64; 2]>::try_from(&shapes.get(name)?[..]).ok()?)));
+        let is_model2vec = config.is_model2vec();
+        let mut names = TABLES;
+        if is_model2vec {
+            // Each library prefers its own name.
+            names.reverse();
+        }
+        let found = names
+            .into_iter()
+            .find_map(|name| Some((name, <[i64; 2]>::try_from(&shapes.get(name)?[..]).ok()?)));
         let (table, [rows, width]) = found.ok_or_else(|| {
             refused("the weights contain no matrix embedding.weight or embeddings")
         })?;
+        if width < 1 {
+            return Err(refused("its vectors have no components"));
+        }
         let tokens = shapes.get(ROWS).map_or(rows, |shape| shape.iter().product());
-        let is_model2vec = config.is_model2vec();
         let limit = match config.json.get("max_length") {
             _ if !is_model2vec => tokenizer
                 .max_length
                 .map(|tokens| Limit { tokens, by: "truncation in tokenizer.json" }),
             None => Some(Limit { tokens: MODEL2VEC_LENGTH, by: "the default of model2vec" }),
-            Some(length) => length
-                .as_u64()
-                .and_then(|length| u32::try_from(length).ok())
-                .filter(|length| *length > 0)
-                .map(|tokens| Limit { tokens, by: "max_length in config.json" }),
+            Some(Value::Null) => None,
+            Some(length) => {
+                let tokens = length.as_u64().and_then(|length| u32::try_from(length).ok());
+                let tokens = tokens.filter(|length| *length > 0).ok_or_else(|| {
+                    ConfigError::Value(format!(
+                        "max_length is {length}, which is not a number of tokens"
+                    ))
+                })?;
+                Some(Limit { tokens, by: "max_length in config.json" })
+            }
+        };
+        let is_normalized = match config.json.get("normalize") {
+            Some(Value::Bool(normalizes)) => is_model2vec && *normalizes,
+            Some(other) if is_model2vec => {
+                let problem = format!("normalize is {other}, which is neither true nor false");
+                return Err(ConfigError::Value(problem).into());
+            }
+            _ => false,
         };
         Ok(Self {
             tensors: StaticTensors {
@@ -75,8 +96,7 @@ impl StaticTable {
                 shares_rows: is_model2vec && shapes.contains_key(ROWS),
             },
             is_model2vec,
-            is_normalized: is_model2vec
-                && config.json.get("normalize").and_then(Value::as_bool) == Some(true),
+            is_normalized,
             limit,
         })
     }
@@ -103,6 +123,14 @@ impl StaticTable {
         if task != Task::TextEmbedding {
             let reason = "it is a table with one vector for each token";
             return Err(ConversionError::wrong_task(task, reason));
+        }
+        if let Some(rows) = checkpoint.checkpoint().tensors().get(ROWS)
+            && self.tensors.shares_rows
+            && rows.slice.dtype.is_float()
+        {
+            let kind = rows.slice.dtype.name();
+            let reason = format!("mapping has the type {kind}, but rows are whole numbers");
+            return Err(ConversionError::StaticTable(reason));
         }
         let unknown = self.is_model2vec.then(|| tokenizer.unknown_id()).flatten();
         let (known, padding) = (tokenizer.model_tokens(), tokenizer.special.padding);

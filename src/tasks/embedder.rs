@@ -109,6 +109,11 @@ impl Embedder {
                 }
                 Module::Dense { folder, config } => {
                     fits(folder, config.in_features, size)?;
+                    if let Some(setting) = config.unknown_setting() {
+                        return Err(EmbedderError::Module(format!(
+                            "the module {folder} has the setting {setting}, which the class Dense of sentence-transformers does not have"
+                        )));
+                    }
                     let output = config.module_output_name.as_ref();
                     if let Some(output) = output.filter(|&name| *name != config.module_input_name) {
                         return Err(EmbedderError::Module(format!(
@@ -308,7 +313,14 @@ fn weights<T>(
 ) -> Result<T, EmbedderError> {
     let checkpoint = open(folder)?;
     let loaded = load(&checkpoint);
-    *bytes += checkpoint.finish()?.1;
+    let (unused, size) = checkpoint.finish()?;
+    if !unused.is_empty() {
+        let (path, names) = (folder.folder().display(), unused.join(", "));
+        return Err(EmbedderError::Module(format!(
+            "the weights in {path} have tensors that the module does not have by its config.json: {names}; use the config.json that belongs to the weights"
+        )));
+    }
+    *bytes += size;
     Ok(loaded)
 }
 

@@ -312,7 +312,9 @@ impl SentenceTransformers {
             // Jina's code computes what the library's Transformer computes, or also pools as the last token and normalizes.
             ModuleClass::JinaTransformer => {
                 let config = ModelConfig::read(&files.sub(&self.transformer)?)?;
-                match LoraTasks::of(&config).map(|tasks| tasks.form) {
+                let tasks = LoraTasks::of(&config)
+                    .map_err(|reason| ModulesError::Unsupported(format!("config.json: {reason}")))?;
+                match tasks.map(|tasks| tasks.form) {
                     Some(LoraForm::Stacked { .. }) => (),
                     Some(LoraForm::Folders) if self.after.is_empty() => {
                         let pooling = PoolingConfig {

@@ -1,6 +1,7 @@
 //! `config.json` of the modules after the transformer: pooling, dense layers and SPLADE pooling.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::ModulesError;
 
@@ -61,9 +62,20 @@ pub struct DenseConfig {
     /// Name of the output; that of the input if absent.
     #[serde(default)]
     pub module_output_name: Option<String>,
+    /// Other settings, which sentence-transformers 5.7 refuses.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 impl DenseConfig {
+    /// Name of a setting that sentence-transformers does not have, unless it is null or false.
+    #[must_use]
+    pub fn unknown_setting(&self) -> Option<&str> {
+        let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+        let mut others = self.others.iter();
+        others.find(|(_, value)| is_set(value)).map(|(name, _)| name.as_str())
+    }
+
     /// Whether the layer reads the vectors of tokens, before they are pooled.
     #[must_use]
     pub fn reads_tokens(&self) -> bool {

@@ -42,18 +42,20 @@ impl Lora {
     }
 
     /// The adapter in a checkpoint of PEFT.
-    #[must_use]
-    pub fn separate(checkpoint: &Checkpoint, rank: i64, scale: f64) -> Self {
-        let tensors = checkpoint.tensors().iter();
-        let tensors = tensors.map(|(name, stored)| {
+    ///
+    /// # Errors
+    /// The name of a tensor that the checkpoint has twice, with and without a prefix.
+    pub fn separate(checkpoint: &Checkpoint, rank: i64, scale: f64) -> Result<Self, String> {
+        let mut tensors = BTreeMap::new();
+        for (name, stored) in checkpoint.tensors() {
             let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-            (without_base(name).to_owned(), stored.clone())
-        });
-        Self {
-            rank,
-            scale,
-            factors: Factors::Separate { tensors: tensors.collect(), used: RefCell::default() },
+            let name = without_base(name);
+            if tensors.insert(name.to_owned(), stored.clone()).is_some() {
+                return Err(name.to_owned());
+            }
         }
+        let factors = Factors::Separate { tensors, used: RefCell::default() };
+        Ok(Self { rank, scale, factors })
     }
 
     /// Names of the tensors of a PEFT checkpoint that no weight has requested.
@@ -291,6 +293,15 @@ mod tests {
     }
 
     #[test]
+    fn factor_with_and_without_a_prefix_is_refused() {
+        let a = numbers(&[2, 4]);
+        let name = "layers.0.up_proj.lora_A.weight";
+        let adapter =
+            file(&[(&format!("base_model.model.model.{name}"), &a, false), (name, &a, false)]);
+        assert_eq!(Lora::separate(&adapter, 2, 2.).unwrap_err(), name);
+    }
+
+    #[test]
     fn separate_factors_are_added_and_others_are_reported() {
         let (layer, table) = (numbers(&[6, 4]), numbers(&[9, 4]));
         let (a, b) = (numbers(&[2, 4]), numbers(&[6, 2]));
@@ -302,7 +313,7 @@ mod tests {
             ("base_model.model.embed_tokens.lora_embedding_B", &columns, false),
             ("base_model.model.layers.9.up_proj.lora_A.weight", &a, false),
         ]);
-        let lora = Lora::separate(&adapter, 2, 2.);
+        let lora = Lora::separate(&adapter, 2, 2.).unwrap();
         let names = ["model.layers.0.up_proj.weight", "model.embed_tokens.weight"];
         let loader = WeightLoader::read(file(&[
             (names[0], &layer, true),
