@@ -84,6 +84,7 @@ fn number<T>(
     read: impl Fn(&Value) -> Option<T>,
 ) -> Result<T, String> {
     match config.json.get(key) {
+        None if config.nulls.iter().any(|null| null == key) => Err(format!("{key} is null")),
         None => Ok(default),
         Some(value) => read(value).ok_or_else(|| format!("{key} is {value}, which is not valid")),
     }
@@ -177,6 +178,7 @@ mod tests {
             ("lora_alpha", json!("8"), "lora_alpha is \"8\""),
             ("lora_rank", json!("8"), "lora_rank is \"8\""),
             ("lora_rank", json!(4.5), "lora_rank is 4.5"),
+            ("lora_alpha", json!(null), "lora_alpha is null"),
             ("lora_adaptations", json!(["a", "b", "a"]), "lists the task a twice"),
         ] {
             let mut config = json!({"lora_adaptations": ["a"]});

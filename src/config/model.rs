@@ -23,7 +23,27 @@ pub struct ModelConfig {
     pub tokenizer_class: Option<String>,
     /// Labels of a classifier.
     pub labels: Labels,
+    /// Keys whose value is null, and which are not in `json`.
+    pub nulls: Vec<String>,
 }
+
+/// Keys that Transformers cannot use if they are null, and other keys that can have their meaning. If one of those has a value, the null
+/// may belong to a field that the architecture does not have.
+const NEVER_NULL: [(&str, &[&str]); 10] = [
+    ("dense_act_fn", &[]),
+    ("feed_forward_proj", &[]),
+    (
+        "hidden_act",
+        &["activation", "activation_function", "feed_forward_proj", "hidden_activation"],
+    ),
+    ("hidden_activation", &[]),
+    ("layer_norm_eps", &["layer_norm_epsilon", "norm_eps", "rms_norm_eps"]),
+    ("layer_norm_epsilon", &["layer_norm_eps", "norm_eps", "rms_norm_eps"]),
+    ("norm_eps", &["layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"]),
+    ("query_pre_attn_scalar", &[]),
+    ("rms_norm_eps", &["layer_norm_eps", "layer_norm_epsilon", "norm_eps"]),
+    ("rope_theta", &["rope_parameters"]),
+];
 
 /// Keys with another meaning if they are null than if they are missing: the `local_rope_theta` of ModernBERT then equals the global one, and
 /// the `max_length` of model2vec is unlimited.
@@ -102,6 +122,8 @@ impl ModelConfig {
     /// Interprets the content of `config.json`.
     #[must_use]
     pub fn parse(mut json: Map<String, Value>) -> Self {
+        let nulls = json.iter().filter(|(_, value)| value.is_null());
+        let nulls = nulls.map(|(key, _)| key.clone()).collect();
         json.retain(|key, value| !value.is_null() || NULLS.contains(&key.as_str()));
         let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
         let architectures = match json.get("architectures") {
@@ -117,7 +139,18 @@ impl ModelConfig {
             tokenizer_class: text("tokenizer_class"),
             labels: labels(json.get("id2label"), json.get("num_labels")),
             json: Value::Object(json),
+            nulls,
         }
+    }
+
+    /// A key that is null, although Transformers needs a value.
+    #[must_use]
+    pub fn refused_null(&self) -> Option<&str> {
+        let is_null = |key: &str| self.nulls.iter().any(|null| null == key);
+        let is_refused = |(key, others): &(&str, &[&str])| {
+            is_null(key) && others.iter().all(|other| self.json.get(*other).is_none())
+        };
+        NEVER_NULL.into_iter().find(is_refused).map(|(key, _)| key)
     }
 
     /// Python class in the repository that the model needs (`auto_map`), if there is one.
@@ -267,6 +300,20 @@ mod tests {
         assert_eq!((config.model_type, config.tokenizer_class), (None, None));
         assert_eq!(config.architectures, ["BertModel"]);
         assert!(config.json.get("x").is_none());
+    }
+
+    #[test]
+    fn nulls_that_transformers_cannot_use_are_refused() {
+        let refused = |json: Value| {
+            let Value::Object(json) = json else { unreachable!() };
+            ModelConfig::parse(json).refused_null().map(str::to_owned)
+        };
+        for key in ["layer_norm_eps", "hidden_act", "feed_forward_proj", "rope_theta"] {
+            assert_eq!(refused(json!({ key: null })).as_deref(), Some(key));
+        }
+        assert_eq!(refused(json!({"hidden_act": null, "hidden_activation": "gelu"})), None);
+        assert_eq!(refused(json!({"rope_theta": null, "rope_parameters": {}})), None);
+        assert_eq!(refused(json!({"num_key_value_heads": null, "hidden_act": "gelu"})), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::models::{
 };
 use crate::observer::{Progress, Stage};
 use crate::source::{ModelFiles, SourceError};
-use crate::tasks::{Task, guess};
+use crate::tasks::{EmbedderError, Task, guess};
 use crate::tokenizer::Tokenizer;
 
 /// What the small files of a model declare: configuration, sizes and tokenizer.
@@ -89,7 +89,7 @@ impl Description {
         files: &ModelFiles,
         options: &Options,
         progress: &Progress,
-        tensors: &dyn Fn(&ModelFiles) -> Option<TensorShapes>,
+        tensors: &dyn Fn(&ModelFiles) -> Result<Option<TensorShapes>, CheckpointError>,
     ) -> Result<Self, ConversionError> {
         let parts = Parts::of(files)?;
         let part = parts.choose(options.part.as_deref(), options.task)?;
@@ -106,7 +106,7 @@ impl Description {
                 advice: "router_config.json names this folder; download it too",
             }));
         }
-        let mut config = ModelConfig::of_module(&folder, sentence_transformers.as_ref())?;
+        let mut config = read_config(&folder, sentence_transformers.as_ref())?;
         let read_tokenizer = |config: &ModelConfig| {
             progress.run(Stage::ReadTokenizer, || Tokenizer::read(&folder, config))
         };
@@ -122,15 +122,21 @@ impl Description {
         } else if is_static(&config, sentence_transformers.as_ref()) {
             let read = || Tokenizer::read_without_special_tokens(&folder);
             let mut read = progress.run(Stage::ReadTokenizer, read)?;
-            let table = StaticTable::read(&config, tensors(&folder).as_ref(), &read)?;
+            let table = StaticTable::read(&config, tensors(&folder)?.as_ref(), &read)?;
             read.check_embeddings(table.tokens())?;
             read.append_required();
             (dimensions, tokenizer, inferred) = (table.dimensions(), read, None);
             base = Base::Static(table);
         } else {
             let shapes = OnceCell::new();
-            let tensors = || shapes.get_or_init(|| tensors(&folder)).as_ref();
-            let (architecture, source) = detect(&config, &tensors)?;
+            // Weights that cannot be read are reported when they are loaded.
+            let tensors = || shapes.get_or_init(|| tensors(&folder).ok().flatten()).as_ref();
+            let (architecture, source) = detect(&config, &tensors)
+                .map_err(|error| or_first_module(error, sentence_transformers.as_ref()))?;
+            if let Some(key) = config.refused_null() {
+                let problem = format!("{key} is null, and the model needs a value");
+                return Err(ConfigError::Value(problem).into());
+            }
             lora_tasks = LoraChoice::tasks(&config, files, &tensors)?;
             if source.is_some() {
                 config.model_type = Some(architecture.name.to_owned());
@@ -332,6 +338,25 @@ pub(super) fn as_wrong_task(
         other => return other,
     };
     ConversionError::WrongTask { task, reason, can: can() }
+}
+
+/// Reads `config.json` in the folder of the first module.
+pub(super) fn read_config(
+    folder: &ModelFiles,
+    modules: Option<&SentenceTransformers>,
+) -> Result<ModelConfig, ConversionError> {
+    ModelConfig::of_module(folder, modules).map_err(|error| or_first_module(error.into(), modules))
+}
+
+/// The error of an unsupported first module, which explains why its folder contains no architecture; otherwise `error`.
+fn or_first_module(
+    error: ConversionError,
+    modules: Option<&SentenceTransformers>,
+) -> ConversionError {
+    match modules.and_then(SentenceTransformers::unsupported_first) {
+        Some(first) => EmbedderError::from(first).into(),
+        None => error,
+    }
 }
 
 /// The architecture of a folder. If `config.json` states no `model_type`, also the source of the architecture: the classes in

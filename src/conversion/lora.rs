@@ -97,7 +97,8 @@ impl Description {
             if let Some(path) = folder.find(file)? {
                 let checkpoint = Checkpoint::open(&WeightFiles::one(format, path))?;
                 let adapter = Lora::separate(&checkpoint, rank, scale).map_err(|name| {
-                    let reason = format!("{file} has the tensor {name} twice, with and without a prefix");
+                    let reason =
+                        format!("{file} has the tensor {name} twice, with and without a prefix");
                     ConversionError::Lora { task: task.clone(), reason }
                 })?;
                 self.lora.adapter = Some(adapter);

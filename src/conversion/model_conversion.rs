@@ -137,8 +137,8 @@ impl Conversion {
         refuse_adapter(files)?;
         check_files(files, None)?;
         let by_weights = |folder: &ModelFiles| {
-            let checkpoint = Checkpoint::open(&WeightFiles::find(folder).ok()?).ok()?;
-            Some(tensor_shapes(&checkpoint))
+            let checkpoint = Checkpoint::open(&WeightFiles::find(folder)?)?;
+            Ok(Some(tensor_shapes(&checkpoint)))
         };
         let mut description = Description::read(files, &options, progress, &by_weights)?;
         description.open_adapter()?;

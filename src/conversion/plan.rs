@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 #[cfg(feature = "torch")]
-use super::description::{Description, as_wrong_task, is_table, refuse_adapter};
+use super::description::{Description, as_wrong_task, is_table, read_config, refuse_adapter};
 #[cfg(feature = "torch")]
 use super::parts::Parts;
 #[cfg(feature = "torch")]
@@ -252,7 +252,7 @@ impl Plan {
             Ok(Some(modules)) => {
                 ModelConfig::of_module(&files.sub(&modules.transformer)?, Some(&modules))?
             }
-            _ => ModelConfig::read(files)?,
+            other => ModelConfig::read(files).map_err(|error| other.err().unwrap_or(error))?,
         };
         let mut plan = Self {
             model_type: config.model_type,
@@ -337,9 +337,9 @@ impl Plan {
 
         let shapes = survey.as_ref().map(|survey| tensor_shapes(survey.checkpoint()));
         check_files(files, shapes.as_ref())?;
-        let config = ModelConfig::of_module(&files.sub(root)?, modules.as_ref())?;
+        let config = read_config(&files.sub(root)?, modules.as_ref())?;
         self.is_static_embedding = !self.is_token_table && is_static(&config, modules.as_ref());
-        let by_weights = |_: &ModelFiles| shapes.clone();
+        let by_weights = |_: &ModelFiles| Ok(shapes.clone());
         let mut description = Description::read(files, &options, &Progress::quiet(), &by_weights)?;
         self.architecture = description.architecture().map(|known| known.name);
         self.show_usage(&description.usage);

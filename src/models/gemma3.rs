@@ -100,7 +100,7 @@ impl Gemma3Config {
             return refuse("gemma3_text without use_bidirectional_attention", super::DECODER);
         }
         if let Some(scaling) = &config.rope_scaling {
-            scaling.check_unscaled("rope_scaling")?;
+            scaling.check_scaling()?;
         }
         if config.attn_logit_softcapping.is_some() {
             return refuse("attn_logit_softcapping", "no encoder of Gemma 3 limits its scores");

@@ -52,6 +52,21 @@ impl Rope {
     }
 }
 
+impl Rope {
+    /// Refuses an object under `rope_scaling` that scales positions, or has fields that are not known or a theta. Transformers 4 ignores
+    /// such a theta, and Transformers 5 applies it.
+    pub(super) fn check_scaling(&self) -> Result<(), ConfigError> {
+        self.check_unscaled("rope_scaling")?;
+        match self.rope_theta {
+            Some(_) => Err(ConfigError::Unsupported(
+                "rope_theta in rope_scaling".into(),
+                "releases of Transformers read it differently",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
 impl RopeByKind {
     /// Base of the angles of layers that attend to all tokens, if stated.
     pub(super) fn full_theta(&self) -> Option<f64> {
@@ -100,12 +115,39 @@ pub(super) fn kind_of(kinds: Option<&[LayerKind]>, layer: i64) -> Option<LayerKi
     kinds?.get(usize::try_from(layer).ok()?).copied()
 }
 
-/// Refuses a list of kinds with fewer entries than layers.
+/// Refuses a list of kinds with another number of entries than layers.
 pub(super) fn check_kinds(kinds: Option<&[LayerKind]>, layers: i64) -> Result<(), ConfigError> {
-    if kinds.is_some_and(|kinds| (kinds.len() as i64) < layers) {
-        return Err(ConfigError::Value(format!(
-            "layer_types has fewer entries than num_hidden_layers {layers}"
-        )));
+    match kinds.map(<[_]>::len).filter(|entries| *entries as i64 != layers) {
+        Some(entries) => Err(ConfigError::Value(format!(
+            "layer_types has {entries} entries, and num_hidden_layers is {layers}"
+        ))),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn theta_in_rope_scaling_is_refused() {
+        let check = |rope: Value| serde_json::from_value::<Rope>(rope).unwrap().check_scaling();
+        check(json!({"rope_type": "default"})).unwrap();
+        let error = check(json!({"rope_theta": 55.0})).unwrap_err().to_string();
+        assert!(error.contains("rope_theta in rope_scaling"), "{error}");
+        assert!(check(json!({"rope_type": "linear", "factor": 2})).is_err());
+    }
+
+    #[test]
+    fn layer_types_need_an_entry_for_each_layer() {
+        let kinds = [LayerKind::FullAttention; 3];
+        check_kinds(Some(&kinds), 3).unwrap();
+        check_kinds(None, 3).unwrap();
+        for layers in [2, 4] {
+            let error = check_kinds(Some(&kinds), layers).unwrap_err().to_string();
+            assert!(error.contains("layer_types has 3 entries"), "{error}");
+        }
+    }
 }

@@ -51,24 +51,31 @@ impl RopeParameters {
     /// [`ConfigError`] if spellings contradict each other, or a field or value is not known.
     pub(super) fn read(config: &Value) -> Result<Self, ConfigError> {
         let mut all = Self::default();
-        let mut merge = |found: Self| -> Result<(), ConfigError> {
+        // The scaling of the first object that has a type.
+        let mut stated = None;
+        let mut merge = |found: Self, has_type: bool| -> Result<(), ConfigError> {
             if all.theta.is_some_and(|known| found.theta.is_some_and(|theta| theta != known))
-                || all.scaling.is_some() && found.scaling.is_some() && all.scaling != found.scaling
+                || has_type && stated.is_some_and(|stated| stated != found.scaling)
             {
                 return Err(ConfigError::Value(
                     "rope_theta, rope_scaling and rope_parameters contradict each other; keep the values that the model was trained with".into(),
                 ));
+            }
+            if has_type {
+                stated = Some(found.scaling);
             }
             all.theta = all.theta.or(found.theta);
             all.scaling = all.scaling.or(found.scaling);
             Ok(())
         };
         if let Some(theta) = config.get("rope_theta") {
-            merge(Self { theta: read_config(theta)?, scaling: None })?;
+            merge(Self { theta: read_config(theta)?, scaling: None }, false)?;
         }
         for name in ["rope_scaling", "rope_parameters"] {
             if let Some(object) = config.get(name).filter(|object| !object.is_null()) {
-                merge(read_config::<Fields>(object)?.parameters(name)?)?;
+                let fields: Fields = read_config(object)?;
+                let has_type = fields.rope_type.is_some() || fields.r#type.is_some();
+                merge(fields.parameters(name)?, has_type)?;
             }
         }
         match all.theta {
@@ -83,6 +90,13 @@ impl RopeParameters {
 impl Fields {
     fn parameters(self, name: &str) -> Result<RopeParameters, ConfigError> {
         check_known(&self.others, name)?;
+        if let (Some(old), Some(new)) = (&self.r#type, &self.rope_type)
+            && old != new
+        {
+            return Err(ConfigError::Value(format!(
+                "{name} has the type {old} and the rope_type {new}; keep the value that the model was trained with"
+            )));
+        }
         let kind = self.r#type.or(self.rope_type).unwrap_or_else(|| "default".to_owned());
         let scaling = match (kind.as_str(), self.factor.filter(|&factor| factor >= 1.)) {
             ("default", _) => None,
@@ -161,6 +175,15 @@ mod tests {
             json!({ "rope_scaling": { "type": "ntk", "factor": 2, "beta_fast": 32 } }),
             json!({ "rope_scaling": { "type": "yarn", "factor": 2 } }),
             json!({ "rope_parameters": { "full_attention": { "rope_theta": 500 } } }),
+            json!({ "rope_parameters": { "type": "linear", "rope_type": "default", "factor": 4 } }),
+            json!({
+                "rope_scaling": { "type": "linear", "factor": 2 },
+                "rope_parameters": { "rope_type": "default", "rope_theta": 500 },
+            }),
+            json!({
+                "rope_scaling": { "type": "default" },
+                "rope_parameters": { "rope_type": "linear", "factor": 2 },
+            }),
         ] {
             assert!(RopeParameters::read(&config).is_err(), "{config}");
         }

@@ -76,6 +76,7 @@ mod tests {
                 architectures: vec![class.to_owned()],
                 tokenizer_class: None,
                 labels: Labels::new(labels.iter().map(|&label| label.to_owned()).collect()),
+                nulls: Vec::new(),
             };
             guess(&config, None, &Usage::default()).map(|(task, _)| task)
         };
@@ -103,6 +104,7 @@ mod tests {
             architectures: vec!["BertForMaskedLM".to_owned()],
             tokenizer_class: None,
             labels: Labels::new(vec!["x".to_owned(); labels]),
+            nulls: Vec::new(),
         };
         let guessed = |class: &str, labels| {
             let usage = Usage { model_type: Some(class.to_owned()), ..Usage::default() };

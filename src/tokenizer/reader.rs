@@ -409,6 +409,24 @@ impl Reader<'_> {
         };
         let is_gemma = self.json.is_some_and(TokenizerJson::is_sentencepiece_bpe);
         let is_blank = |token: &str| token.chars().all(|c| c.is_whitespace() || c == '▁');
+        let in_json = || self.json.iter().flat_map(|json| &json.added_tokens);
+        let within: Vec<String> = in_json()
+            .filter(|token| {
+                let text = token.content.as_str();
+                word_piece
+                    && !token.single_word
+                    && text.chars().all(char::is_alphanumeric)
+                    && !is_special(&text)
+            })
+            .map(|token| token.content.clone())
+            .collect();
+        warnings.extend(ids::some_of(&within).map(|some| {
+            format!(
+                "Elasticsearch reads {} added tokens as ordinary words: {some}. Texts that contain them within longer words, or in \
+                 another case, are tokenized differently",
+                within.len()
+            )
+        }));
         // Elasticsearch finds a plain word in the vocabulary, and merges white space.
         let is_split = |token: &&str| match word_piece {
             true => !token.chars().all(char::is_alphanumeric),

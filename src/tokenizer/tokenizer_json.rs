@@ -51,6 +51,9 @@ pub(super) struct TokenizerJson {
 pub(super) struct AddedToken {
     pub(super) id: usize,
     pub(super) content: String,
+    /// Whether the token is found only as a whole word.
+    #[serde(default)]
+    pub(super) single_word: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,7 @@
 //! [`ExportRequest`]: a bundle in a folder instead of a cluster.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::import::{ImportInput, StopSignal};
 use super::prepare::ModelRequest;
@@ -44,12 +44,22 @@ impl ExportRequest {
         Self { input, model_id, target: Target::Any, folder }
     }
 
-    /// Prepares the bundle and writes its files. An interruption ends the preparation; the files are then written in full or not at all.
+    /// Prepares the bundle and writes its files. After an error, the folder is removed if it did not exist before. An interruption ends the preparation; the files are then written in full or not at all.
     ///
     /// # Errors
     /// [`Error`] if the model cannot be downloaded, read or converted, if the target cannot serve it, if a file cannot be written, or
     /// after an interruption.
     pub async fn run(self, stop: StopSignal, progress: &Progress) -> Result<Exported, Error> {
+        let created = missing_folders(&self.folder);
+        let exported = self.write(stop, progress).await;
+        if exported.is_err() {
+            // Only empty folders are removed.
+            created.iter().for_each(|folder| drop(fs::remove_dir(folder)));
+        }
+        exported
+    }
+
+    async fn write(self, stop: StopSignal, progress: &Progress) -> Result<Exported, Error> {
         let Self { input, model_id, target, folder } = self;
         // A folder that cannot be written is reported before the long work.
         fs::create_dir_all(&folder).map_err(|source| BundleError::Io {
@@ -74,4 +84,10 @@ impl ExportRequest {
         let metadata = progress.run(Stage::WriteBundle, || bundle.write(&folder))?;
         Ok(Exported { bundle, metadata })
     }
+}
+
+/// The folders that do not exist yet, from `folder` upwards.
+fn missing_folders(folder: &Path) -> Vec<PathBuf> {
+    let parts = folder.ancestors().filter(|part| !part.as_os_str().is_empty());
+    parts.take_while(|part| !part.exists()).map(Path::to_owned).collect()
 }

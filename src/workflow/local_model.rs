@@ -147,7 +147,7 @@ impl LocalModel {
     /// The result objects that Elasticsearch would return for some texts, in order.
     ///
     /// # Errors
-    /// When libtorch fails. A text that Elasticsearch would reject has an error of its own in the list.
+    /// When libtorch fails, or the model returns NaN. A text that Elasticsearch would reject has an error of its own in the list.
     pub fn infer(
         &self,
         request: &Request,
@@ -156,7 +156,14 @@ impl LocalModel {
         let rows: Vec<_> =
             inputs.iter().map(|input| request.rows(&self.tokenizer, input)).collect();
         let tokenized: Vec<&[Row]> = rows.iter().filter_map(|rows| rows.as_deref().ok()).collect();
-        let mut outputs = self.outputs(&tokenized)?.into_iter();
+        let outputs = self.outputs(&tokenized)?;
+        let is_nan = |output: &Output| output.values.iter().any(|value| value.is_nan());
+        if let Some((rows, _)) = tokenized.iter().zip(&outputs).find(|(_, output)| is_nan(output)) {
+            let tokens = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+            let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
+            return Err(ConversionError::NotANumber { tokens });
+        }
+        let mut outputs = outputs.into_iter();
         let results = inputs.iter().zip(&rows).map(|(input, rows)| {
             let rows = rows.as_ref().map_err(Clone::clone)?;
             let output =

@@ -12,6 +12,8 @@ use rust_eland::tokenizer::TokenizerError;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+use crate::program::{message, program, says};
+
 /// Words of the small vocabulary, with their ids.
 const WORDS: [&str; 5] = ["a", "sun", "moon", "##s", "."];
 
@@ -215,4 +217,127 @@ fn other_tokenizers_tasks_and_quantization_are_rejected() {
     let error = conversion.check_tokenizer().unwrap_err();
     assert!(matches!(error, ConversionError::InexactTokenizer(_)), "{error}");
     read(folder.path()).unwrap().check_tokenizer().unwrap();
+}
+
+/// The modules after the StaticEmbedding in `path`, which have folders without files.
+fn modules(folder: &Path, path: &str, after: &[&str]) {
+    let class = |name: &str| format!("sentence_transformers.models.{name}");
+    let first = json!({"path": path, "type": class("StaticEmbedding")});
+    let after = after.iter().map(|name| json!({"path": format!("1_{name}"), "type": class(name)}));
+    let all: Vec<Value> = std::iter::once(first).chain(after).collect();
+    fs::write(folder.join("modules.json"), json!(all).to_string()).unwrap();
+}
+
+/// The table of seven tokens in the layout of model2vec.
+fn table() -> Vec<u8> {
+    safetensors(&[("embeddings", "F32", &[7, 2], floats(&numbers(7)))])
+}
+
+fn reason(folder: &Path) -> String {
+    read(folder).err().unwrap().to_string()
+}
+
+#[test]
+fn settings_that_model2vec_reads_differently_are_refused() {
+    for (config, key) in [
+        (json!({"normalize": "true"}), "normalize is \"true\""),
+        (json!({"normalize": 1}), "normalize is 1"),
+        (json!({"max_length": "3"}), "max_length is \"3\""),
+        (json!({"max_length": 0}), "max_length is 0"),
+        (json!({"max_length": -1}), "max_length is -1"),
+    ] {
+        let found = reason(model2vec(&whole(), config, &table()).path());
+        assert!(found.contains(key), "{found}");
+    }
+    let folder = model2vec(&whole(), json!({"normalize": null}), &table());
+    assert_eq!(embedding(&read(folder.path()).unwrap(), "sun"), [7., 8.]);
+}
+
+#[test]
+fn tables_are_chosen_and_checked_as_in_model2vec() {
+    let doubled: Vec<f32> = numbers(7).iter().map(|number| 2. * number).collect();
+    let both = safetensors(&[
+        ("embedding.weight", "F32", &[7, 2], floats(&doubled)),
+        ("embeddings", "F32", &[7, 2], floats(&numbers(7))),
+    ]);
+    let conversion = read(model2vec(&whole(), json!({}), &both).path()).unwrap();
+    assert_eq!(embedding(&conversion, "sun"), [7., 8.]);
+    says(&conversion.notes().join("\n"), &["unused tensors", "embedding.weight"]);
+    let mapped = safetensors(&[
+        ("embeddings", "F32", &[7, 2], floats(&numbers(7))),
+        ("mapping", "F32", &[7], floats(&[0.; 7])),
+    ]);
+    let found = reason(model2vec(&whole(), json!({}), &mapped).path());
+    assert!(found.contains("mapping has the type"), "{found}");
+    let empty = safetensors(&[("embeddings", "F32", &[7, 0], Vec::new())]);
+    let found = reason(model2vec(&whole(), json!({}), &empty).path());
+    assert!(found.contains("no components"), "{found}");
+    let found = reason(model2vec(&whole(), json!({}), &table()[..20]).path());
+    assert!(found.contains("not a valid safetensors file"), "{found}");
+}
+
+#[test]
+fn module_that_normalizes_against_config_json_is_reported() {
+    let folder = model2vec(&whole(), json!({"normalize": false}), &table());
+    modules(folder.path(), ".", &["Normalize"]);
+    let notes = read(folder.path()).unwrap().notes().join("\n");
+    says(&notes, &["does not have normalize true", "module Normalize"]);
+}
+
+#[test]
+fn added_word_is_reported() {
+    let tokens = [&["[PAD]", "[UNK]"], &WORDS[..]].concat();
+    let folder = library(&tokenizer(&tokens, &["[PAD]", "[UNK]", "sun"]), 7);
+    let notes = read(folder.path()).unwrap().notes().join("\n");
+    says(&notes, &["reads 1 added tokens as ordinary words: sun"]);
+}
+
+#[test]
+fn unusual_modules_are_refused_by_name() {
+    let folder = library(&whole(), 7);
+    modules(folder.path(), "0_StaticEmbedding", &["Normalize"; 100]);
+    says(&reason(folder.path()), &["modules.json", "101 modules", "at most 100"]);
+    let first = json!([{"path": "0_BoW", "type": "sentence_transformers.models.BoW"}]);
+    fs::write(folder.path().join("modules.json"), first.to_string()).unwrap();
+    says(&reason(folder.path()), &["sentence_transformers.models.BoW"]);
+    modules(folder.path(), "0_StaticEmbedding", &["Dense"]);
+    let dense = folder.path().join("1_Dense");
+    fs::create_dir(&dense).unwrap();
+    let weight = ("linear.weight", "F32", &[1usize, 2][..], floats(&[1., 2.]));
+    let bias = ("linear.bias", "F32", &[1usize][..], floats(&[1.]));
+    let mut config =
+        json!({"in_features": 2, "out_features": 1, "bias": false, "use_residual": false});
+    let write = |config: &Value, tensors: &[_]| {
+        fs::write(dense.join("config.json"), config.to_string()).unwrap();
+        fs::write(dense.join("model.safetensors"), safetensors(tensors)).unwrap();
+    };
+    write(&config, &[weight.clone()]);
+    read(folder.path()).unwrap();
+    write(&config, &[weight.clone(), bias]);
+    says(&reason(folder.path()), &["1_Dense", "linear.bias"]);
+    config["use_residual"] = true.into();
+    write(&config, &[weight]);
+    says(&reason(folder.path()), &["1_Dense", "use_residual"]);
+}
+
+#[test]
+fn program_reports_unknown_keys_and_numbers_that_are_not_finite() {
+    let run = |arguments: &[&str]| program().args(arguments).output().unwrap();
+    let folder = model2vec(&whole(), json!({"new_key": 1}), &table());
+    let source = folder.path().display().to_string();
+    let output = run(&["infer", "--hub-model-id", &source, "sun"]);
+    assert!(output.status.success(), "{}", message(&output));
+    says(&message(&output), &["WARNING", "new_key in config.json is not understood"]);
+    let damaged = safetensors(&[("embeddings", "F32", &[7, 2], floats(&[f32::NAN; 14]))]);
+    fs::write(folder.path().join("model.safetensors"), damaged).unwrap();
+    let infer = run(&["infer", "--hub-model-id", &source, "sun"]);
+    assert!(!infer.status.success(), "{}", message(&infer));
+    says(&message(&infer), &["returns NaN"]);
+    // A folder that a failed export created is removed.
+    let (new, parent) = (folder.path().join("new/folder"), folder.path().join("new"));
+    let export =
+        run(&["export", "--hub-model-id", &source, "--output", &new.display().to_string()]);
+    assert!(!export.status.success(), "{}", message(&export));
+    says(&message(&export), &["returns NaN"]);
+    assert!(!parent.exists());
 }

@@ -200,6 +200,7 @@ impl SentenceTransformers {
         let Some(entries) = files.json::<Vec<ModuleEntry>>("modules.json")? else {
             return Ok(None);
         };
+        too_many(files, "modules.json", entries.len())?;
         let mut modules: Vec<_> = entries
             .into_iter()
             .map(|entry| (ModuleClass::of_path(&entry.class), entry.path))
@@ -213,6 +214,7 @@ impl SentenceTransformers {
             let chosen = chosen.or_else(|| found.routes.get(found.default_route()?));
             let chosen = chosen.or_else(|| found.routes.values().next());
             modules.splice(..1, chosen.cloned().unwrap_or_default());
+            too_many(files, &format!("{folder}/router_config.json"), modules.len())?;
             router = Some((found, folder));
         }
         let mut modules = modules.into_iter();
@@ -286,56 +288,49 @@ impl SentenceTransformers {
         self.settings.transformer_task.as_deref() == Some("sequence-classification")
     }
 
+    /// The reason why the class of the first module is not supported. `None` for a class that can come first.
+    #[must_use]
+    pub fn unsupported_first(&self) -> Option<ModulesError> {
+        match &self.first {
+            ModuleClass::Transformer
+            | ModuleClass::JinaTransformer
+            | ModuleClass::MlmTransformer
+            | ModuleClass::StaticEmbedding
+            | ModuleClass::SparseStaticEmbedding => None,
+            ModuleClass::Other(class) => Some(unsupported(class)),
+            ModuleClass::Router => Some(ModulesError::Unsupported(
+                "the first module in modules.json is a Router without router_config.json; download this file too".into(),
+            )),
+            other => Some(ModulesError::Unsupported(format!(
+                "the first module in modules.json is a {other:?}; it must be a Transformer"
+            ))),
+        }
+    }
+
     /// Modules after the transformer, in order. Dropout is omitted, because it has no effect in inference.
     ///
     /// # Errors
     /// [`ModulesError`] if a module is not supported, has a class outside the library, or lacks files.
     pub fn modules(&self, files: &ModelFiles) -> Result<Vec<Module>, ModulesError> {
-        let unsupported = |class: &str| {
-            let own = if class.starts_with("sentence_transformers.") {
-                "a module of sentence-transformers that is not supported"
-            } else {
-                "code of the repository or of another library, which is never run"
-            };
-            ModulesError::Unsupported(format!(
-                "modules.json names the class {class}: {own}. Supported are the library's own Transformer followed by Pooling, Dense, \
-                 LayerNorm, Dropout and Normalize, MLMTransformer or Transformer followed by SpladePooling, StaticEmbedding followed by Dense, \
-                 LayerNorm and Normalize, SparseStaticEmbedding, and a Router of these"
-            ))
-        };
-        match &self.first {
-            ModuleClass::Transformer
-            | ModuleClass::MlmTransformer
-            | ModuleClass::StaticEmbedding
-            | ModuleClass::SparseStaticEmbedding => (),
-            ModuleClass::Other(class) => return Err(unsupported(class)),
-            // Jina's code computes what the library's Transformer computes, or also pools as the last token and normalizes.
-            ModuleClass::JinaTransformer => {
-                let config = ModelConfig::read(&files.sub(&self.transformer)?)?;
-                let tasks = LoraTasks::of(&config)
-                    .map_err(|reason| ModulesError::Unsupported(format!("config.json: {reason}")))?;
-                match tasks.map(|tasks| tasks.form) {
-                    Some(LoraForm::Stacked { .. }) => (),
-                    Some(LoraForm::Folders) if self.after.is_empty() => {
-                        let pooling = PoolingConfig {
-                            dimension: None,
-                            modes: vec![PoolingMode::LastToken],
-                            include_prompt: true,
-                        };
-                        return Ok(vec![Module::Pooling(pooling), Module::Normalize]);
-                    }
-                    _ => return Err(unsupported("custom_st.Transformer")),
+        if let Some(error) = self.unsupported_first() {
+            return Err(error);
+        }
+        // Jina's code computes what the library's Transformer computes, or also pools as the last token and normalizes.
+        if self.first == ModuleClass::JinaTransformer {
+            let config = ModelConfig::read(&files.sub(&self.transformer)?)?;
+            let tasks = LoraTasks::of(&config)
+                .map_err(|reason| ModulesError::Unsupported(format!("config.json: {reason}")))?;
+            match tasks.map(|tasks| tasks.form) {
+                Some(LoraForm::Stacked { .. }) => (),
+                Some(LoraForm::Folders) if self.after.is_empty() => {
+                    let pooling = PoolingConfig {
+                        dimension: None,
+                        modes: vec![PoolingMode::LastToken],
+                        include_prompt: true,
+                    };
+                    return Ok(vec![Module::Pooling(pooling), Module::Normalize]);
                 }
-            }
-            ModuleClass::Router => {
-                return Err(ModulesError::Unsupported(
-                    "the first module in modules.json is a Router without router_config.json; download this file too".into(),
-                ));
-            }
-            other => {
-                return Err(ModulesError::Unsupported(format!(
-                    "the first module in modules.json is a {other:?}; it must be a Transformer"
-                )));
+                _ => return Err(unsupported("custom_st.Transformer")),
             }
         }
         let mut modules = Vec::new();
@@ -421,6 +416,33 @@ impl SentenceTransformers {
             )),
         }
     }
+}
+
+/// The error for a class that is not supported.
+fn unsupported(class: &str) -> ModulesError {
+    let own = if class.starts_with("sentence_transformers.") {
+        "a module of sentence-transformers that is not supported"
+    } else {
+        "code of the repository or of another library, which is never run"
+    };
+    ModulesError::Unsupported(format!(
+        "modules.json names the class {class}: {own}. Supported are the library's own Transformer followed by Pooling, Dense, \
+         LayerNorm, Dropout and Normalize, MLMTransformer or Transformer followed by SpladePooling, StaticEmbedding followed by Dense, \
+         LayerNorm and Normalize, SparseStaticEmbedding, and a Router of these"
+    ))
+}
+
+/// Maximum number of modules. It is above every real model.
+const MAX_MODULES: usize = 100;
+
+/// Refuses a chain of modules that is too long. `name` is the file that lists them.
+fn too_many(files: &ModelFiles, name: &str, modules: usize) -> Result<(), SourceError> {
+    if modules <= MAX_MODULES {
+        return Ok(());
+    }
+    let reason = format!("it lists {modules} modules, and at most {MAX_MODULES} are supported");
+    let (path, source) = (files.folder().join(name), serde::de::Error::custom(reason));
+    Err(SourceError::Json { path, source })
 }
 
 /// `config.json` of a module.

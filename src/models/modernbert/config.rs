@@ -98,7 +98,7 @@ impl ModernBertConfig {
         check_kinds(config.layer_types.as_deref(), config.num_hidden_layers)?;
         config.rope_parameters.check(json, ["global_rope_theta", "local_rope_theta"])?;
         if let Some(scaling) = &config.rope_scaling {
-            scaling.check_unscaled("rope_scaling")?;
+            scaling.check_scaling()?;
         }
         let reach = config.local_attention / 2;
         if let Some(window) = config.sliding_window.filter(|window| *window != reach) {
