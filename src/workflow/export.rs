@@ -44,7 +44,8 @@ impl ExportRequest {
         Self { input, model_id, target: Target::Any, folder }
     }
 
-    /// Prepares the bundle and writes its files. After an error, the folder is removed if it did not exist before. An interruption ends the preparation; the files are then written in full or not at all.
+    /// Prepares the bundle and writes its files. After an error, the folder is removed if it did not exist before. An interruption ends
+    /// the preparation; the files are then written in full or not at all.
     ///
     /// # Errors
     /// [`Error`] if the model cannot be downloaded, read or converted, if the target cannot serve it, if a file cannot be written, or
