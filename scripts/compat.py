@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Loads exported archives in the PyTorch versions used by Elasticsearch. `make compat` builds the program and runs this script.
 
-    scripts/compat.py [--program PATH] [--only TEXT] [VERSION ...]
+    scripts/compat.py [--program PATH] [--only TEXT]... [VERSION ...]
 
 For each libtorch version that Elasticsearch ships, exports every fixture and task (`--target-version`), creates a temporary
 environment with the same PyTorch version, loads the archives there and compares their outputs with the references. Prints a
@@ -76,9 +76,11 @@ def cases(only):
     for reference in sorted(FIXTURES.glob("*/*/reference.json")):
         fixture = reference.parent
         name = str(fixture.relative_to(FIXTURES))
-        if only in name:
-            for task in json.loads(reference.read_text())["tasks"]:
-                yield name, task
+        if any(text in name for text in only):
+            # `refused` contains models that no reader accepts.
+            if name.split("/")[0] != "refused":
+                for task in json.loads(reference.read_text())["tasks"]:
+                    yield name, task
 
 
 def export(program, fixture, task, targets, into):
@@ -88,6 +90,8 @@ def export(program, fixture, task, targets, into):
     for target in targets:
         command = [program, "export", "--hub-model-id", FIXTURES / fixture / "model", "--task-type", task]
         command += ["--es-model-id", "m", "--output", folder, "--target-version", target]
+        # The fixtures' texts have the same ids in Elasticsearch, even if those of other scripts would not.
+        command += ["--allow-inexact-tokenizer"]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
         if done.returncode == 0:
             return folder, None
@@ -192,7 +196,7 @@ def table(columns):
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--program", type=Path, default=ROOT / "target/debug/rust-eland")
-    parser.add_argument("--only", default="", help="only fixtures whose name contains this text")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="only fixtures whose name contains this text; repeatable")
     parser.add_argument("versions", nargs="*", help="PyTorch versions; default: all five")
     arguments = parser.parse_args()
     known = [release.torch for release in RELEASES]
@@ -209,7 +213,7 @@ def main():
                 continue
             say(f"PyTorch {release.torch}: exporting for Elasticsearch {', '.join(release.targets)}")
             exports = Path(scratch) / "exports"
-            jobs, unserved = export_all(arguments.program, release, arguments.only, exports)
+            jobs, unserved = export_all(arguments.program, release, arguments.only or [""], exports)
             say(f"  {len(jobs)} archives")
             column = {name: f"needs {needed}" for name, needed in unserved.items()}
             for found in environments.check(release, jobs):

@@ -5,24 +5,21 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, stderr, stdin};
 use std::path::Path;
 
-use dialoguer::{Confirm, Input, Password, Select};
-
-use super::NAME;
 use super::command_error::CommandError;
-use super::command_line::CommandLine;
 use super::failed::message;
+use super::guided_answers::Answers;
 use super::import::ImportArguments;
-use super::option_value::{SetOption, Unset, Value};
 use super::output::Session;
 use super::plan_report::PlanReport;
+use super::questions::{confirm, hidden, optional_text, required_text, select, text};
 use super::report::{Report, print_error};
 use super::tree_model_report::TreeModelReport;
 use super::upload::interruption;
 use crate::conversion::{ConversionError, Plan};
-use crate::elasticsearch::{Client, ClientError};
+use crate::elasticsearch::Client;
 use crate::error::Error;
 use crate::observer::Progress;
-use crate::secrets::{Secret, redact};
+use crate::secrets::redact;
 use crate::source::hub::HubName;
 use crate::tasks::Task;
 use crate::terminal_text::escape;
@@ -54,60 +51,6 @@ impl Guided {
     }
 }
 
-/// The answers: options with their values.
-#[derive(Debug, Clone, Default)]
-struct Answers {
-    open: Vec<(&'static str, Option<String>)>,
-    /// Secret options, which are never printed.
-    secret: Vec<(&'static str, Secret)>,
-}
-
-impl Answers {
-    fn set(&mut self, name: &'static str, value: impl Into<String>) {
-        self.open.retain(|(other, _)| *other != name);
-        self.open.push((name, Some(value.into())));
-    }
-
-    /// The import that the answers describe.
-    fn import(&self) -> Result<ImportArguments, CommandError> {
-        let mut import = ImportArguments::unset()?;
-        let open = self.open.iter().map(|(name, value)| (name, value.as_deref().unwrap_or("true")));
-        let secret = self.secret.iter().map(|(name, secret)| (name, secret.expose()));
-        for (name, value) in open.chain(secret) {
-            let set = import.set(name.trim_start_matches('-'), &Value::Text(value.to_owned()));
-            set.map_err(|error| {
-                CommandError::Usage(match error {
-                    Unset::Invalid(reason) => reason,
-                    Unset::UnknownName => format!("unknown option {name}"),
-                })
-            })?;
-        }
-        Ok(import)
-    }
-
-    /// The command line, without secrets.
-    fn shown(&self) -> String {
-        let mut line = CommandLine(format!("{NAME} import"));
-        for (name, value) in &self.open {
-            match value {
-                Some(value) => line.option(name, Some(value)),
-                None => line.flag(name, true),
-            }
-        }
-        line.0
-    }
-
-    /// A note about the secrets that the command line does not contain.
-    fn note(&self) -> Option<String> {
-        let (option, _) = self.secret.first()?;
-        Some(match *option {
-            "--es-api-key" => "set the API key in the environment variable ES_API_KEY".to_owned(),
-            _ => "set the password in the environment variable ES_PASSWORD, or enter it when asked"
-                .to_owned(),
-        })
-    }
-}
-
 /// Asks the questions and shows the plan. `None` if the user declines.
 ///
 /// # Errors
@@ -119,9 +62,14 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
     let (mut answers, client) = cluster().await?;
     let (source, plan) = match model(&mut answers, &client, progress).await? {
         Chosen::Tree => return ask_about_tree(answers, &client, progress).await,
-        Chosen::Model(model) => part(&mut answers, &client, *model).await?,
+        Chosen::Model(model) => {
+            let model = part(&mut answers, &client, *model).await?;
+            adapter(&mut answers, &client, model).await?
+        }
     };
     task(&mut answers, &plan)?;
+    dimensions(&mut answers, &plan)?;
+    prompts(&mut answers, &plan)?;
     model_id(&mut answers)?;
     if confirm(
         "Quantize the model to 8-bit integers (smaller and faster, slightly less exact)?",
@@ -142,9 +90,11 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
         report(error);
     }
     let (mut import, mut problem) = (import, problem);
-    if problem.as_ref().is_some_and(is_inexact_tokenizer)
-        && confirm("Import the model with this tokenizer?", false)?
-    {
+    if problem.as_ref().is_some_and(is_inexact_tokenizer) {
+        if !confirm("Import the model with this tokenizer?", false)? {
+            say("Nothing was stored.");
+            return Ok(None);
+        }
         answers.open.push(("--allow-inexact-tokenizer", None));
         (import, problem) = (answers.import()?, None);
     }
@@ -232,13 +182,12 @@ async fn list(
     progress: &Progress,
 ) -> Result<(), CommandError> {
     loop {
-        let input = Input::<String>::new().with_prompt(prompt).allow_empty(true).interact_text();
-        let value = input.map_err(gone)?;
-        if value.trim().is_empty() {
+        let value = optional_text(prompt)?;
+        if value.is_empty() {
             return Ok(());
         }
         let mut trial = answers.clone();
-        trial.set(option, value.trim());
+        trial.set(option, value);
         let checked = match trial.import() {
             Ok(import) => import.tree_model(progress).await.map(drop),
             Err(error) => Err(error),
@@ -292,11 +241,10 @@ async fn cluster() -> Result<(Answers, Client), CommandError> {
 fn authority(answers: &mut Answers) -> Result<(), CommandError> {
     let prompt =
         "Certificate authority: a PEM file or a SHA-256 fingerprint (empty: trust the system)";
-    let given = Input::<String>::new().with_prompt(prompt).allow_empty(true).interact_text();
-    let given = given.map_err(gone)?;
+    let given = optional_text(prompt)?;
     let is_fingerprint =
         given.len() >= 64 && given.chars().all(|c| c.is_ascii_hexdigit() || c == ':');
-    match given.trim() {
+    match given.as_str() {
         "" => {}
         given if is_fingerprint => answers.set("--ca-fingerprint", given),
         given => answers.set("--ca-certs", given),
@@ -339,9 +287,8 @@ async fn model(
     progress: &Progress,
 ) -> Result<Chosen, CommandError> {
     loop {
-        let prompt = "Model: its hub id, a folder, or the file of a tree model";
-        let name: String = Input::new().with_prompt(prompt).interact_text().map_err(gone)?;
-        let name = name.trim();
+        let name = required_text("Model: its hub id, a folder, or the file of a tree model")?;
+        let name = name.as_str();
         answers.open.retain(|(option, _)| !["--hub-model-id", "--tree-model"].contains(option));
         if is_file(name) {
             answers.set("--tree-model", name);
@@ -420,6 +367,71 @@ async fn part(
     Ok((source, plan))
 }
 
+/// Asks which LoRA adapter to merge into the weights, if the model has adapters.
+async fn adapter(
+    answers: &mut Answers,
+    client: &Client,
+    (source, default): (ResolvedSource, Plan),
+) -> Result<(ResolvedSource, Plan), CommandError> {
+    if default.lora_tasks.is_empty() {
+        return Ok((source, default));
+    }
+    let mut names = vec!["none: the weights without an adapter".to_owned()];
+    names.extend(default.lora_tasks.iter().map(|task| escape(task)));
+    let chosen = select("LoRA adapter for the task", &names, 0)?;
+    let Some(task) = chosen.checked_sub(1).and_then(|at| default.lora_tasks.get(at)) else {
+        return Ok((source, default));
+    };
+    answers.set("--lora-task", task.as_str());
+    let import = answers.import()?;
+    let plan = import.model().request(source.clone())?.plan(client.target()).await?;
+    Ok((source, plan))
+}
+
+/// Asks for the number of dimensions, if the chosen task returns embeddings that the model declares to be cut.
+fn dimensions(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
+    let Some(embedding) = plan.embedding.as_ref().filter(|it| !it.matryoshka_dimensions.is_empty())
+    else {
+        return Ok(());
+    };
+    if !answers.has_value("--task-type", Task::TextEmbedding.name()) {
+        return Ok(());
+    }
+    let mut steps = embedding.matryoshka_dimensions.clone();
+    let size = i64::try_from(embedding.size).unwrap_or(i64::MAX);
+    steps.retain(|step| *step < size);
+    steps.sort_unstable_by(|one, other| other.cmp(one));
+    let mut names = vec![format!("all ({size})")];
+    names.extend(steps.iter().map(i64::to_string));
+    let chosen = select("Dimensions of the embeddings", &names, 0)?;
+    if let Some(step) = chosen.checked_sub(1).and_then(|at| steps.get(at)) {
+        answers.set("--dimensions", step.to_string());
+    }
+    Ok(())
+}
+
+/// Asks whether the server should prepend the prompts that the model declares.
+fn prompts(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
+    let usage = &plan.usage;
+    if usage.query_prompt.is_none() && usage.document_prompt.is_none() {
+        return Ok(());
+    }
+    if !answers.has_value("--task-type", Task::TextEmbedding.name()) {
+        return Ok(());
+    }
+    let shown =
+        |prompt: &Option<String>| escape(&format!("{:?}", prompt.as_deref().unwrap_or_default()));
+    let question = format!(
+        "Let Elasticsearch prepend the model's prompts, {} to queries and {} to documents?",
+        shown(&usage.query_prompt),
+        shown(&usage.document_prompt)
+    );
+    if confirm(&question, false)? {
+        answers.open.push(("--prompts", None));
+    }
+    Ok(())
+}
+
 /// Asks for the task. The guessed task is the default.
 fn task(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
     let mut tasks = plan.tasks.clone().unwrap_or_else(|| Task::ALL.to_vec());
@@ -436,32 +448,6 @@ fn task(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
         answers.set("--task-type", task.name());
     }
     Ok(())
-}
-
-fn text(prompt: &str, default: &str) -> Result<String, CommandError> {
-    let input = Input::<String>::new().with_prompt(prompt).default(default.to_owned());
-    input.interact_text().map(|text| text.trim().to_owned()).map_err(gone)
-}
-
-fn hidden(prompt: &str) -> Result<Secret, CommandError> {
-    Password::new().with_prompt(prompt).interact().map(Secret::new).map_err(gone)
-}
-
-fn select(prompt: &str, items: &[String], default: usize) -> Result<usize, CommandError> {
-    Select::new().with_prompt(prompt).items(items).default(default).interact().map_err(gone)
-}
-
-fn confirm(prompt: &str, default: bool) -> Result<bool, CommandError> {
-    Confirm::new().with_prompt(prompt).default(default).interact().map_err(gone)
-}
-
-/// The error for a closed terminal or Ctrl-C.
-fn gone(error: dialoguer::Error) -> CommandError {
-    let dialoguer::Error::IO(error) = error;
-    match error.kind() {
-        std::io::ErrorKind::Interrupted => ClientError::Interrupted.into(),
-        _ => CommandError::Usage(format!("cannot read from the terminal: {error}")),
-    }
 }
 
 fn say(text: &str) {

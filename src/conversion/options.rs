@@ -56,6 +56,10 @@ impl Options {
     pub(super) fn take_prompts(&mut self, usage: &Usage) -> Result<(), ConversionError> {
         let (query, document) = (usage.query(), usage.document());
         if query.is_none() && document.is_none() {
+            // The prompt of some adapters is empty.
+            if self.lora_task.is_some() && usage.has_empty_prompts() {
+                return Ok(());
+            }
             let declared = usage.prompts.iter().filter(|(_, prompt)| !prompt.is_empty());
             let has = declared.map(|(name, _)| name.clone()).collect();
             return Err(ConversionError::NoPrompts { has });

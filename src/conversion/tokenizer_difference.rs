@@ -115,15 +115,23 @@ impl TokenizerDifference {
         Self { languages, measured, scripts }
     }
 
-    /// The figures that a model's metadata records: shares from 0 to 1, and the languages of the texts.
+    /// The figures that a model's metadata records: shares from 0 to 1, in the languages of the model card or in all, and by script.
     #[cfg(feature = "torch")]
     pub(super) fn metadata(&self) -> Value {
         let rounded = |share: f64| (share * 1e6).round() / 1e6;
-        json!({
-            "different_tokens": rounded(self.measured.token_share()),
-            "different_texts": rounded(self.measured.text_share()),
-            "languages": self.languages,
-        })
+        let shares = |counts: &Counts| {
+            json!({
+                "different_tokens": rounded(counts.token_share()),
+                "different_texts": rounded(counts.text_share()),
+            })
+        };
+        let mut figures = shares(&self.measured);
+        let different = self.scripts.iter().filter(|(_, counts)| counts.different_texts > 0);
+        figures["languages"] =
+            json!(if self.languages.is_empty() { &["all"][..] } else { &self.languages });
+        figures["scripts"] =
+            different.map(|(script, counts)| ((*script).to_owned(), shares(counts))).collect();
+        figures
     }
 
     /// Whether Elasticsearch returns other tokens for any of the built-in texts.

@@ -64,6 +64,40 @@ fn import_without_options_asks_on_a_terminal() {
 }
 
 #[test]
+fn guided_import_asks_for_the_adapter_the_dimensions_and_the_prompts() {
+    let standin = StandIn::start(Options::default());
+    let mut terminal = Terminal::start(&["import"], &[]);
+    terminal.connect(&standin.url());
+    terminal.wait_for("Model: its hub id, a folder");
+    let model = Fixture::named("jina3/jina-embeddings-v3").model();
+    terminal.type_line(&model.display().to_string());
+    let down_and_enter = "\u{1b}[B\r";
+    terminal.wait_for("LoRA adapter for the task");
+    terminal.type_text(down_and_enter);
+    terminal.wait_for("text_embedding (");
+    terminal.type_text("\r");
+    terminal.wait_for("Dimensions of the embeddings");
+    terminal.type_text(down_and_enter);
+    let asked = terminal.wait_for("to documents?");
+    says(&asked, &["Represent the query for retrieving evidence documents"]);
+    terminal.type_text("y");
+    terminal.wait_for("Id of the model in Elasticsearch");
+    terminal.type_line("mine");
+    terminal.wait_for("8-bit integers");
+    terminal.type_text("n");
+    terminal.wait_for("Start the model after the upload?");
+    terminal.type_text("n");
+    let plan = terminal.wait_for("Import the model?");
+    says(&plan, &["--lora-task retrieval.query", "--dimensions ", "--prompts"]);
+    terminal.type_text("y");
+    let (rest, code) = terminal.end();
+    assert_eq!(code, Some(0), "{rest}");
+    let stored = standin.configuration("mine").unwrap();
+    assert_eq!(stored["metadata"]["lora_task"], "retrieval.query", "{stored}");
+    assert!(stored["prefix_strings"]["search"].is_string(), "{stored}");
+}
+
+#[test]
 fn guided_import_without_confirmation_stores_nothing() {
     let standin = StandIn::start(Options::default());
     let mut terminal = Terminal::start(&["import"], &[]);

@@ -111,6 +111,14 @@ impl Usage {
         self.prompt(&DOCUMENT)
     }
 
+    /// Whether the prompts for queries and documents are declared and empty.
+    #[must_use]
+    pub fn has_empty_prompts(&self) -> bool {
+        let mut declared =
+            QUERY.iter().chain(&DOCUMENT).filter_map(|name| self.prompts.get(*name)).peekable();
+        declared.peek().is_some() && declared.all(String::is_empty)
+    }
+
     /// Name and text of the prompt that the library prepends to every text by default. `None` if it is empty.
     #[must_use]
     pub fn default_prompt(&self) -> Option<(&str, &str)> {
@@ -147,6 +155,12 @@ mod tests {
         assert_eq!(of("classification"), both("c: "));
         assert_eq!(of("separation"), (None, None));
         assert_eq!(of("text-matching"), (Some("q: ".into()), Some("p: ".into())));
+        for (task, is_empty) in [("separation", true), ("classification", false)] {
+            let mut usage = Usage { prompts: prompts.clone(), ..Usage::default() };
+            usage.choose_task(task, &texts(&[("classification", "c: ")]));
+            assert_eq!(usage.has_empty_prompts(), is_empty, "{task}");
+        }
+        assert!(!Usage::default().has_empty_prompts());
     }
 
     #[test]
