@@ -1,10 +1,11 @@
-//! Safe functions for libtorch's tracer, exporter and allocator hooks (`native.cpp`) and for torch-sys' raw module functions. Only
-//! this module, `library.rs` and `mapped_file.rs` contain unsafe code.
+//! Safe functions for libtorch's tracer, exporter and allocator hooks (`native.cpp`), for torch-sys' raw module functions, and for loading
+//! shared libraries. Only this module and `mapped_file.rs` contain unsafe code.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::size_t;
 use tch::{Kind, Tensor};
@@ -12,12 +13,17 @@ use torch_sys::{C_tensor, CModule_};
 
 use super::TorchError;
 use super::archive_writer::Written;
+use super::library;
 use crate::checkpoint::StoredTensor;
 use crate::checkpoint::safetensors::Slice;
 use crate::mapped_file::MappedFile;
 use crate::segmented_bytes::SegmentedBytes;
 
+include!(concat!(env!("OUT_DIR"), "/functions.rs"));
+
 unsafe extern "C" {
+    /// The addresses to which the entry points of calls.S jump.
+    static re_slots: [AtomicPtr<c_void>; FUNCTIONS];
     fn re_is_tracing() -> bool;
     fn re_trace_abandon();
     fn re_size_of(tensor: *const C_tensor, axis: i64, out: *mut *mut C_tensor) -> *mut c_char;
@@ -96,6 +102,72 @@ struct Record {
     name: *const c_char,
     offset: u64,
     size: u64,
+}
+
+/// A shared library, which stays loaded until the process ends.
+pub(super) struct SharedLibrary(*mut c_void);
+
+impl SharedLibrary {
+    /// Loads a library. The error is the reason of the dynamic loader.
+    pub(super) fn open(path: &Path) -> Result<Self, String> {
+        let name =
+            CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| error.to_string())?;
+        // SAFETY: the name is NUL-terminated. The libraries are this program's own and libtorch, whose constructors may run on any thread.
+        let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        if !library.is_null() {
+            return Ok(Self(library));
+        }
+        // SAFETY: returns null or a string that lives until this thread calls another function of the loader.
+        let reason = unsafe { libc::dlerror() };
+        if reason.is_null() {
+            return Err("unknown reason".into());
+        }
+        // SAFETY: as above.
+        Err(unsafe { CStr::from_ptr(reason) }.to_string_lossy().into_owned())
+    }
+
+    /// Connects the entry points of calls.S to the functions of this library, which build.rs linked.
+    pub(super) fn connect(self) -> Result<(), String> {
+        // SAFETY: the library is loaded, and the name is NUL-terminated.
+        let table = unsafe { libc::dlsym(self.0, c"rust_eland_functions".as_ptr()) };
+        if table.is_null() {
+            return Err("the program's own library lacks its functions".into());
+        }
+        // SAFETY: the build script writes FUNCTIONS addresses to the table, which is constant and stays loaded.
+        let functions = unsafe { &*table.cast::<[*mut c_void; FUNCTIONS]>() };
+        // SAFETY: calls.S defines as many slots, and reads them as whole words.
+        let slots = unsafe { &re_slots };
+        for (slot, function) in slots.iter().zip(functions) {
+            slot.store(*function, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// Loads libtorch when calls.S is called before [`SharedLibrary::connect`].
+#[unsafe(no_mangle)]
+extern "C" fn re_load() {
+    library::load_for_a_call();
+}
+
+/// An unnamed file in memory.
+#[cfg(target_os = "linux")]
+pub(super) fn file_in_memory() -> std::io::Result<std::fs::File> {
+    use std::os::fd::FromRawFd;
+
+    // SAFETY: the name is NUL-terminated.
+    let descriptor = unsafe { libc::memfd_create(c"rust_eland_torch".as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and belongs to nobody else.
+    Ok(unsafe { std::fs::File::from_raw_fd(descriptor) })
+}
+
+/// Sets a variable of the environment. Call it only while the process has one thread.
+pub(super) fn set_variable(name: &str, value: &str) {
+    // SAFETY: the caller checks that no other thread reads the environment.
+    unsafe { std::env::set_var(name, value) };
 }
 
 /// Converts the message that a native function returns to a result. Null means success.
