@@ -138,6 +138,7 @@ TENSOR(atg_embedding, (T weight, T indices, int64_t padding, int scale, int spar
 TENSOR(atg_empty, (LIST(size), int type, int device), torch::empty(VALUES(size), options_of(type, device)))
 TENSOR(atg_eq, (T self, S other), self->eq(*other))
 TENSOR(atg_eq_tensor, (T self, T other), self->eq(*other))
+TENSOR(atg_erf, (T self), self->erf())
 TENSOR(atg_exp, (T self), self->exp())
 TENSOR(atg_expand, (T self, LIST(size), int implicit), self->expand(VALUES(size), implicit))
 TENSOR(atg_expand_as, (T self, T other), self->expand_as(*other))
