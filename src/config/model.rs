@@ -113,10 +113,15 @@ impl ModelConfig {
         }
     }
 
-    /// Whether the model is a table of model2vec.
+    /// Whether the model is a table of model2vec. Its `StaticModel.save_pretrained` writes these keys, and `model_type` only for distilled
+    /// models.
     #[must_use]
     pub fn is_model2vec(&self) -> bool {
-        self.model_type.as_deref() == Some("model2vec")
+        const KEYS: [&str; 3] = ["embedding_dtype", "normalize", "vocabulary_quantization"];
+        match self.model_type.as_deref() {
+            Some(name) => name == "model2vec",
+            None => KEYS.iter().any(|key| self.json.get(*key).is_some()),
+        }
     }
 
     /// Interprets the content of `config.json`.

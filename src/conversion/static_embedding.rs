@@ -46,7 +46,9 @@ impl StaticTable {
         let refused = |reason: &str| ConversionError::StaticTable(reason.to_owned());
         let shapes = shapes
             .ok_or_else(|| refused("its size is unknown until its weights are downloaded"))?;
-        let is_model2vec = config.is_model2vec();
+        // sentence-transformers has neither factors nor shared rows.
+        let is_model2vec =
+            config.is_model2vec() || [FACTORS, ROWS].iter().any(|name| shapes.contains_key(*name));
         let mut names = TABLES;
         if is_model2vec {
             // Each library prefers its own name.

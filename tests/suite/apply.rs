@@ -356,7 +356,8 @@ fn password_is_asked_for_once() {
 #[test]
 fn ctrl_c_skips_the_remaining_models_and_the_next_run_resumes() {
     let standin = StandIn::start(Options::default());
-    let folder = Folder::new(&bundles().replace("  start: true", "  part-size: 2KiB"));
+    let settings = "  part-size: 2KiB\n  upload-concurrency: 4";
+    let folder = Folder::new(&bundles().replace("  start: true", settings));
     standin.set_faults(rules(&["part@5-8=hold"]));
     let state = tempfile::tempdir().unwrap();
     let apply = || {

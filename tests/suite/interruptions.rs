@@ -110,7 +110,8 @@ fn ctrl_c_finishes_parts_in_progress_and_the_next_run_resumes() {
         let standin = StandIn::start(Options::default());
         let state = tempfile::tempdir().unwrap();
         standin.set_faults(rules(&["part@5-8=hold"]));
-        let (mut child, mut stderr) = spawn(command(&standin, state.path(), "m", &[]));
+        let (mut child, mut stderr) =
+            spawn(command(&standin, state.path(), "m", &["--upload-concurrency", "4"]));
         assert!(held(&standin, 4, &mut child));
         signal(&child, name);
         wait_for(&mut stderr, "once more");
@@ -135,7 +136,8 @@ fn second_ctrl_c_stops_immediately() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     standin.set_faults(rules(&["part@5-8=store-hold"]));
-    let (mut child, mut stderr) = spawn(command(&standin, state.path(), "m", &[]));
+    let (mut child, mut stderr) =
+        spawn(command(&standin, state.path(), "m", &["--upload-concurrency", "4"]));
     assert!(held(&standin, 4, &mut child));
     signal(&child, "-INT");
     wait_for(&mut stderr, "once more");
@@ -350,9 +352,8 @@ fn interrupt_conversion(mut command: Command) -> (Option<i32>, Option<i32>, Stri
 
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let (mut child, mut stderr) = spawn(command);
-    // The last line before libtorch traces, writes and verifies 90 MB, which takes longer.
-    let mut said = wait_for(&mut stderr, "max_sequence_length is");
-    // At once: the conversion takes about half a second.
+    // A line before libtorch traces, writes and verifies 90 MB, which takes about half a second.
+    let mut said = wait_for(&mut stderr, "reading the weights");
     signal(&child, "-INT");
     stderr.read_to_string(&mut said).unwrap();
     let status = child.wait().unwrap();

@@ -12,6 +12,8 @@ use rust_eland::tokenizer::TokenizerError;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+use crate::fixtures::{Fixture, copy};
+use crate::numbers::as_the_server_sends;
 use crate::program::{message, program, says};
 
 /// Words of the small vocabulary, with their ids.
@@ -311,7 +313,7 @@ fn unusual_modules_are_refused_by_name() {
         fs::write(dense.join("config.json"), config.to_string()).unwrap();
         fs::write(dense.join("model.safetensors"), safetensors(tensors)).unwrap();
     };
-    write(&config, &[weight.clone()]);
+    write(&config, std::slice::from_ref(&weight));
     read(folder.path()).unwrap();
     write(&config, &[weight.clone(), bias]);
     says(&reason(folder.path()), &["1_Dense", "linear.bias"]);
@@ -340,4 +342,31 @@ fn program_reports_unknown_keys_and_numbers_that_are_not_finite() {
     assert!(!export.status.success(), "{}", message(&export));
     says(&message(&export), &["returns NaN"]);
     assert!(!parent.exists());
+}
+
+#[test]
+fn model2vec_without_model_type_has_the_answers_of_model2vec() {
+    for (name, config) in [
+        ("weights", json!({"max_length": 512, "normalize": false, "embedding_dtype": "float32"})),
+        ("weights", json!({})),
+        ("mapping", json!({"max_length": 512, "normalize": false})),
+    ] {
+        let fixture = Fixture::named(&format!("static/{name}"));
+        let folder = tempfile::tempdir().unwrap();
+        copy(&fixture.model(), folder.path());
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let modules = json!([{"idx": 0, "name": "0", "path": ".", "type": "sentence_transformers.models.StaticEmbedding"}]);
+        fs::write(folder.path().join("modules.json"), modules.to_string()).unwrap();
+        let conversion = read(folder.path()).unwrap();
+        let tokenizer = conversion.tokenizer();
+        let cases = fixture.cases(Task::TextEmbedding);
+        assert!(!cases.is_empty());
+        for case in cases {
+            let padding = tokenizer.special.padding;
+            let found =
+                conversion.forward(&as_the_server_sends(&case, tokenizer.kind, padding)).unwrap();
+            let difference = (&found - &case.output).abs().max().double_value(&[]);
+            assert!(difference < 1e-4, "{name} {config} {}: {difference}", case.name);
+        }
+    }
 }
