@@ -35,7 +35,7 @@ build: libtorch ## Build target/release/rust-eland
 
 # The profile of the tests, so that `make test` continues this build.
 demo: libtorch minilm ## Import MiniLM into a stand-in for Elasticsearch and compare five sentences
-	@echo 'Step 1 of 3: build rust-eland and the stand-in. The first build takes about 8 minutes of processor time.'
+	@echo 'Step 1 of 3: build rust-eland and the stand-in. The first build takes several minutes.'
 	$(CARGO) build --locked --package rust-eland --package standin
 	@$(PYTHON) scripts/demo.py
 
