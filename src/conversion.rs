@@ -26,8 +26,6 @@ mod options;
 mod parts;
 #[cfg(feature = "torch")]
 mod peak_memory;
-#[cfg(feature = "torch")]
-mod pending_comparison;
 mod plan;
 #[cfg(feature = "torch")]
 mod quantization_report;

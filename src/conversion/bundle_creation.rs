@@ -4,65 +4,26 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::{Conversion, ConversionError, Options, Traced};
+use super::{Conversion, ConversionError};
 use crate::bundle::{Artifact, ArtifactFormat, Bundle, fitted, with_artifact_sha256};
 use crate::model_id::ModelId;
-use crate::observer::{Progress, RunningStage, Stage};
-use crate::segmented_bytes::SegmentedBytes;
-use crate::source::ModelFiles;
+use crate::observer::Stage;
 use crate::torchscript::{Module, TorchError, operations};
 use crate::version::Target;
 
-/// A traced model with its archive, which is not verified yet.
-pub(crate) struct Draft {
-    traced: Traced,
-    archive: Arc<SegmentedBytes>,
-    converting: RunningStage,
-}
-
 impl Conversion {
-    /// Reads a model's folder like [`read`](Self::read), and traces the model.
+    /// Traces the model and creates its bundle. Most tensors of the artifact stay in the model's files. `title` is the name of the
+    /// model in its description.
     ///
     /// # Errors
-    /// Same as [`read`](Self::read). The error of the trace is in the result, so that the caller can report the notes before it.
-    pub(crate) fn read_and_draft(
-        files: &ModelFiles,
-        options: Options,
-        progress: &Progress,
-    ) -> Result<(Self, Result<Draft, ConversionError>), ConversionError> {
-        // The tokenizers are compared first, and on this thread: glibc gives each thread its own memory, so that the vocabularies would
-        // take memory beside that which reading them has freed.
-        let conversion = Self::read(files, options, progress)?;
-        let draft = conversion.draft();
-        Ok((conversion, draft))
-    }
-
-    /// Traces the model and lays out its archive.
-    ///
-    /// # Errors
-    /// [`ConversionError`] if the model cannot be traced, or its archive cannot be written.
-    fn draft(&self) -> Result<Draft, ConversionError> {
+    /// [`ConversionError`] if the model cannot be traced, its archive cannot be written or verified, or a file of the model changed.
+    pub fn bundle(&self, model_id: ModelId, title: &str) -> Result<Bundle, ConversionError> {
         let progress = self.progress();
         let converting = progress.start_bytes(Stage::Convert, self.parameter_bytes());
         let traced = self.trace()?;
         let mut archive = progress.run(Stage::BuildArchive, || traced.module.archive())?;
         archive.depend_on(self.files.iter().cloned());
-        Ok(Draft { traced, archive: Arc::new(archive), converting })
-    }
-
-    /// Hashes, verifies and measures an archive, and creates the bundle. Most tensors of the artifact stay in the model's files. `title` is
-    /// the name of the model in its description.
-    ///
-    /// # Errors
-    /// [`ConversionError`] if the archive computes other values than the model, or a file of the model changed.
-    pub(crate) fn bundle_of(
-        &self,
-        draft: Draft,
-        model_id: ModelId,
-        title: &str,
-    ) -> Result<Bundle, ConversionError> {
-        let Draft { traced, archive, converting } = draft;
-        let progress = self.progress();
+        let archive = Arc::new(archive);
         let unmeasured = Mutex::new(Some(self.peak_memory()?));
         // One thread hashes, this one verifies, and the first that is done measures the memory.
         let measure = |module: &dyn Fn() -> Result<Module, TorchError>| {

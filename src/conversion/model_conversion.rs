@@ -15,11 +15,12 @@ use super::description::{
 use super::lora::note_of_tasks;
 use super::parts::{PartKind, UNDECLARED_POOLING, sparse_head};
 use super::peak_memory::DEFAULT_LENGTH;
-use super::pending_comparison::PendingComparison;
 use super::refused_families::check_files;
 use super::task_modules::{TaskModules, row_form};
 use super::token_table::TableWeights;
-use super::{ConversionError, Options, Quantization, TokenizerDifference};
+use super::{
+    ConversionError, Options, Quantization, TokenizerDifference, model_card, tokenization_notes,
+};
 use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::config::Usage;
 use crate::mapped_file::MappedFile;
@@ -30,7 +31,7 @@ use crate::observer::{Progress, Stage};
 use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
 use crate::tasks::{Embedder, GraphOutput, OccurringTokens, Task};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Adaptation, Tokenizer};
 use crate::torchscript::{
     self, Module, OneThread, Quantized, TorchError, operations, server_inputs,
 };
@@ -53,7 +54,7 @@ pub struct Conversion {
     pub(super) options: Options,
     pub(super) notes: Vec<String>,
     /// Which of the notes describe tokens.
-    pub(super) token_notes: Range<usize>,
+    token_notes: Range<usize>,
     pub(super) not_understood: Vec<String>,
     /// How much Elasticsearch's tokens differ from those of the model's own tokenizer. `None` if they were not compared.
     pub(super) tokenizer_difference: Option<TokenizerDifference>,
@@ -119,21 +120,6 @@ impl Conversion {
         options: Options,
         progress: &Progress,
     ) -> Result<Self, ConversionError> {
-        let (mut conversion, pending) = Self::read_uncompared(files, options, progress)?;
-        let comparison = pending.run(conversion.tokenizer())?;
-        conversion.add(pending, comparison);
-        Ok(conversion)
-    }
-
-    /// Reads a model's folder like [`read`](Self::read), without the comparison of Elasticsearch's tokenizer with the model's own.
-    ///
-    /// # Errors
-    /// Same as [`read`](Self::read).
-    pub(super) fn read_uncompared(
-        files: &ModelFiles,
-        options: Options,
-        progress: &Progress,
-    ) -> Result<(Self, PendingComparison), ConversionError> {
         refuse_adapter(files)?;
         check_files(files, None)?;
         let by_weights = |folder: &ModelFiles| {
@@ -177,7 +163,7 @@ impl Conversion {
         let reduced = may_be_long.then(|| description.clone());
         let folder = description.folder.clone();
         let mut conversion = Self::of(description, task, loaded, options, &open)?;
-        let pending = PendingComparison::of(&conversion, files, folder);
+        conversion.compare_tokenizers(files, &folder)?;
         conversion.files.append(&mut mapped.into_inner());
         conversion.progress = progress.clone();
         if let Some(mut reduced) = reduced.filter(|_| conversion.limits_memory()) {
@@ -196,7 +182,7 @@ impl Conversion {
         for key in &conversion.not_understood {
             tracing::warn!("{key}, so it is not applied");
         }
-        Ok((conversion, pending))
+        Ok(conversion)
     }
 
     /// Combines a model with the settings in its files. `open` opens the weights of sentence-transformers modules.
@@ -428,6 +414,43 @@ impl Conversion {
             files: head_files,
             progress: Progress::quiet(),
         })
+    }
+
+    /// Compares Elasticsearch's tokenizer with the model's own, which is in `folder`, and adds notes on the differences. The comparison
+    /// builds both tokenizers, so that it takes time for large vocabularies.
+    pub(super) fn compare_tokenizers(
+        &mut self,
+        files: &ModelFiles,
+        folder: &ModelFiles,
+    ) -> Result<(), ConversionError> {
+        let (languages, reads_pairs) = (model_card::languages(files), self.task.pair());
+        let comparison =
+            tokenization_notes::compare(folder, &self.tokenizer, reads_pairs, &languages)?;
+        let first = self.notes.len();
+        self.notes.extend(comparison.notes);
+        self.token_notes = first..self.notes.len();
+        self.tokenizer_difference = comparison.difference;
+        Ok(())
+    }
+
+    /// Checks that Elasticsearch follows the model's tokenizer closely enough, or that the options accept the difference.
+    ///
+    /// # Errors
+    /// [`ConversionError::InexactTokenizer`] if the difference is too large, or [`ConversionError::UnmeasuredTokenizer`] if the tokenizer
+    /// is approximated and has no `tokenizer.json`.
+    pub fn check_tokenizer(&self) -> Result<(), ConversionError> {
+        if !self.needs_exact_tokenizer || self.options.allow_inexact_tokenizer {
+            return Ok(());
+        }
+        match &self.tokenizer_difference {
+            Some(difference) if difference.is_too_large() => {
+                Err(ConversionError::InexactTokenizer(difference.clone()))
+            }
+            None if self.tokenizer.adaptation == Adaptation::Approximated => {
+                Err(ConversionError::UnmeasuredTokenizer)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The task.

@@ -14,8 +14,6 @@ use super::parts::Parts;
 #[cfg(feature = "torch")]
 use super::peak_memory::DEFAULT_LENGTH;
 #[cfg(feature = "torch")]
-use super::pending_comparison::PendingComparison;
-#[cfg(feature = "torch")]
 use super::refused_families::check_files;
 #[cfg(feature = "torch")]
 use super::static_embedding::is_static;
@@ -377,9 +375,7 @@ impl Plan {
         let folder = description.folder.clone();
         let matryoshka = description.matryoshka(&options);
         let mut conversion = Conversion::of(description, task, loaded, options, &open)?;
-        let pending = PendingComparison::of(&conversion, files, folder);
-        let comparison = pending.run(conversion.tokenizer())?;
-        conversion.add(pending, comparison);
+        conversion.compare_tokenizers(files, &folder)?;
         if kind_without_task != conversion.tokenizer().kind {
             self.show_tokenizer(conversion.tokenizer());
         }

@@ -13,10 +13,6 @@ use crate::version::Version;
 #[derive(Debug)]
 pub enum Conversion {}
 
-/// A traced model. In builds without libtorch this type has no values.
-#[derive(Debug)]
-pub(crate) enum Draft {}
-
 impl Conversion {
     /// Reports that the build has no libtorch.
     ///
@@ -27,18 +23,6 @@ impl Conversion {
         _options: Options,
         _progress: &Progress,
     ) -> Result<Self, ConversionError> {
-        Err(ConversionError::NoLibtorch)
-    }
-
-    /// Reports that the build has no libtorch.
-    ///
-    /// # Errors
-    /// [`ConversionError::NoLibtorch`], always.
-    pub(crate) fn read_and_draft(
-        _files: &ModelFiles,
-        _options: Options,
-        _progress: &Progress,
-    ) -> Result<(Self, Result<Draft, ConversionError>), ConversionError> {
         Err(ConversionError::NoLibtorch)
     }
 
@@ -96,12 +80,7 @@ impl Conversion {
     ///
     /// # Errors
     /// [`ConversionError`] if the model cannot be traced.
-    pub(crate) fn bundle_of(
-        &self,
-        _draft: Draft,
-        _model_id: ModelId,
-        _title: &str,
-    ) -> Result<Bundle, ConversionError> {
+    pub fn bundle(&self, _model_id: ModelId, _title: &str) -> Result<Bundle, ConversionError> {
         match *self {}
     }
 }

@@ -115,10 +115,10 @@ fn convert(
     progress: &Progress,
     accept: impl FnOnce(&Conversion) -> Result<(), Error>,
 ) -> Result<Prepared, Error> {
-    let (conversion, draft) = Conversion::read_and_draft(files, options, progress)?;
+    let conversion = Conversion::read(files, options, progress)?;
     conversion.log_notes();
     conversion.check_tokenizer()?;
     accept(&conversion)?;
-    let bundle = conversion.bundle_of(draft?, model_id, title)?;
+    let bundle = conversion.bundle(model_id, title)?;
     Ok(Prepared { bundle, parameters: Some(conversion.parameter_bytes() / 4) })
 }
