@@ -68,8 +68,10 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
         }
     };
     task(&mut answers, &plan)?;
-    dimensions(&mut answers, &plan)?;
-    prompts(&mut answers, &plan)?;
+    if answers.has_value("--task-type", Task::TextEmbedding.name()) {
+        dimensions(&mut answers, &plan)?;
+        prompts(&mut answers, &plan)?;
+    }
     model_id(&mut answers)?;
     if confirm(
         "Quantize the model to 8-bit integers (smaller and faster, slightly less exact)?",
@@ -326,8 +328,17 @@ fn is_file(name: &str) -> bool {
 
 /// Resolves the model that the answers name, and plans its import.
 async fn plan(answers: &Answers, client: &Client) -> Result<(ResolvedSource, Plan), CommandError> {
+    let source = answers.import()?.model().source()?.resolve().await?;
+    plan_of(answers, client, source).await
+}
+
+/// Plans the import of a model that is already resolved.
+async fn plan_of(
+    answers: &Answers,
+    client: &Client,
+    source: ResolvedSource,
+) -> Result<(ResolvedSource, Plan), CommandError> {
     let import = answers.import()?;
-    let source = import.model().source()?.resolve().await?;
     let plan = import.model().request(source.clone())?.plan(client.target()).await?;
     Ok((source, plan))
 }
@@ -362,9 +373,7 @@ async fn part(
         Some(part) if !part.is_chosen => answers.set("--part", part.part.as_str()),
         _ => return Ok((source, default)),
     }
-    let import = answers.import()?;
-    let plan = import.model().request(source.clone())?.plan(client.target()).await?;
-    Ok((source, plan))
+    plan_of(answers, client, source).await
 }
 
 /// Asks which LoRA adapter to merge into the weights, if the model has adapters.
@@ -383,20 +392,15 @@ async fn adapter(
         return Ok((source, default));
     };
     answers.set("--lora-task", task.as_str());
-    let import = answers.import()?;
-    let plan = import.model().request(source.clone())?.plan(client.target()).await?;
-    Ok((source, plan))
+    plan_of(answers, client, source).await
 }
 
-/// Asks for the number of dimensions, if the chosen task returns embeddings that the model declares to be cut.
+/// Asks for the number of dimensions of the embeddings, if the model declares that they can be cut.
 fn dimensions(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
     let Some(embedding) = plan.embedding.as_ref().filter(|it| !it.matryoshka_dimensions.is_empty())
     else {
         return Ok(());
     };
-    if !answers.has_value("--task-type", Task::TextEmbedding.name()) {
-        return Ok(());
-    }
     let mut steps = embedding.matryoshka_dimensions.clone();
     let size = i64::try_from(embedding.size).unwrap_or(i64::MAX);
     steps.retain(|step| *step < size);
@@ -414,9 +418,6 @@ fn dimensions(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
 fn prompts(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
     let usage = &plan.usage;
     if usage.query_prompt.is_none() && usage.document_prompt.is_none() {
-        return Ok(());
-    }
-    if !answers.has_value("--task-type", Task::TextEmbedding.name()) {
         return Ok(());
     }
     let shown =
