@@ -6,7 +6,7 @@
 use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 use std::{process, thread};
 
 use super::TorchError;
@@ -46,12 +46,13 @@ pub fn load() -> Result<(), TorchError> {
     loaded.map_err(|reason| TorchError::NotLoaded { folder: folder(), reason })
 }
 
-/// Begins to load libtorch on another thread. [`load`] waits for it, and reports errors.
+/// Begins to load libtorch on another thread, once. [`load`] waits for it, and reports errors.
 pub fn load_in_background() {
-    if LOADED.get().is_none() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
         // Without a thread, the first use of libtorch loads it.
         let _ = thread::Builder::new().name("libtorch".into()).spawn(load);
-    }
+    });
 }
 
 /// Loads libtorch for a call of one of its functions, which cannot return an error: ends the process instead.
