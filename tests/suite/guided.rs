@@ -26,12 +26,7 @@ fn answer(terminal: &mut Terminal, url: &str) -> String {
     terminal.type_text("\r");
     terminal.wait_for("Id of the model in Elasticsearch");
     terminal.type_line("Not An Id");
-    terminal.wait_for("Id of the model in Elasticsearch");
-    terminal.type_line("mine");
-    terminal.wait_for("8-bit integers");
-    terminal.type_text("n");
-    terminal.wait_for("Start the model after the upload?");
-    terminal.type_text("y");
+    terminal.answer_last_questions("mine", "y");
     terminal.wait_for("Import the model?")
 }
 
@@ -81,12 +76,7 @@ fn guided_import_asks_for_the_adapter_the_dimensions_and_the_prompts() {
     let asked = terminal.wait_for("to documents?");
     says(&asked, &["Represent the query for retrieving evidence documents"]);
     terminal.type_text("y");
-    terminal.wait_for("Id of the model in Elasticsearch");
-    terminal.type_line("mine");
-    terminal.wait_for("8-bit integers");
-    terminal.type_text("n");
-    terminal.wait_for("Start the model after the upload?");
-    terminal.type_text("n");
+    terminal.answer_last_questions("mine", "n");
     let plan = terminal.wait_for("Import the model?");
     says(&plan, &["--lora-task retrieval.query", "--dimensions ", "--prompts"]);
     terminal.type_text("y");

@@ -180,12 +180,7 @@ fn guided_import_asks_before_it_uses_an_inexact_tokenizer() {
     terminal.type_line(model.path().to_str().unwrap());
     terminal.wait_for("text_embedding (modules.json");
     terminal.type_text("\r");
-    terminal.wait_for("Id of the model in Elasticsearch");
-    terminal.type_line("mine");
-    terminal.wait_for("8-bit integers");
-    terminal.type_text("n");
-    terminal.wait_for("Start the model after the upload?");
-    terminal.type_text("n");
+    terminal.answer_last_questions("mine", "n");
     let shown = terminal.wait_for("Import the model with this tokenizer?");
     says(&shown, &["cannot follow this model's tokenizer exactly"]);
     terminal.type_text("y");

@@ -71,6 +71,16 @@ impl Terminal {
         self.type_text("\x1b[B\x1b[B\r");
     }
 
+    /// Answers the questions of a guided import after those about the model: its id, no quantization, and whether to start it.
+    pub fn answer_last_questions(&mut self, id: &str, start: &str) {
+        self.wait_for("Id of the model in Elasticsearch");
+        self.type_line(id);
+        self.wait_for("8-bit integers");
+        self.type_text("n");
+        self.wait_for("Start the model after the upload?");
+        self.type_text(start);
+    }
+
     /// Waits for a text after the previous match, and returns the output up to the end of the text.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> String {
