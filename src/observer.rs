@@ -18,6 +18,8 @@ pub enum Stage {
     DownloadFile(Arc<str>),
     /// Reads the tokenizer's files.
     ReadTokenizer,
+    /// Compares Elasticsearch's tokens with those of the model's own tokenizer.
+    CompareTokenizers,
     /// Reads the tensors of a checkpoint; measured in bytes.
     ReadWeights,
     /// Turns a model into a definition; measured in bytes. Contains the stages from [`Trace`](Self::Trace) to
@@ -65,6 +67,7 @@ impl fmt::Display for Stage {
             Self::Download => "downloading",
             Self::DownloadFile(path) => path,
             Self::ReadTokenizer => "reading the tokenizer",
+            Self::CompareTokenizers => "comparing the tokenizers",
             Self::ReadWeights => "reading the weights",
             Self::Convert => "converting",
             Self::Trace => "tracing",

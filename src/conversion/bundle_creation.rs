@@ -1,14 +1,14 @@
 //! Creation of a bundle from a model: trace, write the archive, hash it, measure its memory.
 
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use super::{Conversion, ConversionError};
 use crate::bundle::{Artifact, ArtifactFormat, Bundle, fitted, with_artifact_sha256};
 use crate::model_id::ModelId;
 use crate::observer::Stage;
-use crate::torchscript::{Module, TorchError, operations};
+use crate::torchscript::operations;
 use crate::version::Target;
 
 impl Conversion {
@@ -24,29 +24,26 @@ impl Conversion {
         let mut archive = progress.run(Stage::BuildArchive, || traced.module.archive())?;
         archive.depend_on(self.files.iter().cloned());
         let archive = Arc::new(archive);
-        let unmeasured = Mutex::new(Some(self.peak_memory()?));
-        // One thread hashes, this one verifies, and the first that is done measures the memory.
-        let measure = |module: &dyn Fn() -> Result<Module, TorchError>| {
-            let memory = unmeasured.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let measured = memory
-                .map(|memory| progress.run(Stage::MeasureMemory, || memory.measure(&module()?)));
-            measured.transpose()
-        };
-        let load = || Module::load_mapped(Arc::clone(&archive)).map(|(module, _)| module);
+        let memory = self.peak_memory()?;
         let (hashed, checked) = thread::scope(|scope| {
             let hashing = scope.spawn(|| {
                 let hashing = progress.start(Stage::Hash);
                 let sha256 = archive.sha256(&|bytes| converting.advance(bytes));
                 hashing.finish();
-                (sha256, measure(&load))
+                sha256
             });
             let checked = self.check(&traced, Arc::clone(&archive));
-            let checked = checked.and_then(|saved| Ok((saved, measure(&load)?)));
+            let checked = checked.and_then(|saved| {
+                let measure = || match (&self.sketch, &traced.quantized) {
+                    (Some(sketch), None) => sketch.peak_of_sketch(),
+                    _ => memory.measure(&traced.module),
+                };
+                Ok((saved, progress.run(Stage::MeasureMemory, measure)?))
+            });
             (hashing.join().unwrap_or_else(|panic| resume_unwind(panic)), checked)
         });
         archive.check_unchanged()?;
-        let ((saved, here), (sha256, there)) = (checked?, hashed);
-        let peak = here.or(there?).unwrap_or_default();
+        let ((saved, peak), sha256) = (checked?, hashed);
         converting.finish();
         let target = self.target();
         let configuration = with_artifact_sha256(self.configuration(title, &saved, peak), &sha256);

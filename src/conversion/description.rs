@@ -5,10 +5,12 @@ use std::cell::OnceCell;
 use serde_json::{Map, Value};
 
 use super::lora::LoraChoice;
+use super::model_conversion::adapt_names;
 use super::parts::{Part, PartKind, Parts};
 use super::static_embedding::{StaticTable, is_static};
 use super::token_table::TableWeights;
-use super::{ConversionError, Options};
+use super::tokenization_notes::Comparison;
+use super::{ConversionError, Options, model_card, tokenization_notes};
 use crate::checkpoint::{CheckpointError, WeightFiles};
 use crate::config::keys::{IgnoredKey, ignored_keys};
 use crate::config::{Head, ModelConfig, Quantization, SentenceTransformers, Usage};
@@ -192,6 +194,22 @@ impl Description {
             }
             guessed => guessed,
         }
+    }
+
+    /// Compares Elasticsearch's tokenizer with the model's own. The comparison builds both tokenizers.
+    pub(super) fn compare_tokenizers(
+        &self,
+        files: &ModelFiles,
+        task: Task,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<Comparison, ConversionError> {
+        let mut tokenizer = self.tokenizer.clone();
+        adapt_names(&mut tokenizer, task, options.target);
+        let languages = model_card::languages(files);
+        let compare =
+            || tokenization_notes::compare(&self.folder, &tokenizer, task.pair(), &languages);
+        progress.run(Stage::CompareTokenizers, compare)
     }
 
     /// The architecture of the model; `None` for a table of token weights.

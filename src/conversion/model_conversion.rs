@@ -14,13 +14,11 @@ use super::description::{
 };
 use super::lora::note_of_tasks;
 use super::parts::{PartKind, UNDECLARED_POOLING, sparse_head};
-use super::peak_memory::DEFAULT_LENGTH;
 use super::refused_families::check_files;
 use super::task_modules::{TaskModules, row_form};
 use super::token_table::TableWeights;
-use super::{
-    ConversionError, Options, Quantization, TokenizerDifference, model_card, tokenization_notes,
-};
+use super::tokenization_notes::Comparison;
+use super::{ConversionError, Options, Quantization, TokenizerDifference};
 use crate::checkpoint::{Checkpoint, WeightFiles};
 use crate::config::Usage;
 use crate::mapped_file::MappedFile;
@@ -60,6 +58,8 @@ pub struct Conversion {
     pub(super) tokenizer_difference: Option<TokenizerDifference>,
     /// Whether a large difference is refused rather than only reported.
     pub(super) needs_exact_tokenizer: bool,
+    /// The same model without weights and most of its layers, whose passes take as much memory. Only a model with weights has one.
+    pub(super) sketch: Option<Box<Conversion>>,
     /// Memory-mapped files that contain weights.
     pub(super) files: Vec<Arc<MappedFile>>,
     pub(super) progress: Progress,
@@ -139,8 +139,6 @@ impl Conversion {
         let checkpoint = WeightLoader::read(open(&weights)?);
         let shapes = tensor_shapes(checkpoint.checkpoint());
         check_files(files, Some(&shapes))?;
-        torchscript::load()?;
-        checkpoint.show(progress);
         let can = || match open(&weights) {
             Ok(survey) => description.servable(&WeightLoader::survey(survey)),
             Err(_) => Vec::new(),
@@ -148,6 +146,10 @@ impl Conversion {
         let guessed = || description.guess(&options).map(|(task, _)| task);
         let task =
             options.task.or_else(guessed).ok_or_else(|| ConversionError::NoTask { can: can() })?;
+        // Meanwhile, another thread loads libtorch.
+        let comparison = description.compare_tokenizers(files, task, &options, progress)?;
+        torchscript::load()?;
+        checkpoint.show(progress);
         let loaded = description.load(task, options.quantize.is_some(), &checkpoint);
         let loaded = loaded.map_err(|error| as_wrong_task(error, task, &can))?;
         description.check_adapter()?;
@@ -158,19 +160,13 @@ impl Conversion {
             Ok(loader)
         };
         let (asked, others) = (options.part.clone(), description.other_parts.clone());
-        let may_be_long = options.max_length.is_none()
-            && description.dimensions.positions > DEFAULT_LENGTH.into();
-        let reduced = may_be_long.then(|| description.clone());
-        let folder = description.folder.clone();
+        let sketch = Self::sketch(description.clone(), task, &options)?;
         let mut conversion = Self::of(description, task, loaded, options, &open)?;
-        conversion.compare_tokenizers(files, &folder)?;
+        conversion.take(comparison);
         conversion.files.append(&mut mapped.into_inner());
         conversion.progress = progress.clone();
-        if let Some(mut reduced) = reduced.filter(|_| conversion.limits_memory()) {
-            reduced.reduce_layers();
-            let curve = Self::memory_curve(reduced, task, &conversion.options)?;
-            conversion.limit_memory(&curve);
-        }
+        conversion.sketch = Some(Box::new(sketch));
+        conversion.limit_memory()?;
         if let (Some(part), None) = (&conversion.part, &asked) {
             let others = others.join(" and ");
             tracing::info!(
@@ -247,12 +243,7 @@ impl Conversion {
             tokenizer.lower_case();
         }
         let special_ids = tokenizer.special_ids();
-        // These tasks return tokens, and texts contain the mask.
-        if matches!(task, Task::FillMask | Task::TextExpansion)
-            && options.target.has(Version::BYTE_LEVEL_BPE)
-        {
-            tokenizer.keep_names();
-        }
+        adapt_names(&mut tokenizer, task, options.target);
         let form = row_form(task, &tokenizer)?;
         let mut notes = std::mem::take(&mut tokenizer.warnings);
         if let (Some(by), Some(model_type)) = (inferred, &config.model_type) {
@@ -411,26 +402,18 @@ impl Conversion {
             not_understood,
             tokenizer_difference: None,
             needs_exact_tokenizer,
+            sketch: None,
             files: head_files,
             progress: Progress::quiet(),
         })
     }
 
-    /// Compares Elasticsearch's tokenizer with the model's own, which is in `folder`, and adds notes on the differences. The comparison
-    /// builds both tokenizers, so that it takes time for large vocabularies.
-    pub(super) fn compare_tokenizers(
-        &mut self,
-        files: &ModelFiles,
-        folder: &ModelFiles,
-    ) -> Result<(), ConversionError> {
-        let (languages, reads_pairs) = (model_card::languages(files), self.task.pair());
-        let comparison =
-            tokenization_notes::compare(folder, &self.tokenizer, reads_pairs, &languages)?;
+    /// Adds the notes and the figures of a comparison of tokenizers.
+    pub(super) fn take(&mut self, comparison: Comparison) {
         let first = self.notes.len();
         self.notes.extend(comparison.notes);
         self.token_notes = first..self.notes.len();
         self.tokenizer_difference = comparison.difference;
-        Ok(())
     }
 
     /// Checks that Elasticsearch follows the model's tokenizer closely enough, or that the options accept the difference.
@@ -567,6 +550,14 @@ impl Conversion {
     /// Inputs of rows of token ids, as Elasticsearch passes them to the graph.
     pub(super) fn inputs(&self, rows: &[impl AsRef<[i64]>]) -> Result<Vec<Tensor>, TorchError> {
         server_inputs(rows, self.tokenizer.special.padding, self.tokenizer.kind.inputs())
+    }
+}
+
+/// Restores the names of special tokens for a task that needs them.
+pub(super) fn adapt_names(tokenizer: &mut Tokenizer, task: Task, target: Target) {
+    // These tasks return tokens, and texts contain the mask.
+    if matches!(task, Task::FillMask | Task::TextExpansion) && target.has(Version::BYTE_LEVEL_BPE) {
+        tokenizer.keep_names();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::source::ModelFiles;
 use crate::tasks::Task;
 use crate::torchscript::{Module, OneThread, TorchError};
 use crate::version::{Target, Version};
+use crate::vocabulary::Vocabulary;
 
 /// Inputs for measuring the memory of a pass, which can run on any thread.
 pub struct PeakMemory {
@@ -107,17 +108,27 @@ impl Conversion {
         Ok(PeakMemory { longest, inputs: inputs.collect::<Result<_, TorchError>>()? })
     }
 
-    /// The memory of a pass by the length of the input, measured without the weights.
-    pub(super) fn memory_curve(
-        description: Description,
+    /// A model without weights, with two layers of each stack. Its passes take as much memory as those of the model, in less time.
+    pub(super) fn sketch(
+        mut description: Description,
         task: Task,
         options: &Options,
-    ) -> Result<MemoryCurve, ConversionError> {
+    ) -> Result<Self, ConversionError> {
+        description.reduce_layers();
         let loaded = description.load(task, false, &WeightLoader::sketch())?;
         let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
-        let mut conversion = Self::of(description, task, loaded, options.clone(), &open)?;
-        conversion.store_scores();
-        Ok(conversion.peak_memory()?.curve(&conversion.trace_float()?)?)
+        let mut sketch = Self::of(description, task, loaded, options.clone(), &open)?;
+        sketch.store_scores();
+        sketch.tokenizer.vocabulary = Vocabulary::default();
+        Ok(sketch)
+    }
+
+    /// Peak of live bytes in one pass over one row of the maximum length, without weights, of a model without its weights.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub(super) fn peak_of_sketch(&self) -> Result<u64, TorchError> {
+        self.peak_memory()?.measure(&self.trace_float()?)
     }
 
     /// Whether the longest input depends on its memory: the user sets none, and the model's files allow more than the default.
@@ -136,7 +147,22 @@ impl Conversion {
     }
 
     /// Lowers the longest input to the default length if the memory for it is too large.
-    pub(super) fn limit_memory(&mut self, curve: &MemoryCurve) {
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub(super) fn limit_memory(&mut self) -> Result<(), TorchError> {
+        let limits = self.limits_memory();
+        if let Some(mut sketch) = self.sketch.take_if(|_| limits) {
+            let curve = sketch.peak_memory()?.curve(&sketch.trace_float()?)?;
+            self.limit_memory_to(&curve);
+            sketch.limit = self.limit;
+            self.sketch = Some(sketch);
+        }
+        Ok(())
+    }
+
+    /// Like [`limit_memory`](Self::limit_memory), for a measured curve.
+    pub(super) fn limit_memory_to(&mut self, curve: &MemoryCurve) {
         let Limit { tokens, by } = self.limit;
         let bytes = curve.at(tokens.into());
         if !self.limits_memory() || bytes <= MOST_BYTES {

@@ -372,10 +372,11 @@ impl Plan {
         (loaded.unused, loaded.bytes, loaded.file) = (unused, bytes, file);
         let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
         let kind_without_task = description.tokenizer.kind;
-        let folder = description.folder.clone();
         let matryoshka = description.matryoshka(&options);
+        let comparison =
+            description.compare_tokenizers(files, task, &options, &Progress::quiet())?;
         let mut conversion = Conversion::of(description, task, loaded, options, &open)?;
-        conversion.compare_tokenizers(files, &folder)?;
+        conversion.take(comparison);
         if kind_without_task != conversion.tokenizer().kind {
             self.show_tokenizer(conversion.tokenizer());
         }
@@ -387,7 +388,7 @@ impl Plan {
         operations::check(&module.operations()?)?;
         let curve = conversion.peak_memory_by_length()?.curve(&module)?;
         let longest = conversion.limit.tokens;
-        conversion.limit_memory(&curve);
+        conversion.limit_memory_to(&curve);
         self.max_length = Some(conversion.limit.tokens);
         self.max_length_reason = Some(conversion.limit.by);
         self.minimum_version = Some(conversion.minimum_version());

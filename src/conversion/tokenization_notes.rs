@@ -53,9 +53,12 @@ pub(super) fn compare(
     if tokenizer.kind == TokenizerKind::BertJapanese {
         return Ok(Comparison::default());
     }
-    let model = ModelTokenizer::read(folder, MAX_LENGTH)?
-        .map(|model| model.adding_special_tokens(tokenizer.has_special_tokens()));
     let probes = probes(tokenizer, reads_pairs);
+    let of_probes = probes.iter().flat_map(|it| [Some(&it.first), it.second.as_ref()]);
+    let mut texts: Vec<&str> = of_probes.flatten().map(String::as_str).collect();
+    texts.extend_from_slice(&TokenizerDifference::texts());
+    let model = ModelTokenizer::read_for(folder, MAX_LENGTH, &texts)?
+        .map(|model| model.adding_special_tokens(tokenizer.has_special_tokens()));
     let notes = probes.iter().filter_map(|it| it.note(&server, model.as_ref()));
     let mut notes: Vec<String> = notes.collect();
     let measure =

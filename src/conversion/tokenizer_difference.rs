@@ -71,6 +71,12 @@ pub struct TokenizerDifference {
 }
 
 impl TokenizerDifference {
+    /// The built-in texts.
+    #[must_use]
+    pub fn texts() -> Vec<&'static str> {
+        PROSE.lines().filter(|line| !line.starts_with(HEADING)).collect()
+    }
+
     /// Tokenizes the built-in texts both ways. `languages` are those of the model card. Texts that the model's own tokenizer cannot read do
     /// not count.
     pub fn measure(

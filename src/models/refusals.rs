@@ -128,7 +128,7 @@ const FAMILIES: [(&str, &[Sign], &str); 10] = [
     ),
     (
         "models with a Sudachi tokenizer",
-        &[WordTokenizer("sudachi")],
+        &[WordTokenizer("sudachi"), TokenizerClass("BertSudachipyTokenizer")],
         "Elasticsearch segments Japanese text with Kuromoji, not with Sudachi",
     ),
     (
@@ -250,6 +250,8 @@ mod tests {
         let sudachi =
             json!({"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "sudachi"});
         assert_eq!(of_tokenizer(sudachi), Some("models with a Sudachi tokenizer"));
+        let chitra = json!({"tokenizer_class": "BertSudachipyTokenizer"});
+        assert_eq!(of_tokenizer(chitra), Some("models with a Sudachi tokenizer"));
         let served = json!({"model_type": "bert", "architectures": ["BertModel"]});
         let mecab = json!({"word_tokenizer_type": "mecab"});
         assert_eq!(family(served, mecab, none(), &["config.json"], &[]), None);

@@ -10,6 +10,7 @@ mod appended;
 mod byte_level;
 mod class;
 mod error;
+mod excerpt;
 mod ids;
 mod japanese;
 mod kind;

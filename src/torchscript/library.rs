@@ -47,8 +47,12 @@ pub fn load() -> Result<(), TorchError> {
 }
 
 /// Begins to load libtorch on another thread, once. [`load`] waits for it, and reports errors.
-pub fn load_in_background() {
+///
+/// glibc locks its list of libraries while it loads one, and new threads wait for this lock before they do anything. Therefore a thread for
+/// blocking work is started first, which does that of the caller meanwhile.
+pub async fn load_in_background() {
     static BEGUN: Once = Once::new();
+    let _ = tokio::task::spawn_blocking(|| ()).await;
     BEGUN.call_once(|| {
         // Without a thread, the first use of libtorch loads it.
         let _ = thread::Builder::new().name("libtorch".into()).spawn(load);

@@ -39,7 +39,7 @@ pub use tch;
 
 /// Does nothing, because this build has no libtorch.
 #[cfg(not(feature = "torch"))]
-pub fn load_in_background() {}
+pub async fn load_in_background() {}
 
 /// An error of libtorch.
 #[cfg(feature = "torch")]

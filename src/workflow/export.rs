@@ -73,7 +73,7 @@ impl ExportRequest {
                 ImportInput::Bundle(bundle) => *bundle,
                 ImportInput::Prebuilt(definition) => definition.bundle(target)?,
                 ImportInput::Model { source, options, title } => {
-                    load_in_background();
+                    load_in_background().await;
                     let (source, options) = (source.resolve().await?, *options);
                     let accept = |conversion: &Conversion| Ok(conversion.check_target()?);
                     let model = ModelRequest { source, options, title };

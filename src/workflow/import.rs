@@ -205,7 +205,7 @@ impl ImportRequest {
             ImportInput::Model { source, options, title } => {
                 // With a fingerprint, the conversion may turn out not to be needed.
                 if !self.uses_fingerprint {
-                    load_in_background();
+                    load_in_background().await;
                 }
                 ValidatedInput::Model { source, options, title }
             }

@@ -61,7 +61,7 @@ impl LocalModel {
         options: Options,
         progress: &Progress,
     ) -> Result<Self, Error> {
-        load_in_background();
+        load_in_background().await;
         let files = source.files(progress).await?;
         let options = Options { origin: source.origin(), ..options };
         let progress = progress.clone();

@@ -46,7 +46,7 @@ impl ModelRequest {
     /// # Errors
     /// When a file cannot be downloaded or read, or there is no `config.json` that names the architecture.
     pub async fn plan(&self, target: Target) -> Result<Plan, Error> {
-        load_in_background();
+        load_in_background().await;
         let (files, weights) = self.source.small_files().await?;
         Ok(Plan::read(&files, &weights, self.options_for(target), &self.title)?)
     }
@@ -70,7 +70,7 @@ impl ModelRequest {
         progress: &Progress,
         accept: impl FnOnce(&Conversion) -> Result<(), Error> + Send + 'static,
     ) -> Result<Prepared, Error> {
-        load_in_background();
+        load_in_background().await;
         let files = self.source.files(progress).await?;
         let (options, title) = (self.options_for(target), self.title.clone());
         let progress = progress.clone();
