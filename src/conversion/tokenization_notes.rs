@@ -64,11 +64,7 @@ pub(super) fn compare(
     let measure =
         |model| TokenizerDifference::measure(&server, model, tokenizer.special.appended, languages);
     let difference = model.as_ref().map(measure);
-    if let Some(difference) = difference.as_ref().filter(|difference| difference.is_any()) {
-        notes.push(format!(
-            "Elasticsearch tokenizes some of the built-in texts differently from the model's own tokenizer: {difference}"
-        ));
-    }
+    notes.extend(difference.as_ref().and_then(TokenizerDifference::note));
     Ok(Comparison { notes, difference })
 }
 

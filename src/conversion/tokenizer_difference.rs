@@ -146,6 +146,16 @@ impl TokenizerDifference {
         self.scripts.values().any(|counts| counts.different_texts > 0)
     }
 
+    /// Note for the user, if there is a difference.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        self.is_any().then(|| {
+            format!(
+                "Elasticsearch tokenizes some of the built-in texts differently from the model's own tokenizer: {self}"
+            )
+        })
+    }
+
     /// Whether the share of different tokens in the model's languages is too large to be accepted silently.
     #[must_use]
     pub fn is_too_large(&self) -> bool {

@@ -30,6 +30,7 @@ fn timings_json_lists_the_stages() {
     let mut expected = [
         "checking the cluster",
         "connecting",
+        "comparing the tokenizers",
         "reading the tokenizer",
         "reading the weights",
         "tracing",
