@@ -83,7 +83,8 @@ impl Network {
     pub(super) fn forward(&self, tensors: &[Tensor], longest: u32) -> Result<Tensor, TorchError> {
         let inputs = Inputs::of_server(tensors, self.special, &self.form, self.attention)?
             .of_at_most(longest.into())
-            .answering_tokens(self.answers_tokens);
+            .answering_tokens(self.answers_tokens)
+            .reading(self.output.rows());
         let output = self.output.forward(&self.model.forward(&inputs)?, &inputs)?;
         match &self.entities {
             Some(labels) => inputs.label_removed(&output, labels),

@@ -108,7 +108,7 @@ impl Conversion {
         Ok(PeakMemory { longest, inputs: inputs.collect::<Result<_, TorchError>>()? })
     }
 
-    /// A model without weights, with two layers of each stack. Its passes take as much memory as those of the model, in less time.
+    /// A model without weights, with three layers of each stack. Its passes take as much memory as those of the model, in less time.
     pub(super) fn sketch(
         mut description: Description,
         task: Task,

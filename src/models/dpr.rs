@@ -10,7 +10,7 @@ use super::encoder::Encoder;
 use super::layers::Linear;
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, MAX_SIZE, Model, Output,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, MAX_SIZE, Model, Output, Rows,
     read_config,
 };
 use crate::checkpoint::Spellings;
@@ -94,7 +94,7 @@ struct Dpr {
 
 impl Model for Dpr {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        let first = self.encoder.forward(inputs)?.f_select(1, 0)?;
+        let first = self.encoder.forward(Rows::First, inputs)?.f_select(1, 0)?;
         match &self.projection {
             Some(projection) => projection.forward(&first),
             None => Ok(first),

@@ -12,7 +12,7 @@ use super::layers::{
     Heads, LayerNorm, Linear, SelfAttention, attention_bias, embedding, token_type_embedding,
 };
 use super::weights::Weights;
-use super::{ConfigError, Dimensions, Inputs, Model, Output, check_heads, check_sizes};
+use super::{ConfigError, Dimensions, Inputs, Model, Output, Rows, check_heads, check_sizes};
 use crate::torchscript::{TorchError, slice};
 
 /// Sizes of an encoder, with the names of BERT's `config.json`.
@@ -225,22 +225,29 @@ impl Encoder {
         &self.embeddings.words
     }
 
-    /// Returns the hidden states `[batch, tokens, hidden]`.
+    /// Returns the hidden states of `rows`, `[batch, rows, hidden]`.
     ///
     /// # Errors
     /// Errors of libtorch.
-    pub fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        self.forward_with(inputs, &attention_bias(&inputs.attention_mask)?)
+    pub fn forward(&self, rows: Rows, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        self.forward_with(&attention_bias(&inputs.attention_mask)?, rows, inputs)
     }
 
-    /// Returns the hidden states `[batch, tokens, hidden]`. `bias` is added to the attention scores of every layer and includes the mask.
+    /// Returns the hidden states of `rows`, `[batch, rows, hidden]`. `bias` is added to the attention scores of every layer and includes the
+    /// mask.
     ///
     /// # Errors
     /// Errors of libtorch.
-    pub fn forward_with(&self, inputs: &Inputs, bias: &Tensor) -> Result<Tensor, TorchError> {
+    pub fn forward_with(
+        &self,
+        bias: &Tensor,
+        rows: Rows,
+        inputs: &Inputs,
+    ) -> Result<Tensor, TorchError> {
         let mut hidden_states = self.embeddings.forward(inputs)?;
-        for layer in self.order.iter().filter_map(|&index| self.layers.get(index)) {
-            hidden_states = layer.forward(&hidden_states, bias, inputs)?;
+        let layers = self.order.iter().filter_map(|&index| self.layers.get(index));
+        for (layer, rows) in rows.by_layer(layers) {
+            hidden_states = layer.forward(&hidden_states, bias, rows, inputs)?;
         }
         Ok(hidden_states)
     }
@@ -353,9 +360,11 @@ impl EncoderLayer {
         &self,
         hidden_states: &Tensor,
         bias: &Tensor,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        self.rest.forward(&self.attention.forward(hidden_states, bias, inputs)?, hidden_states)
+        let context = self.attention.forward(hidden_states, bias, rows, inputs)?;
+        self.rest.forward(&context, &rows.of_states(hidden_states)?)
     }
 }
 
@@ -400,7 +409,7 @@ impl PostAttention {
         }
     }
 
-    /// `context` is the result of attention on `hidden_states`. Both and the result are `[batch, tokens, hidden]`.
+    /// `context` is the result of attention for the tokens of `hidden_states`. Both and the result are `[batch, rows, hidden]`.
     pub(super) fn forward(
         &self,
         context: &Tensor,
@@ -425,7 +434,8 @@ pub struct EncoderModel {
 
 impl Model for EncoderModel {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        self.head.forward(&self.encoder.forward(inputs)?, inputs)
+        let rows = self.head.rows(inputs);
+        self.head.forward(&self.encoder.forward(rows, inputs)?, inputs)
     }
 }
 

@@ -12,7 +12,7 @@ use super::layers::{Heads, Linear, attention_bias, embedding};
 use super::rope_parameters::{RopeParameters, RopeScaling};
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, check_encoder,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, Rows, check_encoder,
     check_heads, check_rotation, check_sizes, read_config_over,
 };
 use crate::checkpoint::Spellings;
@@ -197,13 +197,24 @@ enum EuroBertHead {
     },
 }
 
+impl EuroBertHead {
+    /// The tokens whose hidden states are read.
+    fn rows(&self, inputs: &Inputs) -> Rows {
+        match self {
+            Self::Task(head) => head.rows(inputs),
+            Self::Sequence { pooling: ClassifierPooling::Bos, .. } => Rows::First,
+            Self::Sequence { .. } => Rows::All,
+        }
+    }
+}
+
 impl Model for EuroBert {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let bias = attention_bias(&inputs.attention_mask)?;
         let angles = self.rotary.angles(inputs)?;
         let mut states = embedding(&self.words, &inputs.input_ids)?;
-        for layer in &self.layers {
-            states = layer.forward(&states, &bias, &angles, inputs)?;
+        for (layer, rows) in self.head.rows(inputs).by_layer(&self.layers) {
+            states = layer.forward(&states, &bias, &angles, rows, inputs)?;
         }
         let states = self.norm.forward(&states)?;
         match &self.head {
@@ -277,11 +288,12 @@ impl Layer {
         states: &Tensor,
         bias: &Tensor,
         angles: &Angles,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         let normed = self.attention_norm.forward(states)?;
-        let attended = self.attention.forward(&normed, bias, Some(angles), inputs)?;
-        let states = states.f_add(&attended)?;
+        let attended = self.attention.forward(&normed, bias, Some(angles), rows, inputs)?;
+        let states = rows.of_states(states)?.f_add(&attended)?;
         let normed = self.feed_forward_norm.forward(&states)?;
         Ok(states.f_add(&self.feed_forward.forward(&normed)?)?)
     }

@@ -14,7 +14,7 @@ use super::layer_kinds::{LayerKind, Rope, RopeByKind, check_kinds, check_thetas,
 use super::layers::{Heads, Linear, attention_bias, embedding};
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, check_encoder,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, Rows, check_encoder,
     check_heads, check_sizes, read_config,
 };
 use crate::checkpoint::Spellings;
@@ -224,9 +224,9 @@ impl Model for Gemma3 {
         let sliding = (&nearby, &self.sliding.angles(inputs)?);
         let words = embedding(&self.words, &inputs.input_ids)?;
         let mut states = words.f_mul_scalar(self.scale)?;
-        for layer in &self.layers {
+        for (layer, rows) in inputs.rows.by_layer(&self.layers) {
             let (scope, angles) = if layer.is_full { full } else { sliding };
-            states = layer.forward(&states, scope, angles, inputs)?;
+            states = layer.forward(&states, scope, angles, rows, inputs)?;
         }
         self.norm.forward(&states)
     }
@@ -297,13 +297,14 @@ impl Layer {
         states: &Tensor,
         scope: &AttentionScope,
         angles: &Angles,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         let [before_attention, after_attention, before_feed_forward, after_feed_forward] =
             &self.norms;
         let normed = before_attention.forward(states)?;
-        let attended = self.attention.forward_within(&normed, scope, Some(angles), inputs)?;
-        let states = states.f_add(&after_attention.forward(&attended)?)?;
+        let attended = self.attention.forward_within(&normed, scope, Some(angles), rows, inputs)?;
+        let states = rows.of_states(states)?.f_add(&after_attention.forward(&attended)?)?;
         let fed = self.feed_forward.forward(&before_feed_forward.forward(&states)?)?;
         Ok(states.f_add(&after_feed_forward.forward(&fed)?)?)
     }

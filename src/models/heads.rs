@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::activation::ActivationLayer;
 use super::layers::{LayerNorm, Linear};
 use super::weights::Weights;
-use super::{Blueprint, Head, Inputs};
+use super::{Blueprint, Head, Inputs, Rows};
 use crate::torchscript::TorchError;
 
 /// A head that most architectures have.
@@ -47,6 +47,17 @@ impl TaskHead {
         }
     }
 
+    /// The tokens whose hidden states the head reads, or the graph after it if there is no head.
+    #[must_use]
+    pub fn rows(&self, inputs: &Inputs) -> Rows {
+        match self {
+            Self::None => inputs.rows,
+            Self::Pooled(pooling, _) => pooling.rows(),
+            Self::Sequence(_) | Self::First(_) => Rows::First,
+            Self::Prediction(_) | Self::Tokens(_) => Rows::All,
+        }
+    }
+
     /// Returns the output described by [`Head`]. Outputs per token have the places of Elasticsearch's tokens.
     ///
     /// # Errors
@@ -75,6 +86,14 @@ pub enum SequencePooling {
 }
 
 impl SequencePooling {
+    /// The tokens that are read.
+    pub(super) fn rows(self) -> Rows {
+        match self {
+            Self::Cls => Rows::First,
+            Self::Mean => Rows::All,
+        }
+    }
+
     /// Maps `[batch, tokens, hidden]` to `[batch, hidden]`.
     pub(super) fn forward(
         self,

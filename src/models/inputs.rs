@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::Rows;
 use super::compaction::{Compaction, EntityLabels, at_places};
 use super::composed_rows::ComposedRows;
 use crate::special_tokens::{SpecialTokens, WithoutEmbedding};
@@ -73,6 +74,8 @@ pub struct Inputs {
     pub attention: AttentionForm,
     /// Longest input of the graph in tokens, or 0 if it is not known.
     pub longest: i64,
+    /// The tokens whose hidden states are read from a model without a head.
+    pub rows: Rows,
     server_token_types: Option<Tensor>,
     form: RowForm,
     special: SpecialTokens,
@@ -188,6 +191,7 @@ impl Inputs {
             server_token_types,
             attention,
             longest: 0,
+            rows: Rows::All,
             form: form.clone(),
             special,
             removed,
@@ -201,6 +205,12 @@ impl Inputs {
     #[must_use]
     pub fn of_at_most(self, longest: i64) -> Self {
         Self { longest, ..self }
+    }
+
+    /// Declares the tokens whose hidden states are read from a model without a head.
+    #[must_use]
+    pub fn reading(self, rows: Rows) -> Self {
+        Self { rows, ..self }
     }
 
     /// Declares that the graph answers for each token, so that hidden states get the places of Elasticsearch's tokens before the head.

@@ -16,7 +16,8 @@ use super::heads::TaskHead;
 use super::layers::{Heads, LayerNorm, Linear, attention_bias};
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, check_encoder, read_config_over,
+    Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, Rows, check_encoder,
+    read_config_over,
 };
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
@@ -140,8 +141,8 @@ impl Model for JinaBert {
             bias = alibi.bias(&bias, inputs)?;
         }
         let mut states = self.embeddings.forward(inputs)?;
-        for layer in &self.layers {
-            states = layer.forward(&states, &bias, inputs)?;
+        for (layer, rows) in self.head.rows(inputs).by_layer(&self.layers) {
+            states = layer.forward(&states, &bias, rows, inputs)?;
         }
         self.head.forward(&states, inputs)
     }
@@ -209,9 +210,11 @@ impl Layer {
         &self,
         states: &Tensor,
         bias: &Tensor,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let attended = self.attention.forward(states, bias, None, inputs)?;
+        let attended = self.attention.forward(states, bias, None, rows, inputs)?;
+        let states = rows.of_states(states)?;
         let mut attended = self.attention_norm.forward(&states.f_add(&attended)?)?;
         if let Some(norm) = &self.second_norm {
             attended = norm.forward(&states.f_add(&attended)?)?;

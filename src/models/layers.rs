@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 pub use super::blocks::LayerNorm;
 use super::distance::{DistanceEmbedding, PositionEmbedding};
 use super::weights::Weights;
-use super::{AttentionForm, Inputs};
+use super::{AttentionForm, Inputs, Rows};
 use crate::torchscript::{TorchError, full, reshape, view};
 
 /// `torch.nn.Linear`.
@@ -146,7 +146,7 @@ impl SelfAttention {
         Self { distances, ..self }
     }
 
-    /// Returns the attended values `[batch, tokens, hidden]` before the output projection. `bias` is added to the scores.
+    /// Returns the attended values of `rows`, `[batch, rows, hidden]`, before the output projection. `bias` is added to the scores.
     ///
     /// # Errors
     /// Errors of libtorch.
@@ -154,18 +154,20 @@ impl SelfAttention {
         &self,
         hidden_states: &Tensor,
         bias: &Tensor,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
+        let Some(distances) = &self.distances else {
+            let queries = rows.of_states(hidden_states)?;
+            let states = [&queries, hidden_states, hidden_states];
+            return self.attention.forward(states, &rows.of_scores(bias)?, inputs);
+        };
+        // The scores by distance are computed for all queries.
         let heads = self.attention.heads;
         let [query, key, value] = self.attention.by_head([hidden_states; 3], inputs)?;
-        let with_distances = match &self.distances {
-            Some(distances) => {
-                Some(bias.f_add(&distances.scores(&query, &key, heads.count, inputs)?)?)
-            }
-            None => None,
-        };
-        let bias = with_distances.as_ref().unwrap_or(bias);
-        heads.join(&attend([&query, &key, &value], bias, heads.scale(), inputs)?, inputs)
+        let bias = bias.f_add(&distances.scores(&query, &key, heads.count, inputs)?)?;
+        let (query, bias) = (rows.of_scores(&query)?, rows.of_scores(&bias)?);
+        heads.join(&attend([&query, &key, &value], &bias, heads.scale(), inputs)?, inputs)
     }
 }
 
@@ -197,13 +199,13 @@ impl Heads {
         (self.size as f64).sqrt().recip()
     }
 
-    /// Maps `[batch, tokens, hidden]` to `[batch, heads, tokens, head_size]`.
+    /// Maps `[batch, rows, hidden]` to `[batch, heads, rows, head_size]`.
     ///
     /// # Errors
     /// Errors of libtorch.
     pub fn split(self, states: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
-        let split = view(states, &[batch, tokens, self.count.into(), self.size.into()])?;
+        let batch = (&inputs.batch).into();
+        let split = view(states, &[batch, (-1).into(), self.count.into(), self.size.into()])?;
         Ok(split.f_transpose(1, 2)?)
     }
 
@@ -227,19 +229,20 @@ impl Heads {
         reshape(&repeated, &[batch, self.count.into(), tokens, self.size.into()])
     }
 
-    /// Maps `[batch, heads, tokens, head_size]` to `[batch, tokens, hidden]`.
+    /// Maps `[batch, heads, rows, head_size]` to `[batch, rows, hidden]`.
     ///
     /// # Errors
     /// Errors of libtorch.
     pub fn join(self, context: &Tensor, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        let (batch, tokens) = ((&inputs.batch).into(), (&inputs.tokens).into());
+        let batch = (&inputs.batch).into();
         // A view is impossible, because the memory layout of the fused operation differs between versions of libtorch.
-        reshape(&context.f_transpose(1, 2)?, &[batch, tokens, self.width().into()])
+        reshape(&context.f_transpose(1, 2)?, &[batch, (-1).into(), self.width().into()])
     }
 }
 
-/// Computes `softmax(query · key * scale + bias) · value` in plain operations or fused, as the inputs request. Query, key, value and result are
-/// `[batch, heads, tokens, head_size]`; the bias is broadcast to `[batch, heads, tokens, tokens]`.
+/// Computes `softmax(query · key * scale + bias) · value` in plain operations or fused, as the inputs request. Key and value are
+/// `[batch, heads, tokens, head_size]`, query and result `[batch, heads, rows, head_size]`; the bias is broadcast to
+/// `[batch, heads, rows, tokens]`.
 ///
 /// # Errors
 /// Errors of libtorch.
@@ -261,8 +264,11 @@ pub fn attend(
             false,
         )?),
         AttentionForm::Plain => {
-            let scores = query.f_matmul(&key.f_transpose(-1, -2)?)?.f_mul_scalar(scale)?;
-            Ok(scores.f_add(bias)?.f_softmax(-1, None)?.f_matmul(value)?)
+            // The query is scaled and the bias is added in place, because the scores are larger than all other tensors of long texts.
+            let query = query.f_mul_scalar(scale)?;
+            let mut scores = query.f_matmul(&key.f_transpose(-1, -2)?)?;
+            let _ = scores.f_add_(bias)?;
+            Ok(scores.f_softmax(-1, None)?.f_matmul(value)?)
         }
     }
 }
@@ -303,7 +309,8 @@ impl CrossAttention {
         Self { query, key, value, heads }
     }
 
-    /// Returns the attended values `[batch, tokens, hidden]` before the output projection. `bias` is added to the scores.
+    /// Returns the attended values `[batch, rows, hidden]` before the output projection, for a query of `rows` tokens. `bias` is added to
+    /// the scores.
     ///
     /// # Errors
     /// Errors of libtorch.

@@ -16,9 +16,11 @@ use super::heads::{SequenceHead, TaskHead};
 use super::layers::{Heads, Linear, attend, attention_bias};
 use super::roberta::{self, lm_head};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, read_config_over};
+use super::{
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Rows, read_config_over,
+};
 use crate::checkpoint::Spellings;
-use crate::torchscript::{TorchError, arange, reshape};
+use crate::torchscript::{TorchError, arange};
 
 /// Whether a folder contains this architecture.
 pub(super) fn detects(evidence: &Evidence<'_>) -> bool {
@@ -155,10 +157,10 @@ impl Model for Longformer {
             global: flags.map(|flags| flags.f_unsqueeze(2)).transpose()?,
         };
         let mut states = self.embeddings.forward(inputs)?;
-        for layer in &self.layers {
+        for (layer, rows) in self.head.rows(inputs).by_layer(&self.layers) {
             let window = windows.iter().find(|(reach, _)| *reach == layer.reach);
             let window = window.map_or(&pass.bias, |(_, bias)| bias);
-            states = layer.forward(&states, window, &pass, inputs)?;
+            states = layer.forward(&states, window, &pass, rows, inputs)?;
         }
         self.head.forward(&states, inputs)
     }
@@ -217,31 +219,39 @@ impl Layer {
         states: &Tensor,
         window: &Tensor,
         pass: &Pass,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let by_head = |projection: &Linear| self.heads.split(&projection.forward(states)?, inputs);
-        let attention = |query: &Tensor, projections: &[Linear; 3], bias: &Tensor| {
-            let [_, key, value] = projections;
-            attend([query, &by_head(key)?, &by_head(value)?], bias, self.heads.scale(), inputs)
+        let by_head = |projection: &Linear, states: &Tensor| {
+            self.heads.split(&projection.forward(states)?, inputs)
         };
-        let local = attention(&by_head(&self.local[0])?, &self.local, window)?;
+        let attention = |projections: &[Linear; 3], bias: &Tensor, rows: Rows| {
+            let [query, key, value] = projections;
+            let query = by_head(query, &rows.of_states(states)?)?;
+            let (key, value) = (by_head(key, states)?, by_head(value, states)?);
+            let bias = rows.of_scores(bias)?;
+            let context = attend([&query, &key, &value], &bias, self.heads.scale(), inputs)?;
+            self.heads.join(&context, inputs)
+        };
         // The class sets the attention of padding to 0.
-        let mut context = self.heads.join(&local, inputs)?.f_mul(&pass.mask)?;
-        if let (Some(global), Some(flags)) = (&self.global, &pass.global) {
-            if self.attends_from_first {
-                let first = global[0].forward(&states.f_slice(1, 0, 1, 1)?)?;
-                let (batch, count) = ((&inputs.batch).into(), self.heads.count.into());
-                let query = reshape(&first, &[batch, count, 1.into(), self.heads.size.into()])?;
-                let attended = attention(&query, global, &pass.bias)?;
-                let width = self.heads.width().into();
-                let attended = reshape(&attended, &[batch, 1.into(), width])?;
-                context = Tensor::f_cat(&[attended, context.f_slice(1, 1, i64::MAX, 1)?], 1)?;
-            } else {
-                let attended = attention(&by_head(&global[0])?, global, &pass.bias)?;
-                let attended = self.heads.join(&attended, inputs)?;
-                context = attended.f_where_self(&flags.f_gt(0.5)?, &context)?;
+        let local = || -> Result<Tensor, TorchError> {
+            let mask = rows.of_states(&pass.mask)?;
+            Ok(attention(&self.local, window, rows)?.f_mul(&mask)?)
+        };
+        let context = match (&self.global, &pass.global) {
+            (Some(global), Some(_)) if self.attends_from_first => {
+                let first = attention(global, &pass.bias, Rows::First)?;
+                match rows {
+                    Rows::First => first,
+                    Rows::All => Tensor::f_cat(&[first, local()?.f_slice(1, 1, i64::MAX, 1)?], 1)?,
+                }
             }
-        }
-        self.rest.forward(&context, states)
+            (Some(global), Some(flags)) => {
+                let attended = attention(global, &pass.bias, rows)?;
+                attended.f_where_self(&rows.of_states(flags)?.f_gt(0.5)?, &local()?)?
+            }
+            _ => local()?,
+        };
+        self.rest.forward(&context, &rows.of_states(states)?)
     }
 }

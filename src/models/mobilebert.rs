@@ -12,7 +12,7 @@ use super::layers::{
 };
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, check_encoder,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, Rows, check_encoder,
     check_heads, check_sizes, read_config,
 };
 use crate::checkpoint::Spellings;
@@ -196,8 +196,8 @@ impl Model for MobileBert {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let mut hidden_states = self.embeddings.forward(inputs)?;
         let bias = attention_bias(&inputs.attention_mask)?;
-        for layer in &self.layers {
-            hidden_states = layer.forward(&hidden_states, &bias, inputs)?;
+        for (layer, rows) in self.head.rows(inputs).by_layer(&self.layers) {
+            hidden_states = layer.forward(&hidden_states, &bias, rows, inputs)?;
         }
         self.head.forward(&hidden_states, inputs)
     }
@@ -422,34 +422,37 @@ impl Layer {
         &self,
         hidden_states: &Tensor,
         bias: &Tensor,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let Some(bottlenecks) = &self.bottlenecks else {
-            return self.forward_inside([hidden_states; 3], bias, inputs);
+        let own_states = rows.of_states(hidden_states)?;
+        // Attention and feed-forwards. `key` is also the input of the query; `residual` bypasses the attention.
+        let inside = |key: &Tensor, value: &Tensor, residual: &Tensor| {
+            let (query, bias) = (rows.of_states(key)?, rows.of_scores(bias)?);
+            let context = self.attention.forward([&query, key, value], &bias, inputs)?;
+            self.after_attention(&context, residual)
         };
-        let narrow = bottlenecks.entrance.forward(hidden_states, None)?;
+        let Some(bottlenecks) = &self.bottlenecks else {
+            return inside(hidden_states, hidden_states, &own_states);
+        };
+        let narrow = |states: &Tensor| bottlenecks.entrance.forward(states, None);
         let narrow = match (bottlenecks.query, &bottlenecks.own) {
             (Source::Bottleneck, _) => {
-                self.forward_inside([&narrow, &narrow, &narrow], bias, inputs)?
+                let narrow = narrow(hidden_states)?;
+                inside(&narrow, &narrow, &rows.of_states(&narrow)?)?
             }
             (Source::OwnBottleneck, Some(own)) => {
-                let query = own.forward(hidden_states, None)?;
-                self.forward_inside([&query, hidden_states, &narrow], bias, inputs)?
+                let key = own.forward(hidden_states, None)?;
+                inside(&key, hidden_states, &narrow(&own_states)?)?
             }
-            _ => self.forward_inside([hidden_states, hidden_states, &narrow], bias, inputs)?,
+            _ => inside(hidden_states, hidden_states, &narrow(&own_states)?)?,
         };
-        bottlenecks.exit.forward(&narrow, Some(hidden_states))
+        bottlenecks.exit.forward(&narrow, Some(&own_states))
     }
 
-    /// Attention and feed-forwards. `query` is the input of query and key; `residual` bypasses the attention.
-    fn forward_inside(
-        &self,
-        [query, value, residual]: [&Tensor; 3],
-        bias: &Tensor,
-        inputs: &Inputs,
-    ) -> Result<Tensor, TorchError> {
-        let context = self.attention.forward([query, query, value], bias, inputs)?;
-        let mut states = self.attention_output.forward(&context, Some(residual))?;
+    /// The output of attention and the feed-forwards. `residual` bypasses the attention.
+    fn after_attention(&self, context: &Tensor, residual: &Tensor) -> Result<Tensor, TorchError> {
+        let mut states = self.attention_output.forward(context, Some(residual))?;
         for feed_forward in &self.feed_forwards {
             let inner = feed_forward.intermediate.forward(&states)?;
             let inner = feed_forward.activation.forward(&inner)?;

@@ -34,6 +34,7 @@ mod refusals;
 mod retribert;
 mod roberta;
 mod rope_parameters;
+mod rows;
 mod squeezebert;
 pub mod static_embedding;
 mod t5;
@@ -51,6 +52,7 @@ pub use compaction::EntityLabels;
 pub use detection::{Evidence, TensorShapes, tensor_shapes};
 pub use inputs::{AttentionForm, Inputs, RowForm};
 pub use refusals::{Declared, Refusal};
+pub use rows::Rows;
 pub use weights::{Lora, WeightError, WeightLoader, Weights};
 
 /// What a base model returns.

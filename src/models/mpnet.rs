@@ -152,6 +152,7 @@ impl Model for MPNet {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let by_distance = self.by_distance.forward(inputs)?;
         let bias = attention_bias(&inputs.attention_mask)?.f_add(&by_distance)?;
-        self.head.forward(&self.encoder.forward_with(inputs, &bias)?, inputs)
+        let rows = self.head.rows(inputs);
+        self.head.forward(&self.encoder.forward_with(&bias, rows, inputs)?, inputs)
     }
 }

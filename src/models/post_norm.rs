@@ -6,7 +6,7 @@ use super::blocks::{Angles, Attention, FeedForward, Rotary};
 use super::encoder::Embeddings;
 use super::heads::TaskHead;
 use super::layers::{LayerNorm, attention_bias};
-use super::{Inputs, Model};
+use super::{Inputs, Model, Rows};
 use crate::torchscript::TorchError;
 
 /// The encoder with a head.
@@ -23,8 +23,8 @@ impl Model for PostNormEncoder {
         let bias = attention_bias(&inputs.attention_mask)?;
         let angles = self.rotary.as_ref().map(|rotary| rotary.angles(inputs)).transpose()?;
         let mut states = self.embeddings.forward(inputs)?;
-        for layer in &self.layers {
-            states = layer.forward(&states, &bias, angles.as_ref(), inputs)?;
+        for (layer, rows) in self.head.rows(inputs).by_layer(&self.layers) {
+            states = layer.forward(&states, &bias, angles.as_ref(), rows, inputs)?;
         }
         self.head.forward(&states, inputs)
     }
@@ -44,10 +44,11 @@ impl PostNormLayer {
         states: &Tensor,
         bias: &Tensor,
         angles: Option<&Angles>,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let attended = self.attention.forward(states, bias, angles, inputs)?;
-        let states = self.attention_norm.forward(&states.f_add(&attended)?)?;
+        let attended = self.attention.forward(states, bias, angles, rows, inputs)?;
+        let states = self.attention_norm.forward(&rows.of_states(states)?.f_add(&attended)?)?;
         let fed = self.feed_forward.forward(&states)?;
         self.feed_forward_norm.forward(&states.f_add(&fed)?)
     }

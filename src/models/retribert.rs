@@ -10,7 +10,7 @@ use super::encoder::Encoder;
 use super::layers::Linear;
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, check_encoder,
+    Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, Rows, check_encoder,
     check_sizes, read_config_over,
 };
 use crate::checkpoint::Spellings;
@@ -80,7 +80,7 @@ struct RetriBert {
 
 impl Model for RetriBert {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
-        let first = self.encoder.forward(inputs)?.f_select(1, 0)?;
+        let first = self.encoder.forward(Rows::First, inputs)?.f_select(1, 0)?;
         self.projection.forward(&self.pooler.forward(&first)?.f_tanh()?)
     }
 }

@@ -13,7 +13,7 @@ use super::heads::TaskHead;
 use super::layers::{Heads, LayerNorm, Linear, attend, attention_bias};
 use super::weights::Weights;
 use super::{
-    Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, check_encoder, check_sizes,
+    Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, Rows, check_encoder, check_sizes,
     read_config_over,
 };
 use crate::checkpoint::Spellings;
@@ -124,8 +124,8 @@ impl Model for SqueezeBert {
     fn forward(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
         let mut hidden_states = self.embeddings.forward(inputs)?;
         let bias = attention_bias(&inputs.attention_mask)?;
-        for layer in &self.layers {
-            hidden_states = layer.forward(&hidden_states, &bias, inputs)?;
+        for (layer, rows) in self.head.rows(inputs).by_layer(&self.layers) {
+            hidden_states = layer.forward(&hidden_states, &bias, rows, inputs)?;
         }
         self.head.forward(&hidden_states, inputs)
     }
@@ -217,17 +217,21 @@ impl Layer {
         &self,
         hidden_states: &Tensor,
         bias: &Tensor,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let by_head = |projection: &GroupedLinear| {
-            self.heads.split(&projection.forward(hidden_states)?, inputs)
+        let by_head = |projection: &GroupedLinear, states: &Tensor| {
+            self.heads.split(&projection.forward(states)?, inputs)
         };
-        let (query, key) = (by_head(&self.query)?, by_head(&self.key)?);
-        let value = by_head(&self.value)?;
-        let context = attend([&query, &key, &value], bias, self.heads.scale(), inputs)?;
+        let queries = rows.of_states(hidden_states)?;
+        let query = by_head(&self.query, &queries)?;
+        let (key, value) =
+            (by_head(&self.key, hidden_states)?, by_head(&self.value, hidden_states)?);
+        let bias = rows.of_scores(bias)?;
+        let context = attend([&query, &key, &value], &bias, self.heads.scale(), inputs)?;
         let context = self.heads.join(&context, inputs)?;
 
-        let attended = self.post_attention.forward(&context)?.f_add(hidden_states)?;
+        let attended = self.post_attention.forward(&context)?.f_add(&queries)?;
         let attended = self.attention_norm.forward(&attended)?;
         let inner = self.activation.forward(&self.intermediate.forward(&attended)?)?;
         self.norm.forward(&self.output.forward(&inner)?.f_add(&attended)?)

@@ -19,6 +19,11 @@ fn named(name: &str) -> &'static Architecture {
 
 /// A checkpoint of zeros.
 pub(super) fn checkpoint(tensors: &[(String, Vec<i64>)]) -> WeightLoader {
+    checkpoint_of(tensors, || 0.)
+}
+
+/// A checkpoint of the numbers that `value` returns.
+fn checkpoint_of(tensors: &[(String, Vec<i64>)], mut value: impl FnMut() -> f32) -> WeightLoader {
     let mut header = serde_json::Map::new();
     let mut end = 0;
     for (name, shape) in tensors {
@@ -31,10 +36,41 @@ pub(super) fn checkpoint(tensors: &[(String, Vec<i64>)]) -> WeightLoader {
     header.resize(header.len().next_multiple_of(8), b' ');
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header);
-    bytes.resize(bytes.len() + usize::try_from(end).unwrap(), 0);
+    bytes.extend((0..end / 4).flat_map(|_| value().to_le_bytes()));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     WeightLoader::open(&WeightFiles::one(Format::Safetensors, file.path().to_owned())).unwrap()
+}
+
+/// A model with weights from -0.5 to 0.5.
+pub(super) fn loaded_with_random_weights(
+    model_type: &str,
+    config: &Value,
+    head: Head,
+) -> Box<dyn Model> {
+    let architecture = named(model_type);
+    let mut state = 1u32;
+    let random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let checkpoint = checkpoint_of(&wanted(architecture, config, head), random);
+    let blueprint = Blueprint { config, head, labels: 3, quantize: false };
+    let weights = checkpoint.weights().spelled(architecture.spellings);
+    let model = (architecture.load)(&weights, blueprint).unwrap();
+    checkpoint.finish().unwrap();
+    model
+}
+
+/// Tiny configurations of all architectures, with several layers where the variant allows it.
+pub(super) fn variants() -> Vec<(&'static str, Value)> {
+    let family = ["bert", "roberta", "electra", "distilbert", "mpnet"];
+    let family = family.into_iter().flat_map(|model_type| {
+        let relative = json!({ "position_embedding_type": RELATIVE });
+        [(model_type, json!({})), (model_type, relative)]
+    });
+    let others = others().into_iter().map(|(model_type, more, _)| (model_type, more));
+    family.chain(others).map(|(model_type, more)| (model_type, tiny(model_type, more))).collect()
 }
 
 fn load(
@@ -118,8 +154,10 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
             HEADS.as_slice(),
         )
     };
-    let longformer =
-        |windows: Value| ("longformer", json!({ "attention_window": windows }), HEADS.as_slice());
+    let longformer = |windows: Value| {
+        let more = json!({ "attention_window": windows, "num_hidden_layers": 2 });
+        ("longformer", more, HEADS.as_slice())
+    };
     let t5 = |form: &str| {
         let heads: &[Head] = &[Head::Base, Head::TokenClassification];
         ("t5", json!({ "feed_forward_proj": form, "d_kv": 4, "d_ff": 5 }), heads)
@@ -223,12 +261,12 @@ fn others() -> Vec<(&'static str, Value, &'static [Head])> {
         ernie(true),
         ernie(false),
         longformer(json!(4)),
-        longformer(json!([2])),
+        longformer(json!([2, 4])),
         t5("relu"),
         t5("gated-gelu"),
         deberta(json!({})),
         deberta(
-            json!({ "share_att_key": true, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3 }),
+            json!({ "share_att_key": true, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3, "num_hidden_layers": 2 }),
         ),
         deberta(json!({ "embedding_size": 6, "type_vocab_size": 2, "tie_word_embeddings": false })),
         deberta(json!({ "relative_attention": false, "position_biased_input": false })),
@@ -531,7 +569,7 @@ fn invalid_configurations_are_rejected() {
         ("dpr", "architectures", json!(["DPRReader"])),
         ("ernie", "task_type_vocab_size", json!(0)),
         ("longformer", "attention_window", json!(3)),
-        ("longformer", "attention_window", json!([2, 2])),
+        ("longformer", "attention_window", json!([2, 2, 2])),
         ("t5", "feed_forward_proj", json!("gated-xielu")),
         ("t5", "relative_attention_max_distance", json!(8)),
         ("t5", "relative_attention_num_buckets", json!(3)),

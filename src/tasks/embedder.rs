@@ -2,11 +2,11 @@
 
 use tch::Tensor;
 
-use super::pooling::pool;
+use super::pooling::{pool, rows};
 use crate::config::{Module, ModulesError, PoolingConfig, PoolingMode};
 use crate::models::activation::Activation;
 use crate::models::layers::{LayerNorm, Linear};
-use crate::models::{Dimensions, Inputs, Output, WeightError, WeightLoader};
+use crate::models::{Dimensions, Inputs, Output, Rows, WeightError, WeightLoader};
 use crate::source::{ModelFiles, SourceError};
 use crate::torchscript::TorchError;
 
@@ -264,6 +264,16 @@ impl Embedder {
             Step::Pool(modes) => modes.first().copied().filter(|_| modes.len() == 1),
             _ => None,
         })
+    }
+
+    /// The tokens whose hidden states are read: the first one if every pooling mode reads only that.
+    #[must_use]
+    pub fn rows(&self) -> Rows {
+        let reads_first = |step: &Step| match step {
+            Step::Pool(modes) => modes.iter().all(|&mode| rows(mode) == Rows::First),
+            _ => false,
+        };
+        if self.steps.iter().any(reads_first) { Rows::First } else { Rows::All }
     }
 
     /// Maps the output of the base model like [`forward`](Self::forward), with another pooling mode or without scaling to length 1.

@@ -6,7 +6,7 @@ use super::agreement::{ANSWER, COSINES, FILLING, HEAVIEST, LABEL, LABELS, Measur
 use super::token_weights::{OccurringTokens, splade_weights, uploaded_tokens};
 use super::{Embedder, Task};
 use crate::config::SpladeConfig;
-use crate::models::Inputs;
+use crate::models::{Inputs, Rows};
 use crate::torchscript::TorchError;
 
 /// The last step of a graph: from the output of the head to what Elasticsearch reads.
@@ -74,6 +74,12 @@ impl GraphOutput {
             Self::Embedding(embedder) => Some(embedder),
             _ => None,
         }
+    }
+
+    /// The tokens whose hidden states are read from a model without a head.
+    #[must_use]
+    pub fn rows(&self) -> Rows {
+        self.embedder().map_or(Rows::All, Embedder::rows)
     }
 
     /// Computes the output of the graph from the output of the head.

@@ -3,13 +3,21 @@
 use tch::{Kind, Tensor};
 
 use crate::config::PoolingMode;
-use crate::models::Inputs;
+use crate::models::{Inputs, Rows};
 use crate::torchscript::{TorchError, arange};
 
 /// Lower limit of the sum of weights, as in the library.
 const EPSILON: f64 = 1e-9;
 
-/// Maps `[batch, tokens, hidden]` to `[batch, hidden]`.
+/// The tokens that a pooling mode reads.
+pub(super) fn rows(mode: PoolingMode) -> Rows {
+    match mode {
+        PoolingMode::Cls => Rows::First,
+        _ => Rows::All,
+    }
+}
+
+/// Maps `[batch, tokens, hidden]` to `[batch, hidden]`. The first token is enough for modes whose [`rows`] are [`Rows::First`].
 pub(super) fn pool(
     mode: PoolingMode,
     hidden_states: &Tensor,

@@ -5,8 +5,8 @@ use tch::Tensor;
 use super::norm::{LayerNorm, RmsNorm};
 use super::rotary::Angles;
 use super::scope::AttentionScope;
-use crate::models::Inputs;
 use crate::models::layers::{Heads, Linear};
+use crate::models::{Inputs, Rows};
 use crate::torchscript::TorchError;
 
 /// Norm of query and key before the scores.
@@ -44,7 +44,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Maps `[batch, tokens, hidden]` to `[batch, tokens, hidden]`. `bias` is added to the scores and is broadcast to
+    /// Maps `[batch, tokens, hidden]` to `[batch, rows, hidden]`, the result for `rows`. `bias` is added to the scores and is broadcast to
     /// `[batch, heads, tokens, tokens]`. Query and key are rotated by `angles`.
     ///
     /// # Errors
@@ -54,13 +54,15 @@ impl Attention {
         states: &Tensor,
         bias: &Tensor,
         angles: Option<&Angles>,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        self.forward_within(states, &AttentionScope::All(bias.shallow_clone()), angles, inputs)
+        let scope = AttentionScope::All(bias.shallow_clone());
+        self.forward_within(states, &scope, angles, rows, inputs)
     }
 
-    /// Maps `[batch, tokens, hidden]` to `[batch, tokens, hidden]` with attention to the tokens in `scope`. Query and key are rotated by
-    /// `angles`.
+    /// Maps `[batch, tokens, hidden]` to `[batch, rows, hidden]`, the result for `rows`, with attention to the tokens in `scope`. Query and
+    /// key are rotated by `angles`.
     ///
     /// # Errors
     /// Errors of libtorch.
@@ -69,12 +71,13 @@ impl Attention {
         states: &Tensor,
         scope: &AttentionScope,
         angles: Option<&Angles>,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         let heads = self.heads;
         let [query, key, value] = &self.query_key_value;
         let key_heads = Heads { count: key.outputs() / heads.size, size: heads.size };
-        let [mut query, mut key] = [query.forward(states)?, key.forward(states)?];
+        let [mut query, mut key] = [query.forward(&rows.of_states(states)?)?, key.forward(states)?];
         if let Some(QueryKeyNorm::AllHeads { query: of_query, key: of_key }) = &self.norm {
             (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
         }
@@ -84,10 +87,10 @@ impl Attention {
             (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
         }
         if let Some(angles) = angles {
-            (query, key) = (angles.rotate(&query)?, angles.rotate(&key)?);
+            (query, key) = (angles.rotate_query(&query, rows)?, angles.rotate(&key)?);
         }
         let [key, value] = [key, value].map(|it| heads.repeat(&it, key_heads.count, inputs));
         let (key, value) = (key?, value?);
-        self.output.forward(&scope.attend([&query, &key, &value], heads, inputs)?)
+        self.output.forward(&scope.attend([&query, &key, &value], heads, rows, inputs)?)
     }
 }

@@ -28,8 +28,8 @@ pub fn sliding_window_bias(
     window_bias(bias, &token_distances(inputs)?, reach)
 }
 
-/// `bias` for two tokens with a distance of at most `reach`, otherwise float32's lowest number. `distances` are float32 and broadcast to
-/// `[batch, 1, tokens, tokens]`, the shape of the result.
+/// `bias` for two tokens with a distance of at most `reach`, otherwise float32's lowest number. `distances` and `bias` are broadcast to
+/// the shape of the result, `[batch, 1, tokens, tokens]`.
 ///
 /// # Errors
 /// Errors of libtorch.

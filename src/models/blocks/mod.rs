@@ -11,16 +11,17 @@
 //!    [`attention_bias`](super::layers::attention_bias), passed on to [`AttentionScope::window`] or [`Alibi::bias`], and the
 //!    [`Angles`] of a [`Rotary`].
 //! 3. `forward` of a layer states the order of norms and residual connections, and passes its bias and angles to
-//!    [`Attention::forward`], or its scope to [`Attention::forward_within`]:
+//!    [`Attention::forward`], or its scope to [`Attention::forward_within`]. [`Rows`](super::Rows) states whether the output is read for all
+//!    tokens; [`Rows::by_layer`](super::Rows::by_layer) returns them for each layer:
 //!
 //! ```ignore
 //! // Norms before attention and feed-forward (ModernBERT).
-//! let attended = self.attention.forward_within(&self.attention_norm.forward(states)?, scope, Some(angles), inputs)?;
-//! let states = states.f_add(&attended)?;
+//! let attended = self.attention.forward_within(&self.attention_norm.forward(states)?, scope, Some(angles), rows, inputs)?;
+//! let states = rows.of_states(states)?.f_add(&attended)?;
 //! states.f_add(&self.feed_forward.forward(&self.feed_forward_norm.forward(&states)?)?)
 //! // Norms after the residual connections (GTE, nomic).
-//! let attended = self.attention.forward(states, bias, Some(angles), inputs)?;
-//! let states = self.attention_norm.forward(&states.f_add(&attended)?)?;
+//! let attended = self.attention.forward(states, bias, Some(angles), rows, inputs)?;
+//! let states = self.attention_norm.forward(&rows.of_states(states)?.f_add(&attended)?)?;
 //! self.feed_forward_norm.forward(&states.f_add(&self.feed_forward.forward(&states)?)?)
 //! ```
 //!

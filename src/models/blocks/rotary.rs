@@ -6,8 +6,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::models::Inputs;
 use crate::models::weights::Weights;
+use crate::models::{Inputs, Rows};
 use crate::torchscript::{TorchError, arange};
 
 /// Inverse frequencies, float32 `[width / 2]`, and how they depend on the number of tokens.
@@ -137,6 +137,17 @@ pub struct Angles {
 }
 
 impl Angles {
+    /// Rotates the queries of `rows`, `[batch, heads, rows, head_size]`. The angles of the first token are 0.
+    ///
+    /// # Errors
+    /// Errors of libtorch.
+    pub fn rotate_query(&self, query: &Tensor, rows: Rows) -> Result<Tensor, TorchError> {
+        match rows {
+            Rows::All => self.rotate(query),
+            Rows::First => Ok(query.shallow_clone()),
+        }
+    }
+
     /// Rotates queries or keys `[batch, heads, tokens, head_size]`. Elements of a head after the rotated width stay.
     ///
     /// # Errors

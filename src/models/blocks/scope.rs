@@ -6,9 +6,9 @@
 
 use tch::Tensor;
 
-use super::masks::sliding_window_bias;
-use crate::models::Inputs;
+use super::masks::{sliding_window_bias, window_bias};
 use crate::models::layers::{Heads, attend, embedding};
+use crate::models::{Inputs, Rows};
 use crate::torchscript::{Size, TorchError, arange, reshape, slice, view};
 
 /// Longest input from which on a graph computes sliding windows in blocks. On one thread and with the window of ModernBERT, a layer in blocks
@@ -48,7 +48,8 @@ impl AttentionScope {
         })
     }
 
-    /// Computes attention. Query, key and value are `[batch, heads, tokens, head_size]`. Returns `[batch, tokens, hidden]`.
+    /// Computes attention. Key and value are `[batch, heads, tokens, head_size]`; the query contains `rows`, `[batch, heads, rows, head_size]`.
+    /// Returns `[batch, rows, hidden]`.
     ///
     /// # Errors
     /// Errors of libtorch.
@@ -56,14 +57,17 @@ impl AttentionScope {
         &self,
         query_key_value: [&Tensor; 3],
         heads: Heads,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        match self {
-            Self::All(bias) => {
-                heads.join(&attend(query_key_value, bias, heads.scale(), inputs)?, inputs)
+        let bias = match (self, rows) {
+            (Self::All(bias), _) => rows.of_scores(bias)?,
+            (Self::Blocks(blocks), Rows::First) => blocks.first_bias(inputs)?,
+            (Self::Blocks(blocks), Rows::All) => {
+                return blocks.attend(query_key_value, heads, inputs);
             }
-            Self::Blocks(blocks) => blocks.attend(query_key_value, heads, inputs),
-        }
+        };
+        heads.join(&attend(query_key_value, &bias, heads.scale(), inputs)?, inputs)
     }
 }
 
@@ -81,6 +85,10 @@ pub struct WindowBlocks {
     keys: Tensor,
     /// Bias of the scores, float32 `[batch * blocks, 1, length, width]`.
     bias: Tensor,
+    /// Bias of the scores by key without a window, float32 `[batch, 1, 1, tokens]`.
+    by_key: Tensor,
+    /// Largest distance of query and key.
+    reach: i64,
 }
 
 impl WindowBlocks {
@@ -108,18 +116,24 @@ impl WindowBlocks {
         let queries = in_row(&places)?.f_add(&first_of_row)?;
         let keys = key_in_row.f_add(&first_of_row)?;
 
+        let by_key = bias.shallow_clone();
         let outside = key_places.f_ne_tensor(&key_in_row)?;
-        let by_key =
+        let bias =
             embedding(&reshape(bias, &[(-1).into(), 1.into()])?, &keys)?.f_squeeze_dim(-1)?;
         let hidden = f64::from(f32::MIN);
-        let by_key = by_key.f_masked_fill(&outside, hidden)?;
-        let by_key = view(&by_key, &[(-1).into(), 1.into(), 1.into(), (&width).into()])?;
+        let bias = bias.f_masked_fill(&outside, hidden)?;
+        let bias = view(&bias, &[(-1).into(), 1.into(), 1.into(), (&width).into()])?;
         // All blocks have the same distances.
         let distances = places.f_select(0, 0)?.f_unsqueeze(1)?.f_sub(&beside)?.f_abs()?;
-        let bias = by_key.f_masked_fill(&distances.f_gt(reach)?, hidden)?;
+        let bias = bias.f_masked_fill(&distances.f_gt(reach)?, hidden)?;
         let queries = view(&queries, &[(-1).into(), (&length).into()])?;
         let keys = view(&keys, &[(-1).into(), (&width).into()])?;
-        Ok(Self { length, width, queries, keys, bias })
+        Ok(Self { length, width, queries, keys, bias, by_key, reach })
+    }
+
+    /// Bias of the scores of the first token, float32 `[batch, 1, 1, tokens]`.
+    fn first_bias(&self, inputs: &Inputs) -> Result<Tensor, TorchError> {
+        window_bias(&self.by_key, &arange(&inputs.tokens)?, self.reach)
     }
 
     /// Computes attention. Query, key and value are `[batch, heads, tokens, head_size]`. Returns `[batch, tokens, hidden]`.

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::*;
 use crate::models::activation::Activation;
 use crate::models::layers::{Heads, Linear, attention_bias};
-use crate::models::{AttentionForm, Inputs, RowForm, WeightLoader};
+use crate::models::{AttentionForm, Inputs, RowForm, Rows, WeightLoader};
 use crate::special_tokens::SpecialTokens;
 use crate::torchscript::{Module, TorchError, operations};
 
@@ -137,7 +137,7 @@ fn both_windows(inputs: &Inputs, reach: i64, block: i64) -> ([Tensor; 2], Tensor
     let sees = mask.eq(0.).any_dim(-1, false).squeeze_dim(1);
     let blocks = WindowBlocks::of(&bias, reach, block, inputs).unwrap();
     let attended = [AttentionScope::Blocks(blocks), AttentionScope::All(mask)]
-        .map(|scope| scope.attend(states.each_ref(), heads, inputs).unwrap());
+        .map(|scope| scope.attend(states.each_ref(), heads, Rows::All, inputs).unwrap());
     (attended, sees)
 }
 
@@ -162,6 +162,35 @@ fn window_in_blocks_attends_as_with_a_mask() {
             assert_eq!(blocks.size(), masked.size());
             let difference = (&blocks - &masked).abs().max().double_value(&[]);
             assert!(difference < 1e-5, "reach {reach}, {of:?} of {tokens}, {form:?}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn first_token_alone_attends_as_among_all_tokens() {
+    let loader = WeightLoader::sketch();
+    let weights = loader.weights();
+    let attention = Attention {
+        query_key_value: [linear(8, 8), linear(8, 4), linear(8, 4)],
+        norm: None,
+        heads: Heads::of(8, 2),
+        output: linear(8, 8),
+    };
+    let states = random(&[2, 20, 8]);
+    for form in FORMS {
+        let inputs = inputs_of(&rows(20, &[20, 9]), form);
+        let angles = Rotary::new(&weights, 4, 100.).angles(&inputs).unwrap();
+        let bias = attention_bias(&inputs.attention_mask).unwrap();
+        for scope in [
+            AttentionScope::All(sliding_window_bias(&bias, 3, &inputs).unwrap()),
+            AttentionScope::Blocks(WindowBlocks::of(&bias, 3, 8, &inputs).unwrap()),
+            AttentionScope::All(Alibi::new(&weights, 2).bias(&bias, &inputs).unwrap()),
+            AttentionScope::All(bias),
+        ] {
+            let of = |rows: Rows| {
+                attention.forward_within(&states, &scope, Some(&angles), rows, &inputs).unwrap()
+            };
+            assert_near(&of(Rows::First), &of(Rows::All).narrow(1, 0, 1));
         }
     }
 }
@@ -235,7 +264,10 @@ fn query_heads_share_key_heads_that_are_normalized_one_by_one() {
     for form in FORMS {
         let inputs = inputs_of(&rows(5, &[5, 5]), form);
         let bias = attention_bias(&inputs.attention_mask).unwrap();
-        assert_near(&attention.forward(&states, &bias, None, &inputs).unwrap(), &expected);
+        assert_near(
+            &attention.forward(&states, &bias, None, Rows::All, &inputs).unwrap(),
+            &expected,
+        );
     }
 }
 
@@ -266,10 +298,18 @@ fn all_blocks() -> impl Fn(&[Tensor], AttentionForm) -> Result<Tensor, TorchErro
         let near = sliding_window_bias(&bias, 2, &inputs)?;
         let blocks = AttentionScope::Blocks(WindowBlocks::of(&bias, 2, 4, &inputs)?);
         let angles = rotary.angles(&inputs)?;
-        let states = near_attention.forward(&states, &near, Some(&angles), &inputs)?;
-        let states = grouped.forward_within(&states, &blocks, Some(&angles), &inputs)?;
-        let states = far_attention.forward(&states, &alibi.bias(&bias, &inputs)?, None, &inputs)?;
-        feed_forward.forward(&states)
+        let states = near_attention.forward(&states, &near, Some(&angles), Rows::All, &inputs)?;
+        let states = grouped.forward_within(&states, &blocks, Some(&angles), Rows::All, &inputs)?;
+        let states = far_attention.forward(
+            &states,
+            &alibi.bias(&bias, &inputs)?,
+            None,
+            Rows::All,
+            &inputs,
+        )?;
+        let first =
+            grouped.forward_within(&states, &blocks, Some(&angles), Rows::First, &inputs)?;
+        feed_forward.forward(&states.f_add(&first)?)
     }
 }
 

@@ -4,9 +4,9 @@ use tch::Tensor;
 
 use super::config::DebertaV2Config;
 use super::relative_positions::{Places, Relative};
-use crate::models::Inputs;
 use crate::models::layers::{Heads, Linear, attend};
 use crate::models::weights::Weights;
+use crate::models::{Inputs, Rows};
 use crate::torchscript::{TorchError, slice, view};
 
 /// Projections of the hidden states to query, key and value.
@@ -41,19 +41,20 @@ impl Projections {
         }
     }
 
-    /// Query, multiplied by `scale`, key and value, each `[batch, heads, tokens, head_size]`.
+    /// Query, multiplied by `scale`, of `rows`, `[batch, heads, rows, head_size]`; key and value, each `[batch, heads, tokens, head_size]`.
     fn forward(
         &self,
         states: &Tensor,
         heads: Heads,
         scale: f64,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<[Tensor; 3], TorchError> {
         match self {
             Self::Separate { query, key, value } => {
                 let by_head = |states: &Tensor| heads.split(states, inputs);
                 Ok([
-                    by_head(&query.forward(states)?.f_mul_scalar(scale)?)?,
+                    by_head(&query.forward(&rows.of_states(states)?)?.f_mul_scalar(scale)?)?,
                     by_head(&key.forward(states)?)?,
                     by_head(&value.forward(states)?)?,
                 ])
@@ -69,8 +70,9 @@ impl Projections {
                         1,
                     )?)
                 };
+                let query = rows.of_scores(&part(0)?)?;
                 Ok([
-                    part(0)?.f_add(query_bias)?.f_mul_scalar(scale)?,
+                    query.f_add(query_bias)?.f_mul_scalar(scale)?,
                     part(1)?,
                     part(2)?.f_add(value_bias)?,
                 ])
@@ -94,7 +96,7 @@ impl TalkingHeads {
         }
     }
 
-    /// The weights of attention for `scores`, both `[batch, heads, tokens, tokens]`.
+    /// The weights of attention for `scores`, both `[batch, heads, rows, tokens]`.
     fn weights(&self, scores: &Tensor, bias: &Tensor) -> Result<Tensor, TorchError> {
         let mixed = |states: &Tensor, layer: &Linear| -> Result<Tensor, TorchError> {
             Ok(layer.forward(&states.f_permute([0, 2, 3, 1])?)?.f_permute([0, 3, 1, 2])?)
@@ -160,18 +162,20 @@ impl DisentangledAttention {
         }
     }
 
-    /// Returns the attended values `[batch, tokens, hidden]`. `bias` is the mask.
+    /// Returns the attended values of `rows`, `[batch, rows, hidden]`. `bias` is the mask.
     pub fn forward(
         &self,
         hidden_states: &Tensor,
         bias: &Tensor,
         places: Option<&Places<'_>>,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         let [query, key, value] =
-            self.projections.forward(hidden_states, self.heads, self.scale, inputs)?;
+            self.projections.forward(hidden_states, self.heads, self.scale, rows, inputs)?;
+        let bias = &rows.of_scores(bias)?;
         let positions = match places {
-            Some(places) => self.position_scores(&query, &key, places)?,
+            Some(places) => self.position_scores(&query, &key, places, rows)?,
             None => None,
         };
         let context = match (positions, &self.talking_heads) {
@@ -193,13 +197,15 @@ impl DisentangledAttention {
         self.heads.join(&context, inputs)
     }
 
-    /// Scores from relative positions, `[batch, heads, tokens, tokens]`.
+    /// Scores from relative positions for the queries of `rows`, `[batch, heads, rows, tokens]`.
     fn position_scores(
         &self,
         query: &Tensor,
         key: &Tensor,
         places: &Places<'_>,
+        rows: Rows,
     ) -> Result<Option<Tensor>, TorchError> {
+        let places_of_rows = rows.of_scores(&places.rows)?;
         let needed = |table: &Tensor, axis| match places.pairs {
             Some(pairs) => slice(table, axis, pairs),
             None => Ok(table.shallow_clone()),
@@ -208,7 +214,7 @@ impl DisentangledAttention {
         let content_to_position = match &self.content_to_position {
             Some(keys) => {
                 let keys = view(&needed(keys, 2)?, &[heads, size, (-1).into()])?;
-                Some(query.f_matmul(&keys)?.f_gather(-1, &places.rows, false)?)
+                Some(query.f_matmul(&keys)?.f_gather(-1, &places_of_rows, false)?)
             }
             None => None,
         };
@@ -216,7 +222,7 @@ impl DisentangledAttention {
             Some(queries) => {
                 let queries = view(&needed(queries, 1)?, &[heads, (-1).into(), size])?;
                 let scores = queries.f_matmul(&key.f_transpose(-1, -2)?)?;
-                Some(scores.f_gather(-2, &places.rows, false)?)
+                Some(scores.f_gather(-2, &places_of_rows, false)?)
             }
             None => None,
         };

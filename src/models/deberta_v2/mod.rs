@@ -13,7 +13,7 @@ use super::encoder::{FeedForward, Names, PostAttention};
 use super::heads::{PredictionHead, SequenceHead, TaskHead, decoder};
 use super::layers::{LayerNorm, Linear, embedding, token_type_embedding};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model};
+use super::{Blueprint, ConfigError, Dimensions, Evidence, Inputs, Model, Rows};
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, slice};
 use attention::DisentangledAttention;
@@ -88,7 +88,8 @@ impl Model for Deberta {
         // [batch, tokens, 1]
         let mask = inputs.attention_mask.f_to_kind(Kind::Float)?.f_unsqueeze(2)?;
         let embedded = self.embeddings.forward(inputs)?.f_mul(&mask)?;
-        let hidden_states = self.encoder.forward(&embedded, &mask, inputs)?;
+        let rows = self.head.rows(inputs);
+        let hidden_states = self.encoder.forward(&embedded, &mask, rows, inputs)?;
         self.head.forward(&hidden_states, inputs)
     }
 }
@@ -162,6 +163,7 @@ impl Encoder {
         &self,
         embedded: &Tensor,
         mask: &Tensor,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         // Padding attends to nothing: all of its scores are equal. [batch, 1, tokens, tokens]
@@ -174,11 +176,14 @@ impl Encoder {
             _ => None,
         };
         let mut states = embedded.shallow_clone();
-        for (i, layer) in self.layers.iter().enumerate() {
-            let output = layer.forward(&states, &bias, places.as_ref(), inputs)?;
-            states = match &self.convolution {
-                Some(convolution) if i == 0 => convolution.forward(&states, &output, mask)?,
-                _ => output,
+        for (i, (layer, rows)) in rows.by_layer(&self.layers).enumerate() {
+            let convolution = self.convolution.as_ref().filter(|_| i == 0);
+            // The convolution reads the output of the first layer for all tokens.
+            let rows = if convolution.is_some() { Rows::All } else { rows };
+            let output = layer.forward(&states, &bias, places.as_ref(), rows, inputs)?;
+            states = match convolution {
+                Some(convolution) => convolution.forward(&states, &output, mask)?,
+                None => output,
             };
         }
         Ok(states)
@@ -212,10 +217,11 @@ impl Layer {
         hidden_states: &Tensor,
         bias: &Tensor,
         places: Option<&Places<'_>>,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let context = self.attention.forward(hidden_states, bias, places, inputs)?;
-        self.rest.forward(&context, hidden_states)
+        let context = self.attention.forward(hidden_states, bias, places, rows, inputs)?;
+        self.rest.forward(&context, &rows.of_states(hidden_states)?)
     }
 }
 

@@ -11,7 +11,7 @@ use super::blocks::{Angles, Attention, AttentionScope, FeedForward, Inner, Layer
 use super::heads::{PredictionHead, TaskHead, decoder};
 use super::layers::{Heads, Linear, attention_bias, embedding};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output};
+use super::{Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, Rows};
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
 use config::ModernBertConfig;
@@ -112,9 +112,9 @@ impl Model for ModernBert {
         let local = window.as_ref().map(|(scope, angles)| (scope, angles));
         let mut states =
             self.embedding_norm.forward(&embedding(&self.words, &inputs.input_ids)?)?;
-        for layer in &self.layers {
+        for (layer, rows) in self.head.rows(inputs).by_layer(&self.layers) {
             let (scope, angles) = local.filter(|_| !layer.is_global).unwrap_or(global);
-            states = layer.forward(&states, scope, angles, inputs)?;
+            states = layer.forward(&states, scope, angles, rows, inputs)?;
         }
         self.head.forward(&self.final_norm.forward(&states)?, inputs)
     }
@@ -164,14 +164,15 @@ impl Layer {
         states: &Tensor,
         scope: &AttentionScope,
         angles: &Angles,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         let normed = match &self.attention_norm {
             Some(norm) => norm.forward(states)?,
             None => states.shallow_clone(),
         };
-        let attended = self.attention.forward_within(&normed, scope, Some(angles), inputs)?;
-        let states = states.f_add(&attended)?;
+        let attended = self.attention.forward_within(&normed, scope, Some(angles), rows, inputs)?;
+        let states = rows.of_states(states)?.f_add(&attended)?;
         let normed = self.feed_forward_norm.forward(&states)?;
         Ok(states.f_add(&self.feed_forward.forward(&normed)?)?)
     }

@@ -13,7 +13,7 @@ use super::blocks::{Angles, Attention, FeedForward, Inner, Rotary};
 use super::heads::{PredictionHead, TaskHead};
 use super::layers::{Heads, LayerNorm, Linear, attention_bias, embedding, token_type_embedding};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Evidence, Head, Inputs, Model};
+use super::{Blueprint, ConfigError, Evidence, Head, Inputs, Model, Rows};
 use crate::checkpoint::Spellings;
 use crate::torchscript::{TorchError, slice};
 pub(super) use config::dimensions;
@@ -115,8 +115,8 @@ impl Model for NomicBert {
         states = self.norm.forward(&states)?;
         let bias = attention_bias(&inputs.attention_mask)?;
         let angles = self.rotary.as_ref().map(|rotary| rotary.angles(inputs)).transpose()?;
-        for layer in &self.layers {
-            states = layer.forward(&states, &bias, angles.as_ref(), inputs)?;
+        for (layer, rows) in self.head.rows(inputs).by_layer(&self.layers) {
+            states = layer.forward(&states, &bias, angles.as_ref(), rows, inputs)?;
         }
         self.head.forward(&states, inputs)
     }
@@ -165,10 +165,11 @@ impl Layer {
         states: &Tensor,
         bias: &Tensor,
         angles: Option<&Angles>,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
-        let attended = self.attention.forward(states, bias, angles, inputs)?;
-        let states = self.attention_norm.forward(&states.f_add(&attended)?)?;
+        let attended = self.attention.forward(states, bias, angles, rows, inputs)?;
+        let states = self.attention_norm.forward(&rows.of_states(states)?.f_add(&attended)?)?;
         let fed = match &self.mlp {
             Mlp::One(feed_forward) => feed_forward.forward(&states)?,
             Mlp::Mixture(experts) => experts.forward(&states)?,

@@ -14,7 +14,7 @@ use super::distance::DistanceBias;
 use super::heads::TaskHead;
 use super::layers::{Heads, Linear, attend, attention_bias, embedding};
 use super::weights::Weights;
-use super::{Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output};
+use super::{Blueprint, ConfigError, Dimensions, Evidence, Head, Inputs, Model, Output, Rows};
 use crate::checkpoint::Spellings;
 use crate::torchscript::TorchError;
 use config::T5Config;
@@ -88,8 +88,8 @@ impl Model for T5 {
         let by_distance = self.by_distance.forward(inputs)?;
         let bias = attention_bias(&inputs.attention_mask)?.f_add(&by_distance)?;
         let mut states = embedding(&self.words, &inputs.input_ids)?;
-        for layer in &self.layers {
-            states = layer.forward(&states, &bias, inputs)?;
+        for (layer, rows) in self.head.rows(inputs).by_layer(&self.layers) {
+            states = layer.forward(&states, &bias, rows, inputs)?;
         }
         self.head.forward(&self.final_norm.forward(&states)?, inputs)
     }
@@ -136,16 +136,20 @@ impl Layer {
         &self,
         states: &Tensor,
         bias: &Tensor,
+        rows: Rows,
         inputs: &Inputs,
     ) -> Result<Tensor, TorchError> {
         let normed = self.attention_norm.forward(states)?;
-        let by_head = |projection: &Linear| self.heads.split(&projection.forward(&normed)?, inputs);
+        let by_head = |projection: &Linear, states: &Tensor| {
+            self.heads.split(&projection.forward(states)?, inputs)
+        };
         let [query, key, value] = &self.query_key_value;
-        let (query, key, value) = (by_head(query)?, by_head(key)?, by_head(value)?);
+        let query = by_head(query, &rows.of_states(&normed)?)?;
+        let (key, value) = (by_head(key, &normed)?, by_head(value, &normed)?);
         // The scores have no scale.
-        let context = attend([&query, &key, &value], bias, 1., inputs)?;
+        let context = attend([&query, &key, &value], &rows.of_scores(bias)?, 1., inputs)?;
         let attended = self.output.forward(&self.heads.join(&context, inputs)?)?;
-        let states = states.f_add(&attended)?;
+        let states = rows.of_states(states)?.f_add(&attended)?;
         let normed = self.feed_forward_norm.forward(&states)?;
         Ok(states.f_add(&self.feed_forward.forward(&normed)?)?)
     }
