@@ -57,8 +57,8 @@ pub(super) fn slow(
 ) -> Result<Ids, TokenizerError> {
     let mut by_id: BTreeMap<usize, &str> =
         added.by_id.iter().map(|(id, token)| (*id, token.as_str())).collect();
-    let ids = with_added(&vocabulary, &by_id, precedence);
-    let next = ids.len();
+    let mut ids = with_added(&vocabulary, &by_id, precedence);
+    let (next, before) = (ids.len(), by_id.clone());
     let mut appended = Vec::new();
     let mut lost = Vec::new();
     for token in &added.special {
@@ -76,7 +76,9 @@ pub(super) fn slow(
             "added tokens have ids of special tokens, which take precedence, as in Transformers: {some}"
         )
     });
-    let ids = with_added(&vocabulary, &by_id, precedence);
+    if by_id != before {
+        ids = with_added(&vocabulary, &by_id, precedence);
+    }
     lay_out(&vocabulary, by_id.values().copied(), &ids, appended, warnings.into_iter().collect())
 }
 
@@ -215,6 +217,9 @@ pub(super) fn some_of(list: &[String]) -> Option<String> {
 pub(super) fn differences(a: &[String], b: &[String]) -> Vec<String> {
     fn ids(tokens: &[String]) -> HashMap<&str, usize> {
         tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect()
+    }
+    if a == b {
+        return Vec::new();
     }
     let (a_ids, b_ids) = (ids(a), ids(b));
     let name = |id: Option<&usize>| id.map_or("none".into(), usize::to_string);

@@ -108,6 +108,7 @@ fn inexact_tokenizer_is_refused_unless_it_is_allowed() {
             "--allow-inexact-tokenizer",
         ],
     );
+    assert_eq!(message(&refused).matches("of the tokens and").count(), 1);
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
 
     let allowed =
