@@ -61,7 +61,7 @@ pub use options::{Options, Quantize};
 #[cfg(feature = "torch")]
 pub use peak_memory::PeakMemory;
 pub use plan::{
-    MemoryAtLength, Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedPart,
+    MemoryAtLength, Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedPart, PlannedScripts,
     PlannedTokenizer, PlannedUsage, PlannedWeights, WeightsSeen,
 };
 #[cfg(feature = "torch")]
@@ -77,6 +77,9 @@ pub use without_torch::{Conversion, check_architecture, check_family};
 
 /// The key of a configuration's metadata that holds the number of dimensions to which embeddings are cut.
 pub const DIMENSIONS: &str = "dimensions";
+
+/// The key of a configuration's metadata that holds the names of the scripts whose tokens are kept.
+pub const SCRIPTS: &str = "scripts";
 
 /// The key of a configuration's metadata that holds the name of the model within a repository that provides several.
 pub const PART: &str = "part";

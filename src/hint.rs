@@ -249,6 +249,8 @@ settings! {
     MaxInputLength = "max_model_input_length",
     /// The number of dimensions of embeddings.
     Dimensions = "dimensions",
+    /// The scripts of the texts that the model reads.
+    Scripts = "scripts",
     /// Quantize the model.
     Quantize = "quantize",
     /// The lowest accepted agreement between the quantized model and the original one.

@@ -121,6 +121,8 @@ mod proxies;
 #[doc(hidden)]
 pub mod retry;
 #[doc(hidden)]
+pub mod scripts;
+#[doc(hidden)]
 pub mod secrets;
 #[doc(hidden)]
 pub mod segmented_bytes;

@@ -15,8 +15,8 @@ use crate::prebuilt::{PrebuiltDefinition, PrebuiltFiles};
 pub(super) struct DefinitionArguments {
     /// TorchScript file built by another tool, to import instead of a model. It is inspected before it is loaded, and tested before it is uploaded
     #[arg(long, value_name = "PATH", requires_all = ["vocabulary", "config"], conflicts_with_all = [
-        "task_type", "part", "lora_task", "ingest_prefix", "search_prefix", "max_model_input_length", "dimensions", "quantize", "prompts",
-        "allow_inexact_tokenizer"])]
+        "task_type", "part", "lora_task", "ingest_prefix", "search_prefix", "max_model_input_length", "dimensions", "scripts",
+        "languages", "quantize", "prompts", "allow_inexact_tokenizer"])]
     definition: Option<PathBuf>,
     /// Vocabulary of the TorchScript file: {"vocabulary": [...], "merges": [...], "scores": [...]}
     #[arg(long, value_name = "PATH", requires = "definition")]

@@ -67,6 +67,7 @@ pub(super) fn option(setting: Setting) -> &'static str {
         Setting::LoraTask => "--lora-task",
         Setting::MaxInputLength => "--max-model-input-length",
         Setting::Dimensions => "--dimensions",
+        Setting::Scripts => "--scripts or --languages",
         Setting::Quantize => "--quantize",
         Setting::QuantizeMinAgreement => "--quantize-min-agreement",
         Setting::CalibrationTexts => "--calibration-texts",

@@ -41,8 +41,8 @@ pub(super) struct ImportArguments {
     model: ModelArguments,
     /// Bundle to import: the ID.metadata.json that `rust-eland export` wrote
     #[arg(long, value_name = "PATH", help_heading = "Model", conflicts_with_all = [
-        "revision", "task_type", "part", "lora_task", "ingest_prefix", "search_prefix", "max_model_input_length", "dimensions", "quantize",
-        "no_verify", "allow_inexact_tokenizer", "prompts"])]
+        "revision", "task_type", "part", "lora_task", "ingest_prefix", "search_prefix", "max_model_input_length", "dimensions", "scripts",
+        "languages", "quantize", "no_verify", "allow_inexact_tokenizer", "prompts"])]
     bundle: Option<PathBuf>,
     #[command(flatten)]
     definition: DefinitionArguments,

@@ -98,6 +98,8 @@ mod tests {
             "task-type" => Some("ner"),
             "quantize-min-agreement" => Some("0.5"),
             "calibration-texts" => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")),
+            "scripts" => Some("latin"),
+            "languages" => Some("en"),
             "part-size" => Some("1MiB"),
             "cache-size" => Some("1mb"),
             "target" => Some("regression"),

@@ -69,6 +69,18 @@ impl Value {
         Ok(number)
     }
 
+    /// The items of a list; one text may hold several, separated by commas.
+    pub(super) fn items<T, E: Display>(
+        &self,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Vec<T>, Unset> {
+        let read = |item: &str| read(item).map_err(|error| error.to_string().into());
+        match self {
+            Self::List(items) => items.iter().map(|item| read(item)).collect(),
+            one => one.text()?.split(',').map(read).collect(),
+        }
+    }
+
     /// The value of a switch.
     pub(super) fn switch(&self) -> Result<bool, Unset> {
         self.read(|text| match text {
@@ -92,6 +104,9 @@ mod tests {
         assert_eq!(text("true").switch(), Ok(true));
         assert!(text("yes").switch().is_err() && Value::Absent.switch().is_err());
         assert_eq!(text("9.2.0").parsed(), Ok(crate::version::Version::new(9, 2, 0)));
+        let items = |value: &Value| value.items(str::parse::<u32>);
+        assert_eq!(items(&text("1,2")), items(&Value::List(vec!["1".into(), "2".into()])));
+        assert!(items(&text("1,x")).is_err());
         assert!(Value::List(vec!["1".into()]).parsed::<u32>().is_err());
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::command_error::CommandError;
 use super::report::Report;
 use crate::bundle::Bundle;
-use crate::conversion::{MemoryAtLength, Plan, PlannedPart, SIMILARITY};
+use crate::conversion::{MemoryAtLength, Plan, PlannedPart, PlannedScripts, SIMILARITY};
 use crate::elasticsearch::{Client, ClientError, Room, required_memory};
 use crate::model_id::ModelId;
 use crate::source::Origin;
@@ -407,6 +407,9 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
         let size = HumanCount(tokenizer.vocabulary_size as u64);
         sheet.line("tokenizer", format!("{}, {size} tokens{case}", tokenizer.kind));
     }
+    if let Some(scripts) = &plan.scripts {
+        sheet.line("scripts", kept_tokens(scripts));
+    }
     if let Some(difference) = &plan.tokenizer_difference {
         let is_any = difference.is_any();
         let same = "same tokens as the model's own tokenizer";
@@ -485,6 +488,15 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
         let note = if sent { "sent as prefix_strings" } else { "not sent without --prompts" };
         sheet.line("prompts", note);
     }
+}
+
+/// The tokens that are kept for texts of some scripts.
+fn kept_tokens(scripts: &PlannedScripts) -> String {
+    let PlannedScripts { names, kept, of, left_out_bytes } = scripts;
+    let (names, kept, of) = (names.join(", "), HumanCount(*kept as u64), HumanCount(*of as u64));
+    // The server reserves twice the size of the definition.
+    let saved = HumanBytes(2 * left_out_bytes);
+    format!("{names}: {kept} of {of} tokens, {saved} less memory on a node (float32)")
 }
 
 /// Number of parameters, in millions if there are at least one million.

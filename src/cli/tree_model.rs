@@ -98,7 +98,7 @@ const LABEL_TYPES: [&str; 3] = ["string", "number", "boolean"];
 pub(super) const RESULTS_FIELD: &str = "predicted_value";
 
 /// Options of text models that do not apply to tree models.
-pub(super) const TREE_MODEL_CONFLICTS: [&str; 10] = [
+pub(super) const TREE_MODEL_CONFLICTS: [&str; 12] = [
     "task_type",
     "part",
     "lora_task",
@@ -106,6 +106,8 @@ pub(super) const TREE_MODEL_CONFLICTS: [&str; 10] = [
     "search_prefix",
     "max_model_input_length",
     "dimensions",
+    "scripts",
+    "languages",
     "quantize",
     "prompts",
     "allow_inexact_tokenizer",

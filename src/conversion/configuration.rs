@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::quantization_report::platform_architecture;
-use super::{Conversion, DIMENSIONS, LORA_TASK, PART, SIMILARITY, Saved};
+use super::{Conversion, DIMENSIONS, LORA_TASK, PART, SCRIPTS, SIMILARITY, Saved};
 use crate::tasks::{Embedder, Facts};
 
 /// Similarity of a `dense_vector` field for a similarity name of sentence-transformers. `dot_product` requires vectors of length 1.
@@ -60,6 +60,9 @@ impl Conversion {
         }
         if let Some(dimensions) = self.options.dimensions {
             metadata[DIMENSIONS] = dimensions.into();
+        }
+        if let Some(kept) = &self.tokenizer.kept {
+            metadata[SCRIPTS] = kept.scripts.names().collect();
         }
         if let Some(similarity) = self.similarity {
             metadata[SIMILARITY] = similarity.into();

@@ -21,7 +21,7 @@ use crate::models::{
 use crate::observer::{Progress, Stage};
 use crate::source::{ModelFiles, SourceError};
 use crate::tasks::{EmbedderError, Task, guess};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// What the small files of a model declare: configuration, sizes and tokenizer.
 #[derive(Clone)]
@@ -115,6 +115,10 @@ impl Description {
         let (base, dimensions, tokenizer, inferred);
         let mut lora_tasks = None;
         if is_table(part, sentence_transformers.as_ref()) {
+            if options.scripts.is_some() {
+                let reason = "its answers have one number for each token of the vocabulary";
+                return Err(TokenizerError::Scripts(reason.into()).into());
+            }
             let mut read = read_tokenizer(&config)?;
             read.append_tokens();
             read.leave_out_special_tokens();
@@ -127,6 +131,9 @@ impl Description {
             let table = StaticTable::read(&config, tensors(&folder)?.as_ref(), &read)?;
             read.check_embeddings(table.tokens())?;
             read.append_required();
+            if let Some(scripts) = &options.scripts {
+                read.keep_scripts(scripts, 0)?;
+            }
             (dimensions, tokenizer, inferred) = (table.dimensions(), read, None);
             base = Base::Static(table);
         } else {
@@ -143,11 +150,18 @@ impl Description {
             if source.is_some() {
                 config.model_type = Some(architecture.name.to_owned());
             }
-            dimensions = (architecture.dimensions)(&config.json)?;
+            let mut sizes = (architecture.dimensions)(&config.json)?;
             let mut read = read_tokenizer(&config)?;
-            read.check_embeddings(dimensions.vocabulary)?;
+            read.check_embeddings(sizes.vocabulary)?;
             read.append_tokens();
-            (base, tokenizer, inferred) = (Base::Architecture(architecture), read, source);
+            if let Some(scripts) = &options.scripts {
+                read.keep_scripts(scripts, tokens_with_fixed_ids(architecture, &config.json)?)?;
+            }
+            if let Some(rows) = read.kept_rows() {
+                sizes.vocabulary = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            }
+            (base, dimensions) = (Base::Architecture(architecture), sizes);
+            (tokenizer, inferred) = (read, source);
         }
         let lora = LoraChoice::of(lora_tasks.as_ref(), options.lora_task.as_deref())?;
         let mut usage = usage(files, options)?;
@@ -251,15 +265,32 @@ impl Description {
         let labels = i64::try_from(config.labels.count()).unwrap_or(i64::MAX);
         let head = self.head(task)?;
         let blueprint = Blueprint { config: &config.json, head, labels, quantize };
+        if tokenizer.kept.is_some() && head == Head::MaskedLm {
+            let reason = format!("{task} returns a number for each token of the vocabulary");
+            return Err(TokenizerError::Scripts(reason).into());
+        }
         let weights = checkpoint.weights().spelled(architecture.spellings);
         let weights = weights.adapted(self.lora.adapter.as_ref());
+        let weights = weights.with_rows(tokenizer.kept_rows());
         let model = (architecture.load)(&weights, blueprint)?;
+        if tokenizer.kept_rows().is_some() && !checkpoint.has_vocabulary() {
+            let reason = format!("the word embeddings of {} are not known", architecture.name);
+            return Err(TokenizerError::Scripts(reason).into());
+        }
         let (unused, bytes) = checkpoint.finish()?;
         Ok(Loaded { model, file: checkpoint.file_name(), unused, bytes })
     }
 }
 
 impl Description {
+    /// Bytes of the parameters of the tokens that are left out, in float32.
+    pub(super) fn left_out_bytes(&self, task: Task, checkpoint: &WeightLoader) -> u64 {
+        let mut whole = self.clone();
+        whole.tokenizer.kept = None;
+        let bytes = |it: &Self| it.load(task, false, checkpoint).map_or(0, |loaded| loaded.bytes);
+        bytes(&whole).saturating_sub(bytes(self))
+    }
+
     /// Leaves out all layers but three of each stack. The peak of live tensors in a pass depends neither on the number of layers nor on the
     /// values of the weights. The first two layers of a stack can differ in their attention, and a graph can compute one token alone in the
     /// last layer.
@@ -327,6 +358,34 @@ pub(super) fn name(files: &ModelFiles, options: &Options) -> Option<String> {
     let folder = || files.folder().file_name().map(|name| name.to_string_lossy().into_owned());
     let repository = options.origin.as_ref().map(|origin| origin.model_id.clone());
     repository.or_else(folder)
+}
+
+/// Number of tokens from the first on that keep their ids if others are left out: some graphs contain ids of `config.json`, or count
+/// positions from the id of padding.
+fn tokens_with_fixed_ids(
+    architecture: &Architecture,
+    config: &Value,
+) -> Result<usize, TokenizerError> {
+    const ARCHITECTURES: [&str; 6] =
+        ["bart", "camembert", "longformer", "roberta", "xlm-roberta", "xlm-roberta-flash"];
+    const FIELDS: [&str; 4] =
+        ["pad_token_id", "sep_token_id", "eos_token_id", "decoder_start_token_id"];
+    /// The defaults of the fields, and the id in the code of MPNet, are smaller.
+    const LEAST: usize = 3;
+    /// Larger ids follow those of ordinary tokens.
+    const MOST: usize = 1024;
+    if !ARCHITECTURES.contains(&architecture.name) {
+        return Ok(LEAST);
+    }
+    let id = |field: &str| usize::try_from(config.get(field)?.as_u64()?).ok();
+    match FIELDS.into_iter().filter_map(id).max() {
+        Some(last) if last >= MOST => {
+            let reason =
+                format!("config.json names the special token {last}, whose id would change");
+            Err(TokenizerError::Scripts(reason))
+        }
+        last => Ok(LEAST.max(last.map_or(0, |last| last + 1))),
+    }
 }
 
 /// Rejects pruned attention heads in an architecture that is not built with them.

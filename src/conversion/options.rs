@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::ConversionError;
 #[cfg(feature = "torch")]
 use crate::config::Usage;
+use crate::scripts::Scripts;
 use crate::source::Origin;
 use crate::tasks::Task;
 use crate::version::Target;
@@ -24,6 +25,9 @@ pub struct Options {
     pub max_length: Option<u32>,
     /// Number of leading components of each embedding to keep (Matryoshka); all by default.
     pub dimensions: Option<u32>,
+    /// Scripts of the texts that the model reads: tokens of other scripts are left out of the vocabulary and of the word embeddings. All
+    /// tokens are kept by default.
+    pub scripts: Option<Scripts>,
     /// Text to prepend to each document at ingest time.
     pub ingest_prefix: Option<String>,
     /// Text to prepend to each query at search time.

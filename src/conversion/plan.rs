@@ -80,6 +80,9 @@ pub struct Plan {
     pub uploaded: Option<Tokenizer>,
     /// How much Elasticsearch's tokens differ from those of the model's own tokenizer; null if they were not compared.
     pub tokenizer_difference: Option<TokenizerDifference>,
+    /// The tokens that are kept for texts of some scripts; null if all are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scripts: Option<PlannedScripts>,
     /// Tasks that the model can serve; null if the shapes of its weights are unknown.
     #[serde(serialize_with = "names")]
     pub tasks: Option<Vec<Task>>,
@@ -161,6 +164,19 @@ pub struct PlannedTokenizer {
     pub vocabulary_size: usize,
     /// Whether text is lower-cased; null for tokenizations without this setting.
     pub lower_case: Option<bool>,
+}
+
+/// The tokens that are kept for texts of some scripts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedScripts {
+    /// Names of the scripts.
+    pub names: Vec<&'static str>,
+    /// Number of the model's tokens that are kept.
+    pub kept: usize,
+    /// Number of the model's tokens.
+    pub of: usize,
+    /// Size of the tokens that are left out, in float32.
+    pub left_out_bytes: u64,
 }
 
 /// What a model's own files declare about its use.
@@ -267,6 +283,7 @@ impl Plan {
             tokenizer: None,
             uploaded: None,
             tokenizer_difference: None,
+            scripts: None,
             tasks: None,
             task: None,
             task_reason: None,
@@ -364,6 +381,12 @@ impl Plan {
             .load(task, quantize, &survey)
             .map_err(|error| as_wrong_task(error, task, &can))?;
         (self.task, self.task_reason) = (Some(task), Some(reason));
+        self.scripts = description.tokenizer.kept.as_ref().map(|kept| PlannedScripts {
+            names: kept.scripts.names().collect(),
+            kept: kept.ids().len(),
+            of: kept.of,
+            left_out_bytes: description.left_out_bytes(task, &survey),
+        });
         let (unused, bytes, file) = (loaded.unused, loaded.bytes, loaded.file);
         let dimensions = description.dimensions;
 

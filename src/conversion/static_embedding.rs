@@ -136,7 +136,8 @@ impl StaticTable {
         }
         let unknown = self.is_model2vec.then(|| tokenizer.unknown_id()).flatten();
         let (known, padding) = (tokenizer.model_tokens(), tokenizer.special.padding);
-        let model = StaticEmbedding::load(checkpoint, self.tensors, known, padding, unknown);
+        let weights = checkpoint.weights().with_rows(tokenizer.kept_rows());
+        let model = StaticEmbedding::load(&weights, self.tensors, known, padding, unknown);
         let (unused, bytes) = checkpoint.finish()?;
         if !model.has_all_rows()? {
             let reason = "mapping names rows that the table does not have";

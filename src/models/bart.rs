@@ -130,7 +130,7 @@ pub(super) fn load(
 ) -> Result<Box<dyn Model>, ConfigError> {
     let config = BartConfig::read(blueprint.config)?;
     let base = weights.base();
-    let words = base.tensor("shared.weight", &[config.vocab_size, config.d_model]);
+    let words = base.vocabulary_tensor("shared.weight", &[config.vocab_size, config.d_model]);
     let hidden = config.d_model;
     let head = match blueprint.head {
         Head::Base => BartHead::None,

@@ -297,7 +297,9 @@ impl Embeddings {
             token_types = None;
         }
         Self {
-            words: table("word_embeddings", config.vocab_size),
+            words: embeddings
+                .sub("word_embeddings")
+                .vocabulary_tensor("weight", &[config.vocab_size, width]),
             positions,
             counting: config.counting,
             token_types,

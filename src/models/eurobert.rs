@@ -143,7 +143,7 @@ pub(super) fn load(
     let (config, theta, factor) = read(blueprint.config)?;
     let (base, hidden) = (weights.base(), config.hidden_size);
     let shape = [config.vocab_size, hidden];
-    let words = base.sub("embed_tokens").tensor("weight", &shape);
+    let words = base.sub("embed_tokens").vocabulary_tensor("weight", &shape);
     let classifier = || Linear::load(&weights.sub("classifier"), hidden, blueprint.labels);
     let head = match blueprint.head {
         Head::Base => EuroBertHead::Task(TaskHead::None),

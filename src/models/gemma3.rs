@@ -192,7 +192,9 @@ pub(super) fn load(
     let [full, sliding] = config.thetas().map(|theta| Rotary::new(&base, config.head_dim, theta));
     let layers = base.sub("layers");
     Ok(Box::new(Gemma3 {
-        words: base.sub("embed_tokens").tensor("weight", &[config.vocab_size, config.hidden_size]),
+        words: base
+            .sub("embed_tokens")
+            .vocabulary_tensor("weight", &[config.vocab_size, config.hidden_size]),
         scale: (config.hidden_size as f64).sqrt(),
         layers: (0..config.num_hidden_layers)
             .map(|i| Layer::load(&layers.sub(i), &config, config.is_full(i)))

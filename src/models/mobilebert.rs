@@ -291,7 +291,7 @@ struct Embeddings {
 impl Embeddings {
     fn load(weights: &Weights<'_>, config: &MobileBertConfig) -> Self {
         let (width, hidden) = (config.embedding_size, config.hidden_size);
-        let table = |name: &str, rows, width| weights.sub(name).tensor("weight", &[rows, width]);
+        let table = |name: &str, rows| weights.sub(name).tensor("weight", &[rows, hidden]);
         let neighbours = if config.trigram_input { 3 } else { 1 };
         let transformation = if config.trigram_input || width != hidden {
             let weights = weights.sub("embedding_transformation");
@@ -302,9 +302,11 @@ impl Embeddings {
         };
         let kind = config.normalization_type;
         Self {
-            words: table("word_embeddings", config.vocab_size, width),
-            positions: table("position_embeddings", config.max_position_embeddings, hidden),
-            token_types: table("token_type_embeddings", config.type_vocab_size, hidden),
+            words: weights
+                .sub("word_embeddings")
+                .vocabulary_tensor("weight", &[config.vocab_size, width]),
+            positions: table("position_embeddings", config.max_position_embeddings),
+            token_types: table("token_type_embeddings", config.type_vocab_size),
             types: config.type_vocab_size,
             trigram: config.trigram_input,
             transformation,

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::layers::embedding;
-use super::{Inputs, Model, WeightLoader};
+use super::{Inputs, Model, Weights};
 use crate::torchscript::{TorchError, full};
 
 /// Names of the table in weight files: of sentence-transformers, and of model2vec.
@@ -49,25 +49,28 @@ pub struct StaticEmbedding {
 }
 
 impl StaticEmbedding {
-    /// Loads the tensors. `known` is the number of tokens of the model, `padding` is the id of the padding token, and the token `left_out`
+    /// Loads the tensors, of which those with one row for each token have the rows of kept tokens. `known` is the number of tokens of the model, `padding` is the id of the padding token, and the token `left_out`
     /// does not count in the mean.
     #[must_use]
     pub fn load(
-        checkpoint: &WeightLoader,
+        weights: &Weights<'_>,
         tensors: StaticTensors,
         known: i64,
         padding: i64,
         left_out: Option<i64>,
     ) -> Self {
         let StaticTensors { table, rows, width, tokens, has_factors, shares_rows } = tensors;
-        let weights = checkpoint.weights().of_any_type();
-        let table = weights.tensor(table, &[rows, width]);
+        let weights = weights.clone().of_any_type();
+        let table = match shares_rows {
+            true => weights.tensor(table, &[rows, width]),
+            false => weights.vocabulary_tensor(table, &[rows, width]),
+        };
         let column = |name: &str, kind: Kind| {
-            let stored = weights.tensor(name, &[tokens]);
+            let stored = weights.vocabulary_tensor(name, &[tokens]);
             weights.derived(|| {
                 // The placeholder that memory is measured with has no values.
                 let values = if weights.has(name) { stored } else { stored.f_zeros_like()? };
-                Ok(values.f_to_kind(kind)?.f_view([tokens, 1])?)
+                Ok(values.f_to_kind(kind)?.f_view([-1, 1])?)
             })
         };
         Self {

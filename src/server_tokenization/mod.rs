@@ -21,6 +21,7 @@ pub use byte_pair::{byte_symbols, is_one_word};
 pub use differences::Difference;
 pub use error::{Exception, TokenizationError};
 pub use layout::Row;
+pub use normalization::nmt_nfkc;
 pub use settings::{BpeTokens, Kind, NO_SPAN, Settings, Truncate};
 
 use byte_pair::BytePair;

@@ -52,26 +52,28 @@ pub(super) fn normalize(text: &str) -> Vec<Placed> {
     normalized
 }
 
+/// A text as the server normalizes it for `xlm_roberta` and `deberta_v2`.
+#[must_use]
+pub fn nmt_nfkc(text: &str) -> String {
+    normalize(text).into_iter().map(|(c, _)| c).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn normalized(text: &str) -> String {
-        normalize(text).into_iter().map(|(c, _)| c).collect()
-    }
-
     #[test]
     fn compatibility_characters_and_spaces_are_replaced() {
-        assert_eq!(normalized("\u{FB01} \u{FF48}i\u{A0}x\u{200B}y"), "fi hi x y");
-        assert_eq!(normalized("a\u{7}\r\nb\u{2581}c"), "a b c");
-        assert_eq!(normalized("e\u{301} 한 ﷺ"), "é 한 صلى الله عليه وسلم");
+        assert_eq!(nmt_nfkc("\u{FB01} \u{FF48}i\u{A0}x\u{200B}y"), "fi hi x y");
+        assert_eq!(nmt_nfkc("a\u{7}\r\nb\u{2581}c"), "a b c");
+        assert_eq!(nmt_nfkc("e\u{301} 한 ﷺ"), "é 한 صلى الله عليه وسلم");
     }
 
     #[test]
     fn marks_after_a_replaced_character_are_lost() {
-        assert_eq!(normalized("\u{FB01}\u{301}"), "fi");
-        assert_eq!(normalized("²\u{301}"), "2");
-        assert_eq!(normalized("e\u{301}\u{301}"), "é");
-        assert_eq!(normalized("e\u{301}\u{301}\u{301}"), "e\u{301}\u{301}\u{301}");
+        assert_eq!(nmt_nfkc("\u{FB01}\u{301}"), "fi");
+        assert_eq!(nmt_nfkc("²\u{301}"), "2");
+        assert_eq!(nmt_nfkc("e\u{301}\u{301}"), "é");
+        assert_eq!(nmt_nfkc("e\u{301}\u{301}\u{301}"), "e\u{301}\u{301}\u{301}");
     }
 }

@@ -86,6 +86,9 @@ pub enum TokenizerError {
     /// Texts cannot be tokenized with the uploaded vocabulary.
     #[error("texts cannot be tokenized with this vocabulary: {0}")]
     Encoder(String),
+    /// The tokens of other scripts cannot be left out. The field is the reason.
+    #[error("tokens of other scripts cannot be left out of this model's vocabulary: {0}")]
+    Scripts(String),
     /// More tokens than embeddings.
     #[error(
         "the vocabulary has {tokens} tokens, but the model has embeddings for {rows}: they do not belong together; use the tokenizer files that belong to the weights"
@@ -104,6 +107,7 @@ impl TokenizerError {
     pub fn hint(&self) -> Option<Hint> {
         match self {
             Self::Encoder(_) => Some(hint!("Remove ", Setting::Quantize, ".")),
+            Self::Scripts(_) => Some(hint!("Remove ", Setting::Scripts, ".")),
             _ => None,
         }
     }

@@ -13,6 +13,8 @@ mod error;
 mod excerpt;
 mod ids;
 mod japanese;
+mod kept_characters;
+mod kept_tokens;
 mod kind;
 mod model_tokenizer;
 mod own_names;
@@ -32,6 +34,7 @@ use self::added::AddedTokens;
 pub use self::appended::append_tokens;
 use self::class::{Choice, Class};
 pub use self::error::TokenizerError;
+pub use self::kept_tokens::KeptTokens;
 pub use self::kind::{ServerTokens, TokenizerKind};
 pub use self::model_tokenizer::ModelTokenizer;
 use self::reader::{Base, Draft, Reader, slow_files};
@@ -66,6 +69,8 @@ pub struct Tokenizer {
     pub max_length: Option<u32>,
     /// How the upload changes or approximates the tokenizer.
     pub adaptation: Adaptation,
+    /// The tokens that are kept for texts of some scripts; `None` if all are kept.
+    pub kept: Option<KeptTokens>,
     /// Differences from the server's tokenizer.
     pub warnings: Vec<String>,
     /// Tokens that only Transformers' defaults require.

@@ -9,7 +9,7 @@ use tokenizers::{
 
 use super::excerpt::excerpt;
 use super::tokenizer_json::NAME;
-use super::{TokenizerError, bytes};
+use super::{KeptTokens, TokenizerError, bytes};
 use crate::server_tokenization::Token;
 use crate::source::ModelFiles;
 
@@ -17,6 +17,7 @@ use crate::source::ModelFiles;
 pub struct ModelTokenizer {
     library: Library,
     adds_special_tokens: bool,
+    kept: Option<KeptTokens>,
 }
 
 impl ModelTokenizer {
@@ -57,13 +58,19 @@ impl ModelTokenizer {
         };
         library.with_truncation(Some(truncation)).map_err(broken)?;
         library.with_padding(None);
-        Ok(Self { library, adds_special_tokens: true })
+        Ok(Self { library, adds_special_tokens: true, kept: None })
     }
 
     /// The same tokenizer for a model that reads rows with or without special tokens.
     #[must_use]
     pub fn adding_special_tokens(self, adds_special_tokens: bool) -> Self {
         Self { adds_special_tokens, ..self }
+    }
+
+    /// The same tokenizer, with the new ids of the tokens that are kept.
+    #[must_use]
+    pub fn renumbered(self, kept: Option<&KeptTokens>) -> Self {
+        Self { kept: kept.cloned(), ..self }
     }
 
     /// Ids of a text or of a pair of texts, including special tokens if the model reads them.
@@ -77,7 +84,7 @@ impl ModelTokenizer {
         };
         let encoding = self.library.encode_fast(input, self.adds_special_tokens);
         let encoding = encoding.map_err(|error| TokenizerError::Encoder(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(encoding.get_ids().iter().map(|id| self.new_id(*id)).collect())
     }
 
     /// The tokens of a text, without special tokens. Pieces of a word have the number and the place of the word, as in the WordPiece and
@@ -121,7 +128,7 @@ impl ModelTokenizer {
         let encoding = encoding.map_err(|error| TokenizerError::Encoder(error.to_string()))?;
         let tokens = encoding.get_ids().iter().zip(encoding.get_offsets()).enumerate();
         let tokens = tokens.map(|(word, (id, (start, end)))| Token {
-            id: *id,
+            id: self.new_id(*id),
             word,
             place: place(text, *start, *end),
         });
@@ -132,13 +139,19 @@ impl ModelTokenizer {
     /// The id of a token.
     #[must_use]
     pub fn id(&self, token: &str) -> Option<u32> {
-        self.library.token_to_id(token)
+        self.library.token_to_id(token).map(|id| self.new_id(id))
     }
 
     /// The text of a token.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {
+        let id = self.kept.as_ref().map_or(Some(id), |kept| kept.model_id(id))?;
         self.library.id_to_token(id)
+    }
+
+    /// The id in the uploaded vocabulary.
+    fn new_id(&self, id: u32) -> u32 {
+        self.kept.as_ref().map_or(id, |kept| kept.new_id(id))
     }
 }
 

@@ -244,6 +244,7 @@ impl Reader<'_> {
             lower_cases,
             max_length: self.config.max_length(),
             adaptation,
+            kept: None,
             warnings,
             appended: ids.appended,
             own_names,

@@ -25,6 +25,7 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
         lora_task,
         max_length,
         dimensions,
+        scripts,
         ingest_prefix,
         search_prefix,
         prompts,
@@ -60,6 +61,9 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
     if let Some(dimensions) = dimensions {
         all["dimensions"] = (*dimensions).into();
     }
+    if let Some(scripts) = scripts {
+        all["scripts"] = scripts.to_string().into();
+    }
     hexadecimal(&Sha256::digest(all.to_string()))
 }
 
@@ -93,6 +97,8 @@ mod tests {
             Options { part: Some("query".into()), ..plain.clone() },
             Options { lora_task: Some("query".into()), ..plain.clone() },
             Options { dimensions: Some(7), ..plain.clone() },
+            Options { scripts: Some("latin".parse().unwrap()), ..plain.clone() },
+            Options { scripts: Some("latin,greek".parse().unwrap()), ..plain.clone() },
             Options { search_prefix: Some("q: ".into()), ..plain.clone() },
             Options { ingest_prefix: Some("q: ".into()), ..plain.clone() },
             Options { quantize: Some(Default::default()), ..plain.clone() },
@@ -105,7 +111,7 @@ mod tests {
         all.push(first);
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 13);
+        assert_eq!(all.len(), 15);
     }
 
     /// A change would make every model that was imported before look outdated.

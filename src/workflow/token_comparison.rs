@@ -171,7 +171,9 @@ impl TokenComparison {
         let drops_first = uploaded.drops_first();
         let max_length = settings.max_sequence_length.saturating_sub(drops_first.into());
         let model = ModelTokenizer::read(&folder, max_length)?;
-        let model = model.map(|it| it.adding_special_tokens(uploaded.has_special_tokens()));
+        let model = model
+            .map(|it| it.adding_special_tokens(uploaded.has_special_tokens()))
+            .map(|it| it.renumbered(uploaded.kept.as_ref()));
         let appended = uploaded.special.appended;
         Ok(Self { server: server(settings, uploaded.vocabulary)?, model, appended, drops_first })
     }

@@ -109,7 +109,9 @@ impl Embeddings {
         let (width, types) = (config.embedding_size(), config.type_vocab_size);
         let table = |name: &str, rows| weights.sub(name).tensor("weight", &[rows, width]);
         Self {
-            words: table("word_embeddings", config.vocab_size),
+            words: weights
+                .sub("word_embeddings")
+                .vocabulary_tensor("weight", &[config.vocab_size, width]),
             positions: config
                 .position_biased_input
                 .then(|| table("position_embeddings", config.max_position_embeddings)),

@@ -45,7 +45,7 @@ pub(super) fn load(
     let (base, hidden) = (weights.base(), config.hidden_size);
     let embeddings = base.sub("embeddings");
     let shape = [config.vocab_size, hidden];
-    let words = embeddings.sub("tok_embeddings").tensor("weight", &shape);
+    let words = embeddings.sub("tok_embeddings").vocabulary_tensor("weight", &shape);
     let head_size = hidden / config.num_attention_heads;
     // ModernBertPredictionHead, which precedes every classifier.
     let head = |classifier: Linear| {

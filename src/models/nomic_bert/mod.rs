@@ -49,7 +49,8 @@ pub(super) fn load(
     let (hidden, epsilon) = (config.n_embd, config.layer_norm_epsilon);
     let table =
         |name: &str, rows: i64| base.sub("embeddings").sub(name).tensor("weight", &[rows, hidden]);
-    let words = table("word_embeddings", config.vocabulary());
+    let words = base.sub("embeddings.word_embeddings");
+    let words = words.vocabulary_tensor("weight", &[config.vocabulary(), hidden]);
     let types = config.type_vocab_size;
     let layers = base.sub("encoder.layers");
     let layers = (0..config.n_layer).map(|i| Layer::load(&layers.sub(i), &config, i)).collect();

@@ -57,7 +57,7 @@ pub(super) fn load(
         // The other classes also run the decoder.
         head => return Err(ConfigError::NoHead("the encoder of T5", head)),
     };
-    let words = base.tensor("shared.weight", &[config.vocab_size, hidden]);
+    let words = base.vocabulary_tensor("shared.weight", &[config.vocab_size, hidden]);
     let encoder = base.sub("encoder");
     let blocks = encoder.sub("block");
     let layers: Result<_, ConfigError> =

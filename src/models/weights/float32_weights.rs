@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::WeightError;
+use super::{WeightError, rows_of_tensor};
 use crate::byte_count::ByteCount;
 use crate::checkpoint::safetensors::Slice;
 use crate::checkpoint::{Checkpoint, Dtype, StoredTensor};
@@ -53,6 +53,35 @@ impl Float32Weights {
         };
         Ok(constant(widened.as_ref().unwrap_or(stored))?)
     }
+
+    /// Some rows of a stored tensor in float32. They are copied to a file of their own, or to memory if they are small.
+    ///
+    /// # Errors
+    /// [`WeightError`] if libtorch cannot create the tensor, or the file cannot be written.
+    pub(super) fn rows(
+        &mut self,
+        checkpoint: &Checkpoint,
+        stored: &StoredTensor,
+        rows: &[i64],
+    ) -> Result<Tensor, WeightError> {
+        let width =
+            stored.slice.shape.iter().skip(1).fold(4, |bytes: u64, &size| {
+                bytes.saturating_mul(size.try_into().unwrap_or_default())
+            });
+        let length = width.saturating_mul(rows.len() as u64);
+        let file = (length > MOST_IN_MEMORY && stored.strides.is_none()).then(|| {
+            Float32File::with_room(checkpoint, length, "the rows of kept tokens are copied")
+        });
+        if let Some(mut file) = file.flatten()
+            && let Some(copied) = file
+                .copy_rows(stored, rows)
+                .map_err(|source| WeightError::Widen { folder: file.folder(), source })?
+        {
+            return Ok(constant(&copied)?);
+        }
+        let whole = self.constant(checkpoint, stored)?;
+        Ok(rows_of_tensor(&whole, rows)?)
+    }
 }
 
 /// A temporary file without a name that receives tensors of float16 and bfloat16 as float32.
@@ -71,7 +100,7 @@ struct Float32File {
 
 impl Float32File {
     /// A file for the half-precision tensors of a checkpoint, on the disk of the checkpoint or else in the system's folder for temporary
-    /// files. `None` if the weights are small, or if neither disk has enough space, which a warning says.
+    /// files. `None` if the weights are small or there is no space.
     fn of(checkpoint: &Checkpoint) -> Option<Self> {
         let tensors = checkpoint.tensors().values();
         let length =
@@ -79,6 +108,12 @@ impl Float32File {
         if length <= MOST_IN_MEMORY {
             return None;
         }
+        Self::with_room(checkpoint, length, "the weights have 16 bits")
+    }
+
+    /// A file with room for `length` bytes, on the disk of the checkpoint or else in the system's folder for temporary files. `None` if
+    /// neither disk has enough space, which a warning says. `reason` says why there is a file.
+    fn with_room(checkpoint: &Checkpoint, length: u64, reason: &str) -> Option<Self> {
         let weights = checkpoint.files().first()?.path();
         let weights = weights.canonicalize().unwrap_or_else(|_| weights.to_owned());
         let beside = weights.parent().map(Path::to_owned);
@@ -87,7 +122,7 @@ impl Float32File {
             match Self::create(&folder, length) {
                 Ok(file) => {
                     tracing::info!(
-                        "the weights have 16 bits; a temporary file in {} holds them as float32 ({})",
+                        "{reason}; a temporary file in {} holds them as float32 ({})",
                         folder.display(),
                         ByteCount(length)
                     );
@@ -97,7 +132,7 @@ impl Float32File {
             }
         }
         tracing::warn!(
-            "the weights have 16 bits, and no temporary file can hold them as float32 ({}); they are converted in memory",
+            "{reason}, and no temporary file can hold them as float32 ({}); they are converted in memory",
             reasons.join("; ")
         );
         None
@@ -143,14 +178,11 @@ impl Float32File {
         {
             return Ok(Some(written.clone()));
         }
-        let value = if *dtype == Dtype::Bf16 { of_bfloat16 } else { of_float16 };
         self.file.seek(SeekFrom::Start(self.end))?;
         let mut block = Vec::with_capacity(4 * BLOCK);
         for elements in half.chunks(2 * BLOCK) {
             block.clear();
-            for element in elements.as_chunks().0 {
-                block.extend_from_slice(&value(u16::from_le_bytes(*element)).to_ne_bytes());
-            }
+            push_widened(*dtype, elements, &mut block);
             self.file.write_all(&block)?;
         }
         let place = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -164,6 +196,61 @@ impl Float32File {
         let written = StoredTensor { file: Arc::clone(&self.map), slice, strides: None };
         self.written.insert(source, written.clone());
         Ok(Some(written))
+    }
+
+    /// Copies rows of a contiguous tensor. `None` if its numbers have neither 16 nor 32 bits, or it lacks one of the rows.
+    ///
+    /// # Errors
+    /// The operating system's error if the file cannot be written.
+    fn copy_rows(
+        &mut self,
+        stored: &StoredTensor,
+        rows: &[i64],
+    ) -> io::Result<Option<StoredTensor>> {
+        let Slice { dtype, shape, offset, length } = &stored.slice;
+        let all = stored.file.bytes().get(*offset..offset.saturating_add(*length));
+        let count = shape.first().and_then(|rows| usize::try_from(*rows).ok()).filter(|it| *it > 0);
+        let (Some(all), Some(count)) = (all, count) else { return Ok(None) };
+        if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16) {
+            return Ok(None);
+        }
+        let width = all.len() / count;
+        self.file.seek(SeekFrom::Start(self.end))?;
+        let mut writer = BufWriter::with_capacity(4 * BLOCK, &self.file);
+        let mut block = Vec::with_capacity(2 * width);
+        let mut written = 0;
+        for row in rows {
+            let row = usize::try_from(*row).ok().and_then(|row| {
+                let start = row.checked_mul(width)?;
+                all.get(start..start.checked_add(width)?)
+            });
+            let Some(row) = row else { return Ok(None) };
+            block.clear();
+            match dtype {
+                Dtype::F32 => block.extend_from_slice(row),
+                half => push_widened(*half, row, &mut block),
+            }
+            writer.write_all(&block)?;
+            written += block.len();
+        }
+        writer.flush()?;
+        let mut shape = shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        }
+        let offset = usize::try_from(self.end).unwrap_or(usize::MAX);
+        drop(writer);
+        self.end = self.end.saturating_add((written as u64).next_multiple_of(ALIGNMENT));
+        let slice = Slice { dtype: Dtype::F32, shape, offset, length: written };
+        Ok(Some(StoredTensor { file: Arc::clone(&self.map), slice, strides: None }))
+    }
+}
+
+/// Appends the float32 values of half-precision numbers.
+fn push_widened(dtype: Dtype, half: &[u8], to: &mut Vec<u8>) {
+    let value = if dtype == Dtype::Bf16 { of_bfloat16 } else { of_float16 };
+    for element in half.as_chunks().0 {
+        to.extend_from_slice(&value(u16::from_le_bytes(*element)).to_ne_bytes());
     }
 }
 
@@ -250,6 +337,30 @@ mod tests {
         assert!(file.widen(&tensor(Dtype::F32, 0, 8)).unwrap().is_none());
         // Nothing remains, even while the file is in use.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn copied_rows_are_contiguous_float32_tensors_in_the_file() {
+        let mut source = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..240_u8).collect();
+        source.write_all(&bytes).unwrap();
+        let source = Arc::new(MappedFile::open(source.path()).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = Float32File::create(folder.path(), 1 << 12).unwrap();
+        for (dtype, width) in [(Dtype::F32, 10), (Dtype::F16, 20), (Dtype::Bf16, 20)] {
+            let slice = Slice { dtype, shape: vec![6, width], offset: 0, length: 240 };
+            let stored = StoredTensor { file: Arc::clone(&source), slice, strides: None };
+            let rows = [0, 2, 5];
+            let copied = file.copy_rows(&stored, &rows).unwrap().unwrap();
+            assert_eq!(copied.slice.offset % ALIGNMENT as usize, 0);
+            let expected = rows_of_tensor(&constant(&stored).unwrap(), &rows).unwrap();
+            let bits = |tensor: Tensor| -> Vec<u32> {
+                let values = Vec::<f32>::try_from(tensor.view([-1])).unwrap();
+                values.into_iter().map(f32::to_bits).collect()
+            };
+            assert_eq!(bits(constant(&copied).unwrap()), bits(expected), "{dtype:?}");
+            assert!(file.copy_rows(&stored, &[6]).unwrap().is_none());
+        }
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Weights<'_> {
                     ));
                     return None;
                 }
-                self.read(ledger, name, Some(&part_of(stored, *task)), shape)
+                self.read(ledger, name, Some(&part_of(stored, *task)), shape, None)
             };
             return Some(self.with_product(&original, weight, shape, factor));
         }
@@ -147,11 +147,11 @@ impl Weights<'_> {
             let is_embedding = names[index].contains("lora_embedding");
             if let (true, [rows, columns]) = (is_embedding, shape) {
                 return self
-                    .read(ledger, &names[index], stored, &[*columns, *rows])?
+                    .read(ledger, &names[index], stored, &[*columns, *rows], None)?
                     .f_transpose(0, 1)
                     .ok();
             }
-            self.read(ledger, &names[index], stored, shape)
+            self.read(ledger, &names[index], stored, shape, None)
         };
         Some(self.with_product(name, weight, shape, factor))
     }

@@ -47,6 +47,8 @@ struct Ledger {
     used: BTreeSet<String>,
     /// Size of the returned tensors in float32, in bytes.
     bytes: u64,
+    /// Whether a tensor with one row for each token was requested.
+    has_vocabulary: bool,
     /// Size of the returned tensors that are not mapped, in bytes.
     memory: usize,
     spellings: Option<&'static Spellings>,
@@ -107,6 +109,12 @@ impl WeightLoader {
         &self.checkpoint
     }
 
+    /// Whether a model requested a tensor with one row for each token, since the last [`finish`](Self::finish).
+    #[must_use]
+    pub fn has_vocabulary(&self) -> bool {
+        self.ledger.borrow().has_vocabulary
+    }
+
     /// The name of the weight file, or of the index of several.
     #[must_use]
     pub fn file_name(&self) -> String {
@@ -137,8 +145,8 @@ impl WeightLoader {
     /// All tensors, by their names in the file.
     #[must_use]
     pub fn weights(&self) -> Weights<'_> {
-        let (prefix, spellings, lora, of_any_type) = (String::new(), None, None, false);
-        Weights { loader: self, prefix, spellings, lora, of_any_type }
+        let (prefix, of_any_type) = (String::new(), false);
+        Weights { loader: self, prefix, spellings: None, lora: None, rows: None, of_any_type }
     }
 
     /// Ends the loading of a model. Returns the names of the tensors that were not requested, and the size of the requested ones in
@@ -178,6 +186,8 @@ pub struct Weights<'a> {
     prefix: String,
     spellings: Option<&'static Spellings>,
     lora: Option<&'a Lora>,
+    /// The rows of tables with one row for each token of the vocabulary that are kept; all by default.
+    rows: Option<&'a [i64]>,
     /// Whether tensors of whole numbers are accepted.
     of_any_type: bool,
 }
@@ -194,6 +204,12 @@ impl<'a> Weights<'a> {
     #[must_use]
     pub fn adapted(self, lora: Option<&'a Lora>) -> Self {
         Self { lora, ..self }
+    }
+
+    /// The same tensors, of which tables with one row for each token have these rows only.
+    #[must_use]
+    pub fn with_rows(self, rows: Option<&'a [i64]>) -> Self {
+        Self { rows, ..self }
     }
 
     /// The same tensors, which can also consist of whole numbers.
@@ -246,15 +262,27 @@ impl<'a> Weights<'a> {
 
     /// The tensor `name` of `shape`, in float32, under any of its names in the file.
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Tensor {
+        self.rows_of(name, shape, None)
+    }
+
+    /// The tensor `name` of `shape` with one row for each token of the vocabulary, such as the word embeddings. Only the rows of kept tokens
+    /// are returned.
+    pub fn vocabulary_tensor(&self, name: &str, shape: &[i64]) -> Tensor {
+        self.loader.ledger.borrow_mut().has_vocabulary = true;
+        self.rows_of(name, shape, self.rows)
+    }
+
+    /// The tensor `name` of `shape`, or some of its rows.
+    fn rows_of(&self, name: &str, shape: &[i64], rows: Option<&[i64]>) -> Tensor {
         let mut name = self.name(name);
         let tensors = self.loader.checkpoint.tensors();
         let others = self.spellings.map(|spellings| spellings.others(&name)).unwrap_or_default();
         if let Some(weight) = self.merged(&name, shape).or_else(|| self.widened(&name, shape)) {
-            return weight;
+            return self.selected(weight, shape, rows);
         }
         if !tensors.contains_key(&name) {
             if let Some(weight) = self.normalized(&name, shape) {
-                return weight;
+                return self.selected(weight, shape, rows);
             }
             if let Some(other) = others.iter().find(|other| tensors.contains_key(*other)) {
                 name.clone_from(other);
@@ -262,25 +290,38 @@ impl<'a> Weights<'a> {
         }
         let mut ledger = self.loader.ledger.borrow_mut();
         ledger.used.extend(others.into_iter().filter(|other| *other != name));
-        let tensor = self.read(&mut ledger, &name, tensors.get(&name), shape);
+        let tensor = self.read(&mut ledger, &name, tensors.get(&name), shape, rows);
         if ledger.used.insert(name) {
-            ledger.bytes = ledger.bytes.saturating_add(elements(shape).saturating_mul(4));
+            let kept = elements(&with_rows(shape, rows));
+            ledger.bytes = ledger.bytes.saturating_add(kept.saturating_mul(4));
         }
         tensor.unwrap_or_default()
     }
 
-    /// Reads a tensor of the checkpoint or of an adapter. Records the problem of a tensor that is missing, or has another type or shape.
+    /// Some rows of a tensor that is counted already.
+    fn selected(&self, tensor: Tensor, shape: &[i64], rows: Option<&[i64]>) -> Tensor {
+        let Some(rows) = rows else { return tensor };
+        let left_out = elements(shape).saturating_sub(elements(&with_rows(shape, Some(rows))));
+        let selected = self.computed(|| rows_of_tensor(&tensor, rows));
+        let mut ledger = self.loader.ledger.borrow_mut();
+        ledger.bytes = ledger.bytes.saturating_sub(left_out.saturating_mul(4));
+        selected
+    }
+
+    /// Reads a tensor of the checkpoint or of an adapter, or some of its rows. Records the problem of a tensor that is missing, or has another type or shape.
     fn read(
         &self,
         ledger: &mut Ledger,
         name: &str,
         stored: Option<&StoredTensor>,
         shape: &[i64],
+        rows: Option<&[i64]>,
     ) -> Option<Tensor> {
         match stored {
             _ if self.loader.mode == Mode::Outline => None,
             _ if self.loader.mode == Mode::Sketch => {
-                let empty = Tensor::f_empty(shape, (Kind::Float, tch::Device::Cpu));
+                let empty =
+                    Tensor::f_empty(with_rows(shape, rows), (Kind::Float, tch::Device::Cpu));
                 empty.map_err(|error| ledger.failed = Some(TorchError::from(error).into())).ok()
             }
             None => {
@@ -308,6 +349,8 @@ impl<'a> Weights<'a> {
                 let tensor = if ledger.memory > self.loader.checkpoint.size().saturating_mul(8) {
                     let path = self.loader.checkpoint.path().to_owned();
                     Err(WeightError::OutOfProportion(path))
+                } else if let Some(rows) = rows {
+                    ledger.float32.rows(&self.loader.checkpoint, stored, rows)
                 } else {
                     ledger.float32.constant(&self.loader.checkpoint, stored)
                 };
@@ -419,6 +462,20 @@ impl Display for Weights<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.prefix.trim_end_matches('.'))
     }
+}
+
+/// The shape of some rows of a tensor.
+fn with_rows(shape: &[i64], rows: Option<&[i64]>) -> Vec<i64> {
+    let mut shape = shape.to_vec();
+    if let (Some(first), Some(rows)) = (shape.first_mut(), rows) {
+        *first = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    }
+    shape
+}
+
+/// Some rows of a tensor, as a copy.
+fn rows_of_tensor(tensor: &Tensor, rows: &[i64]) -> Result<Tensor, TorchError> {
+    Ok(tensor.f_index_select(0, &Tensor::f_from_slice(rows)?)?)
 }
 
 /// Memory that [`constant`] allocates for a tensor, in bytes.

@@ -16,12 +16,15 @@ use serde_json::{Map, Value, json};
 
 use super::resolve::ResolvedSource;
 use super::token_comparison::{settings, tokenization};
-use crate::conversion::{Conversion, ConversionError, DIMENSIONS, LORA_TASK, Options, PART};
+use crate::conversion::{
+    Conversion, ConversionError, DIMENSIONS, LORA_TASK, Options, PART, SCRIPTS,
+};
 use crate::elasticsearch::{Client, DeployedModel, DeploymentError};
 use crate::error::Error;
 use crate::hint::hint;
 use crate::inference_results::{InferenceError, Input};
 use crate::observer::Progress;
+use crate::scripts::Scripts;
 use crate::server_tokenization::{Kind, Settings, TokenizationError};
 use crate::tasks::Task;
 use crate::tasks::agreement::Figure;
@@ -261,6 +264,7 @@ impl VerifyRequest {
             dimensions: configuration["metadata"][DIMENSIONS]
                 .as_u64()
                 .and_then(|dimensions| dimensions.try_into().ok()),
+            scripts: kept_scripts(&configuration["metadata"]),
             target: client.target(),
             origin: self.source.origin(),
             max_length: self.max_length,
@@ -273,4 +277,11 @@ impl VerifyRequest {
         verification.source = source;
         Ok(verification)
     }
+}
+
+/// The scripts whose tokens a model in the cluster has; `None` if it has all.
+fn kept_scripts(metadata: &Value) -> Option<Scripts> {
+    let names = metadata.get(SCRIPTS)?.as_array()?;
+    let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+    names.join(",").parse().ok()
 }
