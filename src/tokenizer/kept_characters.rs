@@ -1,11 +1,21 @@
 //! The characters that a tokenizer can look up in its vocabulary for texts of some scripts.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use icu_normalizer::DecomposingNormalizerBorrowed;
 
 use crate::scripts::Scripts;
 use crate::server_tokenization::{byte_symbols, nmt_nfkc};
+
+/// Blocks of Unicode with all characters that are composed of several, except Hangul syllables, whose parts are of the same script.
+const COMPOSED: [RangeInclusive<char>; 5] = [
+    '\u{C0}'..='\u{31FF}',
+    '\u{FB00}'..='\u{FB4F}',
+    '\u{11000}'..='\u{11FFF}',
+    '\u{16000}'..='\u{16FFF}',
+    '\u{1D100}'..='\u{1D1FF}',
+];
 
 /// The characters of texts of some scripts, before and after the changes that tokenizers make to texts.
 ///
@@ -33,7 +43,15 @@ impl<'a> KeptCharacters<'a> {
             let changed = changed.chars().chain(decomposed.chars()).chain(c.to_lowercase());
             new.extend(changed.filter(|c| !scripts.contains(*c) && replacements.insert(*c)));
         }
-        Self { scripts, replacements, symbols: byte_symbols().collect() }
+        let mut kept = Self { scripts, replacements, symbols: byte_symbols().collect() };
+        // Tokenizers compose, for example, the mark U+0342 and U+00A8 to a Greek character.
+        let composed = COMPOSED.into_iter().flatten().filter(|c| {
+            let parts = decomposition.normalize(c.encode_utf8(&mut buffer)).into_owned();
+            parts.chars().nth(1).is_some() && kept.contain(&parts)
+        });
+        let composed: Vec<char> = composed.collect();
+        kept.replacements.extend(composed);
+        kept
     }
 
     fn contain(&self, text: &str) -> bool {

@@ -78,6 +78,8 @@ mod quantize;
 mod real_model;
 #[cfg(feature = "torch")]
 mod routes;
+#[cfg(feature = "torch")]
+mod scripts;
 mod sentencepiece_bpe;
 mod server_tokens;
 mod snapshots;
