@@ -156,6 +156,7 @@ pub use conversion::{ConversionError, Options, Quantize};
 #[doc(inline)]
 pub use model_id::{ModelId, ModelIdError};
 #[doc(inline)]
+pub use scripts::{Scripts, ScriptsError};
 pub use source::Origin;
 #[doc(inline)]
 pub use tasks::Task;

@@ -411,7 +411,7 @@ fn describe(plan: &Plan, sheet: &mut Sheet) {
         sheet.line("scripts", kept_tokens(scripts));
     }
     if let Some(difference) = &plan.tokenizer_difference {
-        let is_any = difference.is_any();
+        let is_any = difference.is_any() || !difference.left_out.is_empty();
         let same = "same tokens as the model's own tokenizer";
         let shown = if is_any { difference.to_string() } else { same.to_owned() };
         sheet.line("built-in texts", shown);

@@ -10,10 +10,11 @@ use crate::config::SentenceTransformers;
 use crate::conversion::{Conversion, ConversionError, Options, Plan, TokenEffect};
 use crate::error::Error;
 use crate::observer::Progress;
+use crate::scripts::Scripts;
 use crate::server_tokenization::{Settings, Tokenizer as ServerTokenizer};
 use crate::source::ModelFiles;
 use crate::special_tokens::AppendedTokens;
-use crate::tokenizer::{ModelTokenizer, TokenizerError};
+use crate::tokenizer::{KeptTokens, ModelTokenizer, TokenizerError};
 use crate::vocabulary::Vocabulary;
 
 /// One text, or a pair.
@@ -53,16 +54,20 @@ pub struct Comparison {
     /// The ids of the model's own tokenizer; `None` if the model is not available or has no `tokenizer.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<Vec<u32>>,
+    /// Whether the text has characters of scripts whose tokens are left out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
     /// Whether the text is too long for one row: Elasticsearch cuts the text, or reads several windows.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
 }
 
 impl Comparison {
-    /// Whether the server and the model's own tokenizer return the same ids. True without a model to compare with.
+    /// Whether the server and the model's own tokenizer return the same ids. True without a model to compare with, and false if the tokens
+    /// of characters are left out.
     #[must_use]
     pub fn is_equal(&self) -> bool {
-        self.model.is_none() || self.model_input() == self.model.as_deref()
+        self.model.is_none() || !self.left_out && self.model_input() == self.model.as_deref()
     }
 
     /// The ids that the model reads in Elasticsearch.
@@ -142,6 +147,8 @@ pub struct TokenComparison {
     appended: Option<AppendedTokens>,
     /// Whether the graph drops the first token of each row.
     drops_first: bool,
+    /// The scripts whose tokens are kept; `None` if all are.
+    kept: Option<Scripts>,
 }
 
 impl TokenComparison {
@@ -175,7 +182,9 @@ impl TokenComparison {
             .map(|it| it.adding_special_tokens(uploaded.has_special_tokens()))
             .map(|it| it.renumbered(uploaded.kept.as_ref()));
         let appended = uploaded.special.appended;
-        Ok(Self { server: server(settings, uploaded.vocabulary)?, model, appended, drops_first })
+        let kept = uploaded.kept.filter(KeptTokens::leaves_out_any).map(|kept| kept.scripts);
+        let server = server(settings, uploaded.vocabulary)?;
+        Ok(Self { server, model, appended, drops_first, kept })
     }
 
     /// Builds the server's tokenizer from a configuration and vocabulary that are ready to be uploaded, without a model to compare
@@ -191,7 +200,7 @@ impl TokenComparison {
         let default = json!({"bert": {}});
         let settings = settings(tokenization(configuration).unwrap_or(&default))?;
         let server = server(settings, vocabulary)?;
-        Ok(Self { server, model: None, appended: None, drops_first: false })
+        Ok(Self { server, model: None, appended: None, drops_first: false, kept: None })
     }
 
     /// Whether the model's own tokenizer is available.
@@ -227,7 +236,9 @@ impl TokenComparison {
             Err(error) => (None, Some(error.to_string())),
         };
         let graph = graph.filter(|graph| server.as_ref() != Some(graph));
-        Ok(Comparison { text, server, error, graph, model, truncated })
+        let is_whole = |text: &str| self.kept.as_ref().is_none_or(|scripts| scripts.contain(text));
+        let left_out = !is_whole(first) || !second.is_none_or(is_whole);
+        Ok(Comparison { server, error, graph, model, left_out, truncated, text })
     }
 
     /// The ids that the graph passes to the model for a row of the server.
@@ -259,6 +270,7 @@ impl TokenComparison {
                 continue;
             }
             if let (Some(server), Some(model)) = (&comparison.server, &comparison.model)
+                && !comparison.left_out
                 && summary.rows.len() < MAX_ROWS
             {
                 summary.rows.push((server.clone(), model.clone()));
@@ -276,6 +288,9 @@ impl TokenComparison {
         let mut causes = Vec::new();
         if let Some(error) = &comparison.error {
             causes.push(format!("Elasticsearch throws an exception ({error})"));
+        }
+        if comparison.left_out {
+            causes.push("characters of scripts whose tokens are left out".to_owned());
         }
         if comparison.truncated {
             let max = self.server.settings().max_sequence_length;

@@ -238,9 +238,18 @@ impl VerifyRequest {
         let Served { task, settings: served_settings } = Served::of(model)?;
         let configuration = model.configuration();
         let served = configuration.as_object().cloned().unwrap_or_default();
+        let scripts = kept_scripts(&configuration["metadata"]);
         let mut inputs = match self.texts {
             Some(texts) => texts,
-            None => texts::built_in(task, served_settings.kind.mask_token()),
+            None => {
+                let mut texts = texts::built_in(task, served_settings.kind.mask_token());
+                if let Some(scripts) = &scripts {
+                    // The model has no tokens for the others.
+                    let is_whole = |text: &Cow<'_, str>| scripts.contain(text);
+                    texts.retain(|it| is_whole(&it.text) && it.first.iter().all(is_whole));
+                }
+                texts
+            }
         };
         // `_infer` adds no prefix, so both sides get the text with the prefix.
         if let Some(prefix) = configuration["prefix_strings"]["ingest"].as_str() {
@@ -264,7 +273,7 @@ impl VerifyRequest {
             dimensions: configuration["metadata"][DIMENSIONS]
                 .as_u64()
                 .and_then(|dimensions| dimensions.try_into().ok()),
-            scripts: kept_scripts(&configuration["metadata"]),
+            scripts,
             target: client.target(),
             origin: self.source.origin(),
             max_length: self.max_length,
