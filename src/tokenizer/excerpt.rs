@@ -13,6 +13,8 @@ use tokenizers::{
     PreTokenizerWrapper, Tokenizer as Library,
 };
 
+use super::model_tokenizer::check_charsmaps;
+
 /// The file of a Unigram tokenizer.
 #[derive(Deserialize, Serialize)]
 struct File {
@@ -88,6 +90,7 @@ fn without_pieces(rest: &Map<String, Value>) -> Option<Library> {
     let part = |name| rest.get(name).filter(|it| !it.is_null());
     let mut library = Library::new(Unigram::default());
     if let Some(normalizer) = part("normalizer") {
+        check_charsmaps(normalizer).ok()?;
         library.with_normalizer(Some(NormalizerWrapper::deserialize(normalizer).ok()?));
     }
     if let Some(splitter) = part("pre_tokenizer") {

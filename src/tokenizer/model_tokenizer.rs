@@ -2,13 +2,16 @@
 
 use std::ops::Range;
 
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::normalizers::Precompiled;
 use tokenizers::{
     EncodeInput, Encoding, Tokenizer as Library, TruncationDirection, TruncationParams,
     TruncationStrategy,
 };
 
 use super::excerpt::excerpt;
-use super::tokenizer_json::NAME;
+use super::tokenizer_json::{NAME, is, parts};
 use super::{KeptTokens, TokenizerError, bytes};
 use crate::server_tokenization::Token;
 use crate::source::ModelFiles;
@@ -49,7 +52,11 @@ impl ModelTokenizer {
             file: NAME,
             reason: reason.to_string(),
         };
-        let mut library = Library::from_bytes(without_mark(json)).map_err(broken)?;
+        let json = without_mark(json);
+        if let Ok(steps) = serde_json::from_slice::<Steps>(json) {
+            check_charsmaps(&steps.normalizer).map_err(|error| broken(error.into()))?;
+        }
+        let mut library = Library::from_bytes(json).map_err(broken)?;
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,
             max_length,
@@ -153,6 +160,20 @@ impl ModelTokenizer {
     fn new_id(&self, id: u32) -> u32 {
         self.kept.as_ref().map_or(id, |kept| kept.new_id(id))
     }
+}
+
+/// The steps of a tokenizer that are checked before the library reads the file.
+#[derive(Deserialize)]
+struct Steps {
+    #[serde(default)]
+    normalizer: Value,
+}
+
+/// Checks SentencePiece's tables, because the library panics if it cannot read one.
+pub(super) fn check_charsmaps(normalizer: &Value) -> Result<(), serde_json::Error> {
+    let all = parts(normalizer, "normalizers");
+    let mut tables = all.into_iter().filter(|part| is(part, "Precompiled"));
+    tables.try_for_each(|part| serde_json::from_str::<Precompiled>(&part.to_string()).map(drop))
 }
 
 /// A file without the byte order mark.
