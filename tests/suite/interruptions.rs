@@ -352,7 +352,7 @@ fn interrupt_conversion(mut command: Command) -> (Option<i32>, Option<i32>, Stri
 
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let (mut child, mut stderr) = spawn(command);
-    // A line before libtorch traces, writes and verifies 90 MB, which takes about half a second.
+    // A line before libtorch traces, quantizes and compares 90 MB, which takes seconds.
     let mut said = wait_for(&mut stderr, "reading the weights");
     signal(&child, "-INT");
     stderr.read_to_string(&mut said).unwrap();
@@ -368,7 +368,8 @@ fn ctrl_c_during_a_conversion_ends_apply_with_130() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("models.yaml");
     let model = crate::real_model::folder();
-    let list = format!("models:\n  - {{hub-model-id: {}, es-model-id: m}}\n", model.display());
+    let model = model.display();
+    let list = format!("models:\n  - {{hub-model-id: {model}, es-model-id: m, quantize: true}}\n");
     fs::write(&file, list).unwrap();
     let state = folder.path().join("state");
     let mut command = program();
@@ -385,7 +386,7 @@ fn ctrl_c_during_a_conversion_ends_apply_with_130() {
 fn ctrl_c_during_a_conversion_ends_export_with_130_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = program();
-    command.args(["export", "--es-model-id", "m", "--hub-model-id"]);
+    command.args(["export", "--quantize", "--es-model-id", "m", "--hub-model-id"]);
     command.arg(crate::real_model::folder()).arg("--output").arg(folder.path());
     let (code, signal, said) = interrupt_conversion(command);
     assert_eq!((code, signal), (Some(130), None), "{said}");
@@ -399,8 +400,9 @@ fn ctrl_c_during_a_conversion_ends_import_before_any_change() {
     let standin = StandIn::start(Options::default());
     let state = tempfile::tempdir().unwrap();
     let mut command = program();
-    command.args(["import", "--url", &standin.url(), "--es-model-id", "m", "--hub-model-id"]);
-    command.arg(crate::real_model::folder()).arg("--state-dir").arg(state.path());
+    command.args(["import", "--url", &standin.url(), "--es-model-id", "m", "--quantize"]);
+    command.arg("--hub-model-id").arg(crate::real_model::folder());
+    command.arg("--state-dir").arg(state.path());
     let (code, signal, said) = interrupt_conversion(command);
     // The signal ends the process. Shells report this as exit status 130.
     assert_eq!((code, signal), (None, Some(2)), "{said}");
