@@ -24,7 +24,6 @@ impl Conversion {
         let mut archive = progress.run(Stage::BuildArchive, || traced.module.archive())?;
         archive.depend_on(self.files.iter().cloned());
         let archive = Arc::new(archive);
-        let memory = self.peak_memory()?;
         let (hashed, checked) = thread::scope(|scope| {
             let hashing = scope.spawn(|| {
                 let hashing = progress.start(Stage::Hash);
@@ -35,8 +34,10 @@ impl Conversion {
             let checked = self.check(&traced, Arc::clone(&archive));
             let checked = checked.and_then(|saved| {
                 let measure = || match (&self.sketch, &traced.quantized) {
-                    (Some(sketch), None) => sketch.peak_of_sketch(),
-                    _ => memory.measure(&traced.module),
+                    (Some(sketch), None) => {
+                        Ok(sketch.curve_of_sketch()?.at(self.limit.tokens.into()))
+                    }
+                    _ => self.peak_memory()?.measure(&traced.module),
                 };
                 Ok((saved, progress.run(Stage::MeasureMemory, measure)?))
             });

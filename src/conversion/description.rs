@@ -1,11 +1,12 @@
 //! Description of a model from its small files: configuration, sizes, tokenizer and task, without the weights.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use serde_json::{Map, Value};
 
 use super::lora::LoraChoice;
-use super::model_conversion::adapt_names;
+use super::model_conversion::keeps_own_names;
 use super::parts::{Part, PartKind, Parts};
 use super::static_embedding::{StaticTable, is_static};
 use super::token_table::TableWeights;
@@ -218,8 +219,10 @@ impl Description {
         options: &Options,
         progress: &Progress,
     ) -> Result<Comparison, ConversionError> {
-        let mut tokenizer = self.tokenizer.clone();
-        adapt_names(&mut tokenizer, task, options.target);
+        let mut tokenizer = Cow::Borrowed(&self.tokenizer);
+        if keeps_own_names(task, options.target) {
+            tokenizer.to_mut().keep_names();
+        }
         let languages = model_card::languages(files);
         let compare =
             || tokenization_notes::compare(&self.folder, &tokenizer, task.pair(), &languages);

@@ -244,7 +244,9 @@ impl Conversion {
             tokenizer.lower_case();
         }
         let special_ids = tokenizer.special_ids();
-        adapt_names(&mut tokenizer, task, options.target);
+        if keeps_own_names(task, options.target) {
+            tokenizer.keep_names();
+        }
         let form = row_form(task, &tokenizer)?;
         let mut notes = std::mem::take(&mut tokenizer.warnings);
         if let (Some(by), Some(model_type)) = (inferred, &config.model_type) {
@@ -557,12 +559,9 @@ impl Conversion {
     }
 }
 
-/// Restores the names of special tokens for a task that needs them.
-pub(super) fn adapt_names(tokenizer: &mut Tokenizer, task: Task, target: Target) {
-    // These tasks return tokens, and texts contain the mask.
-    if matches!(task, Task::FillMask | Task::TextExpansion) && target.has(Version::BYTE_LEVEL_BPE) {
-        tokenizer.keep_names();
-    }
+/// Whether special tokens keep the model's names, because the task returns tokens and its texts contain the mask.
+pub(super) fn keeps_own_names(task: Task, target: Target) -> bool {
+    matches!(task, Task::FillMask | Task::TextExpansion) && target.has(Version::BYTE_LEVEL_BPE)
 }
 
 /// Note on the prompts that a model expects before texts, which Elasticsearch prepends only on request.

@@ -123,12 +123,12 @@ impl Conversion {
         Ok(sketch)
     }
 
-    /// Peak of live bytes in one pass over one row of the maximum length, without weights, of a model without its weights.
+    /// The memory of a pass of a [`sketch`](Self::sketch) by the length of the row.
     ///
     /// # Errors
     /// Errors of libtorch.
-    pub(super) fn peak_of_sketch(&self) -> Result<u64, TorchError> {
-        self.peak_memory()?.measure(&self.trace_float()?)
+    pub(super) fn curve_of_sketch(&self) -> Result<MemoryCurve, TorchError> {
+        self.peak_memory()?.curve(&self.trace_float()?)
     }
 
     /// Whether the longest input depends on its memory: the user sets none, and the model's files allow more than the default.
@@ -153,8 +153,7 @@ impl Conversion {
     pub(super) fn limit_memory(&mut self) -> Result<(), TorchError> {
         let limits = self.limits_memory();
         if let Some(mut sketch) = self.sketch.take_if(|_| limits) {
-            let curve = sketch.peak_memory()?.curve(&sketch.trace_float()?)?;
-            self.limit_memory_to(&curve);
+            self.limit_memory_to(&sketch.curve_of_sketch()?);
             sketch.limit = self.limit;
             self.sketch = Some(sketch);
         }
