@@ -58,12 +58,10 @@ pub(super) fn compare(
     let mut texts: Vec<&str> = of_probes.flatten().map(String::as_str).collect();
     texts.extend_from_slice(&TokenizerDifference::texts());
     let model = ModelTokenizer::read_for(folder, MAX_LENGTH, &texts)?
-        .map(|model| model.adding_special_tokens(tokenizer.has_special_tokens()))
-        .map(|model| model.renumbered(tokenizer.kept.as_ref()));
+        .map(|model| model.for_rows_of(tokenizer));
     let notes = probes.iter().filter_map(|it| it.note(&server, model.as_ref()));
     let mut notes: Vec<String> = notes.collect();
-    let (appended, kept) = (tokenizer.special.appended, tokenizer.kept.as_ref());
-    let kept = kept.filter(|kept| kept.leaves_out_any()).map(|kept| &kept.scripts);
+    let (appended, kept) = (tokenizer.special.appended, tokenizer.kept_scripts());
     let measure = |model| TokenizerDifference::measure(&server, model, appended, languages, kept);
     let difference = model.as_ref().map(measure);
     notes.extend(difference.as_ref().and_then(TokenizerDifference::note));

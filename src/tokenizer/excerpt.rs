@@ -13,8 +13,6 @@ use tokenizers::{
     PreTokenizerWrapper, Tokenizer as Library,
 };
 
-use super::model_tokenizer::check_charsmaps;
-
 /// The file of a Unigram tokenizer.
 #[derive(Deserialize, Serialize)]
 struct File {
@@ -57,7 +55,8 @@ impl Runs {
     }
 }
 
-/// A file with which the library returns the same ids for `texts`. `None` if the file has no Unigram vocabulary, or cannot be parsed.
+/// A file with which the library returns the same ids for `texts`. `None` if the file has no Unigram vocabulary, or cannot be parsed. The
+/// library must be able to read the file's SentencePiece table.
 ///
 /// Removed pieces become empty, so that the others keep their ids and the lowest score remains the same.
 pub(super) fn excerpt(json: &[u8], texts: &[&str]) -> Option<Vec<u8>> {
@@ -90,7 +89,6 @@ fn without_pieces(rest: &Map<String, Value>) -> Option<Library> {
     let part = |name| rest.get(name).filter(|it| !it.is_null());
     let mut library = Library::new(Unigram::default());
     if let Some(normalizer) = part("normalizer") {
-        check_charsmaps(normalizer).ok()?;
         library.with_normalizer(Some(NormalizerWrapper::deserialize(normalizer).ok()?));
     }
     if let Some(splitter) = part("pre_tokenizer") {

@@ -106,6 +106,12 @@ impl Tokenizer {
         Ok(())
     }
 
+    /// The scripts whose tokens are kept; `None` if all tokens are.
+    #[must_use]
+    pub fn kept_scripts(&self) -> Option<&Scripts> {
+        self.kept.as_ref().filter(|kept| kept.leaves_out_any()).map(|kept| &kept.scripts)
+    }
+
     /// The rows of the word embeddings that are kept; `None` if all are.
     #[must_use]
     pub fn kept_rows(&self) -> Option<&[i64]> {

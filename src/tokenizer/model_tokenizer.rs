@@ -11,8 +11,8 @@ use tokenizers::{
 };
 
 use super::excerpt::excerpt;
-use super::tokenizer_json::{NAME, is, parts};
-use super::{KeptTokens, TokenizerError, bytes};
+use super::tokenizer_json::{NAME, is, parts, without_mark};
+use super::{KeptTokens, Tokenizer, TokenizerError, bytes};
 use crate::server_tokenization::Token;
 use crate::source::ModelFiles;
 
@@ -30,7 +30,7 @@ impl ModelTokenizer {
     /// # Errors
     /// [`TokenizerError`] if the file cannot be read or is not valid.
     pub fn read(files: &ModelFiles, max_length: usize) -> Result<Option<Self>, TokenizerError> {
-        bytes(files, NAME)?.map(|json| Self::parse(&json, max_length)).transpose()
+        file(files)?.map(|json| Self::parse(&json, max_length)).transpose()
     }
 
     /// Like [`read`](Self::read), with the right ids for these texts only. Large Unigram vocabularies are read faster, in less memory.
@@ -42,21 +42,13 @@ impl ModelTokenizer {
         max_length: usize,
         texts: &[&str],
     ) -> Result<Option<Self>, TokenizerError> {
-        let Some(json) = bytes(files, NAME)? else { return Ok(None) };
+        let Some(json) = file(files)? else { return Ok(None) };
         let json = excerpt(without_mark(&json), texts).unwrap_or(json);
         Self::parse(&json, max_length).map(Some)
     }
 
     fn parse(json: &[u8], max_length: usize) -> Result<Self, TokenizerError> {
-        let broken = |reason: tokenizers::Error| TokenizerError::Broken {
-            file: NAME,
-            reason: reason.to_string(),
-        };
-        let json = without_mark(json);
-        if let Ok(steps) = serde_json::from_slice::<Steps>(json) {
-            check_charsmaps(&steps.normalizer).map_err(|error| broken(error.into()))?;
-        }
-        let mut library = Library::from_bytes(json).map_err(broken)?;
+        let mut library = Library::from_bytes(without_mark(json)).map_err(broken)?;
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,
             max_length,
@@ -68,16 +60,11 @@ impl ModelTokenizer {
         Ok(Self { library, adds_special_tokens: true, kept: None })
     }
 
-    /// The same tokenizer for a model that reads rows with or without special tokens.
+    /// The same tokenizer for the rows of an uploaded one: with its ids, and with special tokens if it has them.
     #[must_use]
-    pub fn adding_special_tokens(self, adds_special_tokens: bool) -> Self {
-        Self { adds_special_tokens, ..self }
-    }
-
-    /// The same tokenizer, with the new ids of the tokens that are kept.
-    #[must_use]
-    pub fn renumbered(self, kept: Option<&KeptTokens>) -> Self {
-        Self { kept: kept.cloned(), ..self }
+    pub fn for_rows_of(self, uploaded: &Tokenizer) -> Self {
+        let adds_special_tokens = uploaded.has_special_tokens();
+        Self { adds_special_tokens, kept: uploaded.kept.clone(), ..self }
     }
 
     /// Ids of a text or of a pair of texts, including special tokens if the model reads them.
@@ -169,16 +156,20 @@ struct Steps {
     normalizer: Value,
 }
 
-/// Checks SentencePiece's tables, because the library panics if it cannot read one.
-pub(super) fn check_charsmaps(normalizer: &Value) -> Result<(), serde_json::Error> {
-    let all = parts(normalizer, "normalizers");
-    let mut tables = all.into_iter().filter(|part| is(part, "Precompiled"));
-    tables.try_for_each(|part| serde_json::from_str::<Precompiled>(&part.to_string()).map(drop))
+/// Reads the file, and checks SentencePiece's tables, because the library panics if it cannot read one.
+fn file(files: &ModelFiles) -> Result<Option<Vec<u8>>, TokenizerError> {
+    let Some(json) = bytes(files, NAME)? else { return Ok(None) };
+    if let Ok(steps) = serde_json::from_slice::<Steps>(without_mark(&json)) {
+        let all = parts(&steps.normalizer, "normalizers");
+        for table in all.into_iter().filter(|part| is(part, "Precompiled")) {
+            serde_json::from_str::<Precompiled>(&table.to_string()).map_err(broken)?;
+        }
+    }
+    Ok(Some(json))
 }
 
-/// A file without the byte order mark.
-fn without_mark(json: &[u8]) -> &[u8] {
-    json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
+fn broken(reason: impl ToString) -> TokenizerError {
+    TokenizerError::Broken { file: NAME, reason: reason.to_string() }
 }
 
 /// The place of a token in a text, at boundaries of characters and without the blanks before the token.

@@ -186,8 +186,8 @@ impl TokenizerJson {
 
     fn parse(bytes: &[u8]) -> Result<Self, TokenizerError> {
         let broken = |reason: String| TokenizerError::Broken { file: NAME, reason };
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let json: Self = serde_json::from_slice(bytes).map_err(|e| broken(e.to_string()))?;
+        let json: Self =
+            serde_json::from_slice(without_mark(bytes)).map_err(|e| broken(e.to_string()))?;
         match (json.algorithm(), &json.model.vocab) {
             (Algorithm::Unigram, Tokens::Numbered(_))
             | (Algorithm::WordPiece | Algorithm::Bpe, Tokens::Scored(_)) => Err(broken(
@@ -452,6 +452,11 @@ impl TokenizerJson {
             })
         })
     }
+}
+
+/// The file without the byte order mark.
+pub(super) fn without_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
 }
 
 fn special_token(piece: &Value) -> Option<&str> {

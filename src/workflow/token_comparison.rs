@@ -14,7 +14,7 @@ use crate::scripts::Scripts;
 use crate::server_tokenization::{Settings, Tokenizer as ServerTokenizer};
 use crate::source::ModelFiles;
 use crate::special_tokens::AppendedTokens;
-use crate::tokenizer::{KeptTokens, ModelTokenizer, TokenizerError};
+use crate::tokenizer::{ModelTokenizer, TokenizerError};
 use crate::vocabulary::Vocabulary;
 
 /// One text, or a pair.
@@ -178,11 +178,9 @@ impl TokenComparison {
         let drops_first = uploaded.drops_first();
         let max_length = settings.max_sequence_length.saturating_sub(drops_first.into());
         let model = ModelTokenizer::read(&folder, max_length)?;
-        let model = model
-            .map(|it| it.adding_special_tokens(uploaded.has_special_tokens()))
-            .map(|it| it.renumbered(uploaded.kept.as_ref()));
+        let model = model.map(|it| it.for_rows_of(&uploaded));
         let appended = uploaded.special.appended;
-        let kept = uploaded.kept.filter(KeptTokens::leaves_out_any).map(|kept| kept.scripts);
+        let kept = uploaded.kept_scripts().cloned();
         let server = server(settings, uploaded.vocabulary)?;
         Ok(Self { server, model, appended, drops_first, kept })
     }

@@ -62,8 +62,7 @@ impl<'a> Sides<'a> {
         // Rows are truncated as the server truncates them, not by the library.
         let model_tokenizer =
             ModelTokenizer::read(&folder, usize::MAX >> 1).map_err(ConversionError::from)?;
-        let kept = conversion.tokenizer().kept.as_ref();
-        let model_tokenizer = model_tokenizer.map(|tokenizer| tokenizer.renumbered(kept));
+        let model_tokenizer = model_tokenizer.map(|it| it.for_rows_of(conversion.tokenizer()));
         let config = served.get("inference_config").unwrap_or(&Value::Null);
         let served_request = Request::read(config, &served_settings, overrides)?;
         let vocabulary = conversion.tokenizer().vocabulary.clone();
