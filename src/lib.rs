@@ -157,6 +157,7 @@ pub use conversion::{ConversionError, Options, Quantize};
 pub use model_id::{ModelId, ModelIdError};
 #[doc(inline)]
 pub use scripts::{Scripts, ScriptsError};
+#[doc(inline)]
 pub use source::Origin;
 #[doc(inline)]
 pub use tasks::Task;

@@ -49,8 +49,8 @@ pub struct StaticEmbedding {
 }
 
 impl StaticEmbedding {
-    /// Loads the tensors, of which those with one row for each token have the rows of kept tokens. `known` is the number of tokens of the model, `padding` is the id of the padding token, and the token `left_out`
-    /// does not count in the mean.
+    /// Loads the tensors, of which those with one row for each token have the rows of kept tokens. `known` is the number of tokens of the
+    /// model, `padding` is the id of the padding token, and the token `left_out` does not count in the mean.
     #[must_use]
     pub fn load(
         weights: &Weights<'_>,

@@ -308,7 +308,8 @@ impl<'a> Weights<'a> {
         selected
     }
 
-    /// Reads a tensor of the checkpoint or of an adapter, or some of its rows. Records the problem of a tensor that is missing, or has another type or shape.
+    /// Reads a tensor of the checkpoint or of an adapter, or some of its rows. Records the problem of a tensor that is missing, or has another
+    /// type or shape.
     fn read(
         &self,
         ledger: &mut Ledger,
