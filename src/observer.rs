@@ -41,13 +41,9 @@ pub enum Stage {
     MeasureMemory,
     /// Writes a bundle's files.
     WriteBundle,
-    /// Compresses the vocabulary.
-    CompressVocabulary,
     /// Creates the model's configuration in the cluster.
     CreateModel,
-    /// Stores the vocabulary in the cluster.
-    StoreVocabulary,
-    /// Uploads the definition; measured in bytes.
+    /// Uploads the vocabulary and the definition; measured in bytes of the definition.
     Upload,
     /// Asks the cluster whether the definition is complete.
     ConfirmUpload,
@@ -78,9 +74,7 @@ impl fmt::Display for Stage {
             Self::CompareQuantized => "comparing with the original",
             Self::MeasureMemory => "measuring memory",
             Self::WriteBundle => "writing the bundle",
-            Self::CompressVocabulary => "compressing the vocabulary",
             Self::CreateModel => "creating the model",
-            Self::StoreVocabulary => "storing the vocabulary",
             Self::Upload => "uploading",
             Self::ConfirmUpload => "confirming the upload",
             Self::Start => "starting",

@@ -2,7 +2,7 @@
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use super::{Conversion, ConversionError};
 use crate::bundle::{Artifact, ArtifactFormat, Bundle, fitted, with_artifact_sha256};
@@ -11,40 +11,46 @@ use crate::observer::Stage;
 use crate::torchscript::operations;
 use crate::version::Target;
 
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
 impl Conversion {
     /// Traces the model and creates its bundle. Most tensors of the artifact stay in the model's files. `title` is the name of the
     /// model in its description.
     ///
     /// # Errors
     /// [`ConversionError`] if the model cannot be traced, its archive cannot be written or verified, or a file of the model changed.
-    pub fn bundle(&self, model_id: ModelId, title: &str) -> Result<Bundle, ConversionError> {
+    pub fn bundle(&mut self, model_id: ModelId, title: &str) -> Result<Bundle, ConversionError> {
+        let sketch = self.sketch.take_if(|_| self.options.quantize.is_none());
         let progress = self.progress();
         let converting = progress.start_bytes(Stage::Convert, self.parameter_bytes());
-        let traced = self.trace()?;
-        let mut archive = progress.run(Stage::BuildArchive, || traced.module.archive())?;
-        archive.depend_on(self.files.iter().cloned());
-        let archive = Arc::new(archive);
-        let (hashed, checked) = thread::scope(|scope| {
-            let hashing = scope.spawn(|| {
+        let (traced, archive, saved, curve, sha256) = thread::scope(|scope| {
+            let measuring = sketch.map(|sketch| {
+                let measure = move || sketch.curve_of_sketch();
+                scope.spawn(|| progress.run(Stage::MeasureMemory, measure))
+            });
+            let traced = self.trace()?;
+            let mut archive = progress.run(Stage::BuildArchive, || traced.module.archive())?;
+            archive.depend_on(self.files.iter().cloned());
+            let archive = Arc::new(archive);
+            let (hashed, advance) = (Arc::clone(&archive), |bytes| converting.advance(bytes));
+            let hashing = scope.spawn(move || {
                 let hashing = progress.start(Stage::Hash);
-                let sha256 = archive.sha256(&|bytes| converting.advance(bytes));
+                let sha256 = hashed.sha256(&advance);
                 hashing.finish();
                 sha256
             });
-            let checked = self.check(&traced, Arc::clone(&archive));
-            let checked = checked.and_then(|saved| {
-                let measure = || match (&self.sketch, &traced.quantized) {
-                    (Some(sketch), None) => {
-                        Ok(sketch.curve_of_sketch()?.at(self.limit.tokens.into()))
-                    }
-                    _ => self.peak_memory()?.measure(&traced.module),
-                };
-                Ok((saved, progress.run(Stage::MeasureMemory, measure)?))
-            });
-            (hashing.join().unwrap_or_else(|panic| resume_unwind(panic)), checked)
-        });
-        archive.check_unchanged()?;
-        let ((saved, peak), sha256) = (checked?, hashed);
+            let saved = self.check(&traced, Arc::clone(&archive));
+            let (sha256, curve) = (joined(hashing), measuring.map(joined).transpose());
+            archive.check_unchanged()?;
+            Ok::<_, ConversionError>((traced, archive, saved?, curve?, sha256))
+        })?;
+        let peak = match curve {
+            Some(curve) => curve.at(self.limit.tokens.into()),
+            None => progress
+                .run(Stage::MeasureMemory, || self.peak_memory()?.measure(&traced.module))?,
+        };
         converting.finish();
         let target = self.target();
         let configuration = with_artifact_sha256(self.configuration(title, &saved, peak), &sha256);

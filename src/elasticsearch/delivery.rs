@@ -25,7 +25,7 @@ pub(super) struct Delivery<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) bundle: &'a Bundle,
     pub(super) configuration: Map<String, Value>,
-    /// The request that stores the vocabulary, compressed; none for a model without a vocabulary.
+    /// The request that stores the vocabulary, as JSON; none for a model without a vocabulary.
     pub(super) vocabulary: Option<Bytes>,
     pub(super) progress: &'a Progress,
     pub(super) interruption: &'a Interruption,

@@ -1,5 +1,7 @@
 //! [`Transaction`]: the checks of the cluster before and after the creation of a bundle, and the decision about an existing model.
 
+use bytes::Bytes;
+
 use super::attempts::with_retries;
 use super::claim::Claim;
 use super::delivery::Delivery;
@@ -10,7 +12,7 @@ use super::trained_models::StoredModel;
 use super::{Client, ClientError, Import, Interruption, OnConflict, Outcome, payload};
 use crate::bundle::Bundle;
 use crate::model_id::ModelId;
-use crate::observer::{Progress, Stage};
+use crate::observer::Progress;
 
 /// An import whose cluster has been checked. While it exists, no other process on this machine imports a model with this id.
 #[derive(Debug)]
@@ -87,7 +89,6 @@ impl Transaction<'_> {
                 "using parts of {size} bytes, because a definition has at most 10,000 parts"
             );
         }
-        let compressing = progress.start(Stage::CompressVocabulary);
         let vocabulary = bundle.vocabulary.as_ref().map(payload::json_bytes);
         let configuration = bundle.configuration_for(self.client.target());
         let header = JournalHeader {
@@ -102,15 +103,13 @@ impl Transaction<'_> {
             length,
             part_size: size,
         };
-        let compressed = vocabulary.as_deref().map(payload::gzip);
-        compressing.finish();
         self.client.warn_of_memory(bundle).await;
         let action = self.choose(&header).await?;
         let mut delivery = Delivery {
             transaction: &self,
             bundle,
             configuration,
-            vocabulary: compressed,
+            vocabulary: vocabulary.map(Bytes::from),
             progress,
             interruption,
             replaced: false,

@@ -1,16 +1,18 @@
-//! [`Upload`]: sends configuration, vocabulary and parts. The last part is sent alone, after all others (contract 4.2).
+//! [`Upload`]: sends the configuration, then vocabulary and parts at the same time. The last part is sent alone, after all others
+//! (contract 4.2).
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::attempts::{Attempts, already_exists, is_pushback};
 use super::journal::{Item, Journal, Mark};
-use super::payload::Part;
+use super::payload::{Part, gzip};
 use super::window::Window;
 use super::{Client, ClientError, Interruption};
 use crate::bundle::Bundle;
@@ -39,7 +41,7 @@ pub(super) struct Upload<'a> {
     pub(super) client: &'a Client,
     pub(super) bundle: &'a Bundle,
     pub(super) configuration: &'a Map<String, Value>,
-    /// The request that stores the vocabulary, compressed; none for a model without a vocabulary.
+    /// The request that stores the vocabulary, as JSON; none for a model without a vocabulary.
     pub(super) vocabulary: Option<&'a Bytes>,
     pub(super) concurrency: usize,
     pub(super) retry: RetryPolicy,
@@ -48,9 +50,9 @@ pub(super) struct Upload<'a> {
     pub(super) progress: &'a Progress,
 }
 
-/// The response to a request that stores a part.
-struct PartResponse {
-    part: usize,
+/// The response to a request that stores a part or the vocabulary.
+struct Response {
+    item: Item,
     /// Index of the request, from 0.
     request: u64,
     /// Time from the start of the request to its response.
@@ -63,10 +65,6 @@ impl Upload<'_> {
     /// Stores everything that the journal does not record as stored. Then the server confirms that the definition is complete.
     pub(super) async fn run(&self, journal: &mut Journal) -> Result<(), UploadFailure> {
         self.progress.run_async(Stage::CreateModel, self.create(journal)).await?;
-        if let Some(vocabulary) = self.vocabulary {
-            let storing = self.store_vocabulary(vocabulary, journal);
-            self.progress.run_async(Stage::StoreVocabulary, storing).await?;
-        }
         let length = self.bundle.artifact.bytes.len();
         let uploading = self.progress.start_bytes(Stage::Upload, length as u64);
         let mut missing = journal.missing();
@@ -76,13 +74,16 @@ impl Upload<'_> {
         uploading.resume_at(present as u64);
         let last = journal.header.parts().saturating_sub(1);
         let last = missing.pop_if(|part| *part == last);
-        self.store_parts(missing, journal, &uploading).await?;
+        let vocabulary = self.vocabulary.map(|_| Item::Vocabulary);
+        let vocabulary = vocabulary.filter(|item| journal.mark(*item) != Mark::Stored);
+        let items = vocabulary.into_iter().chain(missing.into_iter().map(Item::Part)).collect();
+        self.store(items, journal, &uploading).await?;
         self.check_files()?;
         // Requests identify the model only by its id. If the model was replaced, our parts would become parts of the new model.
         if !self.is_ours(journal).await.map_err(UploadFailure::Stopped)? {
             return Err(UploadFailure::Lost);
         }
-        self.store_parts(last.into_iter().collect(), journal, &uploading).await?;
+        self.store(last.map(Item::Part).into_iter().collect(), journal, &uploading).await?;
         // The last part is read after the check above.
         self.check_files()?;
         journal.sync();
@@ -133,49 +134,19 @@ impl Upload<'_> {
         Ok(())
     }
 
-    async fn store_vocabulary(
+    /// Sends items, several at a time. After a failure, or if the user stops the work, requests in flight are finished.
+    async fn store(
         &self,
-        vocabulary: &Bytes,
-        journal: &mut Journal,
-    ) -> Result<(), UploadFailure> {
-        let mark = journal.mark(Item::Vocabulary);
-        if mark == Mark::Stored {
-            return Ok(());
-        }
-        let mut attempts = Attempts::new(self.retry).sent_before(mark == Mark::Tried);
-        journal.tried(Item::Vocabulary);
-        loop {
-            self.check_interruption()?;
-            let id = &self.bundle.model_id;
-            match self.client.put_vocabulary(id, vocabulary.clone()).await {
-                Ok(()) => break,
-                Err(error) if already_exists(&error) => {
-                    if attempts.may_have_succeeded() {
-                        break;
-                    }
-                    return Err(UploadFailure::Leftover);
-                }
-                Err(error) if is_gone(&error) => return Err(UploadFailure::Lost),
-                Err(error) => self.wait(&mut attempts, error).await?,
-            }
-        }
-        journal.acknowledged(Item::Vocabulary);
-        Ok(())
-    }
-
-    /// Sends parts, several at a time. After a failure, or if the user stops the work, requests in flight are finished.
-    async fn store_parts(
-        &self,
-        parts: Vec<usize>,
+        items: Vec<Item>,
         journal: &mut Journal,
         stage: &RunningStage,
     ) -> Result<(), UploadFailure> {
         let mut window = Window::new(self.concurrency, journal.header.part_size);
         let mut interruption = self.interruption.clone();
-        let mut fresh = VecDeque::from(parts);
-        // Parts whose request failed, and when to send them again. They count for the window, so that an unreachable cluster does
+        let mut fresh = VecDeque::from(items);
+        // Items whose request failed, and when to send them again. They count for the window, so that an unreachable cluster does
         // not get one part after another.
-        let mut waiting: Vec<(Instant, usize, Attempts)> = Vec::new();
+        let mut waiting: Vec<(Instant, Item, Attempts)> = Vec::new();
         let mut in_flight = JoinSet::new();
         let mut requests = 0;
         let mut end: Option<UploadFailure> = None;
@@ -187,19 +158,19 @@ impl Upload<'_> {
                 }
                 let now = Instant::now();
                 let due = waiting.iter().position(|(due, ..)| *due <= now);
-                let (part, attempts) = if let Some(due) = due {
-                    let (_, part, attempts) = waiting.swap_remove(due);
-                    (part, attempts)
+                let (item, attempts) = if let Some(due) = due {
+                    let (_, item, attempts) = waiting.swap_remove(due);
+                    (item, attempts)
                 } else if in_flight.len() + waiting.len() < window.width()
-                    && let Some(part) = fresh.pop_front()
+                    && let Some(item) = fresh.pop_front()
                 {
-                    let mark = journal.mark(Item::Part(part));
-                    (part, Attempts::new(self.retry).sent_before(mark == Mark::Tried))
+                    let mark = journal.mark(item);
+                    (item, Attempts::new(self.retry).sent_before(mark == Mark::Tried))
                 } else {
                     break;
                 };
-                journal.tried(Item::Part(part));
-                in_flight.spawn(self.send_part(journal, part, requests, attempts));
+                journal.tried(item);
+                in_flight.spawn(self.send(journal, item, requests, attempts));
                 requests += 1;
             }
             if in_flight.is_empty() && (end.is_some() || (fresh.is_empty() && waiting.is_empty())) {
@@ -210,23 +181,26 @@ impl Upload<'_> {
             tokio::select! {
                 Some(finished) = in_flight.join_next() => match finished {
                     Ok(response) => {
-                        let PartResponse { part, request, time, .. } = response;
+                        let Response { item, request, time, .. } = response;
                         if response.answer.as_ref().is_err_and(is_pushback) {
                             window.pushed_back(request, requests);
                         }
                         match classify(response) {
-                            PartResult::Stored => {
-                                window.succeeded(request, requests, time);
-                                journal.acknowledged(Item::Part(part));
-                                stage.advance(self.range(journal, part).len() as u64);
+                            Classified::Stored => {
+                                journal.acknowledged(item);
+                                // The server takes another time for the vocabulary than for a part.
+                                if let Item::Part(part) = item {
+                                    window.succeeded(request, requests, time);
+                                    stage.advance(self.range(journal, part).len() as u64);
+                                }
                             }
-                            PartResult::Retry(at, attempts) => waiting.push((at, part, attempts)),
-                            PartResult::Failed(failure) => {
+                            Classified::Retry(at, attempts) => waiting.push((at, item, attempts)),
+                            Classified::Failed(failure) => {
                                 end.get_or_insert(failure);
                             }
                         }
                     }
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
                     // No task is cancelled.
                     Err(_) => {}
                 },
@@ -238,21 +212,35 @@ impl Upload<'_> {
         }
     }
 
-    /// One attempt at one part.
-    fn send_part(
+    /// One attempt at one item.
+    fn send(
         &self,
         journal: &Journal,
-        part: usize,
+        item: Item,
         request: u64,
         attempts: Attempts,
-    ) -> impl Future<Output = PartResponse> + Send + 'static {
+    ) -> impl Future<Output = Response> + Send + 'static {
         let (client, id) = (self.client.clone(), self.bundle.model_id.clone());
-        let range = self.range(journal, part);
-        let body = Part::new(&self.bundle.artifact.bytes, range, journal.header.parts());
+        let part = match item {
+            Item::Part(part) => {
+                let range = self.range(journal, part);
+                let parts = journal.header.parts();
+                Some((part, Part::new(&self.bundle.artifact.bytes, range, parts)))
+            }
+            Item::Vocabulary | Item::Model => None,
+        };
+        let vocabulary = self.vocabulary.cloned().unwrap_or_default();
         async move {
             let begun = Instant::now();
-            let answer = client.put_part(&id, part, body).await;
-            PartResponse { part, request, time: begun.elapsed(), attempts, answer }
+            let answer = match part {
+                Some((part, body)) => client.put_part(&id, part, body).await,
+                None => match spawn_blocking(move || gzip(&vocabulary)).await {
+                    Ok(compressed) => client.put_vocabulary(&id, compressed).await,
+                    // Nobody cancels the task, so it can only have panicked.
+                    Err(error) => resume_unwind(error.into_panic()),
+                },
+            };
+            Response { item, request, time: begun.elapsed(), attempts, answer }
         }
     }
 
@@ -301,43 +289,36 @@ impl Upload<'_> {
         })
     }
 
-    fn check_interruption(&self) -> Result<(), UploadFailure> {
-        if self.interruption.is_requested() {
-            return Err(UploadFailure::Stopped(ClientError::Interrupted));
-        }
-        Ok(())
-    }
-
     async fn wait(&self, attempts: &mut Attempts, error: ClientError) -> Result<(), UploadFailure> {
         attempts.wait(error, self.interruption).await.map_err(UploadFailure::Stopped)
     }
 }
 
-/// Classifies a response.
-enum PartResult {
+/// What a response means.
+enum Classified {
     Stored,
     Retry(Instant, Attempts),
     Failed(UploadFailure),
 }
 
-fn classify(response: PartResponse) -> PartResult {
-    let PartResponse { mut attempts, answer, .. } = response;
+fn classify(response: Response) -> Classified {
+    let Response { item, mut attempts, answer, .. } = response;
     match answer {
-        Ok(()) => PartResult::Stored,
+        Ok(()) => Classified::Stored,
         Err(error) if already_exists(&error) => {
             if attempts.may_have_succeeded() {
-                PartResult::Stored
+                Classified::Stored
             } else {
-                PartResult::Failed(UploadFailure::Leftover)
+                Classified::Failed(UploadFailure::Leftover)
             }
         }
-        Err(error) if is_gone(&error) => PartResult::Failed(UploadFailure::Lost),
-        Err(error @ ClientError::Refused { status: 413, .. }) => {
-            PartResult::Failed(UploadFailure::TooLarge(error))
+        Err(error) if is_gone(&error) => Classified::Failed(UploadFailure::Lost),
+        Err(error @ ClientError::Refused { status: 413, .. }) if item != Item::Vocabulary => {
+            Classified::Failed(UploadFailure::TooLarge(error))
         }
         Err(error) => match attempts.next(error) {
-            Ok(wait) => PartResult::Retry(Instant::now() + wait, attempts),
-            Err(error) => PartResult::Failed(UploadFailure::Stopped(error)),
+            Ok(wait) => Classified::Retry(Instant::now() + wait, attempts),
+            Err(error) => Classified::Failed(UploadFailure::Stopped(error)),
         },
     }
 }

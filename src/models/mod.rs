@@ -65,7 +65,7 @@ pub enum Output {
 }
 
 /// A loaded model: an architecture with a head.
-pub trait Model {
+pub trait Model: Send {
     /// Returns the output of the head.
     ///
     /// # Errors

@@ -1,32 +1,35 @@
-//! `tokenizer.json` without the pieces that some texts do not need.
+//! The tokenizer of a `tokenizer.json` without the pieces that some texts do not need.
 //!
 //! The library builds a trie with a hash table for each byte, which takes seconds and hundreds of megabytes for the 250,000 pieces of a
 //! multilingual vocabulary. A Unigram model only uses pieces that occur in the text, so the other pieces have no effect on its tokens.
 
 use std::collections::HashSet;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizers::models::unigram::Unigram;
 use tokenizers::{
-    AddedToken, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizer,
-    PreTokenizerWrapper, Tokenizer as Library,
+    AddedToken, NormalizerWrapper, OffsetReferential, OffsetType, PostProcessorWrapper,
+    PreTokenizer, PreTokenizerWrapper, Tokenizer as Library,
 };
 
 /// The file of a Unigram tokenizer.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct File {
     model: Model,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Model {
+    #[serde(rename = "type")]
+    kind: String,
     /// Pieces with their scores, ordered by id.
     vocab: Vec<(String, f64)>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
+    unk_id: Option<usize>,
+    #[serde(default)]
+    byte_fallback: bool,
 }
 
 /// The longest runs of characters that are looked up.
@@ -55,48 +58,48 @@ impl Runs {
     }
 }
 
-/// A file with which the library returns the same ids for `texts`. `None` if the file has no Unigram vocabulary, or cannot be parsed. The
-/// library must be able to read the file's SentencePiece table.
+/// A tokenizer that returns the same ids for `texts`, without truncation. `None` if the file has no Unigram vocabulary, or cannot be
+/// parsed. The library must be able to read the file's SentencePiece table.
 ///
 /// Removed pieces become empty, so that the others keep their ids and the lowest score remains the same.
-pub(super) fn excerpt(json: &[u8], texts: &[&str]) -> Option<Vec<u8>> {
-    let mut file: File = serde_json::from_slice(json).ok()?;
-    let library = without_pieces(&file.rest)?;
+pub(super) fn excerpt(json: &[u8], texts: &[&str]) -> Option<Library> {
+    let File { model, rest } = serde_json::from_slice(json).ok()?;
+    let Model { kind, mut vocab, unk_id, byte_fallback } = model;
+    if kind != "Unigram" {
+        return None;
+    }
+    let library = library(&rest, Unigram::default())?;
     let mut inputs = Vec::new();
     for text in texts {
         inputs.extend(inputs_of_model(&library, text)?);
     }
     let runs = Runs::of(inputs);
-    let added = file.rest.get("added_tokens").and_then(Value::as_array);
-    let added: HashSet<&str> =
-        added.into_iter().flatten().filter_map(|token| token.get("content")?.as_str()).collect();
-    let unknown = file.model.rest.get("unk_id").and_then(Value::as_u64);
-    for (id, (piece, _)) in (0..).zip(&mut file.model.vocab) {
+    let added = library.get_added_vocabulary().get_vocab();
+    for (id, (piece, _)) in vocab.iter_mut().enumerate() {
         let is_byte = piece.starts_with("<0x");
-        if !(runs.may_contain(piece)
-            || is_byte
-            || unknown == Some(id)
-            || added.contains(piece.as_str()))
+        if !(runs.may_contain(piece) || is_byte || unk_id == Some(id) || added.contains_key(piece))
         {
             *piece = String::new();
         }
     }
-    serde_json::to_vec(&file).ok()
+    self::library(&rest, Unigram::from(vocab, unk_id, byte_fallback).ok()?)
 }
 
-/// The tokenizer with its steps before the model.
-fn without_pieces(rest: &Map<String, Value>) -> Option<Library> {
+/// A tokenizer with the steps of a file before and after the model.
+fn library(rest: &Map<String, Value>, model: Unigram) -> Option<Library> {
     let part = |name| rest.get(name).filter(|it| !it.is_null());
-    let mut library = Library::new(Unigram::default());
+    let mut library = Library::new(model);
     if let Some(normalizer) = part("normalizer") {
         library.with_normalizer(Some(NormalizerWrapper::deserialize(normalizer).ok()?));
     }
     if let Some(splitter) = part("pre_tokenizer") {
         library.with_pre_tokenizer(Some(PreTokenizerWrapper::deserialize(splitter).ok()?));
     }
+    if let Some(adder) = part("post_processor") {
+        library.with_post_processor(Some(PostProcessorWrapper::deserialize(adder).ok()?));
+    }
     if let Some(added) = part("added_tokens") {
-        let added = Vec::<AddedToken>::deserialize(added).ok()?;
-        library.add_tokens(&added);
+        library.add_tokens(&Vec::<AddedToken>::deserialize(added).ok()?);
     }
     Some(library)
 }
@@ -115,6 +118,7 @@ fn inputs_of_model(library: &Library, text: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokenizers::ModelWrapper;
 
     use super::*;
 
@@ -135,37 +139,37 @@ mod tests {
                               "normalized": false}],
             "normalizer": {"type": "Lowercase"},
             "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
-            "post_processor": null,
+            "post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<unk>", "type_id": 0}}],
+                               "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                               "special_tokens": {"<unk>": {"id": "<unk>", "ids": [0], "tokens": ["<unk>"]}}},
             "decoder": null,
             "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": true, "vocab": vocabulary},
         });
         json.to_string().into_bytes()
     }
 
-    fn ids(json: &[u8], text: &str) -> Vec<u32> {
-        Library::from_bytes(json).unwrap().encode(text, false).unwrap().get_ids().to_vec()
+    fn ids(library: &Library, text: &str) -> Vec<u32> {
+        library.encode(text, true).unwrap().get_ids().to_vec()
     }
 
     #[test]
-    fn excerpt_returns_the_same_ids_and_is_smaller() {
+    fn excerpt_returns_the_same_ids_with_fewer_pieces() {
         let texts = ["ONE none", "one <mask> A", "B"];
-        let full = file();
-        let excerpt = excerpt(&full, &texts).unwrap();
+        let full = Library::from_bytes(file()).unwrap();
+        let excerpt = excerpt(&file(), &texts).unwrap();
         for text in texts {
             assert_eq!(ids(&excerpt, text), ids(&full, text), "{text}");
         }
-        let file: File = serde_json::from_slice(&excerpt).unwrap();
-        let pieces: Vec<_> = file.model.vocab.iter().map(|(piece, _)| piece.as_str()).collect();
+        let pieces: Vec<_> = (0..9).map(|id| excerpt.id_to_token(id).unwrap()).collect();
         assert_eq!(pieces, ["<unk>", "▁", "▁one", "one", "", "no", "e", "<0x41>", ""]);
-        assert_eq!(file.model.vocab.last().unwrap().1, -30.25);
+        let ModelWrapper::Unigram(model) = excerpt.get_model() else { panic!() };
+        assert_eq!(model.iter().last().unwrap().1, -30.25);
     }
 
     #[test]
     fn other_models_have_no_excerpt() {
-        assert_eq!(
-            excerpt(br#"{"model": {"type": "WordPiece", "vocab": {"a": 0}}}"#, &["a"]),
-            None
-        );
-        assert_eq!(excerpt(b"{", &["a"]), None);
+        let word_piece = br#"{"model": {"type": "WordPiece", "vocab": {"a": 0}}}"#;
+        assert!(excerpt(word_piece, &["a"]).is_none());
+        assert!(excerpt(b"{", &["a"]).is_none());
     }
 }

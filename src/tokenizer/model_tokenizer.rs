@@ -43,12 +43,17 @@ impl ModelTokenizer {
         texts: &[&str],
     ) -> Result<Option<Self>, TokenizerError> {
         let Some(json) = file(files)? else { return Ok(None) };
-        let json = excerpt(without_mark(&json), texts).unwrap_or(json);
-        Self::parse(&json, max_length).map(Some)
+        match excerpt(without_mark(&json), texts) {
+            Some(library) => Self::of(library, max_length).map(Some),
+            None => Self::parse(&json, max_length).map(Some),
+        }
     }
 
     fn parse(json: &[u8], max_length: usize) -> Result<Self, TokenizerError> {
-        let mut library = Library::from_bytes(without_mark(json)).map_err(broken)?;
+        Self::of(Library::from_bytes(without_mark(json)).map_err(broken)?, max_length)
+    }
+
+    fn of(mut library: Library, max_length: usize) -> Result<Self, TokenizerError> {
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,
             max_length,

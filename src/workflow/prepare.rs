@@ -115,7 +115,7 @@ fn convert(
     progress: &Progress,
     accept: impl FnOnce(&Conversion) -> Result<(), Error>,
 ) -> Result<Prepared, Error> {
-    let conversion = Conversion::read(files, options, progress)?;
+    let mut conversion = Conversion::read(files, options, progress)?;
     conversion.log_notes();
     conversion.check_tokenizer()?;
     accept(&conversion)?;
