@@ -32,7 +32,7 @@ pub(super) struct ModelArguments {
     /// Id of the model in Elasticsearch [default: derived from the name of the model]
     #[arg(long, value_name = "ID")]
     pub(super) es_model_id: Option<ModelId>,
-    /// Task of the model; auto chooses it from the model's files
+    /// Task of the model, or its pipeline tag on the hub, such as token-classification; auto chooses it from the model's files
     #[arg(long, value_name = "TASK", default_value = "auto", value_parser = TaskParser)]
     task_type: TaskChoice,
     /// Model to use from a repository that provides several, such as document and query; `rust-eland inspect` lists them. The default id of the

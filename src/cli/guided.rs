@@ -433,7 +433,7 @@ fn prompts(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Asks for the task. The guessed task is the default.
+/// Asks for the task. The guessed task is the default; the others are shown with their pipeline tags on the hub.
 fn task(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
     let mut tasks = plan.tasks.clone().unwrap_or_else(|| Task::ALL.to_vec());
     tasks.sort_by_key(|task| Some(*task) != plan.task);
@@ -441,7 +441,12 @@ fn task(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
         .iter()
         .map(|task| match &plan.task_reason {
             Some(reason) if Some(*task) == plan.task => escape(&format!("{task} ({reason})")),
-            _ => task.to_string(),
+            _ => {
+                let tags: Vec<_> = task.pipeline_tags().collect();
+                let tags =
+                    if tags.is_empty() { String::new() } else { format!(" ({})", tags.join(", ")) };
+                format!("{task}{tags}")
+            }
         })
         .collect();
     let chosen = select("Task", &names, 0)?;

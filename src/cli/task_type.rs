@@ -17,18 +17,16 @@ pub(super) enum TaskChoice {
 
 const AUTO: &str = "auto";
 
-/// Other names of the tasks: Transformers' pipelines, the hub's tags, and the services of `_inference`.
-const SYNONYMS: [(&str, Task); 25] = [
+/// Names that users may mean by a task, besides those that [`Task`] parses: the services of `_inference` and kinds of models. They are only
+/// suggested, because some of them fit other tasks, too.
+const SYNONYMS: [(&str, Task); 20] = [
     ("embed", Task::TextEmbedding),
     ("embedding", Task::TextEmbedding),
     ("embeddings", Task::TextEmbedding),
-    ("feature_extraction", Task::TextEmbedding),
-    ("sentence_similarity", Task::TextEmbedding),
     ("dense_vector", Task::TextEmbedding),
     ("rerank", Task::TextSimilarity),
     ("reranker", Task::TextSimilarity),
     ("reranking", Task::TextSimilarity),
-    ("text_ranking", Task::TextSimilarity),
     ("cross_encoder", Task::TextSimilarity),
     ("sparse_embedding", Task::TextExpansion),
     ("sparse_vector", Task::TextExpansion),
@@ -36,8 +34,6 @@ const SYNONYMS: [(&str, Task); 25] = [
     ("elser", Task::TextExpansion),
     ("classification", Task::TextClassification),
     ("sentiment", Task::TextClassification),
-    ("sentiment_analysis", Task::TextClassification),
-    ("token_classification", Task::Ner),
     ("named_entity_recognition", Task::Ner),
     ("qa", Task::QuestionAnswering),
     ("zero_shot", Task::ZeroShotClassification),
@@ -63,6 +59,9 @@ impl FromStr for TaskChoice {
 /// The task that a misspelled name may mean.
 fn meant(name: &str) -> Option<&'static str> {
     let name = name.trim().to_lowercase().replace(['-', ' '], "_");
+    if let Ok(task) = name.parse::<Task>() {
+        return Some(task.name());
+    }
     let synonym = SYNONYMS.iter().find(|(synonym, _)| *synonym == name);
     let named =
         || similar(&name, Task::ALL.map(Task::name).into_iter().chain([AUTO])).first().copied();
@@ -87,8 +86,9 @@ impl TypedValueParser for TaskParser {
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let names = [AUTO].into_iter().chain(Task::ALL.map(Task::name));
-        Some(Box::new(names.map(PossibleValue::new)))
+        let names = [AUTO].into_iter().chain(Task::ALL.map(Task::name)).map(PossibleValue::new);
+        let tags = Task::ALL.into_iter().flat_map(Task::pipeline_tags);
+        Some(Box::new(names.chain(tags.map(|tag| PossibleValue::new(tag).hide(true)))))
     }
 }
 
@@ -104,7 +104,7 @@ mod tests {
             ("text_embeding", "text_embedding"),
             ("rerank", "text_similarity"),
             ("NER", "ner"),
-            ("token-classification", "ner"),
+            ("Token-Classification", "ner"),
             ("question answering", "question_answering"),
             ("zeroshot", "zero_shot_classification"),
             ("Auto", "auto"),
@@ -113,6 +113,11 @@ mod tests {
             assert!(error.ends_with(&format!("did you mean '{task}'?")), "{name}: {error}");
         }
         assert!(!"zzz".parse::<TaskChoice>().unwrap_err().contains("did you mean"));
+        // A tag without a task is refused with a reason, and has no similar name.
+        assert!(!"summarization".parse::<TaskChoice>().unwrap_err().contains("did you mean"));
+        for tag in ["token-classification", "token_classification"] {
+            assert_eq!(tag.parse(), Ok(TaskChoice::Named(Task::Ner)));
+        }
         assert_eq!("fill-mask".parse(), Ok(TaskChoice::Named(Task::FillMask)));
         assert_eq!("auto".parse(), Ok(TaskChoice::Auto));
     }

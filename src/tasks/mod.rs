@@ -11,6 +11,7 @@ mod guess;
 mod labels;
 mod ner;
 mod pass_through;
+mod pipeline_tag;
 #[cfg(feature = "torch")]
 mod pooling;
 mod question_answering;
@@ -200,15 +201,18 @@ impl fmt::Display for Task {
 impl FromStr for Task {
     type Err = String;
 
-    /// Parses a name. Hyphens are accepted instead of underscores.
+    /// Parses a name or one of Hugging Face's pipeline tags. Hyphens are accepted instead of underscores, and vice versa.
     fn from_str(name: &str) -> Result<Self, String> {
         let wanted = name.replace('-', "_");
-        Self::ALL.into_iter().find(|task| task.name() == wanted).ok_or_else(|| {
+        if let Some(task) = Self::ALL.into_iter().find(|task| task.name() == wanted) {
+            return Ok(task);
+        }
+        pipeline_tag::task_of_tag(name).unwrap_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|task| task.name()).collect();
-            format!(
+            Err(format!(
                 "unknown task {name:?}; the tasks are {}. Use 'text_similarity' for rerank tasks",
                 names.join(", ")
-            )
+            ))
         })
     }
 }

@@ -258,6 +258,10 @@ fn invalid_models_file_is_refused_before_any_request() {
             "line 3: unknown option \"task_type\": did you mean task-type?",
         ),
         (format!("{tagger}    task-type: embedding\n"), "did you mean 'text_embedding'?"),
+        (
+            format!("{tagger}    task-type: translation\n"),
+            "no task for Hugging Face's pipeline tag \"translation\"",
+        ),
         (format!("{tagger}    start: yes\n"), "line 3: start must be true or false, not \"yes\""),
         (format!("{tagger}    es-model-id: [a, b]\n"), "line 3: es-model-id must be one value"),
         (
@@ -315,7 +319,7 @@ fn command_line_overrides_the_file_and_models_override_defaults() {
     let url = standin.url();
     let folder = Folder::new(
         "defaults: {url: 'http://127.0.0.1:1', task-type: text_embedding, ingest-prefix: 'a: '}\nmodels:\n  - hub-model-id: \
-         ./tagger\n    es-model-id: one\n    task-type: ner\n    ingest-prefix: ~\n  - hub-model-id: ./embedder\n    es-model-id: two\n",
+         ./tagger\n    es-model-id: one\n    task-type: token-classification\n    ingest-prefix: ~\n  - hub-model-id: ./embedder\n    es-model-id: two\n",
     );
     let output = program()
         .args(["apply", "models.yaml"])

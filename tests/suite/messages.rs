@@ -89,6 +89,7 @@ fn typical_errors_match_their_snapshots() {
         ("unknown-option", vec!["import", "--hub-modl-id", "x"]),
         ("no-cluster", vec!["import", "--hub-model-id", "./all-MiniLM-L6-v2"]),
         ("unknown-task", import(&["--task-type", "embedding"])),
+        ("tag-without-a-task", import(&["--task-type", "summarization"])),
         (
             "no-such-folder",
             vec![
