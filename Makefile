@@ -10,13 +10,15 @@ TARGET ?= safetensors archive legacy folder sentencepiece xgboost lightgbm pytho
 TIME ?= 600
 # Version of cargo-deny to install if it is missing. A debug build takes a third of the time to build and still checks in seconds.
 CARGO_DENY ?= 0.20.2
+# Python packages that `make check-workflows` installs to target/check-tools.
+CHECK_TOOLS ?= check-jsonschema==0.39.0
 OLDEST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm gemma build demo test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories oldest-rust image image-test dist dist-test clean
+.PHONY: help prerequisites libtorch minilm gemma build demo test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories check-workflows oldest-rust image image-test dist dist-test clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 prerequisites: ## Check for missing build tools and print the commands that install them
 	@scripts/check-prerequisites
@@ -91,6 +93,12 @@ deny: cargo-deny ## Check licences, bans and sources of the crates with cargo-de
 advisories: cargo-deny ## Check the crates for security advisories
 	@if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check advisories; \
 	else echo 'NOT CHECKED: the advisory database could not be downloaded'; fi
+
+# The package contains the schemas, so that the check itself needs no network.
+check-workflows: ## Check the GitHub workflows against their schema
+	@test -e target/check-tools/check_jsonschema || \
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target target/check-tools $(CHECK_TOOLS)
+	PYTHONPATH=target/check-tools $(PYTHON) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 oldest-rust: libtorch ## Build with the oldest Rust version allowed by Cargo.toml, installed with rustup
 	rustup toolchain install $(OLDEST) --profile minimal --no-self-update

@@ -28,7 +28,7 @@ fn documents() -> Vec<String> {
     let pages = fs::read_dir(root().join("docs")).unwrap();
     let pages = pages.map(|page| format!("docs/{}", page.unwrap().file_name().to_str().unwrap()));
     let mut all: Vec<_> = pages.filter(|name| name.ends_with(".md")).collect();
-    all.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(str::to_owned));
+    all.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(str::to_owned));
     all.sort();
     all
 }
@@ -59,12 +59,20 @@ fn commands(block: &str) -> Vec<String> {
 }
 
 /// First words of documented commands that no test runs, with the reason. `check_shape` validates these commands.
-const NOT_RUN: [(&str, &str); 4] = [
+const NOT_RUN: [(&str, &str); 7] = [
     ("make", "takes minutes; .ci/run runs test, lint, doc and deny"),
     ("cargo run", "the tests run these programs"),
     ("docker run", "needs a container engine; `make image-test` runs similar commands"),
     ("tar -xzf", "needs what `make dist` builds; `make dist-test` unpacks it"),
+    ("cosign", "needs a published release"),
+    ("sha256sum", "needs a published release"),
+    ("gh attestation", "needs a published release"),
 ];
+
+fn assert_current_archive(name: &str) {
+    let stem = format!("rust-eland-{}-", env!("CARGO_PKG_VERSION"));
+    assert!(name.starts_with(&stem), "{name} is not of the version of Cargo.toml");
+}
 
 fn check_shape(command: &str) {
     let words: Vec<_> = command.split_whitespace().collect();
@@ -78,9 +86,15 @@ fn check_shape(command: &str) {
             let manifest = read(&format!("tests/{package}/Cargo.toml"));
             assert!(manifest.contains(&format!("name = \"{package}\"")), "{command}");
         }
-        "tar" => {
-            let stem = format!("rust-eland-{}-", env!("CARGO_PKG_VERSION"));
-            assert!(words[2].starts_with(&stem), "not the version of Cargo.toml: {command}");
+        "tar" => assert_current_archive(words[2]),
+        "gh" => assert_current_archive(words[3]),
+        "cosign" | "sha256sum" => {
+            let release = read(".github/workflows/release.yml");
+            let files = words.iter().filter(|word| word.starts_with("SHA256SUMS"));
+            assert!(files.clone().count() > 0, "{command}");
+            for file in files {
+                assert!(release.contains(*file), "release.yml does not write {file}: {command}");
+            }
         }
         _ => {
             let image = words.iter().position(|word| *word == "rust-eland").unwrap();
@@ -221,6 +235,7 @@ macro_rules! run {
 
 run! {
     readme_commands_run: "README.md",
+    security_commands_name_files_of_a_release: "SECURITY.md",
     contributing_commands_have_targets: "CONTRIBUTING.md",
     get_started_commands_run: "docs/get-started.md",
     air_gapped_commands_run: "docs/air-gapped.md",
