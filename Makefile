@@ -15,7 +15,7 @@ CHECK_TOOLS ?= check-jsonschema==0.39.0
 OLDEST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm gemma build demo test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories check-workflows oldest-rust image image-test dist dist-test clean
+.PHONY: help prerequisites libtorch minilm gemma build demo acceptance test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories check-workflows oldest-rust image image-test dist dist-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,11 @@ demo: libtorch minilm ## Import MiniLM into a stand-in for Elasticsearch and com
 	@echo 'Step 1 of 3: build rust-eland and the stand-in. The first build takes several minutes.'
 	$(CARGO) build --locked --package rust-eland --package standin
 	@$(PYTHON) scripts/demo.py
+
+# Needs ES_URL and usually ES_API_KEY, as arguments of make or in the environment. PROGRAM=PATH runs an existing program; OPTIONS are
+# added to every command, for example OPTIONS="--ca-certs http_ca.crt". A command line is visible to other users of the machine.
+acceptance: minilm $(if $(PROGRAM),,build) ## Run rust-eland against the cluster ES_URL=... and report what works
+	@$(PYTHON) scripts/acceptance.py $(if $(PROGRAM),--program "$(PROGRAM)") -- $(OPTIONS)
 
 test: libtorch minilm gemma ## Run all tests
 	$(CARGO) test --workspace --locked
@@ -95,10 +100,11 @@ advisories: cargo-deny ## Check the crates for security advisories
 	else echo 'NOT CHECKED: the advisory database could not be downloaded'; fi
 
 # The package contains the schemas, so that the check itself needs no network.
-check-workflows: ## Check the GitHub workflows against their schema
+check-workflows: ## Check the GitHub workflows and compose.yaml against their schemas
 	@test -e target/check-tools/check_jsonschema || \
 		$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target target/check-tools $(CHECK_TOOLS)
 	PYTHONPATH=target/check-tools $(PYTHON) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	PYTHONPATH=target/check-tools $(PYTHON) -m check_jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
 oldest-rust: libtorch ## Build with the oldest Rust version allowed by Cargo.toml, installed with rustup
 	rustup toolchain install $(OLDEST) --profile minimal --no-self-update

@@ -59,9 +59,10 @@ fn commands(block: &str) -> Vec<String> {
 }
 
 /// First words of documented commands that no test runs, with the reason. `check_shape` validates these commands.
-const NOT_RUN: [(&str, &str); 7] = [
+const NOT_RUN: [(&str, &str); 8] = [
     ("make", "takes minutes; .ci/run runs test, lint, doc and deny"),
     ("cargo run", "the tests run these programs"),
+    ("docker compose", "needs a container engine; `make check-workflows` validates compose.yaml"),
     ("docker run", "needs a container engine; `make image-test` runs similar commands"),
     ("tar -xzf", "needs what `make dist` builds; `make dist-test` unpacks it"),
     ("cosign", "needs a published release"),
@@ -86,6 +87,7 @@ fn check_shape(command: &str) {
             let manifest = read(&format!("tests/{package}/Cargo.toml"));
             assert!(manifest.contains(&format!("name = \"{package}\"")), "{command}");
         }
+        "docker" if words[1] == "compose" => assert!(root().join("compose.yaml").exists()),
         "tar" => assert_current_archive(words[2]),
         "gh" => assert_current_archive(words[3]),
         "cosign" | "sha256sum" => {
@@ -121,7 +123,7 @@ struct Session {
 }
 
 /// Models named in the documents, and the fixtures that replace them.
-const MODELS: [(&str, &str); 7] = [
+const MODELS: [(&str, &str); 8] = [
     ("sentence-transformers/all-MiniLM-L6-v2", "bert/st-mean"),
     ("dslim/bert-base-NER", "bert/ner"),
     ("cross-encoder/ms-marco-MiniLM-L6-v2", "bert/cross-encoder"),
@@ -250,6 +252,7 @@ run! {
     many_models_commands_run: "docs/many-models.md",
     migration_commands_run: "docs/migrating-from-eland.md",
     model_commands_run: "docs/models.md",
+    acceptance_command_has_a_target: "docs/acceptance.md",
     option_commands_run: "docs/options.md",
     quantization_commands_run: "docs/quantization.md",
     sparse_commands_run: "docs/sparse.md",

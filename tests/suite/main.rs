@@ -8,6 +8,7 @@
 )]
 
 #[cfg(feature = "torch")]
+mod acceptance;
 mod appended;
 mod apply;
 #[cfg(feature = "torch")]
