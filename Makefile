@@ -10,12 +10,12 @@ TARGET ?= safetensors archive legacy folder sentencepiece xgboost lightgbm pytho
 TIME ?= 600
 # Version of cargo-deny to install if it is missing. A debug build takes a third of the time to build and still checks in seconds.
 CARGO_DENY ?= 0.20.2
-# Python packages that `make check-workflows` installs to target/check-tools.
-CHECK_TOOLS ?= check-jsonschema==0.39.0
+# Python packages that `make check-yaml` installs to target/check-tools.
+CHECK_TOOLS ?= check-jsonschema==0.39.0 kubernetes-validate==1.37.0
 OLDEST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm gemma build demo acceptance test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories check-workflows oldest-rust image image-test dist dist-test clean
+.PHONY: help prerequisites libtorch minilm gemma build demo acceptance test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories check-yaml oldest-rust image image-test dist dist-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -99,12 +99,13 @@ advisories: cargo-deny ## Check the crates for security advisories
 	@if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check advisories; \
 	else echo 'NOT CHECKED: the advisory database could not be downloaded'; fi
 
-# The package contains the schemas, so that the check itself needs no network.
-check-workflows: ## Check the GitHub workflows and compose.yaml against their schemas
-	@test -e target/check-tools/check_jsonschema || \
-		$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target target/check-tools $(CHECK_TOOLS)
+# The packages contain the schemas, so that the check itself needs no network.
+check-yaml: ## Check the GitHub workflows, compose.yaml and the Kubernetes manifests against their schemas
+	@test -e target/check-tools/kubernetes_validate || \
+		$(PYTHON) -m pip install --quiet --no-compile --disable-pip-version-check --root-user-action=ignore --target target/check-tools $(CHECK_TOOLS)
 	PYTHONPATH=target/check-tools $(PYTHON) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	PYTHONPATH=target/check-tools $(PYTHON) -m check_jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	PYTHONPATH=target/check-tools $(PYTHON) scripts/check_manifests.py
 
 oldest-rust: libtorch ## Build with the oldest Rust version allowed by Cargo.toml, installed with rustup
 	rustup toolchain install $(OLDEST) --profile minimal --no-self-update

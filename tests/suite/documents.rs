@@ -59,11 +59,12 @@ fn commands(block: &str) -> Vec<String> {
 }
 
 /// First words of documented commands that no test runs, with the reason. `check_shape` validates these commands.
-const NOT_RUN: [(&str, &str); 8] = [
+const NOT_RUN: [(&str, &str); 9] = [
     ("make", "takes minutes; .ci/run runs test, lint, doc and deny"),
     ("cargo run", "the tests run these programs"),
-    ("docker compose", "needs a container engine; `make check-workflows` validates compose.yaml"),
+    ("docker compose", "needs a container engine; `make check-yaml` validates compose.yaml"),
     ("docker run", "needs a container engine; `make image-test` runs similar commands"),
+    ("kubectl", "needs a cluster; `make check-yaml` validates the manifests"),
     ("tar -xzf", "needs what `make dist` builds; `make dist-test` unpacks it"),
     ("cosign", "needs a published release"),
     ("sha256sum", "needs a published release"),
@@ -88,6 +89,11 @@ fn check_shape(command: &str) {
             assert!(manifest.contains(&format!("name = \"{package}\"")), "{command}");
         }
         "docker" if words[1] == "compose" => assert!(root().join("compose.yaml").exists()),
+        "kubectl" => {
+            for path in words.iter().filter(|word| word.starts_with("deploy/")) {
+                assert!(root().join(path).exists(), "{path} does not exist: {command}");
+            }
+        }
         "tar" => assert_current_archive(words[2]),
         "gh" => assert_current_archive(words[3]),
         "cosign" | "sha256sum" => {
@@ -123,7 +129,7 @@ struct Session {
 }
 
 /// Models named in the documents, and the fixtures that replace them.
-const MODELS: [(&str, &str); 8] = [
+const MODELS: [(&str, &str); 7] = [
     ("sentence-transformers/all-MiniLM-L6-v2", "bert/st-mean"),
     ("dslim/bert-base-NER", "bert/ner"),
     ("cross-encoder/ms-marco-MiniLM-L6-v2", "bert/cross-encoder"),
@@ -249,6 +255,7 @@ run! {
     hub_commands_run: "docs/hub.md",
     infer_commands_run: "docs/infer.md",
     inspect_commands_run: "docs/inspect.md",
+    kubernetes_commands_name_existing_folders: "docs/kubernetes.md",
     many_models_commands_run: "docs/many-models.md",
     migration_commands_run: "docs/migrating-from-eland.md",
     model_commands_run: "docs/models.md",
