@@ -16,9 +16,10 @@ mod torch {
     /// The major and minor version of libtorch whose functions torch-sys declares.
     const VERSION: &str = "2.7";
 
-    const SOURCES: [&str; 3] = [
+    const SOURCES: [&str; 4] = [
         "src/torchscript/inspect.cpp",
         "src/torchscript/native.cpp",
+        "src/torchscript/quantize.cpp",
         "src/torchscript/tensors.cpp",
     ];
 

@@ -28,6 +28,8 @@ mod parts;
 mod peak_memory;
 mod plan;
 #[cfg(feature = "torch")]
+mod quantization;
+#[cfg(feature = "torch")]
 mod quantization_report;
 #[cfg(feature = "torch")]
 mod refused_families;
@@ -57,12 +59,12 @@ pub use description::check_architecture;
 pub use error::ConversionError;
 #[cfg(feature = "torch")]
 pub use model_conversion::{Conversion, Saved, Traced};
-pub use options::{Options, Quantize};
+pub use options::{Options, Quantize, QuantizeScheme};
 #[cfg(feature = "torch")]
 pub use peak_memory::PeakMemory;
 pub use plan::{
-    MemoryAtLength, Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedPart, PlannedScripts,
-    PlannedTokenizer, PlannedUsage, PlannedWeights, WeightsSeen,
+    MemoryAtLength, MemoryOfScheme, Parameters, Plan, PlannedEmbedding, PlannedMemory, PlannedPart,
+    PlannedScripts, PlannedTokenizer, PlannedUsage, PlannedWeights, WeightsSeen,
 };
 #[cfg(feature = "torch")]
 pub use quantization_report::Quantization;

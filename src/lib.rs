@@ -152,7 +152,7 @@ pub mod workflow;
 #[doc(inline)]
 pub use bundle::{Artifact, ArtifactFormat, Bundle, BundleError};
 #[doc(inline)]
-pub use conversion::{ConversionError, Options, Quantize};
+pub use conversion::{ConversionError, Options, Quantize, QuantizeScheme};
 #[doc(inline)]
 pub use model_id::{ModelId, ModelIdError};
 #[doc(inline)]

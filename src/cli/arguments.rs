@@ -13,7 +13,7 @@ use super::quantize::QuantizeArguments;
 use super::source::SourceArguments;
 use super::task_type::{TaskChoice, TaskParser};
 use super::tree_model::TreeSource;
-use crate::conversion::Options;
+use crate::conversion::{Options, QuantizeScheme};
 use crate::elasticsearch::{Connection, Credentials, Trust};
 use crate::model_id::ModelId;
 use crate::scripts::Scripts;
@@ -222,7 +222,11 @@ impl ModelArguments {
         line.option("--max-model-input-length", self.max_model_input_length);
         line.option("--dimensions", self.dimensions);
         line.option("--scripts", self.scripts());
-        line.flag("--quantize", self.quantize.options().is_some());
+        match self.quantize.options().map(|quantize| quantize.scheme) {
+            Some(scheme) if scheme == QuantizeScheme::default() => line.flag("--quantize", true),
+            Some(scheme) => line.flag(&format!("--quantize={scheme}"), true),
+            None => (),
+        }
         line.flag("--allow-inexact-tokenizer", self.allow_inexact_tokenizer);
         line.0
     }

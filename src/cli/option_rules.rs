@@ -96,6 +96,7 @@ mod tests {
             "wait-for" => Some("started"),
             "priority" => Some("low"),
             "task-type" => Some("ner"),
+            "quantize" => Some("all"),
             "quantize-min-agreement" => Some("0.5"),
             "calibration-texts" => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")),
             "scripts" => Some("latin"),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::command_error::CommandError;
+use super::quantize::memory_of_schemes;
 use super::report::Report;
 use crate::bundle::Bundle;
 use crate::conversion::{MemoryAtLength, Plan, PlannedPart, PlannedScripts, SIMILARITY};
@@ -352,6 +353,9 @@ impl PlanReport {
                 "memory",
                 format!("{} on one node for the first allocation", HumanBytes(required)),
             );
+            if let Content::Plan(plan) = &self.content {
+                memory_of_schemes(plan, required).for_each(|line| sheet.line("", line));
+            }
         }
     }
 }

@@ -7,21 +7,26 @@ use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use indicatif::HumanBytes;
+use serde_json::json;
 
 use super::option_value::{SetOption, Unset, Value};
-use crate::conversion::Quantize;
+use crate::conversion::{Plan, Quantize, QuantizeScheme};
+use crate::elasticsearch::required_memory;
 
 /// Whether to quantize, and how much the model may change.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct QuantizeArguments {
-    /// Store the weights of linear layers as 8-bit integers, and report how much the model's results change
-    #[arg(long)]
-    quantize: bool,
+    /// Store weights as 8-bit integers, and report how much the model's results change; --quantize=SCHEME selects the weights:
+    /// all, embeddings, half-embeddings, eland [without SCHEME: all]
+    #[arg(long, value_name = "SCHEME", num_args = 0..=1, require_equals = true, default_missing_value = "all",
+        hide_possible_values = true)]
+    quantize: Option<QuantizeScheme>,
     /// Lowest agreement with the original model to accept, from 0 to 1. It is compared with the first figure of the report
     #[arg(long, value_name = "X", requires = "quantize", value_parser = agreement)]
     quantize_min_agreement: Option<f64>,
-    /// File of texts, one per line, on which to compare the quantized model with the original [default: 64 built-in sentences]
+    /// File of texts, one per line, on which to calibrate the quantized model and compare it with the original [default: built-in sentences]
     #[arg(long, value_name = "FILE", requires = "quantize",
         value_parser = PathBufValueParser::new().try_map(|path| texts(&path)))]
     calibration_texts: Option<Arc<[String]>>,
@@ -30,7 +35,13 @@ pub(super) struct QuantizeArguments {
 impl SetOption for QuantizeArguments {
     fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset> {
         match name {
-            "quantize" => self.quantize = value.switch()?,
+            "quantize" => {
+                self.quantize = value.read(|text| match text {
+                    "true" => Ok(Some(QuantizeScheme::default())),
+                    "false" => Ok(None),
+                    scheme => scheme.parse().map(Some),
+                })?;
+            }
             "quantize-min-agreement" => self.quantize_min_agreement = Some(value.read(agreement)?),
             "calibration-texts" => {
                 self.calibration_texts = Some(value.read(|path| texts(Path::new(path)))?);
@@ -43,11 +54,26 @@ impl SetOption for QuantizeArguments {
 
 impl QuantizeArguments {
     pub(super) fn options(&self) -> Option<Quantize> {
-        self.quantize.then(|| Quantize {
+        self.quantize.map(|scheme| Quantize {
+            scheme,
             texts: self.calibration_texts.clone(),
             min_agreement: self.quantize_min_agreement,
         })
     }
+}
+
+/// The memory on a node with each quantization scheme that suits a model. `required` is the memory without quantization.
+pub(super) fn memory_of_schemes(plan: &Plan, required: u64) -> impl Iterator<Item = String> {
+    let per_allocation = plan.memory.map_or(0, |memory| memory.per_allocation_bytes);
+    plan.memory_by_scheme.iter().map(move |it| {
+        let metadata = json!({
+            "per_deployment_memory_bytes": it.per_deployment_bytes,
+            "per_allocation_memory_bytes": per_allocation,
+        });
+        let reduced = required_memory(it.definition_bytes, metadata.as_object());
+        let saved = HumanBytes(required.saturating_sub(reduced));
+        format!("{} with --quantize={} ({saved} less)", HumanBytes(reduced), it.scheme)
+    })
 }
 
 /// Reads `--quantize-min-agreement`.

@@ -75,7 +75,11 @@ impl Conversion {
         {
             metadata["tokenizer_difference"] = difference.metadata();
         }
-        if self.options.quantize.is_some() {
+        let has_packed_layers = match &saved.quantization {
+            Some(quantization) => quantization.layers > 0,
+            None => self.options.quantizes_linear_layers(),
+        };
+        if has_packed_layers {
             set("platform_architecture", platform_architecture().into());
         }
         set("metadata", metadata);

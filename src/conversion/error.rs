@@ -2,7 +2,7 @@
 
 #[cfg(feature = "torch")]
 use super::Quantization;
-use super::TokenizerDifference;
+use super::{QuantizeScheme, TokenizerDifference};
 use crate::checkpoint::CheckpointError;
 use crate::hint::{Command, Hint, Setting, hint};
 use crate::mapped_file::FileChanged;
@@ -217,9 +217,15 @@ pub enum ConversionError {
          tokenizer.json"
     )]
     UnmeasuredTokenizer,
-    /// The model has no linear layer to quantize.
-    #[error("the model has no linear layer to quantize")]
-    NothingToQuantize,
+    /// The model has no layer that the scheme quantizes.
+    #[error("the model has no layer that the quantization scheme {scheme} can make smaller")]
+    NothingToQuantize {
+        /// The scheme.
+        scheme: QuantizeScheme,
+    },
+    /// None of the calibration texts can be tokenized.
+    #[error("Elasticsearch accepts none of the calibration texts for this task")]
+    NoCalibrationText,
     /// The quantized model agrees too little with the original model.
     #[cfg(feature = "torch")]
     #[error(
@@ -327,7 +333,12 @@ impl ConversionError {
                 Setting::AllowInexactTokenizer,
                 "."
             ),
-            Self::NothingToQuantize => hint!("Remove ", Setting::Quantize, "."),
+            Self::NothingToQuantize { .. } => {
+                hint!("Remove ", Setting::Quantize, ", or choose another scheme.")
+            }
+            Self::NoCalibrationText => {
+                hint!("Use longer texts in ", Setting::CalibrationTexts, ".")
+            }
             #[cfg(feature = "torch")]
             Self::Agreement { .. } => hint!(
                 "Remove ",

@@ -47,6 +47,8 @@ pub struct Conversion {
     pub(super) lora_task: Option<String>,
     pub(super) limit: Limit,
     pub(super) parameter_bytes: u64,
+    /// Rows and width of the word embedding table.
+    pub(super) word_table: [u64; 2],
     /// Similarity of a `dense_vector` field, if the model's files declare one.
     pub(super) similarity: Option<&'static str>,
     pub(super) options: Options,
@@ -151,7 +153,7 @@ impl Conversion {
         let comparison = description.compare_tokenizers(files, task, &options, progress)?;
         torchscript::load()?;
         checkpoint.show(progress);
-        let loaded = description.load(task, options.quantize.is_some(), &checkpoint);
+        let loaded = description.load(task, options.quantizes_linear_layers(), &checkpoint);
         let loaded = loaded.map_err(|error| as_wrong_task(error, task, &can))?;
         description.check_adapter()?;
         let mapped = RefCell::new(checkpoint.checkpoint().files().to_vec());
@@ -397,6 +399,8 @@ impl Conversion {
             lora_task: lora.task,
             limit,
             parameter_bytes,
+            word_table: [dimensions.vocabulary, dimensions.hidden]
+                .map(|it| it.try_into().unwrap_or_default()),
             similarity,
             tokenizer,
             options,
@@ -481,12 +485,14 @@ impl Conversion {
         &self.notes
     }
 
-    /// Logs the notes as warnings, except what the error of [`check_tokenizer`](Self::check_tokenizer) says.
+    /// Logs the notes as warnings, except what the error of [`check_tokenizer`](Self::check_tokenizer) says, and schemes that
+    /// would make a model with a large vocabulary smaller.
     pub fn log_notes(&self) {
         let difference = self.tokenizer_difference.as_ref().and_then(TokenizerDifference::note);
         let in_error = difference.filter(|_| self.check_tokenizer().is_err());
         let notes = self.notes.iter().filter(|note| in_error.as_ref() != Some(note));
         notes.for_each(|note| tracing::warn!("{note}"));
+        self.log_smaller_tables();
     }
 
     /// Logs the notes for a user who sees the results of the server's tokens: notes on tokens as information, the others as warnings.
@@ -527,12 +533,10 @@ impl Conversion {
     pub fn trace(&self) -> Result<Traced, ConversionError> {
         let mut module = self.progress.run(Stage::Trace, || self.trace_float())?;
         let mut quantized = None;
-        if self.options.quantize.is_some() {
-            let (with_bytes, done) = self.progress.run(Stage::Quantize, || module.quantize())?;
-            if done.layers == 0 {
-                return Err(ConversionError::NothingToQuantize);
-            }
-            (module, quantized) = (with_bytes, Some(done));
+        if let Some(quantize) = &self.options.quantize {
+            let (smaller, done) =
+                self.progress.run(Stage::Quantize, || self.quantize(module, quantize))?;
+            (module, quantized) = (smaller, Some(done));
         }
         let operations = module.operations()?;
         operations::check(&operations)?;

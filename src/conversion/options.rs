@@ -1,5 +1,7 @@
 //! Options of a conversion.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 #[cfg(feature = "torch")]
@@ -38,7 +40,7 @@ pub struct Options {
     pub target: Target,
     /// Origin of the files, if it is known.
     pub origin: Option<Origin>,
-    /// Quantization of linear layers; none by default.
+    /// Quantization of weights; none by default.
     pub quantize: Option<Quantize>,
     /// Skip the comparison of the saved archive with the model.
     pub no_verify: bool,
@@ -51,6 +53,12 @@ impl Options {
     #[must_use]
     pub fn of_task(task: Task) -> Self {
         Self { task: Some(task), ..Self::default() }
+    }
+
+    /// Whether linear layers are quantized.
+    #[must_use]
+    pub fn quantizes_linear_layers(&self) -> bool {
+        self.quantize.as_ref().is_some_and(|quantize| quantize.scheme.has_linear_layers())
     }
 }
 
@@ -78,11 +86,83 @@ impl Options {
     }
 }
 
+/// The weights that are quantized, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum QuantizeScheme {
+    /// The word embedding table and the linear layers to 8 bits, calibrated on texts.
+    #[default]
+    All,
+    /// The word embedding table to 8 bits.
+    Embeddings,
+    /// The word embedding table to float16.
+    HalfEmbeddings,
+    /// The linear layers to 8 bits with one scale per layer, as eland and PyTorch's `quantize_dynamic` do.
+    Eland,
+}
+
+impl QuantizeScheme {
+    /// All schemes.
+    pub const ALL: [Self; 4] = [Self::All, Self::Embeddings, Self::HalfEmbeddings, Self::Eland];
+
+    /// Name of the scheme in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Embeddings => "embeddings",
+            Self::HalfEmbeddings => "half-embeddings",
+            Self::Eland => "eland",
+        }
+    }
+
+    /// Whether linear layers are quantized.
+    #[must_use]
+    pub fn has_linear_layers(self) -> bool {
+        matches!(self, Self::All | Self::Eland)
+    }
+
+    /// Approximate size of a model whose weights have `bytes` in float32, of which `table` bytes are the word embedding table, with
+    /// rows of `width` numbers. The decoder uses the table too if it `is_tied`.
+    #[must_use]
+    pub fn estimated_bytes(self, bytes: u64, table: u64, width: u64, is_tied: bool) -> u64 {
+        let rest = bytes.saturating_sub(table);
+        // One scale for each row.
+        let int8 = table / 4 + table / width.max(1);
+        let copy = if is_tied { int8 } else { 0 };
+        match self {
+            Self::All => int8 + copy + rest / 4 + rest / 64,
+            Self::Embeddings => int8 + copy + rest,
+            Self::HalfEmbeddings if is_tied => bytes,
+            Self::HalfEmbeddings => table / 2 + rest,
+            Self::Eland => table + rest / 4,
+        }
+    }
+}
+
+impl fmt::Display for QuantizeScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for QuantizeScheme {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|scheme| scheme.name() == name);
+        found.ok_or_else(|| format!("unknown scheme; use one of {}", names()))
+    }
+}
+
 /// Options of quantization.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Quantize {
-    /// Texts for the comparison of both models; the built-in texts by default.
+    /// The weights that are quantized, and how.
+    pub scheme: QuantizeScheme,
+    /// Texts for the calibration and the comparison of both models; the built-in texts by default.
     pub texts: Option<Arc<[String]>>,
     /// Lowest accepted agreement, from 0 to 1.
     pub min_agreement: Option<f64>,

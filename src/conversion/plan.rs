@@ -8,11 +8,15 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 #[cfg(feature = "torch")]
+use super::QuantizeScheme;
+#[cfg(feature = "torch")]
 use super::description::{Description, as_wrong_task, is_table, read_config, refuse_adapter};
 #[cfg(feature = "torch")]
 use super::parts::Parts;
 #[cfg(feature = "torch")]
 use super::peak_memory::DEFAULT_LENGTH;
+#[cfg(feature = "torch")]
+use super::quantization::smaller_tables;
 #[cfg(feature = "torch")]
 use super::refused_families::check_files;
 #[cfg(feature = "torch")]
@@ -104,6 +108,9 @@ pub struct Plan {
     /// Memory of an allocation by the length of the input, for models that read more than 512 tokens.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub memory_by_length: Vec<MemoryAtLength>,
+    /// Memory with quantization schemes that are suggested for models with a large vocabulary.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_by_scheme: Vec<MemoryOfScheme>,
     /// Oldest Elasticsearch version that can serve the model.
     #[serde(serialize_with = "shown")]
     pub minimum_version: Option<Version>,
@@ -224,6 +231,17 @@ pub struct MemoryAtLength {
     pub bytes: u64,
 }
 
+/// Memory with a quantization scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MemoryOfScheme {
+    /// Name of the scheme.
+    pub scheme: &'static str,
+    /// Size of the definition.
+    pub definition_bytes: u64,
+    /// Memory of a deployment that its allocations share.
+    pub per_deployment_bytes: u64,
+}
+
 fn task_name<S: Serializer>(task: &Task, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(task.name())
 }
@@ -293,6 +311,7 @@ impl Plan {
             embedding: None,
             memory: None,
             memory_by_length: Vec::new(),
+            memory_by_scheme: Vec::new(),
             minimum_version: None,
             configuration: None,
             warnings: Vec::new(),
@@ -376,7 +395,8 @@ impl Plan {
                 description.guess(&options).ok_or_else(|| ConversionError::NoTask { can: can() })?
             }
         };
-        let quantize = options.quantize.is_some();
+        let quantize = options.quantizes_linear_layers();
+        let quantize_scheme = options.quantize.as_ref().map(|quantize| quantize.scheme);
         let loaded = description
             .load(task, quantize, &survey)
             .map_err(|error| as_wrong_task(error, task, &can))?;
@@ -428,16 +448,28 @@ impl Plan {
         let bytes = conversion.parameter_bytes();
         let stored = self.parameters.and_then(|parameters| parameters.stored);
         self.parameters = Some(Parameters { used: bytes / 4, stored });
-        // Quantization keeps the embedding table, and reduces nearly all other weights to a quarter.
         let table = dimensions.vocabulary.saturating_mul(dimensions.hidden).saturating_mul(4);
         let table = bytes.min(table.try_into().unwrap_or_default());
-        let held = if quantize { table + (bytes - table) / 4 } else { bytes };
+        let width = dimensions.hidden.try_into().unwrap_or_default();
+        let is_tied = matches!(task, Task::FillMask | Task::TextExpansion);
+        let estimated =
+            |scheme: QuantizeScheme| scheme.estimated_bytes(bytes, table, width, is_tied);
+        let held = quantize_scheme.map_or(bytes, estimated);
         let memory = PlannedMemory {
             definition_bytes: held.saturating_add(CODE),
             per_deployment_bytes: held,
             per_allocation_bytes: curve.at(conversion.limit.tokens.into()),
         };
         self.memory = Some(memory);
+        if quantize_scheme.is_none() {
+            let schemes = smaller_tables(task, bytes, conversion.word_table);
+            let memory_of = |(scheme, bytes): (QuantizeScheme, u64)| MemoryOfScheme {
+                scheme: scheme.name(),
+                definition_bytes: bytes.saturating_add(CODE),
+                per_deployment_bytes: bytes,
+            };
+            self.memory_by_scheme = schemes.into_iter().map(memory_of).collect();
+        }
         if longest > DEFAULT_LENGTH {
             let lengths = [DEFAULT_LENGTH, 2048, longest].into_iter().filter(|it| *it <= longest);
             let bytes = |tokens: u32| MemoryAtLength { tokens, bytes: curve.at(tokens.into()) };

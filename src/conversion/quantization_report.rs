@@ -2,19 +2,34 @@
 
 use std::fmt;
 
-use super::{Conversion, ConversionError, Quantize, ServerRows};
-use crate::tasks::agreement::{Figure, Sample};
-use crate::torchscript::{Module, Quantized, TorchError};
+use super::{Conversion, ConversionError, Quantize, QuantizeScheme, ServerRows};
+use crate::tasks::agreement::{Figure, Sample, vectors};
+use crate::tasks::{Task, neighbours};
+use crate::torchscript::{Module, OneThread, Quantized, TorchError};
 use serde::{Serialize, Serializer};
 
-/// Ordinary sentences in many languages; adjacent sentences form pairs.
-const TEXTS: &str = include_str!("texts.txt");
+/// Ordinary sentences in many languages, for calibration; adjacent sentences form pairs.
+const CALIBRATION_TEXTS: &str = include_str!("texts.txt");
+
+/// Other sentences, for the comparison of both models; adjacent sentences form pairs.
+const HELD_OUT_TEXTS: &str = include_str!("held_out_texts.txt");
 
 impl Quantize {
-    fn texts(&self) -> Vec<String> {
+    /// The texts that calibrate the quantization: every other pair of adjacent texts of the user, or built-in ones.
+    pub(super) fn calibration_texts(&self) -> Vec<String> {
         match &self.texts {
-            Some(texts) => texts.to_vec(),
-            None => TEXTS.lines().map(str::to_owned).collect(),
+            Some(texts) if texts.len() < 4 => texts.to_vec(),
+            Some(texts) => texts.chunks(2).step_by(2).flatten().cloned().collect(),
+            None => CALIBRATION_TEXTS.lines().map(str::to_owned).collect(),
+        }
+    }
+
+    /// The texts on which both models are compared. They are not those of the calibration, unless there are fewer than four texts.
+    fn compared_texts(&self) -> Vec<String> {
+        match &self.texts {
+            Some(texts) if texts.len() < 4 || self.scheme != QuantizeScheme::All => texts.to_vec(),
+            Some(texts) => texts.chunks(2).skip(1).step_by(2).flatten().cloned().collect(),
+            None => HELD_OUT_TEXTS.lines().map(str::to_owned).collect(),
         }
     }
 }
@@ -22,31 +37,42 @@ impl Quantize {
 /// Report of a quantization and its effect on the outputs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Quantization {
+    /// The scheme.
+    #[serde(serialize_with = "name")]
+    pub scheme: QuantizeScheme,
     /// Number of linear layers with 8-bit weights.
     pub layers: usize,
     /// Number of linear layers and convolutions without 8-bit weights.
     pub layers_kept: usize,
+    /// Number of lookup tables with 8-bit or float16 numbers.
+    pub tables: usize,
     /// Number of compared texts.
     pub texts: usize,
     /// Agreement of the quantized and the float model. The first figure is the overall agreement, with 1 as the best value.
     #[serde(serialize_with = "figures")]
-    pub agreement: [Figure; 2],
+    pub agreement: Vec<Figure>,
 }
 
 impl fmt::Display for Quantization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [first, second] = self.agreement;
-        write!(
-            f,
-            "{} {:.4} and {} {:.4} over {} texts",
-            first.name, first.value, second.name, second.value, self.texts
-        )
+        let figures: Vec<_> =
+            self.agreement.iter().map(|it| format!("{} {:.4}", it.name, it.value)).collect();
+        match figures.split_last() {
+            Some((last, others)) if !others.is_empty() => {
+                write!(f, "{} and {last} over {} texts", others.join(", "), self.texts)
+            }
+            _ => write!(f, "{} over {} texts", figures.concat(), self.texts),
+        }
     }
 }
 
 /// Formats the figures as an object with significant digits only.
-fn figures<S: Serializer>(figures: &[Figure; 2], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(figures.map(|figure| (figure.name, (figure.value * 1e6).round() / 1e6)))
+fn figures<S: Serializer>(figures: &[Figure], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(figures.iter().map(|figure| (figure.name, (figure.value * 1e6).round() / 1e6)))
+}
+
+fn name<S: Serializer>(scheme: &QuantizeScheme, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(scheme.name())
 }
 
 /// Platform of the 8-bit kernels, with Elasticsearch's name. Clusters run on Linux.
@@ -66,13 +92,12 @@ impl Conversion {
         quantized: Quantized,
         module: &Module,
     ) -> Result<Quantization, ConversionError> {
+        // On a busy machine, threads that wait for each other take much longer than one.
+        let _one = OneThread::begin();
         let rows = ServerRows::new(&self.tokenizer, self.limit.tokens)?;
-        let mut texts = quantize.texts();
-        if let Some(prefix) = &self.options.ingest_prefix {
-            texts.iter_mut().for_each(|text| text.insert_str(0, prefix));
-        }
+        let texts = self.with_prefix(quantize.compared_texts());
         let measure = self.task.agreement();
-        let mut pairs = Vec::new();
+        let (mut pairs, mut embeddings) = (Vec::new(), Vec::new());
         let rows = rows.of_task(self.task, &texts);
         let texts = rows.len();
         for row in rows {
@@ -81,24 +106,43 @@ impl Conversion {
             let finite =
                 output.f_isfinite().and_then(|all| all.f_all()).map_err(TorchError::from)?;
             if bool::try_from(&finite).map_err(TorchError::from)? {
-                pairs.extend(measure.compare(&Sample { row, reference, output })?);
+                let sample = Sample { row, reference, output };
+                pairs.extend(measure.compare(&sample)?);
+                if self.task == Task::TextEmbedding {
+                    embeddings.extend(vectors(&sample)?);
+                }
             } else {
                 pairs.push([f64::NAN; 2]);
             }
         }
-        let agreement = measure.summarize(&pairs);
-        let Quantized { layers, kept } = quantized;
-        let report = Quantization { layers, layers_kept: kept, texts, agreement };
+        let mut agreement = measure.summarize(&pairs).to_vec();
+        let is_finite = agreement.iter().all(|figure| figure.value.is_finite());
+        if let (Some(figures), true) = (neighbours::figures(&embeddings), is_finite) {
+            agreement.splice(0..0, figures);
+        }
+        let Quantized { layers, kept, tables } = quantized;
+        let scheme = quantize.scheme;
+        let report = Quantization { scheme, layers, layers_kept: kept, tables, texts, agreement };
+        let tables = match (tables, scheme) {
+            (0, _) => String::new(),
+            (_, QuantizeScheme::HalfEmbeddings) => {
+                "the word embedding table was converted to float16; ".into()
+            }
+            _ => "the word embedding table was quantized to 8 bits; ".into(),
+        };
         let others = match kept {
             0 => String::new(),
+            1 => ", and 1 other layer is unchanged".to_owned(),
             kept => format!(", and {kept} other layers are unchanged"),
         };
-        tracing::info!("{layers} linear layers were quantized to 8 bits{others}");
+        tracing::info!("{tables}{layers} linear layers were quantized to 8 bits{others}");
         tracing::info!("agreement with the original model: {report}");
-        tracing::info!(
-            "measured on the processor architecture {}, for which the definition is built",
-            platform_architecture()
-        );
+        if layers > 0 {
+            tracing::info!(
+                "measured on the processor architecture {}, for which the definition is built",
+                platform_architecture()
+            );
+        }
         if let Some(least) = quantize.min_agreement
             // NaN is not sufficient either.
             && !report.agreement.first().is_some_and(|figure| figure.value >= least)

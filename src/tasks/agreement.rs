@@ -98,7 +98,7 @@ pub(super) static RANKING: Measure = Measure {
     },
     summarize: |all| {
         let (a, b): (Vec<_>, Vec<_>) = all.iter().map(|[a, b]| (*a, *b)).unzip();
-        let correlation = correlation(&ranks(&a), &ranks(&b));
+        let correlation = spearman(&a, &b);
         let moved: Vec<Pair> = all.iter().map(|[a, b]| [0., (a - b).abs()]).collect();
         [
             Figure { name: "rank_correlation", value: correlation },
@@ -123,6 +123,14 @@ pub(super) static ANSWER: Measure = Measure {
 
 /// A row of the reference output and the same row of the other output.
 type Rows = (Vec<f64>, Vec<f64>);
+
+/// The reference and the other output of a text as vectors, one per text.
+///
+/// # Errors
+/// Errors of libtorch.
+pub fn vectors(sample: &Sample) -> Result<Option<[Vec<f64>; 2]>, TorchError> {
+    Ok(rows(sample, 0..1)?.pop().map(|(a, b)| [a, b]))
+}
 
 /// The rows `of` both outputs. The last axis contains the compared values.
 fn rows(sample: &Sample, of: Range<usize>) -> Result<Vec<Rows>, TorchError> {
@@ -164,9 +172,12 @@ fn argmax(values: &[f64]) -> usize {
     values.iter().enumerate().fold((0, f64::NEG_INFINITY), better).0
 }
 
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 /// Cosine similarity. For vectors of length 0 it is 1 if they are equal.
 pub(crate) fn cosine(a: &[f64], b: &[f64]) -> f64 {
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let lengths = (dot(a, a) * dot(b, b)).sqrt();
     if lengths == 0. { f64::from(u8::from(a == b)) } else { dot(a, b) / lengths }
 }
@@ -195,6 +206,11 @@ fn ranks(values: &[f64]) -> Vec<f64> {
         before += equal.len();
     }
     ranks
+}
+
+/// Spearman's rank correlation.
+pub(super) fn spearman(a: &[f64], b: &[f64]) -> f64 {
+    correlation(&ranks(a), &ranks(b))
 }
 
 /// Pearson correlation.

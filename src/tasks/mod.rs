@@ -9,6 +9,8 @@ mod fill_mask;
 mod graph_output;
 mod guess;
 mod labels;
+#[cfg(feature = "torch")]
+pub mod neighbours;
 mod ner;
 mod pass_through;
 mod pipeline_tag;

@@ -14,6 +14,7 @@ use torch_sys::{C_tensor, CModule_};
 use super::TorchError;
 use super::archive_writer::Written;
 use super::library;
+use super::quantized_layers::Replacement;
 use crate::checkpoint::StoredTensor;
 use crate::checkpoint::safetensors::Slice;
 use crate::mapped_file::MappedFile;
@@ -53,6 +54,13 @@ unsafe extern "C" {
         quantized: *mut size_t,
         kept: *mut size_t,
     ) -> *mut c_char;
+    fn re_module_replace_layers(
+        module: *mut CModule_,
+        plan: extern "C" fn(*mut c_void, *const LayerView, *mut RawReplacement) -> bool,
+        context: *mut c_void,
+        others: *mut size_t,
+    ) -> *mut c_char;
+    fn re_module_observe(module: *mut CModule_) -> *mut c_char;
     fn re_module_load(
         size: size_t,
         from: extern "C" fn(*const c_void, size_t, *mut size_t) -> *const c_char,
@@ -168,6 +176,29 @@ pub(super) fn file_in_memory() -> std::io::Result<std::fs::File> {
 pub(super) fn set_variable(name: &str, value: &str) {
     // SAFETY: the caller checks that no other thread reads the environment.
     unsafe { std::env::set_var(name, value) };
+}
+
+/// A layer of a graph, for [`RawModule::replace_layers`].
+#[repr(C)]
+struct LayerView {
+    weight: *const C_tensor,
+    is_linear: bool,
+}
+
+/// Tensors that replace a layer's weights. Each pointer is null or owns its tensor.
+#[repr(C)]
+struct RawReplacement {
+    weight: *mut C_tensor,
+    scales: *mut C_tensor,
+    factors: *mut C_tensor,
+    columns: *mut C_tensor,
+    floating: *mut C_tensor,
+}
+
+/// A pointer that owns a copy of a tensor's handle.
+fn owned(tensor: &Tensor) -> *mut C_tensor {
+    let copy = std::mem::ManuallyDrop::new(tensor.shallow_clone());
+    copy.as_ptr().cast_mut()
 }
 
 /// Converts the message that a native function returns to a result. Null means success.
@@ -473,6 +504,77 @@ impl RawModule {
         // SAFETY: the module and the counts live for the call.
         check(unsafe { re_module_quantize(self.0, &mut quantized, &mut kept) })?;
         Ok((quantized, kept))
+    }
+
+    /// Calls `plan` for each linear layer (true) and lookup table (false) with constant float32 weights, and replaces the layers for
+    /// which it returns a replacement. Returns the number of linear layers and convolutions that cannot be replaced.
+    pub(super) fn replace_layers<E: From<TorchError>>(
+        &mut self,
+        plan: impl FnMut(&Tensor, bool) -> Result<Option<Replacement>, E>,
+    ) -> Result<usize, E> {
+        struct Context<F, E> {
+            plan: F,
+            failed: Option<E>,
+        }
+        extern "C" fn call<F, E>(
+            context: *mut c_void,
+            layer: *const LayerView,
+            out: *mut RawReplacement,
+        ) -> bool
+        where
+            F: FnMut(&Tensor, bool) -> Result<Option<Replacement>, E>,
+        {
+            // SAFETY: `context` is the variable below; `layer` and `out` live for the call.
+            let (context, layer, out) =
+                unsafe { (&mut *context.cast::<Context<F, E>>(), &*layer, &mut *out) };
+            // SAFETY: the weight lives for the call. The clone has a handle of its own.
+            let weight = unsafe { Tensor::clone_from_ptr(layer.weight.cast_mut()) };
+            match (context.plan)(&weight, layer.is_linear) {
+                Ok(None) => {}
+                Ok(Some(Replacement::Table { weight, scales })) => {
+                    out.weight = owned(&weight);
+                    out.scales = scales.as_ref().map_or(std::ptr::null_mut(), owned);
+                }
+                Ok(Some(Replacement::Linear { weight, scales, factors, floating })) => {
+                    (out.weight, out.scales) = (owned(&weight), owned(&scales));
+                    out.factors = factors.as_ref().map_or(std::ptr::null_mut(), owned);
+                    if let Some((columns, weight)) = &floating {
+                        (out.columns, out.floating) = (owned(columns), owned(weight));
+                    }
+                }
+                Err(error) => {
+                    context.failed = Some(error);
+                    return false;
+                }
+            }
+            true
+        }
+        fn entry<F, E>(
+            _: &Context<F, E>,
+        ) -> extern "C" fn(*mut c_void, *const LayerView, *mut RawReplacement) -> bool
+        where
+            F: FnMut(&Tensor, bool) -> Result<Option<Replacement>, E>,
+        {
+            call::<F, E>
+        }
+        let mut context = Context { plan, failed: None };
+        let (plan, mut others) = (entry(&context), 0);
+        // SAFETY: the module, the context and the count live for the call; the receiver of a replacement owns its tensors.
+        check(unsafe {
+            re_module_replace_layers(
+                self.0,
+                plan,
+                std::ptr::from_mut(&mut context).cast::<c_void>(),
+                &mut others,
+            )
+        })?;
+        context.failed.map_or(Ok(others), Err)
+    }
+
+    /// Changes `forward` to return the largest absolute value of each input channel of each linear layer that can be replaced.
+    pub(super) fn observe(&mut self) -> Result<(), TorchError> {
+        // SAFETY: the module lives for the call.
+        check(unsafe { re_module_observe(self.0) })
     }
 
     /// Loads an archive from memory.

@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use super::archive_writer;
 use super::ffi::RawModule;
+use super::quantized_layers::Replacement;
 use super::{OneThread, TorchError};
 use crate::segmented_bytes::SegmentedBytes;
 
@@ -57,7 +58,30 @@ impl Module {
     /// If a weight is not finite, or libtorch does not support the operation on this processor.
     pub fn quantize(mut self) -> Result<(Self, Quantized), TorchError> {
         let (layers, kept) = self.0.quantize()?;
-        Ok((self, Quantized { layers, kept }))
+        Ok((self, Quantized { layers, kept, tables: 0 }))
+    }
+
+    /// Calls `plan` for each linear layer (true) and lookup table (false) of `forward` whose weights are constants, in the order of their
+    /// first use, and replaces the layers for which it returns a replacement. Returns the number of linear layers and convolutions that
+    /// cannot be replaced.
+    ///
+    /// # Errors
+    /// Errors of `plan`, and if libtorch does not support a replacement on this processor.
+    pub(crate) fn replace_layers<E: From<TorchError>>(
+        &mut self,
+        plan: impl FnMut(&Tensor, bool) -> Result<Option<Replacement>, E>,
+    ) -> Result<usize, E> {
+        self.0.replace_layers(plan)
+    }
+
+    /// Changes `forward` to return the largest absolute value of each input channel of each linear layer that
+    /// [`replace_layers`](Self::replace_layers) visits, in its order, as one tensor.
+    ///
+    /// # Errors
+    /// If there is no such layer.
+    pub(crate) fn observe(mut self) -> Result<Self, TorchError> {
+        self.0.observe()?;
+        Ok(self)
     }
 
     /// Loads an archive from memory.
@@ -152,13 +176,15 @@ impl Module {
     }
 }
 
-/// Result of [`Module::quantize`].
+/// The layers of a quantized module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quantized {
     /// Number of linear layers with 8-bit weights.
     pub layers: usize,
-    /// Number of linear layers and convolutions that could not be quantized.
+    /// Number of linear layers and convolutions that were not quantized.
     pub kept: usize,
+    /// Number of lookup tables with 8-bit or float16 numbers.
+    pub tables: usize,
 }
 
 /// Signature of a module's `forward`.

@@ -384,7 +384,9 @@ fn options(help: &str) -> BTreeSet<String> {
     let plain = |word: &&str| {
         word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
-    words.filter(plain).map(str::to_owned).collect()
+    // An optional value: `--quantize[=<SCHEME>]`.
+    let names = words.map(|word| word.split('[').next().unwrap_or_default());
+    names.filter(plain).map(str::to_owned).collect()
 }
 
 /// The names of all commands, from the help of the program.

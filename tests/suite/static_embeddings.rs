@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use rust_eland::conversion::{Conversion, ConversionError, Options, ServerRows};
+use rust_eland::conversion::{
+    Conversion, ConversionError, Options, Quantize, QuantizeScheme, ServerRows,
+};
 use rust_eland::observer::Progress;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
@@ -199,14 +201,20 @@ fn damaged_table_is_rejected() {
 }
 
 #[test]
-fn other_tokenizers_tasks_and_quantization_are_rejected() {
+fn other_tokenizers_tasks_and_quantization_of_layers_are_rejected() {
     let folder = library(&whole(), 7);
     let error = read_with(folder.path(), Options::of_task(Task::FillMask)).err().unwrap();
     assert!(error.to_string().contains("It can serve text_embedding"), "{error}");
     let mut options = Options::default();
-    options.quantize = Some(Default::default());
+    let mut quantize = Quantize::default();
+    options.quantize = Some(quantize.clone());
+    let traced = read_with(folder.path(), options.clone()).unwrap().trace().unwrap();
+    assert_eq!(traced.quantized.map(|it| (it.tables, it.layers)), Some((1, 0)));
+    // A table has no linear layer.
+    quantize.scheme = QuantizeScheme::Eland;
+    options.quantize = Some(quantize);
     let error = read_with(folder.path(), options).unwrap().trace().err().unwrap();
-    assert!(matches!(error, ConversionError::NothingToQuantize), "{error}");
+    assert!(matches!(error, ConversionError::NothingToQuantize { .. }), "{error}");
     let mut words = whole();
     words["model"]["type"] = json!("WordLevel");
     let error = read(library(&words, 7).path()).err().unwrap();

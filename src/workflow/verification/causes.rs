@@ -6,7 +6,7 @@ use super::Cause;
 use super::comparison::difference;
 use super::sides::{Answer, Rows, Sides};
 use crate::bundle::DEFINITION_SHA256;
-use crate::conversion::{Conversion, ConversionError, Options};
+use crate::conversion::{Conversion, ConversionError, Options, QuantizeScheme};
 use crate::error::Error;
 use crate::inference_results::Input;
 use crate::observer::Progress;
@@ -151,7 +151,10 @@ impl Sides<'_> {
             return Ok(());
         }
         // Models whose layers cannot be quantized are not.
-        let Ok((module, _)) = self.conversion.trace()?.module.quantize() else { return Ok(()) };
+        let metadata = self.served.get("metadata").unwrap_or(&Value::Null);
+        let scheme = metadata["quantization"]["scheme"].as_str();
+        let scheme = scheme.and_then(|name| name.parse().ok()).unwrap_or(QuantizeScheme::Eland);
+        let Ok(module) = self.conversion.trace_quantized(scheme) else { return Ok(()) };
         let found = differences(module, open.texts)?;
         // The answers of a float32 graph can be close to those of the quantized graph, but then they are closer to the float32 model.
         let is_closer = |off: f64, floating: f64| off <= rounding || 2. * off < floating;
