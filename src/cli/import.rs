@@ -126,6 +126,8 @@ impl ImportArguments {
         let request = self.request()?;
         let is_dry_run = self.dry_run;
         let progress = &session.progress;
+        // This also initializes the log's thread-local variables, which takes as long as the loading of libtorch once that has begun.
+        tracing::info!("importing {}", request.model_id);
         let import = request.validate().await?;
         let client = connect(self.connection()?, progress).await?;
         if is_dry_run {

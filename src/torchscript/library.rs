@@ -48,11 +48,15 @@ pub fn load() -> Result<(), TorchError> {
 
 /// Begins to load libtorch on another thread, once. [`load`] waits for it, and reports errors.
 ///
-/// glibc locks its list of libraries while it loads one, and new threads wait for this lock before they do anything. Therefore a thread for
-/// blocking work is started first, which does that of the caller meanwhile.
+/// glibc holds a lock while it loads a library. New threads wait for this lock before they do anything, and so does a thread that first
+/// uses a thread-local variable with a destructor, as the log has. Therefore a thread for blocking work is started first, which does that of
+/// the caller meanwhile, and it writes to the log.
 pub async fn load_in_background() {
     static BEGUN: Once = Once::new();
-    let _ = tokio::task::spawn_blocking(|| ()).await;
+    if BEGUN.is_completed() {
+        return;
+    }
+    let _ = tokio::task::spawn_blocking(|| tracing::info!("loading libtorch")).await;
     BEGUN.call_once(|| {
         // Without a thread, the first use of libtorch loads it.
         let _ = thread::Builder::new().name("libtorch".into()).spawn(load);
