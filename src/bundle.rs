@@ -413,8 +413,10 @@ mod tests {
         Bundle {
             model_id: "m".parse().unwrap(),
             configuration: with_artifact_sha256(configuration, &sha256),
-            vocabulary: vocabulary
-                .then(|| Vocabulary { vocabulary: vec!["[UNK]".into()], ..Vocabulary::default() }),
+            vocabulary: vocabulary.then(|| Vocabulary {
+                vocabulary: vec!["[UNK]".into()].into(),
+                ..Vocabulary::default()
+            }),
             artifact: Artifact {
                 format: ArtifactFormat::TorchScript,
                 bytes: Arc::new(bytes),

@@ -442,7 +442,7 @@ mod tests {
     #[test]
     fn missing_special_token_is_a_conflict() {
         let build = |tokens: &[&str]| {
-            let vocabulary = tokens.iter().map(|token| (*token).to_owned()).collect();
+            let vocabulary: Vec<String> = tokens.iter().map(|token| (*token).to_owned()).collect();
             let settings = Settings::from_json(&json!({"bert": {}})).unwrap();
             Tokenizer::build(settings, vocabulary, &[], &[]).err().map(|error| error.to_string())
         };

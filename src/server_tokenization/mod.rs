@@ -16,6 +16,7 @@ mod unigram;
 mod word_piece;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use byte_pair::{byte_symbols, is_one_word};
 pub use differences::Difference;
@@ -72,7 +73,7 @@ pub struct Tokenizer {
     algorithm: Algorithm,
     special: SpecialTokens,
     settings: Settings,
-    vocabulary: Vec<String>,
+    vocabulary: Arc<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -90,10 +91,11 @@ impl Tokenizer {
     /// When the vocabulary lacks a required token or a score.
     pub fn build(
         settings: Settings,
-        vocabulary: Vec<String>,
+        vocabulary: impl Into<Arc<Vec<String>>>,
         merges: &[String],
         scores: &[f64],
     ) -> Result<Self, TokenizationError> {
+        let vocabulary = vocabulary.into();
         let special = SpecialTokens::find(&settings, &vocabulary)?;
         let (unknown, mask) = (special.unknown, special.mask_text.as_str());
         let word_piece = |split_chinese| {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::never_split::NeverSplit;
 use super::normalization::{Placed, normalize};
@@ -46,7 +47,7 @@ struct Step {
 impl Unigram {
     /// Builds the tokenizer. `scores` has one score for each token of the vocabulary.
     pub(super) fn new(
-        vocabulary: &[String],
+        vocabulary: &Arc<Vec<String>>,
         scores: Vec<f64>,
         unknown: u32,
         unknown_handling: Unknown,
@@ -183,23 +184,29 @@ fn place(characters: &[Placed]) -> Range<usize> {
 /// The tokens of a vocabulary by their first bytes.
 #[derive(Debug)]
 struct Pieces {
-    /// In the order of their bytes, each token once.
-    sorted: Vec<(Box<[u8]>, u32)>,
+    vocabulary: Arc<Vec<String>>,
+    /// Ids in the order of the bytes of their tokens, each token once.
+    sorted: Vec<u32>,
 }
 
 impl Pieces {
-    fn new(vocabulary: &[String]) -> Self {
-        let mut sorted: Vec<(Box<[u8]>, u32)> =
-            vocabulary.iter().map(|token| token.as_bytes().into()).zip(0..).collect();
+    fn new(vocabulary: &Arc<Vec<String>>) -> Self {
+        let mut tokens: Vec<(&[u8], u32)> =
+            vocabulary.iter().map(String::as_bytes).zip(0..).collect();
         // The last of several equal tokens counts.
-        sorted.sort_by(|(a, a_id), (b, b_id)| a.cmp(b).then(b_id.cmp(a_id)));
-        sorted.dedup_by(|(a, _), (b, _)| a == b);
-        Self { sorted }
+        tokens.sort_by(|(a, a_id), (b, b_id)| a.cmp(b).then(b_id.cmp(a_id)));
+        tokens.dedup_by(|(a, _), (b, _)| a == b);
+        let sorted = tokens.into_iter().map(|(_, id)| id).collect();
+        Self { vocabulary: Arc::clone(vocabulary), sorted }
+    }
+
+    fn bytes(&self, id: u32) -> &[u8] {
+        self.vocabulary.get(id as usize).map_or(&[], |token| token.as_bytes())
     }
 
     fn id(&self, token: &str) -> Option<u32> {
-        let at = self.sorted.binary_search_by(|(piece, _)| (**piece).cmp(token.as_bytes())).ok()?;
-        Some(self.sorted[at].1)
+        let at = self.sorted.binary_search_by(|id| self.bytes(*id).cmp(token.as_bytes())).ok()?;
+        self.sorted.get(at).copied()
     }
 
     /// The length and id of each token that `text` begins with, the shortest first.
@@ -209,12 +216,12 @@ impl Pieces {
             .enumerate()
             .map_while(move |(depth, byte)| {
                 // All of `rest` begin with the first `depth` bytes; the token of exactly these bytes sorts first.
-                let at = |piece: &[u8]| piece.get(depth).copied();
-                let start = rest.partition_point(|(piece, _)| at(piece) < Some(*byte));
-                let end = rest.partition_point(|(piece, _)| at(piece) <= Some(*byte));
+                let at = |id: u32| self.bytes(id).get(depth).copied();
+                let start = rest.partition_point(|id| at(*id) < Some(*byte));
+                let end = rest.partition_point(|id| at(*id) <= Some(*byte));
                 rest = &rest[start..end];
-                let (shortest, id) = rest.first()?;
-                Some((shortest.len() == depth + 1).then_some((depth + 1, *id)))
+                let id = *rest.first()?;
+                Some((self.bytes(id).len() == depth + 1).then_some((depth + 1, id)))
             })
             .flatten()
     }
@@ -250,7 +257,7 @@ mod tests {
     fn pieces(text: &str, handling: Unknown) -> Vec<&'static str> {
         let (tokens, scores): (Vec<String>, Vec<f64>) =
             VOCABULARY.map(|(token, score)| (token.to_owned(), score)).into_iter().unzip();
-        let tokenizer = Unigram::new(&tokens, scores, 3, handling, &["<mask>"]);
+        let tokenizer = Unigram::new(&tokens.into(), scores, 3, handling, &["<mask>"]);
         let tokens = tokenizer.tokens(text).unwrap();
         tokens.iter().map(|token| VOCABULARY[token.id as usize].0).collect()
     }
@@ -278,14 +285,15 @@ mod tests {
 
     #[test]
     fn empty_text_is_an_error_and_blank_text_is_not() {
-        let tokenizer = Unigram::new(&["a".to_owned()], vec![0.0], 0, Unknown::Fused, &[]);
+        let tokenizer =
+            Unigram::new(&vec!["a".to_owned()].into(), vec![0.0], 0, Unknown::Fused, &[]);
         assert!(tokenizer.tokens("").is_err());
         assert_eq!(tokenizer.tokens(" \n").unwrap(), []);
     }
 
     #[test]
     fn last_of_equal_tokens_counts() {
-        let pieces = Pieces::new(&["a", "ab", "a", "b"].map(str::to_owned));
+        let pieces = Pieces::new(&Arc::new(["a", "ab", "a", "b"].map(str::to_owned).to_vec()));
         assert_eq!(pieces.id("a"), Some(2));
         assert_eq!(pieces.beginnings(b"abc").collect::<Vec<_>>(), [(1, 2), (2, 1)]);
         assert_eq!(pieces.beginnings(b"c").next(), None);
@@ -294,7 +302,8 @@ mod tests {
     #[test]
     fn places_refer_to_the_original_text() {
         let tokens = ["▁", "<unk>", "fi", "é"].map(str::to_owned);
-        let tokenizer = Unigram::new(&tokens, vec![-1.0; 4], 1, Unknown::Fused, &[]);
+        let tokenizer =
+            Unigram::new(&tokens.to_vec().into(), vec![-1.0; 4], 1, Unknown::Fused, &[]);
         let found = tokenizer.tokens("\u{FB01} e\u{301}").unwrap();
         let places: Vec<_> = found.iter().map(|token| (token.id, token.place.clone())).collect();
         assert_eq!(places, [(0, 0..0), (2, 0..3), (0, 4..4), (3, 4..7)]);

@@ -2,6 +2,7 @@
 //! does not return.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{Adaptation, ServerTokens, Tokenizer, TokenizerKind};
 use crate::special_tokens::{AppendedTokens, SpecialTokens, WithoutEmbedding};
@@ -17,6 +18,7 @@ const NAME_LENGTH: f64 = 6.;
 /// vocabulary has them already, and white space for `bert_ja`. Returns what was appended.
 pub fn append_tokens(kind: TokenizerKind, vocabulary: &mut Vocabulary) -> Option<AppendedTokens> {
     let Vocabulary { vocabulary: tokens, scores, .. } = vocabulary;
+    let tokens = Arc::make_mut(tokens);
     let first = i64::try_from(tokens.len()).ok()?;
     match kind {
         TokenizerKind::DebertaV2 => {
@@ -89,7 +91,8 @@ impl Tokenizer {
             "appended to the uploaded vocabulary, because Elasticsearch requires them: {}",
             missing.join(", ")
         ));
-        self.vocabulary.vocabulary.extend(missing.into_iter().map(str::to_owned));
+        Arc::make_mut(&mut self.vocabulary.vocabulary)
+            .extend(missing.into_iter().map(str::to_owned));
         if let Some(scores) = &mut self.vocabulary.scores {
             scores.resize(self.vocabulary.vocabulary.len(), 0.);
         }
@@ -113,7 +116,7 @@ mod tests {
 
     fn vocabulary(tokens: &[&str]) -> Vocabulary {
         Vocabulary {
-            vocabulary: tokens.iter().map(|token| (*token).to_owned()).collect(),
+            vocabulary: Arc::new(tokens.iter().map(|token| (*token).to_owned()).collect()),
             scores: Some(tokens.iter().map(|_| -2.).collect()),
             merges: None,
         }

@@ -150,7 +150,7 @@ impl Tokenizer {
         let new = |id: i64| kept.renumbered(id);
         let is_kept =
             |id: usize| id >= kept.of || i64::try_from(id).is_ok_and(|id| kept.place(id).is_some());
-        retain(&mut self.vocabulary.vocabulary, is_kept);
+        retain(Arc::make_mut(&mut self.vocabulary.vocabulary), is_kept);
         if let Some(scores) = &mut self.vocabulary.scores {
             retain(scores, is_kept);
         }

@@ -27,6 +27,8 @@ mod unigram;
 mod uploaded;
 mod wordpiece;
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 pub use self::adaptation::Adaptation;
@@ -260,7 +262,7 @@ impl Tokenizer {
 
     /// Removes the last tokens, so that `length` remain.
     fn truncate(&mut self, length: usize) {
-        self.vocabulary.vocabulary.truncate(length);
+        Arc::make_mut(&mut self.vocabulary.vocabulary).truncate(length);
         if let Some(scores) = &mut self.vocabulary.scores {
             scores.truncate(length);
         }

@@ -1,5 +1,7 @@
 //! The model's own names of special tokens, for the tokenizer of Elasticsearch that accepts any names.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{ServerTokens, Tokenizer, TokenizerKind};
@@ -38,7 +40,7 @@ impl Tokenizer {
             (MASK_TOKEN, mask),
         ];
         let ids = roles.map(|(setting, name)| (setting, self.vocabulary.id(name)));
-        let tokens = &mut self.vocabulary.vocabulary;
+        let tokens = Arc::make_mut(&mut self.vocabulary.vocabulary);
         for (id, name) in &self.own_names {
             if let Some(token) = tokens.get_mut(*id) {
                 token.clone_from(name);

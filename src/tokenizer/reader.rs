@@ -235,7 +235,7 @@ impl Reader<'_> {
         }
         Ok(Tokenizer {
             kind,
-            vocabulary: Vocabulary { vocabulary: ids.tokens, merges, scores },
+            vocabulary: Vocabulary { vocabulary: ids.tokens.into(), merges, scores },
             settings,
             special,
             single: single.unwrap_or_else(single_of_class),

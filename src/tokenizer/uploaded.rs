@@ -89,7 +89,7 @@ pub fn read_vocabulary(
             format!("the vocabulary contains tokens more than once, and Elasticsearch uses the last position of each: {some}")
         }));
     }
-    Ok((Vocabulary { vocabulary, merges, scores }, warnings))
+    Ok((Vocabulary { vocabulary: vocabulary.into(), merges, scores }, warnings))
 }
 
 #[cfg(test)]

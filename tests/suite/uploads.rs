@@ -62,7 +62,7 @@ fn bundle(id: &str, seed: u64, length: usize) -> Bundle {
     Bundle {
         model_id: id.parse().unwrap(),
         configuration,
-        vocabulary: Some(Vocabulary { vocabulary: tokens, merges: None, scores: None }),
+        vocabulary: Some(Vocabulary { vocabulary: tokens.into(), merges: None, scores: None }),
         artifact: Artifact {
             format: ArtifactFormat::TorchScript,
             bytes: Arc::new(bytes.into()),

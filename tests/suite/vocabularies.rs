@@ -77,7 +77,7 @@ fn check(name: &str, tokenizer: &Tokenizer, reference: &Reference) {
     assert_eq!(tokenizer.settings, reference.settings, "{name}");
     let tokens = &tokenizer.vocabulary.vocabulary;
     if let Some(wanted) = &reference.vocabulary {
-        assert_eq!(tokens, wanted, "{name}");
+        assert_eq!(**tokens, *wanted, "{name}");
     }
     if let Some(wanted) = &reference.ids {
         let mut ids = server_ids(tokens);
@@ -345,7 +345,7 @@ fn t5_vocabulary_gets_the_first_token_of_a_row() {
         assert_eq!(tokenizer.kind.name(), "xlm_roberta", "{class}");
         tokenizer.append_tokens();
         let uploaded = &tokenizer.vocabulary;
-        assert_eq!(uploaded.vocabulary, ["<pad>", "</s>", "<unk>", "▁a", "<s>"]);
+        assert_eq!(*uploaded.vocabulary, ["<pad>", "</s>", "<unk>", "▁a", "<s>"]);
         assert_eq!(uploaded.scores.as_deref(), Some(&[0., -1., -2., -3., 0.][..]));
         assert!(tokenizer.drops_first());
         assert_eq!((tokenizer.first, tokenizer.model_tokens()), (4, 4));
@@ -378,7 +378,7 @@ fn albert_tokenizer_that_changes_texts_is_approximated() {
         assert!(changing.warnings.iter().any(|it| it.contains(part)), "{:?}", changing.warnings);
     }
     let renamed = ["<pad>", "▁a", "<unk>", "<s>", "</s>", "<mask>"];
-    assert_eq!(changing.vocabulary.vocabulary, renamed);
+    assert_eq!(*changing.vocabulary.vocabulary, renamed);
 }
 
 fn warns(tokenizer: Result<Tokenizer, TokenizerError>, of: &str) {
