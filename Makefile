@@ -15,7 +15,7 @@ CHECK_TOOLS ?= check-jsonschema==0.39.0 kubernetes-validate==1.37.0
 OLDEST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites libtorch minilm gemma build demo acceptance test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories check-yaml oldest-rust image image-test dist dist-test clean
+.PHONY: help prerequisites libtorch minilm gemma build demo demo-svg acceptance cluster-address test test-without-torch check-library compat bench fuzz fmt lint doc cargo-deny deny advisories check-yaml oldest-rust image image-test dist dist-test wheel wheel-test clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -41,10 +41,18 @@ demo: libtorch minilm ## Import MiniLM into a stand-in for Elasticsearch and com
 	$(CARGO) build --locked --package rust-eland --package standin
 	@$(PYTHON) scripts/demo.py
 
+demo-svg: libtorch minilm ## Record docs/demo.svg, the animation in the README, from a real import
+	$(CARGO) build --release --locked --package rust-eland --package standin --package hub
+	@test -e target/demo-tools/pyte || $(PYTHON) -m pip install --quiet --root-user-action=ignore --target target/demo-tools pyte==0.8.2
+	PYTHONPATH=target/demo-tools $(PYTHON) scripts/terminal_svg.py docs/demo.svg
+
 # Needs ES_URL and usually ES_API_KEY, as arguments of make or in the environment. PROGRAM=PATH runs an existing program; OPTIONS are
 # added to every command, for example OPTIONS="--ca-certs http_ca.crt". A command line is visible to other users of the machine.
-acceptance: minilm $(if $(PROGRAM),,build) ## Run rust-eland against the cluster ES_URL=... and report what works
+acceptance: cluster-address minilm $(if $(PROGRAM),,build) ## Run rust-eland against the cluster ES_URL=... and report what works
 	@$(PYTHON) scripts/acceptance.py $(if $(PROGRAM),--program "$(PROGRAM)") -- $(OPTIONS)
+
+cluster-address:
+	@test -n "$(ES_URL)" || { echo 'ES_URL is not set; run make acceptance ES_URL=https://HOST:9200' >&2; exit 2; }
 
 test: libtorch minilm gemma ## Run all tests
 	$(CARGO) test --workspace --locked
@@ -126,6 +134,13 @@ dist: libtorch ## Build the release archive for this platform: program, libtorch
 dist-test: minilm ## Unpack the archive in a bare Debian and import a model there; needs root
 	$(CARGO) build --release --locked --package standin
 	@scripts/dist-test
+
+wheel: dist ## Build a Python wheel for this platform, from the release archive
+	@$(PYTHON) scripts/wheel.py
+
+wheel-test: minilm ## Install the wheel in a bare Debian and import a model there; needs root
+	$(CARGO) build --release --locked --package standin
+	@scripts/wheel-test
 
 clean: ## Remove build output and the link .libtorch; keeps the cache
 	$(CARGO) clean

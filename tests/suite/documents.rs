@@ -59,12 +59,14 @@ fn commands(block: &str) -> Vec<String> {
 }
 
 /// First words of documented commands that no test runs, with the reason. `check_shape` validates these commands.
-const NOT_RUN: [(&str, &str); 9] = [
+const NOT_RUN: [(&str, &str); 11] = [
     ("make", "takes minutes; .ci/run runs test, lint, doc and deny"),
     ("cargo run", "the tests run these programs"),
     ("docker compose", "needs a container engine; `make check-yaml` validates compose.yaml"),
     ("docker run", "needs a container engine; `make image-test` runs similar commands"),
     ("kubectl", "needs a cluster; `make check-yaml` validates the manifests"),
+    ("pip install", "needs what `make wheel` builds; `make wheel-test` installs it"),
+    ("python3 -m venv", "needs what `make wheel` builds; `make wheel-test` installs it"),
     ("tar -xzf", "needs what `make dist` builds; `make dist-test` unpacks it"),
     ("cosign", "needs a published release"),
     ("sha256sum", "needs a published release"),
@@ -96,6 +98,8 @@ fn check_shape(command: &str) {
         }
         "tar" => assert_current_archive(words[2]),
         "gh" => assert_current_archive(words[3]),
+        "pip" => assert_current_archive(&words[2].replace("./rust_eland-", "rust-eland-")),
+        "python3" => {}
         "cosign" | "sha256sum" => {
             let release = read(".github/workflows/release.yml");
             let files = words.iter().filter(|word| word.starts_with("SHA256SUMS"));
@@ -227,8 +231,10 @@ fn run(document: &str) {
             .into_iter()
             .partition(|command| NOT_RUN.iter().any(|(start, _)| command.starts_with(start)));
         not_run.iter().for_each(|command| check_shape(command));
-        // A block that unpacks an archive also runs programs from that archive.
-        if !run.is_empty() && !not_run.iter().any(|command| command.starts_with("tar")) {
+        // A block that unpacks an archive, or creates a virtual environment, also runs programs from there.
+        let unpacks =
+            |command: &String| command.starts_with("tar") || command.starts_with("python3 -m venv");
+        if !run.is_empty() && !not_run.iter().any(unpacks) {
             session.run(&run.join("\n"));
         }
     }
