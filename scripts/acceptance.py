@@ -290,12 +290,15 @@ class Checks:
         return f"{worst:.1e} from sentence-transformers; {verified}"
 
     def quantize(self) -> str:
-        id, source = self.id("quantized"), FIXTURES / "bert/text-classification/model"
-        words = ["--task-type", "text_classification", "--es-model-id", id, "--quantize", "--start", "--smoke-test"]
-        report = self.program.json("import", "--hub-model-id", source, *words)
-        expect(report["deployment"]["state"] == "started", f"the import reports {report['deployment']}")
-        self.program.run("stop", id)
-        return f"definition of {report['size']:,} bytes"
+        source, sizes = FIXTURES / "bert/text-classification/model", []
+        for scheme in ("all", "embeddings", "eland"):
+            id = self.id(f"quantized-{scheme}")
+            words = ["--task-type", "text_classification", "--es-model-id", id, f"--quantize={scheme}", "--start", "--smoke-test"]
+            report = self.program.json("import", "--hub-model-id", source, *words)
+            expect(report["deployment"]["state"] == "started", f"the import reports {report['deployment']}")
+            self.program.run("stop", id)
+            sizes.append(f"{scheme} {report['size']:,} bytes")
+        return ", ".join(sizes)
 
     def prefixes(self) -> str:
         self.needs(8, 12)
