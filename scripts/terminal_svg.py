@@ -32,7 +32,7 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 ID = "minilm"
 COMMANDS = [
     ["rust-eland", "import", "--url", "http://localhost:9200", "--hub-model-id", MODEL, "--es-model-id", ID, "--start"],
-    ["rust-eland", "infer", "--url", "http://localhost:9200", "--es-model-id", ID, "I forgot my password", "How do I log in again?", "Whales sing"],
+    ["rust-eland", "infer", "--url", "http://localhost:9200", "--es-model-id", ID, "I forgot my password", "How do I log in?", "Whales sing"],
 ]
 COLUMNS, ROWS = 120, 34
 WIDTH, HEIGHT, TOP, LEFT = 7.2, 17, 14, 16  # of a character, and the margins
@@ -173,6 +173,9 @@ def main() -> int:
             servers.append(serve([str(programs / "standin"), "--port", "9200", "--data", str(folder / "data")], folder / "standin.log"))
             servers.append(serve([str(programs / "hub"), "--repository", f"{MODEL}={model}"], folder / "hub.log"))
             environment = {"PATH": os.environ["PATH"], "HOME": name, "TERM": "xterm-256color", "LANG": "C.UTF-8", "HF_ENDPOINT": servers[1][1]}
+            # The time of a download from the stand-in for the hub would have no meaning.
+            download = [str(programs / "rust-eland"), "download", "--hub-model-id", MODEL]
+            subprocess.run(download, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             recorder = Recorder()
             for command in COMMANDS:
                 recorder.type(command)
