@@ -57,7 +57,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "*",
         "order",
-        "the vocabulary is uploaded before the definition, so that the last part of the definition completes the model (contract 13.2)",
+        "the vocabulary is uploaded beside the parts of the definition and before its last part, which completes the model (contract 13.2)",
     ),
     (
         "GET m",
