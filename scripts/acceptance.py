@@ -153,7 +153,12 @@ class Cluster:
         serverless = version.get("build_flavor") == "serverless"
         found = {"version": "serverless" if serverless else version["number"], "build": version.get("build_hash"), "licence": None}
         if not serverless:
-            found["licence"] = self.request("GET", "_license")["license"]["type"]
+            try:
+                found["licence"] = self.request("GET", "_license")["license"]["type"]
+            except urllib.error.HTTPError as error:
+                if error.code != 403:  # manage_ml does not include the privilege to read the licence
+                    raise
+                found["licence"] = "unknown"
         return found
 
 
