@@ -115,6 +115,31 @@ impl Target {
             Self::Serverless => true,
         }
     }
+
+    /// The libtorch that Elasticsearch's native process uses (contract 11). `None` for serverless and for versions after 9.5.
+    #[must_use]
+    pub fn libtorch(self) -> Option<&'static str> {
+        let Self::Release(version) = self else { return None };
+        let at_least = |major, minor, patch| version >= Version::new(major, minor, patch);
+        let is_newest = match (version.major, version.minor) {
+            (8, 19) => version.patch >= 8,
+            (9, 1) => version.patch >= 8,
+            (major, _) => major > 8 && at_least(9, 2, 0),
+        };
+        if at_least(9, 6, 0) {
+            None
+        } else if is_newest {
+            Some("2.7.1")
+        } else if at_least(8, 18, 0) {
+            Some("2.5.1")
+        } else if at_least(8, 15, 2) {
+            Some("2.3.1")
+        } else if at_least(8, 13, 0) {
+            Some("2.1.2")
+        } else {
+            Some("1.13.1")
+        }
+    }
 }
 
 impl FromStr for Target {
@@ -179,6 +204,26 @@ mod tests {
                 .contains("the oldest supported version is 8.7.0")
         );
         assert!("new".parse::<Target>().is_err() && "".parse::<Target>().is_err());
+    }
+
+    #[test]
+    fn libtorch_follows_the_version() {
+        for (version, libtorch) in [
+            ("8.7.0", Some("1.13.1")),
+            ("8.15.1", Some("2.1.2")),
+            ("8.15.2", Some("2.3.1")),
+            ("8.18.0", Some("2.5.1")),
+            ("8.19.7", Some("2.5.1")),
+            ("8.19.8", Some("2.7.1")),
+            ("9.0.8", Some("2.5.1")),
+            ("9.1.7", Some("2.5.1")),
+            ("9.1.8", Some("2.7.1")),
+            ("9.5.0", Some("2.7.1")),
+            ("9.6.0", None),
+            ("serverless", None),
+        ] {
+            assert_eq!(version.parse::<Target>().unwrap().libtorch(), libtorch, "{version}");
+        }
     }
 
     #[test]

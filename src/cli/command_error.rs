@@ -32,6 +32,14 @@ pub(super) enum CommandError {
         /// Exit code of the first failed import.
         code: u8,
     },
+    /// Some lines of the check of a cluster are failures.
+    #[error("the check of the cluster has {failures} {noun}", noun = if *failures == 1 { "failure" } else { "failures" })]
+    Check {
+        /// Number of failures.
+        failures: usize,
+        /// Exit code of the first failure.
+        code: u8,
+    },
     /// Elasticsearch rejects some of the texts.
     #[error("{failed} of {all} texts have no result, because Elasticsearch rejects them")]
     Texts {

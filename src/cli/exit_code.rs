@@ -30,7 +30,7 @@ pub const EXIT_CODES: [(u8, &str); 11] = [
 pub(super) fn of(error: &CommandError) -> u8 {
     match error {
         CommandError::Usage(_) => 2,
-        CommandError::Models { code, .. } => *code,
+        CommandError::Models { code, .. } | CommandError::Check { code, .. } => *code,
         CommandError::Texts { .. } => 6,
         CommandError::Verification { .. } => 9,
         CommandError::Output(_) => 1,

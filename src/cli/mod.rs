@@ -3,6 +3,7 @@
 mod apply;
 mod arguments;
 mod bundle_report;
+mod check;
 mod command_error;
 mod command_line;
 mod completions;
@@ -83,6 +84,9 @@ enum Command {
     /// Import a Hugging Face model, or an exported bundle, into Elasticsearch
     #[command(after_help = exit_codes())]
     Import(Box<import::ImportArguments>),
+    /// Check what a cluster and your credentials can do: connection, licence, privileges, nodes and versions
+    #[command(after_help = exit_codes())]
+    Check(check::CheckArguments),
     /// Show a model's architecture, tasks and memory needs without downloading its weights
     Inspect(Box<inspect::InspectArguments>),
     /// Import every model listed in a file, skipping those that are already up to date
@@ -177,6 +181,7 @@ impl Command {
     async fn execute(self, session: &Session) -> Result<(), CommandError> {
         let Session { progress, .. } = session;
         match self {
+            Self::Check(arguments) => arguments.execute().await,
             Self::Import(arguments) => arguments.execute(session).await,
             Self::Inspect(arguments) => arguments.execute(progress).await,
             Self::Infer(arguments) => arguments.execute(progress).await,

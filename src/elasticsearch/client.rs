@@ -7,10 +7,12 @@
 //! model are sent only to servers that passed the comparison. Headers set by the user may be needed to reach the server at all, so
 //! with such headers the first request contains everything. An address of another cluster is never used again.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, SET_COOKIE};
+use reqwest::tls::TlsInfo;
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 
@@ -18,7 +20,7 @@ use super::addresses::Addresses;
 use super::payload::Payload;
 use super::refusal::Refusal;
 use super::server_info::ServerInfo;
-use super::{ClientError, Connection, ConnectionFailure, http_client};
+use super::{ClientError, Connection, ConnectionFailure, ServerCertificate, http_client};
 use crate::error_chain::{ErrorChain, causes};
 use crate::proxies::Proxies;
 use crate::secrets::redact;
@@ -34,7 +36,21 @@ pub struct Client {
     has_custom_headers: bool,
     proxies: Arc<Proxies>,
     addresses: Arc<Addresses>,
+    /// The certificate of each address in DER form, by the index of the address.
+    certificates: Arc<Mutex<HashMap<usize, Vec<u8>>>>,
     info: ServerInfo,
+}
+
+/// The first contact with a cluster, as [`Client::contact`] reports it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Contact {
+    /// The connection, or why there is none.
+    pub client: Result<Client, ClientError>,
+    /// The address that answered, with the proxy in front of it. Without an answer, the last address that was tried.
+    pub address: String,
+    /// The certificate of this address, if the TLS handshake succeeded.
+    pub certificate: Option<ServerCertificate>,
 }
 
 /// Timeout of `GET /`, whose response is short.
@@ -49,25 +65,58 @@ impl Client {
     /// # Errors
     /// [`ClientError`] if no address can be reached, or the server is not Elasticsearch, is too old, or rejects the credentials.
     pub async fn connect(connection: Connection) -> Result<Self, ClientError> {
+        let mut client = Self::unconnected(connection)?;
+        client.choose_address().await.map_err(|(error, _)| error)?;
+        Ok(client)
+    }
+
+    /// Connects like [`Client::connect`], and reports the address and its certificate even if the server rejects the credentials.
+    ///
+    /// # Errors
+    /// [`ClientError`] if a setting of the connection is invalid.
+    pub async fn contact(connection: Connection) -> Result<Contact, ClientError> {
+        let mut client = Self::unconnected(connection)?;
+        let (failure, index) = match client.choose_address().await {
+            Ok(index) => (None, index),
+            Err((error, index)) => (Some(error), index),
+        };
+        let certificates = client.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let der = certificates.get(&index).cloned();
+        drop(certificates);
+        let address = client.place(index);
+        Ok(Contact {
+            client: failure.map_or(Ok(client), Err),
+            address,
+            certificate: der.and_then(|der| ServerCertificate::read(&der, SystemTime::now())),
+        })
+    }
+
+    /// A client that has not contacted a server.
+    fn unconnected(connection: Connection) -> Result<Self, ClientError> {
         let proxies =
             if connection.proxies { Proxies::from_environment() } else { Proxies::default() };
-        let mut client = Self {
+        Ok(Self {
             headers: connection.headers()?,
             has_custom_headers: !connection.headers.is_empty(),
             http: http_client::build(&connection, &proxies)?,
             proxies: Arc::new(proxies),
             addresses: Arc::new(Addresses::new(connection.addresses)),
+            certificates: Arc::default(),
             info: ServerInfo { version: Version::OLDEST, serverless: false, cluster_uuid: None },
-        };
+        })
+    }
+
+    /// Selects the first address that is a usable cluster, and returns its index. An error comes with the index of the address.
+    async fn choose_address(&mut self) -> Result<usize, (ClientError, usize)> {
         let mut failures = Vec::new();
-        let count = client.addresses.urls().len();
+        let count = self.addresses.urls().len();
         for index in 0..count {
-            match client.first_contact(index).await {
+            match self.first_contact(index).await {
                 Ok(info) => {
-                    client.info = info;
-                    client.addresses.select(index);
-                    client.addresses.set_checked(index);
-                    return Ok(client);
+                    self.info = info;
+                    self.addresses.select(index);
+                    self.addresses.set_checked(index);
+                    return Ok(index);
                 }
                 Err(error) if is_of_address(&error) => {
                     if index + 1 < count {
@@ -75,17 +124,18 @@ impl Client {
                     }
                     failures.push(error);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err((error, index)),
             }
         }
-        match failures.pop() {
-            Some(only) if failures.is_empty() => Err(only),
+        let error = match failures.pop() {
+            Some(only) if failures.is_empty() => only,
             Some(last) => {
                 failures.push(last);
-                Err(ClientError::NoneUsable(failures))
+                ClientError::NoneUsable(failures)
             }
-            None => Err(ClientError::Address("the list of addresses is empty".into())),
-        }
+            None => ClientError::Address("the list of addresses is empty".into()),
+        };
+        Err((error, count.saturating_sub(1)))
     }
 
     /// Requests version and product of a server, and checks that it can serve models.
@@ -251,7 +301,11 @@ impl Client {
         if let Some(body) = body {
             request = request.body(body.into_body());
         }
-        let (status, headers, text) = receive(request.send().await).await.map_err(|error| {
+        let sent = request.send().await;
+        if let Ok(response) = &sent {
+            self.keep_certificate(index, response);
+        }
+        let (status, headers, text) = receive(sent).await.map_err(|error| {
             let error = unreachable(self.place(index), error);
             tracing::debug!("< failed after {} ms: {error}", start.elapsed().as_millis());
             self.addresses.leave(index);
@@ -274,6 +328,17 @@ impl Client {
         let json = json.as_ref();
         let refusal = Refusal { status, headers: &headers, text: &text, json, is_relayed };
         Err(refusal.error(self.place(index), action))
+    }
+
+    /// Keeps the certificate of an address that was not used before.
+    fn keep_certificate(&self, index: usize, response: &Response) {
+        let certificate =
+            response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate);
+        if let Some(der) = certificate {
+            let mut certificates =
+                self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+            certificates.entry(index).or_insert_with(|| der.to_owned());
+        }
     }
 
     /// An address, and the proxy in front of it.

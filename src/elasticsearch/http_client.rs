@@ -50,6 +50,8 @@ pub(super) fn build(
         // A redirect would carry the credentials somewhere else.
         .redirect(reqwest::redirect::Policy::none())
         .tls_backend_preconfigured(tls)
+        // Each response carries the certificate of the server.
+        .tls_info(true)
         .build()
         .map_err(|error| ClientError::Tls(redact(&causes(&error))))
 }

@@ -3,20 +3,15 @@
 
 use std::fmt;
 
-use reqwest::Method;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::payload::Payload;
 use super::{Client, ClientError};
 use crate::bundle::Bundle;
 use crate::version::Version;
 
 /// Memory in bytes that a process needs in addition to its model (contract 7.5).
-const NATIVE_PROCESS: u64 = 240 << 20;
-
-/// The licences that allow machine learning.
-const LICENCES: [&str; 3] = ["platinum", "enterprise", "trial"];
+pub const NATIVE_PROCESS: u64 = 240 << 20;
 
 impl Client {
     /// Checks that the licence of the cluster allows machine learning. The check passes if the licence cannot be read, because a
@@ -28,30 +23,18 @@ impl Client {
         if self.is_serverless() {
             return Ok(());
         }
-        let answer = match self.call(Method::GET, "_license", None, "show its licence").await {
-            Ok(answer) => answer,
-            Err(ClientError::Privilege { .. } | ClientError::Refused { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let licence = &answer["license"];
-        match (licence["type"].as_str(), licence["status"].as_str()) {
-            (Some(kind), Some(status)) if status != "active" => {
-                Err(ClientError::Licence(format!("the {kind} license is {status}")))
-            }
-            (Some(kind), _) if !LICENCES.contains(&kind) => {
-                Err(ClientError::Licence(format!("it is a {kind} license")))
-            }
-            _ => Ok(()),
+        match self.licence().await {
+            Ok(licence) => licence.problem().map_or(Ok(()), |it| Err(ClientError::Licence(it))),
+            Err(ClientError::Privilege { .. } | ClientError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
     /// Checks that the credentials allow the management of models.
     pub(super) async fn check_privilege(&self) -> Result<(), ClientError> {
-        const PATH: &str = "_security/user/_has_privileges";
-        let body = Some(Payload::json(&json!({"cluster": ["manage_ml"]})));
-        match self.call(Method::POST, PATH, body, "show what the credentials allow").await {
-            Ok(answer) if answer["cluster"]["manage_ml"] == false => Err(ClientError::Privilege {
-                reason: match answer["username"].as_str() {
+        match self.privilege("manage_ml").await {
+            Ok((false, user)) => Err(ClientError::Privilege {
+                reason: match user {
                     Some(user) => {
                         format!("the user {user} is not allowed to manage machine learning")
                     }
@@ -89,9 +72,7 @@ impl Client {
         if self.is_serverless() {
             return None;
         }
-        const PATH: &str = "_ml/memory/_stats";
-        let answer = match self.call(Method::GET, PATH, None, "show the memory of its nodes").await
-        {
+        let answer = match self.memory_of_nodes().await {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::debug!("the memory of the nodes is not available: {error}");
@@ -155,6 +136,8 @@ pub fn required_memory(length: u64, metadata: Option<&Map<String, Value>>) -> u6
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

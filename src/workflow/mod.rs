@@ -7,6 +7,7 @@
 //! [`ModelSource::resolve`] queries the hub once. It determines the commit and the list of files, which the plan, the fingerprint
 //! and the bundle use. [`ImportRequest`] runs all steps in order; [`ExportRequest`] writes the bundle to a folder instead of storing it.
 
+mod check;
 mod export;
 mod import;
 pub mod import_fingerprint;
@@ -22,6 +23,7 @@ pub mod token_comparison;
 #[cfg(feature = "torch")]
 pub mod verification;
 
+pub use check::{CheckLine, CheckState, ClusterCheck, Subject};
 pub use export::{ExportRequest, Exported};
 pub use import::{
     ImportInput, ImportRequest, Imported, PlannedContent, PlannedImport, StopSignal,

@@ -71,6 +71,7 @@ fn commands_on_a_cluster_do_not_load_libtorch() {
         .unwrap();
     assert!(bundle.status.success(), "{}", message(&bundle));
     on_cluster("import", &["--tree-model", TREES, "--es-model-id", "t"]);
+    on_cluster("check", &[]);
     on_cluster("list", &[]);
     on_cluster("start", &["m"]);
     on_cluster("status", &["m"]);

@@ -20,6 +20,7 @@ mod bundle;
 mod bundle_fixtures;
 mod byte_level;
 mod certificates;
+mod check;
 mod connections;
 mod corpus;
 #[cfg(feature = "torch")]

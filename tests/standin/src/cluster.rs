@@ -13,6 +13,7 @@ use crate::configuration::Configuration;
 use crate::configuration::identifier;
 use crate::deployment::allocation::{Layout, node_id};
 use crate::deployment::parameters::Parameters;
+use crate::deployment::stats::required_memory;
 use crate::deployment::{Deployment, Deployments, load};
 use crate::errors::ApiError;
 use crate::log::RequestLog;
@@ -93,7 +94,7 @@ impl Cluster {
     /// Rejects calls that the licence does not include.
     pub(crate) fn check_license(&self) -> Result<(), ApiError> {
         match self.options.license {
-            License::Platinum | License::Enterprise => Ok(()),
+            License::Platinum | License::Enterprise | License::Trial { .. } => Ok(()),
             License::Basic => Err(ApiError::forbidden("current license is non-compliant for [ml]")),
         }
     }
@@ -164,6 +165,18 @@ impl Cluster {
                 node_id(0)
             )
         })
+    }
+
+    /// Memory that the deployments use on a node.
+    pub(crate) fn native_inference_bytes(&self, node: &str) -> u64 {
+        let of_deployment = |deployment: Arc<Deployment>| {
+            let share = deployment.shares().into_iter().find(|share| share.node == node)?;
+            let per_deployment = deployment.per_deployment_memory;
+            let per_allocation = deployment.per_allocation_memory;
+            let target = u64::from(share.target);
+            Some(required_memory(deployment.model_bytes, per_deployment, per_allocation, target))
+        };
+        self.deployments.list().into_iter().filter_map(of_deployment).sum()
     }
 
     /// Removes a deployment. Returns false if the id does not exist.

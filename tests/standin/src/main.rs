@@ -26,7 +26,7 @@ struct Arguments {
     version: Version,
     /// Licence of the cluster; only enterprise includes learning to rank
     #[arg(long, value_name = "LICENCE", default_value = "platinum",
-        value_parser = PossibleValuesParser::new(["basic", "platinum", "enterprise"]).map(|name| licence(&name)))]
+        value_parser = PossibleValuesParser::new(["basic", "platinum", "enterprise", "trial"]).map(|name| licence(&name)))]
     license: License,
     /// Enable security, with a user who has every privilege
     #[arg(long, requires = "password")]
@@ -82,6 +82,7 @@ fn licence(name: &str) -> License {
     match name {
         "basic" => License::Basic,
         "enterprise" => License::Enterprise,
+        "trial" => License::Trial { days_left: 30 },
         _ => License::Platinum,
     }
 }

@@ -111,6 +111,11 @@ pub enum License {
     Enterprise,
     /// Does not include machine learning.
     Basic,
+    /// Includes everything for a number of days from now on.
+    Trial {
+        /// Days until the trial ends.
+        days_left: u32,
+    },
 }
 
 /// A credential and its privilege.

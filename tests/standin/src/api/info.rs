@@ -1,6 +1,7 @@
 //! Information about the cluster: `GET /`, `GET /_license` (contract, 1), and the documented calls for privileges and memory.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
@@ -13,6 +14,7 @@ use crate::deployment::allocation::{node_id, node_name};
 use crate::errors::ApiError;
 use crate::json::Object;
 use crate::options::{BuildFlavor, License, Privilege};
+use crate::version::Version;
 
 /// Version reported by every serverless cluster.
 const SERVERLESS_VERSION: &str = "8.11.0";
@@ -61,8 +63,9 @@ pub(super) async fn license(
         License::Platinum => "platinum",
         License::Enterprise => "enterprise",
         License::Basic => "basic",
+        License::Trial { .. } => "trial",
     };
-    Ok(Json(json!({"license": {
+    let mut licence = json!({"license": {
         "status": "active",
         "uid": "00000000-0000-0000-0000-000000000000",
         "type": kind,
@@ -72,7 +75,15 @@ pub(super) async fn license(
         "issued_to": "standin",
         "issuer": "standin",
         "start_date_in_millis": -1,
-    }})))
+    }});
+    if let License::Trial { days_left } = cluster.options.license {
+        // A minute more, so that clients count whole days.
+        let left = Duration::from_secs(u64::from(days_left) * 24 * 60 * 60 + 60);
+        let expiry = SystemTime::now() + left;
+        let expiry = expiry.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        licence["license"]["expiry_date_in_millis"] = (expiry.as_millis() as u64).into();
+    }
+    Ok(Json(licence))
 }
 
 /// `POST /_security/user/_has_privileges`, as described in the API reference: which of the requested cluster privileges
@@ -92,10 +103,15 @@ pub(super) async fn privileges(
     body.finish()?;
     call.query.finish()?;
     let has = |name: &str| match name {
-        "manage_ml" => call.principal.holds(Privilege::Manage),
-        "monitor_ml" => call.principal.holds(Privilege::Monitor),
-        _ => false,
+        "monitor" | "monitor_ml" => call.principal.holds(Privilege::Monitor),
+        _ => call.principal.holds(Privilege::Manage),
     };
+    if let Some(unknown) = requested.iter().find(|name| !is_known(&cluster, name)) {
+        return Err(ApiError::illegal_argument(format!(
+            "unknown cluster privilege [{unknown}]. a privilege must be either one of the predefined cluster privilege names [{}] or a pattern over one of the available cluster actions",
+            PRIVILEGES.join(",")
+        )));
+    }
     let answers: Map<String, Value> =
         requested.iter().map(|name| (name.clone(), has(name).into())).collect();
     Ok(Json(json!({
@@ -105,6 +121,17 @@ pub(super) async fn privileges(
         "index": {},
         "application": {},
     })))
+}
+
+/// Cluster privileges of every version, of those that clients of the stand-in need.
+const PRIVILEGES: [&str; 4] = ["manage_ml", "manage_pipeline", "monitor", "monitor_ml"];
+
+/// Whether a name is a cluster privilege of the version, or the pattern of an action.
+fn is_known(cluster: &Cluster, name: &str) -> bool {
+    PRIVILEGES.contains(&name)
+        || name.starts_with("cluster:")
+        // The first version with this privilege was not compared with a real server.
+        || name == "manage_inference" && cluster.options.version >= Version::new(8, 16, 0)
 }
 
 /// `GET /_ml/memory/_stats`, as described in the API reference: the memory of each node for machine learning.
@@ -118,12 +145,16 @@ pub(super) async fn memory(
     let roles = if room > 0 { json!(["data", "ingest", "master", "ml"]) } else { json!(["data"]) };
     let count = cluster.options.nodes.max(1);
     let mut nodes = json!({});
+    let processors = cluster.options.allocated_processors;
     for node in 0..count {
         nodes[node_id(node)] = json!({
             "name": node_name(node, count),
             "ephemeral_id": node_id(node),
             "transport_address": "127.0.0.1:9300",
-            "attributes": {},
+            "attributes": {
+                "ml.allocated_processors": processors.to_string(),
+                "ml.allocated_processors_double": format!("{processors}.0"),
+            },
             "roles": roles,
             "mem": {
                 "total_in_bytes": 64_u64 << 30,
@@ -133,7 +164,7 @@ pub(super) async fn memory(
                     "native_code_overhead_in_bytes": 0,
                     "anomaly_detectors_in_bytes": 0,
                     "data_frame_analytics_in_bytes": 0,
-                    "native_inference_in_bytes": 0,
+                    "native_inference_in_bytes": cluster.native_inference_bytes(&node_id(node)),
                 },
             },
             "jvm": {

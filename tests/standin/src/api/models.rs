@@ -38,7 +38,8 @@ pub(super) fn put(cluster: &Arc<Cluster>, mut call: Call) -> Answer {
     };
     if is_tree_model(&body) {
         let ranks = body["inference_config"].get("learning_to_rank").is_some();
-        if ranks && cluster.options.license != License::Enterprise {
+        let licence = cluster.options.license;
+        if ranks && matches!(licence, License::Platinum | License::Basic) {
             return Err(ApiError::forbidden(
                 "current license is non-compliant for [learning-to-rank]",
             ));

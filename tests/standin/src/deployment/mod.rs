@@ -240,6 +240,11 @@ impl Deployments {
         self.all().len()
     }
 
+    /// All deployments, by id.
+    pub(crate) fn list(&self) -> Vec<Arc<Deployment>> {
+        self.all().values().cloned().collect()
+    }
+
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Deployment>> {
         self.all().get(id).cloned()
     }
