@@ -163,6 +163,8 @@ macro_rules! settings {
 settings! {
     /// The address of the cluster.
     Url = "url",
+    /// The address of Kibana.
+    KibanaUrl = "kibana_url",
     /// The identifier of an Elastic Cloud deployment.
     CloudId = "cloud_id",
     /// The user name for the cluster.
@@ -277,6 +279,7 @@ impl fmt::Display for Setting {
         match self {
             Self::ApiKey => f.write_str("API key"),
             Self::Url => f.write_str("URL"),
+            Self::KibanaUrl => f.write_str("Kibana URL"),
             Self::CreateEndpoint => f.write_str("inference endpoint"),
             Self::CaCertificates => f.write_str("CA certificates"),
             Self::CaFingerprint => f.write_str("CA fingerprint"),

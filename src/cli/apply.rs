@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use serde::Serialize;
 
-use super::arguments::ConnectionArguments;
+use super::cluster_arguments::ClusterArguments;
 use super::command_error::CommandError;
 use super::command_line::Secrecy;
 use super::exit_code;
@@ -23,6 +23,7 @@ use super::start_arguments::StartArguments;
 use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments};
 use super::upload::interruption;
 use crate::elasticsearch::{Client, Interruption, Outcome};
+use crate::error::Error;
 use crate::observer::Progress;
 use crate::secrets::redact;
 use crate::trees::TreeModel;
@@ -47,18 +48,18 @@ pub(super) struct ApplyArguments {
 /// Connection options from the command line and the environment, for every import. They override the file.
 #[derive(Debug)]
 struct Overrides {
-    connection: ConnectionArguments,
+    connection: ClusterArguments,
     /// The names of the options that are set.
     names: Vec<String>,
 }
 
 impl Args for Overrides {
     fn augment_args(command: clap::Command) -> clap::Command {
-        ConnectionArguments::augment_args(command)
+        ClusterArguments::augment_args(command)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        ConnectionArguments::augment_args_for_update(command)
+        ClusterArguments::augment_args_for_update(command)
     }
 }
 
@@ -68,10 +69,10 @@ impl FromArgMatches for Overrides {
             let source = matches.value_source(option.get_id().as_str());
             matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
         };
-        let options = options_of::<ConnectionArguments>();
+        let options = options_of::<ClusterArguments>();
         let names = options.get_arguments().filter(is_set).filter_map(Arg::get_long);
         let names = names.map(str::to_owned).collect();
-        Ok(Self { connection: ConnectionArguments::from_arg_matches(matches)?, names })
+        Ok(Self { connection: ClusterArguments::from_arg_matches(matches)?, names })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -143,7 +144,7 @@ impl ApplyArguments {
         })?;
 
         let interruption = interruption()?;
-        let mut clients = Vec::new();
+        let mut clients: Vec<Connected> = Vec::new();
         let mut models = Vec::new();
         for one in planned {
             if interruption.is_requested() {
@@ -151,6 +152,10 @@ impl ApplyArguments {
             } else {
                 models.push(apply(one, &mut clients, &interruption, progress).await);
             }
+        }
+
+        for connected in clients.iter().filter(|connected| connected.is_changed) {
+            connected.client.synchronize_kibana().await;
         }
 
         let failed = models.iter().filter(|one| one.exit_code != 0).count();
@@ -165,6 +170,14 @@ impl ApplyArguments {
     }
 }
 
+/// A connection that imports with the same settings share.
+struct Connected {
+    settings: Vec<(String, Value)>,
+    client: Client,
+    /// Whether a model was stored.
+    is_changed: bool,
+}
+
 /// A model to store, checked without the cluster.
 enum Input {
     Tree(Box<TreeModel>),
@@ -174,7 +187,7 @@ enum Input {
 /// Runs one import.
 async fn apply(
     planned: Planned,
-    clients: &mut Vec<(Vec<(String, Value)>, Client)>,
+    clients: &mut Vec<Connected>,
     interruption: &Interruption,
     progress: &Progress,
 ) -> Applied {
@@ -190,21 +203,27 @@ async fn apply(
             Input::Model(Box::new(request.validate().await?))
         };
         // Imports with the same connection share a client, so that the user enters a password only once.
-        let client = match clients.iter().find(|(settings, _)| *settings == connection) {
-            Some((_, client)) => client.clone(),
+        let at = match clients.iter().position(|it| it.settings == connection) {
+            Some(at) => at,
             None => {
                 let client = connect(import.connection()?, progress).await?;
-                clients.push((connection, client.clone()));
-                client
+                clients.push(Connected { settings: connection, client, is_changed: false });
+                clients.len() - 1
             }
         };
-        match input {
-            Input::Tree(model) => import.store_tree_model(&model, &client, interruption).await,
+        let Connected { client, is_changed, .. } = &mut clients[at];
+        let imported = match input {
+            Input::Tree(model) => import.store_tree_model(&model, client, interruption).await,
             Input::Model(validated) => {
                 let stop = StopSignal::Always(interruption.clone());
-                Ok(validated.run(&client, stop, progress).await?)
+                validated.run(client, stop, progress).await.map_err(CommandError::from)
             }
-        }
+        };
+        *is_changed |= match &imported {
+            Ok(imported) => imported.outcome != Outcome::Unchanged,
+            Err(error) => matches!(error, CommandError::Work(Error::Deployment(_))),
+        };
+        imported
     };
     let done = work.await;
     let seconds = begun.elapsed().as_secs_f64();
@@ -320,7 +339,7 @@ fn planned_import(
     overrides: &Overrides,
     options: &clap::Command,
 ) -> Result<Planned, String> {
-    let of_connection = options_of::<ConnectionArguments>();
+    let of_connection = options_of::<ClusterArguments>();
     let settings = effective(model, defaults, overrides);
     let is_set = |value: &Value| !matches!(value, Value::Absent);
     let named = settings.iter().filter(|it| match &it.value {

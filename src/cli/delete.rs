@@ -3,15 +3,15 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::arguments::ConnectionArguments;
+use super::cluster_arguments::ClusterArguments;
 use super::command_error::CommandError;
 use super::report::{Report, ReportArguments};
-use crate::elasticsearch::{Client, ServedId};
+use crate::elasticsearch::{Client, KibanaSync, ServedId};
 
 #[derive(Debug, Args)]
 pub(super) struct DeleteArguments {
     #[command(flatten)]
-    connection: ConnectionArguments,
+    connection: ClusterArguments,
     #[command(flatten)]
     report: ReportArguments,
     /// Id of the model
@@ -26,13 +26,17 @@ pub(super) struct DeleteArguments {
 struct Deleted {
     model_id: String,
     deleted: bool,
+    /// The synchronization of Kibana, if one was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kibana: Option<KibanaSync>,
 }
 
 impl DeleteArguments {
     pub(super) async fn execute(self) -> Result<(), CommandError> {
         let client = Client::connect(self.connection.connection()?).await?;
         client.delete_model(&self.model_id, self.force).await?;
-        self.report.print(&Deleted { model_id: self.model_id.to_string(), deleted: true })
+        let kibana = client.synchronize_kibana().await;
+        self.report.print(&Deleted { model_id: self.model_id.to_string(), deleted: true, kibana })
     }
 }
 

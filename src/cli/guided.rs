@@ -8,7 +8,7 @@ use std::path::Path;
 use super::command_error::CommandError;
 use super::failed::message;
 use super::guided_answers::Answers;
-use super::import::ImportArguments;
+use super::import::{ImportArguments, synchronized};
 use super::output::Session;
 use super::plan_report::PlanReport;
 use super::questions::{confirm, hidden, optional_text, required_text, select, text};
@@ -46,8 +46,9 @@ impl Guided {
             return self.import.execute(session).await;
         };
         let stop = StopSignal::WhileStoring(interruption);
-        let imported = resolved.run(&client, stop, &session.progress).await?;
-        self.import.report(&imported, session)
+        let imported = resolved.run(&client, stop, &session.progress).await;
+        let kibana = synchronized(&client, &imported).await;
+        self.import.report(&imported?, kibana, session)
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) fn rendered(hint: &Hint) -> String {
 pub(super) fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::Url => "--url",
+        Setting::KibanaUrl => "--kibana-url",
         Setting::CloudId => "--cloud-id",
         Setting::Username => "--es-username",
         Setting::Password => "--es-password",

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, FromArgMatches};
 
-use super::arguments::{ConnectionArguments, ModelArguments};
+use super::arguments::ModelArguments;
+use super::cluster_arguments::ClusterArguments;
 use super::command_error::CommandError;
 use super::definition::DefinitionArguments;
 use super::option_value::{SetOption, Unset, Value};
@@ -21,9 +22,10 @@ use super::upload::{UploadArguments, interruption};
 #[cfg(feature = "torch")]
 use super::{verify, verify_report};
 use crate::bundle::Bundle;
-use crate::elasticsearch::{Client, Connection, EndpointId, Interruption, Outcome};
+use crate::elasticsearch::{Client, Connection, EndpointId, Interruption, KibanaSync, Outcome};
 #[cfg(feature = "torch")]
 use crate::elasticsearch::{DeployedModel, ServedId};
+use crate::error::Error;
 use crate::observer::Progress;
 use crate::trees::TreeModel;
 #[cfg(feature = "torch")]
@@ -36,7 +38,7 @@ use crate::workflow::{ImportInput, ImportRequest, Imported, StopSignal, connect}
 #[command(mut_arg("tree_model", |argument| argument.conflicts_with_all(TREE_MODEL_CONFLICTS)))]
 pub(super) struct ImportArguments {
     #[command(flatten)]
-    connection: ConnectionArguments,
+    connection: ClusterArguments,
     #[command(flatten)]
     model: ModelArguments,
     /// Bundle to import: the ID.metadata.json that `rust-eland export` wrote
@@ -72,6 +74,17 @@ pub(super) struct ImportArguments {
     start: bool,
     #[command(flatten)]
     start_arguments: StartArguments,
+}
+
+/// Lets Kibana list a model that was stored, whether the model could be started or not.
+pub(super) async fn synchronized(
+    client: &Client,
+    imported: &Result<Imported, Error>,
+) -> Option<KibanaSync> {
+    match imported {
+        Ok(_) | Err(Error::Deployment(_)) => client.synchronize_kibana().await,
+        Err(_) => None,
+    }
 }
 
 impl SetOption for ImportArguments {
@@ -115,7 +128,7 @@ impl ImportArguments {
     }
 
     /// Replaces the options of the connection.
-    pub(super) fn set_connection(&mut self, connection: ConnectionArguments) {
+    pub(super) fn set_connection(&mut self, connection: ClusterArguments) {
         self.connection = connection;
     }
 
@@ -136,12 +149,14 @@ impl ImportArguments {
             return report.into_result();
         }
         let stop = StopSignal::WhileStoring(interruption);
-        let imported = import.run(&client, stop, progress).await?;
+        let imported = import.run(&client, stop, progress).await;
+        let kibana = synchronized(&client, &imported).await;
+        let imported = imported?;
         if !self.verify_served {
-            return self.report(&imported, session);
+            return self.report(&imported, kibana, session);
         }
         #[cfg(feature = "torch")]
-        return self.verify_served(&client, &imported, session).await;
+        return self.verify_served(&client, &imported, kibana, session).await;
         #[cfg(not(feature = "torch"))]
         Err(crate::conversion::ConversionError::NoLibtorch.into())
     }
@@ -152,6 +167,7 @@ impl ImportArguments {
         &self,
         client: &Client,
         imported: &Imported,
+        kibana: Option<KibanaSync>,
         session: &Session,
     ) -> Result<(), CommandError> {
         let deployment = imported.started.as_ref().map(|it| &it.deployment.deployment_id);
@@ -175,11 +191,12 @@ impl ImportArguments {
             Ok(verification) => verification,
             Err(error) => {
                 // The model is stored and started, whether it can be verified or not.
-                self.report(imported, session)?;
+                self.report(imported, kibana, session)?;
                 return Err(error.into());
             }
         };
         let mut summary = Summary::of(imported, session.timings.report());
+        summary.kibana = kibana;
         summary.verify(
             verify_report::summary(&verification),
             serde_json::to_value(&verification).map_err(std::io::Error::from)?,
@@ -197,9 +214,11 @@ impl ImportArguments {
     pub(super) fn report(
         &self,
         imported: &Imported,
+        kibana: Option<KibanaSync>,
         session: &Session,
     ) -> Result<(), CommandError> {
-        let summary = Summary::of(imported, session.timings.report());
+        let mut summary = Summary::of(imported, session.timings.report());
+        summary.kibana = kibana;
         self.report.print(&summary)?;
         tracing::info!("{}", summary.for_people());
         Ok(())
@@ -215,6 +234,7 @@ impl ImportArguments {
             report.state = Some(if unchanged { "would stay unchanged" } else { "would be stored" });
         } else {
             let imported = self.store_tree_model(&model, &client, &interruption()?).await?;
+            report.kibana = client.synchronize_kibana().await;
             report.state = Some(match imported.outcome {
                 Outcome::Unchanged => "unchanged",
                 _ => "stored",

@@ -4,6 +4,7 @@ mod apply;
 mod arguments;
 mod bundle_report;
 mod check;
+mod cluster_arguments;
 mod command_error;
 mod command_line;
 mod completions;

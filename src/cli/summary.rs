@@ -9,7 +9,7 @@ use super::plan_report::million;
 use super::report::Report;
 use super::suggestions::Suggestions;
 use super::timings::TimingReport;
-use crate::elasticsearch::{EndpointId, EndpointOutcome, Outcome};
+use crate::elasticsearch::{EndpointId, EndpointOutcome, KibanaSync, Outcome};
 use crate::model_id::ModelId;
 use crate::workflow::{Imported, Started};
 
@@ -28,6 +28,9 @@ pub(super) struct Summary<'a> {
     deployment: Option<&'a Started>,
     /// The inference endpoint, if one was requested.
     endpoint: Option<NamedEndpoint<'a>>,
+    /// The synchronization of Kibana, if one was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kibana: Option<KibanaSync>,
     /// Suggested next steps.
     next: Suggestions,
     /// Durations of the stages.
@@ -84,6 +87,7 @@ impl<'a> Summary<'a> {
                 task_type: endpoint.task.name(),
                 state: *state,
             }),
+            kibana: None,
             next,
             timings,
             verification: None,
@@ -144,7 +148,11 @@ impl<'a> Summary<'a> {
         for paragraph in self.next.paragraphs() {
             text = format!("{text}\n{paragraph}");
         }
-        text + "\nKibana lists the model (Machine Learning, Trained Models) after you synchronize saved objects on that page"
+        let when = match &self.kibana {
+            Some(KibanaSync { synchronized: true, .. }) => "",
+            _ => " after you synchronize saved objects on that page",
+        };
+        format!("{text}\nKibana lists the model (Machine Learning, Trained Models){when}")
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::report::Report;
 use super::tree_model::ReadTreeModel;
+use crate::elasticsearch::KibanaSync;
 use crate::trees::configuration::TreeModel;
 use crate::trees::{FeatureKind, Target};
 
@@ -37,6 +38,9 @@ pub(super) struct TreeModelReport {
     notes: Vec<String>,
     /// The body of `PUT _ingest/pipeline/NAME`.
     pipeline: Option<serde_json::Value>,
+    /// The synchronization of Kibana, if one was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kibana: Option<KibanaSync>,
     /// The file that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<PathBuf>,
@@ -97,6 +101,7 @@ impl TreeModelReport {
             minimum_version: model.minimum_version.to_string(),
             notes: definition.notes.clone(),
             pipeline: model.pipeline(),
+            kibana: None,
             file: None,
         }
     }

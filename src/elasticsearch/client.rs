@@ -20,7 +20,9 @@ use super::addresses::Addresses;
 use super::payload::Payload;
 use super::refusal::Refusal;
 use super::server_info::ServerInfo;
-use super::{ClientError, Connection, ConnectionFailure, ServerCertificate, http_client};
+use super::{
+    ClientError, Connection, ConnectionFailure, KibanaAddress, ServerCertificate, http_client,
+};
 use crate::error_chain::{ErrorChain, causes};
 use crate::proxies::Proxies;
 use crate::secrets::redact;
@@ -29,9 +31,11 @@ use crate::version::{Target, Version};
 /// A connection to a cluster. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    pub(super) http: reqwest::Client,
+    /// The Kibana that lists the models of the cluster.
+    pub(super) kibana: Option<KibanaAddress>,
     /// Headers sent with every request. Secret values are marked as sensitive.
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     /// Whether the user set headers, which a gateway in front of the cluster may need.
     has_custom_headers: bool,
     proxies: Arc<Proxies>,
@@ -99,6 +103,7 @@ impl Client {
             headers: connection.headers()?,
             has_custom_headers: !connection.headers.is_empty(),
             http: http_client::build(&connection, &proxies)?,
+            kibana: connection.kibana,
             proxies: Arc::new(proxies),
             addresses: Arc::new(Addresses::new(connection.addresses)),
             certificates: Arc::default(),
@@ -335,8 +340,7 @@ impl Client {
         let certificate =
             response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate);
         if let Some(der) = certificate {
-            let mut certificates =
-                self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
             certificates.entry(index).or_insert_with(|| der.to_owned());
         }
     }

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
-use super::{ClientError, Trust};
+use super::{ClientError, KibanaAddress, Trust};
 use crate::hint::Setting;
 use crate::secrets::Secret;
 
@@ -134,6 +134,8 @@ pub struct Connection {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Headers to send with every request.
     pub headers: Vec<RequestHeader>,
+    /// The Kibana that lists the models of the cluster. It gets the credentials and the headers of the cluster.
+    pub kibana: Option<KibanaAddress>,
     /// Whether to use the proxies from the environment.
     pub proxies: bool,
 }
@@ -151,6 +153,7 @@ impl Connection {
             trust: Trust::System,
             client_certificate: None,
             headers: Vec::new(),
+            kibana: None,
             proxies: true,
         };
         for address in separated(addresses) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::{ClientError, Connection, Trust, tls};
+use super::{ClientError, Connection, KibanaAddress, Trust, tls};
 use crate::error_chain::causes;
 use crate::proxies::Proxies;
 use crate::secrets::redact;
@@ -26,7 +26,8 @@ pub(super) fn build(
         let proxy = proxies.on_the_way_to(address);
         address.scheme() == "https" || proxy.is_some_and(|proxy| proxy.starts_with("https:"))
     };
-    let uses_tls = connection.addresses.iter().any(uses_tls);
+    let kibana = connection.kibana.iter().map(KibanaAddress::url);
+    let uses_tls = connection.addresses.iter().chain(kibana).any(uses_tls);
     let tls =
         tls::configuration(&connection.trust, connection.client_certificate.as_ref(), uses_tls)?;
     if connection.trust == Trust::Anyone {

@@ -132,10 +132,8 @@ fn line_that_cannot_be_checked_is_a_warning_and_ends_nothing() {
     let rules = ["privileges=500", "license=503", "memory=cut", "stats=500"];
     let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
     let options = Options { faults: Faults { rules, ..Faults::default() }, ..Options::default() };
-    let standin = StandIn::start(Options {
-        credentials: vec![Credential::user("me", "right")],
-        ..options
-    });
+    let standin =
+        StandIn::start(Options { credentials: vec![Credential::user("me", "right")], ..options });
     let (code, lines) = report(&standin.url(), &["-u", "me", "-p", "right"]);
     assert_eq!(code, 0, "{lines:#}");
     for name in ["licence", "privilege manage_ml", "nodes", "deployments"] {
@@ -153,7 +151,8 @@ fn certificate_is_shown_with_issuer_and_days_left() {
     let days = |days: i64| {
         authority.sign(&["127.0.0.1"], |params| {
             let now = std::time::SystemTime::now();
-            params.not_after = (now + std::time::Duration::from_secs(days as u64 * 86_400 + 60)).into();
+            params.not_after =
+                (now + std::time::Duration::from_secs(days as u64 * 86_400 + 60)).into();
         })
     };
     let front = Front::tls(&standin, days(100).config());

@@ -54,6 +54,7 @@ mod inspect;
 mod interruptions;
 #[cfg(feature = "torch")]
 mod keys;
+mod kibana;
 // Reads the log of glibc's loader, and imports a bundle.
 #[cfg(all(feature = "torch", target_os = "linux", target_env = "gnu"))]
 mod libtorch;

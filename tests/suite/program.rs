@@ -13,7 +13,7 @@ pub fn program() -> Command {
 }
 
 /// Environment variables that affect connections and output of the program.
-pub const VARIABLES: [&str; 31] = [
+pub const VARIABLES: [&str; 32] = [
     "ALL_PROXY",
     "CLOUD_ID",
     "ES_API_KEY",
@@ -34,6 +34,7 @@ pub const VARIABLES: [&str; 31] = [
     "HUB_ACCESS_TOKEN",
     "HUGGINGFACE_HUB_CACHE",
     "HUGGING_FACE_HUB_TOKEN",
+    "KIBANA_URL",
     "NO_PROXY",
     "REQUEST_METHOD",
     "RUST_LOG",

@@ -125,18 +125,8 @@ const PRIVILEGES: [(&str, &str, &str, bool); 5] = [
         true,
     ),
     ("monitor", "cluster:monitor/xpack/license/get", "show licence and version", false),
-    (
-        "manage_inference",
-        "cluster:admin/xpack/inference/put",
-        "create inference endpoints",
-        false,
-    ),
-    (
-        "manage_pipeline",
-        "cluster:admin/ingest/pipeline/put",
-        "create ingest pipelines",
-        false,
-    ),
+    ("manage_inference", "cluster:admin/xpack/inference/put", "create inference endpoints", false),
+    ("manage_pipeline", "cluster:admin/ingest/pipeline/put", "create ingest pipelines", false),
 ];
 
 impl CheckLine {
@@ -290,23 +280,24 @@ fn transport(
         _ => format!("{days} days left (until {})", certificate.not_after),
     };
     let summary = format!("{issuer}; {until}");
-    let line = match days {
-        ..0 => CheckLine::failure(subject, summary).with_hint(Some(hint!("Renew the certificate."))),
-        0..SOON => {
-            CheckLine::warning(subject, summary).with_hint(Some(hint!("Renew the certificate.")))
-        }
-        _ if !is_verified => CheckLine::warning(subject, format!("{summary}; not verified"))
-            .with_hint(Some(hint!(
-                "Set ",
-                Setting::CaCertificates,
-                " or ",
-                Setting::CaFingerprint,
-                " instead of ",
-                Setting::Insecure,
-                "."
-            ))),
-        _ => CheckLine::ok(subject, summary),
-    };
+    let line =
+        match days {
+            ..0 => CheckLine::failure(subject, summary)
+                .with_hint(Some(hint!("Renew the certificate."))),
+            0..SOON => CheckLine::warning(subject, summary)
+                .with_hint(Some(hint!("Renew the certificate."))),
+            _ if !is_verified => CheckLine::warning(subject, format!("{summary}; not verified"))
+                .with_hint(Some(hint!(
+                    "Set ",
+                    Setting::CaCertificates,
+                    " or ",
+                    Setting::CaFingerprint,
+                    " instead of ",
+                    Setting::Insecure,
+                    "."
+                ))),
+            _ => CheckLine::ok(subject, summary),
+        };
     line.with_details(json!(certificate))
 }
 
@@ -349,7 +340,8 @@ async fn privileges(client: &Client, has_credentials: bool) -> Vec<CheckLine> {
     let mut lines = Vec::new();
     for (name, action, purpose, is_required) in PRIVILEGES {
         let mut has = answered(client.has_privilege(name)).await;
-        if matches!(&has, Err(Unchecked::Failed(error)) if error.to_string().contains("unknown cluster privilege")) {
+        if matches!(&has, Err(Unchecked::Failed(error)) if error.to_string().contains("unknown cluster privilege"))
+        {
             has = answered(client.has_privilege(action)).await;
         }
         let subject = Subject::Privilege(name);
@@ -365,7 +357,8 @@ async fn privileges(client: &Client, has_credentials: bool) -> Vec<CheckLine> {
                 CheckLine::new(subject, state, summary).with_hint(Some(hint))
             }
             Err(Unchecked::Failed(error)) if is_without_security(&error) => {
-                let credentials = if has_credentials { ", and credentials have no effect" } else { "" };
+                let credentials =
+                    if has_credentials { ", and credentials have no effect" } else { "" };
                 let summary = format!("not needed: security is off{credentials}");
                 lines.push(CheckLine::ok(subject, summary));
                 break;

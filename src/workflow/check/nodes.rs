@@ -13,7 +13,10 @@ const FLOAT32: u64 = 4;
 /// One line for each node, and one for the largest new model.
 pub(super) async fn lines(client: &Client) -> Vec<CheckLine> {
     if client.is_serverless() {
-        return vec![CheckLine::ok(Subject::Nodes, "Elastic adds nodes: the cluster is serverless")];
+        return vec![CheckLine::ok(
+            Subject::Nodes,
+            "Elastic adds nodes: the cluster is serverless",
+        )];
     }
     let nodes = match answered(client.machine_learning_nodes()).await {
         Ok(nodes) => nodes,
