@@ -227,6 +227,10 @@ settings! {
     Data = "data",
     /// The id of the inference endpoint to create.
     CreateEndpoint = "create_endpoint",
+    /// The field of documents that an ingest pipeline reads.
+    InputField = "input_field",
+    /// Labels to choose from.
+    Labels = "labels",
     /// The hub repository or the directory of the model.
     HubModelId = "hub_model_id",
     /// The branch, tag or commit of the hub repository.

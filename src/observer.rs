@@ -51,6 +51,8 @@ pub enum Stage {
     Start,
     /// Creates an inference endpoint.
     CreateEndpoint,
+    /// Tries and creates an ingest pipeline.
+    CreatePipeline,
     /// Computes the results of texts; measured in texts.
     Infer,
 }
@@ -79,6 +81,7 @@ impl fmt::Display for Stage {
             Self::ConfirmUpload => "confirming the upload",
             Self::Start => "starting",
             Self::CreateEndpoint => "creating the endpoint",
+            Self::CreatePipeline => "creating the pipeline",
             Self::Infer => "inferring",
         })
     }

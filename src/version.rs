@@ -27,6 +27,8 @@ impl Version {
     pub const MEMORY_METADATA: Self = Self::new(8, 11, 0);
     /// First version with `platform_architecture` in the API.
     pub const PLATFORM_ARCHITECTURE: Self = Self::new(8, 11, 0);
+    /// First version whose inference processor has `input_output`, and with the field type `sparse_vector`.
+    pub const INPUT_OUTPUT: Self = Self::new(8, 11, 0);
     /// First version with `prefix_strings` in the API.
     pub const PREFIX_STRINGS: Self = Self::new(8, 12, 0);
     /// First version observed to truncate both texts of a pair (`balanced`).

@@ -437,8 +437,14 @@ fn effective(model: &Model, defaults: &[Setting], overrides: &Overrides) -> Vec<
     let elsewhere = overrides.names.iter().any(|name| is_cluster(name));
     let own = |name: &str| model.settings.iter().any(|setting| setting.name == name);
     // Defaults for transformers have no effect on tree models, and the other way round.
+    let creates_pipeline =
+        model.settings.iter().chain(defaults).any(|it| it.name == "create-pipeline");
     let has_effect = |name: &str| {
-        if own("tree-model") { !is_of_transformers(name) } else { !is_of_tree_models(name) }
+        if own("tree-model") {
+            !is_of_transformers(name)
+        } else {
+            !is_of_tree_models(name) || name == "force" && creates_pipeline
+        }
     };
     let inherited = defaults.iter().filter(|setting| {
         has_effect(&setting.name)
@@ -458,7 +464,7 @@ fn is_of_tree_models(name: &str) -> bool {
 
 /// Whether an option has no meaning for tree models.
 fn is_of_transformers(name: &str) -> bool {
-    ["start", "create-endpoint"].contains(&name)
+    ["start", "create-endpoint", "input-field"].contains(&name)
         || TREE_MODEL_CONFLICTS.contains(&&*name.replace('-', "_"))
         || find(&options_of::<QuantizeArguments>(), name).is_some()
         || find(&options_of::<StartArguments>(), name).is_some()

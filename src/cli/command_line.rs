@@ -256,8 +256,15 @@ mod tests {
             .collect();
         secret.sort_unstable();
         secret.dedup();
-        let expected =
-            ["es-api-key", "es-password", "es-token", "header", "hub-access-token", "url"];
+        let expected = [
+            "es-api-key",
+            "es-password",
+            "es-token",
+            "header",
+            "hub-access-token",
+            "kibana-url",
+            "url",
+        ];
         assert_eq!(secret, expected);
         // Secrets move from the command line to this variable.
         assert!(options.iter().all(|it| Secrecy::of(it).is_none() || it.get_env().is_some()));

@@ -20,8 +20,8 @@ pub const EXIT_CODES: [(u8, &str); 11] = [
     (4, "the model could not be downloaded or found"),
     (5, "no usable connection to Elasticsearch: network, certificate, version or credentials"),
     (6, "Elasticsearch rejected the request"),
-    (7, "a model or endpoint with this id already exists"),
-    (8, "the stored model does not start or fails its smoke test"),
+    (7, "a model, endpoint or pipeline with this id already exists"),
+    (8, "the stored model does not start, or its smoke test or ingest pipeline fails"),
     (9, "the model in the cluster does not answer as its source does"),
     (INTERRUPTED, "interrupted"),
 ];
@@ -128,8 +128,9 @@ fn deployment_code(error: &DeploymentError) -> u8 {
         DeploymentError::NotStarted { .. }
         | DeploymentError::SmokeTest { .. }
         | DeploymentError::NoEndpoint { .. }
+        | DeploymentError::NoPipeline { .. }
         | DeploymentError::NotServed { .. } => 8,
-        DeploymentError::EndpointTaken { .. } => 7,
+        DeploymentError::EndpointTaken { .. } | DeploymentError::PipelineTaken { .. } => 7,
         DeploymentError::Interrupted { .. } => 130,
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::command_error::CommandError;
 use super::failed::message;
 use super::guided_answers::Answers;
+use super::guided_options::{checked, kibana, pipeline};
 use super::import::{ImportArguments, synchronized};
 use super::output::Session;
 use super::plan_report::PlanReport;
@@ -82,7 +83,9 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
     }
     if confirm("Start the model after the upload?", true)? {
         answers.open.push(("--start", None));
+        pipeline(&mut answers)?;
     }
+    kibana(&mut answers)?;
 
     let import = answers.import()?;
     let planned = resolved(&import, &source).await?.plan(&client).await?;
@@ -105,6 +108,11 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
     let question = if problem.is_some() { "Import anyway?" } else { "Import the model?" };
     if confirm(question, problem.is_none())? {
         let resolved = resolved(&import, &source).await?;
+        // Kibana is part of the connection, and was not known when the cluster was asked for.
+        let client = match answers.is_set("--kibana-url") {
+            true => Client::connect(import.connection()?).await?,
+            false => client,
+        };
         return Ok(Some(Guided { import, resolved: Some((client, resolved)) }));
     }
     say("Nothing was stored.");
@@ -155,6 +163,13 @@ async fn ask_about_tree(
         let prompt = "Labels of the classes, separated by commas (empty: 0, 1, …)";
         list(&mut answers, "--classification-labels", prompt, progress).await?;
     }
+    // A model for learning to rank has no pipeline.
+    let (_, model) = answers.import()?.tree_model(progress).await?;
+    if model.pipeline().is_some() {
+        let prompt = "Ingest pipeline to create, which adds the prediction to each document: its id (empty: none)";
+        checked(&mut answers, "--create-pipeline", prompt)?;
+    }
+    kibana(&mut answers)?;
     let import = answers.import()?;
     let (read, model) = import.tree_model(progress).await?;
     say(&format!("\n{}\n", escape(&TreeModelReport::of(&read, &model).text())));
@@ -461,6 +476,6 @@ fn say(text: &str) {
     print_error(text);
 }
 
-fn report(error: &CommandError) {
+pub(super) fn report(error: &CommandError) {
     print_error(&format!("  {}\n", escape(&redact(&message(error)))));
 }

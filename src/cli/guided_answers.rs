@@ -22,6 +22,11 @@ impl Answers {
         self.open.push((name, Some(value.into())));
     }
 
+    /// Whether an option is set.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.open.iter().any(|(option, _)| *option == name)
+    }
+
     /// Whether an option has this value.
     pub(super) fn has_value(&self, name: &str, value: &str) -> bool {
         self.open.iter().any(|(option, set)| *option == name && set.as_deref() == Some(value))

@@ -56,6 +56,8 @@ pub(super) fn option(setting: Setting) -> &'static str {
         Setting::RankingConfiguration => "--ltr-config",
         Setting::Data => "--data",
         Setting::CreateEndpoint => "--create-endpoint",
+        Setting::InputField => "--input-field",
+        Setting::Labels => "--labels",
         Setting::HubModelId => "--hub-model-id",
         Setting::Revision => "--revision",
         Setting::HubAccessToken => "--hub-access-token",

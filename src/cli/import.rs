@@ -10,6 +10,8 @@ use super::command_error::CommandError;
 use super::definition::DefinitionArguments;
 use super::option_value::{SetOption, Unset, Value};
 use super::output::Session;
+use super::pipeline_arguments::PipelineOptions;
+use super::pipeline_report::PipelineReport;
 use super::plan_report::PlanReport;
 #[cfg(feature = "torch")]
 use super::report::Report;
@@ -34,6 +36,7 @@ use crate::workflow::{ImportInput, ImportRequest, Imported, StopSignal, connect}
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["hub_model_id", "bundle", "definition", "tree_model"]))]
+#[command(group = ArgGroup::new("replaceable").multiple(true).args(["tree_model", "create_pipeline"]))]
 #[command(mut_args(StartArguments::requiring_start))]
 #[command(mut_arg("tree_model", |argument| argument.conflicts_with_all(TREE_MODEL_CONFLICTS)))]
 pub(super) struct ImportArguments {
@@ -50,9 +53,11 @@ pub(super) struct ImportArguments {
     definition: DefinitionArguments,
     #[command(flatten)]
     tree: TreeModelArguments,
-    /// Replace a tree model even if an ingest pipeline uses it
-    #[arg(long, requires = "tree_model")]
+    /// Replace a tree model even if an ingest pipeline uses it, and replace another pipeline with the id of --create-pipeline
+    #[arg(long, requires = "replaceable")]
     force: bool,
+    #[command(flatten)]
+    pipeline: PipelineOptions,
     #[command(flatten)]
     upload: UploadArguments,
     /// Check the model and the cluster and show what an import would do, without downloading weights or storing anything
@@ -95,12 +100,13 @@ impl SetOption for ImportArguments {
             "start" => self.start = value.switch()?,
             "force" => self.force = value.switch()?,
             _ => {
-                let groups: [&mut dyn SetOption; 6] = [
+                let groups: [&mut dyn SetOption; 7] = [
                     &mut self.connection,
                     &mut self.model,
                     &mut self.definition,
                     &mut self.tree,
                     &mut self.upload,
+                    &mut self.pipeline,
                     &mut self.start_arguments,
                 ];
                 for group in groups {
@@ -235,6 +241,7 @@ impl ImportArguments {
         } else {
             let imported = self.store_tree_model(&model, &client, &interruption()?).await?;
             report.kibana = client.synchronize_kibana().await;
+            report.created_pipeline = imported.pipeline.map(PipelineReport::of);
             report.state = Some(match imported.outcome {
                 Outcome::Unchanged => "unchanged",
                 _ => "stored",
@@ -262,6 +269,12 @@ impl ImportArguments {
         let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
         let read = self.tree.read(&self.model.tree_source(), progress).await?;
         let model = read.model(model_id, self.model.is_verified())?;
+        if model.pipeline().is_none() && self.pipeline.request(false).is_some() {
+            return Err(CommandError::Usage(
+                "a model for learning to rank is used by searches, not by ingest pipelines; remove --create-pipeline"
+                    .to_owned(),
+            ));
+        }
         Ok((read, model))
     }
 
@@ -282,7 +295,15 @@ impl ImportArguments {
         interruption: &Interruption,
     ) -> Result<Imported, CommandError> {
         let import = self.upload.import();
+        let pipeline = self.pipeline.request(self.force);
+        if let Some(pipeline) = &pipeline {
+            pipeline.check(client, &model.model_id).await?;
+        }
         let outcome = client.import_tree_model(model, &import, self.force, interruption).await?;
+        let pipeline = match pipeline {
+            Some(pipeline) => Some(pipeline.create(client, &(&model.model_id).into()).await?),
+            None => None,
+        };
         Ok(Imported {
             model_id: model.model_id.clone(),
             outcome,
@@ -291,11 +312,19 @@ impl ImportArguments {
             parameters: None,
             started: None,
             endpoint: None,
+            pipeline,
         })
     }
 
     /// The import that the options describe. Validates options and files before it uses the network.
     pub(super) fn request(&self) -> Result<ImportRequest, CommandError> {
+        let pipeline = self.pipeline.request(self.force);
+        if pipeline.is_some() && !self.start && self.create_endpoint.is_none() {
+            return Err(CommandError::Usage(
+                "an ingest pipeline is tried before it is created, which needs a started model; add --start or --create-endpoint"
+                    .to_owned(),
+            ));
+        }
         let prebuilt = self.definition.read(self.model.es_model_id.as_ref())?;
         let (input, model_id) = match (&self.bundle, prebuilt) {
             (Some(path), _) => {
@@ -315,6 +344,7 @@ impl ImportArguments {
             import: self.upload.import(),
             start: self.start.then(|| self.start_arguments.request()).transpose()?,
             endpoint: self.create_endpoint.clone(),
+            pipeline,
             uses_fingerprint: false,
         })
     }

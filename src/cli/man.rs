@@ -12,7 +12,7 @@ use super::similar::similar;
 
 #[derive(Debug, Args)]
 pub(super) struct ManArguments {
-    /// Command whose page to print [default: the page of rust-eland]
+    /// Command whose page to print, such as import or pipeline-create [default: the page of rust-eland]
     #[arg(value_name = "COMMAND", conflicts_with = "output")]
     command: Option<String>,
     /// Write all pages to a folder, such as /usr/local/share/man/man1
@@ -39,7 +39,7 @@ impl ManArguments {
         }
         let command = match &self.command {
             None => program,
-            Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
+            Some(name) => find(&program, name).cloned().ok_or_else(|| {
                 let names: Vec<_> =
                     program.get_subcommands().map(clap::Command::get_name).collect();
                 let meant = similar(name, names.iter().copied());
@@ -51,4 +51,12 @@ impl ManArguments {
         Man::new(command).render(&mut page)?;
         report::print(&page)
     }
+}
+
+/// The command with a name. A hyphen separates the names of nested commands.
+fn find<'a>(program: &'a clap::Command, name: &str) -> Option<&'a clap::Command> {
+    program.find_subcommand(name).or_else(|| {
+        let (outer, inner) = name.split_once('-')?;
+        find(program.find_subcommand(outer)?, inner)
+    })
 }

@@ -16,6 +16,7 @@ mod export;
 mod failed;
 mod guided;
 mod guided_answers;
+mod guided_options;
 mod hints;
 mod import;
 mod infer;
@@ -31,6 +32,9 @@ mod option_rules;
 mod option_value;
 mod output;
 mod password;
+mod pipeline;
+mod pipeline_arguments;
+mod pipeline_report;
 mod plan_report;
 mod progress_bars;
 mod progress_log;
@@ -108,6 +112,8 @@ enum Command {
     Infer(Box<infer::InferArguments>),
     /// Stop the deployments of a model and keep the model
     Stop(stop::StopArguments),
+    /// Create ingest pipelines that use a model
+    Pipeline(pipeline::PipelineArguments),
     /// Compare a model's answers in the cluster with those of its source
     #[command(after_help = exit_codes())]
     Verify(Box<verify::VerifyArguments>),
@@ -194,6 +200,7 @@ impl Command {
             Self::List(arguments) => arguments.execute().await,
             Self::Start(arguments) => arguments.execute(progress).await,
             Self::Stop(arguments) => arguments.execute().await,
+            Self::Pipeline(arguments) => arguments.execute().await,
             Self::Delete(arguments) => arguments.execute().await,
             Self::Status(arguments) => arguments.execute().await,
             Self::Completions(arguments) => arguments.execute(),

@@ -6,7 +6,7 @@ use clap::{Arg, Command};
 use super::{start_arguments, tree_model};
 
 /// Options that need another option, in addition to those of a deployment, which need `start`, and those of a tree model.
-const REQUIREMENTS: [(&str, &str); 7] = [
+const REQUIREMENTS: [(&str, &str); 9] = [
     ("client-key", "client-cert"),
     ("quantize-min-agreement", "quantize"),
     ("calibration-texts", "quantize"),
@@ -14,7 +14,12 @@ const REQUIREMENTS: [(&str, &str); 7] = [
     ("definition", "config"),
     ("vocabulary", "definition"),
     ("config", "definition"),
+    ("input-field", "create-pipeline"),
+    ("output-field", "create-pipeline"),
 ];
+
+/// Options of which `force` needs at least one.
+const REPLACEABLE: [&str; 2] = ["tree-model", "create-pipeline"];
 
 /// Groups of options of which exactly one is set.
 const ALTERNATIVES: [&str; 2] = ["cluster", "source"];
@@ -57,8 +62,13 @@ pub(super) fn broken(options: &Command, set: &[&str]) -> Option<String> {
         let of_deployment = (option.get_help_heading() == Some(start_arguments::HEADING))
             .then_some((name, "start"));
         let is_of_tree_model = option.get_help_heading() == Some(tree_model::HEADING);
-        let of_tree_model = (is_of_tree_model && name != "tree-model" || name == "force")
+        let of_tree_model = (is_of_tree_model && !["tree-model", "force"].contains(&name))
             .then_some((name, "tree-model"));
+        let replaceable = || REPLACEABLE.iter().filter_map(|name| find(options, name));
+        if name == "force" && !replaceable().any(is_set) {
+            let names: Vec<_> = replaceable().map(Arg::to_string).collect();
+            return missing(&format!("<{}>", names.join("|")));
+        }
         let needed = REQUIREMENTS.iter().copied().chain(of_deployment).chain(of_tree_model);
         let mut needed = needed.filter(|(needing, _)| *needing == name);
         let absent = needed.find_map(|(_, needed)| find(options, needed).filter(|it| !is_set(it)));

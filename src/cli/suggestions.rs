@@ -17,6 +17,12 @@ pub(super) struct Request {
     body: Value,
 }
 
+impl Request {
+    pub(super) fn new(method: &'static str, path: String, body: Value) -> Self {
+        Self { method, path, body }
+    }
+}
+
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}\n  {}", self.method, self.path, self.body)

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::bundle_report::BundleReport;
+use super::pipeline_report::PipelineReport;
 use super::plan_report::million;
 use super::report::Report;
 use super::suggestions::Suggestions;
@@ -28,6 +29,9 @@ pub(super) struct Summary<'a> {
     deployment: Option<&'a Started>,
     /// The inference endpoint, if one was requested.
     endpoint: Option<NamedEndpoint<'a>>,
+    /// The ingest pipeline, if one was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pipeline: Option<PipelineReport>,
     /// The synchronization of Kibana, if one was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kibana: Option<KibanaSync>,
@@ -87,6 +91,7 @@ impl<'a> Summary<'a> {
                 task_type: endpoint.task.name(),
                 state: *state,
             }),
+            pipeline: imported.pipeline.clone().map(PipelineReport::of),
             kibana: None,
             next,
             timings,
@@ -140,12 +145,16 @@ impl<'a> Summary<'a> {
             };
             line("endpoint", format!("{inference_id} ({task_type}) {state}"));
         }
+        if let Some(pipeline) = &self.pipeline {
+            line("pipeline", pipeline.line());
+        }
         line("took", took(&self.timings));
         if let Some(verified) = &self.verified {
             lines.push(format!("  verified: {verified}"));
         }
         let mut text = lines.join("\n");
-        for paragraph in self.next.paragraphs() {
+        let of_pipeline = self.pipeline.iter().flat_map(PipelineReport::paragraphs);
+        for paragraph in self.next.paragraphs().into_iter().chain(of_pipeline) {
             text = format!("{text}\n{paragraph}");
         }
         let when = match &self.kibana {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::pipeline_report::PipelineReport;
 use super::report::Report;
 use super::tree_model::ReadTreeModel;
 use crate::elasticsearch::KibanaSync;
@@ -38,6 +39,9 @@ pub(super) struct TreeModelReport {
     notes: Vec<String>,
     /// The body of `PUT _ingest/pipeline/NAME`.
     pipeline: Option<serde_json::Value>,
+    /// The pipeline that was created, if one was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) created_pipeline: Option<PipelineReport>,
     /// The synchronization of Kibana, if one was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kibana: Option<KibanaSync>,
@@ -101,6 +105,7 @@ impl TreeModelReport {
             minimum_version: model.minimum_version.to_string(),
             notes: definition.notes.clone(),
             pipeline: model.pipeline(),
+            created_pipeline: None,
             kibana: None,
             file: None,
         }
@@ -166,7 +171,10 @@ impl Report for TreeModelReport {
         for note in &self.notes {
             lines.push(format!("note         {note}"));
         }
-        if let Some(pipeline) = &self.pipeline {
+        if let Some(created) = &self.created_pipeline {
+            lines.push(format!("pipeline     {}", created.line()));
+            lines.extend(created.paragraphs());
+        } else if let Some(pipeline) = &self.pipeline {
             lines.push("an ingest pipeline that adds the prediction to each document:".to_owned());
             lines.push(format!("PUT _ingest/pipeline/{}", self.model_id));
             // A map of texts always serializes.

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::ClientError;
 use super::reasons;
+use super::{ClientError, PipelineId};
 use crate::hint::{Command, Hint, Setting, hint};
 use crate::model_id::ModelId;
 use crate::version::Version;
@@ -92,6 +92,26 @@ pub enum DeploymentError {
         /// The server's reason.
         reason: String,
     },
+    /// An ingest pipeline with this id exists and does something else.
+    #[error(
+        "the cluster already has an ingest pipeline {id}, which does something else. The pipeline was kept"
+    )]
+    PipelineTaken {
+        /// The pipeline.
+        id: PipelineId,
+    },
+    /// The model is stored, but its ingest pipeline is not.
+    #[error("the ingest pipeline {id} for the model {model_id} was not created: {reason}")]
+    NoPipeline {
+        /// The pipeline.
+        id: PipelineId,
+        /// The model.
+        model_id: ServedId,
+        /// Why there is none.
+        reason: String,
+        /// What to do, beside what the reason suggests.
+        hint: Option<Hint>,
+    },
     /// A model does not answer.
     #[error("{reason}")]
     NotServed {
@@ -125,7 +145,10 @@ impl DeploymentError {
             Self::NotFound { .. } => {
                 Some(hint!("Run ", Command::List, " to see what the cluster has."))
             }
-            Self::NotStarted { reason, hint, .. } => {
+            Self::PipelineTaken { .. } => {
+                Some(hint!("Choose another id, or replace the pipeline with ", Setting::Force, "."))
+            }
+            Self::NotStarted { reason, hint, .. } | Self::NoPipeline { reason, hint, .. } => {
                 reasons::hint(reason).into_iter().chain(hint.clone()).reduce(Hint::and)
             }
             Self::Refused { reason, .. }

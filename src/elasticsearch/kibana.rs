@@ -123,15 +123,16 @@ fn problem_of(answer: &Value) -> Option<String> {
     if !answer["savedObjectsCreated"].is_object() {
         return Some("the answer is not that of Kibana: check the address of Kibana".into());
     }
-    for change in ["savedObjectsCreated", "savedObjectsDeleted"] {
-        let models = answer[change]["trained-model"].as_object().into_iter().flatten();
-        for (id, result) in models.filter(|(_, result)| result["success"] == false) {
-            let error = &result["error"];
-            let reason = error["message"].as_str().or(error.as_str()).unwrap_or("no reason");
-            return Some(redact(&format!("Kibana could not change the model {id}: {reason}")));
-        }
-    }
-    None
+    let changes = ["savedObjectsCreated", "savedObjectsDeleted"].into_iter();
+    let mut models = changes
+        .filter_map(|change| answer[change]["trained-model"].as_object())
+        .flatten()
+        .filter(|(_, result)| result["success"] == false);
+    models.next().map(|(id, result)| {
+        let error = &result["error"];
+        let reason = error["message"].as_str().or(error.as_str()).unwrap_or("no reason");
+        redact(&format!("Kibana could not change the model {id}: {reason}"))
+    })
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ fn body(configuration: &Value, task: &str, text: &str, settings: &Map<String, Va
 }
 
 /// A text for a task, and the settings of the request.
-fn question(task: &str, config: &Value) -> (String, Map<String, Value>) {
+pub(super) fn question(task: &str, config: &Value) -> (String, Map<String, Value>) {
     let (text, settings) = match task {
         "fill_mask" => {
             return (format!("The capital of France is {}.", mask(config)), Map::new());

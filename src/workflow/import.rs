@@ -10,8 +10,8 @@ use crate::bundle::Bundle;
 use crate::conversion::ConversionError;
 use crate::conversion::{Options, Plan, SIMILARITY};
 use crate::elasticsearch::{
-    Client, ClientError, Connection, Endpoint, EndpointId, EndpointOutcome, EndpointTask, Import,
-    Interruption, Outcome,
+    Client, ClientError, Connection, CreatedPipeline, Endpoint, EndpointId, EndpointOutcome,
+    EndpointTask, Import, Interruption, Outcome, PipelineRequest, ServedId,
 };
 use crate::error::Error;
 use crate::model_id::ModelId;
@@ -56,6 +56,8 @@ pub struct ImportRequest {
     pub start: Option<StartRequest>,
     /// The id of the inference endpoint to create.
     pub endpoint: Option<EndpointId>,
+    /// The ingest pipeline to create. The pipeline is tried, so the model must be started or have an endpoint.
+    pub pipeline: Option<PipelineRequest>,
     /// Whether to store a fingerprint with the model, and to skip the conversion if the cluster's model already has the same one.
     #[doc(hidden)]
     pub uses_fingerprint: bool,
@@ -97,6 +99,7 @@ pub struct ValidatedImport {
     import: Import,
     start: Option<StartRequest>,
     endpoint: Option<Endpoint>,
+    pipeline: Option<PipelineRequest>,
     uses_fingerprint: bool,
 }
 
@@ -118,6 +121,8 @@ pub struct Imported {
     pub started: Option<Started>,
     /// The endpoint, if one was requested.
     pub endpoint: Option<(Endpoint, EndpointOutcome)>,
+    /// The ingest pipeline, if one was requested.
+    pub pipeline: Option<CreatedPipeline>,
 }
 
 /// What an import would store.
@@ -164,7 +169,15 @@ impl ImportRequest {
     #[must_use]
     pub fn new(input: ImportInput, model_id: ModelId) -> Self {
         let import = Import::default();
-        Self { input, model_id, import, start: None, endpoint: None, uses_fingerprint: false }
+        Self {
+            input,
+            model_id,
+            import,
+            start: None,
+            endpoint: None,
+            pipeline: None,
+            uses_fingerprint: false,
+        }
     }
 
     /// The import of a bundle under the bundle's id, with default settings.
@@ -225,12 +238,18 @@ impl ImportRequest {
             }
             None => None,
         };
+        if let Some(pipeline) = &self.pipeline {
+            let task = input.task().await?;
+            let settings = input.settings(&task);
+            pipeline.check_task(&(&self.model_id).into(), &task, &settings)?;
+        }
         Ok(ValidatedImport {
             input,
             model_id: self.model_id,
             import: self.import,
             start: self.start,
             endpoint,
+            pipeline: self.pipeline,
             uses_fingerprint: self.uses_fingerprint,
         })
     }
@@ -251,6 +270,16 @@ impl ValidatedInput {
                 ResolvedInput::Model(Box::new(ModelRequest { source, options, title }))
             }
         })
+    }
+
+    /// Settings of the task, as far as they are known before the model is converted.
+    fn settings(&self, task: &str) -> Value {
+        let configuration = match self {
+            Self::Bundle(bundle, _) => &bundle.configuration,
+            Self::Prebuilt(definition) => definition.configuration(),
+            Self::Model { .. } => return Value::Null,
+        };
+        configuration.get("inference_config").map_or(Value::Null, |tasks| tasks[task].clone())
     }
 
     /// Name of the task in the API. Resolves the model first if its task must be guessed.
@@ -321,7 +350,8 @@ impl ValidatedImport {
         stop: StopSignal,
         progress: &Progress,
     ) -> Result<Imported, Error> {
-        let Self { input, model_id, import, mut start, endpoint, uses_fingerprint } = self;
+        let Self { input, model_id, import, mut start, endpoint, pipeline, uses_fingerprint } =
+            self;
 
         // Settings that would fail at the end are checked before the long work.
         let checking = progress.start(Stage::CheckCluster);
@@ -332,6 +362,9 @@ impl ValidatedImport {
             Some(endpoint) => endpoint.check(client).await?,
             None => false,
         };
+        if let Some(pipeline) = &pipeline {
+            pipeline.check(client, &model_id).await?;
+        }
         let mut transaction = import.begin(client, &model_id).await?;
         checking.finish();
 
@@ -366,6 +399,18 @@ impl ValidatedImport {
         let serve = ServeRequest { start, endpoint: to_create };
         let Served { started, endpoint } =
             serve.serve(client, &(&model_id).into(), progress, interruption).await?;
+        let pipeline = match pipeline {
+            Some(pipeline) => {
+                let deployment = started.as_ref().map(|it| it.deployment.deployment_id.parse());
+                let served = match deployment {
+                    Some(Ok(id)) => id,
+                    _ => ServedId::from(&model_id),
+                };
+                let creating = pipeline.create(client, &served);
+                Some(progress.run_async(Stage::CreatePipeline, creating).await?)
+            }
+            None => None,
+        };
         let (bundle, parameters) = prepared.map(|it| (it.bundle, it.parameters)).unzip();
         Ok(Imported {
             model_id,
@@ -375,6 +420,7 @@ impl ValidatedImport {
             parameters: parameters.flatten(),
             started,
             endpoint: endpoint.or(existing),
+            pipeline,
         })
     }
 }

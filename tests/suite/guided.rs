@@ -6,6 +6,7 @@ use std::process::Stdio;
 use standin::{Credential, Options, StandIn};
 
 use crate::fixtures::Fixture;
+use crate::fronts::Canned;
 use crate::program::{ask, message, program, says};
 use crate::terminal::Terminal;
 
@@ -174,6 +175,10 @@ fn guided_import_of_a_tree_model_asks_for_names_and_labels() {
     terminal.type_line("a,b,c,d,e");
     terminal.wait_for("Labels of the classes");
     terminal.type_line("low,middle,high");
+    terminal.wait_for("Ingest pipeline to create");
+    terminal.type_line("score");
+    terminal.wait_for("Address of Kibana");
+    terminal.type_line("");
     let plan = terminal.wait_for("Import the model?");
     says(
         &plan,
@@ -182,6 +187,7 @@ fn guided_import_of_a_tree_model_asks_for_names_and_labels() {
             "a: number",
             "labels       low, middle, high",
             "--feature-names a,b,c,d,e",
+            "--create-pipeline score",
         ],
     );
     terminal.type_text("y");
@@ -189,4 +195,43 @@ fn guided_import_of_a_tree_model_asks_for_names_and_labels() {
     assert_eq!(code, Some(0), "{rest}");
     says(&rest, &["mine stored"]);
     assert_eq!(ask(&standin, "GET", "/_ml/trained_models/mine", None).0, 200);
+    assert_eq!(ask(&standin, "GET", "/_ingest/pipeline/score", None).0, 200);
+}
+
+#[cfg_attr(not(feature = "torch"), ignore = "converts a model with libtorch")]
+#[test]
+fn guided_import_creates_a_pipeline_and_synchronizes_kibana() {
+    let standin = StandIn::start(Options::default());
+    let answer = r#"{"savedObjectsCreated": {}, "savedObjectsDeleted": {}}"#;
+    let kibana = Canned::with("200 OK", "", answer);
+    let mut terminal = Terminal::start(&["import"], &[]);
+    terminal.connect(&standin.url());
+    terminal.wait_for("Model: its hub id, a folder");
+    terminal.type_line(&Fixture::named("bert/ner").model().display().to_string());
+    terminal.wait_for("ner (");
+    terminal.type_text("\r");
+    terminal.wait_for("Id of the model in Elasticsearch");
+    terminal.type_line("mine");
+    terminal.wait_for("8-bit integers");
+    terminal.type_text("n");
+    terminal.wait_for("Start the model after the upload?");
+    terminal.type_text("y");
+    terminal.wait_for("Ingest pipeline to create");
+    terminal.type_line("a/b");
+    terminal.wait_for("Ingest pipeline to create");
+    terminal.type_line("names");
+    terminal.wait_for("Field of the documents with the text");
+    terminal.type_line("text");
+    terminal.wait_for("Address of Kibana");
+    terminal.type_line("kibana:5601");
+    terminal.wait_for("Address of Kibana");
+    terminal.type_line(&kibana.url());
+    let plan = terminal.wait_for("Import the model?");
+    says(&plan, &["--create-pipeline names", "--input-field text", "--kibana-url http://"]);
+    terminal.type_text("y");
+    let (rest, code) = terminal.end();
+    assert_eq!(code, Some(0), "{rest}");
+    says(&rest, &["names created", "Kibana lists the model"]);
+    assert_eq!(kibana.heads().len(), 1);
+    assert_eq!(ask(&standin, "GET", "/_ingest/pipeline/names", None).0, 200);
 }

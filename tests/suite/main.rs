@@ -68,6 +68,7 @@ mod messages;
 mod numbers;
 #[cfg(feature = "torch")]
 mod parts;
+mod pipelines;
 mod processes;
 mod program;
 #[cfg(feature = "torch")]

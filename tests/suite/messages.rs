@@ -35,6 +35,7 @@ fn help_of_every_command_matches_its_snapshot() {
     for &command in &commands {
         pages.push((vec![command, "--help"], format!("help-{command}.txt")));
     }
+    pages.push((vec!["pipeline", "create", "--help"], "help-pipeline-create.txt".to_owned()));
     for (arguments, file) in pages {
         let output = run(folder.path(), &arguments);
         assert!(output.stderr.is_empty(), "{}", message(&output));
@@ -54,7 +55,11 @@ fn exit_codes_match_documentation_and_help() {
         let help = String::from_utf8(run(Path::new("."), command).stdout).unwrap();
         says(
             &help,
-            &["Exit codes:", "  130  interrupted", "  7    a model or endpoint with this id"],
+            &[
+                "Exit codes:",
+                "  130  interrupted",
+                "  7    a model, endpoint or pipeline with this id",
+            ],
         );
     }
 }
@@ -345,7 +350,9 @@ fn manual_has_a_page_for_every_command() {
     };
     says(&page(&[]), &[".TH rust-eland 1", "rust\\-eland\\-import(1)", "130  interrupted"]);
     says(&page(&["import"]), &[".TH rust-eland-import 1", "\\-\\-hub\\-model\\-id", "\\-\\-quiet"]);
+    says(&page(&["pipeline-create"]), &[".TH rust-eland-pipeline-create 1", "\\-\\-input\\-field"]);
     assert_eq!(page(&["--output", "pages"]), "pages\n");
+    assert!(folder.path().join("pages/rust-eland-pipeline-create.1").is_file());
     for command in rust_eland::cli::definition().get_subcommands() {
         let name = format!("pages/rust-eland-{}.1", command.get_name());
         assert!(folder.path().join(&name).is_file(), "{name}");

@@ -71,7 +71,8 @@ impl Terminal {
         self.type_text("\x1b[B\x1b[B\r");
     }
 
-    /// Answers the questions of a guided import after those about the model: its id, no quantization, and whether to start it.
+    /// Answers the questions of a guided import after those about the model: its id, no quantization, whether to start it, and
+    /// neither a pipeline nor Kibana.
     pub fn answer_last_questions(&mut self, id: &str, start: &str) {
         self.wait_for("Id of the model in Elasticsearch");
         self.type_line(id);
@@ -79,6 +80,12 @@ impl Terminal {
         self.type_text("n");
         self.wait_for("Start the model after the upload?");
         self.type_text(start);
+        if start == "y" {
+            self.wait_for("Ingest pipeline to create");
+            self.type_line("");
+        }
+        self.wait_for("Address of Kibana");
+        self.type_line("");
     }
 
     /// Waits for a text after the previous match, and returns the output up to the end of the text.

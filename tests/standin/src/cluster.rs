@@ -86,6 +86,13 @@ impl Cluster {
             .ok_or_else(|| ApiError::not_found(format!("Could not find trained model [{id}]")))
     }
 
+    /// The input field of a model or of the model of a deployment.
+    pub(crate) fn input_field(&self, id: &str) -> Result<String, ApiError> {
+        let model_id = self.deployments.get(id).map(|it| it.parameters.model_id.clone());
+        let model = self.model(model_id.as_deref().unwrap_or(id))?;
+        Ok(model.inputs.first().cloned().unwrap_or_default())
+    }
+
     /// Total length of a model's definition if the definition is complete.
     pub(crate) fn definition_length(&self, id: &str) -> u64 {
         self.store.parts(id).map_or(0, |parts| parts.iter().map(|part| part.length).sum())

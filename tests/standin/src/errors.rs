@@ -19,6 +19,8 @@ enum ErrorBody {
     Exception { chain: Vec<Cause> },
     /// `{"error":"…","status":…}`, as written by the REST layer.
     Sentence(String),
+    /// `{}`, the answer to a request for pipelines that do not exist.
+    Empty,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -157,6 +159,11 @@ impl ApiError {
         Self { status, body: ErrorBody::Sentence(sentence.into()), challenges: &[] }
     }
 
+    /// A status with an empty object as its body.
+    pub(crate) fn empty_object(status: StatusCode) -> Self {
+        Self { status, body: ErrorBody::Empty, challenges: &[] }
+    }
+
     /// A header that requests an unsupported major version.
     pub(crate) fn media_type(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "media_type_header_exception", reason)
@@ -182,6 +189,7 @@ impl ApiError {
         match &self.body {
             ErrorBody::Exception { chain } => &chain[0].reason,
             ErrorBody::Sentence(sentence) => sentence,
+            ErrorBody::Empty => "",
         }
     }
 
@@ -193,6 +201,7 @@ impl ApiError {
                 chain.iter().map(|cause| cause.reason.as_str()).collect::<Vec<_>>().join("; ")
             }
             ErrorBody::Sentence(sentence) => sentence.clone(),
+            ErrorBody::Empty => String::new(),
         }
     }
 
@@ -200,6 +209,7 @@ impl ApiError {
         let status = self.status.as_u16();
         let chain = match &self.body {
             ErrorBody::Sentence(sentence) => return json!({"error": sentence, "status": status}),
+            ErrorBody::Empty => return json!({}),
             ErrorBody::Exception { chain } => chain,
         };
         let render = |cause: &Cause| {

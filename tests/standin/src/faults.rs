@@ -63,7 +63,7 @@ pub struct Random {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// `any`, `info`, `privileges`, `license`, `memory`, `get`, `create`, `vocabulary`, `part`, `part-N`, `delete`, `start`, `stop`,
-    /// `stats` or `infer`.
+    /// `stats`, `simulate` or `infer`.
     pub target: String,
     /// Numbers of the target's requests, counted from 1.
     pub numbers: RangeInclusive<u64>,
@@ -276,6 +276,7 @@ fn names(method: &Method, path: &str) -> Vec<String> {
         (_, ["_license"]) => "license",
         (_, ["_ml", "memory", ..]) => "memory",
         (_, [.., "_stats"]) => "stats",
+        (_, [.., "_simulate"]) => "simulate",
         (_, [.., "_start"]) => "start",
         (_, [.., "_stop"]) => "stop",
         (_, [.., "_infer"]) => "infer",

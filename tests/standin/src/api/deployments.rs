@@ -229,6 +229,31 @@ pub(super) async fn infer(
     }
 }
 
+/// The result of a started model for a document of an ingest pipeline, which contains the model's input field.
+pub(super) fn infer_text_field(
+    cluster: &Cluster,
+    id: &str,
+    document: Value,
+    update: Option<Value>,
+) -> Result<Value, ApiError> {
+    cluster.check_license()?;
+    let deployment = deployment_for(cluster, id)?;
+    let DeploymentState::Started(served, _) = deployment.state() else {
+        return Err(ApiError::conflict(format!(
+            "Trained model deployment [{id}] is not allocated to any nodes"
+        )));
+    };
+    let model = cluster.model(&deployment.parameters.model_id)?;
+    let mut body = json!({ "docs": [document] });
+    if let Some(update) = update {
+        body["inference_config"] = update;
+    }
+    let request = InferRequest::parse(&model, body, cluster.options.version)?;
+    let mut results = answers(&served, &request)?;
+    deployment.counters().inferences += results.len() as u64;
+    Ok(results.swap_remove(0))
+}
+
 fn answers(served: &ServedModel, request: &InferRequest) -> Result<Vec<Value>, ApiError> {
     request.texts.iter().map(|text| infer_text(served, request, text)).collect()
 }

@@ -1,0 +1,67 @@
+//! Questions of a guided import about what comes after the upload: an ingest pipeline, and Kibana.
+
+use super::command_error::CommandError;
+use super::guided::report;
+use super::guided_answers::Answers;
+use super::questions::optional_text;
+use crate::elasticsearch::KibanaAddress;
+use crate::tasks::Task;
+
+/// Asks for the ingest pipeline of a model that is started, if its task needs only a text.
+pub(super) fn pipeline(answers: &mut Answers) -> Result<(), CommandError> {
+    let needs_more = [Task::TextSimilarity, Task::QuestionAnswering, Task::ZeroShotClassification];
+    if needs_more.iter().any(|task| answers.has_value("--task-type", task.name())) {
+        return Ok(());
+    }
+    let prompt =
+        "Ingest pipeline to create, which adds the result to each document: its id (empty: none)";
+    if !checked(answers, "--create-pipeline", prompt)? {
+        return Ok(());
+    }
+    checked(answers, "--input-field", "Field of the documents with the text (empty: body)")
+        .map(drop)
+}
+
+/// Asks for Kibana, unless the environment names it.
+pub(super) fn kibana(answers: &mut Answers) -> Result<(), CommandError> {
+    if std::env::var("KIBANA_URL").is_ok_and(|url| !url.is_empty()) {
+        return Ok(());
+    }
+    let prompt = "Address of Kibana, which then lists the model at once (empty: none)";
+    loop {
+        let address = optional_text(prompt)?;
+        if address.is_empty() {
+            return Ok(());
+        }
+        match KibanaAddress::read(&address) {
+            Ok(_) => {
+                answers.set("--kibana-url", address);
+                return Ok(());
+            }
+            Err(error) => report(&error.into()),
+        }
+    }
+}
+
+/// Asks for the value of an option until the value is valid. An empty answer leaves the option out. Returns whether the option is set.
+pub(super) fn checked(
+    answers: &mut Answers,
+    option: &'static str,
+    prompt: &str,
+) -> Result<bool, CommandError> {
+    loop {
+        let value = optional_text(prompt)?;
+        if value.is_empty() {
+            return Ok(false);
+        }
+        let mut trial = answers.clone();
+        trial.set(option, value);
+        match trial.import() {
+            Ok(_) => {
+                *answers = trial;
+                return Ok(true);
+            }
+            Err(error) => report(&error),
+        }
+    }
+}
