@@ -80,7 +80,7 @@ impl Conversion {
     ///
     /// # Errors
     /// [`ConversionError`] if the model cannot be traced.
-    pub fn bundle(&self, _model_id: ModelId, _title: &str) -> Result<Bundle, ConversionError> {
+    pub fn bundle(&mut self, _model_id: ModelId, _title: &str) -> Result<Bundle, ConversionError> {
         match *self {}
     }
 }
