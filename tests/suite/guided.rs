@@ -130,6 +130,8 @@ fn guided_import_reports_a_wrong_password_and_hides_it() {
     terminal.type_text("y");
     terminal.wait_for("Start the model");
     terminal.type_text("n");
+    terminal.wait_for("Address of Kibana");
+    terminal.type_line("");
     let plan = terminal.wait_for("Import the model?");
     says(&plan, &["--es-username elastic", "--quantize", "ES_PASSWORD"]);
     terminal.type_text("y");
