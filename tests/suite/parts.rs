@@ -485,12 +485,7 @@ fn guided_import_asks_for_the_part() {
     terminal.type_text("\x1b[B\r");
     terminal.wait_for("Task");
     terminal.type_text("\r");
-    terminal.wait_for("Id of the model in Elasticsearch");
-    terminal.type_line("queries");
-    terminal.wait_for("8-bit integers");
-    terminal.type_text("n");
-    terminal.wait_for("Start the model after the upload?");
-    terminal.type_text("n");
+    terminal.answer_last_questions("queries", "n");
     let plan = terminal.wait_for("Import the model?");
     says(&plan, &["a table with one weight for each token", "--part query"]);
     terminal.type_text("y");
