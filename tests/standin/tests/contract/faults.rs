@@ -103,7 +103,7 @@ fn body_above_proxy_limit_returns_a_page() {
 #[test]
 fn privileges_and_memory_are_reported() {
     let path = "/_security/user/_has_privileges";
-    let body = json!({"cluster": ["manage_ml", "monitor_ml", "other"]}).to_string();
+    let body = json!({"cluster": ["manage_ml", "monitor_ml", "manage_pipeline"]}).to_string();
     let reader = Credential::user("reader", "secret").allowed(Privilege::Monitor);
     let standin = StandIn::start(Options { credentials: vec![reader], ..Options::default() });
     let headers =
@@ -111,8 +111,11 @@ fn privileges_and_memory_are_reported() {
     let answer = send(&standin.url(), "POST", path, &headers, body.as_bytes()).ok();
     assert_eq!(answer["username"], "reader");
     assert_eq!(answer["has_all_requested"], false);
-    let expected = json!({"manage_ml": false, "monitor_ml": true, "other": false});
+    let expected = json!({"manage_ml": false, "monitor_ml": true, "manage_pipeline": false});
     assert_eq!(answer["cluster"], expected);
+    let other = json!({"cluster": ["other"]}).to_string();
+    let refused = send(&standin.url(), "POST", path, &headers, other.as_bytes());
+    refused.refused(400, "illegal_argument_exception", "unknown cluster privilege [other]");
     let open = StandIn::start(Options { ml_memory: 5 << 20, ..Options::default() });
     assert_eq!(send(&open.url(), "POST", path, &headers[1..], body.as_bytes()).status, 500);
     let memory = get(&open.url(), "/_ml/memory/_stats").ok();
