@@ -105,9 +105,6 @@ class Program:
             raise Failure(f"`rust-eland {' '.join(map(str, words))}` exited with {child.returncode}, not {code}: {last}")
         return out, err
 
-    def help(self) -> str:
-        return subprocess.check_output([str(self.path), "--help"], text=True)
-
     def json(self, *words: object):
         return json.loads(self.run(*words, "--output", "json")[0])
 
@@ -142,8 +139,9 @@ class Cluster:
             context = ssl.create_default_context(cafile=options[options.index("--ca-certs") + 1])
         self.opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
 
-    def request(self, method: str, path: str) -> dict:
-        request = urllib.request.Request(f"{self.url}/{path}", method=method, headers=self.headers)
+    def request(self, method: str, path: str, body: object = None) -> dict:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/{path}", data, method=method, headers=self.headers)
         with self.opener.open(request, timeout=60) as response:
             return json.load(response)
 
@@ -171,7 +169,7 @@ class Checks:
     def __init__(self, program: Program, cluster: Cluster, folder: Path, model: Path):
         self.program, self.cluster, self.folder, self.model = program, cluster, folder, model
         self.prefix = f"acceptance-{secrets.token_hex(4)}"
-        self.results, self.found, self.endpoints = [], {}, []
+        self.results, self.found, self.created = [], {}, []
 
     def id(self, name: str) -> str:
         return f"{self.prefix}-{name.replace('_', '-')}"
@@ -205,8 +203,7 @@ class Checks:
     def run_all(self) -> None:
         if not self.check("connect", self.connect):
             return
-        if re.search(r"^  check ", self.program.help(), re.MULTILINE):
-            self.check("check", self.check_cluster)
+        self.check("check", self.check_cluster)
         self.check("many models from one file", self.apply)
         for task in TASKS:
             self.check(task[0], self.serve_task, *task)
@@ -215,6 +212,7 @@ class Checks:
         self.check("quantize", self.quantize)
         self.check("prefixes", self.prefixes)
         self.check("inference endpoint", self.endpoint)
+        self.check("ingest pipeline", self.pipeline)
         self.check("conflicts and replace", self.conflicts)
         self.check("tree model", self.tree)
 
@@ -223,8 +221,8 @@ class Checks:
         return f"Elasticsearch {self.found['version']}, licence {self.found['licence']}"
 
     def check_cluster(self) -> str:
-        self.program.run("check")
-        return "the cluster and the credentials suffice"
+        report = self.program.json("check")
+        return f"{report['ok']} lines are ok, {report['warnings']} warnings"
 
     def apply(self) -> str:
         lines = ["models:"]
@@ -318,21 +316,37 @@ class Checks:
     def endpoint(self) -> str:
         self.needs(8, 13)
         id, endpoint = self.id("endpoint-model"), self.id("endpoint")
-        self.endpoints.append(endpoint)
+        self.created.append(f"_inference/{endpoint}")
         words = ["--task-type", "text_embedding", "--es-model-id", id, "--create-endpoint", endpoint]
         self.program.run("import", "--hub-model-id", FIXTURES / "bert/st-mean/model", *words)
         answer = json.loads(self.program.run("infer", "--es-model-id", endpoint, SINGLE[0])[0])
         expect(len(answer["predicted_value"]) == 32, f"the endpoint returns {answer}")
         self.program.run("delete", id, code=6)  # a model that an endpoint uses is kept
-        self.delete_endpoint(endpoint)
+        self.delete_created()
         return "answers, and protects its model from deletion"
 
-    def delete_endpoint(self, endpoint: str) -> None:
-        try:
-            self.cluster.request("DELETE", f"_inference/{endpoint}")
-        except urllib.error.HTTPError as error:
-            if error.code != 404:  # it exists
-                raise Failure(f"the endpoint {endpoint} could not be deleted: {error}") from None
+    def pipeline(self) -> str:
+        """Creates an ingest pipeline and processes a document with it."""
+        id, pipeline = self.id("text_embedding"), self.id("pipeline")
+        self.created.append(f"_ingest/pipeline/{pipeline}")
+        self.program.run("start", id)
+        self.program.run("pipeline", "create", pipeline, "--es-model-id", id, "--input-field", "body", "--output-field", "ml.result")
+        documents = {"docs": [{"_source": {"body": SINGLE[0]}}]}
+        document = self.cluster.request("POST", f"_ingest/pipeline/{pipeline}/_simulate", documents)["docs"][0]["doc"]["_source"]
+        expect(len(document["ml"]["result"]["predicted_value"]) == 32, f"the pipeline returns {document}")
+        self.delete_created()
+        self.program.run("stop", id)
+        return "adds the embedding to a document"
+
+    def delete_created(self) -> None:
+        """Deletes the endpoints and pipelines of this run."""
+        for path in self.created:
+            try:
+                self.cluster.request("DELETE", path)
+            except urllib.error.HTTPError as error:
+                if error.code != 404:  # it exists
+                    raise Failure(f"{path} could not be deleted: {error}") from None
+        self.created.clear()
 
     def conflicts(self) -> str:
         id, same, other = self.id("ner"), FIXTURES / "bert/ner/model", FIXTURES / "distilbert/ner/model"
@@ -363,8 +377,7 @@ class Checks:
 
     def delete(self, force: bool) -> str:
         """Deletes every model and endpoint of this run, and confirms it."""
-        for endpoint in self.endpoints:
-            self.delete_endpoint(endpoint)
+        self.delete_created()
         failures = []
         models = self.program.json("list", f"{self.prefix}*")["models"]
         for model in models:
