@@ -9,6 +9,7 @@
 
 #[cfg(feature = "torch")]
 mod acceptance;
+#[cfg(feature = "torch")]
 mod appended;
 mod apply;
 #[cfg(feature = "torch")]
