@@ -19,6 +19,10 @@ use crate::segmented_bytes::SegmentedBytes;
 use crate::version::{Target, Version};
 use crate::vocabulary::Vocabulary;
 
+mod required_memory;
+
+pub use required_memory::{NATIVE_PROCESS, required_memory};
+
 /// Why a bundle cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

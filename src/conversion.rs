@@ -32,6 +32,10 @@ mod quantization;
 #[cfg(feature = "torch")]
 mod quantization_report;
 #[cfg(feature = "torch")]
+mod quantization_savings;
+#[cfg(feature = "torch")]
+mod quantization_search;
+#[cfg(feature = "torch")]
 mod refused_families;
 #[cfg(feature = "torch")]
 mod requirements;
@@ -68,6 +72,8 @@ pub use plan::{
 };
 #[cfg(feature = "torch")]
 pub use quantization_report::Quantization;
+#[cfg(feature = "torch")]
+pub use quantization_savings::{Change, Savings};
 #[cfg(feature = "torch")]
 pub use refused_families::check_family;
 #[cfg(feature = "torch")]

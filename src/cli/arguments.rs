@@ -159,6 +159,7 @@ impl ModelArguments {
 
     /// Source of the model. Validates the options before any work.
     pub(super) fn source(&self) -> Result<ModelSource, CommandError> {
+        self.quantize.check()?;
         self.source.source()
     }
 

@@ -6,9 +6,10 @@ use clap::{Arg, Command};
 use super::{start_arguments, tree_model};
 
 /// Options that need another option, in addition to those of a deployment, which need `start`, and those of a tree model.
-const REQUIREMENTS: [(&str, &str); 9] = [
+const REQUIREMENTS: [(&str, &str); 10] = [
     ("client-key", "client-cert"),
     ("quantize-min-agreement", "quantize"),
+    ("target-agreement", "quantize"),
     ("calibration-texts", "quantize"),
     ("definition", "vocabulary"),
     ("definition", "config"),
@@ -107,7 +108,7 @@ mod tests {
             "priority" => Some("low"),
             "task-type" => Some("ner"),
             "quantize" => Some("all"),
-            "quantize-min-agreement" => Some("0.5"),
+            "quantize-min-agreement" | "target-agreement" => Some("0.5"),
             "calibration-texts" => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")),
             "scripts" => Some("latin"),
             "languages" => Some("en"),

@@ -10,22 +10,28 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use indicatif::HumanBytes;
 use serde_json::json;
 
+use super::command_error::CommandError;
 use super::option_value::{SetOption, Unset, Value};
+use crate::bundle::required_memory;
 use crate::conversion::{Plan, Quantize, QuantizeScheme};
-use crate::elasticsearch::required_memory;
 
 /// Whether to quantize, and how much the model may change.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct QuantizeArguments {
     /// Store weights as 8-bit integers, and report how much the model's results change; --quantize=SCHEME selects the weights:
-    /// all, embeddings, half-embeddings, eland [without SCHEME: all]
+    /// all, auto, embeddings, half-embeddings, eland [without SCHEME: all]
     #[arg(long, value_name = "SCHEME", num_args = 0..=1, require_equals = true, default_missing_value = "all",
         hide_possible_values = true)]
     quantize: Option<QuantizeScheme>,
-    /// Lowest agreement with the original model to accept, from 0 to 1. It is compared with the first figure of the report
+    /// Lowest agreement with the original model to accept, from 0 to 1. It is compared with the first figure of the report and, for
+    /// embeddings, with top_10_overlap, too
     #[arg(long, value_name = "X", requires = "quantize", value_parser = agreement)]
     quantize_min_agreement: Option<f64>,
+    /// Agreement for which --quantize=auto stores linear layers as float32, from 0 to 1. It is the first figure of the report
+    /// [default: 0.999]
+    #[arg(long, value_name = "X", requires = "quantize", value_parser = agreement)]
+    target_agreement: Option<f64>,
     /// File of texts, one per line, on which to calibrate the quantized model and compare it with the original [default: built-in sentences]
     #[arg(long, value_name = "FILE", requires = "quantize",
         value_parser = PathBufValueParser::new().try_map(|path| texts(&path)))]
@@ -43,6 +49,7 @@ impl SetOption for QuantizeArguments {
                 })?;
             }
             "quantize-min-agreement" => self.quantize_min_agreement = Some(value.read(agreement)?),
+            "target-agreement" => self.target_agreement = Some(value.read(agreement)?),
             "calibration-texts" => {
                 self.calibration_texts = Some(value.read(|path| texts(Path::new(path)))?);
             }
@@ -58,7 +65,24 @@ impl QuantizeArguments {
             scheme,
             texts: self.calibration_texts.clone(),
             min_agreement: self.quantize_min_agreement,
+            target_agreement: self.target_agreement,
         })
+    }
+
+    /// Checks that the scheme supports the other options.
+    ///
+    /// # Errors
+    /// [`CommandError::Usage`] if it does not.
+    pub(super) fn check(&self) -> Result<(), CommandError> {
+        match self.quantize {
+            Some(scheme) if scheme != QuantizeScheme::Auto && self.target_agreement.is_some() => {
+                Err(CommandError::Usage(format!(
+                    "--target-agreement cannot be used with --quantize={scheme}; use --quantize=auto, or --quantize-min-agreement to reject \
+                     a model"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

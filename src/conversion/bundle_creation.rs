@@ -25,7 +25,7 @@ impl Conversion {
         let sketch = self.sketch.take_if(|_| self.options.quantize.is_none());
         let progress = self.progress();
         let converting = progress.start_bytes(Stage::Convert, self.parameter_bytes());
-        let (traced, archive, saved, curve, sha256) = thread::scope(|scope| {
+        let (traced, archive, mut saved, curve, sha256) = thread::scope(|scope| {
             let measuring = sketch.map(|sketch| {
                 let measure = move || sketch.curve_of_sketch();
                 scope.spawn(|| progress.run(Stage::MeasureMemory, measure))
@@ -51,6 +51,11 @@ impl Conversion {
             None => progress
                 .run(Stage::MeasureMemory, || self.peak_memory()?.measure(&traced.module))?,
         };
+        if let Some(quantization) = &mut saved.quantization {
+            let (length, weights) = (archive.len() as u64, saved.per_deployment_memory_bytes);
+            let measure = || self.measure_savings(&traced.module, length, weights, peak);
+            quantization.savings = Some(progress.run(Stage::CompareQuantized, measure)?);
+        }
         converting.finish();
         let target = self.target();
         let configuration = with_artifact_sha256(self.configuration(title, &saved, peak), &sha256);

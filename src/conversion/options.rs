@@ -93,6 +93,8 @@ pub enum QuantizeScheme {
     /// The word embedding table and the linear layers to 8 bits, calibrated on texts.
     #[default]
     All,
+    /// As [`All`](Self::All), with as many linear layers in float32 as a target agreement needs.
+    Auto,
     /// The word embedding table to 8 bits.
     Embeddings,
     /// The word embedding table to float16.
@@ -103,13 +105,15 @@ pub enum QuantizeScheme {
 
 impl QuantizeScheme {
     /// All schemes.
-    pub const ALL: [Self; 4] = [Self::All, Self::Embeddings, Self::HalfEmbeddings, Self::Eland];
+    pub const ALL: [Self; 5] =
+        [Self::All, Self::Auto, Self::Embeddings, Self::HalfEmbeddings, Self::Eland];
 
     /// Name of the scheme in options and reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::All => "all",
+            Self::Auto => "auto",
             Self::Embeddings => "embeddings",
             Self::HalfEmbeddings => "half-embeddings",
             Self::Eland => "eland",
@@ -119,7 +123,13 @@ impl QuantizeScheme {
     /// Whether linear layers are quantized.
     #[must_use]
     pub fn has_linear_layers(self) -> bool {
-        matches!(self, Self::All | Self::Eland)
+        matches!(self, Self::All | Self::Auto | Self::Eland)
+    }
+
+    /// Whether texts determine how weights are stored.
+    #[must_use]
+    pub fn is_calibrated(self) -> bool {
+        matches!(self, Self::All | Self::Auto)
     }
 
     /// Approximate size of a model whose weights have `bytes` in float32, of which `table` bytes are the word embedding table, with
@@ -131,7 +141,7 @@ impl QuantizeScheme {
         let int8 = table / 4 + table / width.max(1);
         let copy = if is_tied { int8 } else { 0 };
         match self {
-            Self::All => int8 + copy + rest / 4 + rest / 64,
+            Self::All | Self::Auto => int8 + copy + rest / 4 + rest / 64,
             Self::Embeddings => int8 + copy + rest,
             Self::HalfEmbeddings if is_tied => bytes,
             Self::HalfEmbeddings => table / 2 + rest,
@@ -164,6 +174,10 @@ pub struct Quantize {
     pub scheme: QuantizeScheme,
     /// Texts for the calibration and the comparison of both models; the built-in texts by default.
     pub texts: Option<Arc<[String]>>,
-    /// Lowest accepted agreement, from 0 to 1.
+    /// Lowest accepted agreement, from 0 to 1: of the first figure of the report and, for embeddings, also of the overlap of the nearest
+    /// texts.
     pub min_agreement: Option<f64>,
+    /// Agreement that [`QuantizeScheme::Auto`] reaches on texts that are not used for calibration; 0.999 by default. It is the first
+    /// figure of the report.
+    pub target_agreement: Option<f64>,
 }

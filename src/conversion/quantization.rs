@@ -6,8 +6,14 @@ use super::{Conversion, ConversionError, Quantize, QuantizeScheme, ServerRows};
 use crate::tasks::Task;
 use crate::torchscript::{Module, OneThread, Quantized, Replacement, TorchError, linear_layer};
 
-/// Number of inputs of a layer that are multiplied in float32; at most one sixteenth of the inputs.
-const FLOATING: i64 = 16;
+/// Number of inputs of a layer that are multiplied in float32. More inputs make a layer slower, and hardly more exact.
+const FEW: i64 = 4;
+
+/// Number of such inputs of layers with large errors.
+const MANY: i64 = 16;
+
+/// Layers have at least this number of inputs for each input that is multiplied in float32.
+const INPUTS_PER_FLOAT: i64 = 16;
 
 /// A layer with fewer outputs than this share of its inputs, such as a classifier, stays in float32: its size is negligible.
 const SMALL: i64 = 8;
@@ -32,25 +38,175 @@ pub(super) fn smaller_tables(
         .to_vec()
 }
 
+/// How the weights of a linear layer are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinearForm {
+    /// As in the model.
+    Float,
+    /// 8 bits.
+    Int8,
+    /// 8 bits; the few largest inputs are multiplied in float32.
+    FewFloats,
+    /// 8 bits; many of the largest inputs are multiplied in float32.
+    ManyFloats,
+}
+
+/// The layers of a traced graph with constant weights, in the order of their first use.
+pub(super) struct Layers {
+    layers: Vec<(Tensor, bool)>,
+    words: Vec<Tensor>,
+}
+
+impl Layers {
+    /// The layers of a module, whose vocabulary has `tokens` tokens.
+    pub(super) fn of(module: &mut Module, tokens: usize) -> Result<Self, TorchError> {
+        let mut layers = Vec::new();
+        module.replace_layers(|weight, is_linear| -> Result<_, TorchError> {
+            layers.push((weight.shallow_clone(), is_linear));
+            Ok(None)
+        })?;
+        let words = word_tables(&layers, tokens);
+        Ok(Self { layers, words })
+    }
+
+    /// Weights of the linear layers.
+    pub(super) fn linear(&self) -> impl Iterator<Item = &Tensor> {
+        self.layers.iter().filter(|(_, is_linear)| *is_linear).map(|(weight, _)| weight)
+    }
+
+    /// Forms of the linear layers in a scheme.
+    pub(super) fn forms(&self, scheme: QuantizeScheme) -> Result<Vec<LinearForm>, TorchError> {
+        let form = |weight: &Tensor| {
+            let (outputs, inputs) = weight.size2()?;
+            Ok(match scheme {
+                // The decoder would otherwise need a float32 copy of the table, which makes the model larger than before.
+                QuantizeScheme::Embeddings if self.is_word_table(weight) => LinearForm::Int8,
+                QuantizeScheme::All | QuantizeScheme::Auto if outputs * SMALL >= inputs => {
+                    LinearForm::FewFloats
+                }
+                _ => LinearForm::Float,
+            })
+        };
+        self.linear().map(form).collect()
+    }
+
+    fn is_word_table(&self, weight: &Tensor) -> bool {
+        self.words.iter().any(|it| it.data_ptr() == weight.data_ptr())
+    }
+
+    /// Replaces the word embedding table and, by their forms, the linear layers of a module that was traced like the one of these
+    /// layers. `observed` is the result of [`Conversion::observe`].
+    pub(super) fn replace(
+        &self,
+        module: &mut Module,
+        table: Option<TableForm>,
+        forms: &[LinearForm],
+        observed: Option<&Tensor>,
+    ) -> Result<Quantized, TorchError> {
+        let is_tied = self.linear().any(|weight| self.is_word_table(weight));
+        let mut done = Quantized::default();
+        let (mut start, mut forms) = (0, forms.iter());
+        let others = module.replace_layers(|weight, is_linear| -> Result<_, TorchError> {
+            if !is_linear {
+                let replacement = match table {
+                    Some(TableForm::Half) if is_tied => None,
+                    Some(table) if self.is_word_table(weight) => Some(table.of(weight)?),
+                    _ => None,
+                };
+                done.tables += usize::from(replacement.is_some());
+                return Ok(replacement);
+            }
+            let (_, inputs) = weight.size2()?;
+            let largest = match observed {
+                Some(observed) => Some(observed.f_narrow(0, start, inputs)?),
+                None => None,
+            };
+            start += inputs;
+            let floating = match forms.next() {
+                Some(LinearForm::Int8) => 0,
+                Some(LinearForm::FewFloats) => FEW.min(inputs / INPUTS_PER_FLOAT),
+                Some(LinearForm::ManyFloats) => MANY.min(inputs / INPUTS_PER_FLOAT),
+                Some(LinearForm::Float) | None => {
+                    done.kept += 1;
+                    return Ok(None);
+                }
+            };
+            done.layers += 1;
+            linear_layer(weight, largest.as_ref(), floating).map(Some)
+        })?;
+        done.kept += others;
+        Ok(done)
+    }
+}
+
+/// How the word embedding table is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TableForm {
+    Half,
+    Int8,
+}
+
+impl TableForm {
+    fn of(self, weight: &Tensor) -> Result<Replacement, TorchError> {
+        match self {
+            Self::Half => Replacement::half_table(weight),
+            Self::Int8 => Replacement::int8_table(weight),
+        }
+    }
+}
+
+/// The lookup tables with a row for each of the `tokens`, or else the largest table.
+fn word_tables(layers: &[(Tensor, bool)], tokens: usize) -> Vec<Tensor> {
+    let tables = || layers.iter().filter(|(_, is_linear)| !is_linear).map(|(table, _)| table);
+    let rows =
+        |table: &Tensor| table.size().first().map_or(0, |rows| usize::try_from(*rows).unwrap_or(0));
+    let words: Vec<Tensor> =
+        tables().filter(|table| rows(table) >= tokens).map(Tensor::shallow_clone).collect();
+    if words.is_empty() {
+        let largest = tables().max_by_key(|table| table.numel());
+        return largest.map(Tensor::shallow_clone).into_iter().collect();
+    }
+    words
+}
+
 impl Conversion {
     /// Quantizes a traced module.
     ///
     /// # Errors
-    /// If there is nothing to quantize, a weight is not finite, or libtorch fails.
+    /// If there is nothing to quantize, a weight is not finite, the target of [`QuantizeScheme::Auto`] cannot be reached, or libtorch
+    /// fails.
     pub(super) fn quantize(
         &self,
-        module: Module,
+        mut module: Module,
         quantize: &Quantize,
     ) -> Result<(Module, Quantized), ConversionError> {
         let scheme = quantize.scheme;
-        let (module, quantized) = match scheme {
-            QuantizeScheme::Eland => module.quantize()?,
-            _ => self.replace_layers(module, quantize)?,
+        let (module, quantized) = if scheme == QuantizeScheme::Eland {
+            module.quantize()?
+        } else {
+            let layers = self.layers(&mut module)?;
+            let mut forms = layers.forms(scheme)?;
+            let is_calibrated = scheme.is_calibrated() && !forms.is_empty();
+            let observed = is_calibrated.then(|| self.observe(quantize)).transpose()?;
+            if let (QuantizeScheme::Auto, Some(observed)) = (scheme, &observed) {
+                forms = self.search(&layers, forms, observed, quantize)?;
+            }
+            let table = match scheme {
+                QuantizeScheme::HalfEmbeddings => TableForm::Half,
+                _ => TableForm::Int8,
+            };
+            let done = layers.replace(&mut module, Some(table), &forms, observed.as_ref())?;
+            (module, done)
         };
         if quantized.layers + quantized.tables == 0 {
             return Err(ConversionError::NothingToQuantize { scheme });
         }
         Ok((module, quantized))
+    }
+
+    /// The layers of a module that was traced from this model.
+    pub(super) fn layers(&self, module: &mut Module) -> Result<Layers, TorchError> {
+        Layers::of(module, self.tokenizer.vocabulary.vocabulary.len())
     }
 
     /// Traces the model and quantizes it by a scheme with its default options.
@@ -76,81 +232,6 @@ impl Conversion {
                 self.word_table[0]
             );
         }
-    }
-
-    fn replace_layers(
-        &self,
-        mut module: Module,
-        quantize: &Quantize,
-    ) -> Result<(Module, Quantized), ConversionError> {
-        let mut layers = Vec::new();
-        module.replace_layers(|weight, is_linear| -> Result<_, TorchError> {
-            layers.push((weight.shallow_clone(), is_linear));
-            Ok(None)
-        })?;
-        let words = self.word_tables(&layers);
-        let is_word_table = |weight: &Tensor| words.iter().any(|it| is_same(it, weight));
-        let has_linear = layers.iter().any(|(_, is_linear)| *is_linear);
-        let observed = match quantize.scheme {
-            QuantizeScheme::All if has_linear => Some(self.observe(quantize)?),
-            _ => None,
-        };
-        // A float32 copy of the table for a decoder would make the model larger than before.
-        let is_tied = layers.iter().any(|(weight, is_linear)| *is_linear && is_word_table(weight));
-        drop(layers);
-        let mut done = Quantized { layers: 0, kept: 0, tables: 0 };
-        let mut start = 0;
-        let others = module.replace_layers(|weight, is_linear| -> Result<_, TorchError> {
-            if !is_linear {
-                if !is_word_table(weight) {
-                    return Ok(None);
-                }
-                let table = match quantize.scheme {
-                    QuantizeScheme::HalfEmbeddings if is_tied => return Ok(None),
-                    QuantizeScheme::HalfEmbeddings => Replacement::half_table(weight)?,
-                    _ => Replacement::int8_table(weight)?,
-                };
-                done.tables += 1;
-                return Ok(Some(table));
-            }
-            let (outputs, inputs) = weight.size2()?;
-            let largest = match &observed {
-                Some(observed) => Some(observed.f_narrow(0, start, inputs)?),
-                None => None,
-            };
-            start += inputs;
-            let is_chosen = match quantize.scheme {
-                QuantizeScheme::Embeddings => is_word_table(weight),
-                QuantizeScheme::All => outputs * SMALL >= inputs,
-                _ => false,
-            };
-            if !is_chosen {
-                done.kept += 1;
-                return Ok(None);
-            }
-            let floating = FLOATING.min(inputs / FLOATING);
-            let layer = linear_layer(weight, largest.as_ref(), floating)?;
-            done.layers += 1;
-            Ok(Some(layer))
-        })?;
-        done.kept += others;
-        Ok((module, done))
-    }
-
-    /// The lookup tables with a row for each token of the vocabulary, or else the largest table.
-    fn word_tables(&self, layers: &[(Tensor, bool)]) -> Vec<Tensor> {
-        let tokens = self.tokenizer.vocabulary.vocabulary.len();
-        let tables = || layers.iter().filter(|(_, is_linear)| !is_linear).map(|(table, _)| table);
-        let rows = |table: &Tensor| {
-            table.size().first().map_or(0, |rows| usize::try_from(*rows).unwrap_or(0))
-        };
-        let words: Vec<Tensor> =
-            tables().filter(|table| rows(table) >= tokens).map(Tensor::shallow_clone).collect();
-        if words.is_empty() {
-            let largest = tables().max_by_key(|table| table.numel());
-            return largest.map(Tensor::shallow_clone).into_iter().collect();
-        }
-        words
     }
 
     /// Runs the float32 model on the calibration texts and returns the largest absolute value of each input of each linear layer, in
@@ -189,11 +270,6 @@ impl Conversion {
     }
 }
 
-/// Whether two tensors start at the same address.
-fn is_same(one: &Tensor, other: &Tensor) -> bool {
-    one.data_ptr() == other.data_ptr()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +292,6 @@ mod tests {
         let of = |scheme: QuantizeScheme| {
             scheme.estimated_bytes(90_852_864, 30_522 * 384 * 4, 384, false) / 1_000_000
         };
-        assert_eq!(QuantizeScheme::ALL.map(of), [23, 55, 67, 57]);
+        assert_eq!(QuantizeScheme::ALL.map(of), [23, 23, 55, 67, 57]);
     }
 }

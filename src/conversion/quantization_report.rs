@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Conversion, ConversionError, Quantize, QuantizeScheme, ServerRows};
+use super::{Conversion, ConversionError, Quantize, QuantizeScheme, Savings, ServerRows};
 use crate::tasks::agreement::{Figure, Sample, vectors};
 use crate::tasks::{Task, neighbours};
 use crate::torchscript::{Module, OneThread, Quantized, TorchError};
@@ -14,6 +14,9 @@ const CALIBRATION_TEXTS: &str = include_str!("texts.txt");
 /// Other sentences, for the comparison of both models; adjacent sentences form pairs.
 const HELD_OUT_TEXTS: &str = include_str!("held_out_texts.txt");
 
+/// Target of [`QuantizeScheme::Auto`] by default.
+const DEFAULT_TARGET: f64 = 0.999;
+
 impl Quantize {
     /// The texts that calibrate the quantization: every other pair of adjacent texts of the user, or built-in ones.
     pub(super) fn calibration_texts(&self) -> Vec<String> {
@@ -24,10 +27,15 @@ impl Quantize {
         }
     }
 
+    /// The agreement that [`QuantizeScheme::Auto`] reaches.
+    pub(super) fn target(&self) -> f64 {
+        self.target_agreement.unwrap_or(DEFAULT_TARGET)
+    }
+
     /// The texts on which both models are compared. They are not those of the calibration, unless there are fewer than four texts.
     fn compared_texts(&self) -> Vec<String> {
         match &self.texts {
-            Some(texts) if texts.len() < 4 || self.scheme != QuantizeScheme::All => texts.to_vec(),
+            Some(texts) if texts.len() < 4 || !self.scheme.is_calibrated() => texts.to_vec(),
             Some(texts) => texts.chunks(2).skip(1).step_by(2).flatten().cloned().collect(),
             None => HELD_OUT_TEXTS.lines().map(str::to_owned).collect(),
         }
@@ -51,6 +59,24 @@ pub struct Quantization {
     /// Agreement of the quantized and the float model. The first figure is the overall agreement, with 1 as the best value.
     #[serde(serialize_with = "figures")]
     pub agreement: Vec<Figure>,
+    /// Sizes; `None` if no bundle was created.
+    #[serde(flatten)]
+    pub savings: Option<Savings>,
+}
+
+impl Quantization {
+    /// Whether the overall agreement is at least `least`.
+    pub(super) fn reaches(&self, least: f64) -> bool {
+        self.agreement.first().is_some_and(|figure| figure.value >= least)
+    }
+
+    /// Whether the overall agreement is at least `least` and, for embeddings, the overlap of the nearest texts, too.
+    fn all_reach(&self, least: f64) -> bool {
+        let is_overlap = |figure: &&Figure| figure.name == neighbours::OVERLAP;
+        let overlap = self.agreement.iter().find(is_overlap);
+        // NaN is not sufficient.
+        self.reaches(least) && overlap.is_none_or(|figure| figure.value >= least)
+    }
 }
 
 impl fmt::Display for Quantization {
@@ -82,11 +108,51 @@ pub fn platform_architecture() -> String {
 }
 
 impl Conversion {
-    /// Runs the quantized module and the float model on texts, and returns their agreement.
+    /// Compares the quantized module with the float model, and logs their agreement.
     ///
     /// # Errors
     /// If the agreement is too low, a text cannot be tokenized, or libtorch fails.
     pub fn compare(
+        &self,
+        quantize: &Quantize,
+        quantized: Quantized,
+        module: &Module,
+    ) -> Result<Quantization, ConversionError> {
+        let report = self.quantization_report(quantize, quantized, module)?;
+        let Quantized { layers, kept, tables } = quantized;
+        let tables = match (tables, quantize.scheme) {
+            (0, _) => String::new(),
+            (_, QuantizeScheme::HalfEmbeddings) => {
+                "the word embedding table was converted to float16; ".into()
+            }
+            _ => "the word embedding table was quantized to 8 bits; ".into(),
+        };
+        let others = match kept {
+            0 => String::new(),
+            1 => ", and 1 other layer is unchanged".to_owned(),
+            kept => format!(", and {kept} other layers are unchanged"),
+        };
+        tracing::info!("{tables}{layers} linear layers were quantized to 8 bits{others}");
+        tracing::info!("agreement with the original model: {report}");
+        if layers > 0 {
+            tracing::info!(
+                "measured on the processor architecture {}, for which the definition is built",
+                platform_architecture()
+            );
+        }
+        match quantize.min_agreement {
+            Some(least) if !report.all_reach(least) => {
+                Err(ConversionError::Agreement { report, least })
+            }
+            _ => Ok(report),
+        }
+    }
+
+    /// Runs the quantized module and the float model on texts, and returns their agreement.
+    ///
+    /// # Errors
+    /// If a text cannot be tokenized, or libtorch fails.
+    pub(super) fn quantization_report(
         &self,
         quantize: &Quantize,
         quantized: Quantized,
@@ -122,33 +188,14 @@ impl Conversion {
         }
         let Quantized { layers, kept, tables } = quantized;
         let scheme = quantize.scheme;
-        let report = Quantization { scheme, layers, layers_kept: kept, tables, texts, agreement };
-        let tables = match (tables, scheme) {
-            (0, _) => String::new(),
-            (_, QuantizeScheme::HalfEmbeddings) => {
-                "the word embedding table was converted to float16; ".into()
-            }
-            _ => "the word embedding table was quantized to 8 bits; ".into(),
-        };
-        let others = match kept {
-            0 => String::new(),
-            1 => ", and 1 other layer is unchanged".to_owned(),
-            kept => format!(", and {kept} other layers are unchanged"),
-        };
-        tracing::info!("{tables}{layers} linear layers were quantized to 8 bits{others}");
-        tracing::info!("agreement with the original model: {report}");
-        if layers > 0 {
-            tracing::info!(
-                "measured on the processor architecture {}, for which the definition is built",
-                platform_architecture()
-            );
-        }
-        if let Some(least) = quantize.min_agreement
-            // NaN is not sufficient either.
-            && !report.agreement.first().is_some_and(|figure| figure.value >= least)
-        {
-            return Err(ConversionError::Agreement { report, least });
-        }
-        Ok(report)
+        Ok(Quantization {
+            scheme,
+            layers,
+            layers_kept: kept,
+            tables,
+            texts,
+            agreement,
+            savings: None,
+        })
     }
 }

@@ -56,7 +56,7 @@ pub use interruption::{Interrupter, Interruption};
 pub use kibana::{KibanaAddress, KibanaSync};
 pub use part_size::{LARGEST_PART, SMALLEST_PART};
 pub use pipeline::{CreatedPipeline, FieldName, PipelineId, PipelineOutcome, PipelineRequest};
-pub use preflight::{NATIVE_PROCESS, Room, required_memory};
+pub use preflight::Room;
 pub use remote_state::RemoteState;
 pub use smoke::{SmokeTest, example};
 pub use start_options::{ByteSize, Priority, StartOptions, WaitFor};

@@ -5,6 +5,9 @@ use super::agreement::{Figure, dot, spearman};
 /// Number of nearest texts that are compared.
 const NEAREST: usize = 10;
 
+/// Name of the figure of the nearest texts.
+pub const OVERLAP: &str = "top_10_overlap";
+
 /// Maximum number of texts that are compared with each other, which is quadratic work.
 const MOST: usize = 500;
 
@@ -33,10 +36,7 @@ pub fn figures(embeddings: &[[Vec<f64>; 2]]) -> Option<[Figure; 2]> {
     let correlation = if is_finite { spearman(&pairs, &other_pairs) } else { f64::NAN };
     Some([
         Figure { name: "rank_correlation", value: correlation },
-        Figure {
-            name: "top_10_overlap",
-            value: overlap as f64 / (count * embeddings.len()) as f64,
-        },
+        Figure { name: OVERLAP, value: overlap as f64 / (count * embeddings.len()) as f64 },
     ])
 }
 

@@ -177,7 +177,7 @@ impl Module {
 }
 
 /// The layers of a quantized module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quantized {
     /// Number of linear layers with 8-bit weights.
     pub layers: usize,

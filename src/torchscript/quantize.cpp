@@ -151,7 +151,8 @@ void replace_linear(jit::Graph& graph, const Layer& layer, Replacement& by, Deri
         return graph.insert(jit::aten::index, {input, list});
       });
       auto* const none = graph.insertConstant(c10::IValue());
-      result = graph.insert(jit::aten::add, {result, graph.insert(jit::aten::linear, {chosen, floating_value, none})});
+      // In place, because only this node uses the result.
+      result = graph.insert(jit::aten::add_, {result, graph.insert(jit::aten::linear, {chosen, floating_value, none})});
     }
     derived.replace(call, result);
   }

@@ -176,8 +176,11 @@ fn by_rows<const N: usize>(
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::super::Module;
     use super::*;
+    use crate::hexadecimal::hexadecimal;
 
     const OF: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -285,5 +288,48 @@ mod tests {
         let [plain, smooth, separate] = [None, Some(0), Some(4)].map(off);
         assert!(separate < smooth && smooth < plain && plain < 0.05, "{plain} {smooth} {separate}");
         assert!(separate < 2e-3, "{separate}");
+    }
+
+    /// The result of a layer for inputs whose quantization is exact (the integers from 0 to 255), and the exact result. Adjacent
+    /// products of the inputs and the weights have the same sign, and many are large.
+    fn result_for_integers() -> [Tensor; 2] {
+        let inputs = (numbers(40, 384).abs() * 200.).round().clamp(0., 255.);
+        let weight = numbers(512, 384).abs() - 0.3;
+        let input = [inputs.shallow_clone()];
+        let mut module = Module::trace(&input, |inputs| -> Result<Tensor, TorchError> {
+            Ok(inputs[0].f_linear::<Tensor>(&weight, None)?)
+        })
+        .unwrap();
+        let replaced = module.replace_layers(|weight, _| linear_layer(weight, None, 0).map(Some));
+        assert_eq!(replaced.unwrap(), 0);
+        let [rows, scales] = safe_rows(&weight).unwrap();
+        let [inputs, rows, scales] = [inputs, rows, scales].map(|it| it.to_kind(Kind::Double));
+        let exact = inputs.matmul(&rows.transpose(0, 1)) * scales.transpose(0, 1);
+        [module.forward(&input).unwrap(), exact]
+    }
+
+    #[test]
+    fn layer_computes_the_same_bits_without_new_instructions() {
+        const CHILD: &str = "RUST_ELAND_PRINTS_BITS";
+        let [result, exact] = result_for_integers();
+        // Saturation changes a sum of products by hundreds; rounding to float32 by less than one.
+        let difference = largest(&(result.to_kind(Kind::Double) - &exact)) / largest(&exact);
+        assert!(difference < 1e-6, "{difference}");
+        let numbers = Vec::<f32>::try_from(&result.reshape([-1])).unwrap();
+        let bits: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let bits = hexadecimal(&Sha256::digest(&bits));
+        if std::env::var_os(CHILD).is_some() {
+            println!("bits {bits}");
+            return;
+        }
+        // AVX2 without VNNI: for oneDNN, for ATen, and for MKL.
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["layer_computes_the_same_bits", "--nocapture"])
+            .envs([(CHILD, "1"), ("ONEDNN_MAX_CPU_ISA", "AVX2")])
+            .envs([("ATEN_CPU_CAPABILITY", "avx2"), ("MKL_ENABLE_INSTRUCTIONS", "AVX2")])
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(printed.contains(&format!("bits {bits}")), "{printed}");
     }
 }

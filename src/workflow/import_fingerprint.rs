@@ -37,7 +37,7 @@ fn of_program(program: &str, commit: &Origin, options: &Options, title: &str) ->
     } = options;
     let quantize = quantize
         .as_ref()
-        .map(|it| json!({"scheme": it.scheme.name(), "texts": it.texts.as_deref(), "least": it.min_agreement}));
+        .map(|it| json!({"scheme": it.scheme.name(), "texts": it.texts.as_deref(), "least": it.min_agreement, "target": it.target_agreement}));
     let mut all = json!({
         "program": program,
         "files": {"id": commit.model_id, "commit": commit.commit},

@@ -367,6 +367,9 @@ fn quantized_model_is_served_and_its_report_stored() {
             "label_agreement",
             "over 122 texts",
             "linux-",
+            " for the first allocation",
+            "one thread of this machine: 8 tokens",
+            "32 tokens",
         ],
     );
     let config = standin.configuration("m").unwrap();
@@ -379,6 +382,11 @@ fn quantized_model_is_served_and_its_report_stored() {
     assert_eq!(printed["sha256"], config["metadata"]["definition_sha256"]);
     assert_eq!(printed["size"], fs::read(standin.definition("m").unwrap()).unwrap().len());
     assert_eq!(printed["deployment"]["state"], "started", "{printed}");
+    let size = &kept["definition_bytes"];
+    assert_eq!(size["quantized"], printed["size"], "{kept}");
+    assert!(size["quantized"].as_u64() < size["original"].as_u64(), "{kept}");
+    let memory = &kept["required_memory_bytes"];
+    assert!(memory["quantized"].as_u64() < memory["original"].as_u64(), "{kept}");
     let agreement = kept["agreement"].as_object().unwrap();
     assert_eq!(agreement.len(), 2);
     assert!(agreement["label_agreement"].as_f64().unwrap() > 0.5, "{kept}");
@@ -423,7 +431,7 @@ fn agreement_below_the_minimum_is_rejected_before_the_upload() {
     let asks = |method: &str| ["GET", "POST"].contains(&method);
     assert!(standin.requests().iter().all(|request| asks(&request.method)));
     assert!(standin.model_ids().is_empty() && output.stdout.is_empty());
-    let output = quantize("0.9");
+    let output = quantize("0.5");
     assert!(output.status.success(), "{}", message(&output));
 
     let folder = tempfile::tempdir().unwrap();
@@ -440,13 +448,53 @@ fn agreement_below_the_minimum_is_rejected_before_the_upload() {
 }
 
 #[test]
+fn automatic_quantization_reaches_its_target_with_the_same_result_each_time() {
+    let mut layers = Vec::new();
+    let mut archives = Vec::new();
+    for (scheme, target) in [
+        (QuantizeScheme::All, None),
+        (QuantizeScheme::Auto, Some(0.1)),
+        (QuantizeScheme::Auto, Some(0.9999)),
+        (QuantizeScheme::Auto, Some(0.9999)),
+    ] {
+        let mut quantize = of_scheme(scheme);
+        quantize.target_agreement = target;
+        let fixture = Fixture::named("bert/st-mean");
+        let conversion = convert(&fixture, Task::TextEmbedding, Some(quantize));
+        let traced = conversion.trace().unwrap();
+        layers.push(traced.quantized.unwrap().layers);
+        archives.push(Arc::new(traced.module.archive().unwrap()));
+        if let Some(target) = target {
+            let saved = conversion.check(&traced, Arc::clone(archives.last().unwrap())).unwrap();
+            let first = saved.quantization.unwrap().agreement[0];
+            assert!(first.name == "rank_correlation" && first.value >= target, "{first:?}");
+        }
+    }
+    let sha256 = |at: usize| archives[at].sha256(&|_| ());
+    assert_eq!((layers[1], sha256(1)), (layers[0], sha256(0)));
+    assert!(layers[2] < layers[1], "{layers:?}");
+    assert_eq!(sha256(3), sha256(2));
+
+    let standin = StandIn::start(StandInOptions::default());
+    let model = Fixture::named("bert/st-mean").model();
+    let more = ["--quantize=auto", "--target-agreement=1"];
+    let output = import(&standin, &model, Task::TextEmbedding, &more);
+    assert_eq!(output.status.code(), Some(3), "{}", message(&output));
+    says(&message(&output), &["agrees too little", "required is 1"]);
+    let more = ["--quantize", "--target-agreement=1"];
+    let output = import(&standin, &model, Task::TextEmbedding, &more);
+    assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+    says(&message(&output), &["cannot be used with --quantize=all", "--quantize=auto"]);
+}
+
+#[test]
 fn quantized_table_is_independent_of_the_processor() {
     let standin = StandIn::start(StandInOptions::default());
     let model = Fixture::named("bert/st-mean").model();
     let mut sizes = Vec::new();
     for scheme in ["embeddings", "half-embeddings"] {
         let option = format!("--quantize={scheme}");
-        let more = [&option, "--quantize-min-agreement=0.999", "--clear-previous"];
+        let more = [&option, "--quantize-min-agreement=0.9", "--clear-previous"];
         let output = import(&standin, &model, Task::TextEmbedding, &more);
         assert!(output.status.success(), "{}", message(&output));
         let config = standin.configuration("m").unwrap();
@@ -460,7 +508,7 @@ fn quantized_table_is_independent_of_the_processor() {
 
     let output = import(&standin, &model, Task::TextEmbedding, &["--quantize=int4"]);
     assert_eq!(output.status.code(), Some(2));
-    says(&message(&output), &["unknown scheme", "all, embeddings, half-embeddings, eland"]);
+    says(&message(&output), &["unknown scheme", "all, auto, embeddings, half-embeddings, eland"]);
     // The decoder uses the table.
     let tied = Fixture::named("bert/masked-lm").model();
     let more = ["--quantize=half-embeddings", "--clear-previous"];

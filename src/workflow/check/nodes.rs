@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::{CheckLine, Subject, answered};
+use crate::bundle::NATIVE_PROCESS;
 use crate::byte_count::ByteCount;
-use crate::elasticsearch::{Client, MachineLearningNode, NATIVE_PROCESS};
+use crate::elasticsearch::{Client, MachineLearningNode};
 use crate::hint::{Command, hint};
 
 /// Bytes of a parameter in float32.
@@ -92,7 +93,7 @@ fn largest_model(nodes: &[MachineLearningNode]) -> CheckLine {
 mod tests {
     use super::super::CheckState;
     use super::*;
-    use crate::elasticsearch::required_memory;
+    use crate::bundle::required_memory;
 
     #[test]
     fn largest_model_needs_the_free_memory_of_the_emptiest_node() {
