@@ -28,6 +28,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / "bench")]
 import compilation  # noqa: E402
+import quantization  # noqa: E402
 import report  # noqa: E402
 import startup  # noqa: E402
 from demo import Failure, stop, target_folder  # noqa: E402
@@ -420,6 +421,7 @@ def arguments():
     names = lambda text: [name for name in text.split(",") if name]
     parser.add_argument("--models", dest="models_", type=names, default=IMPORTS, help="models to import: " + ",".join(IMPORTS))
     parser.add_argument("--graphs", type=names, default=GRAPHS, help="models whose graphs are compared; may be empty: " + ",".join(GRAPHS))
+    parser.add_argument("--quantized", type=names, default=["minilm", "bert"], help="models to quantize; may be empty")
     parser.add_argument("--delayed", type=names, default=["bert"], help="models to import into a cluster that delays each part")
     parser.add_argument("--delay", type=int, default=20, help="delay per part in milliseconds")
     parser.add_argument("--limited", type=names, default=LIMITED, help="models to import with memory limits; may be empty")
@@ -449,7 +451,7 @@ def main():
         bench.eland, bench.models = place / "eland", place / "models"
         bench.models.mkdir(parents=True, exist_ok=True)
         install(bench.eland, ELAND)
-        wanted = list(dict.fromkeys(["minilm", *bench.models_, *bench.delayed, *bench.limited, *bench.graphs]))
+        wanted = list(dict.fromkeys(["minilm", *bench.models_, *bench.delayed, *bench.limited, *bench.graphs, *bench.quantized]))
         subprocess.run([bench.eland / "bin" / "python", HERE / "models.py", bench.models, *wanted], check=True)
 
         results = {"machine": machine(), "load_before": os.getloadavg(), "runs": bench.runs, "eland": ELAND}
@@ -458,6 +460,8 @@ def main():
         results["delayed"] = bench_imports(bench, bench.delayed, bench.delay)
         results["limits"] = {model: bench_limits(bench, model, bench.limits) for model in bench.limited}
         results["graphs"] = bench_graphs(bench, bench.graphs)
+        of = lambda model: quantization.measure(bench, model, cluster, run, command_of)
+        results["quantized"] = {model: of(model) for model in bench.quantized}
         results["trees"] = bench_trees(bench) if bench.trees else {}
         commits = ["HEAD", bench.compile] if bench.compile else []
         results["compilation"] = {commit: compilation.measure(ROOT, commit, bench.scratch) for commit in commits}
@@ -479,6 +483,8 @@ def main():
             ["MiB", *(f"{name.replace('_', ' ')}, {unit}" for name, (unit, _) in FIGURES.items())], rows))
     if results["graphs"]:
         sections.append("## Served graphs, one thread\n\n" + report.graph_table(table, results["graphs"]))
+    if results["quantized"]:
+        sections.append("## Quantized models, one thread\n\n" + table(*quantization.rows(results["quantized"])))
     if results["trees"]:
         sections.append("## Tree model of 1,000 trees of depth 8\n\n" + tree_table(results["trees"]))
     (output / "bench.md").write_text("\n\n".join(sections) + "\n")
