@@ -28,6 +28,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / "bench")]
 import compilation  # noqa: E402
+import page  # noqa: E402
 import quantization  # noqa: E402
 import report  # noqa: E402
 import startup  # noqa: E402
@@ -433,7 +434,7 @@ def arguments():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="duration of each measurement of a graph, in seconds")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="folder in which to keep and reuse the models and eland's environment")
-    parser.add_argument("--output", type=Path, default=None, help="folder for bench.md and bench.json [default: target/bench]")
+    parser.add_argument("--output", type=Path, default=None, help="folder for bench.md, bench.html and bench.json [default: target/bench]")
     bench = parser.parse_args()
     if bench.quick:
         bench.models_, bench.graphs, bench.limited, bench.trees, bench.runs = ["minilm", "bert"], [], [], False, min(bench.runs, 3)
@@ -488,9 +489,10 @@ def main():
     if results["trees"]:
         sections.append("## Tree model of 1,000 trees of depth 8\n\n" + tree_table(results["trees"]))
     (output / "bench.md").write_text("\n\n".join(sections) + "\n")
+    (output / "bench.html").write_text(page.page(sections, results["imports"]))
     (output / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
     print("\n\n".join(sections))
-    say(f"written to {output}/bench.md and bench.json")
+    say(f"written to {output}/bench.md, bench.html and bench.json")
 
 
 if __name__ == "__main__":

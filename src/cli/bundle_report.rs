@@ -16,7 +16,7 @@ pub(super) struct BundleReport {
     /// Size of the definition in bytes.
     pub(super) size: u64,
     /// Memory needs, quantization and origin, as stored in the cluster.
-    metadata: Option<Value>,
+    pub(super) metadata: Option<Value>,
 }
 
 impl BundleReport {

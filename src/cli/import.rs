@@ -10,12 +10,11 @@ use super::command_error::CommandError;
 use super::definition::DefinitionArguments;
 use super::option_value::{SetOption, Unset, Value};
 use super::output::Session;
+use super::page::{Page, PageArguments};
 use super::pipeline_arguments::PipelineOptions;
 use super::pipeline_report::PipelineReport;
 use super::plan_report::PlanReport;
-#[cfg(feature = "torch")]
-use super::report::Report;
-use super::report::ReportArguments;
+use super::report::{Report, ReportArguments};
 use super::start_arguments::StartArguments;
 use super::summary::Summary;
 use super::tree_model::{ReadTreeModel, TREE_MODEL_CONFLICTS, TreeModelArguments};
@@ -69,6 +68,8 @@ pub(super) struct ImportArguments {
     create_endpoint: Option<EndpointId>,
     #[command(flatten)]
     report: ReportArguments,
+    #[command(flatten)]
+    page: PageArguments,
     /// After the start, compare the answers of the cluster to 64 texts with those of the model's own tokenizer and float32 graph, like
     /// `rust-eland verify`. --no-verify skips the check of the converted graph before the upload; --smoke-test only checks that the
     /// cluster answers one text
@@ -152,6 +153,7 @@ impl ImportArguments {
         if is_dry_run {
             let report = PlanReport::of(import.plan(&client).await?, &client).await;
             self.report.print(&report)?;
+            self.page.write(|| report.page())?;
             return report.into_result();
         }
         let stop = StopSignal::WhileStoring(interruption);
@@ -209,6 +211,11 @@ impl ImportArguments {
         );
         self.report.print(&summary)?;
         tracing::info!("{}", summary.for_people());
+        self.page.write(|| {
+            let mut page = summary.page();
+            verify_report::add_to(&mut page, &verification);
+            page
+        })?;
         let result = verify_report::into_result(&verification, self.model.is_quantized());
         if result.is_err() {
             tracing::warn!("{}", crate::terminal_text::escape(&verification.text()));
@@ -227,7 +234,7 @@ impl ImportArguments {
         summary.kibana = kibana;
         self.report.print(&summary)?;
         tracing::info!("{}", summary.for_people());
-        Ok(())
+        self.page.write(|| summary.page())
     }
 
     /// Imports a tree model.
@@ -247,7 +254,8 @@ impl ImportArguments {
                 _ => "stored",
             });
         }
-        self.report.print(&report)
+        self.report.print(&report)?;
+        self.page.write(|| Page::of_text(&report.text()))
     }
 
     /// Whether the options name a tree model.

@@ -7,8 +7,9 @@ use clap::{ArgGroup, Args};
 use super::arguments::{ConnectionArguments, ModelArguments};
 use super::command_error::CommandError;
 use super::infer_texts;
+use super::page::{Page, PageArguments};
 use super::plan_report::PlanReport;
-use super::report::ReportArguments;
+use super::report::{Report, ReportArguments};
 use super::tree_model::{TREE_MODEL_CONFLICTS, TreeModelArguments};
 use super::tree_model_report::TreeModelReport;
 use crate::conversion::Options;
@@ -37,6 +38,8 @@ pub(super) struct InspectArguments {
     tree: TreeModelArguments,
     #[command(flatten)]
     report: ReportArguments,
+    #[command(flatten)]
+    page: PageArguments,
 }
 
 impl InspectArguments {
@@ -46,7 +49,9 @@ impl InspectArguments {
             let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
             let read = self.tree.read(&self.model.tree_source(), progress).await?;
             let model = read.model(model_id, self.model.is_verified())?;
-            return self.report.print(&TreeModelReport::of(&read, &model));
+            let report = TreeModelReport::of(&read, &model);
+            self.report.print(&report)?;
+            return self.page.write(|| Page::of_text(&report.text()));
         }
         let source = self.model.source()?;
         let model_id = self.model.model_id()?;
@@ -66,14 +71,15 @@ impl InspectArguments {
         };
         let options = self.model.as_options();
         let command = format!("rust-eland import{options}{}", self.connection.as_option());
-        let mut page = PlanReport::of_plan(model_id, model.title, origin, plan);
-        page.next = Some(command);
-        page.texts = texts;
+        let mut report = PlanReport::of_plan(model_id, model.title, origin, plan);
+        report.next = Some(command);
+        report.texts = texts;
         if let Some(client) = &client {
-            page.add_cluster_checks(client, None).await;
+            report.add_cluster_checks(client, None).await;
         }
-        self.report.print(&page)?;
-        page.into_result()
+        self.report.print(&report)?;
+        self.page.write(|| report.page())?;
+        report.into_result()
     }
 }
 

@@ -1,21 +1,25 @@
 //! What an import would do, as text and as JSON.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::command_error::CommandError;
+use super::page::Page;
 use super::quantize::memory_of_schemes;
 use super::report::Report;
+use super::sheet::Sheet;
 use crate::bundle::{Bundle, required_memory};
-use crate::conversion::{MemoryAtLength, Plan, PlannedPart, PlannedScripts, SIMILARITY};
+use crate::conversion::{
+    MemoryAtLength, Plan, PlannedPart, PlannedScripts, SIMILARITY, common_ends,
+};
 use crate::elasticsearch::{Client, ClientError, Room};
 use crate::model_id::ModelId;
 use crate::source::Origin;
 use crate::version::Version;
-use crate::workflow::token_comparison::{Text, TextsSummary};
+use crate::workflow::token_comparison::{DifferentText, Text, TextsSummary};
 use crate::workflow::{PlannedContent, PlannedImport};
 
 /// What an import would do.
@@ -191,68 +195,83 @@ impl PlanReport {
     }
 }
 
-/// Text of the report: headings, and lines with a name and a value.
-#[derive(Default)]
-struct Sheet(String);
+/// A text with different tokens: its line, the causes and the text.
+fn different_text(text: &DifferentText) -> String {
+    let causes = match &text.causes[..] {
+        [] => "other differences".to_owned(),
+        causes => causes.join(", "),
+    };
+    let shown = match &text.comparison.text {
+        Text::Single(text) => format!("{text:?}"),
+        Text::Pair(first, second) => format!("{first:?} and {second:?}"),
+    };
+    format!("line {}: {causes}: {shown}", text.line)
+}
 
-impl Sheet {
-    fn heading(&mut self, text: &str) {
-        // Writing to a string cannot fail.
-        let _ = write!(self.0, "\n\n{text}");
-    }
-
-    fn line(&mut self, name: &str, value: impl Display) {
-        let _ = write!(self.0, "\n  {name:<15} {value}");
-    }
-
-    fn texts(&mut self, texts: &TextsSummary) {
-        self.heading("Your texts");
-        let TextsSummary { total, equal, different, answers, .. } = texts;
-        self.line(
-            "same tokens",
-            format!("{equal} of {total} texts, compared with the model's own tokenizer"),
-        );
-        self.some("answers", answers.as_ref());
-        for text in different {
-            let causes = match &text.causes[..] {
-                [] => "other differences".to_owned(),
-                causes => causes.join(", "),
-            };
-            let shown = match &text.comparison.text {
-                Text::Single(text) => format!("{text:?}"),
-                Text::Pair(first, second) => format!("{first:?} and {second:?}"),
-            };
-            // Writing to a string cannot fail.
-            let _ = write!(self.0, "\n  - line {}: {causes}: {shown}", text.line);
-        }
-        let more = total - equal - different.len();
-        if more > 0 {
-            let _ = write!(self.0, "\n  - and {more} more");
-        }
-    }
-
-    fn some(&mut self, name: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.line(name, value);
-        }
-    }
-
-    /// A configuration, as JSON.
-    fn configuration(&mut self, id: &str, body: &Map<String, Value>, is_estimated: bool) {
-        let note = if is_estimated { ", memory estimated" } else { "" };
-        self.heading(&format!("Configuration (PUT _ml/trained_models/{id}{note})"));
-        let text = serde_json::to_string_pretty(body).unwrap_or_default();
-        text.lines().for_each(|line| {
-            let _ = write!(self.0, "\n  {line}");
-        });
+/// Adds the comparison of the user's texts.
+fn describe_texts(texts: &TextsSummary, sheet: &mut Sheet) {
+    sheet.heading("Your texts");
+    let TextsSummary { total, equal, different, answers, .. } = texts;
+    sheet.line(
+        "same tokens",
+        format!("{equal} of {total} texts, compared with the model's own tokenizer"),
+    );
+    sheet.some("answers", answers.as_ref());
+    different.iter().for_each(|text| sheet.item(different_text(text)));
+    let more = total - equal - different.len();
+    if more > 0 {
+        sheet.item(format!("and {more} more"));
     }
 }
 
 impl Report for PlanReport {
     fn text(&self) -> String {
-        let mut sheet = Sheet(self.title.clone());
+        self.sheet().text()
+    }
+}
+
+impl PlanReport {
+    /// The report as a page, with the sizes as bars.
+    pub(super) fn page(&self) -> Page {
+        let mut page = Page::of_sheet(&self.sheet());
+        let (definition, by_length) = match &self.content {
+            Content::Plan(plan) => {
+                (plan.memory.map(|it| it.definition_bytes), &plan.memory_by_length[..])
+            }
+            Content::Bundle(bundle) => (Some(bundle.definition_bytes), &[][..]),
+        };
+        let bar =
+            |name: &str, bytes: u64| (name.to_owned(), bytes as f64, HumanBytes(bytes).to_string());
+        let mut bars = Vec::new();
+        bars.extend(definition.map(|bytes| bar("definition", bytes)));
+        bars.extend(self.required_memory_bytes.map(|bytes| bar("memory on one node", bytes)));
+        let at = |it: &MemoryAtLength| {
+            bar(&format!("pass over {} tokens", HumanCount(it.tokens.into())), it.bytes)
+        };
+        bars.extend(by_length.iter().map(at));
+        if !bars.is_empty() {
+            page.heading("Sizes");
+            page.bars(&bars);
+        }
+        if let Some(texts) = self.texts.as_ref().filter(|it| !it.different.is_empty()) {
+            page.heading("Different tokens");
+            for text in &texts.different {
+                page.paragraph(&different_text(text));
+                let (server, model) = (&text.server_tokens[..], &text.model_tokens[..]);
+                page.tokens(
+                    [("Elasticsearch", server), ("model", model)],
+                    common_ends(server, model),
+                );
+            }
+        }
+        page
+    }
+
+    /// The report as sections.
+    pub(super) fn sheet(&self) -> Sheet {
+        let mut sheet = Sheet::new(&self.title);
         if let (Some(id), Some(commit)) = (&self.hub_model_id, &self.hub_commit) {
-            let _ = write!(sheet.0, "\n  {id} at commit {commit}");
+            sheet.code(&format!("{id} at commit {commit}"));
         }
         match &self.content {
             Content::Plan(plan) => {
@@ -293,33 +312,30 @@ impl Report for PlanReport {
         };
         if !warnings.is_empty() {
             sheet.heading("Warnings");
-            for warning in warnings {
-                let _ = write!(sheet.0, "\n  - {warning}");
-            }
+            warnings.iter().for_each(|warning| sheet.item(warning));
         }
         if let Some(texts) = &self.texts {
-            sheet.texts(texts);
+            describe_texts(texts, &mut sheet);
         }
         if let Content::Plan(plan) = &self.content
             && !plan.not_understood.is_empty()
         {
             sheet.heading("Not understood");
-            for key in &plan.not_understood {
-                let _ = write!(sheet.0, "\n  - {key}");
-            }
+            plan.not_understood.iter().for_each(|key| sheet.item(key));
         }
         if let Some(body) = configuration {
-            sheet.configuration(&self.model_id, body, is_estimated);
+            let note = if is_estimated { ", memory estimated" } else { "" };
+            let id = &self.model_id;
+            sheet.heading(&format!("Configuration (PUT _ml/trained_models/{id}{note})"));
+            sheet.code(&serde_json::to_string_pretty(body).unwrap_or_default());
         }
         if let Some(next) = self.next.as_ref().filter(|_| configuration.is_some()) {
             sheet.heading("Suggestions");
-            let _ = write!(sheet.0, "\n  {next}");
+            sheet.code(next);
         }
-        sheet.0
+        sheet
     }
-}
 
-impl PlanReport {
     fn needs(
         &self,
         oldest: Option<Version>,

@@ -5,9 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::bundle_report::BundleReport;
+use super::page::Page;
 use super::pipeline_report::PipelineReport;
 use super::plan_report::million;
 use super::report::Report;
+use super::sheet::Sheet;
 use super::suggestions::Suggestions;
 use super::timings::TimingReport;
 use crate::elasticsearch::{EndpointId, EndpointOutcome, KibanaSync, Outcome};
@@ -105,6 +107,22 @@ impl<'a> Summary<'a> {
     #[cfg(feature = "torch")]
     pub(super) fn verify(&mut self, line: String, report: Value) {
         (self.verified, self.verification) = (Some(line), Some(report));
+    }
+
+    /// The summary as a page, with the figures of a quantized model.
+    pub(super) fn page(&self) -> Page {
+        let mut page = Page::of_text(&self.for_people());
+        let Some(bundle) = &self.bundle else { return page };
+        let figures = bundle.metadata.as_ref().and_then(|it| it.get("quantization")?.as_object());
+        if let Some(figures) = figures {
+            let mut sheet = Sheet::new("");
+            sheet.heading("Quantization");
+            for (name, value) in figures.iter().filter(|(_, value)| !value.is_object()) {
+                sheet.line(name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            }
+            page.sections(&sheet);
+        }
+        page
     }
 
     /// The summary for the log.

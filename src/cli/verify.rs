@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::arguments::ConnectionArguments;
 use super::command_error::CommandError;
+use super::page::PageArguments;
 use super::report::ReportArguments;
 use super::source::SourceArguments;
 use super::tree_model::TreeModelArguments;
@@ -17,6 +18,7 @@ use crate::observer::Progress;
 pub(super) const TOLERANCE: f64 = 1e-5;
 
 #[derive(Debug, Args)]
+#[command(mut_arg("page", |argument| argument.conflicts_with("data")))]
 #[command(mut_arg("tree_model", |argument| argument.requires("data").conflicts_with_all(["hub_model_id", "texts"])))]
 pub(super) struct VerifyArguments {
     #[command(flatten)]
@@ -41,6 +43,8 @@ pub(super) struct VerifyArguments {
     data: Option<PathBuf>,
     #[command(flatten)]
     report: ReportArguments,
+    #[command(flatten)]
+    page: PageArguments,
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {
@@ -98,6 +102,7 @@ impl VerifyArguments {
         let request = VerifyRequest { source, texts, tolerance: self.tolerance, max_length: None };
         let verification = request.run(&client, id.as_str(), &model, progress).await?;
         self.report.print(&verification)?;
+        self.page.write(|| verify_report::page(&verification))?;
         verify_report::into_result(&verification, false)
     }
 }

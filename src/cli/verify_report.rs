@@ -2,6 +2,7 @@
 
 use super::command_error::CommandError;
 use super::infer_report::quoted;
+use super::page::Page;
 use super::report::Report;
 use crate::conversion::common_ends;
 use crate::elasticsearch::DeployedModel;
@@ -11,6 +12,9 @@ use crate::workflow::verification::{Cause, DifferentAnswer, Verification};
 
 /// Texts that are shown. JSON has all of them.
 const SHOWN: usize = 10;
+
+/// Texts that are shown on a page.
+const SHOWN_ON_PAGE: usize = 200;
 
 /// Tokens of a text that are shown around the first difference.
 const TOKENS: usize = 12;
@@ -89,6 +93,47 @@ impl Report for Verification {
             lines.push(format!("\n{more} more texts differ; --output json lists them"));
         }
         lines.join("\n")
+    }
+}
+
+/// The report as a page.
+pub(super) fn page(verification: &Verification) -> Page {
+    let mut page = Page::new(&format!("Verification of {}", verification.model_id));
+    add_to(&mut page, verification);
+    page
+}
+
+/// Adds the report to a page.
+pub(super) fn add_to(page: &mut Page, verification: &Verification) {
+    let text = verification.text();
+    let without_answers = text.split("\n\n").next().unwrap_or_default();
+    page.heading("Verification");
+    page.code(without_answers);
+    if !verification.numbers.is_empty() {
+        page.heading("Cluster and model");
+        page.paragraph(
+            "Each point is a number of an answer. On the line, the numbers of the cluster and of the model are equal.",
+        );
+        page.scatter(["model", "cluster"], &verification.numbers);
+    }
+    if let (Some([figure, _]), [_, ..]) = (verification.agreement, &verification.agreements[..]) {
+        page.heading("Agreement of each text");
+        page.histogram(figure.name, &verification.agreements);
+    }
+    if !verification.different.is_empty() {
+        page.heading("Texts that differ");
+    }
+    for answer in verification.different.iter().take(SHOWN_ON_PAGE) {
+        let lines = of_answer(answer);
+        let shown = if answer.server_tokens.is_some() { lines.len() - 2 } else { lines.len() };
+        page.paragraph(&lines[..shown].join("\n"));
+        if let (Some(server), Some(model)) = (&answer.server_tokens, &answer.model_tokens) {
+            page.tokens([("Elasticsearch", server), ("model", model)], common_ends(server, model));
+        }
+    }
+    let more = verification.different.len().saturating_sub(SHOWN_ON_PAGE);
+    if more > 0 {
+        page.paragraph(&format!("{more} more texts differ; --output json lists them"));
     }
 }
 

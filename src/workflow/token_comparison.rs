@@ -132,6 +132,12 @@ pub struct DifferentText {
     pub comparison: Comparison,
     /// What the text contains that Elasticsearch treats differently.
     pub causes: Vec<String>,
+    /// The tokens that the model reads in Elasticsearch.
+    #[serde(skip)]
+    pub server_tokens: Vec<String>,
+    /// The tokens of the model's own tokenizer.
+    #[serde(skip)]
+    pub model_tokens: Vec<String>,
 }
 
 /// Maximum number of different texts in a summary.
@@ -275,7 +281,14 @@ impl TokenComparison {
             }
             if summary.different.len() < MAX_DIFFERENT {
                 let causes = self.causes(&comparison);
-                summary.different.push(DifferentText { line, comparison, causes });
+                let (input, own) = (comparison.model_input(), comparison.model.as_deref());
+                let stored = |id: &u32| self.server_token(*id).to_owned();
+                let server_tokens = input.unwrap_or_default().iter().map(stored).collect();
+                let own = own.unwrap_or_default().iter();
+                let model_tokens = own.map(|id| self.model_token(*id)).collect();
+                let different =
+                    DifferentText { line, comparison, causes, server_tokens, model_tokens };
+                summary.different.push(different);
             }
         }
         Ok(summary)

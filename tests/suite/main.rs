@@ -68,6 +68,8 @@ mod messages;
 #[cfg(feature = "torch")]
 mod numbers;
 #[cfg(feature = "torch")]
+mod pages;
+#[cfg(feature = "torch")]
 mod parts;
 mod pipelines;
 mod processes;

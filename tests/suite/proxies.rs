@@ -24,7 +24,7 @@ const TINYPROXY: (&str, &str, &str) = ("tinyproxy", "tinyproxy-bin", "HTTP proxi
 const NGINX: (&str, &str, &str) = ("nginx", "nginx-light", "a reverse proxy with TLS");
 
 /// Path of a program, or `None` with a message if it is not installed. Panics in CI.
-fn find((name, package, what): (&str, &str, &str)) -> Option<PathBuf> {
+pub(crate) fn find((name, package, what): (&str, &str, &str)) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());

@@ -96,6 +96,22 @@ pub(super) fn difference(task: Task, expected: &Value, found: &Value) -> Option<
     Some(largest)
 }
 
+/// At most `most` numbers of two results, evenly distributed: the expected and the found one.
+pub(super) fn some_numbers(
+    task: Task,
+    expected: &Value,
+    found: &Value,
+    most: usize,
+) -> Vec<[f64; 2]> {
+    let (Some(expected), Some(found)) = (numbers(task, expected), numbers(task, found)) else {
+        return Vec::new();
+    };
+    let both = |(name, number): (&String, &f64)| Some([*number, *found.by_name.get(name)?]);
+    let all: Vec<_> = expected.by_name.iter().filter_map(both).collect();
+    let step = all.len().div_ceil(most.max(1)).max(1);
+    all.into_iter().step_by(step).collect()
+}
+
 /// The numbers of the agreement of two results, as the measure of the task summarizes them.
 pub(super) fn agreement(task: Task, expected: &Value, found: &Value) -> Vec<Pair> {
     let (Some(a), Some(b)) = (numbers(task, expected), numbers(task, found)) else {
@@ -185,6 +201,15 @@ mod tests {
             ),
             None
         );
+    }
+
+    #[test]
+    fn some_numbers_are_evenly_distributed() {
+        let of = |numbers: Vec<f64>| json!({ "predicted_value": numbers });
+        let (a, b) = (of(vec![0., 1., 2., 3., 4.]), of(vec![0., 10., 20., 30., 40.]));
+        let some = |most| some_numbers(Task::TextEmbedding, &a, &b, most);
+        assert_eq!(some(2), [[0., 0.], [3., 30.]]);
+        assert_eq!(some(9).len(), 5);
     }
 
     #[test]

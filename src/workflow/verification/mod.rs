@@ -140,6 +140,12 @@ pub struct Verification {
     /// Agreement of the cluster and the float model, with the figures of quantization; none if no text has an answer on both sides.
     #[serde(serialize_with = "figures")]
     pub agreement: Option<[Figure; 2]>,
+    /// Numbers of the answers, at most 2,000: the model's and the cluster's.
+    #[serde(skip)]
+    pub numbers: Vec<[f64; 2]>,
+    /// The first figure of the agreement for each text or token.
+    #[serde(skip)]
+    pub agreements: Vec<f64>,
     /// Whether the configuration says that the model is quantized.
     pub is_quantized: bool,
     /// Settings that differ.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::causes::Texts;
-use super::comparison::{agreement, difference};
+use super::comparison::{agreement, difference, some_numbers};
 use super::{Cause, DifferentAnswer, DifferentSetting, Verification};
 use crate::config::SentenceTransformers;
 use crate::conversion::{Conversion, ConversionError, Options};
@@ -15,6 +15,9 @@ use crate::tasks::agreement::Pair;
 use crate::tokenizer::ModelTokenizer;
 use crate::workflow::local_model::LocalModel;
 use crate::workflow::token_comparison::server;
+
+/// Numbers of all answers that a plot shows.
+const NUMBERS: usize = 2000;
 
 /// The model as its authors run it, and the model as the cluster should run it.
 pub(super) struct Sides<'a> {
@@ -155,13 +158,15 @@ impl<'a> Sides<'a> {
             inputs,
             rows.iter().map(|it| &it.own),
         );
-        let mut pairs: Vec<Pair> = Vec::new();
+        let (mut pairs, mut shown): (Vec<Pair>, Vec<[f64; 2]>) = Default::default();
+        let per_text = (NUMBERS / inputs.len().max(1)).max(1);
         let mut largest: f64 = 0.;
         let mut different = Vec::new();
         for (at, (expected, found)) in expected.iter().zip(cluster).enumerate() {
             let off = expected.as_ref().ok().and_then(|expected| difference(task, expected, found));
             if let (Ok(expected), Some(_)) = (expected, off) {
                 pairs.extend(agreement(task, expected, found));
+                shown.extend(some_numbers(task, expected, found, per_text));
             }
             // A text that both sides reject does not differ.
             let both_reject = expected.is_err() && found.get("error").is_some();
@@ -194,6 +199,8 @@ impl<'a> Sides<'a> {
             equal: inputs.len() - answers.len(),
             tolerance,
             largest_difference: largest,
+            numbers: shown,
+            agreements: pairs.iter().map(|[first, _]| *first).collect(),
             agreement: (!pairs.is_empty()).then(|| task.agreement().summarize(&pairs)),
             is_quantized: metadata.get("quantization").is_some(),
             settings: self.different_settings(),
