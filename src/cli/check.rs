@@ -101,7 +101,12 @@ impl Report for CheckReport {
             }
         }
         let Self { ok, warnings, failures, .. } = self;
-        let _ = write!(text, "\n{ok} ok, {warnings} warnings, {failures} failures");
+        let many = |count: usize, word: &str| match count {
+            1 => format!("1 {word}"),
+            _ => format!("{count} {word}s"),
+        };
+        let (warnings, failures) = (many(*warnings, "warning"), many(*failures, "failure"));
+        let _ = write!(text, "\n{ok} ok, {warnings}, {failures}");
         text
     }
 }
