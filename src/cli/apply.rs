@@ -29,9 +29,9 @@ use crate::secrets::redact;
 use crate::trees::TreeModel;
 use crate::workflow::{ImportRequest, Imported, StopSignal, ValidatedImport, connect};
 
-/// Options of `import` that a file cannot set. The first two would change the output of `apply`, which has them itself. `apply` does not
-/// verify served models; `verify` does.
-pub(super) const NOT_IN_A_FILE: [&str; 3] = ["output", "dry-run", "verify-served"];
+/// Options of `import` that a file cannot set. The first two would change the output of `apply`, which has them itself. `apply` writes no
+/// HTML pages and does not verify served models; `verify` does.
+pub(super) const NOT_IN_A_FILE: [&str; 4] = ["output", "dry-run", "verify-served", "report"];
 
 #[derive(Debug, Args)]
 #[command(mut_group("cluster", |group| group.required(false)))]
