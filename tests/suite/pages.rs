@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use rust_eland::tasks::Task;
+use serde_json::Value;
 use standin::{Options, StandIn};
 
 use crate::fixtures::{Fixture, copy};
@@ -74,11 +75,14 @@ fn pages_of_inspect_import_and_verify_show_plots_and_hostile_text() {
         fs::create_dir(folder).unwrap();
         copy(&Fixture::named("bert/st-mean").model(), folder);
     }
-    let path = source.join("tokenizer_config.json");
-    let mut settings: serde_json::Value =
-        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    settings["do_lower_case"] = false.into();
-    fs::write(&path, settings.to_string()).unwrap();
+    let change = |file: &str, change: &dyn Fn(&mut Value)| {
+        let path = source.join(file);
+        let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut json);
+        fs::write(&path, json.to_string()).unwrap();
+    };
+    change("tokenizer_config.json", &|json| json["do_lower_case"] = false.into());
+    change("tokenizer.json", &|json| json["normalizer"]["lowercase"] = false.into());
     let texts = at("texts");
     fs::write(&texts, format!("{HOSTILE}\nThe Same TEXT\nanother text\n")).unwrap();
 
