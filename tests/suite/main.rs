@@ -71,6 +71,7 @@ mod numbers;
 mod pages;
 #[cfg(feature = "torch")]
 mod parts;
+#[cfg(feature = "torch")]
 mod pipelines;
 mod processes;
 mod program;
