@@ -66,7 +66,7 @@ mod tests {
         params.not_after = date_time_ymd(2026, 1, 11);
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let at = |days: u64| {
-            // 2026-01-01 is 20454 days after 1970-01-01.
+            // There are 20,454 days from 1970-01-01 to 2026-01-01.
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs((20_454 + days) * DAY + 60);
             ServerCertificate::read(certificate.der(), now).unwrap()
         };

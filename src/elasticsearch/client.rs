@@ -49,7 +49,7 @@ pub struct Client {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Contact {
-    /// The connection, or why there is none.
+    /// The connection, or the error of the attempt to connect.
     pub client: Result<Client, ClientError>,
     /// The address that answered, with the proxy in front of it. Without an answer, the last address that was tried.
     pub address: String,

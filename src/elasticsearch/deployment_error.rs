@@ -107,7 +107,7 @@ pub enum DeploymentError {
         id: PipelineId,
         /// The model.
         model_id: ServedId,
-        /// Why there is none.
+        /// The reason.
         reason: String,
         /// What to do, beside what the reason suggests.
         hint: Option<Hint>,

@@ -120,7 +120,7 @@ impl Definition {
         json!({"pipeline": self.body, "docs": [{"_source": self.document}]})
     }
 
-    /// The result in an answer of `_simulate`, or the reason why there is none.
+    /// Reads the result from the response of `_simulate`. The error is the reason of the failure.
     pub(super) fn result(&self, answer: &Value) -> Result<Value, String> {
         let document = &answer["docs"][0];
         let reason = |error: &Value| error["reason"].as_str().unwrap_or("no reason").to_owned();
