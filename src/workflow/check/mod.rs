@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::elasticsearch::{
-    Client, ClientError, Connection, Contact, DeploymentError, Licence, ModelReport, State, Trust,
+    Client, ClientError, Connection, Contact, DeploymentError, Licence, ModelReport,
+    ServerCertificate, State, Trust,
 };
 use crate::hint::{Command, Hint, Setting, hint};
 
@@ -205,10 +206,7 @@ impl ClusterCheck {
         let has_credentials = connection.credentials.is_some();
         let Contact { client, address, certificate } = Client::contact(connection).await?;
         let mut lines = Vec::new();
-        let transport = || {
-            let shown = certificate.as_ref();
-            transport(&address, shown.map(|it| (it.issuer == it.subject, it)), is_verified)
-        };
+        let transport = || transport(&address, certificate.as_ref(), is_verified);
         match client {
             Ok(client) => {
                 lines.push(CheckLine::ok(Subject::Connection, format!("{address} answers")));
@@ -253,7 +251,7 @@ impl ClusterCheck {
 /// The line about TLS.
 fn transport(
     address: &str,
-    certificate: Option<(bool, &crate::elasticsearch::ServerCertificate)>,
+    certificate: Option<&ServerCertificate>,
     is_verified: bool,
 ) -> CheckLine {
     let subject = Subject::Certificate;
@@ -266,11 +264,11 @@ fn transport(
         return CheckLine::warning(subject, summary)
             .with_hint(Some(hint!("Use an address that starts with https://.")));
     }
-    let Some((is_self_signed, certificate)) = certificate else {
+    let Some(certificate) = certificate else {
         return CheckLine::warning(subject, "the certificate could not be read");
     };
     let days = certificate.days_left;
-    let issuer = if is_self_signed {
+    let issuer = if certificate.issuer == certificate.subject {
         format!("{}, signed by itself", certificate.subject)
     } else {
         format!("{}, issued by {}", certificate.subject, certificate.issuer)
