@@ -10,7 +10,6 @@ use crate::source::ModelFiles;
 use crate::tasks::Task;
 use crate::torchscript::{Module, OneThread, TorchError};
 use crate::version::{Target, Version};
-use crate::vocabulary::Vocabulary;
 
 /// Inputs for measuring the memory of a pass, which can run on any thread.
 pub struct PeakMemory {
@@ -119,7 +118,6 @@ impl Conversion {
         let open = |_: &ModelFiles| Ok(WeightLoader::sketch());
         let mut sketch = Self::of(description, task, loaded, options.clone(), &open)?;
         sketch.store_scores();
-        sketch.tokenizer.vocabulary = Vocabulary::default();
         Ok(sketch)
     }
 
