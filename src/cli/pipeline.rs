@@ -1,12 +1,11 @@
 //! `rust-eland pipeline`.
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
 use super::arguments::ConnectionArguments;
 use super::command_error::CommandError;
 use super::pipeline_report::PipelineReport;
-use super::report::{Report, ReportArguments};
+use super::report::ReportArguments;
 use crate::elasticsearch::{Client, FieldName, PipelineId, PipelineRequest, ServedId};
 
 #[derive(Debug, Args)]
@@ -65,21 +64,6 @@ impl CreatePipelineArguments {
         request.force = self.force;
         let client = Client::connect(self.connection.connection()?).await?;
         let created = request.create(&client, &self.es_model_id).await?;
-        self.report.print(&Created(PipelineReport::of(created)))
-    }
-}
-
-/// The result of the command.
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-struct Created(PipelineReport);
-
-impl Report for Created {
-    fn text(&self) -> String {
-        let mut text = self.0.line();
-        for paragraph in self.0.paragraphs() {
-            text = format!("{text}\n{paragraph}");
-        }
-        text
+        self.report.print(&PipelineReport::of(created))
     }
 }

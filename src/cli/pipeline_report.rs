@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::report::Report;
 use super::suggestions::Request;
 use crate::elasticsearch::{CreatedPipeline, PipelineOutcome};
 
@@ -81,5 +82,12 @@ impl PipelineReport {
             format!("A document whose inference fails is stored with the reason in {error_field}"),
         ];
         mapped.into_iter().chain(others).collect()
+    }
+}
+
+impl Report for PipelineReport {
+    fn text(&self) -> String {
+        let lines: Vec<_> = std::iter::once(self.line()).chain(self.paragraphs()).collect();
+        lines.join("\n")
     }
 }

@@ -59,31 +59,37 @@ pub(super) fn summary(verification: &Verification) -> String {
     format!("{}{figures}", verification.summary())
 }
 
+/// The report without the texts that differ.
+fn overview(verification: &Verification) -> Vec<String> {
+    let Verification { model_id, task, source, largest_difference, .. } = verification;
+    let mut lines = vec![
+        format!("{model_id} ({task}), compared with {source}"),
+        format!("verified: {}", verification.summary()),
+        format!("largest difference: {largest_difference:.1e}"),
+    ];
+    lines.push(match verification.agreement {
+        Some([first, second]) => format!(
+            "agreement with the float32 model: {} {:.4}, {} {:.4}",
+            first.name, first.value, second.name, second.value
+        ),
+        None => "no text has an answer on both sides".into(),
+    });
+    if verification.is_quantized {
+        lines.push("the model is quantized, so its answers differ by more than rounding".into());
+    }
+    for setting in &verification.settings {
+        lines.push(format!(
+            "setting {}: {} in the cluster, {} for the model",
+            setting.name, setting.cluster, setting.model
+        ));
+    }
+    lines.extend(verification.findings.iter().map(|finding| format!("found {finding}")));
+    lines
+}
+
 impl Report for Verification {
     fn text(&self) -> String {
-        let mut lines = vec![
-            format!("{} ({}), compared with {}", self.model_id, self.task, self.source),
-            format!("verified: {}", self.summary()),
-            format!("largest difference: {:.1e}", self.largest_difference),
-        ];
-        lines.push(match self.agreement {
-            Some([first, second]) => format!(
-                "agreement with the float32 model: {} {:.4}, {} {:.4}",
-                first.name, first.value, second.name, second.value
-            ),
-            None => "no text has an answer on both sides".into(),
-        });
-        if self.is_quantized {
-            lines
-                .push("the model is quantized, so its answers differ by more than rounding".into());
-        }
-        for setting in &self.settings {
-            lines.push(format!(
-                "setting {}: {} in the cluster, {} for the model",
-                setting.name, setting.cluster, setting.model
-            ));
-        }
-        lines.extend(self.findings.iter().map(|finding| format!("found {finding}")));
+        let mut lines = overview(self);
         for answer in self.different.iter().take(SHOWN) {
             lines.push(String::new());
             lines.extend(of_answer(answer));
@@ -105,10 +111,8 @@ pub(super) fn page(verification: &Verification) -> Page {
 
 /// Adds the report to a page.
 pub(super) fn add_to(page: &mut Page, verification: &Verification) {
-    let text = verification.text();
-    let without_answers = text.split("\n\n").next().unwrap_or_default();
     page.heading("Verification");
-    page.code(without_answers);
+    page.code(&overview(verification).join("\n"));
     if !verification.numbers.is_empty() {
         page.heading("Cluster and model");
         page.paragraph(
@@ -124,9 +128,7 @@ pub(super) fn add_to(page: &mut Page, verification: &Verification) {
         page.heading("Texts that differ");
     }
     for answer in verification.different.iter().take(SHOWN_ON_PAGE) {
-        let lines = of_answer(answer);
-        let shown = if answer.server_tokens.is_some() { lines.len() - 2 } else { lines.len() };
-        page.paragraph(&lines[..shown].join("\n"));
+        page.paragraph(&without_tokens(answer).join("\n"));
         if let (Some(server), Some(model)) = (&answer.server_tokens, &answer.model_tokens) {
             page.tokens([("Elasticsearch", server), ("model", model)], common_ends(server, model));
         }
@@ -137,8 +139,8 @@ pub(super) fn add_to(page: &mut Page, verification: &Verification) {
     }
 }
 
-/// A text whose answers differ.
-fn of_answer(answer: &DifferentAnswer) -> Vec<String> {
+/// A text whose answers differ, with the errors of both sides.
+fn without_tokens(answer: &DifferentAnswer) -> Vec<String> {
     let difference = answer.difference.map(|it| format!("{it:.1e}  ")).unwrap_or_default();
     let first =
         answer.first.as_ref().map(|first| format!("{} ", quoted(first))).unwrap_or_default();
@@ -146,6 +148,12 @@ fn of_answer(answer: &DifferentAnswer) -> Vec<String> {
     let mut lines = vec![format!("{difference}{}  {first}{text}", answer.cause.name())];
     lines.extend(answer.error.iter().map(|error| format!("  cluster  {error}")));
     lines.extend(answer.model_error.iter().map(|error| format!("  model    {error}")));
+    lines
+}
+
+/// A text whose answers differ, with the tokens of both sides if they differ.
+fn of_answer(answer: &DifferentAnswer) -> Vec<String> {
+    let mut lines = without_tokens(answer);
     if let (Some(server), Some(model)) = (&answer.server_tokens, &answer.model_tokens) {
         lines.push(format!("  server  {}", marked(server, model)));
         lines.push(format!("  model   {}", marked(model, server)));
