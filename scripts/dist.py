@@ -165,6 +165,30 @@ def libtorch_packages(libtorch: Path) -> list:
     return sorted((name.replace("_", "-"), version) for name, version in names)
 
 
+def archive_stem(version: str, host: str) -> str:
+    """Returns the name of an archive without `.tar.gz`, which is also the name of the folder in it."""
+    return f"{PROGRAM}-{version}-{host}"
+
+
+def check_binstall(package: dict, host: str) -> None:
+    """Checks that [package.metadata.binstall] in Cargo.toml describes the archive, so that `cargo binstall` finds the program in it."""
+    settings = package["metadata"]["binstall"]
+    values = {"name": package["name"], "version": package["version"], "target": host, "bin": PROGRAM}
+
+    def rendered(template: str) -> str:
+        return re.sub(r"{ ([a-z]+) }", lambda found: values.get(found[1], found[0]), template)
+
+    stem = archive_stem(package["version"], host)
+    expected = {
+        "pkg-url": f"{{ repo }}/releases/download/v{package['version']}/{stem}.tar.gz",
+        "bin-dir": f"{stem}/{PROGRAM}",
+        "pkg-fmt": "tgz",
+    }
+    for key, value in expected.items():
+        if rendered(settings[key]) != value:
+            raise Failure(f"{key} in [package.metadata.binstall] gives {rendered(settings[key])}, but must give {value}")
+
+
 def bill_of_materials(packages: list, libtorch: Path, carried: list, version: str, when: int) -> dict:
     sums = checksums()
     components = []
@@ -214,7 +238,8 @@ def dist(out: Path) -> None:
     packages = crates(cargo)
     version = packages[0]["version"]
     host = re.search(r"^host: (\S+)$", run("rustc", "-vV"), re.MULTILINE).group(1)
-    name = f"{PROGRAM}-{version}-{host}"
+    check_binstall(packages[0], host)
+    name = archive_stem(version, host)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".part-") as scratch:
         folder = Path(scratch) / name

@@ -8,8 +8,8 @@ use std::path::Path;
 use super::command_error::CommandError;
 use super::failed::message;
 use super::guided_answers::Answers;
-use super::guided_options::{checked, kibana, pipeline};
-use super::import::{ImportArguments, synchronized};
+use super::guided_options::{checked, kibana, pipeline, quantization, verification};
+use super::import::ImportArguments;
 use super::output::Session;
 use super::plan_report::PlanReport;
 use super::questions::{confirm, hidden, optional_text, required_text, select, text};
@@ -48,8 +48,7 @@ impl Guided {
         };
         let stop = StopSignal::WhileStoring(interruption);
         let imported = resolved.run(&client, stop, &session.progress).await;
-        let kibana = synchronized(&client, &imported).await;
-        self.import.report(&imported?, kibana, session)
+        self.import.finish(&client, imported, session).await
     }
 }
 
@@ -75,14 +74,10 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
         prompts(&mut answers, &plan)?;
     }
     model_id(&mut answers)?;
-    if confirm(
-        "Quantize the model to 8-bit integers (smaller and faster, slightly less exact)?",
-        false,
-    )? {
-        answers.open.push(("--quantize", None));
-    }
+    quantization(&mut answers, &plan)?;
     if confirm("Start the model after the upload?", true)? {
         answers.open.push(("--start", None));
+        verification(&mut answers)?;
         pipeline(&mut answers)?;
     }
     kibana(&mut answers)?;

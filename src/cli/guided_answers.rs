@@ -54,6 +54,8 @@ impl Answers {
         let mut line = CommandLine(format!("{NAME} import"));
         for (name, value) in &self.open {
             match value {
+                // The value of an option whose value is optional follows an equals sign.
+                Some(value) if *name == "--quantize" => line.flag(&format!("{name}={value}"), true),
                 Some(value) => line.option(name, Some(value)),
                 None => line.flag(name, true),
             }

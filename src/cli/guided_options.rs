@@ -1,11 +1,45 @@
-//! Questions of a guided import about what comes after the upload: an ingest pipeline, and Kibana.
+//! Questions of a guided import about quantization, and about what comes after the upload: a verification, an ingest pipeline, and
+//! Kibana.
 
 use super::command_error::CommandError;
 use super::guided::report;
 use super::guided_answers::Answers;
-use super::questions::optional_text;
+use super::questions::{confirm, optional_text, select};
+use crate::conversion::{Plan, QuantizeScheme};
 use crate::elasticsearch::KibanaAddress;
 use crate::tasks::Task;
+
+/// Asks whether to quantize the model, and which weights if the word embedding table is a large part of it.
+pub(super) fn quantization(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
+    let question =
+        "Quantize the model to 8-bit integers (smaller and faster, slightly less exact)?";
+    if !confirm(question, false)? {
+        return Ok(());
+    }
+    let option = "--quantize";
+    if plan.memory_by_scheme.is_empty() {
+        answers.open.push((option, None));
+        return Ok(());
+    }
+    let items = [
+        (QuantizeScheme::All, "smallest and fastest"),
+        (QuantizeScheme::Embeddings, "only the word embeddings; results hardly change"),
+    ];
+    let names = items.map(|(scheme, use_of_it)| format!("{scheme}: {use_of_it}"));
+    if let Some((scheme, _)) = items.get(select("Weights to quantize", &names, 0)?) {
+        answers.set(option, scheme.to_string());
+    }
+    Ok(())
+}
+
+/// Asks whether to verify the model after its start.
+pub(super) fn verification(answers: &mut Answers) -> Result<(), CommandError> {
+    let question = "Compare the answers of the started model with those of its source?";
+    if confirm(question, false)? {
+        answers.open.push(("--verify-served", None));
+    }
+    Ok(())
+}
 
 /// Asks for the ingest pipeline of a model that is started, if its task needs only a text.
 pub(super) fn pipeline(answers: &mut Answers) -> Result<(), CommandError> {

@@ -83,10 +83,7 @@ pub(super) struct ImportArguments {
 }
 
 /// Lets Kibana list a model that was stored, whether the model could be started or not.
-pub(super) async fn synchronized(
-    client: &Client,
-    imported: &Result<Imported, Error>,
-) -> Option<KibanaSync> {
+async fn synchronized(client: &Client, imported: &Result<Imported, Error>) -> Option<KibanaSync> {
     match imported {
         Ok(_) | Err(Error::Deployment(_)) => client.synchronize_kibana().await,
         Err(_) => None,
@@ -99,6 +96,7 @@ impl SetOption for ImportArguments {
             "bundle" => self.bundle = Some(value.parsed()?),
             "create-endpoint" => self.create_endpoint = Some(value.parsed()?),
             "start" => self.start = value.switch()?,
+            "verify-served" => self.verify_served = value.switch()?,
             "force" => self.force = value.switch()?,
             _ => {
                 let groups: [&mut dyn SetOption; 7] = [
@@ -158,13 +156,23 @@ impl ImportArguments {
         }
         let stop = StopSignal::WhileStoring(interruption);
         let imported = import.run(&client, stop, progress).await;
-        let kibana = synchronized(&client, &imported).await;
+        self.finish(&client, imported, session).await
+    }
+
+    /// Lets Kibana list an imported model, verifies the model if `--verify-served` is set, and prints what the import did.
+    pub(super) async fn finish(
+        &self,
+        client: &Client,
+        imported: Result<Imported, Error>,
+        session: &Session,
+    ) -> Result<(), CommandError> {
+        let kibana = synchronized(client, &imported).await;
         let imported = imported?;
         if !self.verify_served {
             return self.report(&imported, kibana, session);
         }
         #[cfg(feature = "torch")]
-        return self.verify_served(&client, &imported, kibana, session).await;
+        return self.verify_served(client, &imported, kibana, session).await;
         #[cfg(not(feature = "torch"))]
         Err(crate::conversion::ConversionError::NoLibtorch.into())
     }
@@ -224,7 +232,7 @@ impl ImportArguments {
     }
 
     /// Prints what an import did.
-    pub(super) fn report(
+    fn report(
         &self,
         imported: &Imported,
         kibana: Option<KibanaSync>,

@@ -63,11 +63,12 @@ pub async fn load_in_background() {
     });
 }
 
-/// Loads libtorch for a call of one of its functions, which cannot return an error: ends the process instead.
+/// Loads libtorch for a call of one of its functions, which cannot return an error: ends the process instead, with the exit code of
+/// [`TorchError::NotLoaded`] in the command line.
 pub(super) fn load_for_a_call() {
     if let Err(error) = load() {
         let _ = writeln!(io::stderr(), "error: {error}");
-        process::exit(1);
+        process::exit(3);
     }
 }
 

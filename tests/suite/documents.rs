@@ -78,6 +78,16 @@ fn assert_current_archive(name: &str) {
     assert!(name.starts_with(&stem), "{name} is not of the version of Cargo.toml");
 }
 
+/// `make dist` makes the same check, after minutes.
+#[test]
+fn archives_have_the_names_that_cargo_binstall_expects() {
+    let script = "import sys; sys.path.insert(0, 'scripts'); import dist; \
+                  dist.check_binstall(dist.crates(sys.argv[1])[0], 'aarch64-apple-darwin')";
+    let mut check = clean(Command::new("python3"));
+    let output = check.args(["-Bc", script, env!("CARGO")]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+}
+
 fn check_shape(command: &str) {
     let words: Vec<_> = command.split_whitespace().collect();
     match words[0] {

@@ -209,8 +209,8 @@ fn guided_import_creates_a_pipeline_and_synchronizes_kibana() {
     let mut terminal = Terminal::start(&["import"], &[]);
     terminal.connect(&standin.url());
     terminal.wait_for("Model: its hub id, a folder");
-    terminal.type_line(&Fixture::named("bert/ner").model().display().to_string());
-    terminal.wait_for("ner (");
+    terminal.type_line(&model());
+    terminal.wait_for("text_embedding (");
     terminal.type_text("\r");
     terminal.wait_for("Id of the model in Elasticsearch");
     terminal.type_line("mine");
@@ -218,10 +218,12 @@ fn guided_import_creates_a_pipeline_and_synchronizes_kibana() {
     terminal.type_text("n");
     terminal.wait_for("Start the model after the upload?");
     terminal.type_text("y");
+    terminal.wait_for("Compare the answers of the started model");
+    terminal.type_text("y");
     terminal.wait_for("Ingest pipeline to create");
     terminal.type_line("a/b");
     terminal.wait_for("Ingest pipeline to create");
-    terminal.type_line("names");
+    terminal.type_line("vectors");
     terminal.wait_for("Field of the documents with the text");
     terminal.type_line("text");
     terminal.wait_for("Address of Kibana");
@@ -229,11 +231,12 @@ fn guided_import_creates_a_pipeline_and_synchronizes_kibana() {
     terminal.wait_for("Address of Kibana");
     terminal.type_line(&kibana.url());
     let plan = terminal.wait_for("Import the model?");
-    says(&plan, &["--create-pipeline names", "--input-field text", "--kibana-url http://"]);
+    let options = ["--verify-served", "--create-pipeline vectors", "--input-field text"];
+    says(&plan, &[&options[..], &["--kibana-url http://"]].concat());
     terminal.type_text("y");
     let (rest, code) = terminal.end();
     assert_eq!(code, Some(0), "{rest}");
-    says(&rest, &["names created", "Kibana lists the model"]);
+    says(&rest, &["vectors created", "Kibana lists the model", "64 of 64"]);
     assert_eq!(kibana.heads().len(), 1);
-    assert_eq!(ask(&standin, "GET", "/_ingest/pipeline/names", None).0, 200);
+    assert_eq!(ask(&standin, "GET", "/_ingest/pipeline/vectors", None).0, 200);
 }

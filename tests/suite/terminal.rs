@@ -72,7 +72,7 @@ impl Terminal {
     }
 
     /// Answers the questions of a guided import after those about the model: its id, no quantization, whether to start it, and
-    /// neither a pipeline nor Kibana.
+    /// neither a verification, a pipeline nor Kibana.
     pub fn answer_last_questions(&mut self, id: &str, start: &str) {
         self.wait_for("Id of the model in Elasticsearch");
         self.type_line(id);
@@ -81,6 +81,8 @@ impl Terminal {
         self.wait_for("Start the model after the upload?");
         self.type_text(start);
         if start == "y" {
+            self.wait_for("Compare the answers");
+            self.type_text("n");
             self.wait_for("Ingest pipeline to create");
             self.type_line("");
         }
