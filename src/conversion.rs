@@ -36,6 +36,8 @@ mod quantization_savings;
 #[cfg(feature = "torch")]
 mod quantization_search;
 #[cfg(feature = "torch")]
+mod reference_outputs;
+#[cfg(feature = "torch")]
 mod refused_families;
 #[cfg(feature = "torch")]
 mod requirements;

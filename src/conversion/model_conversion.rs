@@ -14,6 +14,7 @@ use super::description::{
 };
 use super::lora::note_of_tasks;
 use super::parts::{PartKind, UNDECLARED_POOLING, sparse_head};
+use super::reference_outputs::InputForm;
 use super::refused_families::check_files;
 use super::task_modules::{TaskModules, row_form};
 use super::token_table::TableWeights;
@@ -30,9 +31,7 @@ use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
 use crate::tasks::{Embedder, GraphOutput, OccurringTokens, Task};
 use crate::tokenizer::{Adaptation, Tokenizer};
-use crate::torchscript::{
-    self, Module, OneThread, Quantized, TorchError, operations, server_inputs,
-};
+use crate::torchscript::{self, Module, OneThread, Quantized, TorchError, operations};
 use crate::version::{Target, Version};
 
 /// A model with the head of a task, ready to be traced.
@@ -559,7 +558,12 @@ impl Conversion {
 
     /// Inputs of rows of token ids, as Elasticsearch passes them to the graph.
     pub(super) fn inputs(&self, rows: &[impl AsRef<[i64]>]) -> Result<Vec<Tensor>, TorchError> {
-        server_inputs(rows, self.tokenizer.special.padding, self.tokenizer.kind.inputs())
+        self.input_form().inputs(rows)
+    }
+
+    /// How rows of ids become the inputs of the graph.
+    pub(super) fn input_form(&self) -> InputForm {
+        InputForm { padding: self.tokenizer.special.padding, count: self.tokenizer.kind.inputs() }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use tch::Tensor;
 
-use super::{Conversion, ConversionError, Quantize, QuantizeScheme, ServerRows};
+use super::{Conversion, ConversionError, Quantize, QuantizeScheme};
 use crate::tasks::Task;
-use crate::torchscript::{Module, OneThread, Quantized, Replacement, TorchError, linear_layer};
+use crate::torchscript::{Module, Quantized, Replacement, TorchError, linear_layer};
 
 /// Number of inputs of a layer that are multiplied in float32. More inputs make a layer slower, and hardly more exact.
 const FEW: i64 = 4;
@@ -237,20 +237,8 @@ impl Conversion {
     /// Runs the float32 model on the calibration texts and returns the largest absolute value of each input of each linear layer, in
     /// the order of the layers, as one tensor.
     fn observe(&self, quantize: &Quantize) -> Result<Tensor, ConversionError> {
-        let module = self.trace_float()?.observe()?;
-        // One thread, because the results of several depend on their number.
-        let _one = OneThread::begin();
-        let rows = ServerRows::new(&self.tokenizer, self.limit.tokens)?;
-        let texts = self.with_prefix(quantize.calibration_texts());
-        let mut largest: Option<Tensor> = None;
-        for row in rows.of_task(self.task, &texts) {
-            let found = module.forward_plainly(&self.inputs(&[&row.ids])?)?;
-            largest = Some(match largest {
-                Some(largest) => largest.f_maximum(&found).map_err(TorchError::from)?,
-                None => found,
-            });
-        }
-        let largest = largest.ok_or(ConversionError::NoCalibrationText)?;
+        let observing = self.trace_float()?.observe()?;
+        let largest = self.largest_inputs(&observing, quantize.calibration_texts())?;
         let is_finite =
             largest.f_isfinite().and_then(|all| all.f_all()).map_err(TorchError::from)?;
         if !bool::try_from(&is_finite).map_err(TorchError::from)? {

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::{Conversion, ConversionError, Quantize, QuantizeScheme, Savings, ServerRows};
-use crate::tasks::agreement::{Figure, Sample, vectors};
-use crate::tasks::{Task, neighbours};
-use crate::torchscript::{Module, OneThread, Quantized, TorchError};
+use super::reference_outputs::{Compared, ReferenceOutputs};
+use super::{Conversion, ConversionError, Quantize, QuantizeScheme, Savings};
+use crate::tasks::agreement::Figure;
+use crate::tasks::neighbours;
+use crate::torchscript::{Module, Quantized, TorchError};
 use serde::{Serialize, Serializer};
 
 /// Ordinary sentences in many languages, for calibration; adjacent sentences form pairs.
@@ -33,7 +34,7 @@ impl Quantize {
     }
 
     /// The texts on which both models are compared. They are not those of the calibration, unless there are fewer than four texts.
-    fn compared_texts(&self) -> Vec<String> {
+    pub(super) fn compared_texts(&self) -> Vec<String> {
         match &self.texts {
             Some(texts) if texts.len() < 4 || !self.scheme.is_calibrated() => texts.to_vec(),
             Some(texts) => texts.chunks(2).skip(1).step_by(2).flatten().cloned().collect(),
@@ -118,7 +119,8 @@ impl Conversion {
         quantized: Quantized,
         module: &Module,
     ) -> Result<Quantization, ConversionError> {
-        let report = self.quantization_report(quantize, quantized, module)?;
+        let references = self.reference_outputs(quantize)?;
+        let report = self.quantization_report(quantize.scheme, quantized, module, &references)?;
         let Quantized { layers, kept, tables } = quantized;
         let tables = match (tables, quantize.scheme) {
             (0, _) => String::new(),
@@ -148,52 +150,30 @@ impl Conversion {
         }
     }
 
-    /// Runs the quantized module and the float model on texts, and returns their agreement.
+    /// Runs the quantized module on the texts of the references, and returns its agreement with the original model.
     ///
     /// # Errors
-    /// If a text cannot be tokenized, or libtorch fails.
+    /// Errors of libtorch, or an output without the shape of the task.
     pub(super) fn quantization_report(
         &self,
-        quantize: &Quantize,
+        scheme: QuantizeScheme,
         quantized: Quantized,
         module: &Module,
-    ) -> Result<Quantization, ConversionError> {
-        // On a busy machine, threads that wait for each other take much longer than one.
-        let _one = OneThread::begin();
-        let rows = ServerRows::new(&self.tokenizer, self.limit.tokens)?;
-        let texts = self.with_prefix(quantize.compared_texts());
-        let measure = self.task.agreement();
-        let (mut pairs, mut embeddings) = (Vec::new(), Vec::new());
-        let rows = rows.of_task(self.task, &texts);
-        let texts = rows.len();
-        for row in rows {
-            let inputs = self.inputs(&[&row.ids])?;
-            let (reference, output) = (self.forward(&inputs)?, module.forward_plainly(&inputs)?);
-            let finite =
-                output.f_isfinite().and_then(|all| all.f_all()).map_err(TorchError::from)?;
-            if bool::try_from(&finite).map_err(TorchError::from)? {
-                let sample = Sample { row, reference, output };
-                pairs.extend(measure.compare(&sample)?);
-                if self.task == Task::TextEmbedding {
-                    embeddings.extend(vectors(&sample)?);
-                }
-            } else {
-                pairs.push([f64::NAN; 2]);
-            }
-        }
-        let mut agreement = measure.summarize(&pairs).to_vec();
+        references: &ReferenceOutputs,
+    ) -> Result<Quantization, TorchError> {
+        let Compared { pairs, embeddings, rows } = references.compare(module)?;
+        let mut agreement = self.task.agreement().summarize(&pairs).to_vec();
         let is_finite = agreement.iter().all(|figure| figure.value.is_finite());
         if let (Some(figures), true) = (neighbours::figures(&embeddings), is_finite) {
             agreement.splice(0..0, figures);
         }
         let Quantized { layers, kept, tables } = quantized;
-        let scheme = quantize.scheme;
         Ok(Quantization {
             scheme,
             layers,
             layers_kept: kept,
             tables,
-            texts,
+            texts: rows,
             agreement,
             savings: None,
         })

@@ -1,10 +1,13 @@
 //! Search for the smallest quantized model that agrees with the original.
 
+use std::sync::{Mutex, PoisonError};
+
 use tch::{Kind, Tensor};
 
 use super::quantization::{Layers, LinearForm, TableForm};
 use super::{Conversion, ConversionError, Quantization, Quantize, ServerRows};
-use crate::torchscript::{OneThread, TorchError};
+use crate::tasks::agreement::Row;
+use crate::torchscript::{OneThread, TorchError, in_parallel};
 
 /// Number of calibration texts on which the error of each layer is measured.
 const TEXTS: usize = 8;
@@ -27,12 +30,11 @@ impl Conversion {
         quantize: &Quantize,
     ) -> Result<Vec<LinearForm>, ConversionError> {
         let target = quantize.target();
-        // One thread, because the results of several depend on their number.
-        let _one = OneThread::begin();
+        let references = self.reference_outputs(quantize)?;
         let measured = |forms: &[LinearForm]| -> Result<Quantization, ConversionError> {
             let mut module = self.trace_float()?;
             let done = layers.replace(&mut module, Some(TableForm::Int8), forms, Some(observed))?;
-            let report = self.quantization_report(quantize, done, &module)?;
+            let report = self.quantization_report(quantize.scheme, done, &module, &references)?;
             tracing::info!("{}: {report}", description(forms));
             Ok(report)
         };
@@ -83,12 +85,14 @@ impl Conversion {
         let rows = ServerRows::new(&self.tokenizer, self.limit.tokens)?;
         let rows = rows.of_task(self.task, &self.with_prefix(quantize.calibration_texts()));
         let every = rows.len().div_ceil(TEXTS).max(1);
-        let mut samples = Vec::new();
-        for row in rows.iter().step_by(every) {
+        let reference = |row: &Row| -> Result<Mutex<_>, ConversionError> {
+            // One thread, because the results of several depend on their number.
+            let _one = OneThread::begin();
             let inputs = self.inputs(&[&row.ids])?;
             let output = self.forward(&inputs)?;
-            samples.push((inputs, output));
-        }
+            Ok(Mutex::new((inputs, output)))
+        };
+        let samples = rows.iter().step_by(every).map(reference).collect::<Result<Vec<_>, _>>()?;
         let alone = |at: usize| -> Result<f64, ConversionError> {
             let mut only = vec![LinearForm::Float; forms.len()];
             let chosen = only.get_mut(at).zip(forms.get(at));
@@ -97,14 +101,14 @@ impl Conversion {
             }
             let mut module = self.trace_float()?;
             layers.replace(&mut module, None, &only, Some(observed))?;
-            let (mut error, mut length) = (0., 0.);
-            for (inputs, reference) in &samples {
-                let off =
-                    module.forward_plainly(inputs)?.f_sub(reference).and_then(|it| square(&it));
-                error += off.map_err(TorchError::from)?;
-                length += square(reference).map_err(TorchError::from)?;
-            }
-            Ok(error / length)
+            let squares = in_parallel(&samples, |sample| -> Result<_, TorchError> {
+                let sample = sample.lock().unwrap_or_else(PoisonError::into_inner);
+                let (inputs, reference) = &*sample;
+                let off = module.forward_plainly(inputs)?.f_sub(reference)?;
+                Ok((square(&off)?, square(reference)?))
+            })?;
+            let (errors, lengths): (Vec<f64>, Vec<f64>) = squares.into_iter().unzip();
+            Ok(errors.iter().sum::<f64>() / lengths.iter().sum::<f64>())
         };
         (0..forms.len()).map(alone).collect()
     }

@@ -92,7 +92,7 @@ impl Conversion {
 }
 
 /// Largest difference of two outputs, and the tolerance.
-fn distance(found: &Tensor, expected: &Tensor) -> Result<(f64, f64), TorchError> {
+pub(super) fn distance(found: &Tensor, expected: &Tensor) -> Result<(f64, f64), TorchError> {
     if found.size() != expected.size() {
         let sizes =
             format!("an output of the shape {:?} instead of {:?}", found.size(), expected.size());

@@ -407,8 +407,11 @@ impl Drop for Held {
 pub(super) struct RawModule(*mut CModule_);
 
 // SAFETY: a torch::jit::Module is a handle to reference-counted data; `forward` of a module without mutable state may run on any
-// thread, and this handle is not shared between threads without a lock of the caller's (it is not Sync).
+// thread.
 unsafe impl Send for RawModule {}
+// SAFETY: methods that change the module need `&mut`. The others run or read the graph of `forward`, which several threads may do
+// (PyTorch's documentation, "CPU threading and TorchScript inference"); libtorch locks the creation of execution plans.
+unsafe impl Sync for RawModule {}
 
 impl Drop for RawModule {
     fn drop(&mut self) {

@@ -16,6 +16,8 @@ mod module;
 mod one_thread;
 pub mod operations;
 #[cfg(feature = "torch")]
+mod parallel;
+#[cfg(feature = "torch")]
 mod quantized_layers;
 #[cfg(feature = "torch")]
 mod server_inputs;
@@ -30,6 +32,8 @@ pub use library::{load, load_in_background, set_environment};
 pub use module::{Module, Parameter, Quantized, Signature};
 #[cfg(feature = "torch")]
 pub(crate) use one_thread::OneThread;
+#[cfg(feature = "torch")]
+pub(crate) use parallel::in_parallel;
 #[cfg(feature = "torch")]
 pub(crate) use quantized_layers::{Replacement, linear_layer};
 #[cfg(feature = "torch")]

@@ -1,5 +1,7 @@
 //! The number of threads that libtorch uses.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Limits libtorch to one thread on the calling thread until dropped.
@@ -9,13 +11,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// with one).
 ///
 /// Several threads may hold one at the same time: libtorch's setting, which is partly process-wide, is back at its original value on
-/// each of those threads, and for new threads, when the last one is dropped.
-pub(crate) struct OneThread(());
+/// each of those threads, and for new threads, when the last one is dropped. A thread may hold several: the last one that it drops ends
+/// the limit.
+pub(crate) struct OneThread(PhantomData<*const ()>);
 
 /// Guards that exist, with libtorch's number of threads before the first of them.
 struct State {
     guards: usize,
     original: i32,
+}
+
+thread_local! {
+    /// Guards of this thread.
+    static OWN: Cell<usize> = const { Cell::new(0) };
 }
 
 static STATE: Mutex<State> = Mutex::new(State { guards: 0, original: 0 });
@@ -31,8 +39,14 @@ impl OneThread {
             state.original = tch::get_num_threads();
         }
         state.guards += 1;
+        OWN.set(OWN.get() + 1);
         tch::set_num_threads(1);
-        Self(())
+        Self(PhantomData)
+    }
+
+    /// libtorch's number of threads without this limit.
+    pub(crate) fn original(&self) -> usize {
+        usize::try_from(state().original).unwrap_or(1)
     }
 }
 
@@ -40,7 +54,10 @@ impl Drop for OneThread {
     fn drop(&mut self) {
         let mut state = state();
         state.guards -= 1;
-        tch::set_num_threads(state.original);
+        OWN.set(OWN.get() - 1);
+        if OWN.get() == 0 {
+            tch::set_num_threads(state.original);
+        }
     }
 }
 
@@ -50,6 +67,17 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn inner_guard_does_not_end_the_limit() {
+        thread::spawn(|| {
+            let _outer = OneThread::begin();
+            drop(OneThread::begin());
+            assert_eq!(tch::get_num_threads(), 1);
+        })
+        .join()
+        .unwrap();
+    }
 
     /// If each guard saved the number that it found, the second would restore the first one's 1. Other tests hold guards at the same
     /// time, so that the original number is any number above 1.

@@ -4,8 +4,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::TorchError;
 
-/// Number of elements that are quantized at once. It bounds the memory of intermediate results.
-const CHUNK: i64 = 1 << 22;
+/// Number of elements that are quantized at once. Their intermediate results fit into a processor's cache.
+const CHUNK: i64 = 1 << 17;
 
 /// Weights that replace the float32 weights of a layer.
 #[derive(Debug)]
