@@ -15,10 +15,10 @@ use crate::torchscript::{Module, OneThread, TorchError};
 const LENGTHS: [i64; 4] = [8, 32, 128, 512];
 
 /// Number of passes per length and module, unless they take longer than [`MOST_TIME`].
-const PASSES: usize = 9;
+const PASSES: usize = 5;
 
 /// Time after which no further pass of one length begins.
-const MOST_TIME: Duration = Duration::from_millis(100);
+const MOST_TIME: Duration = Duration::from_millis(50);
 
 /// A figure of the original and of the quantized model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
