@@ -22,6 +22,7 @@ mod bundle_fixtures;
 mod byte_level;
 mod certificates;
 mod check;
+mod compatibility;
 mod connections;
 mod corpus;
 #[cfg(feature = "torch")]
