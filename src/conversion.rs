@@ -15,6 +15,8 @@ mod defects;
 mod description;
 mod error;
 #[cfg(feature = "torch")]
+mod fewer_scripts;
+#[cfg(feature = "torch")]
 mod lora;
 #[cfg(feature = "torch")]
 mod matryoshka;
@@ -58,6 +60,10 @@ mod verify;
 #[cfg(not(feature = "torch"))]
 mod without_torch;
 
+use serde_json::Value;
+
+use crate::scripts::{Scripts, ScriptsError};
+
 #[cfg(feature = "torch")]
 pub use defects::Defect;
 #[cfg(feature = "torch")]
@@ -91,6 +97,21 @@ pub const DIMENSIONS: &str = "dimensions";
 /// The key of a configuration's metadata that holds the names of the scripts whose tokens are kept.
 pub const SCRIPTS: &str = "scripts";
 
+/// The scripts whose tokens a model has, as the metadata of its configuration records them; `None` if it has all tokens.
+///
+/// # Errors
+/// [`ScriptsError`] if the names are not those of scripts.
+pub fn kept_scripts(metadata: &Value) -> Result<Option<Scripts>, ScriptsError> {
+    let names = match metadata.get(SCRIPTS) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(names)) => names.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+    };
+    let name = |name: &Value| name.as_str().map_or_else(|| name.to_string(), str::to_owned);
+    let names: Vec<_> = names.iter().map(name).collect();
+    names.join(",").parse().map(Some)
+}
+
 /// The key of a configuration's metadata that holds the name of the model within a repository that provides several.
 pub const PART: &str = "part";
 
@@ -99,3 +120,21 @@ pub const LORA_TASK: &str = "lora_task";
 
 /// The key of a configuration's metadata that holds the recommended `similarity` of a `dense_vector` field.
 pub const SIMILARITY: &str = "similarity";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn recorded_scripts_are_read_and_unknown_ones_refused() {
+        let kept = |metadata: Value| kept_scripts(&metadata).map(|it| it.map(|it| it.to_string()));
+        assert_eq!(kept(json!({})), Ok(None));
+        assert_eq!(kept(json!({"scripts": null})), Ok(None));
+        assert_eq!(kept(json!({"scripts": ["Latin", "Greek"]})), Ok(Some("Greek,Latin".into())));
+        for unknown in [json!(["Latin", "Klingon"]), json!([7]), json!([]), json!({})] {
+            assert!(kept(json!({"scripts": unknown})).is_err(), "{unknown}");
+        }
+    }
+}

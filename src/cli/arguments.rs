@@ -7,16 +7,16 @@ use clap::{ArgGroup, Args};
 
 use super::command_error::CommandError;
 use super::command_line::{CommandLine, UrlArgument};
-use super::option_value::{SetOption, Unset, Value};
+use super::option_value::{SetOption, Unset, Value, set_in};
 use super::password;
 use super::quantize::QuantizeArguments;
+use super::scripts_arguments::ScriptsArguments;
 use super::source::SourceArguments;
 use super::task_type::{TaskChoice, TaskParser};
 use super::tree_model::TreeSource;
 use crate::conversion::{Options, QuantizeScheme};
 use crate::elasticsearch::{Connection, Credentials, Trust};
 use crate::model_id::ModelId;
-use crate::scripts::Scripts;
 use crate::secrets::Secret;
 #[cfg(feature = "torch")]
 use crate::source::hub::Hub;
@@ -58,13 +58,8 @@ pub(super) struct ModelArguments {
     /// Number of dimensions of embeddings: keep the first N components, then scale to length 1 if the model does (Matryoshka) [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     dimensions: Option<u32>,
-    /// Keep only tokens for texts in these scripts, such as latin,cyrillic, and for ASCII, digits, punctuation, symbols and emoji. Such texts get
-    /// the same answers from a smaller model; it does not understand others [default: all tokens]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    scripts: Vec<Scripts>,
-    /// Keep only tokens for texts in the scripts of these languages, such as en,de,ru; see --scripts
-    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = Scripts::of_languages)]
-    languages: Vec<Scripts>,
+    #[command(flatten)]
+    scripts: ScriptsArguments,
     #[command(flatten)]
     quantize: QuantizeArguments,
     /// Do not compare the converted model with the original
@@ -89,14 +84,13 @@ impl SetOption for ModelArguments {
                 self.max_model_input_length = Some(value.integer(1..=u32::MAX)?);
             }
             "dimensions" => self.dimensions = Some(value.integer(1..=u32::MAX)?),
-            "scripts" => self.scripts = value.items(|name| name.parse())?,
-            "languages" => self.languages = value.items(Scripts::of_languages)?,
             "no-verify" => self.no_verify = value.switch()?,
             "allow-inexact-tokenizer" => self.allow_inexact_tokenizer = value.switch()?,
-            _ => match self.source.set(name, value) {
-                Err(Unset::UnknownName) => return self.quantize.set(name, value),
-                done => return done,
-            },
+            _ => {
+                let groups: &mut [&mut dyn SetOption] =
+                    &mut [&mut self.source, &mut self.scripts, &mut self.quantize];
+                return set_in(groups, name, value);
+            }
         }
         Ok(())
     }
@@ -185,11 +179,6 @@ impl ModelArguments {
         }
     }
 
-    /// The scripts of the texts, if the options restrict them.
-    fn scripts(&self) -> Option<Scripts> {
-        self.scripts.iter().chain(&self.languages).cloned().reduce(Scripts::and)
-    }
-
     /// Options of the conversion.
     fn options(&self) -> Options {
         Options {
@@ -198,7 +187,7 @@ impl ModelArguments {
             lora_task: self.lora_task.clone(),
             max_length: self.max_model_input_length,
             dimensions: self.dimensions,
-            scripts: self.scripts(),
+            scripts: self.scripts.scripts(),
             ingest_prefix: self.ingest_prefix.clone(),
             search_prefix: self.search_prefix.clone(),
             prompts: self.prompts,
@@ -222,7 +211,7 @@ impl ModelArguments {
         line.flag("--prompts", self.prompts);
         line.option("--max-model-input-length", self.max_model_input_length);
         line.option("--dimensions", self.dimensions);
-        line.option("--scripts", self.scripts());
+        line.option("--scripts", self.scripts.scripts());
         match self.quantize.options().map(|quantize| quantize.scheme) {
             Some(scheme) if scheme == QuantizeScheme::default() => line.flag("--quantize", true),
             Some(scheme) => line.flag(&format!("--quantize={scheme}"), true),

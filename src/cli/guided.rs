@@ -8,7 +8,7 @@ use std::path::Path;
 use super::command_error::CommandError;
 use super::failed::message;
 use super::guided_answers::Answers;
-use super::guided_options::{checked, kibana, pipeline, quantization, verification};
+use super::guided_options::{checked, kibana, languages, pipeline, quantization, verification};
 use super::import::ImportArguments;
 use super::output::Session;
 use super::plan_report::PlanReport;
@@ -69,10 +69,16 @@ pub(super) async fn ask(progress: &Progress) -> Result<Option<Guided>, CommandEr
         }
     };
     task(&mut answers, &plan)?;
+    let is_planned = plan.task.is_some_and(|it| answers.has_value("--task-type", it.name()));
+    let (source, plan) = match is_planned {
+        true => (source, plan),
+        false => plan_of(&answers, &client, source).await?,
+    };
     if answers.has_value("--task-type", Task::TextEmbedding.name()) {
         dimensions(&mut answers, &plan)?;
         prompts(&mut answers, &plan)?;
     }
+    languages(&mut answers, &plan)?;
     model_id(&mut answers)?;
     quantization(&mut answers, &plan)?;
     if confirm("Start the model after the upload?", true)? {

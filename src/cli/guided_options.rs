@@ -1,5 +1,7 @@
-//! Questions of a guided import about quantization, and about what comes after the upload: a verification, an ingest pipeline, and
-//! Kibana.
+//! Questions of a guided import about the languages of the texts and quantization, and about what comes after the upload: a verification,
+//! an ingest pipeline, and Kibana.
+
+use indicatif::HumanBytes;
 
 use super::command_error::CommandError;
 use super::guided::report;
@@ -8,6 +10,23 @@ use super::questions::{confirm, optional_text, select};
 use crate::conversion::{Plan, QuantizeScheme};
 use crate::elasticsearch::KibanaAddress;
 use crate::tasks::Task;
+
+/// Asks for the languages of the texts, if a model with a large vocabulary has many tokens for texts in other scripts.
+pub(super) fn languages(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {
+    let Some(scripts) = &plan.suggested_scripts else { return Ok(()) };
+    // These tasks need all tokens.
+    let needs_all = [Task::FillMask, Task::TextExpansion];
+    if needs_all.iter().any(|task| answers.has_value("--task-type", task.name())) {
+        return Ok(());
+    }
+    // The server reserves twice the size of the definition.
+    let prompt = format!(
+        "Languages of your texts, such as en,de, to leave out the tokens of other scripts ({} alone: {} less memory on a node; empty: all tokens)",
+        scripts.names.join(", "),
+        HumanBytes(2 * scripts.left_out_bytes)
+    );
+    checked(answers, "--languages", &prompt).map(drop)
+}
 
 /// Asks whether to quantize the model, and which weights if the word embedding table is a large part of it.
 pub(super) fn quantization(answers: &mut Answers, plan: &Plan) -> Result<(), CommandError> {

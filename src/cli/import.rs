@@ -8,7 +8,7 @@ use super::arguments::ModelArguments;
 use super::cluster_arguments::ClusterArguments;
 use super::command_error::CommandError;
 use super::definition::DefinitionArguments;
-use super::option_value::{SetOption, Unset, Value};
+use super::option_value::{SetOption, Unset, Value, set_in};
 use super::output::Session;
 use super::page::{Page, PageArguments};
 use super::pipeline_arguments::PipelineOptions;
@@ -99,7 +99,7 @@ impl SetOption for ImportArguments {
             "verify-served" => self.verify_served = value.switch()?,
             "force" => self.force = value.switch()?,
             _ => {
-                let groups: [&mut dyn SetOption; 7] = [
+                let groups: &mut [&mut dyn SetOption] = &mut [
                     &mut self.connection,
                     &mut self.model,
                     &mut self.definition,
@@ -108,13 +108,7 @@ impl SetOption for ImportArguments {
                     &mut self.pipeline,
                     &mut self.start_arguments,
                 ];
-                for group in groups {
-                    match group.set(name, value) {
-                        Err(Unset::UnknownName) => {}
-                        done => return done,
-                    }
-                }
-                return Err(Unset::UnknownName);
+                return set_in(groups, name, value);
             }
         }
         Ok(())

@@ -12,13 +12,14 @@ use super::command_error::CommandError;
 use super::infer_report::InferReport;
 use super::infer_texts::{self, Text};
 use super::report::Format;
+use super::scripts_arguments::ScriptsArguments;
 use super::source::SourceArguments;
 use super::task_type::{TaskChoice, TaskParser};
 use super::tree_model::TreeModelArguments;
 use super::tree_predictions;
 use super::upload::interruption;
 use crate::bundle::Bundle;
-use crate::conversion::Options;
+use crate::conversion::{Options, kept_scripts};
 use crate::elasticsearch::{Client, ClientError, DeployedModel, Interruption, ServedId};
 use crate::inference_results::Input;
 use crate::observer::{Progress, RunningStage, Stage};
@@ -39,6 +40,7 @@ const LONG: usize = 64;
 #[derive(Debug, Args)]
 #[command(mut_group("cluster", |group| group.required(false)))]
 #[command(mut_arg("tree_model", |argument| argument.requires("data")))]
+#[command(mut_args(ScriptsArguments::conflicting_with(&["es_model_id", "bundle", "data"])))]
 #[command(group = ArgGroup::new("model").required(true).args(["es_model_id", "hub_model_id", "bundle", "tree_model"]))]
 pub(super) struct InferArguments {
     /// Texts [default: one text per line of standard input]. Without --question or --query, a tab separates the two texts of a pair
@@ -72,6 +74,8 @@ pub(super) struct InferArguments {
     /// Number of dimensions of embeddings, of a model that runs locally (Matryoshka) [default: all]
     #[arg(long, value_name = "N", conflicts_with_all = ["es_model_id", "bundle"], value_parser = clap::value_parser!(u32).range(1..))]
     dimensions: Option<u32>,
+    #[command(flatten)]
+    scripts: ScriptsArguments,
     #[command(flatten)]
     tree: TreeModelArguments,
     /// Documents for a tree model: JSON lines, or a CSV file with a header (.csv); - for JSON lines on standard input
@@ -185,9 +189,16 @@ impl InferArguments {
                 };
                 let max_length = self.max_model_input_length;
                 let (part, lora_task) = (self.part.clone(), self.lora_task.clone());
-                let dimensions = self.dimensions;
-                let options =
-                    Options { task, part, lora_task, max_length, dimensions, ..Options::default() };
+                let (dimensions, scripts) = (self.dimensions, self.scripts.scripts());
+                let options = Options {
+                    task,
+                    part,
+                    lora_task,
+                    max_length,
+                    dimensions,
+                    scripts,
+                    ..Options::default()
+                };
                 LocalModel::of_source(&source, options, progress).await?
             }
         };
@@ -239,6 +250,9 @@ impl InferArguments {
         let texts = infer_texts::pairs(lines, infer_texts::first_setting(task), first, &advice)?;
         if texts.is_empty() {
             tracing::warn!("there are no texts");
+        }
+        if let Some(scripts) = kept_scripts(&configuration["metadata"]).ok().flatten() {
+            infer_texts::warn_of_other_scripts(&texts, &scripts);
         }
         let is_terminal = stdout().is_terminal();
         let format = self.output.unwrap_or(if is_terminal { Format::Table } else { Format::Json });

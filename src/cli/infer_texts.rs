@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::command_error::CommandError;
 use super::input;
 use crate::inference_results::Input;
+use crate::scripts::Scripts;
 
 /// Names of columns and members that hold the text, in the order of preference.
 const TEXT: [&str; 8] =
@@ -54,6 +55,22 @@ impl Text {
     #[cfg(feature = "torch")]
     pub(super) fn into_input(self) -> Input<'static> {
         Input { first: self.first.map(Cow::Owned), text: Cow::Owned(self.text) }
+    }
+}
+
+/// Warns if texts have characters of other scripts than those whose tokens a model has.
+pub(super) fn warn_of_other_scripts(texts: &[Text], scripts: &Scripts) {
+    let is_whole = |it: &&Text| {
+        scripts.contain(&it.text) && it.first.iter().all(|first| scripts.contain(first))
+    };
+    let count = texts.len() - texts.iter().filter(is_whole).count();
+    if let Some(first) = texts.iter().find(|it| !is_whole(it)) {
+        let (all, names) = (texts.len(), scripts.names().collect::<Vec<_>>().join(", "));
+        tracing::warn!(
+            "the model does not understand {count} of {all} texts, because it has no tokens for letters of other scripts than {names}; the first \
+             is text {}",
+            first.line
+        );
     }
 }
 

@@ -22,6 +22,24 @@ pub(super) trait SetOption {
     fn set(&mut self, name: &str, value: &Value) -> Result<(), Unset>;
 }
 
+/// Sets the option `name` of the first group that has the option.
+///
+/// # Errors
+/// As for [`SetOption::set`].
+pub(super) fn set_in(
+    groups: &mut [&mut dyn SetOption],
+    name: &str,
+    value: &Value,
+) -> Result<(), Unset> {
+    for group in groups {
+        match group.set(name, value) {
+            Err(Unset::UnknownName) => {}
+            done => return done,
+        }
+    }
+    Err(Unset::UnknownName)
+}
+
 /// Why an option was not set.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unset {

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::command_error::CommandError;
+use super::memory_suggestions::memory_suggestions;
 use super::page::Page;
-use super::quantize::memory_of_schemes;
 use super::report::Report;
 use super::sheet::Sheet;
 use crate::bundle::{Bundle, required_memory};
@@ -370,7 +370,7 @@ impl PlanReport {
                 format!("{} on one node for the first allocation", HumanBytes(required)),
             );
             if let Content::Plan(plan) = &self.content {
-                memory_of_schemes(plan, required).for_each(|line| sheet.line("", line));
+                memory_suggestions(plan, required).iter().for_each(|line| sheet.line("", line));
             }
         }
     }

@@ -7,13 +7,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use indicatif::HumanBytes;
-use serde_json::json;
 
 use super::command_error::CommandError;
 use super::option_value::{SetOption, Unset, Value};
-use crate::bundle::required_memory;
-use crate::conversion::{Plan, Quantize, QuantizeScheme};
+use crate::conversion::{Quantize, QuantizeScheme};
 
 /// Whether to quantize, and how much the model may change.
 #[derive(Debug, Clone, Args)]
@@ -84,20 +81,6 @@ impl QuantizeArguments {
             _ => Ok(()),
         }
     }
-}
-
-/// The memory on a node with each quantization scheme that suits a model. `required` is the memory without quantization.
-pub(super) fn memory_of_schemes(plan: &Plan, required: u64) -> impl Iterator<Item = String> {
-    let per_allocation = plan.memory.map_or(0, |memory| memory.per_allocation_bytes);
-    plan.memory_by_scheme.iter().map(move |it| {
-        let metadata = json!({
-            "per_deployment_memory_bytes": it.per_deployment_bytes,
-            "per_allocation_memory_bytes": per_allocation,
-        });
-        let reduced = required_memory(it.definition_bytes, metadata.as_object());
-        let saved = HumanBytes(required.saturating_sub(reduced));
-        format!("{} with --quantize={} ({saved} less)", HumanBytes(reduced), it.scheme)
-    })
 }
 
 /// Reads `--quantize-min-agreement`.

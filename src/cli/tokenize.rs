@@ -9,6 +9,7 @@ use super::command_error::CommandError;
 use super::infer_report::quoted;
 use super::input;
 use super::report::{Format, print};
+use super::scripts_arguments::ScriptsArguments;
 use super::source::SourceArguments;
 use crate::bundle::Bundle;
 use crate::conversion::{Options, common_ends};
@@ -17,6 +18,7 @@ use crate::workflow::token_comparison::{Comparison, Text, TokenComparison};
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("tokenizer").required(true).args(["hub_model_id", "bundle"]))]
+#[command(mut_args(ScriptsArguments::conflicting_with(&["bundle"])))]
 pub(super) struct TokenizeArguments {
     /// Texts to tokenize; a tab separates the two texts of a pair [default: one text per line of standard input]
     #[arg(value_name = "TEXT")]
@@ -33,6 +35,8 @@ pub(super) struct TokenizeArguments {
     /// Maximum number of input tokens, instead of the model's own limit
     #[arg(long, value_name = "N", conflicts_with = "bundle", value_parser = clap::value_parser!(u32).range(1..))]
     max_model_input_length: Option<u32>,
+    #[command(flatten)]
+    scripts: ScriptsArguments,
     /// Format of the result: a table, or one JSON document per text
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: Format,
@@ -84,6 +88,7 @@ impl TokenizeArguments {
         let options = Options {
             part: self.part.clone(),
             max_length: self.max_model_input_length,
+            scripts: self.scripts.scripts(),
             ..Options::default()
         };
         let tokenizers = TokenComparison::of_model(&source, options).await?;
@@ -104,6 +109,9 @@ fn table(tokenizers: &TokenComparison, comparison: &Comparison) -> String {
     };
     if comparison.truncated {
         text += " (too long for one row)";
+    }
+    if comparison.left_out {
+        text += " (has letters of scripts whose tokens are left out)";
     }
     let read = comparison.model_input().unwrap_or_default();
     let common = match &comparison.model {

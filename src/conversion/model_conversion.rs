@@ -484,14 +484,15 @@ impl Conversion {
         &self.notes
     }
 
-    /// Logs the notes as warnings, except what the error of [`check_tokenizer`](Self::check_tokenizer) says, and schemes that
-    /// would make a model with a large vocabulary smaller.
+    /// Logs the notes as warnings, except what the error of [`check_tokenizer`](Self::check_tokenizer) says, and what would make
+    /// a model with a large vocabulary smaller.
     pub fn log_notes(&self) {
         let difference = self.tokenizer_difference.as_ref().and_then(TokenizerDifference::note);
         let in_error = difference.filter(|_| self.check_tokenizer().is_err());
         let notes = self.notes.iter().filter(|note| in_error.as_ref() != Some(note));
         notes.for_each(|note| tracing::warn!("{note}"));
         self.log_smaller_tables();
+        self.log_fewer_scripts();
     }
 
     /// Logs the notes for a user who sees the results of the server's tokens: notes on tokens as information, the others as warnings.

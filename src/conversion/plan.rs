@@ -111,6 +111,9 @@ pub struct Plan {
     /// Memory with quantization schemes that are suggested for models with a large vocabulary.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub memory_by_scheme: Vec<MemoryOfScheme>,
+    /// The tokens for texts in Latin script, if a model with a large vocabulary has many others; null if the options name scripts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggested_scripts: Option<PlannedScripts>,
     /// Oldest Elasticsearch version that can serve the model.
     #[serde(serialize_with = "shown")]
     pub minimum_version: Option<Version>,
@@ -312,6 +315,7 @@ impl Plan {
             memory: None,
             memory_by_length: Vec::new(),
             memory_by_scheme: Vec::new(),
+            suggested_scripts: None,
             minimum_version: None,
             configuration: None,
             warnings: Vec::new(),
@@ -469,6 +473,7 @@ impl Plan {
                 per_deployment_bytes: bytes,
             };
             self.memory_by_scheme = schemes.into_iter().map(memory_of).collect();
+            self.suggested_scripts = conversion.fewer_scripts();
         }
         if longest > DEFAULT_LENGTH {
             let lengths = [DEFAULT_LENGTH, 2048, longest].into_iter().filter(|it| *it <= longest);

@@ -19,7 +19,7 @@ const INPUTS_PER_FLOAT: i64 = 16;
 const SMALL: i64 = 8;
 
 /// Vocabularies with more tokens are a large part of their models.
-const LARGE: u64 = 100_000;
+pub(super) const LARGE: u64 = 100_000;
 
 /// Schemes that are suggested for a model with a large vocabulary, with the approximate size of its weights: `bytes` in float32, of
 /// which `[rows, width]` numbers are the word embedding table.

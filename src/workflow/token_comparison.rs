@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::resolve::ResolvedSource;
 use crate::config::SentenceTransformers;
-use crate::conversion::{Conversion, ConversionError, Options, Plan, TokenEffect};
+use crate::conversion::{Conversion, ConversionError, Options, Plan, TokenEffect, kept_scripts};
 use crate::error::Error;
 use crate::observer::Progress;
 use crate::scripts::Scripts;
@@ -204,7 +204,9 @@ impl TokenComparison {
         let default = json!({"bert": {}});
         let settings = settings(tokenization(configuration).unwrap_or(&default))?;
         let server = server(settings, vocabulary)?;
-        Ok(Self { server, model: None, appended: None, drops_first: false, kept: None })
+        // Only texts are marked by these scripts.
+        let kept = configuration.get("metadata").and_then(|it| kept_scripts(it).ok()?);
+        Ok(Self { server, model: None, appended: None, drops_first: false, kept })
     }
 
     /// Whether the model's own tokenizer is available.

@@ -20,6 +20,7 @@ use tch::{Kind, Tensor};
 use crate::fixtures::{Fixture, copy};
 use crate::numbers::as_the_server_sends;
 use crate::program::{ask, message, program, says};
+use crate::terminal::Terminal;
 
 /// The built-in texts in many languages.
 const PROSE: &str = include_str!("../../src/conversion/prose.txt");
@@ -396,4 +397,114 @@ fn kept_model_is_inspected_imported_by_a_file_and_verified() {
     let verify =
         ["verify", "--url", &standin.url(), "--es-model-id", "small", "--hub-model-id", &model];
     says(&run(&verify), &["texts within"]);
+
+    // Texts of other scripts are named as the cause.
+    let others = [&verify[..], &["--texts", &texts, "--output", "json"]].concat();
+    let output = program().args(others).output().unwrap();
+    assert_eq!(output.status.code(), Some(9), "{}", message(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["equal"], &report["different"][0]["cause"]),
+        (&json!(1), &json!("scripts"))
+    );
+    says(
+        report["findings"][0].as_str().unwrap(),
+        &["scripts: both sides have only the tokens of Latin", "1 of the texts"],
+    );
+}
+
+#[test]
+fn kept_model_is_tokenized_and_run_locally() {
+    let extended = Extended::of("xlm-roberta/base");
+    let model = extended.model.display().to_string();
+    let case = Fixture::named("xlm-roberta/base").cases(Task::TextEmbedding).remove(0);
+    let text = case.texts.as_ref().unwrap()[0][0].as_str();
+    let infer =
+        ["infer", "--hub-model-id", &model, "--task-type", "text_embedding", text, "Москва"];
+    let output = program().args(infer).args(["--languages", "en"]).output().unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    says(
+        &message(&output),
+        &["does not understand 1 of 2 texts", "other scripts than Latin", "the first is text 2"],
+    );
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let result: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let found: Vec<f64> = serde_json::from_value(result["predicted_value"].clone()).unwrap();
+    let expected = Vec::<f64>::try_from(case.output.get(0).to_kind(Kind::Double)).unwrap();
+    assert_eq!(found.len(), expected.len());
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
+
+    let tokenize = ["tokenize", "--hub-model-id", &model, text, "Москва", "--output", "json"];
+    let rows = |more: &[&str]| -> Vec<Value> {
+        let lines = run(&[&tokenize[..], more].concat());
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let (whole, found) = (rows(&[]), rows(&["--scripts", "latin"]));
+    let conversion = extended.read(Task::TextEmbedding, Some("latin")).unwrap();
+    let ids = |row: &Value| serde_json::from_value::<Vec<i64>>(row["server"].clone()).unwrap();
+    assert_ne!(ids(&found[0]), ids(&whole[0]));
+    assert_eq!(whole_ids(kept(&conversion), &ids(&found[0])), ids(&whole[0]));
+    assert_eq!(found[0]["server"], found[0]["model"]);
+    let left_out =
+        |rows: &[Value]| rows.iter().map(|row| row["left_out"].clone()).collect::<Vec<_>>();
+    assert_eq!(left_out(&found), [Value::Null, json!(true)]);
+    assert_eq!(left_out(&whole), [Value::Null, Value::Null]);
+    for (command, other) in [("infer", "--bundle"), ("tokenize", "--bundle")] {
+        let output = program().args([command, other, "m", "--scripts", "latin"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+        says(&message(&output), &["cannot be used with", "--scripts"]);
+    }
+}
+
+/// A model with 100,000 pieces in two scripts.
+fn large() -> Extended {
+    let letter =
+        |first: char, digit: usize| char::from_u32(u32::from(first) + digit as u32).unwrap();
+    let piece = |first: char, number: usize| {
+        let digits = [10_000, 1000, 100, 10, 1].map(|place| number / place % 10);
+        digits.map(|digit| letter(first, digit)).iter().collect::<String>()
+    };
+    let numbers = (0..50_000).flat_map(|number| [piece('à', number), piece('а', number)]);
+    Extended::with("xlm-roberta/base", numbers.map(|piece| (piece, -9.)).collect())
+}
+
+#[test]
+fn fewer_scripts_are_suggested_for_large_vocabularies() {
+    let extended = large();
+    let model = extended.model.display().to_string();
+    let plan = |more: &[&str]| -> Value {
+        let inspect = ["inspect", "--task-type", "text_embedding", "--hub-model-id", &model];
+        serde_json::from_str(&run(&[&inspect[..], &["--output", "json"], more].concat())).unwrap()
+    };
+    let suggested = plan(&[])["suggested_scripts"].take();
+    assert_eq!(suggested["names"], json!(["Latin"]));
+    let chosen = plan(&["--scripts", "latin"]);
+    assert_eq!(chosen["scripts"], suggested);
+    assert_eq!(chosen.get("suggested_scripts"), None);
+
+    // The log of an export, and the questions of a guided import.
+    let folder = extended.model.with_file_name("bundle").display().to_string();
+    let export = ["export", "--hub-model-id", &model, "--task-type", "text_embedding", "--output"];
+    let output = program().args(export).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    says(&message(&output), &["--scripts latin would save about 12 MB", "--quantize=embeddings"]);
+
+    let standin = StandIn::start(StandInOptions::default());
+    let mut terminal = Terminal::start(&["import"], &[]);
+    terminal.connect(&standin.url());
+    terminal.wait_for("Model: its hub id, a folder");
+    terminal.type_line(&model);
+    terminal.wait_for("Task");
+    terminal.wait_for("text_embedding (");
+    terminal.type_text("\u{1b}[B\r");
+    says(&terminal.wait_for("empty: all tokens)"), &["Latin alone: 12"]);
+    terminal.type_line("english");
+    terminal.wait_for("is not known");
+    terminal.wait_for("empty: all tokens)");
+    terminal.type_line("en,de");
+    terminal.answer_last_questions("mine", "n");
+    let plan = terminal.wait_for("Import the model?");
+    says(&plan, &["scripts         Latin: ", "--languages en,de"]);
+    terminal.type_text("n");
+    assert_eq!(terminal.end().1, Some(0));
 }

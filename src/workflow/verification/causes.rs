@@ -86,6 +86,7 @@ impl Sides<'_> {
                 () if texts.expected.get(at)?.is_err() => Some(Cause::Model),
                 () if !off.is_some_and(|off| off <= rounding) => None,
                 () if self.model_ids(own) == self.model_ids(served) => Some(Cause::Settings),
+                () if self.is_left_out(texts.inputs.get(at)?) => Some(Cause::Scripts),
                 () if self.is_truncation(texts.inputs.get(at)?, texts.rows.get(at)?) => {
                     Some(Cause::Truncation)
                 }

@@ -17,14 +17,13 @@ use serde_json::{Map, Value, json};
 use super::resolve::ResolvedSource;
 use super::token_comparison::{settings, tokenization};
 use crate::conversion::{
-    Conversion, ConversionError, DIMENSIONS, LORA_TASK, Options, PART, SCRIPTS,
+    Conversion, ConversionError, DIMENSIONS, LORA_TASK, Options, PART, kept_scripts,
 };
 use crate::elasticsearch::{Client, DeployedModel, DeploymentError};
 use crate::error::Error;
 use crate::hint::hint;
 use crate::inference_results::{InferenceError, Input};
 use crate::observer::Progress;
-use crate::scripts::Scripts;
 use crate::server_tokenization::{Kind, Settings, TokenizationError};
 use crate::tasks::Task;
 use crate::tasks::agreement::Figure;
@@ -52,6 +51,8 @@ pub enum Cause {
     Rejected,
     /// Elasticsearch computes other tokens than the model's own tokenizer.
     Tokens,
+    /// The text has characters of scripts whose tokens are left out.
+    Scripts,
     /// The cluster truncates the text, and the model does not.
     Truncation,
     /// A setting of the configuration in the cluster differs from the model's.
@@ -73,6 +74,7 @@ impl Cause {
         match self {
             Self::Rejected => "rejected",
             Self::Tokens => "tokens",
+            Self::Scripts => "scripts",
             Self::Truncation => "truncation",
             Self::Settings => "settings",
             Self::Quantization => "quantization",
@@ -244,7 +246,11 @@ impl VerifyRequest {
         let Served { task, settings: served_settings } = Served::of(model)?;
         let configuration = model.configuration();
         let served = configuration.as_object().cloned().unwrap_or_default();
-        let scripts = kept_scripts(&configuration["metadata"]);
+        let scripts = kept_scripts(&configuration["metadata"]).map_err(|error| {
+            let reason =
+                format!("the metadata of {model_id} names scripts that are not known: {error}");
+            DeploymentError::Settings { reason, hint: hint!("Import the model again.") }
+        })?;
         let mut inputs = match self.texts {
             Some(texts) => texts,
             None => {
@@ -292,11 +298,4 @@ impl VerifyRequest {
         verification.source = source;
         Ok(verification)
     }
-}
-
-/// The scripts whose tokens a model in the cluster has; `None` if it has all.
-fn kept_scripts(metadata: &Value) -> Option<Scripts> {
-    let names = metadata.get(SCRIPTS)?.as_array()?;
-    let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
-    names.join(",").parse().ok()
 }

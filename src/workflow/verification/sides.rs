@@ -179,7 +179,7 @@ impl<'a> Sides<'a> {
         }
         let texts =
             Texts { inputs, cluster, rows: &rows, expected: &expected, different: &different };
-        let mut findings = Vec::new();
+        let mut findings = Vec::from_iter(self.left_out_texts(inputs));
         let causes = self.causes(&texts, tolerance, &mut findings)?;
         let mut answers: Vec<DifferentAnswer> = different
             .iter()
@@ -206,6 +206,24 @@ impl<'a> Sides<'a> {
             settings: self.different_settings(),
             findings,
             different: answers,
+        })
+    }
+
+    /// Whether a text has characters of scripts whose tokens are left out.
+    pub(super) fn is_left_out(&self, input: &Input<'_>) -> bool {
+        self.options.scripts.as_ref().is_some_and(|scripts| {
+            !scripts.contain(&input.text) || input.first.iter().any(|first| !scripts.contain(first))
+        })
+    }
+
+    /// What the comparison means for texts with characters of scripts whose tokens are left out, if there are any.
+    fn left_out_texts(&self, inputs: &[Input<'_>]) -> Option<String> {
+        let names = self.options.scripts.as_ref()?.names().collect::<Vec<_>>().join(", ");
+        let count = inputs.iter().filter(|input| self.is_left_out(input)).count();
+        (count > 0).then(|| {
+            format!(
+                "scripts: both sides have only the tokens of {names}, so neither understands {count} of the texts, which have letters of other scripts"
+            )
         })
     }
 
