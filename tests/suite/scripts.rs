@@ -502,9 +502,18 @@ fn fewer_scripts_are_suggested_for_large_vocabularies() {
     terminal.wait_for("is not known");
     terminal.wait_for("empty: all tokens)");
     terminal.type_line("en,de");
-    terminal.answer_last_questions("mine", "n");
+    terminal.wait_for("Id of the model in Elasticsearch");
+    terminal.type_line("mine");
+    terminal.wait_for("8-bit integers");
+    terminal.type_text("y");
+    terminal.wait_for("embeddings: only the word embeddings");
+    terminal.type_text("\u{1b}[B\r");
+    terminal.wait_for("Start the model after the upload?");
+    terminal.type_text("n");
+    terminal.wait_for("Address of Kibana");
+    terminal.type_line("");
     let plan = terminal.wait_for("Import the model?");
-    says(&plan, &["scripts         Latin: ", "--languages en,de"]);
+    says(&plan, &["scripts         Latin: ", "--languages en,de", "--quantize=embeddings"]);
     terminal.type_text("n");
     assert_eq!(terminal.end().1, Some(0));
 }
