@@ -53,6 +53,9 @@ impl InputForm {
     }
 }
 
+/// Numbers of one row for the figures of the task, and the vectors of the original and the quantized model if the task returns one vector.
+type ComparedRow = (Vec<Pair>, Option<[Vec<f64>; 2]>);
+
 /// Numbers of the rows of a comparison, in the order of the texts.
 #[derive(Default)]
 pub(super) struct Compared {
@@ -110,7 +113,7 @@ impl ReferenceOutputs {
         module: &Module,
         row: Row,
         reference: Tensor,
-    ) -> Result<(Vec<Pair>, Option<[Vec<f64>; 2]>), TorchError> {
+    ) -> Result<ComparedRow, TorchError> {
         let output = module.forward_plainly(&self.form.inputs(&[&row.ids])?)?;
         if !bool::try_from(&output.f_isfinite()?.f_all()?)? {
             return Ok((vec![[f64::NAN; 2]], None));

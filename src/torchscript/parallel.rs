@@ -36,7 +36,7 @@ pub(crate) fn in_parallel<I: Sync, R: Send, E: Send>(
     };
     let mut results = thread::scope(|scope| {
         let others: Vec<_> =
-            (1..one.original().min(items.len())).map(|_| scope.spawn(&work)).collect();
+            (1..one.original().min(items.len())).map(|_| scope.spawn(work)).collect();
         let mut results = work();
         for other in others {
             let found = other.join().unwrap_or_else(|panic| resume_unwind(panic));
