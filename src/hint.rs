@@ -261,6 +261,8 @@ settings! {
     Quantize = "quantize",
     /// The lowest accepted agreement between the quantized model and the original one.
     QuantizeMinAgreement = "quantize_min_agreement",
+    /// The agreement that a search for quantized layers reaches.
+    TargetAgreement = "target_agreement",
     /// A file of texts that are used to calibrate and compare a quantized model.
     CalibrationTexts = "calibration_texts",
     /// Use the prompts declared by the model.

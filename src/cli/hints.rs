@@ -73,6 +73,7 @@ pub(super) fn option(setting: Setting) -> &'static str {
         Setting::Scripts => "--scripts or --languages",
         Setting::Quantize => "--quantize",
         Setting::QuantizeMinAgreement => "--quantize-min-agreement",
+        Setting::TargetAgreement => "--target-agreement",
         Setting::CalibrationTexts => "--calibration-texts",
         Setting::Prompts => "--prompts",
         Setting::IngestPrefix => "--ingest-prefix",

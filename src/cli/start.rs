@@ -5,8 +5,9 @@ use clap::Args;
 use super::arguments::ConnectionArguments;
 use super::command_error::CommandError;
 use super::report::ReportArguments;
+use super::signals::interruption;
 use super::start_arguments::StartArguments;
-use crate::elasticsearch::{Client, Interruption, ServedId};
+use crate::elasticsearch::{Client, ServedId};
 use crate::observer::Progress;
 
 #[derive(Debug, Args)]
@@ -26,7 +27,7 @@ impl StartModelArguments {
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
         let request = self.start.request()?;
         let client = Client::connect(self.connection.connection()?).await?;
-        let interruption = Interruption::of_signals(|| {})?;
+        let interruption = interruption(|| {})?;
         let started = request.start(&client, &self.model_id, progress, interruption).await?;
         self.report.print(&started)
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 
 use super::option_value::{SetOption, Unset, Value};
-use super::units;
+use super::{signals, units};
 use crate::elasticsearch::{
     ClientError, Import, Interruption, LARGEST_PART, OnConflict, SMALLEST_PART,
 };
@@ -16,9 +16,7 @@ use crate::retry::RetryPolicy;
 
 /// Starts to handle Ctrl-C and SIGTERM. The first signal prints how to stop immediately.
 pub(super) fn interruption() -> Result<Interruption, ClientError> {
-    Interruption::of_signals(|| {
-        tracing::warn!("stopping; press Ctrl-C once more to stop immediately")
-    })
+    signals::interruption(|| tracing::warn!("stopping; press Ctrl-C once more to stop immediately"))
 }
 
 #[derive(Debug, Clone, Args)]

@@ -49,14 +49,20 @@ pub(super) fn into_result(
 
 /// The result in one line, for the summary of an import.
 pub(super) fn summary(verification: &Verification) -> String {
-    let figures = match verification.agreement {
-        Some([first, second]) if verification.is_quantized => format!(
-            "; {} {:.4} and {} {:.4} against the float32 model",
-            first.name, first.value, second.name, second.value
-        ),
+    let figures = match agreement(verification) {
+        Some(figures) if verification.is_quantized => {
+            format!("; {figures} against the float32 model")
+        }
         _ => String::new(),
     };
     format!("{}{figures}", verification.summary())
+}
+
+/// The figures of the agreement with the float32 model.
+fn agreement(verification: &Verification) -> Option<String> {
+    let figures: Vec<_> =
+        verification.agreement.iter().map(|it| format!("{} {:.4}", it.name, it.value)).collect();
+    (!figures.is_empty()).then(|| figures.join(", "))
 }
 
 /// The report without the texts that differ.
@@ -67,11 +73,8 @@ fn overview(verification: &Verification) -> Vec<String> {
         format!("verified: {}", verification.summary()),
         format!("largest difference: {largest_difference:.1e}"),
     ];
-    lines.push(match verification.agreement {
-        Some([first, second]) => format!(
-            "agreement with the float32 model: {} {:.4}, {} {:.4}",
-            first.name, first.value, second.name, second.value
-        ),
+    lines.push(match agreement(verification) {
+        Some(figures) => format!("agreement with the float32 model: {figures}"),
         None => "no text has an answer on both sides".into(),
     });
     if verification.is_quantized {
@@ -120,7 +123,8 @@ pub(super) fn add_to(page: &mut Page, verification: &Verification) {
         );
         page.scatter(["model", "cluster"], &verification.numbers);
     }
-    if let (Some([figure, _]), [_, ..]) = (verification.agreement, &verification.agreements[..]) {
+    if let ([.., figure, _], [_, ..]) = (&verification.agreement[..], &verification.agreements[..])
+    {
         page.heading("Agreement of each text");
         page.histogram(figure.name, &verification.agreements);
     }

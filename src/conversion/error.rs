@@ -229,13 +229,37 @@ pub enum ConversionError {
     /// The quantized model agrees too little with the original model.
     #[cfg(feature = "torch")]
     #[error(
-        "the quantized model agrees too little with the original model: {report}; required is {least}"
+        "the quantized model agrees too little with the original model: {}; required is {least}",
+        report.below(*least)
     )]
     Agreement {
         /// The measured agreement.
         report: Quantization,
         /// Lowest accepted agreement.
         least: f64,
+    },
+    /// A model with all linear layers in float32 agrees too little with the original model.
+    #[cfg(feature = "torch")]
+    #[error(
+        "the target cannot be reached, because the model with an 8-bit word embedding table and all linear layers in float32 agrees too \
+         little with the original model: {}; the target is {target}",
+        report.overall()
+    )]
+    TargetAgreement {
+        /// The measured agreement.
+        report: Quantization,
+        /// Lowest accepted agreement.
+        target: f64,
+    },
+    /// There are too few texts to compare the order of their similarities.
+    #[error(
+        "{texts} texts are too few to compare the nearest texts of each; at least {least} are needed"
+    )]
+    TooFewTexts {
+        /// Number of compared texts.
+        texts: usize,
+        /// Number of texts that are needed.
+        least: usize,
     },
     /// The model returns NaN.
     #[error("the model returns NaN for a text of {tokens} tokens, so its weights are damaged")]
@@ -338,6 +362,19 @@ impl ConversionError {
             }
             Self::NoCalibrationText => {
                 hint!("Use longer texts in ", Setting::CalibrationTexts, ".")
+            }
+            Self::TooFewTexts { .. } => hint!(
+                "Use more texts in ",
+                Setting::CalibrationTexts,
+                ", of which every other pair of lines is compared."
+            ),
+            #[cfg(feature = "torch")]
+            Self::TargetAgreement { .. } => {
+                hint!("Lower ", Setting::TargetAgreement, ", or remove ", Setting::Quantize, ".")
+            }
+            #[cfg(feature = "torch")]
+            Self::Torch(TorchError::NotFinite(_)) => {
+                hint!("Download the model again, or import it without ", Setting::Quantize, ".")
             }
             #[cfg(feature = "torch")]
             Self::Agreement { .. } => hint!(

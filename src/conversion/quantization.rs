@@ -242,9 +242,8 @@ impl Conversion {
         let is_finite =
             largest.f_isfinite().and_then(|all| all.f_all()).map_err(TorchError::from)?;
         if !bool::try_from(&is_finite).map_err(TorchError::from)? {
-            return Err(
-                TorchError::Native("an input of a linear layer is not finite".into()).into()
-            );
+            let damaged = "an input of a linear layer is infinite or not a number, so the weights are damaged";
+            return Err(TorchError::NotFinite(damaged).into());
         }
         Ok(largest)
     }

@@ -18,14 +18,27 @@ const HELD_OUT_TEXTS: &str = include_str!("held_out_texts.txt");
 /// Target of [`QuantizeScheme::Auto`] by default.
 const DEFAULT_TARGET: f64 = 0.999;
 
+/// Fewer compared texts cause a warning. With at most eleven, for example, the ten nearest texts of a text are always the same.
+const FEW_TEXTS: usize = 30;
+
 impl Quantize {
     /// The texts that calibrate the quantization: every other pair of adjacent texts of the user, or built-in ones.
     pub(super) fn calibration_texts(&self) -> Vec<String> {
         match &self.texts {
-            Some(texts) if texts.len() < 4 => texts.to_vec(),
+            Some(texts) if self.reuses_texts() => texts.to_vec(),
             Some(texts) => texts.chunks(2).step_by(2).flatten().cloned().collect(),
             None => CALIBRATION_TEXTS.lines().map(str::to_owned).collect(),
         }
+    }
+
+    /// Whether the user's texts are too few to calibrate with some and compare others.
+    fn reuses_texts(&self) -> bool {
+        self.texts.as_ref().is_some_and(|texts| texts.len() < 4)
+    }
+
+    /// Whether the conversion fails if the agreement is too low.
+    pub(super) fn requires_agreement(&self) -> bool {
+        self.min_agreement.is_some() || self.scheme == QuantizeScheme::Auto
     }
 
     /// The agreement that [`QuantizeScheme::Auto`] reaches.
@@ -36,7 +49,7 @@ impl Quantize {
     /// The texts on which both models are compared. They are not those of the calibration, unless there are fewer than four texts.
     pub(super) fn compared_texts(&self) -> Vec<String> {
         match &self.texts {
-            Some(texts) if texts.len() < 4 || !self.scheme.is_calibrated() => texts.to_vec(),
+            Some(texts) if self.reuses_texts() || !self.scheme.is_calibrated() => texts.to_vec(),
             Some(texts) => texts.chunks(2).skip(1).step_by(2).flatten().cloned().collect(),
             None => HELD_OUT_TEXTS.lines().map(str::to_owned).collect(),
         }
@@ -71,12 +84,29 @@ impl Quantization {
         self.agreement.first().is_some_and(|figure| figure.value >= least)
     }
 
-    /// Whether the overall agreement is at least `least` and, for embeddings, the overlap of the nearest texts, too.
-    fn all_reach(&self, least: f64) -> bool {
-        let is_overlap = |figure: &&Figure| figure.name == neighbours::OVERLAP;
-        let overlap = self.agreement.iter().find(is_overlap);
+    /// The overall agreement and, for embeddings, the overlap of the nearest texts, if they are not at least `least`.
+    fn misses(&self, least: f64) -> impl Iterator<Item = &Figure> {
+        let judged =
+            |(at, figure): &(usize, &Figure)| *at == 0 || figure.name == neighbours::OVERLAP;
+        let figures = self.agreement.iter().enumerate().filter(judged);
         // NaN is not sufficient.
-        self.reaches(least) && overlap.is_none_or(|figure| figure.value >= least)
+        figures.map(|(_, figure)| figure).filter(move |figure| !(figure.value >= least))
+    }
+
+    /// The overall agreement, with the number of texts.
+    pub(super) fn overall(&self) -> String {
+        self.listed(self.agreement.iter().take(1))
+    }
+
+    /// The figures that are not at least `least`, with the number of texts.
+    pub(super) fn below(&self, least: f64) -> String {
+        self.listed(self.misses(least))
+    }
+
+    /// Figures with all digits, because six may be equal to what is required.
+    fn listed<'a>(&self, figures: impl Iterator<Item = &'a Figure>) -> String {
+        let figures: Vec<_> = figures.map(|it| format!("{} {}", it.name, it.value)).collect();
+        format!("{} over {} texts", figures.join(" and "), self.texts)
     }
 }
 
@@ -119,6 +149,11 @@ impl Conversion {
         quantized: Quantized,
         module: &Module,
     ) -> Result<Quantization, ConversionError> {
+        if quantize.scheme.is_calibrated() && quantize.reuses_texts() {
+            tracing::warn!(
+                "the calibration texts are so few that the same texts are compared; use at least four"
+            );
+        }
         let references = self.reference_outputs(quantize)?;
         let report = self.quantization_report(quantize.scheme, quantized, module, &references)?;
         let Quantized { layers, kept, tables } = quantized;
@@ -136,6 +171,12 @@ impl Conversion {
         };
         tracing::info!("{tables}{layers} linear layers were quantized to 8 bits{others}");
         tracing::info!("agreement with the original model: {report}");
+        if report.texts < FEW_TEXTS {
+            tracing::warn!(
+                "figures of {} texts say little about other texts; use more texts for the comparison",
+                report.texts
+            );
+        }
         if layers > 0 {
             tracing::info!(
                 "measured on the processor architecture {}, for which the definition is built",
@@ -143,7 +184,7 @@ impl Conversion {
             );
         }
         match quantize.min_agreement {
-            Some(least) if !report.all_reach(least) => {
+            Some(least) if report.misses(least).next().is_some() => {
                 Err(ConversionError::Agreement { report, least })
             }
             _ => Ok(report),

@@ -21,7 +21,7 @@ impl Conversion {
     /// become float32. The number of changes is found by bisection, so one change less does not reach the target.
     ///
     /// # Errors
-    /// [`ConversionError::Agreement`] if the target is not reached with all linear layers in float32.
+    /// [`ConversionError::TargetAgreement`] if the target is not reached with all linear layers in float32.
     pub(super) fn search(
         &self,
         layers: &Layers,
@@ -54,7 +54,7 @@ impl Conversion {
         };
         let last = if steps.is_empty() { first } else { measured(&after(steps.len()))? };
         if !last.reaches(target) {
-            return Err(ConversionError::Agreement { report: last, least: target });
+            return Err(ConversionError::TargetAgreement { report: last, target });
         }
         let (mut fails, mut reaches) = (0, steps.len());
         while reaches - fails > 1 {

@@ -7,8 +7,8 @@ use tch::Tensor;
 
 use super::verify::distance;
 use super::{Conversion, ConversionError, Quantize, ServerRows};
-use crate::tasks::Task;
 use crate::tasks::agreement::{Measure, Pair, Row, Sample, vectors};
+use crate::tasks::{Task, neighbours::LEAST_TEXTS};
 use crate::torchscript::{Module, TorchError, in_parallel, server_inputs};
 
 /// Maximum number of tokens of a group of rows. Reading the weights takes most of the time of a pass over fewer tokens.
@@ -175,8 +175,14 @@ impl Conversion {
         &self,
         quantize: &Quantize,
     ) -> Result<ReferenceOutputs, ConversionError> {
-        let original = self.trace_float()?;
         let groups = self.row_groups(quantize.compared_texts())?;
+        let texts = groups.iter().map(|group| group.0.len()).sum();
+        // The order of the similarities decides on embeddings.
+        if self.task == Task::TextEmbedding && quantize.requires_agreement() && texts < LEAST_TEXTS
+        {
+            return Err(ConversionError::TooFewTexts { texts, least: LEAST_TEXTS });
+        }
+        let original = self.trace_float()?;
         // The graph of a quantized model is not compared with the model itself, so this comparison replaces it.
         if let Some((_, row)) = groups.iter().flat_map(|group| &group.0).next() {
             let inputs = self.inputs(&[&row.ids])?;

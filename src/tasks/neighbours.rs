@@ -8,6 +8,9 @@ const NEAREST: usize = 10;
 /// Name of the figure of the nearest texts.
 pub const OVERLAP: &str = "top_10_overlap";
 
+/// Least number of texts whose similarities have an order.
+pub const LEAST_TEXTS: usize = 3;
+
 /// Maximum number of texts that are compared with each other, which is quadratic work.
 const MOST: usize = 500;
 
@@ -18,7 +21,7 @@ const MOST: usize = 500;
 #[must_use]
 pub fn figures(embeddings: &[[Vec<f64>; 2]]) -> Option<[Figure; 2]> {
     let embeddings = embeddings.get(..MOST).unwrap_or(embeddings);
-    if embeddings.len() < 3 {
+    if embeddings.len() < LEAST_TEXTS {
         return None;
     }
     let is_finite = embeddings.iter().flatten().flatten().all(|number| number.is_finite());

@@ -57,6 +57,9 @@ pub enum TorchError {
     /// A C++ exception of libtorch, with its message.
     #[error("libtorch: {}", first_lines(.0))]
     Native(String),
+    /// A number that quantization reads is infinite or NaN, or too large for float16.
+    #[error("{0}")]
+    NotFinite(&'static str),
     /// libtorch could not be loaded.
     #[error(
         "cannot load libtorch from {}: {reason}. Keep the program beside the folder lib of its release, or run make libtorch and build the \

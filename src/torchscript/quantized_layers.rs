@@ -109,7 +109,8 @@ pub(crate) fn linear_layer(
 /// texts may grow.
 const SMALLEST_INPUT: f64 = 1e-2;
 
-const NOT_FINITE: &str = "a layer contains a weight that is not finite";
+const NOT_FINITE: &str =
+    "a layer contains a weight that is infinite or not a number, so the weights are damaged";
 
 /// Rows of 8-bit integers whose products with unsigned 8-bit inputs fit into 16 bits in pairs.
 ///
@@ -143,10 +144,10 @@ fn flat(scales: &Tensor) -> Result<Tensor, TorchError> {
     Ok(scales.f_reshape([-1])?.f_to_kind(Kind::Double)?)
 }
 
-fn check_finite(tensor: &Tensor, reason: &str) -> Result<(), TorchError> {
+fn check_finite(tensor: &Tensor, reason: &'static str) -> Result<(), TorchError> {
     match bool::try_from(&tensor.f_isfinite()?.f_all()?)? {
         true => Ok(()),
-        false => Err(TorchError::Native(reason.into())),
+        false => Err(TorchError::NotFinite(reason)),
     }
 }
 

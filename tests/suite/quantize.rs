@@ -421,7 +421,6 @@ fn agreement_below_the_minimum_is_rejected_before_the_upload() {
             "agrees too little",
             "rank_correlation 0.9",
             "top_10_overlap 0.",
-            "cosine_min 0.",
             "over 122 texts",
             "required is 1",
             "Remove --quantize",
@@ -445,6 +444,43 @@ fn agreement_below_the_minimum_is_rejected_before_the_upload() {
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", message(&output));
     assert!(!folder.path().join("out").exists());
+}
+
+#[test]
+fn few_texts_are_refused_as_proof_of_agreement_and_reported_otherwise() {
+    let standin = StandIn::start(StandInOptions::default());
+    let model = Fixture::named("bert/st-mean").model();
+    let folder = tempfile::tempdir().unwrap();
+    let texts = folder.path().join("texts.txt");
+    fs::write(&texts, "the sun\nthe river\n").unwrap();
+    let texts = format!("--calibration-texts={}", texts.display());
+    let more = ["--quantize", "--quantize-min-agreement=0.5", &texts];
+    let output = import(&standin, &model, Task::TextEmbedding, &more);
+    assert_eq!(output.status.code(), Some(3), "{}", message(&output));
+    says(&message(&output), &["2 texts are too few", "at least 3", "--calibration-texts"]);
+    let output = import(&standin, &model, Task::TextEmbedding, &["--quantize", &texts]);
+    assert!(output.status.success(), "{}", message(&output));
+    says(&message(&output), &["the same texts are compared", "figures of 2 texts say little"]);
+}
+
+/// A graph that omits the second separator of a pair has no token for a row of one.
+#[test]
+fn models_of_pairs_without_a_second_separator_are_quantized() {
+    let standin = StandIn::start(StandInOptions::default());
+    for (fixture, task) in [
+        ("modernbert/gte-reranker-modernbert-base", Task::TextSimilarity),
+        ("modernbert/question-answering", Task::QuestionAnswering),
+        ("deberta/zero-shot", Task::ZeroShotClassification),
+    ] {
+        let model = Fixture::named(fixture).model();
+        for scheme in ["--quantize", "--quantize=eland"] {
+            let output = import(&standin, &model, task, &[scheme, "--clear-previous"]);
+            assert!(output.status.success(), "{fixture} {scheme}: {}", message(&output));
+            let text = message(&output);
+            says(&text, &["milliseconds per text", "8 tokens"]);
+            assert!(!text.contains("could not be measured"), "{text}");
+        }
+    }
 }
 
 #[test]
@@ -480,7 +516,15 @@ fn automatic_quantization_reaches_its_target_with_the_same_result_each_time() {
     let more = ["--quantize=auto", "--target-agreement=1"];
     let output = import(&standin, &model, Task::TextEmbedding, &more);
     assert_eq!(output.status.code(), Some(3), "{}", message(&output));
-    says(&message(&output), &["agrees too little", "required is 1"]);
+    says(
+        &message(&output),
+        &[
+            "cannot be reached",
+            "rank_correlation 0.",
+            "the target is 1",
+            "Lower --target-agreement",
+        ],
+    );
     let more = ["--quantize", "--target-agreement=1"];
     let output = import(&standin, &model, Task::TextEmbedding, &more);
     assert_eq!(output.status.code(), Some(2), "{}", message(&output));

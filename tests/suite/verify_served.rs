@@ -138,11 +138,12 @@ fn quantization_is_found_and_measured() {
     let standin = StandIn::start(Options::default());
     let model = Fixture::named("bert/st-mean").model();
     let output = import(&standin, &model, Task::TextEmbedding, &["--quantize", "--verify-served"]);
-    says(&message(&output), &["verified: ", "cosine_mean"]);
+    says(&message(&output), &["verified: ", "rank_correlation", "top_10_overlap", "cosine_mean"]);
     let (report, code) = verify(&standin, &model, &[]);
     assert_eq!((code, causes(&report)), (9, vec!["quantization"]));
     assert_eq!(report["is_quantized"], true);
     assert!(report["agreement"]["cosine_mean"].as_f64().unwrap() > 0.99, "{report}");
+    assert!(report["agreement"]["rank_correlation"].as_f64().unwrap() > 0.9, "{report}");
     let (_, code) = verify(&standin, &model, &["--tolerance", "0.5"]);
     assert_eq!(code, 0);
 }

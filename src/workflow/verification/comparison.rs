@@ -151,6 +151,21 @@ pub(super) fn agreement(task: Task, expected: &Value, found: &Value) -> Vec<Pair
     }
 }
 
+/// The embeddings of two results, if they are embeddings of one length.
+pub(super) fn both_embeddings(
+    task: Task,
+    expected: &Value,
+    found: &Value,
+) -> Option<[Vec<f64>; 2]> {
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    if task != Task::TextEmbedding {
+        return None;
+    }
+    flatten(prediction(expected), &mut one)?;
+    flatten(prediction(found), &mut other)?;
+    (one.len() == other.len()).then_some([one, other])
+}
+
 /// Cosine similarity of two lists of numbers.
 fn cosine(a: &Value, b: &Value) -> f64 {
     let (mut one, mut other) = (Vec::new(), Vec::new());

@@ -139,13 +139,13 @@ pub struct Verification {
     pub tolerance: f64,
     /// Largest difference of all answers.
     pub largest_difference: f64,
-    /// Agreement of the cluster and the float model, with the figures of quantization; none if no text has an answer on both sides.
+    /// Agreement of the cluster and the float model, with the figures of quantization; empty if no text has an answer on both sides.
     #[serde(serialize_with = "figures")]
-    pub agreement: Option<[Figure; 2]>,
+    pub agreement: Vec<Figure>,
     /// Numbers of the answers, at most 2,000: the model's and the cluster's.
     #[serde(skip)]
     pub numbers: Vec<[f64; 2]>,
-    /// The first figure of the agreement for each text or token.
+    /// What the task compares for each text or token, such as the cosine similarity of both embeddings.
     #[serde(skip)]
     pub agreements: Vec<f64>,
     /// Whether the configuration says that the model is quantized.
@@ -158,13 +158,12 @@ pub struct Verification {
     pub different: Vec<DifferentAnswer>,
 }
 
-/// Formats the figures as an object.
-fn figures<S: Serializer>(figures: &Option<[Figure; 2]>, to: S) -> Result<S::Ok, S::Error> {
-    let rounded = |figure: Figure| (figure.name, (figure.value * 1e6).round() / 1e6);
-    match figures {
-        Some(figures) => to.collect_map(figures.map(rounded)),
-        None => to.serialize_none(),
+/// Formats the figures as an object, or as null if there are none.
+fn figures<S: Serializer>(figures: &[Figure], to: S) -> Result<S::Ok, S::Error> {
+    if figures.is_empty() {
+        return to.serialize_none();
     }
+    to.collect_map(figures.iter().map(|figure| (figure.name, (figure.value * 1e6).round() / 1e6)))
 }
 
 impl Verification {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::causes::Texts;
-use super::comparison::{agreement, difference, some_numbers};
+use super::comparison::{agreement, both_embeddings, difference, some_numbers};
 use super::{Cause, DifferentAnswer, DifferentSetting, Verification};
 use crate::config::SentenceTransformers;
 use crate::conversion::{Conversion, ConversionError, Options};
@@ -12,6 +12,7 @@ use crate::inference_results::{InferenceError, Input, Request};
 use crate::server_tokenization::{Row, Settings, Token, Tokenizer};
 use crate::source::ModelFiles;
 use crate::tasks::agreement::Pair;
+use crate::tasks::neighbours;
 use crate::tokenizer::ModelTokenizer;
 use crate::workflow::local_model::LocalModel;
 use crate::workflow::token_comparison::server;
@@ -159,6 +160,7 @@ impl<'a> Sides<'a> {
             rows.iter().map(|it| &it.own),
         );
         let (mut pairs, mut shown): (Vec<Pair>, Vec<[f64; 2]>) = Default::default();
+        let mut embeddings = Vec::new();
         let per_text = (NUMBERS / inputs.len().max(1)).max(1);
         let mut largest: f64 = 0.;
         let mut different = Vec::new();
@@ -166,6 +168,7 @@ impl<'a> Sides<'a> {
             let off = expected.as_ref().ok().and_then(|expected| difference(task, expected, found));
             if let (Ok(expected), Some(_)) = (expected, off) {
                 pairs.extend(agreement(task, expected, found));
+                embeddings.extend(both_embeddings(task, expected, found));
                 shown.extend(some_numbers(task, expected, found, per_text));
             }
             // A text that both sides reject does not differ.
@@ -191,6 +194,11 @@ impl<'a> Sides<'a> {
             size(b).total_cmp(&size(a))
         });
         let metadata = self.served.get("metadata").unwrap_or(&Value::Null);
+        let mut figures = Vec::new();
+        if !pairs.is_empty() {
+            figures.extend(neighbours::figures(&embeddings).into_iter().flatten());
+            figures.extend(task.agreement().summarize(&pairs));
+        }
         Ok(Verification {
             model_id: String::new(),
             source: String::new(),
@@ -201,7 +209,7 @@ impl<'a> Sides<'a> {
             largest_difference: largest,
             numbers: shown,
             agreements: pairs.iter().map(|[first, _]| *first).collect(),
-            agreement: (!pairs.is_empty()).then(|| task.agreement().summarize(&pairs)),
+            agreement: figures,
             is_quantized: metadata.get("quantization").is_some(),
             settings: self.different_settings(),
             findings,
