@@ -229,6 +229,8 @@ settings! {
     CreateEndpoint = "create_endpoint",
     /// The field of documents that an ingest pipeline reads.
     InputField = "input_field",
+    /// The field for the result of an ingest pipeline.
+    OutputField = "output_field",
     /// Labels to choose from.
     Labels = "labels",
     /// The hub repository or the directory of the model.

@@ -29,6 +29,8 @@ impl Version {
     pub const PLATFORM_ARCHITECTURE: Self = Self::new(8, 11, 0);
     /// First version whose inference processor has `input_output`, and with the field type `sparse_vector`.
     pub const INPUT_OUTPUT: Self = Self::new(8, 11, 0);
+    /// First version whose `dense_vector` fields need no `dims` and are indexed by default.
+    pub const OPTIONAL_DIMS: Self = Self::new(8, 11, 0);
     /// First version with `prefix_strings` in the API.
     pub const PREFIX_STRINGS: Self = Self::new(8, 12, 0);
     /// First version observed to truncate both texts of a pair (`balanced`).
@@ -37,6 +39,8 @@ impl Version {
     pub const ENDPOINT: Self = Self::new(8, 13, 0);
     /// First version with `rerank` inference endpoints for imported models.
     pub const RERANK_ENDPOINT: Self = Self::new(8, 14, 0);
+    /// First version with the field type `semantic_text` (contract 9).
+    pub const SEMANTIC_TEXT: Self = Self::new(8, 15, 0);
     /// First version whose inference endpoints certainly use an existing deployment (contract 9).
     pub const ENDPOINT_OF_DEPLOYMENT: Self = Self::new(8, 18, 0);
     /// First version whose libtorch supports `scaled_dot_product_attention`.

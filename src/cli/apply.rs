@@ -12,6 +12,7 @@ use super::command_error::CommandError;
 use super::command_line::Secrecy;
 use super::exit_code;
 use super::failed::message;
+use super::hints;
 use super::import::ImportArguments;
 use super::models_file::{self, Model, ModelsFile, Setting, Wrong};
 use super::option_rules::{self, find};
@@ -358,6 +359,10 @@ fn planned_import(
     if let Some(problem) = option_rules::broken(options, &all) {
         return Err(problem);
     }
+    import.check_options().map_err(|error| match error.hint() {
+        Some(hint) => format!("{error}. {}", hints::rendered(&hint)),
+        None => error.to_string(),
+    })?;
     if !names.iter().any(|name| ["on-conflict", "clear-previous"].contains(name)) {
         import.set("on-conflict", &Value::Text("skip".into())).map_err(|_| String::new())?;
     }

@@ -151,9 +151,14 @@ impl ModelArguments {
         Ok(ModelId::derive_part(name, &names.join("_"))?)
     }
 
+    /// Checks the rules between options that the definition of the command line does not express.
+    pub(super) fn check_options(&self) -> Result<(), CommandError> {
+        self.quantize.check()
+    }
+
     /// Source of the model. Validates the options before any work.
     pub(super) fn source(&self) -> Result<ModelSource, CommandError> {
-        self.quantize.check()?;
+        self.check_options()?;
         self.source.source()
     }
 

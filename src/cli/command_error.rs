@@ -1,6 +1,7 @@
 //! The error of a command.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::bundle::BundleError;
 use crate::conversion::ConversionError;
@@ -58,6 +59,14 @@ pub(super) enum CommandError {
         all: usize,
         /// The largest accepted difference.
         tolerance: f64,
+    },
+    /// The HTML page could not be written.
+    #[error("cannot write the report to {}: {source}", path.display())]
+    Page {
+        /// The path that the user set.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// Standard output could not be written.
     #[error("cannot write the result to standard output: {0}")]

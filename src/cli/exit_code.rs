@@ -14,7 +14,7 @@ pub const INTERRUPTED: u8 = 130;
 /// All exit codes with their meanings.
 pub const EXIT_CODES: [(u8, &str); 11] = [
     (0, "success"),
-    (1, "the result could not be written to standard output"),
+    (1, "the result or the report could not be written"),
     (2, "invalid options or arguments"),
     (3, "the model, bundle or file cannot be used"),
     (4, "the model could not be downloaded or found"),
@@ -33,7 +33,7 @@ pub(super) fn of(error: &CommandError) -> u8 {
         CommandError::Models { code, .. } | CommandError::Check { code, .. } => *code,
         CommandError::Texts { .. } => 6,
         CommandError::Verification { .. } => 9,
-        CommandError::Output(_) => 1,
+        CommandError::Output(_) | CommandError::Page { .. } => 1,
         CommandError::Work(error) => of_library(error),
     }
 }

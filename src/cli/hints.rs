@@ -57,6 +57,7 @@ pub(super) fn option(setting: Setting) -> &'static str {
         Setting::Data => "--data",
         Setting::CreateEndpoint => "--create-endpoint",
         Setting::InputField => "--input-field",
+        Setting::OutputField => "--output-field",
         Setting::Labels => "--labels",
         Setting::HubModelId => "--hub-model-id",
         Setting::Revision => "--revision",

@@ -23,9 +23,11 @@ use super::upload::{UploadArguments, interruption};
 #[cfg(feature = "torch")]
 use super::{verify, verify_report};
 use crate::bundle::Bundle;
-use crate::elasticsearch::{Client, Connection, EndpointId, Interruption, KibanaSync, Outcome};
 #[cfg(feature = "torch")]
-use crate::elasticsearch::{DeployedModel, ServedId};
+use crate::elasticsearch::DeployedModel;
+use crate::elasticsearch::{
+    Client, Connection, EndpointId, Interruption, KibanaSync, Outcome, ServedId,
+};
 use crate::error::Error;
 use crate::observer::Progress;
 use crate::trees::TreeModel;
@@ -132,6 +134,7 @@ impl ImportArguments {
     }
 
     pub(super) async fn execute(self, session: &Session) -> Result<(), CommandError> {
+        self.page.check()?;
         if self.tree.is_set() {
             return self.import_tree_model(session).await;
         }
@@ -145,8 +148,8 @@ impl ImportArguments {
         if is_dry_run {
             let report = PlanReport::of(import.plan(&client).await?, &client).await;
             self.report.print(&report)?;
-            self.page.write(|| report.page())?;
-            return report.into_result();
+            let page = report.page();
+            return self.page.write(|| page, report.into_result());
         }
         let stop = StopSignal::WhileStoring(interruption);
         let imported = import.run(&client, stop, progress).await;
@@ -163,7 +166,7 @@ impl ImportArguments {
         let kibana = synchronized(client, &imported).await;
         let imported = imported?;
         if !self.verify_served {
-            return self.report(&imported, kibana, session);
+            return self.report(client, &imported, kibana, session);
         }
         #[cfg(feature = "torch")]
         return self.verify_served(client, &imported, kibana, session).await;
@@ -201,11 +204,11 @@ impl ImportArguments {
             Ok(verification) => verification,
             Err(error) => {
                 // The model is stored and started, whether it can be verified or not.
-                self.report(imported, kibana, session)?;
+                self.report(client, imported, kibana, session)?;
                 return Err(error.into());
             }
         };
-        let mut summary = Summary::of(imported, session.timings.report());
+        let mut summary = Summary::of(imported, client.target(), session.timings.report());
         summary.kibana = kibana;
         summary.verify(
             verify_report::summary(&verification),
@@ -213,30 +216,31 @@ impl ImportArguments {
         );
         self.report.print(&summary)?;
         tracing::info!("{}", summary.for_people());
-        self.page.write(|| {
-            let mut page = summary.page();
-            verify_report::add_to(&mut page, &verification);
-            page
-        })?;
         let result = verify_report::into_result(&verification, self.model.is_quantized());
         if result.is_err() {
             tracing::warn!("{}", crate::terminal_text::escape(&verification.text()));
         }
-        result
+        let page = || {
+            let mut page = summary.page();
+            verify_report::add_to(&mut page, &verification);
+            page
+        };
+        self.page.write(page, result)
     }
 
     /// Prints what an import did.
     fn report(
         &self,
+        client: &Client,
         imported: &Imported,
         kibana: Option<KibanaSync>,
         session: &Session,
     ) -> Result<(), CommandError> {
-        let mut summary = Summary::of(imported, session.timings.report());
+        let mut summary = Summary::of(imported, client.target(), session.timings.report());
         summary.kibana = kibana;
         self.report.print(&summary)?;
         tracing::info!("{}", summary.for_people());
-        self.page.write(|| summary.page())
+        self.page.write(|| summary.page(), Ok(()))
     }
 
     /// Imports a tree model.
@@ -257,7 +261,7 @@ impl ImportArguments {
             });
         }
         self.report.print(&report)?;
-        self.page.write(|| Page::of_text(&report.text()))
+        self.page.write(|| Page::of_text(&report.text()), Ok(()))
     }
 
     /// Whether the options name a tree model.
@@ -270,20 +274,21 @@ impl ImportArguments {
         &self,
         progress: &Progress,
     ) -> Result<(ReadTreeModel, TreeModel), CommandError> {
-        if self.start || self.create_endpoint.is_some() {
-            return Err(CommandError::Usage(
-                "a tree model needs no deployment and has no inference endpoint; remove --start and --create-endpoint"
-                    .to_owned(),
-            ));
-        }
+        self.check_options()?;
         let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
         let read = self.tree.read(&self.model.tree_source(), progress).await?;
         let model = read.model(model_id, self.model.is_verified())?;
-        if model.pipeline().is_none() && self.pipeline.request(false).is_some() {
-            return Err(CommandError::Usage(
-                "a model for learning to rank is used by searches, not by ingest pipelines; remove --create-pipeline"
-                    .to_owned(),
-            ));
+        if let Some(pipeline) = self.pipeline.request(false) {
+            if model.pipeline().is_none() {
+                return Err(CommandError::Usage(
+                    "a model for learning to rank is used by searches, not by ingest pipelines; remove --create-pipeline"
+                        .to_owned(),
+                ));
+            }
+            let mapped = read.mapped_fields();
+            let mut fields = read.names();
+            fields.extend(mapped.into_values().map(str::to_owned));
+            pipeline.check_fields(&(&model.model_id).into(), Some(&fields))?;
         }
         Ok((read, model))
     }
@@ -326,15 +331,40 @@ impl ImportArguments {
         })
     }
 
-    /// The import that the options describe. Validates options and files before it uses the network.
-    pub(super) fn request(&self) -> Result<ImportRequest, CommandError> {
-        let pipeline = self.pipeline.request(self.force);
-        if pipeline.is_some() && !self.start && self.create_endpoint.is_none() {
+    /// Checks the rules between options that the definition of the command line does not express. Reads no file and sends no request.
+    ///
+    /// # Errors
+    /// [`CommandError`] if the options break a rule.
+    pub(super) fn check_options(&self) -> Result<(), CommandError> {
+        if self.is_tree_model() {
+            return match self.start || self.create_endpoint.is_some() {
+                true => Err(CommandError::Usage(
+                    "a tree model needs no deployment and has no inference endpoint; remove --start and --create-endpoint"
+                        .to_owned(),
+                )),
+                false => Ok(()),
+            };
+        }
+        self.model.check_options()?;
+        let start = self.start.then(|| self.start_arguments.request()).transpose()?;
+        let Some(pipeline) = self.pipeline.request(self.force) else { return Ok(()) };
+        if start.is_none() && self.create_endpoint.is_none() {
             return Err(CommandError::Usage(
                 "an ingest pipeline is tried before it is created, which needs a started model; add --start or --create-endpoint"
                     .to_owned(),
             ));
         }
+        // The id of a bundle is in its file.
+        let model_id = || Some(ServedId::from(&self.model.model_id().ok()?));
+        match start.and_then(|start| start.options.deployment_id).or_else(model_id) {
+            Some(id) => Ok(pipeline.check_fields(&id, None)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The import that the options describe. Validates options and files before it uses the network.
+    pub(super) fn request(&self) -> Result<ImportRequest, CommandError> {
+        self.check_options()?;
         let prebuilt = self.definition.read(self.model.es_model_id.as_ref())?;
         let (input, model_id) = match (&self.bundle, prebuilt) {
             (Some(path), _) => {
@@ -354,7 +384,7 @@ impl ImportArguments {
             import: self.upload.import(),
             start: self.start.then(|| self.start_arguments.request()).transpose()?,
             endpoint: self.create_endpoint.clone(),
-            pipeline,
+            pipeline: self.pipeline.request(self.force),
             uses_fingerprint: false,
         })
     }

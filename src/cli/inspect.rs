@@ -45,13 +45,14 @@ pub(super) struct InspectArguments {
 impl InspectArguments {
     /// Prints what an import would do. Then returns an error if the import would fail.
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
+        self.page.check()?;
         if self.tree.is_set() {
             let model_id = self.tree.model_id(self.model.es_model_id.as_ref())?;
             let read = self.tree.read(&self.model.tree_source(), progress).await?;
             let model = read.model(model_id, self.model.is_verified())?;
             let report = TreeModelReport::of(&read, &model);
             self.report.print(&report)?;
-            return self.page.write(|| Page::of_text(&report.text()));
+            return self.page.write(|| Page::of_text(&report.text()), Ok(()));
         }
         let source = self.model.source()?;
         let model_id = self.model.model_id()?;
@@ -78,8 +79,8 @@ impl InspectArguments {
             report.add_cluster_checks(client, None).await;
         }
         self.report.print(&report)?;
-        self.page.write(|| report.page())?;
-        report.into_result()
+        let page = report.page();
+        self.page.write(|| page, report.into_result())
     }
 }
 

@@ -1,9 +1,10 @@
 //! Reports as one HTML page. The file contains its style and its plots, and no script, so it can be sent to others and opened without a
 //! network.
 
-use std::fmt::{Display, Write as _};
-use std::fs::Permissions;
-use std::io::Write as _;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -27,25 +28,98 @@ pub(super) struct PageArguments {
 }
 
 impl PageArguments {
-    /// Writes the page if one is requested. An existing file is replaced.
-    pub(super) fn write(&self, page: impl FnOnce() -> Page) -> Result<(), CommandError> {
+    /// Checks before the work that the page can be written.
+    ///
+    /// # Errors
+    /// [`CommandError::Usage`] if the path is a folder, or its folder does not exist or cannot be written.
+    pub(super) fn check(&self) -> Result<(), CommandError> {
         let Some(path) = &self.page else { return Ok(()) };
-        let failed = |error: &dyn Display| {
-            let path = path.display();
-            CommandError::Usage(format!(
-                "cannot write the report to {path}: {error}. Choose a file in a folder that you may write to"
-            ))
+        let checked = match Place::of(path) {
+            Place::Folder => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            Place::Other => Ok(()),
+            Place::File(target) => new_file(&target).map(drop),
         };
-        let folder =
-            path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // As for other new files, the umask removes permissions.
-        let new =
-            tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
-        let mut file = new.map_err(|error| failed(&error))?;
-        file.write_all(page().html().as_bytes()).map_err(|error| failed(&error))?;
-        file.persist(path).map_err(|error| failed(&error.error))?;
-        tracing::info!("the report is in {}", path.display());
-        Ok(())
+        checked.map_err(|source| {
+            let error = CommandError::Page { path: path.clone(), source };
+            CommandError::Usage(format!(
+                "{error}. Choose a file in an existing folder that you may write to"
+            ))
+        })
+    }
+
+    /// Writes the page if one is requested. An existing file is replaced. An error does not replace that of the command, which is `result`.
+    pub(super) fn write(
+        &self,
+        page: impl FnOnce() -> Page,
+        result: Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let Some(path) = &self.page else { return result };
+        match (write(path, &page().html()), result) {
+            (Ok(()), result) => {
+                tracing::info!("the report is in {}", path.display());
+                result
+            }
+            (Err(source), Ok(())) => Err(CommandError::Page { path: path.clone(), source }),
+            (Err(source), result) => {
+                tracing::error!("{}", CommandError::Page { path: path.clone(), source });
+                result
+            }
+        }
+    }
+}
+
+/// What a page replaces.
+enum Place {
+    /// A file that exists or not. Symbolic links are resolved.
+    File(PathBuf),
+    Folder,
+    /// A device or a pipe.
+    Other,
+}
+
+impl Place {
+    fn of(path: &Path) -> Self {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => Self::Folder,
+            Ok(found) if !found.is_file() => Self::Other,
+            _ => Self::File(without_links(path)),
+        }
+    }
+}
+
+/// The path of the file that a path leads to. Unlike [`fs::canonicalize`], it also resolves a link to a file that does not exist.
+fn without_links(path: &Path) -> PathBuf {
+    /// As many links as Linux follows.
+    const MOST: usize = 40;
+    let mut path = Cow::Borrowed(path);
+    for _ in 0..MOST {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = folder(&path).join(target).into();
+    }
+    path.into_owned()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A new file beside the target, without a name that remains.
+fn new_file(target: &Path) -> io::Result<tempfile::NamedTempFile> {
+    // As for other new files, the umask removes permissions.
+    let permissions = Permissions::from_mode(0o666);
+    tempfile::Builder::new().permissions(permissions).tempfile_in(folder(target))
+}
+
+/// Replaces a file as a whole. Writes to a device or a pipe.
+fn write(path: &Path, html: &str) -> io::Result<()> {
+    match Place::of(path) {
+        Place::Folder => Err(io::ErrorKind::IsADirectory.into()),
+        Place::Other => fs::File::options().write(true).open(path)?.write_all(html.as_bytes()),
+        Place::File(target) => {
+            let mut file = new_file(&target)?;
+            file.write_all(html.as_bytes())?;
+            file.persist(&target).map(drop).map_err(|error| error.error)
+        }
     }
 }
 
@@ -197,6 +271,45 @@ pub(super) fn text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_are_followed_and_pipes_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let arguments = |name: &str| PageArguments { page: Some(at(name)) };
+        let write = |name: &str, result| arguments(name).write(|| Page::new("t"), result);
+        std::os::unix::fs::symlink("second", at("first")).unwrap();
+        std::os::unix::fs::symlink("file.html", at("second")).unwrap();
+        for _ in 0..2 {
+            arguments("first").check().unwrap();
+            write("first", Ok(())).unwrap();
+            assert!(at("first").is_symlink() && at("second").is_symlink());
+            assert!(fs::read_to_string(at("file.html")).unwrap().contains("<h1>t</h1>"));
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        let made = std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap();
+        assert!(made.success());
+        let pipe = at("pipe");
+        let reader = std::thread::spawn(move || fs::read_to_string(pipe).unwrap());
+        arguments("pipe").check().unwrap();
+        write("pipe", Ok(())).unwrap();
+        assert!(reader.join().unwrap().contains("<h1>t</h1>"));
+        assert!(!fs::metadata(at("pipe")).unwrap().is_file());
+    }
+
+    #[test]
+    fn page_that_cannot_be_written_does_not_hide_the_result() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().to_owned(), folder.path().join("missing/x.html")] {
+            let arguments = PageArguments { page: Some(path) };
+            assert!(matches!(arguments.check(), Err(CommandError::Usage(_))));
+            let write = |result| arguments.write(|| Page::new("t"), result).unwrap_err();
+            assert!(matches!(write(Ok(())), CommandError::Page { .. }));
+            let own = CommandError::Texts { failed: 1, all: 2 };
+            assert!(matches!(write(Err(own)), CommandError::Texts { .. }));
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn hostile_text_is_escaped_everywhere() {

@@ -6,8 +6,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::conversion::SIMILARITY;
-use crate::elasticsearch::{Endpoint, EndpointTask, ServedId, example};
+use crate::elasticsearch::{
+    Endpoint, EndpointTask, ServedId, embedding_field, example, is_complete_embedding_field,
+};
 use crate::model_id::ModelId;
+use crate::version::{Target, Version};
 
 /// A request for Kibana's console.
 #[derive(Debug, Serialize)]
@@ -53,12 +56,13 @@ pub(super) struct Suggestions {
 }
 
 impl Suggestions {
-    /// Suggestions for a model, its deployment and its endpoint.
+    /// Suggestions for a model, its deployment and its endpoint in a cluster with the version `target`.
     pub(super) fn of(
         id: &ModelId,
         configuration: Option<&Map<String, Value>>,
         deployment_id: Option<&str>,
         endpoint: Option<&Endpoint>,
+        target: Target,
     ) -> Self {
         let Some(configuration) = configuration else { return Self::default() };
         let config = configuration.get("inference_config");
@@ -81,13 +85,9 @@ impl Suggestions {
         match kind {
             Some(EndpointTask::TextEmbedding) => {
                 let declared = configuration.get("metadata").map(|it| &it[SIMILARITY]);
-                let similarity = declared.and_then(Value::as_str).unwrap_or("cosine");
-                let mut field = json!({"type": "dense_vector"});
-                if let Some(size) = config.get("embedding_size") {
-                    field["dims"] = size.clone();
-                }
-                field["similarity"] = similarity.into();
-                next.dense_vector = Some(field);
+                let similarity = declared.and_then(Value::as_str);
+                let field = embedding_field(config.get("embedding_size"), similarity, target);
+                next.dense_vector = is_complete_embedding_field(&field, target).then_some(field);
             }
             Some(kind) if endpoint.is_none() => {
                 if let Ok(endpoint_id) = format!("{id}-endpoint").parse() {
@@ -98,8 +98,11 @@ impl Suggestions {
                         deployment_id: deployment_id.and_then(|id| id.parse::<ServedId>().ok()),
                         similarity: None,
                     };
-                    let (path, body) = (wanted.path(), wanted.body());
-                    next.create_endpoint = Some(Request { method: "PUT", path, body });
+                    next.create_endpoint = target.has(wanted.since()).then(|| Request {
+                        method: "PUT",
+                        path: wanted.path(),
+                        body: wanted.body(),
+                    });
                 }
             }
             _ => {}
@@ -113,7 +116,7 @@ impl Suggestions {
                 _ => json!({"input": "Elasticsearch is a search engine."}),
             };
             next.endpoint = Some(Request { method: "POST", path: endpoint.path(), body });
-            if endpoint.task != EndpointTask::Rerank {
+            if endpoint.task != EndpointTask::Rerank && target.has(Version::SEMANTIC_TEXT) {
                 let field = json!({"type": "semantic_text", "inference_id": endpoint.id});
                 next.semantic_text = Some(field);
             }
@@ -140,5 +143,45 @@ impl Suggestions {
         .into_iter()
         .flatten()
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suggestions(task: &str, config: Value, deployment: Option<&str>, version: &str) -> Value {
+        let configuration = json!({"inference_config": {task: config}});
+        let id = "m".parse().unwrap();
+        let target = version.parse().unwrap();
+        json!(Suggestions::of(&id, configuration.as_object(), deployment, None, target))
+    }
+
+    #[test]
+    fn suggestions_suit_the_version_of_the_cluster() {
+        let field = |version: &str| {
+            let config = json!({"embedding_size": 3});
+            suggestions("text_embedding", config, None, version)["dense_vector"].take()
+        };
+        let new = json!({"type": "dense_vector", "dims": 3, "similarity": "cosine"});
+        assert_eq!(field("8.11"), new);
+        let old = json!({"type": "dense_vector", "dims": 3, "index": true, "similarity": "cosine"});
+        assert_eq!(field("8.7"), old);
+        assert_eq!(field("8.10"), old);
+        // Before 8.11, a field needs its number of dimensions.
+        let unknown = |version: &str| suggestions("text_embedding", json!({}), None, version);
+        assert_eq!(unknown("8.10").get("dense_vector"), None);
+        assert!(unknown("9.0")["dense_vector"].is_object());
+        let endpoint = |task: &str, deployment, version: &str| {
+            suggestions(task, json!({}), deployment, version).get("create_endpoint").is_some()
+        };
+        for (task, deployment, absent, present) in [
+            ("text_expansion", None, "8.12", "8.13"),
+            ("text_similarity", None, "8.13", "8.14"),
+            ("text_expansion", Some("m"), "8.17", "8.18"),
+        ] {
+            assert!(!endpoint(task, deployment, absent), "{task} {absent}");
+            assert!(endpoint(task, deployment, present), "{task} {present}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::suggestions::Suggestions;
 use super::timings::TimingReport;
 use crate::elasticsearch::{EndpointId, EndpointOutcome, KibanaSync, Outcome};
 use crate::model_id::ModelId;
+use crate::version::Target;
 use crate::workflow::{Imported, Started};
 
 /// Result of an import.
@@ -69,7 +70,7 @@ impl Report for Summary<'_> {
 }
 
 impl<'a> Summary<'a> {
-    pub(super) fn of(imported: &'a Imported, timings: TimingReport) -> Self {
+    pub(super) fn of(imported: &'a Imported, target: Target, timings: TimingReport) -> Self {
         let (state, parts) = match imported.outcome {
             Outcome::Stored { parts } => ("stored", Some(parts)),
             Outcome::Unchanged => ("unchanged", None),
@@ -81,6 +82,7 @@ impl<'a> Summary<'a> {
             imported.bundle.as_ref().map(|bundle| &bundle.configuration),
             deployment_id,
             imported.endpoint.as_ref().map(|(endpoint, _)| endpoint),
+            target,
         );
         Self {
             bundle: imported.bundle.as_ref().map(BundleReport::of),

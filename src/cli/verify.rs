@@ -57,6 +57,7 @@ fn tolerance(text: &str) -> Result<f64, String> {
 impl VerifyArguments {
     /// Compares the model in the cluster with its source. Fails if an answer differs.
     pub(super) async fn execute(self, progress: &Progress) -> Result<(), CommandError> {
+        self.page.check()?;
         let id = self.es_model_id.as_ref();
         if let Some(data) = &self.data {
             let tree = &self.tree;
@@ -102,7 +103,7 @@ impl VerifyArguments {
         let request = VerifyRequest { source, texts, tolerance: self.tolerance, max_length: None };
         let verification = request.run(&client, id.as_str(), &model, progress).await?;
         self.report.print(&verification)?;
-        self.page.write(|| verify_report::page(&verification))?;
-        verify_report::into_result(&verification, false)
+        let result = verify_report::into_result(&verification, false);
+        self.page.write(|| verify_report::page(&verification), result)
     }
 }

@@ -91,18 +91,15 @@ impl Endpoint {
                 hint!("Choose another id with ", Setting::CreateEndpoint, "."),
             ));
         }
-        let needed = match self.deployment_id {
-            Some(_) if !client.supports(Version::ENDPOINT_OF_DEPLOYMENT) => {
-                return Err(DeploymentError::settings(
-                    format!(
-                        "before Elasticsearch {} an inference endpoint starts the model itself",
-                        Version::ENDPOINT_OF_DEPLOYMENT
-                    ),
-                    hint!("Leave out ", Setting::Start, "."),
-                ));
-            }
-            _ => self.task.since(),
-        };
+        let needed = self.since();
+        if self.deployment_id.is_some() && !client.supports(needed) {
+            return Err(DeploymentError::settings(
+                format!(
+                    "before Elasticsearch {needed} an inference endpoint starts the model itself"
+                ),
+                hint!("Leave out ", Setting::Start, "."),
+            ));
+        }
         if !client.supports(needed) {
             let (setting, found) = (Setting::CreateEndpoint, client.version());
             return Err(DeploymentError::Unsupported { setting, found, needed });
@@ -138,6 +135,15 @@ impl Endpoint {
                 None => format!("{task} by the service {}", found["service"]),
             },
         })
+    }
+
+    /// The first version that supports the endpoint.
+    #[must_use]
+    pub fn since(&self) -> Version {
+        match self.deployment_id {
+            Some(_) => Version::ENDPOINT_OF_DEPLOYMENT,
+            None => self.task.since(),
+        }
     }
 
     /// The body of the request that creates the endpoint.

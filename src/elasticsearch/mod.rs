@@ -56,6 +56,7 @@ pub use interruption::{Interrupter, Interruption};
 pub use kibana::{KibanaAddress, KibanaSync};
 pub use part_size::{LARGEST_PART, SMALLEST_PART};
 pub use pipeline::{CreatedPipeline, FieldName, PipelineId, PipelineOutcome, PipelineRequest};
+pub(crate) use pipeline_body::{embedding_field, is_complete_embedding_field};
 pub use preflight::Room;
 pub use remote_state::RemoteState;
 pub use smoke::{SmokeTest, example};

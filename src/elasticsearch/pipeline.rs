@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::payload::Payload;
-use super::pipeline_body::{Definition, NoPipeline, update};
+use super::pipeline_body::{Definition, NoPipeline, overlapping_fields, update};
 use super::{Client, ClientError, DeploymentError, ServedId};
-use crate::hint::{Command, hint};
+use crate::hint::{Command, Setting, hint};
 use crate::model_id::ModelId;
 
 /// The id of an ingest pipeline.
@@ -152,16 +152,42 @@ impl PipelineRequest {
         }
     }
 
-    /// Checks before an import that a pipeline can use a model for a task. `settings` are those of the task, as far as they are known.
+    /// Checks that the pipeline does not remove or replace the fields that the model reads. `features` are the fields that a tree model reads;
+    /// other models read one text.
     ///
     /// # Errors
-    /// [`DeploymentError::NoPipeline`] if a model for the task needs more than a text.
+    /// [`DeploymentError::Settings`] if it does.
+    pub fn check_fields(
+        &self,
+        id: &ServedId,
+        features: Option<&[String]>,
+    ) -> Result<(), DeploymentError> {
+        let Some((input, output)) = overlapping_fields(self, id, features) else {
+            return Ok(());
+        };
+        Err(DeploymentError::settings(
+            format!(
+                "the ingest pipeline {} cannot store its result in the field {output}, because it would remove or replace the field {input}, \
+                 which the model reads",
+                self.id
+            ),
+            hint!("Set another field with ", Setting::OutputField, "."),
+        ))
+    }
+
+    /// Checks before an import that a pipeline can use a model for a task. `model_id` is the model or its deployment, and `settings` are those of
+    /// the task, as far as they are known.
+    ///
+    /// # Errors
+    /// [`DeploymentError::Settings`] if the pipeline would remove or replace the text, or [`DeploymentError::NoPipeline`] if a model for the
+    /// task needs more than a text.
     pub fn check_task(
         &self,
         model_id: &ServedId,
         task: &str,
         settings: &Value,
     ) -> Result<(), DeploymentError> {
+        self.check_fields(model_id, None)?;
         update(self, task, settings).map(drop).map_err(|error| self.failed(model_id, error))
     }
 
@@ -181,6 +207,12 @@ impl PipelineRequest {
             Err(_) => id.clone(),
         };
         let configuration = client.configuration(&model_id).await?;
+        let features = || {
+            let names = configuration["input"]["field_names"].as_array().into_iter().flatten();
+            names.filter_map(|name| Some(name.as_str()?.to_owned())).collect::<Vec<_>>()
+        };
+        let is_tree_model = configuration["model_type"] == "tree_ensemble";
+        self.check_fields(id, is_tree_model.then(features).as_deref())?;
         let definition = Definition::of(self, id, &configuration, client.target())
             .map_err(|error| self.failed(id, error))?;
         let existing = self.existing(client).await?;
@@ -208,6 +240,7 @@ impl PipelineRequest {
                 NoPipeline { reason: format!("it fails for a document: {reason}"), hint: None },
             )
         })?;
+        let mapping = definition.mapping_for(&tried);
         let state = match existing {
             Some(_) if is_same => PipelineOutcome::Unchanged,
             existing => {
@@ -232,7 +265,7 @@ impl PipelineRequest {
             state,
             input_field: definition.input_field,
             result_field: definition.result_field,
-            mapping: definition.mapping,
+            mapping,
             error_field: definition.error_field,
             tried,
         })

@@ -53,10 +53,7 @@ impl Definition {
             .as_object()
             .and_then(|tasks| tasks.iter().next())
             .ok_or_else(|| without_hint("the configuration of the model names no task"))?;
-        let output = match &request.output_field {
-            Some(field) => field.as_str().to_owned(),
-            None => format!("ml.{}", id.as_str().trim_start_matches('.').replace('.', "_")),
-        };
+        let output = output_field(request, id);
         let is_tree_model = configuration["model_type"] == "tree_ensemble";
         if is_tree_model && request.input_field.is_some() {
             return Err(NoPipeline {
@@ -84,7 +81,7 @@ impl Definition {
         if let Some(update) = update {
             settings["inference_config"] = json!({ task: update });
         }
-        let error_field = format!("{output}_error");
+        let error_field = error_field(&output);
         settings["on_failure"] = json!([
             {"set": {"field": error_field, "value": "{{{ _ingest.on_failure_message }}}"}}
         ]);
@@ -115,6 +112,18 @@ impl Definition {
             .all(|name| does(existing, name) == does(&self.body, name))
     }
 
+    /// The type of the result's field, with the number of dimensions of a result. The configuration of a model lacks that number before 8.8.
+    pub(super) fn mapping_for(&self, result: &Value) -> Option<Value> {
+        let mut mapping = self.mapping.clone()?;
+        if mapping["type"] == "dense_vector"
+            && mapping.get("dims").is_none()
+            && let Some(vector) = result.as_array()
+        {
+            mapping["dims"] = vector.len().into();
+        }
+        Some(mapping)
+    }
+
     /// The body of `_simulate`.
     pub(super) fn simulation(&self) -> Value {
         json!({"pipeline": self.body, "docs": [{"_source": self.document}]})
@@ -138,6 +147,35 @@ impl Definition {
             .cloned()
             .ok_or_else(|| format!("the document has no field {} afterwards", self.result_field))
     }
+}
+
+/// The field for the result.
+fn output_field(request: &PipelineRequest, id: &ServedId) -> String {
+    match &request.output_field {
+        Some(field) => field.as_str().to_owned(),
+        None => format!("ml.{}", id.as_str().trim_start_matches('.').replace('.', "_")),
+    }
+}
+
+/// The field for the reason of a failed inference.
+fn error_field(output: &str) -> String {
+    format!("{output}_error")
+}
+
+/// An input field that the pipeline would remove or replace, and the field of the result. `features` are the fields that a tree model reads;
+/// other models read one text.
+pub(super) fn overlapping_fields(
+    request: &PipelineRequest,
+    id: &ServedId,
+    features: Option<&[String]>,
+) -> Option<(String, String)> {
+    let output = output_field(request, id);
+    let error = error_field(&output);
+    let text = request.input_field.as_ref().map_or(INPUT_FIELD, |field| field.as_str());
+    let text = features.is_none().then_some(text);
+    let mut inputs = features.unwrap_or_default().iter().map(String::as_str).chain(text);
+    let input = inputs.find(|input| overlap(input, &output) || overlap(input, &error))?;
+    Some((input.to_owned(), output))
 }
 
 /// Settings of the task that differ from those of the model.
@@ -209,17 +247,8 @@ fn of_features(configuration: &Value) -> Value {
 fn mapping(task: &str, config: &Value, configuration: &Value, target: Target) -> Option<Value> {
     match task {
         "text_embedding" => {
-            let mut field = json!({"type": "dense_vector"});
-            if let Some(size) = config.get("embedding_size") {
-                field["dims"] = size.clone();
-            }
-            // Before 8.11, a field is indexed for searches only if its mapping says so, and then the similarity is required.
-            if !target.has(Version::INPUT_OUTPUT) {
-                field["index"] = true.into();
-            }
             let similarity = configuration["metadata"]["similarity"].as_str();
-            field["similarity"] = similarity.unwrap_or("cosine").into();
-            Some(field)
+            Some(embedding_field(config.get("embedding_size"), similarity, target))
         }
         // The type sparse_vector does not exist in 8.0 to 8.10.
         "text_expansion" if target.has(Version::INPUT_OUTPUT) => {
@@ -228,6 +257,37 @@ fn mapping(task: &str, config: &Value, configuration: &Value, target: Target) ->
         "text_expansion" => Some(json!({"type": "rank_features"})),
         _ => None,
     }
+}
+
+/// The type of a field for embeddings. `size` is their number of dimensions, if known; the similarity is cosine by default.
+pub(crate) fn embedding_field(
+    size: Option<&Value>,
+    similarity: Option<&str>,
+    target: Target,
+) -> Value {
+    let mut field = json!({"type": "dense_vector"});
+    if let Some(size) = size {
+        field["dims"] = size.clone();
+    }
+    // Before 8.11, a field is indexed for searches only if its mapping says so, and then the similarity is required.
+    if !target.has(Version::OPTIONAL_DIMS) {
+        field["index"] = true.into();
+    }
+    field["similarity"] = similarity.unwrap_or("cosine").into();
+    field
+}
+
+/// Whether a version accepts an embedding field: before 8.11, its number of dimensions is required.
+pub(crate) fn is_complete_embedding_field(field: &Value, target: Target) -> bool {
+    target.has(Version::OPTIONAL_DIMS) || field.get("dims").is_some()
+}
+
+/// Whether two fields are the same, or one is a field of the other.
+fn overlap(one: &str, other: &str) -> bool {
+    let is_within = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    is_within(one, other) || is_within(other, one)
 }
 
 /// The value at a path of names separated by dots.
@@ -304,6 +364,47 @@ mod tests {
         assert_eq!(failure["value"], "{{{ _ingest.on_failure_message }}}");
         let remove = &classes.body["processors"][0]["remove"];
         assert_eq!(remove["field"], json!(["label", "label_error"]));
+    }
+
+    #[test]
+    fn embedding_field_has_what_old_versions_require() {
+        let plain = request(None, None);
+        let old = definition(&plain, "text_embedding", "8.7").unwrap();
+        let vector = json!([0.5, 1., 2.]);
+        let field =
+            json!({"type": "dense_vector", "dims": 3, "index": true, "similarity": "cosine"});
+        assert_eq!(old.mapping_for(&vector), Some(field));
+        let new = definition(&plain, "text_embedding", "8.11").unwrap();
+        let field = json!({"type": "dense_vector", "dims": 3, "similarity": "cosine"});
+        assert_eq!(new.mapping_for(&vector), Some(field));
+    }
+
+    #[test]
+    fn overlapping_fields_are_found() {
+        let found = |input, output, features: Option<&[&str]>| {
+            let features =
+                features.map(|it| it.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>());
+            let (request, id) = (request(input, output), "m".parse().unwrap());
+            overlapping_fields(&request, &id, features.as_deref()).map(|(input, _)| input)
+        };
+        for (input, output) in [
+            (Some("ml.text"), Some("ml")),
+            (None, Some("body")),
+            (None, Some("body.x")),
+            (Some("ml.m.text"), None),
+            (Some("ml"), None),
+            (Some("x_error"), Some("x")),
+        ] {
+            let expected = input.unwrap_or("body").to_owned();
+            assert_eq!(found(input, output, None), Some(expected), "{output:?}");
+        }
+        for (input, output) in
+            [(None, None), (Some("ml.text"), None), (Some("bodyguard"), Some("body"))]
+        {
+            assert_eq!(found(input, output, None), None, "{input:?} {output:?}");
+        }
+        assert_eq!(found(None, Some("age"), Some(&["size", "age"])), Some("age".into()));
+        assert_eq!(found(None, Some("body"), Some(&["size", "age"])), None);
     }
 
     #[test]

@@ -209,6 +209,8 @@ impl ImportRequest {
     /// # Errors
     /// [`Error`] if Elasticsearch cannot load the bundle, or the task has no endpoints or cannot be guessed.
     pub async fn validate(self) -> Result<ValidatedImport, Error> {
+        let served_id = self.start.as_ref().and_then(|start| start.options.deployment_id.clone());
+        let served_id = served_id.unwrap_or_else(|| (&self.model_id).into());
         let mut input = match self.input {
             ImportInput::Bundle(bundle) => {
                 let inspected = Box::new(Inspected::of_bundle(&bundle)?);
@@ -229,10 +231,7 @@ impl ImportRequest {
                 let Some(task) = EndpointTask::of(&task) else {
                     return Err(Error::NoEndpointForTask { task });
                 };
-                let deployment_id = self.start.as_ref().map(|start| {
-                    let id = start.options.deployment_id.clone();
-                    id.unwrap_or_else(|| (&self.model_id).into())
-                });
+                let deployment_id = self.start.is_some().then(|| served_id.clone());
                 let model_id = self.model_id.clone();
                 Some(Endpoint { id, task, model_id, deployment_id, similarity: None })
             }
@@ -241,7 +240,7 @@ impl ImportRequest {
         if let Some(pipeline) = &self.pipeline {
             let task = input.task().await?;
             let settings = input.settings(&task);
-            pipeline.check_task(&(&self.model_id).into(), &task, &settings)?;
+            pipeline.check_task(&served_id, &task, &settings)?;
         }
         Ok(ValidatedImport {
             input,

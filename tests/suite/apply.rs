@@ -292,6 +292,18 @@ fn invalid_models_file_is_refused_before_any_request() {
             "defaults:\n  task-type: ner\nmodels:\n  - bundle: x.metadata.json\n".to_owned(),
             "line 4: the argument '--bundle <PATH>' cannot be used with",
         ),
+        (
+            format!("{tagger}    quantize: all\n    target-agreement: 0.9\n"),
+            "line 2: --target-agreement cannot be used with --quantize=all",
+        ),
+        (
+            format!("{tagger}    create-pipeline: p\n"),
+            "line 2: an ingest pipeline is tried before it is created",
+        ),
+        (
+            format!("{tagger}    start: true\n    create-pipeline: p\n    output-field: body\n"),
+            "line 2: the ingest pipeline p cannot store its result in the field body",
+        ),
         (format!("{tagger}  - hub-model-id: ./tagger\n"), "line 3: the model id"),
         (format!("{tagger}    es-model-id: 'A B'\n"), "cannot be a model id"),
         ("models:\n  - hub-model-id: 'x\n".to_owned(), "line 2: "),

@@ -138,16 +138,29 @@ fn pages_of_inspect_import_and_verify_show_plots_and_hostile_text() {
 }
 
 #[test]
-fn report_that_cannot_be_written_is_an_error_that_names_the_file() {
+fn report_that_cannot_be_written_is_refused_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
-    let page = folder.path().join("missing/page.html");
-    let output = program()
-        .args(["inspect", "--hub-model-id"])
-        .arg(Fixture::named("bert/base").model())
-        .arg("--report")
-        .arg(&page)
-        .output()
-        .unwrap();
-    assert!(!output.status.success());
-    assert!(message(&output).contains("cannot write the report to"), "{}", message(&output));
+    let standin = StandIn::start(Options::default());
+    for page in [folder.path().join("missing/page.html"), folder.path().to_owned()] {
+        for command in ["inspect", "import", "verify"] {
+            let model_id = if command == "verify" { &["--es-model-id", "m"][..] } else { &[] };
+            let output = program()
+                .args([command, "--url", &standin.url()])
+                .args(model_id)
+                .arg("--hub-model-id")
+                .arg(Fixture::named("bert/base").model())
+                .arg("--report")
+                .arg(&page)
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+            assert!(
+                message(&output).contains("cannot write the report to"),
+                "{}",
+                message(&output)
+            );
+            assert!(output.stdout.is_empty());
+        }
+    }
+    assert!(standin.requests().is_empty());
 }

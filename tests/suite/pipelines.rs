@@ -143,6 +143,32 @@ fn zero_shot_pipeline_needs_labels() {
 }
 
 #[test]
+fn pipeline_that_would_remove_its_own_input_is_refused() {
+    let fields = ["--input-field", "ml.text", "--output-field", "ml"];
+    let standin = StandIn::start(Options::default());
+    let output = import(
+        &standin,
+        "ner",
+        "m",
+        &[&["--start", "--create-pipeline", "p"], &fields[..]].concat(),
+    );
+    assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+    says(&message(&output), &["in the field ml", "replace the field ml.text", "--output-field"]);
+    assert!(standin.model_ids().is_empty());
+    assert!(import(&standin, "ner", "m", &["--start"]).status.success());
+    for fields in [&fields[..], &["--output-field", "body"], &["--output-field", "body.x"]] {
+        let output = create(&standin, "p", "m", fields);
+        assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+        says(&message(&output), &["cannot store its result", "--output-field"]);
+    }
+    assert!(standin.requests().iter().all(|it| !it.path.contains("pipeline")));
+    // A tree model reads its features, not the default field of texts.
+    let tree = ["import", "--tree-model", TREES, "--es-model-id", "t", "--create-pipeline", "t"];
+    let output = run(&standin, &tree, &["--output-field", "body"]);
+    assert!(output.status.success(), "{}", message(&output));
+}
+
+#[test]
 fn other_pipeline_with_the_id_is_kept_without_force() {
     let standin = StandIn::start(Options::default());
     let other = json!({"processors": [{"set": {"field": "a", "value": "b"}}]});
