@@ -63,6 +63,9 @@ pub enum BundleError {
     ModelId(#[from] ModelIdError),
 }
 
+/// The operation of [`BundleError::Io`] when a file cannot be read.
+pub(crate) const READING: &str = "cannot read";
+
 /// The key in a configuration's metadata with the SHA-256 of the artifact. It identifies the artifact of a model in a cluster.
 pub const DEFINITION_SHA256: &str = "definition_sha256";
 
@@ -215,7 +218,7 @@ impl Bundle {
             None => Target::Any,
         };
         let path = folder.join(format!("{id}.{}", format.extension()));
-        let file = MappedFile::open(&path).map_err(io_error("cannot read", &path))?;
+        let file = MappedFile::open(&path).map_err(io_error(READING, &path))?;
         let altered = |reason| BundleError::Altered { path: path.clone(), reason };
         let (size, expected) = (file.bytes().len() as u64, described.size);
         if size != expected {
@@ -285,7 +288,7 @@ pub(crate) fn with_artifact_sha256(
 
 /// Reads the metadata of a bundle and its vocabulary, if the bundle has one.
 fn described(metadata: &Path) -> Result<(Metadata, Option<Vocabulary>), BundleError> {
-    let read = |path: &Path| fs::read(path).map_err(io_error("cannot read", path));
+    let read = |path: &Path| fs::read(path).map_err(io_error(READING, path));
     let invalid = |path: &Path| {
         let path = path.to_owned();
         |reason: serde_json::Error| BundleError::Invalid { path, reason: reason.to_string() }

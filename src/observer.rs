@@ -37,6 +37,8 @@ pub enum Stage {
     Verify,
     /// Compares the quantized model's answers with the original's.
     CompareQuantized,
+    /// Measures the time of passes of the quantized model and of the original.
+    MeasureSavings,
     /// Measures the memory that an inference takes.
     MeasureMemory,
     /// Writes a bundle's files.
@@ -74,6 +76,7 @@ impl fmt::Display for Stage {
             Self::Hash => "hashing",
             Self::Verify => "verifying",
             Self::CompareQuantized => "comparing with the original",
+            Self::MeasureSavings => "measuring the time of passes",
             Self::MeasureMemory => "measuring memory",
             Self::WriteBundle => "writing the bundle",
             Self::CreateModel => "creating the model",

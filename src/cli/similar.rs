@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command_error::CommandError;
-use crate::bundle::BundleError;
+use crate::bundle::{BundleError, READING};
 use crate::conversion::ConversionError;
 use crate::elasticsearch::ClientError;
 use crate::error::Error;
@@ -25,10 +25,19 @@ pub(super) fn similar<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Vec<&'a str> {
+    similar_above(LIKE, name, candidates)
+}
+
+/// The candidates whose similarity to a name, from 0 to 1, is larger than `least`, most similar first.
+pub(super) fn similar_above<'a>(
+    least: f64,
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Vec<&'a str> {
     let name = name.to_lowercase();
     let likeness = |candidate: &&'a str| strsim::jaro_winkler(&name, &candidate.to_lowercase());
     let mut found: Vec<_> = candidates.into_iter().map(|it| (likeness(&it), it)).collect();
-    found.retain(|(likeness, _)| *likeness > LIKE);
+    found.retain(|(likeness, _)| *likeness > least);
     found.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.cmp(other)));
     found.into_iter().map(|(_, name)| name).take(SHOWN).collect()
 }
@@ -74,8 +83,10 @@ fn missing(error: &Error) -> Option<&Path> {
             | HubError::NotCached { id, .. }
             | HubError::Unreachable { id, .. },
         ) => Path::new(id.as_str()),
-        Error::Bundle(BundleError::Io { path, .. }) if path.is_dir() => return Some(path),
-        Error::Bundle(BundleError::Io { path, .. })
+        Error::Bundle(BundleError::Io { what: READING, path, .. }) if path.is_dir() => {
+            return Some(path);
+        }
+        Error::Bundle(BundleError::Io { what: READING, path, .. })
         | Error::Conversion(ConversionError::Source(SourceError::NotAFolder(path)))
         | Error::Client(ClientError::Certificates { path, .. }) => path,
         _ => return None,
@@ -124,6 +135,18 @@ mod tests {
         assert_eq!(similar("minilm.metadta.json", names)[0], "minilm.metadata.json");
         assert!(similar("xyz", names).is_empty());
         assert!(similar("MINILM.PT", names).contains(&"minilm.pt"));
+    }
+
+    #[test]
+    fn file_is_suggested_for_reading_only() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("x.html"), "").unwrap();
+        let tip = |what| {
+            let (path, source) = (root.path().join("x"), std::io::Error::other("no"));
+            tip(&Error::Bundle(BundleError::Io { what, path, source }).into())
+        };
+        assert!(tip(READING).unwrap().contains("x.html"));
+        assert_eq!(tip("cannot create the folder"), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 
-use super::similar::similar;
+use super::similar::similar_above;
 use crate::tasks::Task;
 
 /// A task, or automatic choice from the model's files.
@@ -16,6 +16,9 @@ pub(super) enum TaskChoice {
 }
 
 const AUTO: &str = "auto";
+
+/// Minimum similarity for a suggestion. Short names such as ner resemble many words.
+const LIKE: f64 = 0.8;
 
 /// Names that users may mean by a task, besides those that [`Task`] parses: the services of `_inference` and kinds of models. They are only
 /// suggested, because some of them fit other tasks, too.
@@ -62,9 +65,13 @@ fn meant(name: &str) -> Option<&'static str> {
     if let Ok(task) = name.parse::<Task>() {
         return Some(task.name());
     }
+    // The error says why Elasticsearch has no task for the tag.
+    if Task::is_pipeline_tag(&name) {
+        return None;
+    }
     let synonym = SYNONYMS.iter().find(|(synonym, _)| *synonym == name);
-    let named =
-        || similar(&name, Task::ALL.map(Task::name).into_iter().chain([AUTO])).first().copied();
+    let names = || Task::ALL.map(Task::name).into_iter().chain([AUTO]);
+    let named = || similar_above(LIKE, &name, names()).first().copied();
     synonym.map(|(_, task)| task.name()).or_else(named)
 }
 
@@ -114,7 +121,12 @@ mod tests {
         }
         assert!(!"zzz".parse::<TaskChoice>().unwrap_err().contains("did you mean"));
         // A tag without a task is refused with a reason, and has no similar name.
-        assert!(!"summarization".parse::<TaskChoice>().unwrap_err().contains("did you mean"));
+        for tag in
+            ["summarization", "conversational", "text2text-generation", "Text2text_Generation"]
+        {
+            let error = tag.parse::<TaskChoice>().unwrap_err();
+            assert!(!error.contains("did you mean"), "{error}");
+        }
         for tag in ["token-classification", "token_classification"] {
             assert_eq!(tag.parse(), Ok(TaskChoice::Named(Task::Ner)));
         }

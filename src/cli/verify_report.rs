@@ -126,7 +126,7 @@ pub(super) fn add_to(page: &mut Page, verification: &Verification) {
     if let ([.., figure, _], [_, ..]) = (&verification.agreement[..], &verification.agreements[..])
     {
         page.heading("Agreement of each text");
-        page.histogram(figure.name, &verification.agreements);
+        page.histogram(&of_one_text(figure.name), &verification.agreements);
     }
     if !verification.different.is_empty() {
         page.heading("Texts that differ");
@@ -141,6 +141,12 @@ pub(super) fn add_to(page: &mut Page, verification: &Verification) {
     if more > 0 {
         page.paragraph(&format!("{more} more texts differ; --output json lists them"));
     }
+}
+
+/// The agreement of one text, by the name of the figure for all texts.
+fn of_one_text(name: &str) -> String {
+    let name = name.strip_suffix("_mean").unwrap_or(name);
+    if name == "cosine" { "cosine similarity".to_owned() } else { name.replace('_', " ") }
 }
 
 /// A text whose answers differ, with the errors of both sides.

@@ -54,7 +54,7 @@ impl Conversion {
         if let Some(quantization) = &mut saved.quantization {
             let (length, weights) = (archive.len() as u64, saved.per_deployment_memory_bytes);
             let measure = || self.measure_savings(&traced.module, length, weights, peak);
-            quantization.savings = Some(progress.run(Stage::CompareQuantized, measure)?);
+            quantization.savings = Some(progress.run(Stage::MeasureSavings, measure)?);
         }
         converting.finish();
         let target = self.target();

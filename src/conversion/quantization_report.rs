@@ -112,13 +112,17 @@ impl Quantization {
 
 impl fmt::Display for Quantization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts = match self.texts {
+            1 => "1 text".to_owned(),
+            texts => format!("{texts} texts"),
+        };
         let figures: Vec<_> =
             self.agreement.iter().map(|it| format!("{} {:.4}", it.name, it.value)).collect();
         match figures.split_last() {
             Some((last, others)) if !others.is_empty() => {
-                write!(f, "{} and {last} over {} texts", others.join(", "), self.texts)
+                write!(f, "{} and {last} over {texts}", others.join(", "))
             }
-            _ => write!(f, "{} over {} texts", figures.concat(), self.texts),
+            _ => write!(f, "{} over {texts}", figures.concat()),
         }
     }
 }
@@ -169,7 +173,8 @@ impl Conversion {
             1 => ", and 1 other layer is unchanged".to_owned(),
             kept => format!(", and {kept} other layers are unchanged"),
         };
-        tracing::info!("{tables}{layers} linear layers were quantized to 8 bits{others}");
+        let layers_were = if layers == 1 { "layer was" } else { "layers were" };
+        tracing::info!("{tables}{layers} linear {layers_were} quantized to 8 bits{others}");
         tracing::info!("agreement with the original model: {report}");
         if report.texts < FEW_TEXTS {
             tracing::warn!(

@@ -21,13 +21,14 @@ pub struct TokenEffect {
 
 impl fmt::Display for TokenEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts = if self.texts == 1 { "text" } else { "texts" };
         if let Some(same) = self.same_answer {
-            write!(f, "{same} of {} different texts have the same answer, ", self.texts)?;
+            write!(f, "{same} of {} different {texts} have the same answer, ", self.texts)?;
         }
         if let (Some(least), Some(mean)) = (self.cosine_min, self.cosine_mean) {
             write!(
                 f,
-                "cosine {mean:.4} on average and {least:.4} at least over {} different texts, ",
+                "cosine {mean:.4} on average and {least:.4} at least over {} different {texts}, ",
                 self.texts
             )?;
         }

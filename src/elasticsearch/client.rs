@@ -8,6 +8,7 @@
 //! with such headers the first request contains everything. An address of another cluster is never used again.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -53,8 +54,12 @@ pub struct Contact {
     pub client: Result<Client, ClientError>,
     /// The address that answered, with the proxy in front of it. Without an answer, the last address that was tried.
     pub address: String,
-    /// The certificate of this address, if the TLS handshake succeeded.
+    /// The certificate of this address, if the TLS handshake succeeded without a proxy.
     pub certificate: Option<ServerCertificate>,
+    /// Whether the connection goes through a proxy.
+    pub has_proxy: bool,
+    /// Whether the server is on this machine.
+    pub is_local: bool,
 }
 
 /// Timeout of `GET /`, whose response is short.
@@ -88,9 +93,12 @@ impl Client {
         let der = certificates.get(&index).cloned();
         drop(certificates);
         let address = client.place(index);
+        let is_local = client.addresses.urls().get(index).is_some_and(is_local);
         Ok(Contact {
             client: failure.map_or(Ok(client), Err),
+            has_proxy: address.contains(THROUGH),
             address,
+            is_local,
             certificate: der.and_then(|der| ServerCertificate::read(&der, SystemTime::now())),
         })
     }
@@ -410,8 +418,20 @@ fn unsent(error: ClientError, url: String) -> ClientError {
     }
 }
 
+/// Whether an address names this machine.
+fn is_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 fn unreachable(url: String, error: reqwest::Error) -> ClientError {
-    let failure = ConnectionFailure::of(&error);
+    let failure = match ConnectionFailure::of(&error) {
+        // With a proxy, the connection itself goes to the proxy.
+        ConnectionFailure::Refused | ConnectionFailure::Resolve if url.contains(THROUGH) => {
+            ConnectionFailure::ProxyUnreachable
+        }
+        failure => failure,
+    };
     let sent = !error.is_connect();
     let error = error.without_url();
     let reason = redact(&causes(&error));
@@ -450,4 +470,23 @@ fn shown(headers: &HeaderMap) -> String {
         format!("{name}: {shown}")
     });
     shown.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_decides_whether_an_address_is_local() {
+        for (url, expected) in [
+            ("http://localhost:9200", true),
+            ("http://127.0.0.3:9200", true),
+            ("http://[::1]:9200", true),
+            ("http://localhost.example.com:9200", false),
+            ("http://127.example.com", false),
+            ("http://10.0.0.1", false),
+        ] {
+            assert_eq!(is_local(&url.parse().unwrap()), expected, "{url}");
+        }
+    }
 }

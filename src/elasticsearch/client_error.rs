@@ -108,11 +108,11 @@ pub enum ClientError {
         /// The least privilege that the server's reason names.
         privilege: String,
     },
-    /// The license of the cluster does not include machine learning.
-    #[error("the license of the cluster does not allow machine learning: {0}")]
+    /// The licence of the cluster does not include machine learning.
+    #[error("the licence of the cluster does not allow machine learning: {0}")]
     Licence(String),
-    /// The license of the cluster does not include learning to rank.
-    #[error("learning to rank needs an enterprise license, and the cluster has a {0} license")]
+    /// The licence of the cluster does not include learning to rank.
+    #[error("learning to rank needs an enterprise licence, and the cluster has a {0} licence")]
     RankingLicence(String),
     /// The cluster has a model with this id.
     #[error("the cluster already has a model {0}")]
@@ -125,7 +125,8 @@ pub enum ClientError {
         action: String,
         /// HTTP status.
         status: u16,
-        /// The `type` of Elasticsearch's error object (contract 0.1); none if the answer has none, as those of proxies.
+        /// The `type` of Elasticsearch's error object (contract 0.1), or `unknown` if Elasticsearch answers without one; none for answers
+        /// of proxies.
         kind: Option<String>,
         /// The server's reason.
         reason: String,
@@ -307,8 +308,8 @@ impl ClientError {
                 "Grant the {kind} privilege {privilege} to the user or API key{}.",
                 if privilege == "manage_ml" { " (role machine_learning_admin)" } else { "" }
             )),
-            Self::Licence(_) => hint!("Use a platinum, enterprise or trial license."),
-            Self::RankingLicence(_) => hint!("Use an enterprise or trial license."),
+            Self::Licence(_) => hint!("Use a platinum, enterprise or trial licence."),
+            Self::RankingLicence(_) => hint!("Use an enterprise or trial licence."),
             Self::Exists(_) => hint!(
                 "Choose another id with ",
                 Setting::ModelId,

@@ -43,9 +43,9 @@ impl Licence {
         if kind == "unknown" {
             None
         } else if !["active", "unknown"].contains(&status.as_str()) {
-            Some(format!("the {kind} license is {status}"))
+            Some(format!("the {kind} licence is {status}"))
         } else if !LICENCES.contains(&kind.as_str()) {
-            Some(format!("it is a {kind} license"))
+            Some(format!("it is a {kind} licence"))
         } else {
             None
         }
@@ -174,9 +174,9 @@ mod tests {
         };
         assert!(read("trial", "active").allows_machine_learning());
         assert!(read("enterprise", "active").allows_machine_learning());
-        assert_eq!(read("basic", "active").problem().unwrap(), "it is a basic license");
+        assert_eq!(read("basic", "active").problem().unwrap(), "it is a basic licence");
         let expired = read("trial", "expired").problem();
-        assert_eq!(expired.unwrap(), "the trial license is expired");
+        assert_eq!(expired.unwrap(), "the trial licence is expired");
         assert!(Licence::read(&json!({}), now).allows_machine_learning());
         let trial = json!({"license": {"type": "trial", "status": "active",
             "expiry_date_in_millis": 3 * 86_400_000_u64 + 5}});

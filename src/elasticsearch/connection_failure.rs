@@ -46,6 +46,8 @@ pub enum ConnectionFailure {
     ProxyCredentials,
     /// The proxy does not connect to the cluster.
     Proxy,
+    /// The proxy itself cannot be reached.
+    ProxyUnreachable,
     /// Anything else.
     Other,
 }
@@ -126,6 +128,7 @@ impl ConnectionFailure {
                 | Self::TimedOut
                 | Self::Broken
                 | Self::Proxy
+                | Self::ProxyUnreachable
                 | Self::Other
         )
     }
@@ -195,6 +198,10 @@ impl ConnectionFailure {
             Self::Proxy => hint!(
                 "The proxy does not connect to the cluster. Check its rules, its user name and password, and whether the cluster is \
                  running. NO_PROXY lists hosts that are reached without the proxy."
+            ),
+            Self::ProxyUnreachable => hint!(
+                "Check the address of the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, and whether the proxy is running. NO_PROXY lists \
+                 hosts that are reached without the proxy."
             ),
             Self::Other => hint!("Check the address, and whether the cluster is running."),
         }

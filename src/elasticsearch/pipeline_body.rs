@@ -215,7 +215,9 @@ pub(super) fn update(
         return Ok(None);
     }
     Err(NoPipeline {
-        reason: format!("a model for {task} has its own labels"),
+        reason: format!(
+            "a model for {task} does not choose from labels that you set; a model for zero_shot_classification does"
+        ),
         hint: Some(hint!("Leave out ", Setting::Labels, ".")),
     })
 }
@@ -420,7 +422,11 @@ mod tests {
             processor(&zero_shot)["inference_config"]["zero_shot_classification"]["labels"],
             json!(["a", "b"])
         );
-        assert!(definition(&labelled, "ner", "9.0").unwrap_err().contains("its own labels"));
+        assert!(
+            definition(&labelled, "ner", "9.0")
+                .unwrap_err()
+                .contains("does not choose from labels")
+        );
     }
 
     #[test]

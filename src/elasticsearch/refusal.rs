@@ -1,7 +1,7 @@
 //! Classification of responses with a status other than 2xx.
 
 use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
 use serde_json::Value;
 
 use super::{ClientError, ConnectionFailure};
@@ -29,10 +29,16 @@ impl Refusal<'_> {
     pub(super) fn error(&self, url: String, action: &str) -> ClientError {
         let status = self.status;
         let phrase = status.canonical_reason().unwrap_or("an answer without a reason");
-        let reason = self.json.and_then(reason).map_or_else(
-            || format!("{phrase} (not an answer of Elasticsearch)"),
-            |reason| redact(&reason),
-        );
+        let product = self.headers.get("x-elastic-product").map(HeaderValue::as_bytes);
+        let is_elasticsearch = product == Some(b"Elasticsearch");
+        let reason = match self.json.and_then(reason) {
+            Some(reason) => redact(&reason),
+            None if is_elasticsearch => phrase.to_owned(),
+            None => format!("{phrase} (not an answer of Elasticsearch)"),
+        };
+        let kind = self.json.and_then(|json| json["error"]["type"].as_str());
+        let is_unnamed = is_elasticsearch && status != StatusCode::TOO_MANY_REQUESTS;
+        let kind = kind.or_else(|| is_unnamed.then_some("unknown"));
         let unreachable = |failure| ClientError::Unreachable {
             url: url.clone(),
             failure,
@@ -69,7 +75,7 @@ impl Refusal<'_> {
             _ => ClientError::Refused {
                 action: action.to_owned(),
                 status: status.as_u16(),
-                kind: self.json.and_then(|json| Some(json["error"]["type"].as_str()?.to_owned())),
+                kind: kind.map(str::to_owned),
                 reason,
                 retry_after: retry_after(self.headers),
             },

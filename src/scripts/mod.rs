@@ -22,6 +22,9 @@ pub enum ScriptsError {
     /// The list is empty.
     #[error("the list is empty")]
     Empty,
+    /// An item of the list is empty.
+    #[error("the list has an empty item: write the names with one comma between them")]
+    EmptyItem,
     /// A script is not known.
     #[error("{}", unknown_script(.0))]
     Script(String),
@@ -79,10 +82,19 @@ impl Scripts {
         scripts: impl Fn(&str) -> Result<Vec<Script>, ScriptsError>,
     ) -> Result<Self, ScriptsError> {
         let mut found = BTreeMap::new();
-        for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        // A comma at the end is allowed.
+        let list = list.trim();
+        let list = list.strip_suffix(',').unwrap_or(list);
+        if list.trim_matches([',', ' ']).is_empty() {
+            return Err(ScriptsError::Empty);
+        }
+        for name in list.split(',').map(str::trim) {
+            if name.is_empty() {
+                return Err(ScriptsError::EmptyItem);
+            }
             found.extend(scripts(name)?.into_iter().map(|script| (long_name(script), script)));
         }
-        if found.is_empty() { Err(ScriptsError::Empty) } else { Ok(Self(found)) }
+        Ok(Self(found))
     }
 }
 
@@ -159,6 +171,10 @@ mod tests {
             ("old-italic", "Old_Italic"),
             ("", "the list is empty"),
             (" , ", "the list is empty"),
+            (
+                "latin,,cyrillic",
+                "the list has an empty item: write the names with one comma between them",
+            ),
         ] {
             assert_eq!(names(list.parse()), expected, "{list}");
         }

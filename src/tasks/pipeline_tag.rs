@@ -113,6 +113,12 @@ pub(super) fn task_of_tag(name: &str) -> Option<Result<Task, String>> {
 }
 
 impl Task {
+    /// Whether a name is one of Hugging Face's pipeline tags.
+    #[must_use]
+    pub fn is_pipeline_tag(name: &str) -> bool {
+        task_of_tag(name).is_some()
+    }
+
     /// Hugging Face's tags of the task that differ from its name.
     pub fn pipeline_tags(self) -> impl Iterator<Item = &'static str> {
         SERVED.into_iter().filter(move |(_, task)| *task == self).map(|(tag, _)| tag)

@@ -105,7 +105,7 @@ fn missing_wrong_or_insufficient_credentials_are_rejected() {
 #[test]
 fn licence_without_machine_learning_is_rejected() {
     let options = Options { license: License::Basic, ..Options::default() };
-    let standin = refused(options, &[], 6, &["it is a basic license", "platinum"]);
+    let standin = refused(options, &[], 6, &["it is a basic licence", "platinum"]);
     assert!(standin.model_ids().is_empty());
 }
 

@@ -115,6 +115,41 @@ fn missing_privilege_and_licence_are_failures_with_their_exit_code() {
     let standin = StandIn::start(Options { license: ending, ..Options::default() });
     let (code, lines) = report(&standin.url(), &[]);
     assert_eq!((code, state(&lines, "licence")), (0, "warning"));
+
+    let server = Canned::by_head(|head| {
+        let body = match head.starts_with("GET /_license") {
+            true => {
+                r#"{"license": {"type": "trial", "status": "expired", "expiry_date_in_millis": 86400000}}"#
+            }
+            false => r#"{"version": {"number": "9.0.0"}, "tagline": "You Know, for Search"}"#,
+        };
+        http("200 OK", "x-elastic-product: Elasticsearch\r\n", body)
+    });
+    let (code, lines) = report(&server.url(), &[]);
+    assert_eq!((code, state(&lines, "licence")), (6, "failure"));
+    let summary = lines["licence"]["summary"].as_str().unwrap();
+    says(summary, &["trial (expired), ended ", " days ago"]);
+    assert!(!summary.contains('-'), "{summary}");
+}
+
+#[test]
+fn failing_elasticsearch_and_failing_proxy_are_named() {
+    let header = "x-elastic-product: Elasticsearch\r\n";
+    let server = Canned::by_head(move |_| http("500 Internal Server Error", header, ""));
+    let (code, lines) = report(&server.url(), &[]);
+    assert_eq!((code, state(&lines, "connection")), (5, "failure"));
+    let summary = lines["connection"]["summary"].as_str().unwrap();
+    says(summary, &["Elasticsearch refused to say what it is (500)"]);
+    for url in ["http://es.example:9200", "https://es.example:9200"] {
+        let output = program()
+            .args(["check", "--url", url])
+            .envs([("HTTP_PROXY", "http://127.0.0.1:1"), ("HTTPS_PROXY", "http://127.0.0.1:1")])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(5), "{}", message(&output));
+        let text = String::from_utf8_lossy(&output.stdout);
+        says(&text, &["through the proxy http://127.0.0.1:1/", "HTTPS_PROXY", "NO_PROXY"]);
+    }
 }
 
 #[test]
@@ -177,6 +212,9 @@ fn certificate_is_shown_with_issuer_and_days_left() {
     let (code, lines) = report(&url, &[&trusting[..], &["right"]].concat());
     assert_eq!((code, state(&lines, "certificate")), (0, "warning"));
     says(lines["certificate"]["summary"].as_str().unwrap(), &["10 days left"]);
+    let (_, lines) = report(&url, &["--insecure", "-u", "me", "-p", "right"]);
+    says(lines["certificate"]["summary"].as_str().unwrap(), &["10 days left", "not verified"]);
+    says(lines["certificate"]["hint"].as_str().unwrap(), &["Renew", "--ca-certs"]);
 }
 
 #[test]
@@ -198,6 +236,6 @@ fn server_text_is_escaped_and_unreachable_cluster_is_a_line() {
     });
     let output = check(&server.url(), &[]);
     let text = String::from_utf8(output.stdout).unwrap();
-    says(&text, &["not checked", r"\u{1b}[2J hidden"]);
+    says(&text, &["not checked", r"\u{1b}[2J hidden", "Grant the cluster privilege monitor to"]);
     assert!(!text.contains('\u{1b}'));
 }

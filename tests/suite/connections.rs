@@ -511,7 +511,7 @@ fn licence_without_machine_learning_is_rejected() {
     let expired = licence("200 OK", of("trial", "expired"));
     let (code, message) = connect(&expired.url());
     assert_eq!(code, 6, "{message}");
-    says(&message, &["the trial license is expired"]);
+    says(&message, &["the trial licence is expired"]);
     // If the licence cannot be read, later requests report a missing one.
     let denied = error(
         "security_exception",

@@ -171,6 +171,14 @@ fn proxy_of_the_environment_is_used() {
         assert!(passed(request) > 0, "{variables:?}");
     }
     assert!(proxy.read("log").contains(&format!("CONNECT 127.0.0.1:{}", front.port())));
+    let check = program()
+        .envs([("HTTPS_PROXY", through.as_str())])
+        .args(["check", "--url", &secure])
+        .args(ca)
+        .output()
+        .unwrap();
+    says(&String::from_utf8_lossy(&check.stdout), &["verified, but not shown", "through a proxy"]);
+    assert!(passed(request) > 0);
     let around =
         [("HTTP_PROXY", through.as_str()), ("HTTPS_PROXY", &through), ("NO_PROXY", "127.0.0.1")];
     reaches(&["--url", &plain], &around);

@@ -447,7 +447,7 @@ fn learning_to_rank_needs_extractors_and_an_enterprise_licence() {
     let name = "xgboost-3.2.0-ranking.ubj";
     let more = ["--ltr-config", config.to_str().unwrap()];
     let standin = StandIn::start(Options::default());
-    failed(&import(&standin, name, &more), 6, &["enterprise license", "platinum"]);
+    failed(&import(&standin, name, &more), 6, &["enterprise licence", "platinum"]);
     assert!(!standin.requests().iter().any(|request| request.method == "PUT"));
     let standin = StandIn::start(Options { license: License::Enterprise, ..Options::default() });
     succeeded(&import(&standin, name, &more));

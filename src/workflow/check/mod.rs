@@ -11,8 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::elasticsearch::{
-    Client, ClientError, Connection, Contact, DeploymentError, Licence, ModelReport,
-    ServerCertificate, State, Trust,
+    Client, ClientError, Connection, Contact, DeploymentError, Licence, ModelReport, State, Trust,
 };
 use crate::hint::{Command, Hint, Setting, hint};
 
@@ -149,8 +148,19 @@ impl CheckLine {
 
     /// A line that could not be checked.
     fn unchecked(subject: Subject, error: &Unchecked) -> Self {
-        let line = Self::warning(subject, format!("not checked: {error}"));
-        line.with_hint(error.hint())
+        let needed = match subject {
+            Subject::Licence => Some("monitor"),
+            Subject::Nodes | Subject::Deployments => Some("monitor_ml"),
+            _ => None,
+        };
+        let hint = match (error, needed) {
+            (
+                Unchecked::Failed(DeploymentError::Client(ClientError::Privilege { .. })),
+                Some(name),
+            ) => Some(hint!(format!("Grant the cluster privilege {name} to the user or API key."))),
+            _ => error.hint(),
+        };
+        Self::warning(subject, format!("not checked: {error}")).with_hint(hint)
     }
 
     fn with_hint(self, hint: Option<Hint>) -> Self {
@@ -204,14 +214,16 @@ impl ClusterCheck {
     pub async fn of(connection: Connection) -> Result<Self, ClientError> {
         let is_verified = connection.trust != Trust::Anyone;
         let has_credentials = connection.credentials.is_some();
-        let Contact { client, address, certificate } = Client::contact(connection).await?;
+        let contact = Client::contact(connection).await?;
         let mut lines = Vec::new();
-        let transport = || transport(&address, certificate.as_ref(), is_verified);
-        match client {
+        let connected = || {
+            let answers = format!("{} answers", contact.address);
+            [CheckLine::ok(Subject::Connection, answers), transport(&contact, is_verified)]
+        };
+        match &contact.client {
             Ok(client) => {
-                lines.push(CheckLine::ok(Subject::Connection, format!("{address} answers")));
-                lines.push(transport());
-                Self::add_facts(&client, has_credentials, &mut lines).await;
+                lines.extend(connected());
+                Self::add_facts(client, has_credentials, &mut lines).await;
             }
             Err(error) => {
                 let subject = match error {
@@ -222,8 +234,7 @@ impl ClusterCheck {
                     _ => Subject::Connection,
                 };
                 if subject != Subject::Connection {
-                    lines.push(CheckLine::ok(Subject::Connection, format!("{address} answers")));
-                    lines.push(transport());
+                    lines.extend(connected());
                 }
                 let hint = error.hint();
                 lines.push(CheckLine::failure(subject, error.to_string()).with_hint(hint));
@@ -248,24 +259,47 @@ impl ClusterCheck {
     }
 }
 
+fn many_days(days: i64) -> String {
+    if days == 1 { "1 day".to_owned() } else { format!("{days} days") }
+}
+
 /// The line about TLS.
-fn transport(
-    address: &str,
-    certificate: Option<&ServerCertificate>,
-    is_verified: bool,
-) -> CheckLine {
+fn transport(contact: &Contact, is_verified: bool) -> CheckLine {
     let subject = Subject::Certificate;
-    if address.starts_with("http:") {
-        let is_local = ["http://localhost", "http://127.", "http://[::1]"];
-        if is_local.iter().any(|start| address.starts_with(start)) {
+    if contact.address.starts_with("http:") {
+        if contact.is_local && !contact.has_proxy {
             return CheckLine::ok(subject, "none: the connection to this machine is not encrypted");
         }
         let summary = "none: the connection is not encrypted, and others on the network can read credentials and texts";
         return CheckLine::warning(subject, summary)
             .with_hint(Some(hint!("Use an address that starts with https://.")));
     }
-    let Some(certificate) = certificate else {
-        return CheckLine::warning(subject, "the certificate could not be read");
+    let unverified = || {
+        (!is_verified).then(|| {
+            hint!(
+                "Set ",
+                Setting::CaCertificates,
+                " or ",
+                Setting::CaFingerprint,
+                " instead of ",
+                Setting::Insecure,
+                "."
+            )
+        })
+    };
+    let Some(certificate) = &contact.certificate else {
+        return match (contact.has_proxy, unverified()) {
+            (true, None) => {
+                let summary = "verified, but not shown: the connection goes through a proxy";
+                CheckLine::ok(subject, summary)
+            }
+            (true, hint) => {
+                let summary = "not verified and not shown: the connection goes through a proxy";
+                CheckLine::warning(subject, summary).with_hint(hint)
+            }
+            (false, _) => CheckLine::warning(subject, "the certificate could not be read")
+                .with_hint(Some(hint!("Show it with openssl s_client -connect HOST:PORT."))),
+        };
     };
     let days = certificate.days_left;
     let issuer = if certificate.issuer == certificate.subject {
@@ -275,28 +309,19 @@ fn transport(
     };
     let until = match days {
         ..0 => format!("expired on {}", certificate.not_after),
-        _ => format!("{days} days left (until {})", certificate.not_after),
+        _ => format!("{} left (until {})", many_days(days), certificate.not_after),
     };
-    let summary = format!("{issuer}; {until}");
-    let line =
-        match days {
-            ..0 => CheckLine::failure(subject, summary)
-                .with_hint(Some(hint!("Renew the certificate."))),
-            0..SOON => CheckLine::warning(subject, summary)
-                .with_hint(Some(hint!("Renew the certificate."))),
-            _ if !is_verified => CheckLine::warning(subject, format!("{summary}; not verified"))
-                .with_hint(Some(hint!(
-                    "Set ",
-                    Setting::CaCertificates,
-                    " or ",
-                    Setting::CaFingerprint,
-                    " instead of ",
-                    Setting::Insecure,
-                    "."
-                ))),
-            _ => CheckLine::ok(subject, summary),
-        };
-    line.with_details(json!(certificate))
+    let trust = if is_verified { "" } else { "; not verified" };
+    let state = match days {
+        ..0 => CheckState::Failure,
+        SOON.. if is_verified => CheckState::Ok,
+        _ => CheckState::Warning,
+    };
+    let renew = (days < SOON).then(|| hint!("Renew the certificate."));
+    let hint = renew.into_iter().chain(unverified()).reduce(Hint::and);
+    CheckLine::new(subject, state, format!("{issuer}; {until}{trust}"))
+        .with_hint(hint)
+        .with_details(json!(certificate))
 }
 
 async fn licence(client: &Client) -> CheckLine {
@@ -309,24 +334,28 @@ async fn licence(client: &Client) -> CheckLine {
         Err(error) => return CheckLine::unchecked(subject, &error),
     };
     let Licence { kind, status, days_left } = &licence;
-    let left = days_left.map(|days| format!(", {days} days left")).unwrap_or_default();
+    let left = match *days_left {
+        Some(days @ ..0) => format!(", ended {} ago", many_days(days.saturating_neg())),
+        Some(days) => format!(", {} left", many_days(days)),
+        None => String::new(),
+    };
     let summary = format!("{kind} ({status}){left}");
     let line = if licence.allows_machine_learning() {
         // A trial lasts 30 days, so that it would always be a warning with the limit of other licences.
         let soon = if kind == "trial" { 7 } else { SOON };
         match days_left {
             Some(days) if *days < soon => CheckLine::warning(subject, summary)
-                .with_hint(Some(hint!("Extend the license: models stop when it expires."))),
+                .with_hint(Some(hint!("Extend the licence: models stop when it expires."))),
             _ => CheckLine::ok(subject, summary),
         }
     } else {
         let summary = format!("{summary}, which does not allow machine learning");
         let hint = if kind == "basic" {
             hint!(
-                "Use a platinum or enterprise license, or start a trial of 30 days: POST /_license/start_trial?acknowledge=true."
+                "Use a platinum or enterprise licence, or start a trial of 30 days: POST /_license/start_trial?acknowledge=true."
             )
         } else {
-            hint!("Use a platinum, enterprise or trial license.")
+            hint!("Use a platinum, enterprise or trial licence.")
         };
         CheckLine::failure(subject, summary).with_hint(Some(hint))
     };
