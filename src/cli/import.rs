@@ -325,6 +325,7 @@ impl ImportArguments {
             definition_sha256: Some(model.definition.sha256.clone()),
             bundle: None,
             parameters: None,
+            agreement: None,
             started: None,
             endpoint: None,
             pipeline,

@@ -38,7 +38,6 @@ mod pipeline;
 mod pipeline_arguments;
 mod pipeline_report;
 mod plan_report;
-#[cfg(feature = "torch")]
 mod plots;
 mod progress_bars;
 mod progress_log;

@@ -1,6 +1,7 @@
 //! Plots of a page, as SVG.
 
 use super::page::{Page, text};
+use crate::tasks::AgreementSamples;
 
 /// Width and height of a plot, without the space for labels.
 const SIZE: [f64; 2] = [520., 220.];
@@ -9,6 +10,21 @@ const SIZE: [f64; 2] = [520., 220.];
 const BINS: usize = 40;
 
 impl Page {
+    /// How much two versions of a model agree: their numbers against each other, and how often the figures of single texts occur.
+    pub(super) fn agreement(&mut self, samples: &AgreementSamples, [one, other]: [&str; 2]) {
+        if !samples.points.is_empty() {
+            self.paragraph(&format!(
+                "Each point is a {}. On the line, the numbers of both models are equal.",
+                samples.number
+            ));
+            self.scatter([one, other], &samples.points);
+        }
+        if samples.each.len() > 1 {
+            self.paragraph(&format!("Agreement on single texts: {}.", samples.figure));
+            self.histogram(samples.figure, &samples.each);
+        }
+    }
+
     /// How often numbers occur. Numbers that are not finite are not shown.
     pub(super) fn histogram(&mut self, axis: &str, values: &[f64]) {
         let Some([from, to]) = range(values.iter().copied()) else { return };

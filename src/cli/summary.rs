@@ -14,6 +14,7 @@ use super::suggestions::Suggestions;
 use super::timings::TimingReport;
 use crate::elasticsearch::{EndpointId, EndpointOutcome, KibanaSync, Outcome};
 use crate::model_id::ModelId;
+use crate::tasks::AgreementSamples;
 use crate::version::Target;
 use crate::workflow::{Imported, Started};
 
@@ -26,6 +27,9 @@ pub(super) struct Summary<'a> {
     state: &'static str,
     /// The number of parameters; unknown for bundles.
     parameters: Option<u64>,
+    /// How much the quantized model agrees with the original on single texts.
+    #[serde(skip)]
+    agreement: Option<&'a AgreementSamples>,
     /// The number of parts that were uploaded.
     parts: Option<usize>,
     /// The deployment, if one was requested.
@@ -88,6 +92,7 @@ impl<'a> Summary<'a> {
             bundle: imported.bundle.as_ref().map(BundleReport::of),
             state,
             parameters: imported.parameters,
+            agreement: imported.agreement.as_ref(),
             parts,
             deployment: imported.started.as_ref(),
             endpoint: imported.endpoint.as_ref().map(|(endpoint, state)| NamedEndpoint {
@@ -123,6 +128,10 @@ impl<'a> Summary<'a> {
                 sheet.line(name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             }
             page.sections(&sheet);
+        }
+        if let Some(samples) = self.agreement {
+            page.heading("Quantized and original model");
+            page.agreement(samples, ["original", "quantized"]);
         }
         page
     }

@@ -116,17 +116,9 @@ pub(super) fn page(verification: &Verification) -> Page {
 pub(super) fn add_to(page: &mut Page, verification: &Verification) {
     page.heading("Verification");
     page.code(&overview(verification).join("\n"));
-    if !verification.numbers.is_empty() {
+    if !verification.agreement.is_empty() {
         page.heading("Cluster and model");
-        page.paragraph(
-            "Each point is a number of an answer. On the line, the numbers of the cluster and of the model are equal.",
-        );
-        page.scatter(["model", "cluster"], &verification.numbers);
-    }
-    if let ([.., figure, _], [_, ..]) = (&verification.agreement[..], &verification.agreements[..])
-    {
-        page.heading("Agreement of each text");
-        page.histogram(&of_one_text(figure.name), &verification.agreements);
+        page.agreement(&verification.samples, ["model", "cluster"]);
     }
     if !verification.different.is_empty() {
         page.heading("Texts that differ");
@@ -141,12 +133,6 @@ pub(super) fn add_to(page: &mut Page, verification: &Verification) {
     if more > 0 {
         page.paragraph(&format!("{more} more texts differ; --output json lists them"));
     }
-}
-
-/// The agreement of one text, by the name of the figure for all texts.
-fn of_one_text(name: &str) -> String {
-    let name = name.strip_suffix("_mean").unwrap_or(name);
-    if name == "cosine" { "cosine similarity".to_owned() } else { name.replace('_', " ") }
 }
 
 /// A text whose answers differ, with the errors of both sides.

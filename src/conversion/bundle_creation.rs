@@ -56,6 +56,7 @@ impl Conversion {
             let measure = || self.measure_savings(&traced.module, length, weights, peak);
             quantization.savings = Some(progress.run(Stage::MeasureSavings, measure)?);
         }
+        self.agreement_samples = saved.quantization.as_ref().map(|it| it.samples.clone());
         converting.finish();
         let target = self.target();
         let configuration = with_artifact_sha256(self.configuration(title, &saved, peak), &sha256);

@@ -234,7 +234,7 @@ pub enum ConversionError {
     )]
     Agreement {
         /// The measured agreement.
-        report: Quantization,
+        report: Box<Quantization>,
         /// Lowest accepted agreement.
         least: f64,
     },
@@ -247,7 +247,7 @@ pub enum ConversionError {
     )]
     TargetAgreement {
         /// The measured agreement.
-        report: Quantization,
+        report: Box<Quantization>,
         /// Lowest accepted agreement.
         target: f64,
     },

@@ -29,7 +29,7 @@ use crate::models::{
 use crate::observer::{Progress, Stage};
 use crate::source::ModelFiles;
 use crate::special_tokens::SpecialTokens;
-use crate::tasks::{Embedder, GraphOutput, OccurringTokens, Task};
+use crate::tasks::{AgreementSamples, Embedder, GraphOutput, OccurringTokens, Task};
 use crate::tokenizer::{Adaptation, Tokenizer};
 use crate::torchscript::{self, Module, OneThread, Quantized, TorchError, operations};
 use crate::version::{Target, Version};
@@ -48,6 +48,8 @@ pub struct Conversion {
     pub(super) parameter_bytes: u64,
     /// Rows and width of the word embedding table.
     pub(super) word_table: [u64; 2],
+    /// The agreement of the quantized model on single texts, once the bundle is created.
+    pub(super) agreement_samples: Option<AgreementSamples>,
     /// Similarity of a `dense_vector` field, if the model's files declare one.
     pub(super) similarity: Option<&'static str>,
     pub(super) options: Options,
@@ -400,6 +402,7 @@ impl Conversion {
             parameter_bytes,
             word_table: [dimensions.vocabulary, dimensions.hidden]
                 .map(|it| it.try_into().unwrap_or_default()),
+            agreement_samples: None,
             similarity,
             tokenizer,
             options,
@@ -470,6 +473,12 @@ impl Conversion {
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// How much the quantized model agrees with the original on single texts, once its [`bundle`](Self::bundle) is created.
+    #[must_use]
+    pub fn agreement_samples(&self) -> Option<&AgreementSamples> {
+        self.agreement_samples.as_ref()
     }
 
     /// Longest input in tokens.

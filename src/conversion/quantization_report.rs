@@ -5,7 +5,7 @@ use std::fmt;
 use super::reference_outputs::{Compared, ReferenceOutputs};
 use super::{Conversion, ConversionError, Quantize, QuantizeScheme, Savings};
 use crate::tasks::agreement::Figure;
-use crate::tasks::neighbours;
+use crate::tasks::{AgreementSamples, Task, neighbours};
 use crate::torchscript::{Module, Quantized, TorchError};
 use serde::{Serialize, Serializer};
 
@@ -73,6 +73,9 @@ pub struct Quantization {
     /// Agreement of the quantized and the float model. The first figure is the overall agreement, with 1 as the best value.
     #[serde(serialize_with = "figures")]
     pub agreement: Vec<Figure>,
+    /// The agreement on single texts, for plots.
+    #[serde(skip)]
+    pub samples: AgreementSamples,
     /// Sizes; `None` if no bundle was created.
     #[serde(flatten)]
     pub savings: Option<Savings>,
@@ -90,7 +93,9 @@ impl Quantization {
             |(at, figure): &(usize, &Figure)| *at == 0 || figure.name == neighbours::OVERLAP;
         let figures = self.agreement.iter().enumerate().filter(judged);
         // NaN is not sufficient.
-        figures.map(|(_, figure)| figure).filter(move |figure| !(figure.value >= least))
+        figures
+            .map(|(_, figure)| figure)
+            .filter(move |figure| figure.value.is_nan() || figure.value < least)
     }
 
     /// The overall agreement, with the number of texts.
@@ -190,7 +195,7 @@ impl Conversion {
         }
         match quantize.min_agreement {
             Some(least) if report.misses(least).next().is_some() => {
-                Err(ConversionError::Agreement { report, least })
+                Err(ConversionError::Agreement { report: Box::new(report), least })
             }
             _ => Ok(report),
         }
@@ -207,12 +212,19 @@ impl Conversion {
         module: &Module,
         references: &ReferenceOutputs,
     ) -> Result<Quantization, TorchError> {
-        let Compared { pairs, embeddings, rows } = references.compare(module)?;
-        let mut agreement = self.task.agreement().summarize(&pairs).to_vec();
+        let Compared { pairs, embeddings, numbers, rows } = references.compare(module)?;
+        let measure = self.task.agreement();
+        let mut agreement = measure.summarize(&pairs).to_vec();
         let is_finite = agreement.iter().all(|figure| figure.value.is_finite());
         if let (Some(figures), true) = (neighbours::figures(&embeddings), is_finite) {
             agreement.splice(0..0, figures);
         }
+        let samples = if self.task == Task::TextEmbedding {
+            let points = neighbours::similarities_of_pairs(&embeddings);
+            measure.samples(&pairs, "cosine similarity of two texts", &points)
+        } else {
+            measure.samples(&pairs, "number of the output for a text", &numbers)
+        };
         let Quantized { layers, kept, tables } = quantized;
         Ok(Quantization {
             scheme,
@@ -221,6 +233,7 @@ impl Conversion {
             tables,
             texts: rows,
             agreement,
+            samples,
             savings: None,
         })
     }

@@ -54,7 +54,7 @@ impl Conversion {
         };
         let last = if steps.is_empty() { first } else { measured(&after(steps.len()))? };
         if !last.reaches(target) {
-            return Err(ConversionError::TargetAgreement { report: last, target });
+            return Err(ConversionError::TargetAgreement { report: Box::new(last), target });
         }
         let (mut fails, mut reaches) = (0, steps.len());
         while reaches - fails > 1 {

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::verify::distance;
 use super::{Conversion, ConversionError, Quantize, ServerRows};
-use crate::tasks::agreement::{Measure, Pair, Row, Sample, vectors};
+use crate::tasks::agreement::{Measure, Pair, Row, Sample, some_numbers, vectors};
 use crate::tasks::{Task, neighbours::LEAST_TEXTS};
 use crate::torchscript::{Module, TorchError, in_parallel, server_inputs};
 
@@ -53,9 +53,6 @@ impl InputForm {
     }
 }
 
-/// Numbers of one row for the figures of the task, and the vectors of the original and the quantized model if the task returns one vector.
-type ComparedRow = (Vec<Pair>, Option<[Vec<f64>; 2]>);
-
 /// Numbers of the rows of a comparison, in the order of the texts.
 #[derive(Default)]
 pub(super) struct Compared {
@@ -63,9 +60,14 @@ pub(super) struct Compared {
     pub(super) pairs: Vec<Pair>,
     /// Both embeddings of each text, if the task is text embedding.
     pub(super) embeddings: Vec<[Vec<f64>; 2]>,
+    /// Some numbers of the outputs of the original and of the other model, if the task is another one.
+    pub(super) numbers: Vec<[f64; 2]>,
     /// Number of rows.
     pub(super) rows: usize,
 }
+
+/// Numbers of an output that a plot shows.
+const NUMBERS: usize = 16;
 
 /// The texts of a comparison with the original model, which computes its output when it is first needed.
 pub(super) struct ReferenceOutputs {
@@ -101,9 +103,10 @@ impl ReferenceOutputs {
         let mut rows: Vec<_> = groups.into_iter().flatten().collect();
         rows.sort_by_key(|(place, _)| *place);
         let mut all = Compared { rows: rows.len(), ..Compared::default() };
-        for (_, (pairs, embeddings)) in rows {
-            all.pairs.extend(pairs);
-            all.embeddings.extend(embeddings);
+        for (_, row) in rows {
+            all.pairs.extend(row.pairs);
+            all.embeddings.extend(row.embeddings);
+            all.numbers.extend(row.numbers);
         }
         Ok(all)
     }
@@ -113,17 +116,17 @@ impl ReferenceOutputs {
         module: &Module,
         row: Row,
         reference: Tensor,
-    ) -> Result<ComparedRow, TorchError> {
+    ) -> Result<Compared, TorchError> {
         let output = module.forward_plainly(&self.form.inputs(&[&row.ids])?)?;
         if !bool::try_from(&output.f_isfinite()?.f_all()?)? {
-            return Ok((vec![[f64::NAN; 2]], None));
+            return Ok(Compared { pairs: vec![[f64::NAN; 2]], rows: 1, ..Compared::default() });
         }
         let sample = Sample { row, reference, output };
-        let embeddings = match self.task {
-            Task::TextEmbedding => vectors(&sample)?,
-            _ => None,
+        let (embeddings, numbers) = match self.task {
+            Task::TextEmbedding => (Vec::from_iter(vectors(&sample)?), Vec::new()),
+            _ => (Vec::new(), some_numbers(&sample, NUMBERS)?),
         };
-        Ok((self.measure.compare(&sample)?, embeddings))
+        Ok(Compared { pairs: self.measure.compare(&sample)?, embeddings, numbers, rows: 1 })
     }
 
     /// Axis of the rows in an output. Start and end logits are `[2, rows, tokens]`.

@@ -7,6 +7,7 @@ use crate::bundle::Bundle;
 use crate::model_id::ModelId;
 use crate::observer::Progress;
 use crate::source::ModelFiles;
+use crate::tasks::AgreementSamples;
 use crate::version::Version;
 
 /// A model that is ready to be converted. In builds without libtorch this type has no values.
@@ -40,6 +41,12 @@ impl Conversion {
     /// Size of the parameters in bytes.
     #[must_use]
     pub fn parameter_bytes(&self) -> u64 {
+        match *self {}
+    }
+
+    /// How much the quantized model agrees with the original on single texts, once its [`bundle`](Self::bundle) is created.
+    #[must_use]
+    pub fn agreement_samples(&self) -> Option<&AgreementSamples> {
         match *self {}
     }
 

@@ -6,6 +6,8 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
+use super::AgreementSamples;
+use super::agreement_samples::some_points;
 use crate::inference_results::softmax;
 use crate::torchscript::TorchError;
 
@@ -45,6 +47,8 @@ pub type Pair = [f64; 2];
 pub struct Measure {
     compare: fn(&Sample) -> Result<Vec<Pair>, TorchError>,
     summarize: fn(&[Pair]) -> [Figure; 2],
+    /// What the numbers of one sample mean, and the numbers.
+    each: (&'static str, fn(&Pair) -> f64),
 }
 
 impl Measure {
@@ -61,7 +65,24 @@ impl Measure {
     pub fn summarize(&self, all: &[Pair]) -> [Figure; 2] {
         (self.summarize)(all)
     }
+
+    /// The figure of each sample, with points for a plot that are named by `number`.
+    #[must_use]
+    pub fn samples(
+        &self,
+        all: &[Pair],
+        number: &'static str,
+        points: &[[f64; 2]],
+    ) -> AgreementSamples {
+        let (figure, each) = self.each;
+        let each = all.iter().map(each).collect();
+        AgreementSamples { figure, each, number, points: some_points(points) }
+    }
 }
+
+/// The figure of a sample whose second number is the largest change of a probability.
+const PROBABILITY: (&str, fn(&Pair) -> f64) =
+    ("largest change of a probability", |[_, moved]| *moved);
 
 /// Compares vectors, one per text or per token, by cosine similarity.
 pub(super) static COSINES: Measure = Measure {
@@ -70,24 +91,28 @@ pub(super) static COSINES: Measure = Measure {
         Ok(pairs.iter().map(|(a, b)| [cosine(a, b), 0.]).collect())
     },
     summarize: |all| [mean("cosine_mean", all), least("cosine_min", all)],
+    each: ("cosine similarity", |[cosine, _]| *cosine),
 };
 
 /// Compares logits `[1, classes]` by the class of the text.
 pub(super) static LABEL: Measure = Measure {
     compare: |sample| Ok(rows(sample, 0..1)?.iter().map(classes).collect()),
     summarize: |all| [mean("label_agreement", all), greatest("largest_probability_change", all)],
+    each: PROBABILITY,
 };
 
 /// Compares logits `[1, tokens, classes]` by the class of each token of the text.
 pub(super) static LABELS: Measure = Measure {
     compare: |sample| Ok(rows(sample, sample.row.text.clone())?.iter().map(classes).collect()),
     summarize: LABEL.summarize,
+    each: PROBABILITY,
 };
 
 /// Compares logits `[1, tokens, vocabulary]` by the best token for the mask, which is the whole text of the row.
 pub(super) static FILLING: Measure = Measure {
     compare: LABELS.compare,
     summarize: |all| [mean("top_1_agreement", all), greatest("largest_probability_change", all)],
+    each: PROBABILITY,
 };
 
 /// Compares scores `[1, 1]` by the order of the pairs: Spearman's rank correlation.
@@ -105,6 +130,7 @@ pub(super) static RANKING: Measure = Measure {
             greatest("largest_score_change", &moved),
         ]
     },
+    each: ("change of the score", |[one, other]| (one - other).abs()),
 };
 
 /// Compares weights `[1, vocabulary]`, in which 0 means absent, by the overlap of the heaviest tokens.
@@ -113,12 +139,14 @@ pub(super) static HEAVIEST: Measure = Measure {
         Ok(rows(sample, 0..1)?.iter().map(|(a, b)| [overlap(a, b, 100), 0.]).collect())
     },
     summarize: |all| [mean("top_100_overlap_mean", all), least("top_100_overlap_min", all)],
+    each: ("share of the 100 heaviest tokens in common", |[overlap, _]| *overlap),
 };
 
 /// Compares start and end logits `[2, 1, tokens]` by the best answer in the text.
 pub(super) static ANSWER: Measure = Measure {
     compare: |sample| answer(sample).map(|pair| vec![pair]),
     summarize: |all| [mean("answer_agreement", all), greatest("largest_probability_change", all)],
+    each: PROBABILITY,
 };
 
 /// A row of the reference output and the same row of the other output.
@@ -130,6 +158,23 @@ type Rows = (Vec<f64>, Vec<f64>);
 /// Errors of libtorch.
 pub fn vectors(sample: &Sample) -> Result<Option<[Vec<f64>; 2]>, TorchError> {
     Ok(rows(sample, 0..1)?.pop().map(|(a, b)| [a, b]))
+}
+
+/// At most `most` numbers of both outputs, evenly distributed.
+///
+/// # Errors
+/// Errors of libtorch.
+pub fn some_numbers(sample: &Sample, most: usize) -> Result<Vec<[f64; 2]>, TorchError> {
+    let count = sample.reference.numel().min(sample.output.numel());
+    let places = (0..count).step_by(count.div_ceil(most.max(1)).max(1));
+    let places: Vec<i64> = places.filter_map(|place| i64::try_from(place).ok()).collect();
+    let places = Tensor::from_slice(&places);
+    let numbers = |tensor: &Tensor| -> Result<Vec<f64>, TorchError> {
+        let flat = tensor.f_contiguous()?.f_view([-1])?;
+        Ok(Vec::try_from(&flat.f_index_select(0, &places)?.f_to_kind(Kind::Double)?)?)
+    };
+    let (one, other) = (numbers(&sample.reference)?, numbers(&sample.output)?);
+    Ok(one.into_iter().zip(other).map(|(one, other)| [one, other]).collect())
 }
 
 /// The rows `of` both outputs. The last axis contains the compared values.
@@ -297,6 +342,19 @@ mod tests {
         // One row per token.
         let tokens = |last: f64| Tensor::from_slice2(&[[1., 0.], [1., 0.], [1., 0.], [last, 1.]]);
         assert_eq!(of(&COSINES, &[sample(tokens(0.), tokens(1e9))]), [0.75, 0.]);
+    }
+
+    #[test]
+    fn samples_hold_the_figure_of_each_text_and_some_numbers() {
+        let sample = both(&[0., 1., 2., 3.], &[0., 1., 2., 5.]);
+        assert_eq!(some_numbers(&sample, 2).unwrap(), [[0., 0.], [2., 2.]]);
+        assert_eq!(some_numbers(&sample, 9).unwrap().len(), 4);
+        let points = vec![[0., 1.]; 4001];
+        let samples = RANKING.samples(&[[1., 3.], [2., 2.]], "score", &points);
+        assert_eq!((samples.figure, samples.each), ("change of the score", vec![2., 0.]));
+        assert_eq!((samples.number, samples.points.len()), ("score", 1334));
+        assert_eq!(COSINES.samples(&[[0.5, 0.]], "", &[]).each, [0.5]);
+        assert_eq!(LABEL.samples(&[[1., 0.25]], "", &[]).each, [0.25]);
     }
 
     #[test]

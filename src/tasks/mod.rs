@@ -2,6 +2,7 @@
 
 #[cfg(feature = "torch")]
 pub mod agreement;
+mod agreement_samples;
 #[cfg(feature = "torch")]
 mod embedder;
 mod fill_mask;
@@ -33,6 +34,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{Head, Labels};
 use crate::tokenizer::TokenizerKind;
 use crate::version::Version;
+pub use agreement_samples::AgreementSamples;
 #[cfg(feature = "torch")]
 pub use embedder::{Embedder, EmbedderError};
 #[cfg(feature = "torch")]

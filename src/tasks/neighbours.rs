@@ -43,6 +43,19 @@ pub fn figures(embeddings: &[[Vec<f64>; 2]]) -> Option<[Figure; 2]> {
     ])
 }
 
+/// The cosine similarity of each pair of texts, by both embeddings of each text.
+#[must_use]
+pub fn similarities_of_pairs(embeddings: &[[Vec<f64>; 2]]) -> Vec<[f64; 2]> {
+    let embeddings = embeddings.get(..MOST).unwrap_or(embeddings);
+    let all: Vec<_> =
+        embeddings.iter().map(|both| both.each_ref().map(|it| normalized(it))).collect();
+    let mut pairs = Vec::new();
+    for (at, [a, b]) in all.iter().enumerate() {
+        pairs.extend(all.iter().skip(at + 1).map(|[c, d]| [dot(a, c), dot(b, d)]));
+    }
+    pairs
+}
+
 /// A vector of length 1, or zeros.
 fn normalized(vector: &[f64]) -> Vec<f64> {
     let length = dot(vector, vector).sqrt();
@@ -81,6 +94,19 @@ mod tests {
     fn neighbours_agree_if_the_order_of_similarities_is_the_same() {
         assert_eq!(of(&[0., 10., 30., 70.], &[0., 20., 60., 140.]), Some([1., 1.]));
         assert_eq!(of(&[0., 10.], &[0., 10.]), None);
+    }
+
+    #[test]
+    fn each_pair_of_texts_has_a_similarity_by_both_embeddings() {
+        let both: Vec<_> = angles(&[0., 60., 90.])
+            .into_iter()
+            .zip(angles(&[0., 0., 90.]))
+            .map(|(a, b)| [a, b])
+            .collect();
+        let rounded = similarities_of_pairs(&both)
+            .into_iter()
+            .map(|pair| pair.map(|it| (it * 1e3).round() / 1e3));
+        assert_eq!(rounded.collect::<Vec<_>>(), [[0.5, 1.], [0., 0.], [0.866, 0.]]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::model_id::ModelId;
 use crate::observer::{Event, Progress, Stage};
 use crate::prebuilt::{Inspected, PrebuiltDefinition};
 use crate::source::Origin;
+use crate::tasks::AgreementSamples;
 use crate::torchscript::load_in_background;
 use crate::version::Target;
 
@@ -117,6 +118,8 @@ pub struct Imported {
     pub bundle: Option<Bundle>,
     /// The model's number of parameters, if it was converted now.
     pub parameters: Option<u64>,
+    /// How much the quantized model agrees with the original on single texts, if it was quantized now.
+    pub agreement: Option<AgreementSamples>,
     /// The deployment, if one was requested.
     pub started: Option<Started>,
     /// The endpoint, if one was requested.
@@ -410,13 +413,17 @@ impl ValidatedImport {
             }
             None => None,
         };
-        let (bundle, parameters) = prepared.map(|it| (it.bundle, it.parameters)).unzip();
+        let (bundle, parameters, agreement) = match prepared {
+            Some(it) => (Some(it.bundle), it.parameters, it.agreement),
+            None => (None, None, None),
+        };
         Ok(Imported {
             model_id,
             outcome,
             definition_sha256,
             bundle,
-            parameters: parameters.flatten(),
+            parameters,
+            agreement,
             started,
             endpoint: endpoint.or(existing),
             pipeline,
@@ -481,11 +488,12 @@ impl ResolvedInput {
             Self::Bundle(bundle, inspected) => {
                 client.require(bundle.minimum_version)?;
                 inspected.check_for(target)?;
-                Prepared { bundle: *bundle, parameters: None }
+                Prepared { bundle: *bundle, parameters: None, agreement: None }
             }
             Self::Prebuilt(definition) => {
                 client.require(definition.minimum_version())?;
-                Prepared { bundle: definition.bundle(target)?, parameters: None }
+                let bundle = definition.bundle(target)?;
+                Prepared { bundle, parameters: None, agreement: None }
             }
             Self::Model(model) => {
                 let cluster = client.clone();

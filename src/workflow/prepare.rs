@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::model_id::ModelId;
 use crate::observer::{Event, Progress};
 use crate::source::ModelFiles;
+use crate::tasks::AgreementSamples;
 use crate::torchscript::load_in_background;
 use crate::version::Target;
 
@@ -34,6 +35,8 @@ pub struct Prepared {
     pub bundle: Bundle,
     /// The model's number of parameters, if it was converted now.
     pub parameters: Option<u64>,
+    /// How much the quantized model agrees with the original on single texts, if it was quantized now.
+    pub agreement: Option<AgreementSamples>,
 }
 
 impl ModelRequest {
@@ -120,5 +123,6 @@ fn convert(
     conversion.check_tokenizer()?;
     accept(&conversion)?;
     let bundle = conversion.bundle(model_id, title)?;
-    Ok(Prepared { bundle, parameters: Some(conversion.parameter_bytes() / 4) })
+    let parameters = Some(conversion.parameter_bytes() / 4);
+    Ok(Prepared { bundle, parameters, agreement: conversion.agreement_samples().cloned() })
 }

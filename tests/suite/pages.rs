@@ -118,8 +118,19 @@ fn pages_of_inspect_import_and_verify_show_plots_and_hostile_text() {
     successful(&import);
     check(
         &at("import.html"),
-        &["<h2>Quantization</h2>", "<h2>Verification</h2>", "<circle", "cosine"],
+        &[
+            "<h2>Quantization</h2>",
+            "<h2>Quantized and original model</h2>",
+            "cosine similarity of two texts",
+            ">cosine similarity</text>",
+            "<h2>Verification</h2>",
+            "<h2>Cluster and model</h2>",
+        ],
     );
+    // A scatter plot and a histogram, of the quantized model and of the cluster.
+    let html = fs::read_to_string(at("import.html")).unwrap();
+    assert_eq!(html.matches("<svg").count(), 4, "{html}");
+    assert!(html.matches("<circle").count() > 1000, "{html}");
 
     let verify = program()
         .args(["verify", "--url", &standin.url(), "--es-model-id", "m", "--hub-model-id"])

@@ -204,7 +204,7 @@ fn every_architecture_and_every_task_is_quantized() {
             let report = match conversion.check(&traced, mapped(&archive, folder.path())) {
                 Ok(saved) => saved.quantization.unwrap(),
                 // With random weights, three texts may be ranked differently.
-                Err(ConversionError::Agreement { report, .. }) => report,
+                Err(ConversionError::Agreement { report, .. }) => *report,
                 Err(error) => panic!("{name}: {error}"),
             };
             assert!(report.layers > 1 && report.texts > 0, "{name}: {report:?}");

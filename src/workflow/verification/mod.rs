@@ -25,8 +25,8 @@ use crate::hint::hint;
 use crate::inference_results::{InferenceError, Input};
 use crate::observer::Progress;
 use crate::server_tokenization::{Kind, Settings, TokenizationError};
-use crate::tasks::Task;
 use crate::tasks::agreement::Figure;
+use crate::tasks::{AgreementSamples, Task};
 
 use sides::Sides;
 
@@ -142,12 +142,9 @@ pub struct Verification {
     /// Agreement of the cluster and the float model, with the figures of quantization; empty if no text has an answer on both sides.
     #[serde(serialize_with = "figures")]
     pub agreement: Vec<Figure>,
-    /// Numbers of the answers, at most 2,000: the model's and the cluster's.
+    /// Agreement on single texts, and numbers of the answers, for plots.
     #[serde(skip)]
-    pub numbers: Vec<[f64; 2]>,
-    /// What the task compares for each text or token, such as the cosine similarity of both embeddings.
-    #[serde(skip)]
-    pub agreements: Vec<f64>,
+    pub samples: AgreementSamples,
     /// Whether the configuration says that the model is quantized.
     pub is_quantized: bool,
     /// Settings that differ.
