@@ -124,8 +124,8 @@ impl<'a> Summary<'a> {
         if let Some(figures) = figures {
             let mut sheet = Sheet::new("");
             sheet.heading("Quantization");
-            for (name, value) in figures.iter().filter(|(_, value)| !value.is_object()) {
-                sheet.line(name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            for (name, value) in figures {
+                add_figure(&mut sheet, name, value);
             }
             page.sections(&sheet);
         }
@@ -208,4 +208,21 @@ fn took(timings: &TimingReport) -> String {
     }
     let all = format!("{:.1} s", timings.total);
     if stages.is_empty() { all } else { format!("{all}: {}", stages.join(", ")) }
+}
+/// Adds a figure of a quantization: a change of a size, the agreement, or a single value.
+fn add_figure(sheet: &mut Sheet, name: &str, value: &Value) {
+    let size = |of: &str| value.get(of).and_then(Value::as_u64).map(HumanBytes);
+    let in_words = |name: &str| name.trim_end_matches("_bytes").replace('_', " ");
+    match (size("original"), size("quantized"), value) {
+        (Some(original), Some(quantized), _) => {
+            sheet.line(&in_words(name), format!("{quantized} instead of {original}"));
+        }
+        (_, _, Value::Object(figures)) => {
+            for (name, figure) in figures {
+                sheet.line(&in_words(name), figure);
+            }
+        }
+        (_, _, Value::String(text)) => sheet.line(&in_words(name), text),
+        _ => sheet.line(&in_words(name), value),
+    }
 }

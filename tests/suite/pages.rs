@@ -120,6 +120,10 @@ fn pages_of_inspect_import_and_verify_show_plots_and_hostile_text() {
         &at("import.html"),
         &[
             "<h2>Quantization</h2>",
+            "rank correlation",
+            "definition",
+            "required memory",
+            " instead of ",
             "<h2>Quantized and original model</h2>",
             "cosine similarity of two texts",
             ">cosine similarity</text>",
