@@ -18,6 +18,10 @@ const HELD_OUT_TEXTS: &str = include_str!("held_out_texts.txt");
 /// Target of [`QuantizeScheme::Auto`] by default.
 const DEFAULT_TARGET: f64 = 0.999;
 
+/// Size in bytes of the layers of a model whose passes take so long that every other pair of the built-in texts is compared. It is between
+/// the sizes of small and base models.
+const LARGE_LAYERS: u64 = 200 << 20;
+
 /// Fewer compared texts cause a warning. With at most eleven, for example, the ten nearest texts of a text are always the same.
 const FEW_TEXTS: usize = 30;
 
@@ -47,11 +51,16 @@ impl Quantize {
     }
 
     /// The texts on which both models are compared. They are not those of the calibration, unless there are fewer than four texts.
-    pub(super) fn compared_texts(&self) -> Vec<String> {
+    /// `layer_bytes` is the size of the weights without the word embedding table.
+    pub(super) fn compared_texts(&self, layer_bytes: u64) -> Vec<String> {
+        let held_out = || HELD_OUT_TEXTS.lines().map(str::to_owned);
         match &self.texts {
             Some(texts) if self.reuses_texts() || !self.scheme.is_calibrated() => texts.to_vec(),
             Some(texts) => texts.chunks(2).skip(1).step_by(2).flatten().cloned().collect(),
-            None => HELD_OUT_TEXTS.lines().map(str::to_owned).collect(),
+            None if layer_bytes > LARGE_LAYERS && self.scheme != QuantizeScheme::Auto => {
+                held_out().collect::<Vec<_>>().chunks(2).step_by(2).flatten().cloned().collect()
+            }
+            None => held_out().collect(),
         }
     }
 }

@@ -56,7 +56,10 @@ impl Conversion {
         };
         let original = self.trace_float()?;
         let original_length = original.archive()?.len() as u64;
-        let original_peak = self.peak_memory()?.measure(&original)?;
+        let original_peak = match &self.sketch {
+            Some(sketch) => sketch.curve_of_sketch()?.at(self.limit.tokens.into()),
+            None => self.peak_memory()?.measure(&original)?,
+        };
         let savings = Savings {
             definition_bytes: Change { original: original_length, quantized: length },
             required_memory_bytes: Change {

@@ -178,7 +178,10 @@ impl Conversion {
         &self,
         quantize: &Quantize,
     ) -> Result<ReferenceOutputs, ConversionError> {
-        let groups = self.row_groups(quantize.compared_texts())?;
+        let [rows, width] = self.word_table;
+        let layers =
+            self.parameter_bytes.saturating_sub(rows.saturating_mul(width).saturating_mul(4));
+        let groups = self.row_groups(quantize.compared_texts(layers))?;
         let texts = groups.iter().map(|group| group.0.len()).sum();
         // The order of the similarities decides on embeddings.
         if self.task == Task::TextEmbedding && quantize.requires_agreement() && texts < LEAST_TEXTS
