@@ -887,7 +887,13 @@ fn apply_imports_tree_models_beside_others() {
 
     fs::write(
         folder.path().join("models.yaml"),
-        "models:\n  - tree-model: churn.ubj\n    start: true\n  - tree-model: other/churn.ubj\n",
+        "models:\n  - tree-model: churn.ubj\n    start: true\n",
+    )
+    .unwrap();
+    failed(&apply(&[]), 2, &["line 2", "a tree model needs no deployment"]);
+    fs::write(
+        folder.path().join("models.yaml"),
+        "models:\n  - tree-model: churn.ubj\n  - tree-model: other/churn.ubj\n",
     )
     .unwrap();
     failed(&apply(&[]), 2, &["the model id churn is already used"]);
