@@ -163,7 +163,6 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     };
     let Cli { output, command } = parsed.unwrap_or_else(|error| failed::exit(&error, &arguments));
     let session = output.start();
-    signals::end_first_process();
     let done = command.execute(&session).await;
     done.map_err(|error| output.failed(error))
 }

@@ -14,6 +14,7 @@ use super::log::{Lines, LogFormat, LogWriter, is_coloured};
 use super::progress_bars::ProgressBars;
 use super::progress_log::ProgressLog;
 use super::report::{Format, print_error};
+use super::signals;
 use super::timings::Timings;
 use crate::observer::{Event, Observer, Progress};
 use crate::source::hub::progress_bars_are_disabled;
@@ -73,10 +74,11 @@ impl OutputArguments {
         Failed { error, verbose: self.verbose > 0, format: self.log_format }
     }
 
-    /// Starts the log on standard error and the progress listeners: bars on a terminal, log lines, and durations.
+    /// Makes signals end the program, and starts the log on standard error and the progress listeners: bars on a terminal, log lines, and durations.
     pub(super) fn start(self) -> Session {
         let screen = MultiProgress::new();
         self.start_logging(&screen);
+        signals::end_first_process();
         let timings = Timings::start();
         let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(timings.clone())];
         if !self.quiet {
