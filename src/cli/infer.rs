@@ -187,16 +187,13 @@ impl InferArguments {
                     TaskChoice::Auto => None,
                     TaskChoice::Named(task) => Some(task),
                 };
-                let max_length = self.max_model_input_length;
-                let (part, lora_task) = (self.part.clone(), self.lora_task.clone());
-                let (dimensions, scripts) = (self.dimensions, self.scripts.scripts());
                 let options = Options {
                     task,
-                    part,
-                    lora_task,
-                    max_length,
-                    dimensions,
-                    scripts,
+                    part: self.part.clone(),
+                    lora_task: self.lora_task.clone(),
+                    max_length: self.max_model_input_length,
+                    dimensions: self.dimensions,
+                    scripts: self.scripts.scripts(),
                     ..Options::default()
                 };
                 LocalModel::of_source(&source, options, progress).await?

@@ -209,6 +209,7 @@ fn took(timings: &TimingReport) -> String {
     let all = format!("{:.1} s", timings.total);
     if stages.is_empty() { all } else { format!("{all}: {}", stages.join(", ")) }
 }
+
 /// Adds a figure of a quantization: a change of a size, the agreement, or a single value.
 fn add_figure(sheet: &mut Sheet, name: &str, value: &Value) {
     let size = |of: &str| value.get(of).and_then(Value::as_u64).map(HumanBytes);

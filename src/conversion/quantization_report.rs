@@ -221,7 +221,7 @@ impl Conversion {
         module: &Module,
         references: &ReferenceOutputs,
     ) -> Result<Quantization, TorchError> {
-        let Compared { pairs, embeddings, numbers, rows } = references.compare(module)?;
+        let Compared { pairs, embeddings, numbers } = references.compare(module)?;
         let measure = self.task.agreement();
         let mut agreement = measure.summarize(&pairs).to_vec();
         let is_finite = agreement.iter().all(|figure| figure.value.is_finite());
@@ -240,7 +240,7 @@ impl Conversion {
             layers,
             layers_kept: kept,
             tables,
-            texts: rows,
+            texts: references.texts(),
             agreement,
             samples,
             savings: None,

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use tch::{Kind, Tensor};
 
 use super::quantization::{Layers, LinearForm, TableForm};
-use super::{Conversion, ConversionError, Quantization, Quantize, ServerRows};
+use super::{Conversion, ConversionError, Quantization, Quantize};
 use crate::tasks::agreement::Row;
 use crate::torchscript::{OneThread, TorchError, in_parallel};
 
@@ -82,8 +82,7 @@ impl Conversion {
         observed: &Tensor,
         quantize: &Quantize,
     ) -> Result<Vec<f64>, ConversionError> {
-        let rows = ServerRows::new(&self.tokenizer, self.limit.tokens)?;
-        let rows = rows.of_task(self.task, &self.with_prefix(quantize.calibration_texts()));
+        let rows = self.task_rows(quantize.calibration_texts())?;
         let every = rows.len().div_ceil(TEXTS).max(1);
         let reference = |row: &Row| -> Result<Mutex<_>, ConversionError> {
             // One thread, because the results of several depend on their number.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tch::Tensor;
 
-use super::verify::distance;
+use super::verify::accepted_difference;
 use super::{Conversion, ConversionError, Quantize, ServerRows};
 use crate::tasks::agreement::{Measure, Pair, Row, Sample, some_numbers, vectors};
 use crate::tasks::{Task, neighbours::LEAST_TEXTS};
@@ -62,8 +62,6 @@ pub(super) struct Compared {
     pub(super) embeddings: Vec<[Vec<f64>; 2]>,
     /// Some numbers of the outputs of the original and of the other model, if the task is another one.
     pub(super) numbers: Vec<[f64; 2]>,
-    /// Number of rows.
-    pub(super) rows: usize,
 }
 
 /// Numbers of an output that a plot shows.
@@ -79,6 +77,11 @@ pub(super) struct ReferenceOutputs {
 }
 
 impl ReferenceOutputs {
+    /// Number of texts.
+    pub(super) fn texts(&self) -> usize {
+        self.groups.iter().map(|(group, _)| group.0.len()).sum()
+    }
+
     /// Runs a module on the texts, each alone as in Elasticsearch, and compares its outputs with those of the original model.
     ///
     /// # Errors
@@ -102,7 +105,7 @@ impl ReferenceOutputs {
         })?;
         let mut rows: Vec<_> = groups.into_iter().flatten().collect();
         rows.sort_by_key(|(place, _)| *place);
-        let mut all = Compared { rows: rows.len(), ..Compared::default() };
+        let mut all = Compared::default();
         for (_, row) in rows {
             all.pairs.extend(row.pairs);
             all.embeddings.extend(row.embeddings);
@@ -119,14 +122,14 @@ impl ReferenceOutputs {
     ) -> Result<Compared, TorchError> {
         let output = module.forward_plainly(&self.form.inputs(&[&row.ids])?)?;
         if !bool::try_from(&output.f_isfinite()?.f_all()?)? {
-            return Ok(Compared { pairs: vec![[f64::NAN; 2]], rows: 1, ..Compared::default() });
+            return Ok(Compared { pairs: vec![[f64::NAN; 2]], ..Compared::default() });
         }
         let sample = Sample { row, reference, output };
         let (embeddings, numbers) = match self.task {
             Task::TextEmbedding => (Vec::from_iter(vectors(&sample)?), Vec::new()),
             _ => (Vec::new(), some_numbers(&sample, NUMBERS)?),
         };
-        Ok(Compared { pairs: self.measure.compare(&sample)?, embeddings, numbers, rows: 1 })
+        Ok(Compared { pairs: self.measure.compare(&sample)?, embeddings, numbers })
     }
 
     /// Axis of the rows in an output. Start and end logits are `[2, rows, tokens]`.
@@ -141,13 +144,18 @@ fn has_large_outputs(task: Task) -> bool {
 }
 
 impl Conversion {
-    /// Texts in the form that the task reads, in groups.
+    /// Texts in the form that the task reads.
     ///
     /// # Errors
     /// If Elasticsearch could not create its tokenizer.
-    pub(super) fn row_groups(&self, texts: Vec<String>) -> Result<Vec<RowGroup>, ConversionError> {
+    pub(super) fn task_rows(&self, texts: Vec<String>) -> Result<Vec<Row>, ConversionError> {
         let rows = ServerRows::new(&self.tokenizer, self.limit.tokens)?;
-        let rows = rows.of_task(self.task, &self.with_prefix(texts));
+        Ok(rows.of_task(self.task, &self.with_prefix(texts)))
+    }
+
+    /// The rows of texts in groups.
+    fn row_groups(&self, texts: Vec<String>) -> Result<Vec<RowGroup>, ConversionError> {
+        let rows = self.task_rows(texts)?;
         Ok(RowGroup::all(rows, if has_large_outputs(self.task) { 1 } else { GROUP_TOKENS }))
     }
 
@@ -193,14 +201,8 @@ impl Conversion {
         if let Some((_, row)) = groups.iter().flat_map(|group| &group.0).next() {
             let inputs = self.inputs(&[&row.ids])?;
             let (found, expected) = (original.forward_plainly(&inputs)?, self.forward(&inputs)?);
-            let (difference, allowed) = distance(&found, &expected)?;
             let tokens = i64::try_from(row.ids.len()).unwrap_or(i64::MAX);
-            if allowed.is_nan() {
-                return Err(ConversionError::NotANumber { tokens });
-            }
-            if difference.is_nan() || difference > allowed {
-                return Err(ConversionError::Verification { tokens, difference, allowed });
-            }
+            accepted_difference(&found, &expected, tokens)?;
         }
         Ok(ReferenceOutputs {
             original,

@@ -57,13 +57,7 @@ impl Conversion {
             None => self.forward(&inputs)?,
         };
         let found = loaded.forward_plainly(&inputs)?;
-        let (difference, allowed) = distance(&found, &expected)?;
-        if allowed.is_nan() {
-            return Err(ConversionError::NotANumber { tokens });
-        }
-        if difference.is_nan() || difference > allowed {
-            return Err(ConversionError::Verification { tokens, difference, allowed });
-        }
+        let difference = accepted_difference(&found, &expected, tokens)?;
         tracing::info!(
             "the saved archive computes the same values as the model: the largest difference is {difference:.1e}"
         );
@@ -91,8 +85,27 @@ impl Conversion {
     }
 }
 
+/// Largest difference of two outputs for rows of at most `tokens` tokens.
+///
+/// # Errors
+/// If the outputs differ by more than the tolerance, or libtorch fails.
+pub(super) fn accepted_difference(
+    found: &Tensor,
+    expected: &Tensor,
+    tokens: i64,
+) -> Result<f64, ConversionError> {
+    let (difference, allowed) = distance(found, expected)?;
+    if allowed.is_nan() {
+        return Err(ConversionError::NotANumber { tokens });
+    }
+    if difference.is_nan() || difference > allowed {
+        return Err(ConversionError::Verification { tokens, difference, allowed });
+    }
+    Ok(difference)
+}
+
 /// Largest difference of two outputs, and the tolerance.
-pub(super) fn distance(found: &Tensor, expected: &Tensor) -> Result<(f64, f64), TorchError> {
+fn distance(found: &Tensor, expected: &Tensor) -> Result<(f64, f64), TorchError> {
     if found.size() != expected.size() {
         let sizes =
             format!("an output of the shape {:?} instead of {:?}", found.size(), expected.size());
